@@ -1,0 +1,1 @@
+"""The `memx` command: one small file per subcommand. Heavy imports live inside the command functions."""

@@ -1,0 +1,84 @@
+"""`memx train`: train a model, or every point of a sweep, and ask it what it knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import examples, note, print_json
+
+_EPILOG = examples(
+    "memx train facts --dry-run",
+    "memx train facts --slots 16384 --steps 500 --seed 1",
+    "memx train facts --facts my.csv --set training.lr=1e-3 --jobs 2",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("train", epilog=_EPILOG)(train)
+
+
+def train(
+    source: Annotated[str, typer.Argument(metavar="[PRESET|FILE.yaml]", help="What to train.")] = "facts",
+    config: Annotated[str | None, typer.Option("--config", "-c", help="A YAML config, in place of the argument.")] = None,
+    slots: Annotated[int | None, typer.Option(help="Memory slots, a square; 0 is the dense model.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Draws initial weights and the order of documents.")] = None,
+    facts: Annotated[
+        list[str] | None,
+        typer.Option(help="Tables or files of facts (.csv, .jsonl, .parquet); may be repeated."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="First part of the run folder's name.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the config; may be repeated."),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all run folders.")] = Path("results/runs"),
+    jobs: Annotated[int, typer.Option(min=1, help="Points of a sweep trained at once.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print sizes, costs and folders; train nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with stopped runs, keep finished ones.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start existing runs anew; what they held is lost.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print rows as JSON on stdout.")] = False,
+) -> None:
+    """Train a Llama-style model on facts, with or without product-key memory, and ask it closed-book questions.
+
+    A preset may be a sweep over memory sizes: each point gets a run folder of its own. A stopped run goes on with
+    --resume, exactly.
+    """
+    from ..errors import MemxError
+    from ..experiments.settings import load_config, parse_assignment
+
+    if resume and force:
+        raise MemxError("--resume and --force exclude each other")
+    flags = {"memory.slots": slots, "training.steps": steps, "seed": seed, "data.facts": facts, "name": name}
+    flags["training.device"] = device
+    chosen = [(key, value) for key, value in flags.items() if value is not None and value != []]
+    resolved = load_config(config or source, [*chosen, *map(parse_assignment, assignments or [])])
+    if dry_run:
+        _dry_run(resolved, runs, json)
+        return
+    from ..experiments.sweep import Options, plan, train_all
+    from .progress import TrainDisplay
+    from .summary import print_training
+
+    points = plan(resolved)
+    with TrainDisplay([point.name for point in points], quiet=json) as display:
+        rows = train_all(resolved, Options(runs, resume, force, jobs), display.report)
+    if json:
+        print_json([row.model_dump() for found in rows.values() for row in found])
+        return
+    print_training(rows, runs)
+    note(f"runs are in {runs}; next: memx plot --runs {runs}")
+
+
+def _dry_run(config, runs: Path, json: bool) -> None:
+    from ..experiments.cost import cost_of
+    from ..experiments.sweep import plan
+    from .summary import print_costs
+
+    costs = [cost_of(point, runs) for point in plan(config)]
+    print_json(costs) if json else print_costs(costs)

@@ -1,0 +1,1 @@
+"""Configs, presets, data sets, and the runs built of them: training, evaluation, benchmarks."""

@@ -1,0 +1,86 @@
+"""From a config to what it describes: the model, the tokenizer, the device, the facts split into tiers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import MemxError
+from ..memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_weights
+from .config import TrainConfig
+from .data.facts import load_facts
+from .data.questions import FactSplit, documents_of, split_entities
+from .data.tokenizer import train_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+def build_split(config: TrainConfig) -> tuple[FactSplit, list[str]]:
+    """Load the facts of a config and set the unseen entities aside; also what was noticed on the way."""
+    found = load_facts(config.data)
+    split = split_entities(found.facts, config.data.unseen, config.data.seed)
+    if not split.trained:
+        raise MemxError("no facts are left to train on", hint="lower data.unseen or give more facts")
+    return split, found.notes
+
+
+def build_tokenizer(config: TrainConfig, split: FactSplit) -> PreTrainedTokenizerFast:
+    """Train the tokenizer on the training documents."""
+    texts = (document.text for fact in split.trained for document in documents_of(fact, split.seed))
+    return train_tokenizer(texts, config.data.vocabulary)
+
+
+def llama_config(config: TrainConfig, vocabulary: int) -> MemoryLlamaConfig:
+    """The transformers config of a run's model; entry 0 of its vocabulary pads, entry 1 ends a document."""
+    model, memory = config.model, config.memory
+    return MemoryLlamaConfig(
+        memory_layers=memory.placed_layers(model.layers),
+        memory_slots=memory.slots,
+        memory_heads=memory.heads,
+        memory_top_k=memory.top_k,
+        memory_key_width=memory.key_width,
+        memory_qk_norm=memory.qk_norm,
+        memory_shared=memory.shared,
+        vocab_size=vocabulary,
+        hidden_size=model.width,
+        intermediate_size=model.feed_forward_width,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.kv_heads or model.heads,
+        max_position_embeddings=model.context,
+        rope_parameters={"rope_type": "default", "rope_theta": model.rope_theta},
+        initializer_range=model.initializer_range or model.width**-0.5,
+        tie_word_embeddings=model.tie_embeddings,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+
+
+def build_model(config: TrainConfig, tokenizer: PreTrainedTokenizerFast, device: torch.device) -> MemoryLlamaForCausalLM:
+    """Build the model with its initial weights: the base is the same numbers for every memory of the same seed."""
+    model = MemoryLlamaForCausalLM(llama_config(config, len(tokenizer)))
+    draw_weights(model, config.seed)
+    return model.to(device)
+
+
+def pick_device(name: str) -> torch.device:
+    """Resolve `training.device`. Raises MemxError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise MemxError(f"training.device: no device {name!r}", hint="use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise MemxError(f"training.device: memx runs on cpu and cuda, not {name!r}", hint="use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise MemxError(f"training.device: {name} is not there", hint="use auto, or cpu on a machine without CUDA")
+    return device
+
+
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether to autocast: where asked for, or on a CUDA device by default; on CPU float32 is faster."""
+    return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")

@@ -1,0 +1,175 @@
+"""Documents -> packed batches: several documents a row, none attending to another, positions from 0 in each.
+
+R rows, S tokens a row. The position in the stream is two numbers, so a run continues exactly where it stopped.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...errors import MemxError
+from .questions import documents_of
+from .record import Fact
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_LONGEST = 200        # facts whose documents are measured before training starts
+_CACHED = 100_000     # facts whose tokens are kept
+
+
+class Batch(NamedTuple):
+    """tokens, positions, documents (index in the row, -1 padding) and labels (-100: no loss), each [R, S]."""
+
+    tokens: Tensor
+    positions: Tensor
+    documents: Tensor
+    labels: Tensor
+
+
+class Tokens(NamedTuple):
+    """One document's token ids, and from which of them on the loss counts."""
+
+    ids: list[int]
+    counts_from: int
+
+
+class PackedBatches:
+    """An endless, shuffled stream of packed batches over the training documents of facts.
+
+    Each pass shows every fact once, in a new order, in the next of its phrasings. `position` and `seek` save and
+    restore the place; the stream depends on nothing but (facts, seed, position).
+    """
+
+    def __init__(
+        self,
+        facts: Sequence[Fact],
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        batch: int,
+        sequence: int,
+        seed: int,
+        split_seed: int,
+        loss_on: str = "answers",
+    ) -> None:
+        assert facts, "no facts to train on"
+        self.facts, self.tokenizer = facts, tokenizer
+        self.batch, self.sequence, self.seed, self.split_seed = batch, sequence, seed, split_seed
+        self.answers_only = loss_on == "answers"
+        self.epoch = self.cursor = 0
+        self._order = self._shuffled()
+        self._phrased: dict[int, list[Tokens]] = {}
+
+    @property
+    def position(self) -> dict[str, int]:
+        """Where the stream stands: passes done, and facts shown in this one."""
+        return {"epoch": self.epoch, "cursor": self.cursor}
+
+    def seek(self, position: dict[str, int]) -> None:
+        """Go to a saved position."""
+        self.epoch, self.cursor = position["epoch"], position["cursor"]
+        self._order = self._shuffled()
+
+    def __next__(self) -> Batch:
+        chosen: list[tuple[int, int]] = []
+        while len(chosen) < self.batch:
+            if self.cursor == len(self.facts):
+                self.epoch, self.cursor = self.epoch + 1, 0
+                self._order = self._shuffled()
+            take = self._order[self.cursor : self.cursor + self.batch - len(chosen)].tolist()
+            chosen += [(index, self.epoch) for index in take]
+            self.cursor += len(take)
+        return pack([self._document(index, epoch) for index, epoch in chosen], self.sequence)
+
+    def __iter__(self) -> PackedBatches:
+        return self
+
+    def _shuffled(self) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return torch.randperm(len(self.facts), generator=generator)
+
+    def _document(self, index: int, epoch: int) -> Tokens:
+        phrased = self._phrased.get(index)
+        if phrased is None:
+            documents = documents_of(self.facts[index], self.split_seed)
+            phrased = encode(documents, self.tokenizer, answers_only=self.answers_only)
+            if len(self._phrased) < _CACHED:
+                self._phrased[index] = phrased
+        return phrased[(epoch + index) % len(phrased)]
+
+
+def encode(documents: Sequence, tokenizer: PreTrainedTokenizerFast, *, answers_only: bool) -> list[Tokens]:
+    """Tokenise documents and end each; the loss counts from the first token of the answer, or from the second of all."""
+    end = tokenizer.eos_token_id
+    encoded = tokenizer([document.text for document in documents], return_offsets_mapping=True)
+    tokens = []
+    for document, ids, offsets in zip(documents, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        first = sum(stop <= document.answer_start for _, stop in offsets)
+        tokens.append(Tokens([*ids, end], max(first, 1) if answers_only else 1))
+    return tokens
+
+
+def check_lengths(facts: Sequence[Fact], tokenizer: PreTrainedTokenizerFast, sequence: int, split_seed: int) -> None:
+    """Raise MemxError if a document of the longest facts does not fit in a row of `sequence` tokens."""
+    longest = heapq.nlargest(_LONGEST, facts, key=lambda fact: len((fact.subject + fact.object).encode()))
+    for fact in longest:
+        for tokens in encode(documents_of(fact, split_seed), tokenizer, answers_only=True):
+            if len(tokens.ids) > sequence:
+                raise _too_long(len(tokens.ids), sequence, fact)
+
+
+def pack(documents: Sequence[Tokens], sequence: int) -> Batch:
+    """Lay documents into rows of `sequence` tokens, longest first, each into the first row with room."""
+    rows: list[list[Tokens]] = []
+    room: list[int] = []
+    for document in sorted(documents, key=lambda document: -len(document.ids)):
+        length = len(document.ids)
+        if length > sequence:
+            raise _too_long(length, sequence)
+        row = next((i for i, left in enumerate(room) if left >= length), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(sequence)
+        rows[row].append(document)
+        room[row] -= length
+    return _tensors(rows, sequence)
+
+
+def _too_long(length: int, sequence: int, fact: Fact | None = None) -> MemxError:
+    of = f" (of {fact.subject[:40]!r}, {fact.relation})" if fact else ""
+    fits = -(-length // 16) * 16
+    return MemxError(
+        f"a document of {length} tokens{of} does not fit in data.sequence {sequence}",
+        hint=f"--set data.sequence={fits}" + (" --set model.context=…" if fits > 256 else ""),
+    )
+
+
+def _tensors(rows: list[list[Tokens]], sequence: int) -> Batch:
+    tokens, positions, documents, labels = [], [], [], []
+    for row in rows:
+        padding = sequence - sum(len(document.ids) for document in row)
+        ids = [document.ids for document in row]
+        tokens.append([token for part in ids for token in part] + [0] * padding)
+        positions.append([place for part in ids for place in range(len(part))] + [0] * padding)
+        documents.append([number for number, part in enumerate(ids) for _ in part] + [-1] * padding)
+        # the label of a token is the next one; the last of a document predicts nothing
+        labels.append([label for document in row for label in _labels(document)] + [-100] * padding)
+    return Batch(torch.tensor(tokens), torch.tensor(positions), torch.tensor(documents), torch.tensor(labels))
+
+
+def _labels(document: Tokens) -> list[int]:
+    ids, first = document
+    return [-100] * (first - 1) + ids[first:] + [-100]
+
+
+def block_mask(documents: Tensor) -> Tensor:
+    """Who may attend to whom: [R, 1, S, S], true where key is in the query's document and not after it."""
+    length = documents.shape[-1]
+    same = documents[:, :, None] == documents[:, None, :]
+    causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
+    return (same & causal)[:, None]

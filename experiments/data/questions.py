@@ -1,0 +1,139 @@
+"""Facts -> training documents and three tiers of questions, so that what was learned can be told from a leak.
+
+- seen: a phrasing that training showed for this very fact;
+- rephrased: a phrasing that training never showed for this fact, but did for others;
+- unseen: facts of entities that no training text has as its subject; the floor, at chance.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import yaml
+
+from .facts import answers_of
+from .record import Fact
+
+TIERS = ("seen", "rephrased", "unseen")
+
+
+class Document(NamedTuple):
+    """A training text, and where its answer starts (in characters)."""
+
+    text: str
+    answer_start: int
+
+
+class Question(NamedTuple):
+    """A prompt that ends where the answer begins, the answer that training states, and all that count as right."""
+
+    prompt: str
+    answer: str
+    accepted: tuple[str, ...]
+    relation: str
+
+
+@dataclass(frozen=True)
+class Phrasings:
+    """The words for one relation: starts of sentences and of questions; the object follows."""
+
+    sentences: tuple[str, ...]
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FactSplit:
+    """Facts that training states, and facts of unseen entities, with the draw of held-out phrasings."""
+
+    trained: list[Fact]
+    unseen: list[Fact]
+    seed: int
+
+
+def split_entities(facts: Sequence[Fact], share: float, seed: int) -> FactSplit:
+    """Set a share of the subjects aside, all their facts with them; the same for the same seed."""
+    subjects = sorted({fact.subject for fact in facts})
+    random.Random(f"unseen {seed}").shuffle(subjects)
+    aside = set(subjects[: round(share * len(subjects))])
+    trained = [fact for fact in facts if fact.subject not in aside]
+    return FactSplit(trained, [fact for fact in facts if fact.subject in aside], seed)
+
+
+def held_out(fact: Fact, seed: int) -> int:
+    """Which question phrasing training never shows for this fact."""
+    count = len(phrasings(fact.relation).questions)
+    return zlib.crc32(f"{seed}\0{fact.subject}\0{fact.relation}".encode()) % count
+
+
+def documents_of(fact: Fact, seed: int) -> list[Document]:
+    """Every training text of a fact: all its sentences, and its questions less the held-out one."""
+    words, aside = phrasings(fact.relation), held_out(fact, seed)
+    sentences = [_document(start, fact, ".") for start in words.sentences]
+    questions = [_document(start, fact, "") for i, start in enumerate(words.questions) if i != aside]
+    # a sentence, a question, a sentence, …: short runs see both
+    mixed = [text for pair in zip(sentences, questions, strict=False) for text in pair]
+    return mixed + sentences[len(questions) :] + questions[len(sentences) :]
+
+
+def question_sets(split: FactSplit) -> dict[str, list[Question]]:
+    """The questions of each tier, one for each fact; a tier without facts is left out."""
+    seed, trained = split.seed, split.trained
+    accepted = answers_of([*trained, *split.unseen])
+
+    def ask(fact: Fact, shift: int) -> Question:
+        starts = phrasings(fact.relation).questions
+        start = starts[(held_out(fact, seed) + shift) % len(starts)]
+        prompt = _fill(start, fact)
+        return Question(prompt, fact.object, accepted[fact.subject, fact.relation], fact.relation)
+
+    sets = {
+        "seen": [ask(fact, shift=1) for fact in trained],
+        "rephrased": [ask(fact, shift=0) for fact in trained],
+        "unseen": [ask(fact, shift=0) for fact in split.unseen],
+    }
+    return {tier: questions for tier, questions in sets.items() if questions}
+
+
+def majority_answers(trained: Sequence[Fact]) -> dict[str, str]:
+    """The most common object of each relation: what a guesser without any memory says."""
+    counts: dict[str, Counter[str]] = {}
+    for fact in trained:
+        counts.setdefault(fact.relation, Counter())[fact.object] += 1
+    return {relation: counter.most_common(1)[0][0] for relation, counter in counts.items()}
+
+
+def phrasings(relation: str) -> Phrasings:
+    """The phrasings of a relation; one without an entry of its own gets the general ones."""
+    entries = _templates()
+    entry = entries.get(relation)
+    if entry is not None:
+        return entry
+    name = relation.replace("_", " ").replace("{", "{{").replace("}", "}}")
+    general = entries["*"]
+    fill = lambda starts: tuple(start.replace("{r}", name) for start in starts)  # noqa: E731
+    return Phrasings(fill(general.sentences), fill(general.questions))
+
+
+@cache
+def _templates() -> dict[str, Phrasings]:
+    text = (files(__package__) / "templates.yaml").read_text("utf-8")
+    return {
+        relation: Phrasings(tuple(entry["sentences"]), tuple(entry["questions"]))
+        for relation, entry in yaml.safe_load(text).items()
+    }
+
+
+def _document(start: str, fact: Fact, end: str) -> Document:
+    prompt = _fill(start, fact)
+    return Document(f"{prompt} {fact.object}{end}", len(prompt))
+
+
+def _fill(start: str, fact: Fact) -> str:
+    return start.format(s=fact.subject)

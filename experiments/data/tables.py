@@ -1,0 +1,96 @@
+"""Real fact tables that come with memx's dependencies: airports, elements, countries -> lists of facts.
+
+Sources: airportsdata (MIT), mendeleev (MIT), countryinfo (MIT). The libraries are imported where they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .record import Fact
+
+
+def airports() -> list[Fact]:
+    """Country, city and time zone of every airport that has an IATA code; the code is the subject."""
+    import airportsdata
+
+    names = _country_names()
+    facts: list[Fact] = []
+    for code, airport in sorted(airportsdata.load("IATA").items()):
+        zone = airport["tz"].rpartition("/")[2].replace("_", " ")
+        facts += _facts(
+            code,
+            airport_country=names.get(airport["country"], ""),
+            airport_city=airport["city"],
+            airport_time_zone=zone,
+        )
+    return facts
+
+
+def elements() -> list[Fact]:
+    """Symbol, number, group, period, block, series, category and year of discovery of the chemical elements."""
+    from mendeleev.fetch import fetch_table
+
+    table = fetch_table("elements")
+    series = fetch_table("series").set_index("id")["name"].to_dict()
+    facts: list[Fact] = []
+    for row in table.to_dict("records"):
+        facts += _facts(
+            row["name"],
+            element_symbol=row["symbol"],
+            element_number=_whole(row["atomic_number"]),
+            element_group=_whole(row["group_id"]),
+            element_period=_whole(row["period"]),
+            element_block=row["block"],
+            element_series=series.get(row["series_id"], ""),
+            element_lattice=row["lattice_structure"],
+            element_discovery_year=_whole(row["discovery_year"]),
+        )
+    return facts
+
+
+def countries() -> list[Fact]:
+    """Capital, region, subregion, demonym, currency, calling code and internet domain of countries."""
+    facts: list[Fact] = []
+    for country in _countries():
+        facts += _facts(
+            country["name"],
+            country_capital=country.get("capital"),
+            country_region=country.get("region"),
+            country_subregion=country.get("subregion"),
+            country_demonym=country.get("demonym"),
+            country_currency=_only(country.get("currencies")),
+            country_calling_code=_only(country.get("callingCodes")),
+            country_domain=_only(country.get("tld")),
+        )
+    return facts
+
+
+def _facts(subject: str, **relations: object) -> Iterator[Fact]:
+    for relation, value in relations.items():
+        text = "" if value is None or value != value else str(value).strip()   # NaN is not itself
+        if text:
+            yield Fact(subject, relation, text)
+
+
+def _countries() -> Iterable[dict]:
+    from countryinfo import all_countries
+
+    found = {}
+    for country in all_countries():
+        details = country.info()
+        found.setdefault(details["name"], details)
+    return [found[name] for name in sorted(found)]
+
+
+def _country_names() -> dict[str, str]:
+    return {country["ISO"]["alpha2"]: country["name"] for country in _countries() if country.get("ISO", {}).get("alpha2")}
+
+
+def _only(values: list[str] | None) -> str | None:
+    """The one value there is: with several, no single one is the answer."""
+    return values[0] if values and len(values) == 1 else None
+
+
+def _whole(number: float | None) -> str | None:
+    return None if number is None or number != number else str(int(number))

@@ -1,0 +1,198 @@
+"""From a preset or YAML file and `--set a.b.c=value` to a checked `TrainConfig`; every mistake is one line.
+
+An unknown key is answered with its full path and the nearest name that exists; nothing is silently ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ..errors import MemxError
+from .config import TrainConfig
+
+
+def presets() -> dict[str, str]:
+    """Names of the presets and the line that each says about itself, in the order of their names."""
+    found = {}
+    for entry in sorted(_preset_folder().iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".yaml"):
+            found[entry.name.removesuffix(".yaml")] = yaml.safe_load(entry.read_text("utf-8")).get("about", "")
+    return found
+
+
+def preset_text(name: str) -> str:
+    """The YAML text of a preset. Raises MemxError, with the nearest name, for one that does not exist."""
+    entry = _preset_folder() / f"{name}.yaml"
+    if not entry.is_file():
+        raise MemxError(f"no preset or file {name!r}", hint=nearest(name, presets()) or "see `memx presets`")
+    return entry.read_text("utf-8")
+
+
+def read_tree(source: str) -> dict[str, Any]:
+    """Read a preset's name or a YAML file's path into a plain tree. Raises MemxError if it is neither."""
+    path = Path(source)
+    is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
+    if not is_path:
+        return yaml.safe_load(preset_text(source))
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise MemxError(f"cannot read {source}: {error.strerror}", hint="see `memx presets`") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MemxError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise MemxError(f"{source} is not a config", hint="`memx config copy PRESET my.yaml` writes one to start from")
+    return tree
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Split `a.b.c=value`; the value is read as YAML, so numbers, lists and null are what they look like."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise MemxError(f"--set {text!r} is not key=value", hint="for example --set training.steps=2000")
+    try:
+        return key.strip(), _yaml_value(value)
+    except yaml.YAMLError:
+        raise MemxError(f"--set {key}: cannot read the value {value!r}", hint="values are YAML: 3, 1e-3, [1, 2], text") from None
+
+
+def assign(tree: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return the tree with the dotted key set; tables on the way are copied, never changed."""
+    head, _, rest = key.partition(".")
+    if not rest:
+        return {**tree, head: value}
+    below = tree.get(head) or {}
+    if not isinstance(below, Mapping):
+        raise MemxError(f"unknown key {key!r}: {head!r} holds a value, not a section", hint="see `memx config show PRESET`")
+    return {**tree, head: assign(below, rest, value)}
+
+
+def load_config(source: str, assignments: Iterable[tuple[str, Any]] = ()) -> TrainConfig:
+    """Resolve a preset or file and assignments to a config. An assigned key leaves the sweep, if it was in it."""
+    tree = read_tree(source)
+    for key, value in assignments:
+        tree = assign(tree, key, value)
+        if isinstance(sweep := tree.get("sweep"), dict) and key in sweep:
+            tree["sweep"] = {name: values for name, values in sweep.items() if name != key}
+    return check(tree)
+
+
+def check(tree: Mapping[str, Any]) -> TrainConfig:
+    """Check a tree, and each point of its sweep. Raises MemxError with the path of the first mistake."""
+    config = _validate(tree)
+    points(config)
+    return config
+
+
+def points(config: TrainConfig) -> list[TrainConfig]:
+    """The runs of a sweep, every combination of its values, the last key fastest; or the config alone."""
+    if not config.sweep:
+        return [config]
+    runs = []
+    for values in itertools.product(*config.sweep.values()):
+        tree = {**to_tree(config), "sweep": {}}
+        for key, value in zip(config.sweep, values, strict=True):
+            tree = assign(tree, key, value)
+        tree["name"] = "-".join([config.name, *(_label(k, v) for k, v in zip(config.sweep, values, strict=True))])
+        tree["experiment"] = experiment_name(config)
+        runs.append(_validate(tree))
+    return runs
+
+
+def experiment_name(config: TrainConfig) -> str:
+    """What the points of a sweep share: its name and a hash of all that the sweep does not vary."""
+    tree = {key: value for key, value in to_tree(config).items() if key not in ("sweep", "about", "experiment")}
+    for key in config.sweep:
+        tree = assign(tree, key, None)
+    return f"{config.name}-{_hash(tree)}"
+
+
+def to_tree(config: TrainConfig) -> dict[str, Any]:
+    """The resolved config as plain data, in the order that the docs list it."""
+    return config.model_dump(mode="json")
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """The resolved config as YAML."""
+    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+
+
+def config_hash(config: TrainConfig) -> str:
+    """Eight hexadecimal digits of the whole resolved config."""
+    return _hash(to_tree(config))
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint "did you mean …?" if something comes close, else an empty text."""
+    match = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"did you mean {match[0]!r}?" if match else ""
+
+
+def _validate(tree: Mapping[str, Any]) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate(tree)
+    except ValidationError as error:
+        raise _as_memx_error(error) from None
+
+
+def _as_memx_error(error: ValidationError) -> MemxError:
+    first, others = error.errors()[0], error.error_count() - 1
+    path = ".".join(str(part) for part in first["loc"])
+    more = f" (and {others} more)" if others else ""
+    if first["type"] == "extra_forbidden":
+        return MemxError(f"unknown key {path!r}{more}", hint=_nearest_key(path))
+    message = first["msg"].removeprefix("Value error, ")
+    message, _, hint = message.partition("; ")
+    given = "" if first["type"] == "value_error" else f", not {first['input']!r}"
+    return MemxError(f"{path}: {message}{given}{more}" if path else message + more, hint=hint)
+
+
+def _nearest_key(path: str) -> str:
+    keys = list(_dotted(TrainConfig))
+    last = path.rpartition(".")[2]
+    by_name = difflib.get_close_matches(last, [key.rpartition(".")[2] for key in keys], n=1, cutoff=0.7)
+    same_section = [key for key in keys if key.rpartition(".")[0] == path.rpartition(".")[0]]
+    close = difflib.get_close_matches(path, same_section, n=1, cutoff=0.6)
+    close = close or [key for key in keys if by_name and key.rpartition(".")[2] == by_name[0]]
+    return f"did you mean {close[0]!r}?" if close else "`memx config show PRESET` lists every key"
+
+
+def _dotted(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _dotted(field.annotation, f"{prefix}{name}.")
+
+
+def _label(key: str, value: Any) -> str:
+    text = "".join(c if c.isalnum() or c in "._+" else "_" for c in str(value))
+    return f"{key.rpartition('.')[2]}{text}"[:40]
+
+
+def _hash(tree: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _yaml_value(text: str) -> Any:
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value) if value.strip()[:1] in "+-.0123456789" else value   # YAML 1.1 reads 1e-3 as text
+        except ValueError:
+            return value
+    return value
+
+
+def _preset_folder() -> Traversable:
+    return files(__package__) / "presets"

@@ -1,0 +1,207 @@
+"""One training run: config and run folder -> checkpoint, metrics and rows.
+
+The run saves its state on the way; started again with the same folder it goes on from the last one and ends
+bit-identical, on the same machine and number of threads, to a run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import MemxError
+from ..results.files import write_atomically
+from ..results.rows import Row
+from ..results.store import Run
+from .build import build_model, build_split, build_tokenizer, pick_device, use_bfloat16
+from .checkpoint import load_state, save_checkpoint, save_state
+from .config import TrainConfig
+from .data.batches import Batch, PackedBatches, block_mask, check_lengths
+from .data.questions import Question, majority_answers, question_sets
+from .evaluate import answer_questions, estimates, sample_questions
+from .optimizer import Optimizer
+from .report import result_rows
+from .stop import Interrupted, StopRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from ..memory_layers.llama import MemoryLlamaForCausalLM
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+class Trainer:
+    """Everything that one run holds in memory, and its loop."""
+
+    def __init__(self, config: TrainConfig, run: Run, report: Report, stop: StopRequest, threads: int) -> None:
+        self.config, self.run, self.report, self.stop = config, run, report, stop
+        torch.set_num_threads(config.training.threads or threads)
+        self.device = pick_device(config.training.device)
+        self.split, notes = build_split(config)
+        for note in notes:
+            report({"note": note})
+        self.tokenizer = self._tokenizer()
+        check_lengths(self.split.trained, self.tokenizer, config.data.sequence, self.split.seed)
+        self.questions = question_sets(self.split)
+        self.model = build_model(config, self.tokenizer, self.device)
+        self.optimizer = Optimizer(self.model, config.training)
+        self.batches = PackedBatches(
+            self.split.trained,
+            self.tokenizer,
+            batch=config.training.batch,
+            sequence=config.data.sequence,
+            seed=config.seed,
+            split_seed=self.split.seed,
+            loss_on=config.data.loss_on,
+        )
+        self.step, self.seconds, self.tokens = 0, 0.0, 0
+        self._restore()
+
+    def fit(self) -> list[Row]:
+        """Train to the end, evaluate and save; returns the rows. Raises Interrupted once a stop is asked for."""
+        training = self.config.training
+        self.model.train()
+        started, before = time.perf_counter(), self.seconds
+        while self.step < training.steps:
+            loss, norms, tokens = self._train_step()
+            self.step += 1
+            self.tokens += tokens
+            self.seconds = before + time.perf_counter() - started
+            self._log(loss, norms)
+            if self._due(self.config.evaluation.every) and self.step < training.steps:
+                self._evaluate_on_the_way()
+            if self.stop.asked:
+                self._save()
+                raise Interrupted(f"stopped at step {self.step}, state saved")
+            if self._due(training.checkpoint_every):
+                self._save()
+        return self._finish()
+
+    def _train_step(self) -> tuple[float, dict[str, float], int]:
+        batch = next(self.batches)
+        counted = int((batch.labels != -100).sum())
+        total = 0.0
+        for part in _parts(batch, self.config.training.accumulate):
+            part = Batch(*(tensor.to(self.device) for tensor in part))
+            with self._autocast():
+                loss = answer_loss(self.model, part) / counted
+            loss.backward()
+            total += loss.detach()
+        loss = float(total)
+        if loss != loss:
+            raise RuntimeError(f"the loss is NaN at step {self.step}; lower training.lr or training.value_lr")
+        return loss, self.optimizer.step(self.step), int((batch.documents >= 0).sum())
+
+    def _autocast(self):
+        if use_bfloat16(self.config.training.precision, self.device):
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _log(self, loss: float, norms: Mapping[str, float]) -> None:
+        state = {"step": self.step, "steps": self.config.training.steps, "loss": loss}
+        rate = self.tokens / self.seconds if self.seconds else 0.0
+        self.report({**state, "tokens_per_second": rate})
+        if self._due(self.config.training.log_every) or self.step == self.config.training.steps:
+            self.run.append_metrics(step=self.step, loss=loss, **norms, tokens=self.tokens, seconds=round(self.seconds, 3))
+
+    def _evaluate_on_the_way(self) -> None:
+        evaluation = self.config.evaluation
+        drawn = sample_questions(self.questions, evaluation.questions, self.config.data.seed)
+        found = {}
+        for tier, answers in self._ask(drawn).items():
+            found[tier] = {metric: estimate.value for metric, estimate in estimates(answers).items()}
+        self.run.append_metrics(step=self.step, evaluation=found)
+        self.report({"step": self.step, "evaluation": found})
+
+    def _ask(self, sets: Mapping[str, Sequence[Question]]) -> dict[str, list]:
+        evaluation = self.config.evaluation
+        with self._autocast():
+            return {
+                tier: answer_questions(
+                    self.model, self.tokenizer, asked, batch=evaluation.batch, max_answer=evaluation.max_answer
+                )
+                for tier, asked in sets.items()
+            }
+
+    def _finish(self) -> list[Row]:
+        self.report({"step": self.step, "phase": "asking the final questions"})
+        drawn = sample_questions(self.questions, self.config.evaluation.final_questions, self.config.data.seed)
+        answers = self._ask(drawn)
+        save_checkpoint(self.run.folder / "checkpoint", self.model, self.tokenizer)
+        majority = majority_answers(self.split.trained)
+        return result_rows(self.config, self.run.name, self.model, self.device, answers, majority)
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.step % every == 0
+
+    def _save(self) -> None:
+        rest = {"position": self.batches.position, "seconds": self.seconds, "tokens": self.tokens}
+        save_state(self.run.folder / "state", self.step, self.model, self.optimizer, rest)
+
+    def _restore(self) -> None:
+        state = load_state(self.run.folder / "state", self.model, self.optimizer)
+        if state is None:
+            self.run.rewind_metrics(0)
+            return
+        self.step, self.seconds, self.tokens = state["step"], state["seconds"], state["tokens"]
+        self.batches.seek(state["position"])
+        self.run.rewind_metrics(self.step)
+        self.report({"note": f"resumed at step {self.step}"})
+
+    def _tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer of the run: trained at its start, read again when it goes on."""
+        from transformers import PreTrainedTokenizerFast
+
+        folder = self.run.folder / "tokenizer"
+        if (folder / "done").is_file():
+            return PreTrainedTokenizerFast.from_pretrained(folder)
+        self.report({"phase": "training the tokenizer"})
+        tokenizer = build_tokenizer(self.config, self.split)
+        tokenizer.save_pretrained(folder)
+        write_atomically(folder / "done", "")
+        return tokenizer
+
+
+def train(config: TrainConfig, run: Run, report: Report, stop: StopRequest, threads: int) -> list[Row]:
+    """Train one point in a claimed run folder, and record in it how that ended."""
+    from .settings import to_yaml
+
+    threads = run.info().get("threads") or threads   # a run that goes on keeps its threads, and so its bits
+    run.begin(to_yaml(config), {"experiment": config.experiment, "seed": config.seed, "device": config.training.device, "threads": threads})
+    try:
+        trainer = Trainer(config, run, report, stop, threads)
+        rows = trainer.fit()
+    except (Interrupted, KeyboardInterrupt):
+        run.end("interrupted")
+        raise
+    except MemxError as error:
+        run.end("failed", error=error.message)
+        raise
+    except Exception as error:
+        run.end("failed", error=f"{type(error).__name__}: {error}")
+        raise
+    run.finish(rows, seconds=round(trainer.seconds, 1), steps=trainer.step, tokens=trainer.tokens, device=str(trainer.device))
+    return rows
+
+
+def answer_loss(model: MemoryLlamaForCausalLM, batch: Batch) -> Tensor:
+    """Cross-entropy summed over the labelled tokens of a packed batch; logits are made for those alone."""
+    hidden = model.model(
+        batch.tokens, attention_mask=block_mask(batch.documents), position_ids=batch.positions, use_cache=False
+    ).last_hidden_state                                                       # [R, S, d]
+    labels = batch.labels.flatten()
+    counted = (labels != -100).nonzero().squeeze(-1)
+    logits = model.lm_head(hidden.flatten(0, 1).index_select(0, counted))     # [counted, vocabulary]
+    return F.cross_entropy(logits.float(), labels.index_select(0, counted), reduction="sum")
+
+
+def _parts(batch: Batch, parts: int) -> list[Batch]:
+    split = [tensor.tensor_split(parts) for tensor in batch]
+    return [Batch(*part) for part in zip(*split, strict=True) if len(part[0])]

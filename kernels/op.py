@@ -1,0 +1,61 @@
+"""The `Op` record that tests and `memx bench` both read, and the choice of an implementation.
+
+An op is a folder: `reference.py` defines it in plain torch, `op.py` picks what runs and carries its record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..errors import MemxError
+
+Shape = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Op:
+    """What a test or a benchmark must know of one op.
+
+    run: the public function, called as `run(*inputs, impl=...)`; returns a tensor or a tuple of tensors.
+    reference: its definition in plain torch, called as `reference(*inputs)`.
+    make_inputs: (shape, dtype, device, generator) -> positional inputs; floating tensors come first.
+    observe: (fp64 inputs, outputs) -> tensors to compare with those of the fp64 reference; lets an op whose
+        outputs are indices be judged by what the indices stand for. None compares the outputs themselves.
+    gradients: positions of the inputs that have gradients.
+    tolerance: the error against fp64 may be this many times that of the reference in the same dtype.
+    terms: how many products one output sums; a sum in plain order may be off by sqrt(terms) rounding steps
+        (Higham 2002, section 4.5), however well the reference's own pairwise sum does.
+    bytes_moved, flops: the least that one forward must read and write, and compute.
+    rivals: other ways to get the same output, name -> function of the inputs.
+    """
+
+    name: str
+    run: Callable
+    reference: Callable
+    make_inputs: Callable[[Shape, torch.dtype, torch.device, torch.Generator], tuple]
+    shapes: tuple[Shape, ...]
+    gradients: tuple[int, ...]
+    bytes_moved: Callable[[Shape, torch.dtype], int]
+    flops: Callable[[Shape], int]
+    terms: Callable[[Shape], int]
+    implementations: tuple[str, ...] = ("torch",)
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
+    tolerance: float = 2.0
+    observe: Callable[[tuple, tuple], tuple[Tensor, ...]] | None = None
+    rivals: Mapping[str, Callable] = field(default_factory=dict)
+
+
+def choose(op: str, impl: str, available: tuple[str, ...]) -> str:
+    """Resolve `impl` ("auto", "torch", "triton") to an implementation that exists, or say that it does not."""
+    if impl == "auto":
+        return available[0]
+    if impl in available:
+        return impl
+    raise MemxError(
+        f"{op} has no implementation {impl!r}",
+        hint=f"use impl='auto' or one of: {', '.join(available)}",
+    )

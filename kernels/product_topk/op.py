@@ -1,0 +1,76 @@
+"""`product_topk`: the public op, its checks and its `Op` record."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..op import Op, Shape, choose
+from .reference import candidate_ranks, product_topk_reference
+
+
+def product_topk(
+    query: Tensor, keys: Tensor, k: int, *, impl: Literal["auto", "torch", "triton"] = "auto"
+) -> tuple[Tensor, Tensor]:
+    """Find the k best of n*n product-key slots for each token and head.
+
+    query [B, H, d_k] and keys [2, H, n, d_k/2], same dtype; 1 <= k <= n. Returns scores [B, H, k], best first,
+    and slots [B, H, k] (int64) with slot = i*n + j, i from the first half. Scores carry gradients to query and
+    keys. Raises MemxError for an implementation that does not exist. Source: Lample et al. 2019, section 3.
+    """
+    assert query.dim() == 3 and keys.dim() == 4 and keys.shape[0] == 2, (query.shape, keys.shape)
+    assert query.shape[1] == keys.shape[1] and query.shape[2] == 2 * keys.shape[3], (query.shape, keys.shape)
+    assert 1 <= k <= keys.shape[2], f"k {k} is not in 1..{keys.shape[2]}, the half-keys per list"
+    choose("product_topk", impl, OP.implementations)
+    return product_topk_reference(query, keys, k)
+
+
+def _make_inputs(shape: Shape, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> tuple:
+    half = shape["d_k"] // 2
+    query = torch.randn(shape["B"], shape["H"], 2 * half, generator=generator)
+    keys = torch.randn(2, shape["H"], shape["n"], half, generator=generator) * half**-0.5
+    return query.to(device, dtype), keys.to(device, dtype), shape["k"]
+
+
+def _observe(inputs: tuple, outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """The scores, and what the returned slots score exactly; a slot returned twice scores nothing."""
+    query, keys, _ = inputs
+    scores, slots = outputs
+    halves = query.unflatten(-1, (2, -1))
+    lists = torch.einsum("bhpd,phnd->pbhn", halves, keys)
+    n = keys.shape[2]
+    exact = lists[0].gather(-1, slots // n) + lists[1].gather(-1, slots % n)
+    repeated = (slots[..., :, None] == slots[..., None, :]).sum(-1) > 1
+    return scores, exact.masked_fill(repeated, torch.inf)
+
+
+def _bytes_moved(shape: Shape, dtype: torch.dtype) -> int:
+    tokens = shape["B"] * shape["H"]
+    return tokens * (shape["d_k"] * dtype.itemsize + shape["k"] * (dtype.itemsize + 8)) + (
+        shape["H"] * shape["n"] * shape["d_k"] * dtype.itemsize
+    )
+
+
+def _flops(shape: Shape) -> int:
+    candidates = len(candidate_ranks(shape["k"])[0])
+    return shape["B"] * shape["H"] * (2 * shape["n"] * shape["d_k"] + candidates)
+
+
+OP = Op(
+    name="product_topk",
+    run=product_topk,
+    reference=product_topk_reference,
+    make_inputs=_make_inputs,
+    observe=_observe,
+    shapes=(
+        {"B": 512, "H": 2, "d_k": 32, "n": 128, "k": 8},
+        {"B": 512, "H": 4, "d_k": 64, "n": 256, "k": 16},
+        {"B": 1024, "H": 4, "d_k": 128, "n": 1024, "k": 32},
+    ),
+    gradients=(0, 1),
+    bytes_moved=_bytes_moved,
+    flops=_flops,
+    terms=lambda shape: shape["d_k"],
+)

@@ -1,0 +1,26 @@
+"""Slots and half-keys: a product-key table of N slots has n = sqrt(N) half-keys per list. No torch here."""
+
+from __future__ import annotations
+
+from math import isqrt
+
+from ..errors import MemxError
+
+
+def half_keys(slots: int) -> int:
+    """Return n for a table of n*n slots. Raises MemxError, naming the nearest square, for any other number."""
+    n = isqrt(max(slots, 0))
+    if slots < 1 or n * n != slots:
+        nearest = min((max(n, 1) ** 2, (n + 1) ** 2), key=lambda square: abs(square - slots))
+        raise MemxError(f"slots {slots} is not a square", hint=f"the nearest is {nearest}")
+    return n
+
+
+def check_top_k(top_k: int, slots: int) -> None:
+    """Raise MemxError unless 1 <= top_k <= n: no list of n half-keys can give more."""
+    n = half_keys(slots)
+    if not 1 <= top_k <= n:
+        raise MemxError(
+            f"top_k {top_k} is not in 1..{n}, the half-keys per list of {slots} slots",
+            hint=f"lower top_k to {n}, or use at least {top_k * top_k} slots",
+        )

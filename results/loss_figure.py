@@ -1,0 +1,49 @@
+"""Loss curves: the metrics of runs -> training loss by step, one line per run, light where seeds repeat a size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import MemxError
+from .memory_figure import short
+from .store import Run
+from .style import CYCLE, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def loss_figure(runs: Sequence[Run]) -> Figure:
+    """Draw the loss of each run by step. Raises MemxError if none has metrics."""
+    curves = {run.name: [line for line in run.metrics() if "loss" in line] for run in runs}
+    curves = {name: lines for name, lines in curves.items() if lines}
+    if not curves:
+        raise MemxError("no run here has metrics", hint="`memx train` writes them")
+    sizes = {run.name: _slots(run) for run in runs}
+    order = sorted({sizes[name] for name in curves})
+    figure, (axis,) = new_figure(panels=1)
+    labelled: set[int] = set()
+    for name, lines in sorted(curves.items(), key=lambda item: sizes[item[0]]):
+        slots = sizes[name]
+        label = None if slots in labelled else f"{short(slots)} slots" if slots else "dense"
+        labelled.add(slots)
+        colour = CYCLE[order.index(slots) % len(CYCLE)]
+        axis.plot([p["step"] for p in lines], [p["loss"] for p in lines], color=colour, linewidth=1.3, label=label)
+    axis.set_xlabel("step")
+    axis.set_ylabel("training loss (nats per counted token)")
+    axis.set_title("Training loss by memory size")
+    axis.set_ylim(bottom=0)
+    axis.legend()
+    return figure
+
+
+def _slots(run: Run) -> int:
+    """The memory size of a run, from its config."""
+    import yaml
+
+    try:
+        config = yaml.safe_load((run.folder / "config.yaml").read_text("utf-8"))
+        return int(config["memory"]["slots"])
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
+        return 0

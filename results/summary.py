@@ -1,0 +1,92 @@
+"""Rows of several runs -> one point per memory size, with the mean over seeds and a 95% interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import sqrt
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from ..errors import MemxError
+from .rows import Row
+
+TIERS = ("seen", "rephrased", "unseen")
+TIER_LABELS = {
+    "seen": "phrasing seen for this fact",
+    "rephrased": "phrasing new for this fact",
+    "unseen": "entities never seen",
+}
+# two-sided 95% quantiles of Student's t for 1, 2, … degrees of freedom
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+
+
+class Summary(NamedTuple):
+    """One dataset and metric at one memory size: the mean over runs and its 95% interval.
+
+    With one run the interval is that of its questions; with several it is Student's t over the runs, which
+    holds what a different seed changes.
+    """
+
+    dataset: str
+    metric: str
+    kind: str
+    memory_slots: int
+    value: float
+    low: float
+    high: float
+    runs: int
+    values: tuple[float, ...]
+    n: int
+    parameters_total: int | None
+    parameters_active: int | None
+    flops: int | None
+
+
+def summarize(rows: Iterable[Row]) -> list[Summary]:
+    """Group rows by dataset, metric, kind and memory size, smallest memory first."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.dataset, row.metric, row.kind, row.memory_slots), []).append(row)
+    return [_summary(group) for _, group in sorted(groups.items(), key=lambda item: item[0])]
+
+
+def choose_experiment(rows: Sequence[Row], experiment: str | None) -> list[Row]:
+    """The rows of one experiment: the named one, else the last that a row names.
+
+    Raises MemxError if there are no rows, or none of that name.
+    """
+    names = list(dict.fromkeys(row.experiment for row in rows))
+    if not names:
+        raise MemxError("there are no rows to show", hint="`memx train` makes some")
+    chosen = experiment or names[-1]
+    matching = [name for name in names if name == chosen or name.startswith(f"{chosen}-")]
+    if not matching:
+        raise MemxError(f"no experiment {chosen!r}", hint=f"there are: {', '.join(names)}")
+    return [row for row in rows if row.experiment == matching[-1]]
+
+
+def _summary(group: Sequence[Row]) -> Summary:
+    first = group[0]
+    values = tuple(row.value for row in group)
+    mean = fmean(values)
+    if len(values) == 1:
+        low, high = first.low if first.low is not None else mean, first.high if first.high is not None else mean
+    else:
+        t = _T95[min(len(values) - 1, len(_T95)) - 1]
+        half = t * stdev(values) / sqrt(len(values))
+        low, high = mean - half, mean + half
+    return Summary(
+        first.dataset,
+        first.metric,
+        first.kind,
+        first.memory_slots,
+        mean,
+        low,
+        high,
+        len(values),
+        values,
+        sum(row.n for row in group),
+        first.parameters_total,
+        first.parameters_active,
+        first.flops,
+    )
