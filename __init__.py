@@ -33,3 +33,7 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+if __name__ == "memx":   # and not when a tool imports a checkout by its folder's name
+    import_module(".registration", __name__).register_models()

@@ -6,6 +6,7 @@ bit-identical, on the same machine and number of threads, to a run that was neve
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -188,6 +189,7 @@ def train(config: TrainConfig, run: Run, report: Report, stop: StopRequest, thre
         run.end("failed", error=f"{type(error).__name__}: {error}")
         raise
     run.finish(rows, seconds=round(trainer.seconds, 1), steps=trainer.step, tokens=trainer.tokens, device=str(trainer.device))
+    shutil.rmtree(run.folder / "state", ignore_errors=True)   # the checkpoint is what is left to keep
     return rows
 
 

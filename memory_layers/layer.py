@@ -93,7 +93,7 @@ class MemoryLayer(nn.Module):
             query = self.query_norm(query.unflatten(-1, (2, -1))).flatten(-2)
             keys = self.key_norm(keys)
         scores, slots = product_topk(query, keys.to(query.dtype), self.top_k)
-        return slots, scores.float().softmax(-1)
+        return slots, scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., d] to [..., d]."""

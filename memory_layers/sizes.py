@@ -37,13 +37,13 @@ def model_sizes(model: ModelConfig, memory: MemoryConfig, vocabulary: int) -> Si
     embeddings = vocabulary * d * (1 if model.tie_embeddings else 2)
     norms = (2 * blocks + 1) * d
     shared = embeddings + norms + blocks * attention + (blocks - len(placed)) * feed_forward
-    memory_weights = len(placed) * _memory_weights(model, memory)
+    memory_weights = sum(_memory_weights(model, memory) for _ in placed)
     tables = (1 if memory.shared else len(placed)) if placed else 0
     table = tables * memory.slots * d
     rows_read = len(placed) * memory.heads * memory.top_k * d
     matrices = blocks * attention + (blocks - len(placed)) * feed_forward + vocabulary * d
     context_flops = blocks * 2 * 2 * d * model.context // 2
-    flops = 2 * matrices + context_flops + len(placed) * memory_flops(model, memory)
+    flops = 2 * matrices + context_flops + sum(memory_flops(model, memory) for _ in placed)
     # one row of the input embedding is read for a token; a tied matrix is read whole as the output layer
     unread_embeddings = 0 if model.tie_embeddings else (vocabulary - 1) * d
     return Sizes(

@@ -13,9 +13,14 @@ from ..settings import nearest
 from .biographies import biographies
 from .files import is_facts_file, read_facts_file
 from .record import Fact
-from .tables import airports, countries, elements
+from .tables import airport_cities, airports, countries, elements
 
-TABLES: dict[str, Callable[[], list[Fact]]] = {"airports": airports, "elements": elements, "countries": countries}
+TABLES: dict[str, Callable[[], list[Fact]]] = {
+    "airports": airports,
+    "airport_cities": airport_cities,
+    "elements": elements,
+    "countries": countries,
+}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,32 @@
+"""What every test shares: quiet transformers, one thread, and tiny runs made once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+FIXTURE_SETTINGS = {
+    "training.steps": 40,
+    "training.checkpoint_every": 10,
+    "training.log_every": 5,
+    "evaluation.every": 20,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory):
+    """A finished run of the tiny preset, 40 steps: (run, rows)."""
+    from memx.experiments.settings import load_config
+    from memx.experiments.sweep import Options, plan, train_all
+    from memx.results.store import RunStore
+
+    root: Path = tmp_path_factory.mktemp("runs")
+    config = load_config("tiny", FIXTURE_SETTINGS.items())
+    rows = train_all(config, Options(root), lambda index, event: None)
+    (point,) = plan(config)
+    return RunStore(root).run(point.name), rows[point.name]

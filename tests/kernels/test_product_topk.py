@@ -1,0 +1,88 @@
+"""product_topk against brute force over all n*n slots, in fp64."""
+
+import pytest
+import torch
+from memx.errors import MemxError
+from memx.experiments.bench import check_op
+from memx.kernels.product_topk import OP, product_topk
+from memx.kernels.product_topk.reference import candidate_ranks
+
+
+def brute_force(query, keys, k):
+    """Score every slot i*n + j, then take the k best."""
+    first, second = query.chunk(2, dim=-1)
+    scores1 = torch.einsum("bhd,hnd->bhn", first, keys[0])
+    scores2 = torch.einsum("bhd,hnd->bhn", second, keys[1])
+    every = scores1[..., :, None] + scores2[..., None, :]
+    return every.flatten(-2).topk(k, dim=-1)
+
+
+def draw(tokens, heads, n, width, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    query = torch.randn(tokens, heads, width, generator=generator, dtype=torch.float64)
+    keys = torch.randn(2, heads, n, width // 2, generator=generator, dtype=torch.float64)
+    return query, keys
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 16, 33])
+@pytest.mark.parametrize("k", [1, 2, 7, 16, 32])
+def test_equals_brute_force(n, k):
+    k = min(k, n)
+    query, keys = draw(9, 3, n, 10, seed=n * 100 + k)
+    scores, slots = product_topk(query, keys, k)
+    expected, places = brute_force(query, keys, k)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-12)
+    assert torch.equal(slots, places)
+
+
+def test_best_first_and_distinct():
+    query, keys = draw(50, 2, 12, 8)
+    scores, slots = product_topk(query, keys, 12)
+    assert (scores[..., :-1] >= scores[..., 1:]).all()
+    assert all(len(set(row)) == 12 for row in slots.flatten(0, 1).tolist())
+
+
+@pytest.mark.parametrize(("k", "candidates"), [(8, 20), (16, 50), (32, 119), (64, 280)])
+def test_pruned_candidates_are_as_few_as_can_be(k, candidates):
+    assert len(candidate_ranks(k)[0]) == candidates
+
+
+def test_pruning_loses_nothing_with_ties():
+    query = torch.ones(1, 1, 4, dtype=torch.float64)
+    keys = torch.zeros(2, 1, 8, 2, dtype=torch.float64)   # every slot scores 0
+    scores, slots = product_topk(query, keys, 8)
+    assert (scores == 0).all()
+    assert slots.unique().numel() == 8
+
+
+def test_gradients():
+    query, keys = draw(4, 2, 6, 8)
+    query.requires_grad_()
+    keys.requires_grad_()
+    assert torch.autograd.gradcheck(lambda q, c: product_topk(q, c, 3)[0], (query, keys))
+
+
+def test_first_half_picks_the_row():
+    keys = torch.zeros(2, 1, 4, 1)
+    keys[0, 0, 2], keys[1, 0, 3] = 1.0, 1.0
+    _, slots = product_topk(torch.ones(1, 1, 2), keys, 1)
+    assert slots.item() == 2 * 4 + 3
+
+
+def test_no_tokens():
+    _, keys = draw(1, 2, 6, 8)
+    scores, slots = product_topk(torch.empty(0, 2, 8, dtype=torch.float64), keys, 3)
+    assert scores.shape == slots.shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("shape", OP.shapes[:2], ids=str)
+@pytest.mark.parametrize("impl", OP.implementations)
+def test_passes_its_own_check(shape, impl):
+    error, limit = check_op(OP, shape, torch.float32, torch.device("cpu"), impl)
+    assert error <= limit
+
+
+def test_says_what_is_not_there():
+    query, keys = draw(1, 1, 2, 4)
+    with pytest.raises(MemxError, match="product_topk has no implementation 'triton'"):
+        product_topk(query, keys, 1, impl="triton")
