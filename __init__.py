@@ -35,5 +35,5 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-if __name__ == "memx":   # and not when a tool imports a checkout by its folder's name
+if __name__ == "memx":  # and not when a tool imports a checkout by its folder's name
     import_module(".registration", __name__).register_models()

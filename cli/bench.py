@@ -46,7 +46,17 @@ def bench(
         print_json([row.model_dump() for row in rows])
     else:
         where = results[0].device if results else device
-        columns = ["op", "shape", "implementation", "correct", "forward ms", "± p20/p80", "GB/s", "GFLOP/s", "with backward ms"]
+        columns = [
+            "op",
+            "shape",
+            "implementation",
+            "correct",
+            "forward ms",
+            "± p20/p80",
+            "GB/s",
+            "GFLOP/s",
+            "with backward ms",
+        ]
         print_table(f"Ops on {where}", columns, [line for result in results for line in result.lines], left=3)
     wrong = [result.title for result in results if not result.correct]
     if wrong:

@@ -6,7 +6,6 @@ import errno
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from .. import __version__
@@ -24,6 +23,7 @@ app = typer.Typer(
     epilog="Start with [bold]memx train[/bold], then [bold]memx plot[/bold]. Examples:\n\n"
     "  memx presets\n\n  memx train facts --dry-run\n\n  memx plot --published",
 )
+_UsageError = typer.BadParameter.__bases__[0]  # typer carries a click of its own; this is its UsageError
 DISK_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR}
 
 
@@ -71,13 +71,15 @@ def _tell(error: Exception) -> int:
 
     if isinstance(error, MemxError):
         return _say(f"error: {error.message}", error.hint, code=2)
-    if isinstance(error, click.UsageError):
-        command = error.ctx.command_path if error.ctx else "memx"
-        return _say(f"error: {error.format_message()}", f"see `{command} --help`", code=2)
-    if isinstance(error, click.exceptions.Abort | Interrupted):
-        return _say(f"interrupted: {error}" if str(error) else "interrupted", "--resume goes on from there", code=130)
-    if isinstance(error, click.exceptions.Exit):
+    if isinstance(error, typer.Exit):
         return error.exit_code
+    if isinstance(error, typer.Abort | Interrupted):
+        return _say(f"interrupted: {error}" if str(error) else "interrupted", "--resume goes on from there", code=130)
+    if isinstance(error, _UsageError):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "memx"
+        message = getattr(error, "format_message", error.__str__)()
+        return _say(f"error: {message}", f"see `{command} --help`", code=2)
     if isinstance(error, BrokenPipeError):
         return 0
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:

@@ -31,15 +31,20 @@ def register(app: typer.Typer) -> None:
 
 def plot(
     sources: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FOLDER|ROWS.jsonl]...", help="Run folders, folders of them, or files of rows.")
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER|ROWS.jsonl]...", help="Run folders, folders of them, or files of rows."),
     ] = None,
-    what: Annotated[What, typer.Option(help="memory: accuracy and NLL against memory size; loss: curves by step.")] = What.memory,
+    what: Annotated[
+        What, typer.Option(help="memory: accuracy and NLL against memory size; loss: curves by step.")
+    ] = What.memory,
     runs: Annotated[Path, typer.Option(help="Where runs are looked for if no source is given.")] = Path("results/runs"),
     out: Annotated[Path, typer.Option(help="Folder of the figures.")] = Path("results/figures"),
     name: Annotated[str | None, typer.Option(help="File name without ending.")] = None,
     experiment: Annotated[str | None, typer.Option(help="Which experiment's rows; the last one if not said.")] = None,
     formats: Annotated[str, typer.Option(help="Comma-separated: png, svg, pdf.")] = "png,svg,pdf",
-    published: Annotated[bool, typer.Option("--published", help="Overlay the curves of Memory Layers at Scale.")] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Overlay the curves of Memory Layers at Scale.")
+    ] = False,
     accuracy: Annotated[str, typer.Option(help="Left panel: exact_match or f1.")] = "exact_match",
     json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON on stdout.")] = False,
 ) -> None:

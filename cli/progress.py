@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_INTERVAL = 10.0   # seconds between plain lines of one run
+_INTERVAL = 10.0  # seconds between plain lines of one run
 
 
 class TrainDisplay:

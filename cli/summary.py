@@ -37,7 +37,7 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
     chance = {tier: row.value for found in rows.values() for tier in tiers for row in found if _is_chance(row, tier)}
     if chance:
         said = ", ".join(f"{_SHORT[tier]} {value:.1f}%" for tier, value in chance.items())
-        print(f"Saying each relation's most common answer scores: {said}.")
+        print(f"Guessing by relation and first letter scores: {said}.")
 
 
 def print_costs(costs: Sequence[Mapping[str, Any]]) -> None:
@@ -76,4 +76,4 @@ def _value(row: Row | None) -> str:
 
 
 def _is_chance(row: Row, tier: str) -> bool:
-    return row.dataset == tier and row.metric == "majority_exact_match"
+    return row.dataset == tier and row.metric == "chance_exact_match"

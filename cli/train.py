@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 def train(
     source: Annotated[str, typer.Argument(metavar="[PRESET|FILE.yaml]", help="What to train.")] = "facts",
-    config: Annotated[str | None, typer.Option("--config", "-c", help="A YAML config, in place of the argument.")] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", help="A YAML config, in place of the argument.")
+    ] = None,
     slots: Annotated[int | None, typer.Option(help="Memory slots, a square; 0 is the dense model.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Draws initial weights and the order of documents.")] = None,

@@ -88,7 +88,7 @@ def _observed(op: Op, function: Callable, inputs: tuple, wide: tuple) -> list[Te
     floating = [output for output in outputs if output.is_floating_point()]
     generator = torch.Generator().manual_seed(1)
     weights = [torch.randn(output.shape, generator=generator).to(output) for output in floating]
-    loss = sum((output * weight).sum() for output, weight in zip(floating, weights, strict=True))
+    loss = torch.stack([(output * weight).sum() for output, weight in zip(floating, weights, strict=True)]).sum()
     gradients = torch.autograd.grad(loss, [leaves[i] for i in op.gradients])
     seen = op.observe(wide, outputs) if op.observe else floating
     return [tensor.detach() for tensor in (*seen, *gradients)]
@@ -97,7 +97,7 @@ def _observed(op: Op, function: Callable, inputs: tuple, wide: tuple) -> list[Te
 def _bench(op: Op, shape: Shape, device: torch.device, seconds: float) -> BenchResult:
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     written = " ".join(f"{key}={value}" for key, value in shape.items())
-    checked = torch.float32   # gradients of ranked outputs are comparable only where ranks agree
+    checked = torch.float32  # gradients of ranked outputs are comparable only where ranks agree
     error, limit = check_op(op, shape, checked, device)
     result = BenchResult(f"{op.name} {written}", str(device), correct=error <= limit)
     if not result.correct:
@@ -130,6 +130,7 @@ def _training_call(op: Op, way: Callable, inputs: tuple) -> Callable[[], object]
 
 def _time(call: Callable[[], object], device: torch.device, seconds: float) -> Timing:
     """Time calls, one warm-up first, for about `seconds`, at least five."""
+
     def synchronize() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -160,7 +161,13 @@ def _record(
     gigabytes = op.bytes_moved(shape, dtype) / forward.seconds / 1e9
     gigaflops = op.flops(shape) / forward.seconds / 1e9
     spread = f"{1e3 * forward.low:.2f}/{1e3 * forward.high:.2f}"
-    times = [f"{1e3 * forward.seconds:.3f}", spread, f"{gigabytes:.2f}", f"{gigaflops:.1f}", f"{1e3 * both.seconds:.3f}"]
+    times = [
+        f"{1e3 * forward.seconds:.3f}",
+        spread,
+        f"{gigabytes:.2f}",
+        f"{gigaflops:.1f}",
+        f"{1e3 * both.seconds:.3f}",
+    ]
     result.lines.append([op.name, written, name, "yes", *times])
     for metric, timing in (("forward_ms", forward), ("forward_backward_ms", both)):
         result.rows.append(

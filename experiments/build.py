@@ -59,11 +59,14 @@ def llama_config(config: TrainConfig, vocabulary: int) -> MemoryLlamaConfig:
     )
 
 
-def build_model(config: TrainConfig, tokenizer: PreTrainedTokenizerFast, device: torch.device) -> MemoryLlamaForCausalLM:
+def build_model(
+    config: TrainConfig, tokenizer: PreTrainedTokenizerFast, device: torch.device
+) -> MemoryLlamaForCausalLM:
     """Build the model with its initial weights: the base is the same numbers for every memory of the same seed."""
     model = MemoryLlamaForCausalLM(llama_config(config, len(tokenizer)))
     draw_weights(model, config.seed)
-    return model.to(device)
+    torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
+    return model
 
 
 def pick_device(name: str) -> torch.device:
@@ -75,7 +78,9 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError:
         raise MemxError(f"training.device: no device {name!r}", hint="use auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
-        raise MemxError(f"training.device: memx runs on cpu and cuda, not {name!r}", hint="use auto, cpu, cuda or cuda:N")
+        raise MemxError(
+            f"training.device: memx runs on cpu and cuda, not {name!r}", hint="use auto, cpu, cuda or cuda:N"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise MemxError(f"training.device: {name} is not there", hint="use auto, or cpu on a machine without CUDA")
     return device

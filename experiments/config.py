@@ -17,19 +17,19 @@ class DataConfig(BaseModel):
     model_config = _STRICT
 
     facts: tuple[str, ...] = Field(
-        ("airports", "elements", "countries"),
+        default=("airports", "elements", "countries"),
         min_length=1,
         description="tables (airports, elements, countries, biographies) and paths of .csv, .jsonl, .parquet files",
     )
-    relations: tuple[str, ...] | None = Field(None, description="keep these relations only; none: all")
-    limit: int | None = Field(None, ge=10, description="keep at most this many facts, drawn by seed; none: all")
-    biographies: int = Field(1000, ge=1, description="people, where facts names biographies")
-    unseen: float = Field(0.05, ge=0, lt=1, description="share of entities that no training text mentions")
-    seed: int = Field(0, ge=0, description="draws the split into tiers, the biographies and the limit")
-    skip_bad_rows: bool = Field(False, description="leave out the bad rows of a user's file, with a report")
-    vocabulary: int = Field(2048, ge=259, description="entries of the byte-level BPE tokenizer")
-    sequence: int = Field(64, ge=8, description="tokens per packed row; at most model.context")
-    loss_on: Literal["answers", "all"] = Field("answers", description="tokens that the loss counts")
+    relations: tuple[str, ...] | None = Field(default=None, description="keep these relations only; none: all")
+    limit: int | None = Field(default=None, ge=10, description="keep at most this many facts, drawn by seed; none: all")
+    biographies: int = Field(default=1000, ge=1, description="people, where facts names biographies")
+    unseen: float = Field(default=0.05, ge=0, lt=1, description="share of entities that no training text mentions")
+    seed: int = Field(default=0, ge=0, description="draws the split into tiers, the biographies and the limit")
+    skip_bad_rows: bool = Field(default=False, description="leave out the bad rows of a user's file, with a report")
+    vocabulary: int = Field(default=2048, ge=259, description="entries of the byte-level BPE tokenizer")
+    sequence: int = Field(default=64, ge=8, description="tokens per packed row; at most model.context")
+    loss_on: Literal["answers", "all"] = Field(default="answers", description="tokens that the loss counts")
 
 
 class TrainingConfig(BaseModel):
@@ -37,23 +37,27 @@ class TrainingConfig(BaseModel):
 
     model_config = _STRICT
 
-    steps: int = Field(1000, ge=1)
-    batch: int = Field(512, ge=1, description="documents per step, over all accumulated parts")
-    accumulate: int = Field(1, ge=1, description="parts a step is computed in, to save memory")
-    lr: float = Field(3e-3, gt=0, description="peak learning rate of everything but the value table")
-    value_lr: float = Field(1e-2, gt=0, description="peak learning rate of the value table")
-    weight_decay: float = Field(0.1, ge=0, description="of matrices; never of the value table, keys or norms")
-    betas: tuple[float, float] = Field((0.9, 0.95))
-    clip: float | None = Field(1.0, gt=0, description="largest gradient norm; the value table has its own; none: off")
-    schedule: Literal["cosine", "wsd"] = Field("cosine", description="cosine, or warm-up, stable, decay")
-    warmup: int = Field(50, ge=0, description="steps of linear warm-up")
-    decay: float = Field(0.2, gt=0, le=1, description="wsd: share of the steps that decay")
-    final_lr: float = Field(0.1, ge=0, le=1, description="last learning rate as a share of the peak")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="bfloat16 is autocast; auto: on CUDA")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    threads: int | None = Field(None, ge=1, description="CPU threads; none: the machine's cores over the jobs")
-    checkpoint_every: int = Field(200, ge=1, description="steps between states that --resume can start from")
-    log_every: int = Field(20, ge=1, description="steps between lines of metrics.jsonl")
+    steps: int = Field(default=1000, ge=1)
+    batch: int = Field(default=512, ge=1, description="documents per step, over all accumulated parts")
+    accumulate: int = Field(default=1, ge=1, description="parts a step is computed in, to save memory")
+    lr: float = Field(default=3e-3, gt=0, description="peak learning rate of everything but the value table")
+    value_lr: float = Field(default=1e-2, gt=0, description="peak learning rate of the value table")
+    weight_decay: float = Field(default=0.1, ge=0, description="of matrices; never of the value table, keys or norms")
+    betas: tuple[float, float] = Field(default=(0.9, 0.95))
+    clip: float | None = Field(
+       default= default=1.0, gt=0, description="largest gradient norm; the value table has its own; none: off"
+    )
+    schedule: Literal["cosine", "wsd"] = Field(default="cosine", description="cosine, or warm-up, stable, decay")
+    warmup: int = Field(default=50, ge=0, description="steps of linear warm-up")
+    decay: float = Field(default=0.2, gt=0, le=1, description="wsd: share of the steps that decay")
+    final_lr: float = Field(default=0.1, ge=0, le=1, description="last learning rate as a share of the peak")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+       default= default="auto", description="bfloat16 is autocast; auto: on CUDA"
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; none: the machine's cores over the jobs")
+    checkpoint_every: int = Field(default=200, ge=1, description="steps between states that --resume can start from")
+    log_every: int = Field(default=20, ge=1, description="steps between lines of metrics.jsonl")
 
     @field_validator("betas")
     @classmethod
@@ -74,11 +78,11 @@ class EvaluationConfig(BaseModel):
 
     model_config = _STRICT
 
-    every: int | None = Field(200, ge=1, description="steps between evaluations; none: only at the end")
-    questions: int = Field(200, ge=1, description="per set, on the way")
-    final_questions: int | None = Field(2000, ge=1, description="per set, at the end; none: all")
-    batch: int = Field(256, ge=1, description="questions answered at once")
-    max_answer: int = Field(24, ge=1, description="longest generated answer in tokens")
+    every: int | None = Field(default=200, ge=1, description="steps between evaluations; none: only at the end")
+    questions: int = Field(default=200, ge=1, description="per set, on the way")
+    final_questions: int | None = Field(default=2000, ge=1, description="per set, at the end; none: all")
+    batch: int = Field(default=256, ge=1, description="questions answered at once")
+    max_answer: int = Field(default=24, ge=1, description="longest generated answer in tokens")
 
 
 class TrainConfig(BaseModel):
@@ -86,16 +90,20 @@ class TrainConfig(BaseModel):
 
     model_config = _STRICT
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", description="first part of the run folder's name")
-    about: str = Field("", description="one line, shown by `memx presets`")
-    experiment: str = Field("", description="the sweep that a run is a point of; set by memx")
-    seed: int = Field(0, ge=0, description="draws initial weights and the order of the documents")
+    name: str = Field(
+        default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", description="first part of the run folder's name"
+    )
+    about: str = Field(default="", description="one line, shown by `memx presets`")
+    experiment: str = Field(default="", description="the sweep that a run is a point of; set by memx")
+    seed: int = Field(default=0, ge=0, description="draws initial weights and the order of the documents")
     model: ModelConfig = ModelConfig()
     memory: MemoryConfig = MemoryConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    sweep: dict[str, tuple[Any, ...]] = Field({}, description="dotted key -> values; one run for each combination")
+    sweep: dict[str, tuple[Any, ...]] = Field(
+       default= default={}, description="dotted key -> values; one run for each combination"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:

@@ -13,7 +13,7 @@ from .build import build_split, llama_config, use_bfloat16
 from .config import TrainConfig
 from .sweep import Point
 
-_SAVED_PER_BLOCK = 14   # activations of one block kept for the backward pass, in multiples of d floats a token
+_SAVED_PER_BLOCK = 14  # activations of one block kept for the backward pass, in multiples of d floats a token
 
 
 def cost_of(point: Point, runs: Path) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
 
-from .data.questions import Question
+from .data.questions import Guesser, Question
+from .data.record import Fact
 from .metrics import Estimate, exact_match, f1, mean_estimate, ratio_estimate, share_estimate
 
 if TYPE_CHECKING:
@@ -68,8 +69,12 @@ def greedy_answers(
 ) -> list[str]:
     """Continue prompts greedily up to the end token; left-padded."""
     inputs = tokenizer(list(prompts), return_tensors="pt", padding=True, return_token_type_ids=False).to(model.device)
-    output = model.generate(**inputs, max_new_tokens=max_answer, do_sample=False)
-    return [text.strip() for text in tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)]
+    generate: Any = model.generate
+    output = generate(**inputs, max_new_tokens=max_answer, do_sample=False)
+    return [
+        text.strip()
+        for text in tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    ]
 
 
 def answer_nll(
@@ -77,7 +82,7 @@ def answer_nll(
 ) -> list[tuple[float, int]]:
     """For each question the NLL in nats of its taught answer (end token included), and how many tokens that is."""
     prompts = tokenizer([question.prompt for question in questions])["input_ids"]
-    answers = [ids + [tokenizer.eos_token_id] for ids in tokenizer([" " + q.answer for q in questions])["input_ids"]]
+    answers = [[*ids, tokenizer.eos_token_id] for ids in tokenizer([" " + q.answer for q in questions])["input_ids"]]
     longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
     tokens = torch.zeros(len(questions), longest, dtype=torch.long)
     labels = torch.full((len(questions), longest), -100)
@@ -103,9 +108,20 @@ def estimates(answers: Sequence[Answer]) -> dict[str, Estimate]:
     }
 
 
-def majority_estimate(questions: Sequence[Question], majority: Mapping[str, str]) -> Estimate:
-    """Exact match of a guesser that says each relation's most common answer: the chance line of a set."""
-    return share_estimate([exact_match(majority.get(q.relation, ""), q.accepted) for q in questions])
+def make_guessers(trained: Sequence[Fact]) -> dict[str, Guesser]:
+    """Two guessers without memory, by metric: the most common answer, and the one by first letter (chance)."""
+    return {
+        "majority_exact_match": Guesser(trained, "relation"),
+        "chance_exact_match": Guesser(trained, "first letter"),
+    }
+
+
+def guess_estimates(questions: Sequence[Question], guessers: Mapping[str, Guesser]) -> dict[str, Estimate]:
+    """Exact match of each guesser."""
+    return {
+        metric: share_estimate([exact_match(guesser.guess(q.subject, q.relation), q.accepted) for q in questions])
+        for metric, guesser in guessers.items()
+    }
 
 
 def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

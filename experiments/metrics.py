@@ -53,7 +53,9 @@ def share_estimate(scores: Sequence[float]) -> Estimate:
     n, p = len(scores), fmean(scores)
     middle = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 * sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
-    return Estimate(100 * p, n, 100 * sqrt(p * (1 - p) / n), 100 * max(0.0, middle - half), 100 * min(1.0, middle + half))
+    return Estimate(
+        100 * p, n, 100 * sqrt(p * (1 - p) / n), 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
+    )
 
 
 def mean_estimate(values: Sequence[float], scale: float = 1.0) -> Estimate:

@@ -9,24 +9,26 @@ from ..memory_layers.sizes import model_sizes
 from ..results.rows import Row
 from ..results.store import commit
 from .config import TrainConfig
-from .evaluate import Answer, estimates, majority_estimate
+from .data.questions import Guesser
+from .data.record import Fact
+from .evaluate import Answer, estimates, guess_estimates, make_guessers
 from .metrics import Estimate
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from transformers import PreTrainedModel
 
 
 def result_rows(
     config: TrainConfig,
     run: str,
-    model: nn.Module,
+    model: PreTrainedModel,
     device: torch.device,
     answers: Mapping[str, Sequence[Answer]],
-    majority: Mapping[str, str],
+    trained: Sequence[Fact],
 ) -> list[Row]:
     """Rows for each tier (`dataset`: seen, rephrased, unseen) and each relation in it (`seen/airport_country`)."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = model.config.vocab_size
     sizes = model_sizes(config.model, config.memory, vocabulary)
     total = sum(parameter.numel() for parameter in model.parameters())
     common = dict(
@@ -42,20 +44,20 @@ def result_rows(
         seed=config.seed,
         commit=commit(),
     )
+    guessers = make_guessers(trained)
     rows: list[Row] = []
     for tier, asked in answers.items():
-        for metric, estimate in _with_majority(asked, majority).items():
+        for metric, estimate in _with_guesses(asked, guessers).items():
             rows.append(_row(common, tier, metric, estimate))
         for relation in sorted({answer.question.relation for answer in asked}):
             of_relation = [answer for answer in asked if answer.question.relation == relation]
-            for metric, estimate in _with_majority(of_relation, majority).items():
+            for metric, estimate in _with_guesses(of_relation, guessers).items():
                 rows.append(_row(common, f"{tier}/{relation}", metric, estimate))
     return rows
 
 
-def _with_majority(answers: Sequence[Answer], majority: Mapping[str, str]) -> dict[str, Estimate]:
-    questions = [answer.question for answer in answers]
-    return {**estimates(answers), "majority_exact_match": majority_estimate(questions, majority)}
+def _with_guesses(answers: Sequence[Answer], guessers: Mapping[str, Guesser]) -> dict[str, Estimate]:
+    return {**estimates(answers), **guess_estimates([answer.question for answer in answers], guessers)}
 
 
 def _row(common: Mapping, dataset: str, metric: str, estimate: Estimate) -> Row:

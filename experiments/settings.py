@@ -10,8 +10,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +62,9 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     try:
         return key.strip(), _yaml_value(value)
     except yaml.YAMLError:
-        raise MemxError(f"--set {key}: cannot read the value {value!r}", hint="values are YAML: 3, 1e-3, [1, 2], text") from None
+        raise MemxError(
+            f"--set {key}: cannot read the value {value!r}", hint="values are YAML: 3, 1e-3, [1, 2], text"
+        ) from None
 
 
 def assign(tree: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -74,7 +74,9 @@ def assign(tree: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
         return {**tree, head: value}
     below = tree.get(head) or {}
     if not isinstance(below, Mapping):
-        raise MemxError(f"unknown key {key!r}: {head!r} holds a value, not a section", hint="see `memx config show PRESET`")
+        raise MemxError(
+            f"unknown key {key!r}: {head!r} holds a value, not a section", hint="see `memx config show PRESET`"
+        )
     return {**tree, head: assign(below, rest, value)}
 
 
@@ -135,7 +137,7 @@ def config_hash(config: TrainConfig) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """A hint "did you mean …?" if something comes close, else an empty text."""
-    match = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f"did you mean {match[0]!r}?" if match else ""
 
 
@@ -163,8 +165,8 @@ def _nearest_key(path: str) -> str:
     last = path.rpartition(".")[2]
     by_name = difflib.get_close_matches(last, [key.rpartition(".")[2] for key in keys], n=1, cutoff=0.7)
     same_section = [key for key in keys if key.rpartition(".")[0] == path.rpartition(".")[0]]
-    close = difflib.get_close_matches(path, same_section, n=1, cutoff=0.6)
-    close = close or [key for key in keys if by_name and key.rpartition(".")[2] == by_name[0]]
+    same_name = [key for key in keys if by_name and key.rpartition(".")[2] == by_name[0]]
+    close = difflib.get_close_matches(path, same_section, n=1, cutoff=0.75) or same_name
     return f"did you mean {close[0]!r}?" if close else "`memx config show PRESET` lists every key"
 
 
@@ -188,11 +190,11 @@ def _yaml_value(text: str) -> Any:
     value = yaml.safe_load(text)
     if isinstance(value, str):
         try:
-            return float(value) if value.strip()[:1] in "+-.0123456789" else value   # YAML 1.1 reads 1e-3 as text
+            return float(value) if value.strip()[:1] in "+-.0123456789" else value  # YAML 1.1 reads 1e-3 as text
         except ValueError:
             return value
     return value
 
 
-def _preset_folder() -> Traversable:
-    return files(__package__) / "presets"
+def _preset_folder() -> Path:
+    return Path(__file__).with_name("presets")

@@ -60,14 +60,16 @@ def train_all(config: TrainConfig, options: Options, report: Report) -> dict[str
     return {point.name: store.run(point.name).rows() for point in planned}
 
 
-def train_point(point: Point, options: Options, report: Callable[[Mapping], None], stop: StopRequest, threads: int) -> None:
+def train_point(
+    point: Point, options: Options, report: Callable[[Mapping], None], stop: StopRequest, threads: int
+) -> None:
     """Train one point in its folder; a finished one is kept when resuming."""
     store = RunStore(options.runs)
     with store.claim(point.name, resume=options.resume, force=options.force) as run:
         if options.resume and run.status == "finished":
             report({"phase": "finished before", "done": True})
             return
-        from .train import train   # brings torch
+        from .train import train  # brings torch
 
         train(point.config, run, report, stop, threads)
         report({"phase": "finished", "done": True})
@@ -121,6 +123,7 @@ def _several(planned: list[Point], options: Options, report: Report) -> None:
 
 def _work(index: int, point: Point, options: Options, threads: int, events: Any) -> None:
     """A worker process: trains a point and sends what happens."""
+
     def send(kind: Literal["event", "end"], event: Any) -> None:
         events.put((index, kind, event))
 

@@ -24,7 +24,7 @@ from .build import build_model, build_split, build_tokenizer, pick_device, use_b
 from .checkpoint import load_state, save_checkpoint, save_state
 from .config import TrainConfig
 from .data.batches import Batch, PackedBatches, block_mask, check_lengths
-from .data.questions import Question, majority_answers, question_sets
+from .data.questions import Question, question_sets
 from .evaluate import answer_questions, estimates, sample_questions
 from .optimizer import Optimizer
 from .report import result_rows
@@ -110,7 +110,9 @@ class Trainer:
         rate = self.tokens / self.seconds if self.seconds else 0.0
         self.report({**state, "tokens_per_second": rate})
         if self._due(self.config.training.log_every) or self.step == self.config.training.steps:
-            self.run.append_metrics(step=self.step, loss=loss, **norms, tokens=self.tokens, seconds=round(self.seconds, 3))
+            self.run.append_metrics(
+                step=self.step, loss=loss, **norms, tokens=self.tokens, seconds=round(self.seconds, 3)
+            )
 
     def _evaluate_on_the_way(self) -> None:
         evaluation = self.config.evaluation
@@ -136,8 +138,7 @@ class Trainer:
         drawn = sample_questions(self.questions, self.config.evaluation.final_questions, self.config.data.seed)
         answers = self._ask(drawn)
         save_checkpoint(self.run.folder / "checkpoint", self.model, self.tokenizer)
-        majority = majority_answers(self.split.trained)
-        return result_rows(self.config, self.run.name, self.model, self.device, answers, majority)
+        return result_rows(self.config, self.run.name, self.model, self.device, answers, self.split.trained)
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
@@ -174,8 +175,11 @@ def train(config: TrainConfig, run: Run, report: Report, stop: StopRequest, thre
     """Train one point in a claimed run folder, and record in it how that ended."""
     from .settings import to_yaml
 
-    threads = run.info().get("threads") or threads   # a run that goes on keeps its threads, and so its bits
-    run.begin(to_yaml(config), {"experiment": config.experiment, "seed": config.seed, "device": config.training.device, "threads": threads})
+    threads = run.info().get("threads") or threads  # a run that goes on keeps its threads, and so its bits
+    run.begin(
+        to_yaml(config),
+        {"experiment": config.experiment, "seed": config.seed, "device": config.training.device, "threads": threads},
+    )
     try:
         trainer = Trainer(config, run, report, stop, threads)
         rows = trainer.fit()
@@ -188,8 +192,10 @@ def train(config: TrainConfig, run: Run, report: Report, stop: StopRequest, thre
     except Exception as error:
         run.end("failed", error=f"{type(error).__name__}: {error}")
         raise
-    run.finish(rows, seconds=round(trainer.seconds, 1), steps=trainer.step, tokens=trainer.tokens, device=str(trainer.device))
-    shutil.rmtree(run.folder / "state", ignore_errors=True)   # the checkpoint is what is left to keep
+    run.finish(
+        rows, seconds=round(trainer.seconds, 1), steps=trainer.step, tokens=trainer.tokens, device=str(trainer.device)
+    )
+    shutil.rmtree(run.folder / "state", ignore_errors=True)  # the checkpoint is what is left to keep
     return rows
 
 
@@ -197,10 +203,10 @@ def answer_loss(model: MemoryLlamaForCausalLM, batch: Batch) -> Tensor:
     """Cross-entropy summed over the labelled tokens of a packed batch; logits are made for those alone."""
     hidden = model.model(
         batch.tokens, attention_mask=block_mask(batch.documents), position_ids=batch.positions, use_cache=False
-    ).last_hidden_state                                                       # [R, S, d]
+    ).last_hidden_state  # [R, S, d]
     labels = batch.labels.flatten()
     counted = (labels != -100).nonzero().squeeze(-1)
-    logits = model.lm_head(hidden.flatten(0, 1).index_select(0, counted))     # [counted, vocabulary]
+    logits = model.lm_head(hidden.flatten(0, 1).index_select(0, counted))  # [counted, vocabulary]
     return F.cross_entropy(logits.float(), labels.index_select(0, counted), reduction="sum")
 
 

@@ -15,15 +15,19 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: int = Field(4, ge=1, description="transformer blocks")
-    width: int = Field(64, ge=2, description="hidden size d")
-    heads: int = Field(4, ge=1, description="query heads; width must be a multiple")
-    kv_heads: int | None = Field(None, ge=1, description="key-value heads; none: as many as query heads")
-    feed_forward: int | None = Field(None, ge=1, description="SwiGLU inner width; none: 8/3 of width, up to a multiple of 8")
-    rope_theta: float = Field(500_000.0, gt=0, description="rotary base")
-    tie_embeddings: bool = Field(True, description="one matrix for the input and output embeddings")
-    context: int = Field(256, ge=8, description="longest sequence in tokens")
-    initializer_range: float | None = Field(None, gt=0, description="std of initial weights; none: 1/sqrt(width)")
+    layers: int = Field(default=4, ge=1, description="transformer blocks")
+    width: int = Field(default=64, ge=2, description="hidden size d")
+    heads: int = Field(default=4, ge=1, description="query heads; width must be a multiple")
+    kv_heads: int | None = Field(default=None, ge=1, description="key-value heads; none: as many as query heads")
+    feed_forward: int | None = Field(
+        default=None, ge=1, description="SwiGLU inner width; none: 8/3 of width, up to a multiple of 8"
+    )
+    rope_theta: float = Field(default=500_000.0, gt=0, description="rotary base")
+    tie_embeddings: bool = Field(default=True, description="one matrix for the input and output embeddings")
+    context: int = Field(default=256, ge=8, description="longest sequence in tokens")
+    initializer_range: float | None = Field(
+       default= default=None, gt=0, description="std of initial weights; none: 1/sqrt(width)"
+    )
 
     @property
     def feed_forward_width(self) -> int:
@@ -44,14 +48,16 @@ class MemoryConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["dense", "memory"] = Field("memory", description="dense, or memory (product keys)")
-    slots: int = Field(16384, ge=0, description="table rows N, a square; 0 is the dense model")
-    heads: int = Field(4, ge=1, description="query heads H of each memory layer")
-    top_k: int = Field(32, ge=1, description="slots kept per head, at most the square root of slots")
-    layers: tuple[int, ...] | None = Field(None, description="blocks whose feed-forward is a memory; none: the middle one")
-    key_width: int | None = Field(None, ge=2, description="d_k of both key halves; none: width/2")
-    qk_norm: bool = Field(False, description="RMSNorm of query halves and half-keys")
-    shared: bool = Field(True, description="one value table for all memory layers, or one for each")
+    kind: Literal["dense", "memory"] = Field(default="memory", description="dense, or memory (product keys)")
+    slots: int = Field(default=16384, ge=0, description="table rows N, a square; 0 is the dense model")
+    heads: int = Field(default=4, ge=1, description="query heads H of each memory layer")
+    top_k: int = Field(default=32, ge=1, description="slots kept per head, at most the square root of slots")
+    layers: tuple[int, ...] | None = Field(
+        default=None, description="blocks whose feed-forward is a memory; none: the middle one"
+    )
+    key_width: int | None = Field(default=None, ge=2, description="d_k of both key halves; none: width/2")
+    qk_norm: bool = Field(default=False, description="RMSNorm of query halves and half-keys")
+    shared: bool = Field(default=True, description="one value table for all memory layers, or one for each")
 
     @model_validator(mode="before")
     @classmethod

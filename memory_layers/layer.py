@@ -87,7 +87,7 @@ class MemoryLayer(nn.Module):
 
     def lookup(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Find slots [T, H, k] and their weights [T, H, k] (softmax per head) for x [T, d]."""
-        query = self.query(x).unflatten(-1, (self.heads, self.key_width))      # [T, H, d_k]
+        query = self.query(x).unflatten(-1, (self.heads, self.key_width))  # [T, H, d_k]
         keys = self.keys
         if self.query_norm is not None and self.key_norm is not None:
             query = self.query_norm(query.unflatten(-1, (2, -1))).flatten(-2)

@@ -99,7 +99,7 @@ def draw_weights(model: MemoryLlamaForCausalLM, seed: int) -> None:
 
     Models that differ in one block then start from the same numbers everywhere else.
     """
-    for name, module in reversed(list(model.named_modules())):   # children before parents
+    for name, module in reversed(list(model.named_modules())):  # children before parents
         torch.manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
         model._init_weights(module)
 

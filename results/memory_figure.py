@@ -26,7 +26,7 @@ PANELS = {
 
 def memory_figure(rows: Sequence[Row], *, published: bool = False, accuracy: str = "exact_match") -> Figure:
     """Draw the figure of one experiment's rows; published adds the curves of Memory Layers at Scale."""
-    summaries = [s for s in summarize(rows) if s.dataset in TIERS and s.metric in (*PANELS, "majority_exact_match")]
+    summaries = [s for s in summarize(rows) if s.dataset in TIERS and s.metric in (*PANELS, "chance_exact_match")]
     figure, axes = new_figure(panels=2)
     extra = [p.memory_slots for c in published_curves().values() for p in c if p.memory_slots] if published else []
     ticks = sorted({s.memory_slots for s in summaries if s.memory_slots})
@@ -34,7 +34,7 @@ def memory_figure(rows: Sequence[Row], *, published: bool = False, accuracy: str
     for axis, metric in zip(axes, (accuracy, "nll"), strict=True):
         _lines(axis, [s for s in summaries if s.metric == metric], scale)
         if metric == "exact_match":
-            _chance(axis, [s for s in summaries if s.metric == "majority_exact_match"])
+            _chance(axis, [s for s in summaries if s.metric == "chance_exact_match"])
             if published:
                 _published(axis, scale)
         scale.dress(axis, summaries)
@@ -110,7 +110,9 @@ def _chance(axis: Axes, summaries: Sequence[Summary]) -> None:
         points = [s for s in summaries if s.dataset == tier]
         if points:
             value = sum(s.value for s in points) / len(points)
-            axis.axhline(value, color=CHANCE, linewidth=1, linestyle=":", zorder=1, label="chance: most common answer")
+            axis.axhline(
+                value, color=CHANCE, linewidth=1, linestyle=":", zorder=1, label="chance: guess by first letter"
+            )
             return
 
 

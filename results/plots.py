@@ -32,7 +32,7 @@ def plot_memory(
 
     if accuracy not in PANELS or accuracy == "nll":
         raise MemxError(f"--accuracy: no metric {accuracy!r}", hint="use exact_match or f1")
-    wanted = {*PANELS, "majority_exact_match"}
+    wanted = {*PANELS, "chance_exact_match"}
     rows = [row for row in collect_rows(sources) if row.dataset in TIERS and row.metric in wanted]
     rows = choose_experiment(rows, experiment)
     written = save_figure(memory_figure(rows, published=published, accuracy=accuracy), out, name, formats)

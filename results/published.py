@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 TITLES = {("nq", "exact_match"): "NQ exact match", ("tqa", "f1"): "TQA F1"}
@@ -23,7 +23,7 @@ class PublishedPoint(NamedTuple):
 
 def published_points() -> list[PublishedPoint]:
     """Every published value that ships with memx."""
-    text = (files(__package__) / "published" / "memory_layers_at_scale.csv").read_text("utf-8")
+    text = (Path(__file__).parent / "published" / "memory_layers_at_scale.csv").read_text("utf-8")
     return [
         PublishedPoint(
             row["base"],

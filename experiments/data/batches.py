@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...errors import MemxError
-from .questions import documents_of
+from .questions import Document, documents_of
 from .record import Fact
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_LONGEST = 200        # facts whose documents are measured before training starts
-_CACHED = 100_000     # facts whose tokens are kept
+_LONGEST = 200  # facts whose documents are measured before training starts
+_CACHED = 100_000  # facts whose tokens are kept
 
 
 class Batch(NamedTuple):
@@ -103,11 +103,11 @@ class PackedBatches:
         return phrased[(epoch + index) % len(phrased)]
 
 
-def encode(documents: Sequence, tokenizer: PreTrainedTokenizerFast, *, answers_only: bool) -> list[Tokens]:
-    """Tokenise documents and end each; the loss counts from the first token of the answer, or from the second of all."""
+def encode(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, *, answers_only: bool) -> list[Tokens]:
+    """Tokenise documents and end each; the loss counts from the answer's first token, or from the document's second."""
     end = tokenizer.eos_token_id
-    encoded = tokenizer([document.text for document in documents], return_offsets_mapping=True)
-    tokens = []
+    encoded: Any = tokenizer([document.text for document in documents], return_offsets_mapping=True)
+    tokens: list[Tokens] = []
     for document, ids, offsets in zip(documents, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         first = sum(stop <= document.answer_start for _, stop in offsets)
         tokens.append(Tokens([*ids, end], max(first, 1) if answers_only else 1))

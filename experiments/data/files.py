@@ -117,7 +117,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
         table = pandas.read_parquet(path)
     except ImportError:
         raise MemxError("reading .parquet needs pyarrow", hint="pip install 'memx[data]'") from None
-    except Exception as error:   # pyarrow raises many kinds for a damaged file
+    except Exception as error:  # pyarrow raises many kinds for a damaged file
         raise MemxError(f"{path} is not a parquet file: {' '.join(str(error).split())[:120]}") from None
     _check_columns(path, [str(name) for name in table.columns])
     for line, row in enumerate(table.to_dict("records"), start=1):
@@ -129,7 +129,9 @@ def _check_columns(path: Path, header: list[str]) -> None:
     if not any(header):
         raise MemxError(f"{path} is empty", hint=f"it needs the columns {', '.join(COLUMNS)} and a row")
     if missing:
-        raise MemxError(f"{path} has no column {', '.join(missing)}", hint=f"its columns are: {', '.join(header)}"[:200])
+        raise MemxError(
+            f"{path} has no column {', '.join(missing)}", hint=f"its columns are: {', '.join(header)}"[:200]
+        )
 
 
 def _listing(bad: list[BadRow]) -> str:

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from typing import NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import yaml
 
@@ -35,6 +35,7 @@ class Question(NamedTuple):
     """A prompt that ends where the answer begins, the answer that training states, and all that count as right."""
 
     prompt: str
+    subject: str
     answer: str
     accepted: tuple[str, ...]
     relation: str
@@ -91,7 +92,7 @@ def question_sets(split: FactSplit) -> dict[str, list[Question]]:
         starts = phrasings(fact.relation).questions
         start = starts[(held_out(fact, seed) + shift) % len(starts)]
         prompt = _fill(start, fact)
-        return Question(prompt, fact.object, accepted[fact.subject, fact.relation], fact.relation)
+        return Question(prompt, fact.subject, fact.object, accepted[fact.subject, fact.relation], fact.relation)
 
     sets = {
         "seen": [ask(fact, shift=1) for fact in trained],
@@ -101,12 +102,29 @@ def question_sets(split: FactSplit) -> dict[str, list[Question]]:
     return {tier: questions for tier, questions in sets.items() if questions}
 
 
-def majority_answers(trained: Sequence[Fact]) -> dict[str, str]:
-    """The most common object of each relation: what a guesser without any memory says."""
-    counts: dict[str, Counter[str]] = {}
-    for fact in trained:
-        counts.setdefault(fact.relation, Counter())[fact.object] += 1
-    return {relation: counter.most_common(1)[0][0] for relation, counter in counts.items()}
+class Guesser:
+    """Answers without any memory of an entity: the floor that a question set must be held against.
+
+    knows "relation": the most common object of the relation. knows "first letter": the most common one among
+    trained subjects with the same first letter, since codes and names are not random (many Canadian airports
+    start with Y), and a model that learned only that has leaked nothing.
+    """
+
+    def __init__(self, trained: Sequence[Fact], knows: Literal["relation", "first letter"]) -> None:
+        self._knows = knows
+        counts: dict[tuple[str, str], Counter[str]] = {}
+        for fact in trained:
+            for key in {(fact.relation, ""), (fact.relation, self._seen_of(fact.subject))}:
+                counts.setdefault(key, Counter())[fact.object] += 1
+        self._best = {key: counter.most_common(1)[0][0] for key, counter in counts.items()}
+
+    def guess(self, subject: str, relation: str) -> str:
+        """The guess; empty for a relation that was never trained."""
+        fallback = self._best.get((relation, ""), "")
+        return self._best.get((relation, self._seen_of(subject)), fallback)
+
+    def _seen_of(self, subject: str) -> str:
+        return subject[:1] if self._knows == "first letter" else ""
 
 
 def phrasings(relation: str) -> Phrasings:
@@ -123,7 +141,7 @@ def phrasings(relation: str) -> Phrasings:
 
 @cache
 def _templates() -> dict[str, Phrasings]:
-    text = (files(__package__) / "templates.yaml").read_text("utf-8")
+    text = Path(__file__).with_name("templates.yaml").read_text("utf-8")
     return {
         relation: Phrasings(tuple(entry["sentences"]), tuple(entry["questions"]))
         for relation, entry in yaml.safe_load(text).items()

@@ -6,10 +6,11 @@ Sources: airportsdata (MIT), mendeleev (MIT), countryinfo (MIT). The libraries a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from .record import Fact
 
-_NAME_OF_CODE = {"GB": "United Kingdom", "MM": "Myanmar", "VA": "Vatican City State", "PS": "Palestine"}
+_NAME_OF_CODE: dict[str, str] = {"GB": "United Kingdom", "MM": "Myanmar", "VA": "Vatican City State", "PS": "Palestine"}
 
 
 def airports() -> list[Fact]:
@@ -68,34 +69,34 @@ def countries() -> list[Fact]:
 
 def _facts(subject: str, **relations: object) -> Iterator[Fact]:
     for relation, value in relations.items():
-        text = "" if value is None or value != value else str(value).strip()   # NaN is not itself
+        text = "" if value is None or value != value else str(value).strip()  # NaN is not itself
         if text:
             yield Fact(subject, relation, text)
 
 
-def _airports() -> list[tuple[str, dict]]:
+def _airports() -> list[tuple[str, Any]]:
     import airportsdata
 
     return sorted(airportsdata.load("IATA").items())
 
 
-def _countries() -> Iterable[dict]:
+def _countries() -> Iterable[Any]:
     from countryinfo import all_countries
 
-    found = {}
+    found: dict[str, Any] = {}
     for country in all_countries():
         details = country.info()
-        found.setdefault(details["name"], details)
+        found.setdefault(str(details["name"]), details)
     return [found[name] for name in sorted(found)]
 
 
 def _country_names() -> dict[str, str]:
-    """Two-letter code -> country. Where several entries claim a code (Wales has that of the United Kingdom), see above."""
+    """Two-letter code -> country; where several entries claim a code, as Wales does GB, the one named above."""
     names: dict[str, str] = {}
     for country in _countries():
         code = country.get("ISO", {}).get("alpha2")
         if code:
-            names.setdefault(code, _NAME_OF_CODE.get(code, country["name"]))
+            names.setdefault(code, _NAME_OF_CODE.get(code) or country["name"])
     return names
 
 

@@ -25,7 +25,7 @@ def embedding_bag(
     assert values.dim() == 2 and slots.dim() == 2, (values.shape, slots.shape)
     assert slots.shape == weights.shape, (slots.shape, weights.shape)
     choose("embedding_bag", impl, OP.implementations)
-    if slots.shape[0] == 0 or slots.shape[1] == 0:   # torch's bag refuses these; the sum of no rows is zero
+    if slots.shape[0] == 0 or slots.shape[1] == 0:  # torch's bag refuses these; the sum of no rows is zero
         return embedding_bag_reference(values, slots, weights)
     return F.embedding_bag(slots, values, per_sample_weights=weights, mode="sum")
 

@@ -13,5 +13,5 @@ def embedding_bag_reference(values: Tensor, slots: Tensor, weights: Tensor) -> T
 
     values [N, D]; slots [B, K], integers in 0..N-1; weights [B, K].
     """
-    rows = values[slots.long()]                      # [B, K, D]
+    rows = values[slots.long()]  # [B, K, D]
     return (weights[..., None] * rows).sum(1)

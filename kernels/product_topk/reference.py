@@ -27,11 +27,11 @@ def product_topk_reference(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor,
     Differentiable in query and keys through the scores.
     """
     n = keys.shape[2]
-    halves = query.unflatten(-1, (2, -1))                          # [B, H, 2, d_k/2]
-    scores = torch.einsum("bhpd,phnd->pbhn", halves, keys)         # [2, B, H, n]
-    best, index = scores.topk(k, dim=-1)                           # [2, B, H, k]
+    halves = query.unflatten(-1, (2, -1))  # [B, H, 2, d_k/2]
+    scores = torch.einsum("bhpd,phnd->pbhn", halves, keys)  # [2, B, H, n]
+    best, index = scores.topk(k, dim=-1)  # [2, B, H, k]
     first, second = (torch.tensor(ranks, device=query.device) for ranks in candidate_ranks(k))
     sums = best[0].index_select(-1, first) + best[1].index_select(-1, second)  # [B, H, candidates]
-    top, pair = sums.topk(k, dim=-1)                               # [B, H, k]
+    top, pair = sums.topk(k, dim=-1)  # [B, H, k]
     slots = index[0].gather(-1, first[pair]) * n + index[1].gather(-1, second[pair])
     return top, slots

@@ -87,7 +87,7 @@ def test_packed_documents_do_not_see_each_other(tokenizer):
     with torch.no_grad():
         packed = float(answer_loss(model, pack(documents, 64)))
         alone = sum(float(answer_loss(model, pack([document], 64))) for document in documents)
-    assert packed == pytest.approx(alone, rel=1e-12)
+    assert packed == pytest.approx(alone, rel=1e-6)  # Llama norms and the loss are fp32
 
 
 def test_block_mask_by_hand():

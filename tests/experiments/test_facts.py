@@ -9,9 +9,9 @@ from memx.experiments.data.biographies import CHOICES, answer_bits, biographies
 from memx.experiments.data.facts import answers_of, load_facts, merge_duplicates
 from memx.experiments.data.files import read_facts_file
 from memx.experiments.data.questions import (
+    Guesser,
     documents_of,
     held_out,
-    majority_answers,
     phrasings,
     question_sets,
     split_entities,
@@ -190,6 +190,13 @@ def test_several_objects_all_count_as_right():
         assert question.accepted == ("Spain", "Italy", "Italia")
 
 
-def test_majority():
-    facts = [Fact("a", "r", "x"), Fact("b", "r", "y"), Fact("c", "r", "y"), Fact("a", "s", "z")]
-    assert majority_answers(facts) == {"r": "y", "s": "z"}
+def test_guessers():
+    facts = [Fact("ab", "r", "x"), Fact("ba", "r", "y"), Fact("bc", "r", "y"), Fact("a", "s", "z")]
+    by_relation, by_letter = Guesser(facts, "relation"), Guesser(facts, "first letter")
+    assert [by_relation.guess(s, r) for s, r in [("ax", "r"), ("bx", "r"), ("q", "s"), ("q", "t")]] == [
+        "y",
+        "y",
+        "z",
+        "",
+    ]
+    assert [by_letter.guess(s, r) for s, r in [("ax", "r"), ("bx", "r"), ("q", "r"), ("q", "t")]] == ["x", "y", "y", ""]

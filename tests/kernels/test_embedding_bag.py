@@ -16,7 +16,9 @@ def draw(slots=11, width=7, bags=5, rows=6, dtype=torch.float64, seed=0):
 
 
 @pytest.mark.parametrize("function", [embedding_bag, embedding_bag_reference])
-@pytest.mark.parametrize(("slots", "width", "bags", "rows"), [(11, 7, 5, 6), (1, 1, 1, 1), (3, 768, 4, 2), (5, 63, 9, 40)])
+@pytest.mark.parametrize(
+    ("slots", "width", "bags", "rows"), [(11, 7, 5, 6), (1, 1, 1, 1), (3, 768, 4, 2), (5, 63, 9, 40)]
+)
 def test_equals_a_plain_loop(function, slots, width, bags, rows):
     values, chosen, weights = draw(slots, width, bags, rows)
     out = function(values, chosen, weights)

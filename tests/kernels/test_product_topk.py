@@ -49,7 +49,7 @@ def test_pruned_candidates_are_as_few_as_can_be(k, candidates):
 
 def test_pruning_loses_nothing_with_ties():
     query = torch.ones(1, 1, 4, dtype=torch.float64)
-    keys = torch.zeros(2, 1, 8, 2, dtype=torch.float64)   # every slot scores 0
+    keys = torch.zeros(2, 1, 8, 2, dtype=torch.float64)  # every slot scores 0
     scores, slots = product_topk(query, keys, 8)
     assert (scores == 0).all()
     assert slots.unique().numel() == 8

@@ -18,6 +18,7 @@ def brute_force(layer: MemoryLayer, x):
         for h in range(layer.heads):
             q, keys = queries[h], layer.keys[:, h]
             if layer.query_norm is not None:
+
                 def rms(v, gain):
                     return v / (v.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * gain
 

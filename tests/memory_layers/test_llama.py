@@ -73,7 +73,7 @@ def test_a_shared_table_is_saved_once(tmp_path):
 
     MemoryLlamaForCausalLM(tiny(memory_layers=[0, 1, 2])).save_pretrained(tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        tables = [name for name in file.keys() if file.get_slice(name).get_shape() == [64, 16]]
+        tables = [name for name in file if file.get_slice(name).get_shape() == [64, 16]]
     assert len(tables) == 1
 
 
@@ -142,7 +142,7 @@ def test_a_block_that_is_not_there():
         MemoryLlamaForCausalLM(tiny(memory_layers=[7]))
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")   # peft's own use of transformers
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own use of transformers
 def test_peft_wraps_it(tmp_path):
     peft = pytest.importorskip("peft")
     model = MemoryLlamaForCausalLM(tiny())
@@ -157,7 +157,9 @@ def test_peft_wraps_it(tmp_path):
 @pytest.mark.parametrize("imports", ["import memx, transformers", "import transformers, memx"])
 def test_auto_classes_know_it_in_either_import_order(tmp_path, imports):
     MemoryLlamaForCausalLM(tiny()).save_pretrained(tmp_path)
-    code = f"{imports}\nm = transformers.AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})\nprint(type(m).__name__)"
+    code = (
+        f"{imports}\nm = transformers.AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})\nprint(type(m).__name__)"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert result.stdout.strip() == "MemoryLlamaForCausalLM", result.stderr
 

@@ -12,7 +12,10 @@ CASES = [
     ({}, {"slots": 0}),
     ({}, {"slots": 1024, "heads": 2, "top_k": 8}),
     ({"tie_embeddings": False, "kv_heads": 2}, {"slots": 256, "top_k": 4, "layers": [0, 2], "qk_norm": True}),
-    ({"width": 96, "feed_forward": 100}, {"slots": 256, "top_k": 4, "layers": [1, 3], "shared": False, "key_width": 20}),
+    (
+        {"width": 96, "feed_forward": 100},
+        {"slots": 256, "top_k": 4, "layers": [1, 3], "shared": False, "key_width": 20},
+    ),
 ]
 
 
@@ -51,7 +54,7 @@ def test_matrix_flops_equal_torchs_counter():
     with FlopCounterMode(display=False) as counter:
         built(tokens, use_cache=False)
     ours = 16 * model_sizes(config.model, config.memory, 300).flops
-    attention = 4 * 4 * 64 * 16 * 16 // 2   # blocks, two products of d by T*T, the visible half
+    attention = 4 * 4 * 64 * 16 * 16 // 2  # blocks, two products of d by T*T, the visible half
     counted = counter.get_flop_counts()["Global"]
     matrices = sum(flops for op, flops in counted.items() if "attention" not in str(op))
     assert matrices == ours - attention

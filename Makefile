@@ -1,0 +1,59 @@
+# Everything from nothing: each target makes .venv and installs what it needs, pinned by constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+OUT ?= results/reference/gpu
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check gpu figure clean help
+
+help:
+	@echo "make demo    train on real facts at several memory sizes and draw the picture (minutes)"
+	@echo "make test    the default tests"
+	@echo "make check   format, lint, types and tests"
+	@echo "make gpu     GPU tests and benchmarks, rows under OUT=$(OUT)"
+	@echo "make figure  the reference figure of the README: three seeds at every memory size"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "memx needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# one stamp per set of extras: demo needs no test tools
+$(VENV)/.memx: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.memx-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/.memx
+
+$(VENV)/.memx-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.memx $(VENV)/.memx-test
+
+demo: $(VENV)/.memx
+	$(BIN)/memx train facts --jobs $(JOBS) --resume
+	$(BIN)/memx plot --experiment facts
+
+test: $(VENV)/.memx-test
+	$(BIN)/pytest
+
+check: $(VENV)/.memx-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/pytest
+
+gpu: $(VENV)/.memx-test
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	then $(BIN)/pytest -m gpu; \
+	else echo "no CUDA device here: no GPU tests; the benchmarks run on the CPU"; fi
+	$(BIN)/memx bench --save $(OUT)
+
+figure: $(VENV)/.memx
+	$(BIN)/memx train facts-3seeds --jobs $(JOBS) --resume
+	$(BIN)/memx plot --experiment facts-3seeds --out results/reference/facts --name memory
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,199 @@
+"""The command line: exit codes, one line and a hint for every mistake, JSON, and what --help costs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from memx.cli.main import run as memx
+
+QUICK = ["--set", "training.steps=4", "--set", "evaluation.final_questions=10", "--set", "data.biographies=20"]
+
+
+def mistake(capsys, *arguments: str) -> str:
+    assert memx(list(arguments)) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert captured.out == "" and lines[0].startswith("error: ") and len(lines) <= 2, captured
+    assert all(line.startswith("hint: ") for line in lines[1:])
+    return captured.err
+
+
+@pytest.fixture
+def facts_file(tmp_path):
+    path = tmp_path / "facts.csv"
+    path.write_text("subject,relation,object\n" + "".join(f"s{i},likes,o{i % 7}\n" for i in range(60)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["train", "fact"], "no preset or file 'fact'", "did you mean 'facts'?"),
+        (["train", "tiny", "--set", "training.step=3"], "unknown key 'training.step'", "'training.steps'"),
+        (["train", "tiny", "--set", "training.steps=x"], "training.steps: ", ""),
+        (["train", "tiny", "--slots", "1000"], "slots 1000 is not a square", "the nearest is 1024"),
+        (["train", "tiny", "--set", "memory.top_k=40"], "top_k 40 is not in 1..32", "lower top_k to 32"),
+        (["train", "tiny", "--facts", "no.csv"], "no facts file no.csv", "exists"),
+        (["train", "tiny", "--facts", "airprots"], "no table or file 'airprots'", "'airports'"),
+        (["train", "tiny", "--set", "training.device=tpu"], "training.device: no device 'tpu'", "cpu"),
+        (["train", "tiny", "--resume", "--force"], "exclude each other", ""),
+        (["train", "tiny", "--steps", "x"], "Invalid value for '--steps'", "memx train --help"),
+        (["train", "tiny", "--stepps", "3"], "No such option", "memx train --help"),
+        (["trian"], "No such command", "memx --help"),
+        (["plot", "nowhere"], "nothing at nowhere", ""),
+        (["plot", "--formats", "gif"], "no format gif", "png, svg, pdf"),
+        (["config", "show", "nothing"], "no preset or file", "memx presets"),
+        (["bench", "--op", "embeding_bag"], "no op 'embeding_bag'", "'embedding_bag'"),
+        (["train", "--config", "no.yaml"], "cannot read no.yaml", ""),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_mistakes_exit_2_with_one_line_and_a_hint(capsys, tmp_path, monkeypatch, arguments, message, hint):
+    monkeypatch.chdir(tmp_path)
+    told = mistake(capsys, *arguments)
+    assert message in told and hint in told
+    assert not list(tmp_path.rglob("checkpoint"))
+
+
+def test_an_existing_run_is_refused_and_untouched(capsys, tiny_run):
+    run, _ = tiny_run
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    told = mistake(capsys, "train", "--config", str(run.folder / "config.yaml"), "--runs", str(run.folder.parent))
+    assert "exists" in told and "--resume" in told
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("name", ["missing", "empty", "malformed"])
+def test_facts_files_that_cannot_be_read(capsys, tmp_path, name):
+    path = tmp_path / "f.csv"
+    if name != "missing":
+        path.write_text("" if name == "empty" else "subject,relation,object\na,b\n")
+    told = mistake(capsys, "train", "tiny", "--facts", str(path), "--runs", str(tmp_path / "runs"))
+    assert str(path) in told
+
+
+def test_no_permission_to_write(capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot write" in mistake(capsys, "train", "tiny", *QUICK, "--runs", str(tmp_path / "file" / "runs"))
+    assert "cannot write" in mistake(capsys, "train", "tiny", *QUICK, "--runs", "/proc/memx")
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_part(tmp_path):
+    """A file-size limit stands for the full disk: the table's state is the first file that does not fit."""
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000));"
+        "from memx.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    )
+    arguments = ["train", "tiny", *QUICK, "--set", "training.checkpoint_every=2", "--runs", str(tmp_path / "runs")]
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert result.returncode == 2, result.stderr
+    assert "error: cannot write" in result.stderr and "Traceback" not in result.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert not (run / "checkpoint").exists()
+    assert not any((run / "state").iterdir())
+
+
+def test_users_facts_from_file_to_figure(capsys, tmp_path, facts_file):
+    runs = tmp_path / "runs"
+    assert memx(["train", "tiny", "--facts", str(facts_file), *QUICK, "--runs", str(runs), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"seen", "seen/likes"} <= {row["dataset"] for row in rows}
+    assert memx(["plot", "--runs", str(runs), "--out", str(tmp_path / "figures"), "--formats", "png"]) == 0
+    assert memx(["runs", "--runs", str(runs), "--json"]) == 0
+    assert '"finished"' in capsys.readouterr().out
+
+
+def test_dry_run_counts_and_writes_nothing(capsys, tmp_path):
+    runs = tmp_path / "runs"
+    assert memx(["train", "facts", "--dry-run", "--json", "--runs", str(runs)]) == 0
+    costs = json.loads(capsys.readouterr().out)
+    assert costs[0]["memory_slots"] == 0 and all(
+        c["parameters_total"] > costs[0]["parameters_total"] for c in costs[1:]
+    )
+    assert all(cost["flops_per_token"] <= costs[0]["flops_per_token"] for cost in costs)
+    assert not runs.exists()
+
+
+def test_config_show_and_copy(capsys, tmp_path):
+    assert memx(["config", "show", "tiny", "--set", "seed=5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seed"] == 5
+    target = tmp_path / "mine.yaml"
+    assert memx(["config", "copy", "tiny", str(target)]) == 0
+    assert "exists" in mistake_after(capsys, "config", "copy", "tiny", str(target))
+    assert memx(["train", str(target), "--dry-run"]) == 0
+
+
+def mistake_after(capsys, *arguments: str) -> str:
+    capsys.readouterr()
+    return mistake(capsys, *arguments)
+
+
+def test_bench_lists_checks_and_times(capsys, tmp_path):
+    assert memx(["bench", "--list"]) == 0
+    assert capsys.readouterr().out.split() == ["product_topk", "embedding_bag"]
+    assert memx(["bench", "--op", "embedding_bag", "--seconds", "0.01", "--save", str(tmp_path / "b"), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["metric"] for row in rows} == {"forward_ms", "forward_backward_ms"}
+    assert (tmp_path / "b" / "rows.jsonl").exists()
+
+
+def test_bench_of_a_wrong_op_fails_and_shows_no_speed(capsys, monkeypatch):
+    import dataclasses
+
+    from memx.experiments import bench
+
+    wrong = dataclasses.replace(
+        bench.EMBEDDING_BAG, run=lambda v, s, w, impl="auto": 1.01 * v[s].mul(w[..., None]).sum(1)
+    )
+    monkeypatch.setattr(bench, "OPS", (wrong,))
+    assert memx(["bench", "--seconds", "0.01"]) == 1
+    captured = capsys.readouterr()
+    assert "FAIL" in captured.out and "yes" not in captured.out and "wrong results" in captured.err
+
+
+def test_debug_shows_the_traceback():
+    result = subprocess.run([sys.executable, "-m", "memx", "train", "fact", "--debug"], capture_output=True, text=True)
+    assert "Traceback" in result.stderr and result.returncode != 0
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["plot"], ["bench"], ["runs"], ["presets"], ["config"], ["config", "show"]]
+)
+def test_every_help_ends_in_three_examples(command):
+    result = subprocess.run([sys.executable, "-m", "memx", *command, "--help"], capture_output=True, text=True)
+    assert result.returncode == 0
+    assert result.stdout.rsplit("Examples:", 1)[1].count("memx ") >= 3
+
+
+@pytest.mark.parametrize(
+    "command", [["--help"], ["plot", "--help"], ["train", "--help"], ["presets"], ["config", "show", "facts"]]
+)
+def test_light_commands_import_no_torch(command):
+    code = (
+        "import sys; from memx.cli.main import run; code = run(sys.argv[1:]);"
+        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else code)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_two_runs_at_once_in_one_folder(tmp_path):
+    command = [sys.executable, "-m", "memx", "train", "tiny", *QUICK, "--runs", str(tmp_path)]
+    processes = [
+        subprocess.Popen([*command, "--seed", str(seed)], stderr=subprocess.PIPE, text=True) for seed in (0, 1)
+    ]
+    assert [process.communicate(timeout=120) and process.returncode for process in processes] == [0, 0]
+    result = subprocess.run(
+        [sys.executable, "-m", "memx", "runs", "--runs", str(tmp_path), "--json"], capture_output=True
+    )
+    assert [run["status"] for run in json.loads(result.stdout)] == ["finished", "finished"]
+
+
+def test_the_module_runs_from_any_folder(tmp_path):
+    result = subprocess.run([sys.executable, "-m", "memx", "--version"], capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout.startswith("memx ") and result.returncode == 0
+    assert Path(os.devnull).exists()

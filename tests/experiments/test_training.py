@@ -1,0 +1,238 @@
+"""Training: equal to plain torch where it should be, exact after kill and resume, clean when stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from memx import MemoryLlamaForCausalLM
+from memx.errors import MemxError
+from memx.experiments.config import TrainingConfig
+from memx.experiments.optimizer import Optimizer, learning_rate_share, parameter_groups
+from memx.experiments.settings import load_config
+from memx.experiments.sweep import Options, plan, train_all
+from memx.results.store import RunStore
+from safetensors.torch import load_file
+
+SETTINGS = {"training.steps": 60, "training.checkpoint_every": 15, "training.threads": 1, "evaluation.every": 25}
+
+
+def quiet(index, event):
+    pass
+
+
+def command(runs: Path, *more: str) -> list[str]:
+    sets = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    return [sys.executable, "-m", "memx", "train", "tiny", "--runs", str(runs), *sets, *more]
+
+
+def folder(runs: Path) -> Path:
+    (point,) = plan(load_config("tiny", SETTINGS.items()))
+    return runs / point.name
+
+
+def wait_for_step(runs: Path, step: int, process: subprocess.Popen) -> None:
+    metrics = folder(runs) / "metrics.jsonl"
+    for _ in range(2400):
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        if any(json.loads(line)["step"] >= step for line in lines if line.endswith("}")):
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("the run made no progress")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The same run, never stopped."""
+    runs = tmp_path_factory.mktemp("straight")
+    subprocess.run(command(runs), check=True, capture_output=True)
+    return folder(runs)
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = (load_file(path / "checkpoint" / "model.safetensors") for path in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_kill_and_resume_end_bit_identical(tmp_path, straight):
+    process = subprocess.Popen(command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_step(tmp_path, 35, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert RunStore(tmp_path).run(folder(tmp_path).name).status == "interrupted"
+    assert not (folder(tmp_path) / "checkpoint").exists()
+    resumed = subprocess.run(command(tmp_path, "--resume"), capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed at step" in resumed.stderr
+    assert same_weights(straight, folder(tmp_path))
+    steps = [json.loads(line)["step"] for line in (folder(tmp_path) / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+    def losses(path):
+        lines = map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
+        return [(line["step"], line.get("loss"), line.get("evaluation")) for line in lines]
+
+    assert losses(folder(tmp_path)) == losses(straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_saves_and_exits_130_and_resumes(tmp_path, straight, number):
+    process = subprocess.Popen(command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_step(tmp_path, 20, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors and "Traceback" not in errors
+    subprocess.run(command(tmp_path, "--resume"), check=True, capture_output=True)
+    assert same_weights(straight, folder(tmp_path))
+
+
+def test_interrupting_a_sweep_of_processes_leaves_all_resumable(tmp_path):
+    sweep = ["--set", "sweep={memory.slots: [0, 64, 256]}", "--jobs", "2"]
+    process = subprocess.Popen(
+        command(tmp_path, *sweep), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for _ in range(1200):
+        if len(list(tmp_path.glob("*/metrics.jsonl"))) == 2:
+            break
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    resumed = subprocess.run(command(tmp_path, *sweep, "--resume", "--json"), capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert {row["memory_slots"] for row in json.loads(resumed.stdout)} == {0, 64, 256}
+
+
+def test_jobs_change_nothing(tmp_path):
+    config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 15), ("sweep", {"memory.slots": [0, 64]})])
+    for name, jobs in (("one", 1), ("two", 2)):
+        train_all(config, Options(tmp_path / name, jobs=jobs), quiet)
+    for point in plan(config):
+        assert same_weights(tmp_path / "one" / point.name, tmp_path / "two" / point.name)
+
+
+def test_a_finished_run_is_kept_or_refused(tmp_path, tiny_run):
+    run, _ = tiny_run
+    config = load_config(str(run.folder / "config.yaml"))
+    options = dict(runs=run.folder.parent)
+    with pytest.raises(MemxError, match="exists") as error:
+        train_all(config, Options(**options), quiet)
+    assert "--resume" in error.value.hint and "--force" in error.value.hint
+    before = (run.folder / "rows.jsonl").read_bytes()
+    train_all(config, Options(**options, resume=True), quiet)
+    assert (run.folder / "rows.jsonl").read_bytes() == before
+
+
+def test_the_saved_config_repeats_the_run(tmp_path, tiny_run):
+    run, _ = tiny_run
+    config = load_config(str(run.folder / "config.yaml"))
+    train_all(config, Options(tmp_path), quiet)
+    assert same_weights(run.folder, tmp_path / run.name)
+
+
+def test_two_processes_cannot_own_one_run(tmp_path):
+    store = RunStore(tmp_path)
+    with (
+        store.claim("run-1"),
+        pytest.raises(MemxError, match="in use by another process"),
+        store.claim("run-1", resume=True),
+    ):
+        pass
+
+
+def test_rows_say_what_the_contract_says(tiny_run):
+    run, rows = tiny_run
+    assert {row.metric for row in rows} == {"exact_match", "f1", "nll", "majority_exact_match", "chance_exact_match"}
+    assert {"seen", "rephrased", "unseen", "seen/hobby"} <= {row.dataset for row in rows}
+    for row in rows:
+        assert row.run == run.name and row.kind == "memory" and row.memory_slots == 1024 and row.seed == 0
+        assert row.n > 0 and row.low <= row.value <= row.high
+        assert row.parameters_active < row.parameters_total
+    model = MemoryLlamaForCausalLM.from_pretrained(run.folder / "checkpoint")
+    assert rows[0].parameters_total == sum(p.numel() for p in model.parameters())
+
+
+def test_the_loss_falls(tiny_run):
+    losses = [line["loss"] for line in tiny_run[0].metrics() if "loss" in line]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_accumulation_gives_the_same_steps(tmp_path):
+    weights = []
+    for parts in (1, 4):
+        config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 5), ("training.accumulate", parts)])
+        train_all(config, Options(tmp_path), quiet)
+        (point,) = plan(config)
+        weights.append(load_file(tmp_path / point.name / "checkpoint" / "model.safetensors"))
+    for name, first in weights[0].items():
+        torch.testing.assert_close(first, weights[1][name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "other model", "json"])
+def test_a_state_that_is_damaged_or_another_models_is_one_line(tmp_path, damage):
+    from memx.experiments.stop import StopRequest
+    from memx.experiments.train import Interrupted, train
+
+    config = load_config("tiny", SETTINGS.items())
+    (point,) = plan(config)
+    stop = StopRequest()
+    with RunStore(tmp_path).claim(point.name) as run:
+        stop.asked = True
+        with pytest.raises(Interrupted):
+            train(config, run, lambda event: None, stop, 1)
+    (state,) = (run.folder / "state").iterdir()
+    weights = state / "model.safetensors"
+    if damage == "truncate":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "json":
+        (state / "state.json").write_text('{"step": ')
+    else:
+        config = load_config("tiny", [*SETTINGS.items(), ("memory.slots", 4096)])
+    expected = "is another model's: model.layers.0.mlp" if damage == "other model" else "is damaged"
+    with (
+        RunStore(tmp_path).claim(point.name, resume=True) as run,
+        pytest.raises(MemxError, match=expected) as error,
+    ):
+        train(config, run, lambda event: None, StopRequest(), 1)
+    assert "\n" not in error.value.message
+
+
+def test_groups_hold_every_parameter_once_and_decay_only_matrices(tiny_run):
+    model = MemoryLlamaForCausalLM.from_pretrained(tiny_run[0].folder / "checkpoint")
+    groups = parameter_groups(model)
+    names = [name for group in groups.values() for name, _ in group]
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters())
+    assert [name for name, _ in groups["values"]] == ["model.layers.0.mlp.table.weight"]
+    assert "model.layers.0.mlp.keys" in {name for name, _ in groups["others"]}
+    optimizer = Optimizer(model, TrainingConfig(weight_decay=0.1))
+    decays = {group["peak"]: group["weight_decay"] for group in optimizer.adam.param_groups}
+    assert decays[TrainingConfig().value_lr] == 0.0
+
+
+def test_values_are_clipped_by_their_own_norm(tiny_run):
+    model = MemoryLlamaForCausalLM.from_pretrained(tiny_run[0].folder / "checkpoint")
+    optimizer = Optimizer(model, TrainingConfig(clip=1.0))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    (_, table) = parameter_groups(model)["values"][0]
+    norms = optimizer.step(0)
+    assert norms["value_gradient_norm"] == pytest.approx(table.numel() ** 0.5)
+    rest = sum(p.numel() for p in model.parameters()) - table.numel()
+    assert norms["gradient_norm"] == pytest.approx(rest**0.5, rel=1e-5)
+
+
+def test_schedules():
+    cosine = TrainingConfig(steps=100, warmup=10, final_lr=0.1)
+    shares = [learning_rate_share(step, cosine) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1) and shares[9] == 1.0 == max(shares)
+    assert shares[9:] == sorted(shares[9:], reverse=True) and shares[-1] == pytest.approx(0.1, abs=0.01)
+    wsd = TrainingConfig(steps=100, warmup=10, schedule="wsd", decay=0.2, final_lr=0.0)
+    shares = [learning_rate_share(step, wsd) for step in range(100)]
+    assert shares[10:80] == [1.0] * 70 and shares[90] == pytest.approx(0.5) and shares[99] == pytest.approx(0.05)

@@ -1,0 +1,131 @@
+"""The rules that the folders keep: who imports whom, what is packaged, what needs no torch."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("cli", "experiments", "memory_layers", "namm", "kernels", "results")
+ALLOWED = {
+    "cli": {"experiments", "results"},
+    "experiments": {"memory_layers", "namm", "kernels", "results"},
+    "memory_layers": {"kernels"},
+    "namm": {"kernels"},
+    "kernels": set(),
+    "results": set(),
+}
+TORCH_FREE = ["results/**/*.py", "memory_layers/config.py", "memory_layers/sizes.py", "memory_layers/slots.py",
+              "experiments/config.py", "experiments/settings.py", "experiments/metrics.py", "cli/*.py"]  # fmt: skip
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Absolute dotted names that a file imports inside memx (without `memx.`) or outside, and whether inside."""
+    package = path.relative_to(ROOT).parent.parts
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, False) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = package[: len(package) - node.level + 1]
+                found.append((".".join([*base, *(node.module or "").split(".")]).strip("."), True))
+                if not node.module:
+                    found += [(".".join([*base, alias.name]), True) for alias in node.names]
+            else:
+                found.append((node.module or "", False))
+    return found
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_import_only_what_the_design_allows(part):
+    for path in (ROOT / part).rglob("*.py"):
+        for name, inside in imports(path):
+            head = name.split(".")[0]
+            if inside and head in PARTS and head != part:
+                assert head in ALLOWED[part], f"{path.relative_to(ROOT)} imports {name}"
+            assert inside or not name.startswith("memx"), f"{path.relative_to(ROOT)}: use a relative import of {name}"
+
+
+def test_torch_free_files_import_no_torch():
+    for pattern in TORCH_FREE:
+        files = list(ROOT.glob(pattern))
+        assert files, pattern
+        for path in files:
+            for name, _ in imports(path):
+                assert name.split(".")[0] not in ("torch", "transformers", "safetensors"), f"{path} imports {name}"
+
+
+def test_import_memx_imports_no_torch():
+    code = "import sys, memx; memx.MemxError; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_every_package_and_data_file_is_in_the_build():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    folders = {path.parent for part in PARTS for path in (ROOT / part).rglob("__init__.py")}
+    expected = {"memx", *(".".join(["memx", *folder.relative_to(ROOT).parts]) for folder in folders)}
+    assert set(settings["packages"]) == expected
+    data = {path for part in PARTS for kind in ("*.yaml", "*.csv") for path in (ROOT / part).rglob(kind)
+            if "runs" not in path.parts and "figures" not in path.parts and "reference" not in path.parts}  # fmt: skip
+    packaged = {
+        path
+        for package, patterns in settings["package-data"].items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")[1:]).glob(pattern)
+    }
+    assert data == packaged
+
+
+def build_wheel(folder: Path) -> Path:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def try_out(python: Path, folder: Path) -> None:
+    """--help, presets, a tiny training run and its figure, away from the checkout."""
+    memx = str(python.parent / "memx")
+    where = subprocess.run(
+        [str(python), "-c", "import memx; print(memx.__file__)"], capture_output=True, text=True, cwd=folder, check=True
+    )
+    assert str(ROOT) not in where.stdout
+    steps = ["--steps", "5", "--set", "data.biographies=20"]
+    for arguments in (["--help"], ["presets"], ["train", "tiny", *steps], ["plot", "--published", "--formats", "png"]):
+        result = subprocess.run([memx, *arguments], capture_output=True, text=True, cwd=folder)
+        assert result.returncode == 0, result.stderr
+    assert (folder / "results" / "figures" / "memory.png").stat().st_size > 10_000
+
+
+def test_a_built_wheel_works_outside_the_checkout(tmp_path):
+    """The wheel in a new environment; its dependencies are read from this one, memx itself is not."""
+    wheel = build_wheel(tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    here, there = (
+        subprocess.run(
+            [str(p), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
+        ).stdout.strip()
+        for p in (sys.executable, python)
+    )
+    # a path added by a .pth file has its own .pth files ignored: the editable memx of this environment stays out
+    (Path(there) / "dependencies.pth").write_text(here + "\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet"]
+    subprocess.run([*pip, "--ignore-installed", str(wheel)], check=True, capture_output=True, text=True)
+    try_out(python, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_built_wheel_works_in_an_empty_environment(tmp_path):
+    """The wheel in an environment of its own, with every dependency installed from the package index."""
+    wheel = build_wheel(tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    constraints = str(ROOT / "constraints.txt")
+    command = [str(python), "-m", "pip", "install", "--quiet", "-c", constraints, str(wheel)]
+    subprocess.run(command, check=True, capture_output=True)
+    try_out(python, tmp_path)
