@@ -45,14 +45,14 @@ class TrainingConfig(BaseModel):
     weight_decay: float = Field(default=0.1, ge=0, description="of matrices; never of the value table, keys or norms")
     betas: tuple[float, float] = Field(default=(0.9, 0.95))
     clip: float | None = Field(
-       default= default=1.0, gt=0, description="largest gradient norm; the value table has its own; none: off"
+        default=1.0, gt=0, description="largest gradient norm; the value table has its own; none: off"
     )
     schedule: Literal["cosine", "wsd"] = Field(default="cosine", description="cosine, or warm-up, stable, decay")
     warmup: int = Field(default=50, ge=0, description="steps of linear warm-up")
     decay: float = Field(default=0.2, gt=0, le=1, description="wsd: share of the steps that decay")
     final_lr: float = Field(default=0.1, ge=0, le=1, description="last learning rate as a share of the peak")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-       default= default="auto", description="bfloat16 is autocast; auto: on CUDA"
+        default="auto", description="bfloat16 is autocast; auto: on CUDA"
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     threads: int | None = Field(default=None, ge=1, description="CPU threads; none: the machine's cores over the jobs")
@@ -102,7 +102,7 @@ class TrainConfig(BaseModel):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     sweep: dict[str, tuple[Any, ...]] = Field(
-       default= default={}, description="dotted key -> values; one run for each combination"
+        default={}, description="dotted key -> values; one run for each combination"
     )
 
     @model_validator(mode="after")

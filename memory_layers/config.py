@@ -26,7 +26,7 @@ class ModelConfig(BaseModel):
     tie_embeddings: bool = Field(default=True, description="one matrix for the input and output embeddings")
     context: int = Field(default=256, ge=8, description="longest sequence in tokens")
     initializer_range: float | None = Field(
-       default= default=None, gt=0, description="std of initial weights; none: 1/sqrt(width)"
+        default=None, gt=0, description="std of initial weights; none: 1/sqrt(width)"
     )
 
     @property

@@ -105,7 +105,7 @@ class PackedBatches:
 
 def encode(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, *, answers_only: bool) -> list[Tokens]:
     """Tokenise documents and end each; the loss counts from the answer's first token, or from the document's second."""
-    end = tokenizer.eos_token_id
+    end: Any = tokenizer.eos_token_id
     encoded: Any = tokenizer([document.text for document in documents], return_offsets_mapping=True)
     tokens: list[Tokens] = []
     for document, ids, offsets in zip(documents, encoded["input_ids"], encoded["offset_mapping"], strict=True):
