@@ -38,19 +38,34 @@ def preset_text(name: str) -> str:
 
 
 def read_tree(source: str) -> dict[str, Any]:
-    """Read a preset's name or a YAML file's path into a plain tree. Raises MemxError if it is neither."""
+    """Read a preset's name or a YAML file's path into a plain tree. Raises MemxError if it is neither.
+
+    `extends: PRESET` takes everything that the tree does not say itself from a preset, section by section.
+    """
     path = Path(source)
     is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
-    if not is_path:
-        return yaml.safe_load(preset_text(source))
+    tree = _read_file(path) if is_path else yaml.safe_load(preset_text(source))
+    base = tree.pop("extends", None)
+    return tree if base is None else _merge(read_tree(str(base)), tree)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _read_file(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
-        raise MemxError(f"cannot read {source}: {error.strerror}", hint="see `memx presets`") from None
+        raise MemxError(f"cannot read {path}: {error.strerror}", hint="see `memx presets`") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MemxError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+        raise MemxError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise MemxError(f"{source} is not a config", hint="`memx config copy PRESET my.yaml` writes one to start from")
+        raise MemxError(f"{path} is not a config", hint="`memx config copy PRESET my.yaml` writes one to start from")
     return tree
 
 

@@ -107,6 +107,17 @@ def test_assignments_that_are_none(text):
         parse_assignment(text)
 
 
+def test_a_file_extends_a_preset_section_by_section(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: facts\nname: mine\nmemory: {top_k: 4}\nsweep: {seed: [0, 1]}\n")
+    mine, facts = load_config(str(path)), load_config("facts")
+    assert (mine.name, mine.memory.top_k, mine.memory.heads) == ("mine", 4, facts.memory.heads)
+    assert set(mine.sweep) == {"memory.slots", "seed"}
+    assert load_config("facts-3seeds").model_copy(update={"name": "facts", "about": "", "sweep": {}}) == (
+        facts.model_copy(update={"about": "", "sweep": {}})
+    )
+
+
 def test_assign_leaves_its_input_alone():
     tree = {"a": {"b": 1}}
     assert assign(tree, "a.c", 2) == {"a": {"b": 1, "c": 2}}
