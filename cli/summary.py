@@ -24,7 +24,7 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
         first = found[0]
         lines.append([
             name,
-            short(first.memory_slots) if first.memory_slots else "dense",
+            f"{first.memory_slots:,}" if first.memory_slots else "dense",
             short(first.parameters_total or 0, 1000),
             short(first.flops or 0, 1000),
             *(_percent(by_key.get((tier, "exact_match"))) for tier in tiers),
@@ -42,12 +42,11 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
 
 def print_costs(costs: Sequence[Mapping[str, Any]]) -> None:
     """The table of a dry run."""
-    from ..results.memory_figure import short
 
     lines = [
         [
             cost["run"],
-            short(cost["memory_slots"]) if cost["memory_slots"] else "dense",
+            f"{cost['memory_slots']:,}" if cost["memory_slots"] else "dense",
             f"{cost['parameters_total']:,}",
             f"{cost['parameters_active']:,}",
             f"{cost['flops_per_token']:,}",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import MemxError
-from .memory_figure import short
+from .memory_figure import slots_label
 from .store import Run
 from .style import CYCLE, new_figure
 
@@ -26,7 +26,7 @@ def loss_figure(runs: Sequence[Run]) -> Figure:
     labelled: set[int] = set()
     for name, lines in sorted(curves.items(), key=lambda item: sizes[item[0]]):
         slots = sizes[name]
-        label = None if slots in labelled else f"{short(slots)} slots" if slots else "dense"
+        label = None if slots in labelled else f"{slots_label(slots)} slots" if slots else "dense"
         labelled.add(slots)
         colour = CYCLE[order.index(slots) % len(CYCLE)]
         axis.plot([p["step"] for p in lines], [p["loss"] for p in lines], color=colour, linewidth=1.3, label=label)

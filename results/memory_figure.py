@@ -27,23 +27,22 @@ PANELS = {
 def memory_figure(rows: Sequence[Row], *, published: bool = False, accuracy: str = "exact_match") -> Figure:
     """Draw the figure of one experiment's rows; published adds the curves of Memory Layers at Scale."""
     summaries = [s for s in summarize(rows) if s.dataset in TIERS and s.metric in (*PANELS, "chance_exact_match")]
-    figure, axes = new_figure(panels=2)
-    extra = [p.memory_slots for c in published_curves().values() for p in c if p.memory_slots] if published else []
-    ticks = sorted({s.memory_slots for s in summaries if s.memory_slots})
-    scale = SlotAxis(ticks, extra)
+    figure, axes = new_figure(panels=2, height=5.2)
+    slots = sorted({s.memory_slots for s in summaries if s.memory_slots})
+    others = [p.memory_slots for c in published_curves().values() for p in c if p.memory_slots] if published else []
     for axis, metric in zip(axes, (accuracy, "nll"), strict=True):
+        scale = SlotAxis(slots, others if metric == accuracy else ())
         _lines(axis, [s for s in summaries if s.metric == metric], scale)
         if metric == "exact_match":
             _chance(axis, [s for s in summaries if s.metric == "chance_exact_match"])
-            if published:
-                _published(axis, scale)
+        if metric == accuracy and published:
+            _published(axis, scale)
         scale.dress(axis, summaries)
-        axis.set_ylabel(PANELS[metric])
+        axis.set_ylabel("accuracy (%): exact match, or F1 where said" if metric == accuracy and published else PANELS[metric])
         axis.set_ylim(bottom=0)
-        axis.set_title(f"{'Accuracy' if metric != 'nll' else 'Loss on the answer'} against memory size", pad=34)
-    axes[0].legend(loc="upper left")
-    if not published:
-        axes[1].legend(loc="lower left")
+        axis.set_title(f"{'Accuracy' if metric == accuracy else 'Loss on the answer'} against memory size", pad=34)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4 if not published else 3)
     figure.text(0.995, 0.005, _caption(rows, summaries), ha="right", va="bottom", fontsize=7.5, color="0.35")
     return figure
 
@@ -67,7 +66,8 @@ class SlotAxis:
     def dress(self, axis: Axes, summaries: Sequence[Summary]) -> None:
         """Ticks in slots below, in parameters above, and a break after the dense model."""
         shown = self.slots + [s for s in self.extra if s not in self.slots]
-        axis.set_xticks([self.dense, *(self.place(s) for s in shown)], ["dense", *(short(s) for s in shown)])
+        axis.set_xticks([self.dense, *(self.place(s) for s in shown)], ["dense", *(slots_label(s) for s in shown)])
+        axis.tick_params(axis="x", labelsize=8.5)
         axis.set_xlim(self.dense - 0.6, self.right)
         axis.axvline(self.dense + 1.0, color="0.8", linewidth=0.8, linestyle=(0, (2, 3)))
         axis.set_xlabel("memory slots (log scale)")
@@ -76,6 +76,11 @@ class SlotAxis:
         top.set_xticks([self.place(s) for s in totals], [short(total, 1000) for total in totals.values()])
         top.set_xlabel("parameters", fontsize=8.5, labelpad=5)
         top.tick_params(length=2, labelsize=8)
+
+
+def slots_label(slots: int) -> str:
+    """Slots in full up to a million, 1M (2^20) and its multiples in short."""
+    return f"{slots // 2**20}M" if slots % 2**20 == 0 else f"{slots:,}"
 
 
 def short(number: float, base: int = 1024) -> str:
@@ -128,7 +133,6 @@ def _published(axis: Axes, scale: SlotAxis) -> None:
             linewidth=1.1,
             label=f"published: {base} Memory+, {title}",
         )
-    axis.legend(loc="upper left", fontsize=7)
 
 
 def _caption(rows: Sequence[Row], summaries: Sequence[Summary]) -> str:

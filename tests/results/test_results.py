@@ -90,10 +90,10 @@ def test_the_figure_shows_what_the_rows_say():
     figure = memory_figure(sweep_rows(seeds=(0, 1, 2)))
     accuracy, nll = figure.axes[:2]
     lines = {line.get_label(): line for line in accuracy.get_lines()}
-    labels = [text.get_text() for text in accuracy.get_legend().get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len([label for label in labels if not label.startswith("chance")]) == 3 and len(labels) == 4
     ticks = [tick.get_text() for tick in accuracy.get_xticklabels()]
-    assert ticks == ["dense", "4Ki", "16Ki", "64Ki"]
+    assert ticks == ["dense", "4,096", "16,384", "65,536"]
     curve = accuracy.containers[0].lines[0]
     assert list(curve.get_ydata()) == [11.0, 12.0, 15.0, 27.0]
     assert list(curve.get_xdata()) == [SlotAxis([4096, 16384, 65536]).place(slots) for slots in (0, 4096, 16384, 65536)]
