@@ -10,11 +10,11 @@ from ..results.rows import Row
 from ..results.store import RunStore
 from .console import print_table
 
-_SHORT = {"seen": "seen phrasing", "rephrased": "new phrasing", "unseen": "unseen entities"}
+_SHORT = {"seen": "seen", "rephrased": "new phrasing", "unseen": "unseen"}
 
 
 def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
-    """One line per run: size, cost, exact match of each tier with its 95% interval, NLL of the seen tier."""
+    """One line per run: size, cost, exact match and NLL of each tier with half its 95% interval, training time."""
     from ..results.memory_figure import short
 
     tiers = [tier for tier in _SHORT if any(row.dataset == tier for found in rows.values() for row in found)]
@@ -22,18 +22,16 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
     for name, found in rows.items():
         by_key = {(row.dataset, row.metric): row for row in found}
         first = found[0]
-        lines.append([
-            name,
-            f"{first.memory_slots:,}" if first.memory_slots else "dense",
-            short(first.parameters_total or 0, 1000),
-            short(first.flops or 0, 1000),
-            *(_percent(by_key.get((tier, "exact_match"))) for tier in tiers),
-            *(_value(by_key.get((tier, "nll"))) for tier in tiers),
-            f"{RunStore(runs).run(name).info().get('seconds', 0):.0f} s",
-        ])  # fmt: skip
-    columns = ["run", "slots", "params", "FLOPs/token"]
-    columns += [f"{_SHORT[tier]} EM %" for tier in tiers] + [f"{tier} NLL" for tier in tiers] + ["time"]
-    print_table("Closed-book QA", columns, lines)
+        line = [f"{first.memory_slots:,}" if first.memory_slots else "dense", str(first.seed)]
+        line += [short(first.parameters_total or 0, 1000), short(first.flops or 0, 1000)]
+        line += [_with_error(by_key.get((tier, "exact_match")), 1) for tier in tiers]
+        line += [_with_error(by_key.get((tier, "nll")), 2) for tier in tiers if tier != "unseen"]
+        lines.append([*line, f"{RunStore(runs).run(name).info().get('seconds', 0):.0f} s"])
+    columns = ["slots", "seed", "params", "FLOPs"]
+    columns += [f"EM % {_SHORT[tier]}" for tier in tiers] + [f"NLL {_SHORT[t]}" for t in tiers if t != "unseen"]
+    print_table(
+        "Closed-book QA (exact match and NLL per answer token, ± half the 95% interval)", [*columns, "time"], lines
+    )
     chance = {tier: row.value for found in rows.values() for tier in tiers for row in found if _is_chance(row, tier)}
     if chance:
         said = ", ".join(f"{_SHORT[tier]} {value:.1f}%" for tier, value in chance.items())
@@ -64,14 +62,11 @@ def print_costs(costs: Sequence[Mapping[str, Any]]) -> None:
         print(f"would write {cost['folder']}")
 
 
-def _percent(row: Row | None) -> str:
+def _with_error(row: Row | None, digits: int) -> str:
     if row is None:
         return ""
-    return f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]" if row.low is not None else f"{row.value:.1f}"
-
-
-def _value(row: Row | None) -> str:
-    return "" if row is None else f"{row.value:.3f}"
+    half = (row.high - row.low) / 2 if row.low is not None and row.high is not None else 0.0
+    return f"{row.value:.{digits}f} ±{half:.{digits}f}"
 
 
 def _is_chance(row: Row, tier: str) -> bool:

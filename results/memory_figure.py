@@ -38,12 +38,14 @@ def memory_figure(rows: Sequence[Row], *, published: bool = False, accuracy: str
         if metric == accuracy and published:
             _published(axis, scale)
         scale.dress(axis, summaries)
-        axis.set_ylabel("accuracy (%): exact match, or F1 where said" if metric == accuracy and published else PANELS[metric])
+        axis.set_ylabel(
+            "accuracy (%): exact match, or F1 where said" if metric == accuracy and published else PANELS[metric]
+        )
         axis.set_ylim(bottom=0)
         axis.set_title(f"{'Accuracy' if metric == accuracy else 'Loss on the answer'} against memory size", pad=34)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4 if not published else 3)
-    figure.text(0.995, 0.005, _caption(rows, summaries), ha="right", va="bottom", fontsize=7.5, color="0.35")
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=4 if not published else 3)
+    legend.set_title(_caption(rows, summaries), prop={"size": 7.5})
     return figure
 
 

@@ -40,5 +40,5 @@ def new_figure(panels: int, height: float = 4.6) -> tuple[Figure, list[Axes]]:
 
     matplotlib.rcParams.update(_SETTINGS)
     figure, axes = pyplot.subplots(1, panels, figsize=(5.6 * panels, height), squeeze=False)
-    figure.set_layout_engine("constrained", rect=(0, 0.03, 1, 0.97))
+    figure.set_layout_engine("constrained")
     return figure, list(axes[0])
