@@ -30,12 +30,15 @@ class Answer(NamedTuple):
 
 
 def sample_questions(sets: Mapping[str, Sequence[Question]], most: int | None, seed: int) -> dict[str, list[Question]]:
-    """At most `most` questions of each set, the same for the same seed, in the set's order."""
+    """At most `most` questions of each set, in the set's order, the same for the same seed.
+
+    Sets of one length ask of the same facts in the same order, so the same places are drawn from each.
+    """
     drawn = {}
     for name, questions in sets.items():
         chosen = range(len(questions))
         if most is not None and most < len(questions):
-            chosen = sorted(random.Random(f"questions {seed} {name}").sample(chosen, most))
+            chosen = sorted(random.Random(f"questions {seed} {len(questions)}").sample(chosen, most))
         drawn[name] = [questions[i] for i in chosen]
     return drawn
 

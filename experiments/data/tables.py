@@ -10,7 +10,29 @@ from typing import Any
 
 from .record import Fact
 
-_NAME_OF_CODE: dict[str, str] = {"GB": "United Kingdom", "MM": "Myanmar", "VA": "Vatican City State", "PS": "Palestine"}
+# countryinfo lists these beside the country that they are, are part of, or have become
+_NOT_COUNTRIES = {
+    "Antilles néerlandaises",
+    "Burma",
+    "Holy See (Vatican City State)",
+    "Palestine, State of",
+    "Scotland",
+    "Serbia and Montenegro",
+    "Wales",
+}
+# what has changed since countryinfo's data was gathered, or stands there in another form
+_CORRECTIONS: dict[str, dict[str, Any]] = {
+    "Belarus": {"currencies": ["BYN"]},
+    "Croatia": {"currencies": ["EUR"]},
+    "Kazakhstan": {"capital": "Astana"},
+    "Mauritania": {"currencies": ["MRU"]},
+    "São Tomé and Príncipe": {"currencies": ["STN"]},
+    "Sierra Leone": {"currencies": ["SLE"]},
+    "Vatican City State": {"capital": "Vatican City"},
+    "Venezuela": {"currencies": ["VES"]},
+    "Zambia": {"currencies": ["ZMW"]},
+}
+_SUBREGIONS = {"South-eastern Asia": "South-Eastern Asia"}
 
 
 def airports() -> list[Fact]:
@@ -58,7 +80,7 @@ def countries() -> list[Fact]:
             country["name"],
             country_capital=country.get("capital"),
             country_region=country.get("region"),
-            country_subregion=country.get("subregion"),
+            country_subregion=_SUBREGIONS.get(country.get("subregion"), country.get("subregion")),
             country_demonym=country.get("demonym"),
             country_currency=_only(country.get("currencies")),
             country_calling_code=_only(country.get("callingCodes")),
@@ -69,6 +91,7 @@ def countries() -> list[Fact]:
 
 def _facts(subject: str, **relations: object) -> Iterator[Fact]:
     for relation, value in relations.items():
+        assert value is None or isinstance(value, str | int | float), (subject, relation, value)
         text = "" if value is None or value != value else str(value).strip()  # NaN is not itself
         if text:
             yield Fact(subject, relation, text)
@@ -86,18 +109,16 @@ def _countries() -> Iterable[Any]:
     found: dict[str, Any] = {}
     for country in all_countries():
         details = country.info()
-        found.setdefault(str(details["name"]), details)
+        name = str(details["name"])
+        if name not in _NOT_COUNTRIES:
+            found.setdefault(name, {**details, **_CORRECTIONS.get(name, {})})
     return [found[name] for name in sorted(found)]
 
 
 def _country_names() -> dict[str, str]:
-    """Two-letter code -> country; where several entries claim a code, as Wales does GB, the one named above."""
-    names: dict[str, str] = {}
-    for country in _countries():
-        code = country.get("ISO", {}).get("alpha2")
-        if code:
-            names.setdefault(code, _NAME_OF_CODE.get(code) or country["name"])
-    return names
+    """Two-letter code -> country."""
+    names = {country["ISO"]["alpha2"]: country["name"] for country in _countries() if country["ISO"].get("alpha2")}
+    return {**names, "XK": "Kosovo"}
 
 
 def _only(values: list[str] | None) -> str | None:

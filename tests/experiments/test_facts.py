@@ -43,6 +43,22 @@ def test_tables_state_known_facts():
     assert all(fact.subject and fact.object and fact.object != "nan" for fact in facts)
 
 
+def test_countries_are_distinct_and_their_answers_well_formed():
+    facts = countries()
+    by_relation = {}
+    for fact in facts:
+        by_relation.setdefault(fact.relation, {})[fact.subject] = fact.object
+    domains = list(by_relation["country_domain"].values())
+    assert len(domains) == len(set(domains))
+    assert all(code.replace("-", "").isdigit() for code in by_relation["country_calling_code"].values())
+    assert not any(fact.object[0] in "[{(" for fact in facts)
+    assert len({name.lower() for name in by_relation["country_subregion"].values()}) == 17
+    assert by_relation["country_capital"]["Kazakhstan"] == "Astana"
+    assert {fact.object for fact in airports() if fact.subject in ("PRN", "CWL")} == {
+        "Kosovo", "United Kingdom", "Belgrade", "London"
+    }  # fmt: skip
+
+
 def test_csv_with_quotes_accents_newlines_aliases_and_byte_order_mark(tmp_path):
     path = write(
         tmp_path / "my.csv",

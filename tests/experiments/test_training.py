@@ -159,6 +159,16 @@ def test_rows_say_what_the_contract_says(tiny_run):
     assert rows[0].parameters_total == sum(p.numel() for p in model.parameters())
 
 
+def test_seen_and_rephrased_ask_of_the_same_facts():
+    from memx.experiments.data.biographies import biographies
+    from memx.experiments.data.questions import question_sets, split_entities
+    from memx.experiments.evaluate import sample_questions
+
+    drawn = sample_questions(question_sets(split_entities(biographies(100), 0.1, 0)), 50, seed=0)
+    asked = [[(q.subject, q.relation) for q in drawn[tier]] for tier in ("seen", "rephrased")]
+    assert asked[0] == asked[1] and len(asked[0]) == 50
+
+
 def test_the_loss_falls(tiny_run):
     losses = [line["loss"] for line in tiny_run[0].metrics() if "loss" in line]
     assert losses[-1] < 0.8 * losses[0]
