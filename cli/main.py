@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -24,7 +25,16 @@ app = typer.Typer(
     "  memx presets\n\n  memx train facts --dry-run\n\n  memx plot --published",
 )
 _UsageError = typer.BadParameter.__bases__[0]  # typer carries a click of its own; this is its UsageError
-DISK_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR}
+DISK_ERRORS = {
+    errno.ENOSPC,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+}
 
 
 def _version(show: bool) -> None:
@@ -60,7 +70,7 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         return result if isinstance(result, int) else 0
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         return _tell(error)
     except KeyboardInterrupt:
         return _say("interrupted", "", code=130)
@@ -84,7 +94,7 @@ def _tell(error: Exception) -> int:
         return 0
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         where = f" {error.filename}" if error.filename else ""
-        return _say(f"error: cannot write{where}: {error.strerror}", "free space, or choose another folder", code=2)
+        return _say(f"error: cannot use{where}: {error.strerror}", "free space, or choose another place", code=2)
     first, *rest = str(error).splitlines() or [type(error).__name__]
     return _say(f"failed: {first}", "--debug shows where" if not rest else "", code=1)
 

@@ -25,12 +25,19 @@ class TrainDisplay:
     def __enter__(self) -> TrainDisplay:
         if self.terminal:
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
 
             self._bars = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                MofNCompleteColumn(),
                 TextColumn("{task.fields[what]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
@@ -49,14 +56,14 @@ class TrainDisplay:
             return
         if "note" in event:
             self._line(index, event["note"])
+        elif "evaluation" in event:
+            self._line(index, f"step {event['step']}: {_scores(event['evaluation'])}")
         elif self.terminal:
             self._bar(index, event)
         elif "loss" in event:
             self._plain(index, event)
         elif "phase" in event:
             self._line(index, event["phase"])
-        elif "evaluation" in event:
-            self._line(index, f"step {event['step']}: {_scores(event['evaluation'])}")
 
     def _plain(self, index: int, event: Mapping[str, Any]) -> None:
         now, step = time.monotonic(), event["step"]

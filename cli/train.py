@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    source: Annotated[str, typer.Argument(metavar="[PRESET|FILE.yaml]", help="What to train.")] = "facts",
+    source: Annotated[
+        str | None, typer.Argument(metavar="[PRESET|FILE.yaml]", help="What to train; facts if not said.")
+    ] = None,
     config: Annotated[
         str | None, typer.Option("--config", "-c", help="A YAML config, in place of the argument.")
     ] = None,
@@ -54,12 +56,16 @@ def train(
     from ..errors import MemxError
     from ..experiments.settings import load_config, parse_assignment
 
+    if config is not None and source is not None:
+        raise MemxError("--config and an argument both say what to train", hint="give one of them")
     if resume and force:
         raise MemxError("--resume and --force exclude each other")
     flags = {"memory.slots": slots, "training.steps": steps, "seed": seed, "data.facts": facts, "name": name}
     flags["training.device"] = device
     chosen = [(key, value) for key, value in flags.items() if value is not None and value != []]
-    resolved = load_config(config or source, [*chosen, *map(parse_assignment, assignments or [])])
+    resolved = load_config(
+        (source or "facts") if config is None else config, [*chosen, *map(parse_assignment, assignments or [])]
+    )
     if dry_run:
         _dry_run(resolved, runs, json)
         return

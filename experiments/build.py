@@ -75,7 +75,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         raise MemxError(f"training.device: no device {name!r}", hint="use auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
         raise MemxError(

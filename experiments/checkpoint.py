@@ -1,6 +1,7 @@
-"""Training state on disk: weights, moments, random state and position -> a folder that a kill never leaves in parts.
+"""Training state on disk: weights, moments and position -> a folder that a kill never leaves in parts.
 
-Tensors are safetensors, the rest JSON. A state is written beside the last one, renamed whole, and only then is the
+Training draws nothing at random but its initial weights, so there is no random state. Tensors are safetensors, the
+rest JSON. A state is written beside the last one, renamed whole, and only then is the
 older one removed.
 """
 
@@ -35,11 +36,8 @@ def save_state(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, 
         temporary.mkdir(parents=True)
         _save_tensors(temporary / "model.safetensors", own_parameters(model))
         _save_tensors(temporary / "optimizer.safetensors", optimizer.state_tensors())
-        _save_tensors(temporary / "random.safetensors", {"cpu": torch.get_rng_state()})
         (temporary / "state.json").write_text(json.dumps({**rest, "step": step}, indent=2))
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
-        sync_folder(folder)
+        _put_in_place(temporary, target)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _disk_error(target, error) from None
@@ -60,12 +58,11 @@ def load_state(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str
         rest = json.loads((newest / "state.json").read_text("utf-8"))
         weights = load_file(newest / "model.safetensors")
         moments = load_file(newest / "optimizer.safetensors")
-        random = load_file(newest / "random.safetensors")
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        rest = {key: rest[key] for key in ("step", "seconds", "tokens", "position")}
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise MemxError(f"the state {newest} is damaged: {error}", hint="--force starts the run anew") from None
     load_weights(model, weights, newest)
     optimizer.load_state_tensors(moments)
-    torch.set_rng_state(random["cpu"])
     return rest
 
 
@@ -105,18 +102,27 @@ def save_checkpoint(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedT
         hub_logging.disable_progress_bar()
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-        sync_folder(folder.parent)
-    except (OSError, SafetensorError) as error:
+        _put_in_place(temporary, folder)
+    except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise _disk_error(folder, error) from None
+        if isinstance(error, OSError | SafetensorError) or type(error) is Exception:  # as tokenizers raises
+            raise _disk_error(folder, error) from None
+        raise
 
 
 def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Make a finished folder last, then give it its name; one that had the name goes."""
+    for path in temporary.iterdir():
+        path.chmod(0o644)
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    sync_folder(target.parent)
 
 
 def _disk_error(path: Path, error: Exception) -> MemxError:

@@ -25,7 +25,9 @@ class DataConfig(BaseModel):
     limit: int | None = Field(default=None, ge=10, description="keep at most this many facts, drawn by seed; none: all")
     biographies: int = Field(default=1000, ge=1, description="people, where facts names biographies")
     unseen: float = Field(default=0.05, ge=0, lt=1, description="share of entities that no training text mentions")
-    seed: int = Field(default=0, ge=0, description="draws the split into tiers, the biographies and the limit")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="draws the split into tiers, the biographies and the limit"
+    )
     skip_bad_rows: bool = Field(default=False, description="leave out the bad rows of a user's file, with a report")
     vocabulary: int = Field(default=2048, ge=259, description="entries of the byte-level BPE tokenizer")
     sequence: int = Field(default=64, ge=8, description="tokens per packed row; at most model.context")
@@ -82,7 +84,7 @@ class EvaluationConfig(BaseModel):
     questions: int = Field(default=200, ge=1, description="per set, on the way")
     final_questions: int | None = Field(default=2000, ge=1, description="per set, at the end; none: all")
     batch: int = Field(default=256, ge=1, description="questions answered at once")
-    max_answer: int = Field(default=24, ge=1, description="longest generated answer in tokens")
+    max_answer: int = Field(default=24, ge=1, description="longest answer in tokens, if no taught one is longer")
 
 
 class TrainConfig(BaseModel):
@@ -91,11 +93,14 @@ class TrainConfig(BaseModel):
     model_config = _STRICT
 
     name: str = Field(
-        default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", description="first part of the run folder's name"
+        default="run",
+        max_length=80,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
+        description="first part of the run folder's name",
     )
     about: str = Field(default="", description="one line, shown by `memx presets`")
     experiment: str = Field(default="", description="the sweep that a run is a point of; set by memx")
-    seed: int = Field(default=0, ge=0, description="draws initial weights and the order of the documents")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="draws initial weights and the order of the documents")
     model: ModelConfig = ModelConfig()
     memory: MemoryConfig = MemoryConfig()
     data: DataConfig = DataConfig()
@@ -111,6 +116,9 @@ class TrainConfig(BaseModel):
             raise ValueError(f"data.sequence {self.data.sequence} is longer than model.context {self.model.context}")
         if self.memory.key_width is None and self.memory.slots and self.model.width % 4:
             raise ValueError(f"memory.key_width has no default for model.width {self.model.width}; set an even one")
+        empty = [key for key, values in self.sweep.items() if not values]
+        if empty:
+            raise ValueError(f"sweep.{empty[0]} has no values")
         outside = [i for i in self.memory.placed_layers(self.model.layers) if not 0 <= i < self.model.layers]
         if outside:
             raise ValueError(f"memory.layers {outside} are outside the model's blocks 0..{self.model.layers - 1}")

@@ -9,7 +9,7 @@ import torch
 
 from ..memory_layers.llama import MemoryLlamaForCausalLM
 from ..memory_layers.sizes import model_sizes
-from .build import build_split, llama_config, use_bfloat16
+from .build import build_split, llama_config, pick_device, use_bfloat16
 from .config import TrainConfig
 from .sweep import Point
 
@@ -31,7 +31,7 @@ def cost_of(point: Point, runs: Path) -> dict[str, Any]:
     sizes = model_sizes(config.model, config.memory, vocabulary)
     training = config.training
     tokens = training.batch * _document_tokens(config)
-    half = use_bfloat16(training.precision, torch.device(training.device if training.device != "auto" else "cpu"))
+    half = use_bfloat16(training.precision, pick_device(training.device))
     return {
         "run": point.name,
         "folder": str(runs / point.name),
@@ -44,7 +44,6 @@ def cost_of(point: Point, runs: Path) -> dict[str, Any]:
         "flops_per_token": sizes.flops,
         "weights_bytes": 4 * parameters,
         "optimizer_bytes": 8 * parameters,
-        "gradient_bytes": 4 * parameters,
         "activation_bytes": _activation_bytes(config, tokens // training.accumulate, 2 if half else 4),
         "steps": training.steps,
         "tokens_per_step": tokens,

@@ -80,12 +80,24 @@ def greedy_answers(
     ]
 
 
+def longest_answer(facts: Sequence[Fact], tokenizer: PreTrainedTokenizerFast) -> int:
+    """Tokens of the longest object or alias."""
+    texts = {text for fact in facts for text in (fact.object, *fact.aliases)}
+    return max(len(ids) for ids in _ids(tokenizer, [" " + text for text in texts]))
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
+    encoded: Any = tokenizer(list(texts))
+    return encoded["input_ids"]
+
+
 def answer_nll(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question]
 ) -> list[tuple[float, int]]:
     """For each question the NLL in nats of its taught answer (end token included), and how many tokens that is."""
-    prompts = tokenizer([question.prompt for question in questions])["input_ids"]
-    answers = [[*ids, tokenizer.eos_token_id] for ids in tokenizer([" " + q.answer for q in questions])["input_ids"]]
+    end: Any = tokenizer.eos_token_id
+    prompts = _ids(tokenizer, [question.prompt for question in questions])
+    answers = [[*ids, end] for ids in _ids(tokenizer, [" " + question.answer for question in questions])]
     longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
     tokens = torch.zeros(len(questions), longest, dtype=torch.long)
     labels = torch.full((len(questions), longest), -100)

@@ -37,7 +37,7 @@ def preset_text(name: str) -> str:
     return entry.read_text("utf-8")
 
 
-def read_tree(source: str) -> dict[str, Any]:
+def read_tree(source: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """Read a preset's name or a YAML file's path into a plain tree. Raises MemxError if it is neither.
 
     `extends: PRESET` takes everything that the tree does not say itself from a preset, section by section.
@@ -46,7 +46,11 @@ def read_tree(source: str) -> dict[str, Any]:
     is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
     tree = _read_file(path) if is_path else yaml.safe_load(preset_text(source))
     base = tree.pop("extends", None)
-    return tree if base is None else _merge(read_tree(str(base)), tree)
+    if base is None:
+        return tree
+    if str(base) in (source, *above):
+        raise MemxError(f"{source} extends itself", hint="extends names a preset or another file")
+    return _merge(read_tree(str(base), above=(*above, source)), tree)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,21 +20,19 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM inside the block into `asked`; a second one interrupts as usual."""
+def stop_on_signals(*signals: signal.Signals) -> Iterator[StopRequest]:
+    """Turn the first of the signals (SIGINT and SIGTERM) inside the block into `asked`; a second interrupts at once."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number, frame) -> None:
+    def ask(number: int, frame: object) -> None:
         if request.asked:
             raise KeyboardInterrupt
         request.asked = True
 
-    for number in previous:
-        signal.signal(number, ask)
+    previous = {number: signal.signal(number, ask) for number in signals or (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
     finally:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import queue
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ..errors import MemxError
 from ..results.rows import Row
 from ..results.store import RunStore
 from .config import TrainConfig
+from .pool import Report, run_pool
 from .settings import config_hash, points
 from .stop import Interrupted, StopRequest, stop_on_signals
-
-Report = Callable[[int, Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -52,107 +48,38 @@ def train_all(config: TrainConfig, options: Options, report: Report) -> dict[str
     planned = plan(config)
     store = RunStore(options.runs)
     for point in planned:
-        _check(store, point, options)
-    if options.jobs == 1 or len(planned) == 1:
-        _one_by_one(planned, store, options, report)
+        store.check_free(point.name, resume=options.resume, force=options.force)
+    jobs = min(options.jobs, len(planned))
+    threads = max(1, _cores() // jobs)
+    tasks = [partial(train_point, point, options, threads) for point in planned]
+    if jobs == 1:
+        _one_by_one(planned, tasks, report)
     else:
-        _several(planned, options, report)
+        run_pool(tasks, jobs, report)
     return {point.name: store.run(point.name).rows() for point in planned}
 
 
 def train_point(
-    point: Point, options: Options, report: Callable[[Mapping], None], stop: StopRequest, threads: int
+    point: Point, options: Options, threads: int, report: Callable[[Mapping[str, Any]], None], stop: StopRequest
 ) -> None:
-    """Train one point in its folder; a finished one is kept when resuming."""
-    store = RunStore(options.runs)
-    with store.claim(point.name, resume=options.resume, force=options.force) as run:
+    """Train one point in its folder; a finished one is kept when resuming, if its facts are still the same."""
+    from .train import check_facts, train  # brings torch
+
+    with RunStore(options.runs).claim(point.name, resume=options.resume, force=options.force) as run:
         if options.resume and run.status == "finished":
-            report({"phase": "finished before", "done": True})
+            check_facts(point.config, run)
+            report({"phase": "finished before"})
             return
-        from .train import train  # brings torch
-
         train(point.config, run, report, stop, threads)
-        report({"phase": "finished", "done": True})
+        report({"phase": "finished"})
 
 
-def _check(store: RunStore, point: Point, options: Options) -> None:
-    folder = store.root / point.name
-    if not (options.resume or options.force) and folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
-        raise MemxError(f"run folder {folder} exists", hint="--resume continues or keeps it, --force starts it anew")
-
-
-def _one_by_one(planned: list[Point], store: RunStore, options: Options, report: Report) -> None:
+def _one_by_one(planned: list[Point], tasks: list[partial[None]], report: Report) -> None:
     with stop_on_signals() as stop:
-        for index, point in enumerate(planned):
+        for index, task in enumerate(tasks):
             if stop.asked:
-                raise Interrupted(f"stopped before {point.name}")
-            train_point(point, options, lambda event, index=index: report(index, event), stop, _cores())
-
-
-def _several(planned: list[Point], options: Options, report: Report) -> None:
-    """Run points in processes of their own, `jobs` at a time; the first failure stops the rest."""
-    context = multiprocessing.get_context("spawn")
-    events = context.Queue()
-    waiting = list(enumerate(planned))
-    running: dict[int, Any] = {}
-    failure: BaseException | None = None
-    threads = max(1, _cores() // options.jobs)
-    with stop_on_signals() as stop:
-        while running or (waiting and failure is None and not stop.asked):
-            while waiting and len(running) < options.jobs and failure is None and not stop.asked:
-                index, point = waiting.pop(0)
-                running[index] = context.Process(target=_work, args=(index, point, options, threads, events))
-                running[index].start()
-            try:
-                index, kind, event = events.get(timeout=0.2)
-            except queue.Empty:
-                failure = _reap(running, planned) or failure
-                continue
-            if kind == "event":
-                report(index, event)
-            else:
-                running.pop(index).join()
-                failure = failure or event
-                if failure:
-                    _stop(running)
-        if stop.asked:
-            raise Interrupted("stopped, states saved")
-    if failure is not None:
-        raise failure
-
-
-def _work(index: int, point: Point, options: Options, threads: int, events: Any) -> None:
-    """A worker process: trains a point and sends what happens."""
-
-    def send(kind: Literal["event", "end"], event: Any) -> None:
-        events.put((index, kind, event))
-
-    with stop_on_signals() as stop:
-        failure: BaseException | None = None
-        try:
-            train_point(point, options, lambda event: send("event", dict(event)), stop, threads)
-        except (MemxError, Interrupted) as error:
-            failure = error
-        except KeyboardInterrupt:
-            failure = Interrupted("stopped at once")
-        except Exception as error:
-            failure = RuntimeError(f"{point.name}: {type(error).__name__}: {error}\n{traceback.format_exc()}")
-        send("end", failure)
-
-
-def _reap(running: dict[int, Any], planned: list[Point]) -> RuntimeError | None:
-    """Drop workers that died without a word, as by `kill -9`."""
-    for index, process in list(running.items()):
-        if process.exitcode not in (None, 0):
-            running.pop(index)
-            _stop(running)
-            return RuntimeError(f"{planned[index].name}: its process died (exit {process.exitcode}); --resume goes on")
-    return None
-
-
-def _stop(running: dict[int, Any]) -> None:
-    for process in running.values():
-        process.terminate()
+                raise Interrupted(f"stopped before {planned[index].name}")
+            task(partial(report, index), stop)
 
 
 def _cores() -> int:

@@ -1,7 +1,8 @@
 """One training run: config and run folder -> checkpoint, metrics and rows.
 
 The run saves its state on the way; started again with the same folder it goes on from the last one and ends
-bit-identical, on the same machine and number of threads, to a run that was never stopped.
+bit-identical, on the same CPU and number of threads, to a run that was never stopped. On CUDA it goes on from the same
+state, but some of torch's backward passes add in no fixed order there.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ from ..results.files import write_atomically
 from ..results.rows import Row
 from ..results.store import Run
 from .build import build_model, build_split, build_tokenizer, pick_device, use_bfloat16
-from .checkpoint import load_state, save_checkpoint, save_state
+from .checkpoint import load_state, save_checkpoint, save_state, saved_states
 from .config import TrainConfig
 from .data.batches import Batch, PackedBatches, block_mask, check_lengths
-from .data.questions import Question, question_sets
-from .evaluate import answer_questions, estimates, sample_questions
+from .data.facts import facts_digest
+from .data.files import is_facts_file
+from .data.questions import FactSplit, Question, documents_of, question_sets
+from .data.tokenizer import tokenizer_from_text
+from .evaluate import answer_questions, estimates, longest_answer, sample_questions
 from .optimizer import Optimizer
 from .report import result_rows
+from .settings import to_yaml
 from .stop import Interrupted, StopRequest
 
 if TYPE_CHECKING:
@@ -41,16 +46,18 @@ Report = Callable[[Mapping[str, Any]], None]
 class Trainer:
     """Everything that one run holds in memory, and its loop."""
 
-    def __init__(self, config: TrainConfig, run: Run, report: Report, stop: StopRequest, threads: int) -> None:
+    def __init__(
+        self, config: TrainConfig, split: FactSplit, run: Run, report: Report, stop: StopRequest, threads: int
+    ) -> None:
         self.config, self.run, self.report, self.stop = config, run, report, stop
-        torch.set_num_threads(config.training.threads or threads)
+        torch.set_num_threads(threads)
         self.device = pick_device(config.training.device)
-        self.split, notes = build_split(config)
-        for note in notes:
-            report({"note": note})
+        self.split = split
         self.tokenizer = self._tokenizer()
         check_lengths(self.split.trained, self.tokenizer, config.data.sequence, self.split.seed)
         self.questions = question_sets(self.split)
+        self.max_answer = max(config.evaluation.max_answer, longest_answer(self.split.trained, self.tokenizer) + 1)
+        self._note_short_training()
         self.model = build_model(config, self.tokenizer, self.device)
         self.optimizer = Optimizer(self.model, config.training)
         self.batches = PackedBatches(
@@ -128,7 +135,7 @@ class Trainer:
         with self._autocast():
             return {
                 tier: answer_questions(
-                    self.model, self.tokenizer, asked, batch=evaluation.batch, max_answer=evaluation.max_answer
+                    self.model, self.tokenizer, asked, batch=evaluation.batch, max_answer=self.max_answer
                 )
                 for tier, asked in sets.items()
             }
@@ -139,6 +146,13 @@ class Trainer:
         answers = self._ask(drawn)
         save_checkpoint(self.run.folder / "checkpoint", self.model, self.tokenizer)
         return result_rows(self.config, self.run.name, self.model, self.device, answers, self.split.trained)
+
+    def _note_short_training(self) -> None:
+        """Say so if the steps end before every phrasing of a fact was shown: then not all of `seen` was seen."""
+        passes = self.config.training.steps * self.config.training.batch / len(self.split.trained)
+        most = max(len(documents_of(fact, self.split.seed)) for fact in self.split.trained)
+        if passes < most:
+            self.report({"note": f"{passes:.1f} passes show each fact in fewer than its {most} phrasings"})
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
@@ -159,35 +173,37 @@ class Trainer:
 
     def _tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer of the run: trained at its start, read again when it goes on."""
-        from transformers import PreTrainedTokenizerFast
-
-        folder = self.run.folder / "tokenizer"
-        if (folder / "done").is_file():
-            return PreTrainedTokenizerFast.from_pretrained(folder)
-        self.report({"phase": "training the tokenizer"})
-        tokenizer = build_tokenizer(self.config, self.split)
-        tokenizer.save_pretrained(folder)
-        write_atomically(folder / "done", "")
-        return tokenizer
+        path = self.run.folder / "tokenizer.json"
+        if not path.is_file():
+            self.report({"phase": "training the tokenizer"})
+            write_atomically(path, build_tokenizer(self.config, self.split).backend_tokenizer.to_str())
+        return tokenizer_from_text(path.read_text("utf-8"))
 
 
 def train(config: TrainConfig, run: Run, report: Report, stop: StopRequest, threads: int) -> list[Row]:
     """Train one point in a claimed run folder, and record in it how that ended."""
-    from .settings import to_yaml
-
-    threads = run.info().get("threads") or threads  # a run that goes on keeps its threads, and so its bits
-    run.begin(
-        to_yaml(config),
-        {"experiment": config.experiment, "seed": config.seed, "device": config.training.device, "threads": threads},
-    )
+    before = run.info()
+    # a run that goes on keeps its threads, and so its bits
+    threads = config.training.threads or before.get("threads") or threads
+    began = bool(saved_states(run.folder / "state"))
     try:
-        trainer = Trainer(config, run, report, stop, threads)
+        split, notes = build_split(config)
+        digest = facts_digest([*split.trained, *split.unseen])
+        _same_facts(run, digest)
+        for note in notes:
+            report({"note": note})
+        about = {"experiment": config.experiment, "seed": config.seed, "device": config.training.device}
+        run.begin(to_yaml(config), {**about, "threads": threads, "facts": digest})
+        trainer = Trainer(config, split, run, report, stop, threads)
         rows = trainer.fit()
     except (Interrupted, KeyboardInterrupt):
         run.end("interrupted")
         raise
     except MemxError as error:
-        run.end("failed", error=error.message)
+        if began or saved_states(run.folder / "state"):
+            run.end("failed", error=error.message)
+        else:
+            run.discard()
         raise
     except Exception as error:
         run.end("failed", error=f"{type(error).__name__}: {error}")
@@ -197,6 +213,19 @@ def train(config: TrainConfig, run: Run, report: Report, stop: StopRequest, thre
     )
     shutil.rmtree(run.folder / "state", ignore_errors=True)  # the checkpoint is what is left to keep
     return rows
+
+
+def check_facts(config: TrainConfig, run: Run) -> None:
+    """Raise MemxError if a user's file says other facts than those that a finished run was trained on."""
+    if any(is_facts_file(source) for source in config.data.facts):
+        split, _ = build_split(config)
+        _same_facts(run, facts_digest([*split.trained, *split.unseen]))
+
+
+def _same_facts(run: Run, digest: str) -> None:
+    before = run.info().get("facts")
+    if before not in (None, digest):
+        raise MemxError(f"the facts have changed since run {run.name} began", hint="--force starts it anew")
 
 
 def answer_loss(model: MemoryLlamaForCausalLM, batch: Batch) -> Tensor:

@@ -43,7 +43,6 @@ class Op:
     flops: Callable[[Shape], int]
     terms: Callable[[Shape], int]
     implementations: tuple[str, ...] = ("torch",)
-    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
     tolerance: float = 2.0
     observe: Callable[[tuple, tuple], tuple[Tensor, ...]] | None = None
     rivals: Mapping[str, Callable] = field(default_factory=dict)

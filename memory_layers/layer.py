@@ -88,12 +88,14 @@ class MemoryLayer(nn.Module):
     def lookup(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Find slots [T, H, k] and their weights [T, H, k] (softmax per head) for x [T, d]."""
         query = self.query(x).unflatten(-1, (self.heads, self.key_width))  # [T, H, d_k]
-        keys = self.keys
-        if self.query_norm is not None and self.key_norm is not None:
-            query = self.query_norm(query.unflatten(-1, (2, -1))).flatten(-2)
-            keys = self.key_norm(keys)
-        scores, slots = product_topk(query, keys.to(query.dtype), self.top_k)
-        return slots, scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+        # bfloat16 tells too few scores apart to rank them: under autocast, ranking stays in the keys' dtype
+        with torch.autocast(x.device.type, enabled=False):
+            query, keys = query.to(self.keys.dtype), self.keys
+            if self.query_norm is not None and self.key_norm is not None:
+                query = self.query_norm(query.unflatten(-1, (2, -1))).flatten(-2)
+                keys = self.key_norm(keys)
+            scores, slots = product_topk(query, keys, self.top_k)
+            return slots, scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., d] to [..., d]."""

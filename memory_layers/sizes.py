@@ -21,11 +21,6 @@ class Sizes:
     table: int
     flops: int
 
-    def training_bytes(self, bytes_per_parameter: int = 4) -> dict[str, int]:
-        """Weights, gradients and the two moments of Adam, dense."""
-        weights = self.parameters_total * bytes_per_parameter
-        return {"weights": weights, "gradients": weights, "optimizer": 8 * self.parameters_total}
-
 
 def model_sizes(model: ModelConfig, memory: MemoryConfig, vocabulary: int) -> Sizes:
     """Count a whole model. Attention and embeddings are the same for every kind of memory."""

@@ -49,6 +49,4 @@ def sync_folder(path: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> MemxError:
     """The user's error for a failed write, with what to do about it."""
-    return MemxError(
-        f"cannot write {path}: {error.strerror or error}", hint="free space or choose another folder with --runs"
-    )
+    return MemxError(f"cannot write {path}: {error.strerror or error}", hint="free space, or choose another folder")

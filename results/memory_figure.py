@@ -45,7 +45,8 @@ def memory_figure(rows: Sequence[Row], *, published: bool = False, accuracy: str
         axis.set_title(f"{'Accuracy' if metric == accuracy else 'Loss on the answer'} against memory size", pad=34)
     handles, labels = axes[0].get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=4 if not published else 3)
-    legend.set_title(_caption(rows, summaries), prop={"size": 7.5})
+    legend.set_title(_caption(rows, summaries))
+    legend.get_title().set_fontsize(7.5)
     return figure
 
 

@@ -11,7 +11,7 @@ from ..errors import MemxError
 from .files import make_folder, write_atomically
 from .rows import Row, read_rows, write_rows
 from .store import Run, RunStore
-from .summary import TIERS, choose_experiment
+from .summary import TIERS, choose_experiment, choose_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,25 +48,21 @@ def plot_loss(
     from .loss_figure import loss_figure
 
     runs = collect_runs(sources)
-    if experiment is not None:
-        runs = [run for run in runs if run.experiment == experiment or run.experiment.startswith(f"{experiment}-")]
-    elif runs:
-        last = max(runs, key=lambda run: str(run.info().get("started")))
-        runs = [run for run in runs if run.experiment == last.experiment]
-    return save_figure(loss_figure(runs), out, name, formats)
+    chosen = choose_name([run.experiment for run in runs], experiment)
+    return save_figure(loss_figure([run for run in runs if run.experiment == chosen]), out, name, formats)
 
 
 def collect_rows(sources: Sequence[Path]) -> list[Row]:
-    """The rows of files and of finished runs below folders, the last started run last."""
+    """The rows of files (`*rows.jsonl`) and of finished runs below folders, each once, the last started run last."""
     rows: list[Row] = []
     for source in sources:
         if source.is_file():
             rows += read_rows(source)
-        elif (source / "rows.jsonl").is_file() and not (source / "run.json").is_file():
-            rows += read_rows(source / "rows.jsonl")
+        elif files := [] if (source / "run.json").is_file() else sorted(source.glob("*rows.jsonl")):
+            rows += [row for path in files for row in read_rows(path)]
         else:
             rows += [row for run in collect_runs([source]) for row in run.rows()]
-    return rows
+    return list({(row.run, row.dataset, row.metric): row for row in rows}.values())
 
 
 def collect_runs(sources: Sequence[Path]) -> list[Run]:

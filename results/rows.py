@@ -62,13 +62,6 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def as_frame(rows: Iterable[Row]):
-    """Rows as a pandas DataFrame."""
-    import pandas
-
-    return pandas.DataFrame([row.model_dump() for row in rows])
-
-
 def _row(path: Path, number: int, line: str) -> Row:
     try:
         data: Any = json.loads(line)

@@ -78,6 +78,10 @@ class Run:
         write_rows(self.folder / "rows.jsonl", rows)
         self.end("finished", **info)
 
+    def discard(self) -> None:
+        """Remove what a run wrote that never began, so that the corrected one can start."""
+        _empty(self.folder)
+
     def append_metrics(self, **metrics: Any) -> None:
         """Append one line to metrics.jsonl."""
         try:
@@ -134,25 +138,31 @@ class RunStore:
         from filelock import FileLock, Timeout
 
         folder = self.root / name
-        existed = folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir())
         make_folder(folder)
         lock = FileLock(folder / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=1)  # `memx runs` may hold it for a moment
         except Timeout:
             raise MemxError(f"run {name} is in use by another process", hint="wait for it, or stop it") from None
         except OSError as error:
             raise cannot_write(folder, error) from None
         try:
-            if existed and not resume and not force:
-                raise MemxError(
-                    f"run folder {folder} exists", hint="--resume continues or keeps it, --force starts it anew"
-                )
-            if existed and force:
+            self.check_free(name, resume=resume, force=force)
+            if force:
                 _empty(folder)
             yield Run(folder)
         finally:
             lock.release()
+            if not _content(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def check_free(self, name: str, *, resume: bool = False, force: bool = False) -> None:
+        """Raise MemxError if a run of that name is there and may be neither resumed nor started anew."""
+        folder = self.root / name
+        if _content(folder) and not resume and not force:
+            raise MemxError(
+                f"run folder {folder} exists", hint="--resume continues or keeps it, --force starts it anew"
+            )
 
 
 def is_owned(folder: Path) -> bool:
@@ -196,10 +206,13 @@ def commit() -> str:
     return revision.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
+def _content(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name != ".lock"] if folder.is_dir() else []
+
+
 def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.name != ".lock":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in _content(folder):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _version(package: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from math import sqrt
 from statistics import fmean, stdev
@@ -53,16 +54,30 @@ def summarize(rows: Iterable[Row]) -> list[Summary]:
 def choose_experiment(rows: Sequence[Row], experiment: str | None) -> list[Row]:
     """The rows of one experiment: the named one, else the last that a row names.
 
-    Raises MemxError if there are no rows, or none of that name.
+    Raises MemxError if there are no rows, none of that name, or runs that differ in more than seed and memory.
     """
-    names = list(dict.fromkeys(row.experiment for row in rows))
-    if not names:
+    chosen = choose_name([row.experiment for row in rows], experiment)
+    found = [row for row in rows if row.experiment == chosen]
+    seen: dict[tuple, str] = {}
+    for row in found:
+        point = (row.dataset, row.metric, row.kind, row.memory_slots, row.seed)
+        if seen.setdefault(point, row.run) != row.run:
+            raise MemxError(
+                f"runs {seen[point]} and {row.run} have the same memory and seed",
+                hint="plot runs that differ in memory.slots and seed alone, by naming their folders",
+            )
+    return found
+
+
+def choose_name(names: Sequence[str], wanted: str | None) -> str:
+    """The experiment of that name, with or without its hash; the last one if none is wanted."""
+    known = list(dict.fromkeys(names))
+    if not known:
         raise MemxError("there are no rows to show", hint="`memx train` makes some")
-    chosen = experiment or names[-1]
-    matching = [name for name in names if name == chosen or name.startswith(f"{chosen}-")]
+    matching = [name for name in known if wanted in (None, name, re.sub(r"-[0-9a-f]{8}$", "", name))]
     if not matching:
-        raise MemxError(f"no experiment {chosen!r}", hint=f"there are: {', '.join(names)}")
-    return [row for row in rows if row.experiment == matching[-1]]
+        raise MemxError(f"no experiment {wanted!r}", hint=f"there are: {', '.join(known)}")
+    return matching[-1]
 
 
 def _summary(group: Sequence[Row]) -> Summary:

@@ -1,6 +1,7 @@
 """The rules that the folders keep: who imports whom, what is packaged, what needs no torch."""
 
 import ast
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -81,7 +82,10 @@ def test_every_package_and_data_file_is_in_the_build():
 
 
 def build_wheel(folder: Path) -> Path:
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    """Build from a copy: a build leaves files behind, and must not read those of an older one."""
+    leave = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "runs", "figures", "__pycache__")
+    source = shutil.copytree(ROOT, folder / "source", ignore=leave)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
     subprocess.run(command, check=True, capture_output=True, text=True)
     (wheel,) = folder.glob("*.whl")
     return wheel

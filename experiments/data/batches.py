@@ -116,7 +116,7 @@ def encode(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, *,
 
 def check_lengths(facts: Sequence[Fact], tokenizer: PreTrainedTokenizerFast, sequence: int, split_seed: int) -> None:
     """Raise MemxError if a document of the longest facts does not fit in a row of `sequence` tokens."""
-    longest = heapq.nlargest(_LONGEST, facts, key=lambda fact: len((fact.subject + fact.object).encode()))
+    longest = heapq.nlargest(_LONGEST, facts, key=lambda fact: len("".join(fact[:3]).encode()))
     for fact in longest:
         for tokens in encode(documents_of(fact, split_seed), tokenizer, answers_only=True):
             if len(tokens.ids) > sequence:

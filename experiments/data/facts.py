@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -63,6 +65,11 @@ def merge_duplicates(facts: Iterable[Fact]) -> tuple[list[Fact], int]:
         else:
             merged[key] = fact
     return list(merged.values()), count - len(merged)
+
+
+def facts_digest(facts: Sequence[Fact]) -> str:
+    """A hash of facts, to notice that a file or table has changed."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def answers_of(facts: Sequence[Fact]) -> dict[tuple[str, str], tuple[str, ...]]:

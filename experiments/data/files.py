@@ -71,6 +71,8 @@ def _fact(line: int, row: dict[str, Any]) -> Fact | BadRow:
     if empty:
         return BadRow(line, f"empty {' and '.join(empty)}")
     aliases = row.get("aliases")
+    if not (aliases is None or isinstance(aliases, str) or hasattr(aliases, "__iter__")):
+        return BadRow(line, f"aliases {aliases!r} are no text or list")
     spellings = aliases.split("|") if isinstance(aliases, str) else list(aliases) if aliases is not None else []
     cleaned = (" ".join(str(alias).split()) for alias in spellings)
     return Fact(**cells, aliases=tuple(dict.fromkeys(alias for alias in cleaned if alias)))

@@ -21,8 +21,6 @@ import yaml
 from .facts import answers_of
 from .record import Fact
 
-TIERS = ("seen", "rephrased", "unseen")
-
 
 class Document(NamedTuple):
     """A training text, and where its answer starts (in characters)."""
@@ -130,9 +128,8 @@ class Guesser:
 def phrasings(relation: str) -> Phrasings:
     """The phrasings of a relation; one without an entry of its own gets the general ones."""
     entries = _templates()
-    entry = entries.get(relation)
-    if entry is not None:
-        return entry
+    if relation != "*" and relation in entries:
+        return entries[relation]
     name = relation.replace("_", " ").replace("{", "{{").replace("}", "}}")
     general = entries["*"]
     fill = lambda starts: tuple(start.replace("{r}", name) for start in starts)  # noqa: E731

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from memx.cli.main import run as memx
@@ -48,6 +47,12 @@ def facts_file(tmp_path):
         (["config", "show", "nothing"], "no preset or file", "memx presets"),
         (["bench", "--op", "embeding_bag"], "no op 'embeding_bag'", "'embedding_bag'"),
         (["train", "--config", "no.yaml"], "cannot read no.yaml", ""),
+        (["train", "tiny", "--config", "no.yaml"], "both", ""),
+        (["train", "tiny", "--device", "tpu", "--dry-run"], "no device 'tpu'", "cpu"),
+        (["train", "tiny", "--device", "cuda:x", "--dry-run"], "no device 'cuda:x'", "cpu"),
+        (["train", "tiny", "--seed", "18446744073709551616"], "seed: ", ""),
+        (["train", "tiny", "--name", "x" * 300], "name: ", ""),
+        (["train", "tiny", "--set", "sweep={memory.slots: []}"], "sweep.memory.slots has no values", ""),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -81,19 +86,18 @@ def test_no_permission_to_write(capsys, tmp_path):
     assert "cannot write" in mistake(capsys, "train", "tiny", *QUICK, "--runs", "/proc/memx")
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_part(tmp_path):
-    """A file-size limit stands for the full disk: the table's state is the first file that does not fit."""
+@pytest.mark.parametrize("size", [3_000, 60_000])
+def test_a_full_disk_is_one_line_and_leaves_no_part(tmp_path, size):
+    """A file-size limit stands for the full disk: the tokenizer, or the state, is the first that does not fit."""
     code = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000));"
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}));"
         "from memx.cli.main import run; sys.exit(run(sys.argv[1:]))"
     )
     arguments = ["train", "tiny", *QUICK, "--set", "training.checkpoint_every=2", "--runs", str(tmp_path / "runs")]
     result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert result.returncode == 2, result.stderr
     assert "error: cannot write" in result.stderr and "Traceback" not in result.stderr
-    (run,) = (tmp_path / "runs").iterdir()
-    assert not (run / "checkpoint").exists()
-    assert not any((run / "state").iterdir())
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_users_facts_from_file_to_figure(capsys, tmp_path, facts_file):
@@ -156,7 +160,32 @@ def test_bench_of_a_wrong_op_fails_and_shows_no_speed(capsys, monkeypatch):
 
 def test_debug_shows_the_traceback():
     result = subprocess.run([sys.executable, "-m", "memx", "train", "fact", "--debug"], capture_output=True, text=True)
-    assert "Traceback" in result.stderr and result.returncode != 0
+    assert "Traceback" in result.stderr and "error: no preset" in result.stderr and result.returncode == 2
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_the_display_of_a_terminal(tmp_path, jobs):
+    """The same run behind a pseudo-terminal: bars, scores on the way, exit 0; and again with --resume."""
+    import pty
+
+    sweep = ["--set", "sweep={memory.slots: [0, 64]}", "--set", "evaluation.every=2", "--jobs", jobs]
+    command = [sys.executable, "-m", "memx", "train", "tiny", *QUICK, *sweep, "--runs", str(tmp_path)]
+    for more in ([], ["--resume"]):
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen([*command, *more], stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # Linux reports the end of a terminal as an error
+                break
+            if not part:
+                break
+            shown += part
+        os.close(ours)
+        assert process.wait(timeout=60) == 0, shown.decode()
+        assert (b"4/4" in shown and b"step 2: seen" in shown) or more
 
 
 @pytest.mark.parametrize(
@@ -196,4 +225,3 @@ def test_two_runs_at_once_in_one_folder(tmp_path):
 def test_the_module_runs_from_any_folder(tmp_path):
     result = subprocess.run([sys.executable, "-m", "memx", "--version"], capture_output=True, text=True, cwd=tmp_path)
     assert result.stdout.startswith("memx ") and result.returncode == 0
-    assert Path(os.devnull).exists()

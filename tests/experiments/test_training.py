@@ -110,6 +110,99 @@ def test_interrupting_a_sweep_of_processes_leaves_all_resumable(tmp_path):
     assert {row["memory_slots"] for row in json.loads(resumed.stdout)} == {0, 64, 256}
 
 
+def start_two(tmp_path, **options) -> tuple[subprocess.Popen, list[str]]:
+    """A sweep of a small and a large model in two processes, once both have begun to train."""
+    sweep = ["--set", "sweep={memory.slots: [64, 1048576]}", "--jobs", "2", "--steps", "3000"]
+    process = subprocess.Popen(
+        command(tmp_path, *sweep), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, **options,
+    )  # fmt: skip
+    for _ in range(2400):
+        if len(list(tmp_path.glob("*/metrics.jsonl"))) == 2:
+            return process, sweep
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("the sweep made no progress")
+
+
+def states(runs: Path) -> list[str]:
+    return [path.name for path in runs.glob("*/state/*")]
+
+
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_one_stop_ends_all_workers_and_keeps_each_state(tmp_path, whole_group):
+    process, _ = start_two(tmp_path)
+    os.killpg(process.pid, signal.SIGINT) if whole_group else os.kill(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "states saved" in errors and "Traceback" not in errors, errors
+    assert len(states(tmp_path)) == 2 and all(name.startswith("step-") for name in states(tmp_path))
+    assert {run.status for run in RunStore(tmp_path).runs()} == {"interrupted"}
+
+
+def test_workers_whose_parent_was_killed_save_and_let_go(tmp_path):
+    process, _ = start_two(tmp_path)
+    process.kill()
+    process.communicate(timeout=60)
+    runs = RunStore(tmp_path).runs()
+    for _ in range(400):
+        if all(json.loads((run.folder / "run.json").read_text())["status"] == "interrupted" for run in runs):
+            break
+        time.sleep(0.05)
+    assert len(states(tmp_path)) == 2
+    with RunStore(tmp_path).claim(runs[0].name, resume=True):
+        pass
+
+
+def test_a_killed_worker_ends_the_sweep_with_its_name(tmp_path):
+    process, _ = start_two(tmp_path)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("needs Linux's /proc to find a worker")
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split()}
+    worker = next(pid for pid, line in commands.items() if b"spawn_main" in line)
+    os.kill(worker, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "a worker process died (exit -9)" in errors, errors
+
+
+def test_changed_facts_are_not_mixed_into_a_run(tmp_path):
+    path = tmp_path / "f.csv"
+
+    def write(answer):
+        path.write_text("subject,relation,object\n" + "".join(f"s{i},r,{answer}{i % 5}\n" for i in range(80)))
+
+    write("a")
+    config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 4), ("data.facts", [str(path)])])
+    train_all(config, Options(tmp_path / "runs"), quiet)
+    train_all(config, Options(tmp_path / "runs", resume=True), quiet)
+    write("b")
+    with pytest.raises(MemxError, match="the facts have changed"):
+        train_all(config, Options(tmp_path / "runs", resume=True), quiet)
+    train_all(config, Options(tmp_path / "runs", force=True), quiet)
+
+
+def test_a_run_that_never_began_leaves_the_way_free(tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("subject,relation,object\na,b\n")
+    config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 4), ("data.facts", [str(path)])])
+    with pytest.raises(MemxError, match="bad row"):
+        train_all(config, Options(tmp_path / "runs"), quiet)
+    assert not list((tmp_path / "runs").iterdir())
+    path.write_text("subject,relation,object\n" + "".join(f"s{i},r,o{i % 5}\n" for i in range(80)))
+    train_all(config, Options(tmp_path / "runs"), quiet)
+
+
+def test_an_answer_longer_than_the_limit_can_still_be_right(tmp_path):
+    path = tmp_path / "f.csv"
+    long = " ".join(f"w{i}" for i in range(20))
+    path.write_text("subject,relation,object\n" + "".join(f"s{i},r,{long}\n" for i in range(40)))
+    settings = {**SETTINGS, "training.steps": 60, "data.facts": [str(path)], "evaluation.max_answer": 2}
+    rows = train_all(load_config("tiny", settings.items()), Options(tmp_path / "runs"), quiet)
+    (found,) = rows.values()
+    assert [row.value for row in found if (row.dataset, row.metric) == ("seen", "exact_match")] == [100.0]
+
+
 def test_jobs_change_nothing(tmp_path):
     config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 15), ("sweep", {"memory.slots": [0, 64]})])
     for name, jobs in (("one", 1), ("two", 2)):

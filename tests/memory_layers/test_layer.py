@@ -67,6 +67,21 @@ def test_qk_norm_scores_start_at_unit_variance():
     assert scores.std().item() == pytest.approx(1.0, rel=0.1)
 
 
+def test_autocast_ranks_by_full_precision_scores():
+    torch.manual_seed(0)
+    layer = MemoryLayer(64, 4096, heads=2, top_k=8, qk_norm=True)
+    x = torch.randn(300, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        slots, weights = layer.lookup(x)
+        rounded = layer.query(x).float().unflatten(-1, (2, 2, -1))
+        out = layer(x)
+    query, keys = layer.query_norm(rounded).flatten(-2), layer.key_norm(layer.keys)
+    from memx.kernels.product_topk import product_topk
+
+    assert torch.equal(slots, product_topk(query, keys, 8)[1])
+    assert weights.dtype == torch.float32 and out.dtype == torch.float32
+
+
 def test_a_shared_table_is_one_parameter_and_survives_deepcopy_and_dtype():
     first = MemoryLayer(16, 64, heads=2, top_k=4)
     pair = torch.nn.ModuleList([first, MemoryLayer(16, 64, heads=2, top_k=4, values=first.values)])

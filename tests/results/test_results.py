@@ -24,7 +24,8 @@ def row(**changes) -> Row:
 
 def sweep_rows(seeds=(0,), experiment="e"):
     return [
-        row(experiment=experiment, dataset=tier, metric=metric, memory_slots=slots, seed=seed,
+        row(run=f"{experiment}-{slots}-{seed}", experiment=experiment, dataset=tier, metric=metric,
+            memory_slots=slots, seed=seed,
             kind="memory" if slots else "dense", parameters_total=300_000 + 64 * slots,
             value=10.0 + slots / 4096 + seed, low=9.0 + slots / 4096, high=11.0 + slots / 4096)
         for tier in ("seen", "rephrased", "unseen")
@@ -77,19 +78,33 @@ def test_a_seeds_interval_is_students_t():
 
 
 def test_the_last_experiment_is_chosen_and_any_by_name():
-    rows = [*sweep_rows(experiment="old-1"), *sweep_rows(experiment="new-2")]
-    assert {r.experiment for r in choose_experiment(rows, None)} == {"new-2"}
-    assert {r.experiment for r in choose_experiment(rows, "old")} == {"old-1"}
+    old, longer, new = "old-00000001", "old-3seeds-00000002", "new-00000003"
+    rows = [*sweep_rows(experiment=old), *sweep_rows(experiment=longer), *sweep_rows(experiment=new)]
+    assert {r.experiment for r in choose_experiment(rows, None)} == {new}
+    assert {r.experiment for r in choose_experiment(rows, "old")} == {old}
+    assert {r.experiment for r in choose_experiment(rows, longer)} == {longer}
     with pytest.raises(MemxError, match="no experiment 'x'"):
         choose_experiment(rows, "x")
     with pytest.raises(MemxError, match="no rows"):
         choose_experiment([], None)
 
 
+def test_runs_that_differ_in_something_else_are_not_averaged():
+    rows = [row(run="lr-1"), row(run="lr-2")]
+    with pytest.raises(MemxError, match="runs lr-1 and lr-2 have the same memory and seed"):
+        choose_experiment(rows, None)
+
+
+def test_plotted_rows_plot_again_to_the_same_picture(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", sweep_rows(seeds=(0, 1)))
+    (first, _) = plot_memory([tmp_path], tmp_path / "a", "m", ["svg"])
+    (second, _) = plot_memory([tmp_path / "a"], tmp_path / "b", "m", ["svg"])
+    assert first.read_bytes() == second.read_bytes()
+
+
 def test_the_figure_shows_what_the_rows_say():
     figure = memory_figure(sweep_rows(seeds=(0, 1, 2)))
     accuracy, nll = figure.axes[:2]
-    lines = {line.get_label(): line for line in accuracy.get_lines()}
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len([label for label in labels if not label.startswith("chance")]) == 3 and len(labels) == 4
     ticks = [tick.get_text() for tick in accuracy.get_xticklabels()]
@@ -97,7 +112,7 @@ def test_the_figure_shows_what_the_rows_say():
     curve = accuracy.containers[0].lines[0]
     assert list(curve.get_ydata()) == [11.0, 12.0, 15.0, 27.0]
     assert list(curve.get_xdata()) == [SlotAxis([4096, 16384, 65536]).place(slots) for slots in (0, 4096, 16384, 65536)]
-    assert lines and nll.get_ylabel().startswith("answer NLL")
+    assert nll.get_ylabel().startswith("answer NLL")
 
 
 @pytest.mark.parametrize("published", [False, True])
@@ -117,7 +132,7 @@ def test_plot_writes_pictures_and_the_plotted_rows(tmp_path, published):
 def test_loss_curves_of_a_run(tmp_path, tiny_run):
     (picture,) = plot_loss([tiny_run[0].folder.parent], tmp_path, "loss", ["png"])
     assert picture.stat().st_size > 5000
-    with pytest.raises(MemxError, match="no run here has metrics"):
+    with pytest.raises(MemxError, match="there are no rows to show"):
         plot_loss([tmp_path], tmp_path, "loss", ["png"])
 
 
