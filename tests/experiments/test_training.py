@@ -197,7 +197,7 @@ def test_an_answer_longer_than_the_limit_can_still_be_right(tmp_path):
     path = tmp_path / "f.csv"
     long = " ".join(f"w{i}" for i in range(20))
     path.write_text("subject,relation,object\n" + "".join(f"s{i},r,{long}\n" for i in range(40)))
-    settings = {**SETTINGS, "training.steps": 60, "data.facts": [str(path)], "evaluation.max_answer": 2}
+    settings = {**SETTINGS, "training.steps": 200, "data.facts": [str(path)], "evaluation.max_answer": 2}
     rows = train_all(load_config("tiny", settings.items()), Options(tmp_path / "runs"), quiet)
     (found,) = rows.values()
     assert [row.value for row in found if (row.dataset, row.metric) == ("seen", "exact_match")] == [100.0]
