@@ -6,12 +6,19 @@ Scale" (arXiv 2412.09764), section 2.1; Lample et al. 2019 for the product keys.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
 from ..kernels.embedding_bag import embedding_bag
 from ..kernels.product_topk import product_topk
 from .slots import check_top_k, half_keys
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    available = torch.amp.is_autocast_available(device)  # not on the meta device
+    return torch.autocast(device, enabled=False) if available else nullcontext()
 
 
 class MemoryValues(nn.Module):
@@ -89,7 +96,7 @@ class MemoryLayer(nn.Module):
         """Find slots [T, H, k] and their weights [T, H, k] (softmax per head) for x [T, d]."""
         query = self.query(x).unflatten(-1, (self.heads, self.key_width))  # [T, H, d_k]
         # bfloat16 tells too few scores apart to rank them: under autocast, ranking stays in the keys' dtype
-        with torch.autocast(x.device.type, enabled=False):
+        with _without_autocast(x.device.type):
             query, keys = query.to(self.keys.dtype), self.keys
             if self.query_norm is not None and self.key_norm is not None:
                 query = self.query_norm(query.unflatten(-1, (2, -1))).flatten(-2)

@@ -7,16 +7,13 @@ i*j - 1 pairs that are no worse, so it can be among the k best only if i*j <= k.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 
-@lru_cache(maxsize=64)
 def candidate_ranks(k: int) -> tuple[list[int], list[int]]:
     """Ranks (0-based) of the pairs that can be among the k best sums of two sorted lists of k."""
-    pairs = [(i, j) for i in range(k) for j in range(k) if (i + 1) * (j + 1) <= k]
+    pairs = [(i, j) for i in range(k) for j in range(k // (i + 1))]
     return [i for i, _ in pairs], [j for _, j in pairs]
 
 

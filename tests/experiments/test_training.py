@@ -153,7 +153,7 @@ def test_workers_whose_parent_was_killed_save_and_let_go(tmp_path):
         pass
 
 
-def test_a_killed_worker_ends_the_sweep_with_its_name(tmp_path):
+def test_a_killed_worker_ends_the_sweep_and_says_so(tmp_path):
     process, _ = start_two(tmp_path)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if not children.exists():

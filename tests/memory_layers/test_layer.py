@@ -112,3 +112,11 @@ def test_half_keys_of_large_tables():
 def test_more_kept_than_half_keys():
     with pytest.raises(MemxError, match=r"top_k 9 is not in 1\.\.8"):
         MemoryLayer(16, 64, top_k=9)
+
+
+def test_shapes_on_meta_and_no_graph_breaks():
+    with torch.device("meta"):
+        assert MemoryLayer(16, 64, top_k=4)(torch.empty(3, 16)).shape == (3, 16)
+    layer, x = MemoryLayer(16, 64, heads=2, top_k=4), torch.randn(5, 16)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x), layer(x))
