@@ -5,6 +5,7 @@ import torch
 from memx.errors import MemxError
 from memx.experiments.bench import check_op
 from memx.kernels.product_topk import OP, product_topk
+from memx.kernels.product_topk.op import unpruned
 from memx.kernels.product_topk.reference import candidate_ranks
 
 
@@ -45,6 +46,13 @@ def test_best_first_and_distinct():
 @pytest.mark.parametrize(("k", "candidates"), [(8, 20), (16, 50), (32, 119), (64, 280)])
 def test_pruned_candidates_are_as_few_as_can_be(k, candidates):
     assert len(candidate_ranks(k)[0]) == candidates
+
+
+def test_pruned_equals_unpruned():
+    query, keys = draw(40, 3, 48, 16)
+    for k in (1, 5, 32, 48):
+        for pruned, plain in zip(product_topk(query, keys, k), unpruned(query, keys, k), strict=True):
+            torch.testing.assert_close(pruned, plain, rtol=0, atol=1e-12)
 
 
 def test_pruning_loses_nothing_with_ties():
