@@ -89,6 +89,8 @@ def _tell(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "memx"
         message = getattr(error, "format_message", error.__str__)()
+        if not message:  # no command given: the help has been shown
+            return 2
         return _say(f"error: {message}", f"see `{command} --help`", code=2)
     if isinstance(error, BrokenPipeError):
         return 0

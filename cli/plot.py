@@ -53,10 +53,17 @@ def plot(
 
     kinds = _formats(formats)
     if what is What.loss:
-        written = plot_loss(sources or [runs], out, name or "loss", kinds, experiment)
+        written = plot_loss(sources or [runs], out, name or "loss", kinds, experiment, tell=note)
     else:
         written = plot_memory(
-            sources or [runs], out, name or "memory", kinds, experiment, published=published, accuracy=accuracy
+            sources or [runs],
+            out,
+            name or "memory",
+            kinds,
+            experiment,
+            published=published,
+            accuracy=accuracy,
+            tell=note,
         )
     if json:
         print_json([str(path) for path in written])

@@ -18,6 +18,7 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
     from ..results.memory_figure import short
 
     tiers = [tier for tier in _SHORT if any(row.dataset == tier for found in rows.values() for row in found)]
+    alike = len({(found[0].memory_slots, found[0].seed) for found in rows.values()}) < len(rows)
     lines = []
     for name, found in rows.items():
         by_key = {(row.dataset, row.metric): row for row in found}
@@ -26,8 +27,8 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
         line += [short(first.parameters_total or 0, 1000), short(first.flops or 0, 1000)]
         line += [_with_error(by_key.get((tier, "exact_match")), 1) for tier in tiers]
         line += [_with_error(by_key.get((tier, "nll")), 2) for tier in tiers if tier != "unseen"]
-        lines.append([*line, f"{RunStore(runs).run(name).info().get('seconds', 0):.0f} s"])
-    columns = ["slots", "seed", "params", "FLOPs"]
+        lines.append([*([name] if alike else []), *line, f"{RunStore(runs).run(name).info().get('seconds', 0):.0f} s"])
+    columns = [*(["run"] if alike else []), "slots", "seed", "params", "FLOPs"]
     columns += [f"EM % {_SHORT[tier]}" for tier in tiers] + [f"NLL {_SHORT[t]}" for t in tiers if t != "unseen"]
     print_table(
         "Closed-book QA (exact match and NLL per answer token, ± half the 95% interval)", [*columns, "time"], lines

@@ -21,7 +21,9 @@ class DataConfig(BaseModel):
         min_length=1,
         description="tables (airports, elements, countries, biographies) and paths of .csv, .jsonl, .parquet files",
     )
-    relations: tuple[str, ...] | None = Field(default=None, description="keep these relations only; none: all")
+    relations: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="keep these relations only; none: all"
+    )
     limit: int | None = Field(default=None, ge=10, description="keep at most this many facts, drawn by seed; none: all")
     biographies: int = Field(default=1000, ge=1, description="people, where facts names biographies")
     unseen: float = Field(default=0.05, ge=0, lt=1, description="share of entities that no training text mentions")

@@ -57,7 +57,10 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and value:
+            merged[key] = _merge(below, value)
+        else:  # an empty section says "nothing", as in `sweep: {}`
+            merged[key] = value
     return merged
 
 

@@ -36,8 +36,9 @@ class Point:
 
 
 def plan(config: TrainConfig) -> list[Point]:
-    """The points of a config with the names of their folders, `<name>-<hash of the whole config>`."""
-    return [Point(f"{point.name}-{config_hash(point)}", point) for point in points(config)]
+    """The points of a config, each once, with the names of their folders, `<name>-<hash of the whole config>`."""
+    planned = [Point(f"{point.name}-{config_hash(point)}", point) for point in points(config)]
+    return list({config_hash(point.config): point for point in planned}.values())
 
 
 def train_all(config: TrainConfig, options: Options, report: Report) -> dict[str, list[Row]]:

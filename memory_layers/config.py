@@ -78,6 +78,8 @@ class MemoryConfig(BaseModel):
 
     @model_validator(mode="after")
     def _lookup_is_possible(self) -> MemoryConfig:
+        if self.slots and self.layers == ():
+            raise ValueError("layers is empty; a model without memory is slots: 0 or kind: dense")
         if self.slots:
             try:
                 half_keys(self.slots)

@@ -23,16 +23,22 @@ def loss_figure(runs: Sequence[Run]) -> Figure:
     sizes = {run.name: _slots(run) for run in runs}
     order = sorted({sizes[name] for name in curves})
     figure, (axis,) = new_figure(panels=1)
-    labelled: set[int] = set()
+    # one label a memory size, unless runs of a size differ in more than their seed
+    by_size = len({run.name for run in runs}) == len({(sizes[run.name], run.info().get("seed")) for run in runs})
+    labelled: set[str] = set()
     for name, lines in sorted(curves.items(), key=lambda item: sizes[item[0]]):
         slots = sizes[name]
-        label = None if slots in labelled else f"{slots_label(slots)} slots" if slots else "dense"
-        labelled.add(slots)
-        colour = CYCLE[order.index(slots) % len(CYCLE)]
-        axis.plot([p["step"] for p in lines], [p["loss"] for p in lines], color=colour, linewidth=1.3, label=label)
+        label = (f"{slots_label(slots)} slots" if slots else "dense") if by_size else name
+        place = order.index(slots) if by_size else len(labelled)
+        steps, losses = [p["step"] for p in lines], [p["loss"] for p in lines]
+        axis.plot(
+            steps, losses, color=CYCLE[place % len(CYCLE)], linewidth=1.3, marker="." if len(lines) < 3 else None,
+            label=None if label in labelled else label,
+        )  # fmt: skip
+        labelled.add(label)
     axis.set_xlabel("step")
     axis.set_ylabel("training loss (nats per counted token)")
-    axis.set_title("Training loss by memory size")
+    axis.set_title("Training loss")
     axis.set_ylim(bottom=0)
     axis.legend()
     return figure

@@ -39,7 +39,9 @@ def memory_figure(rows: Sequence[Row], *, published: bool = False, accuracy: str
             _published(axis, scale)
         scale.dress(axis, summaries)
         axis.set_ylabel(
-            "accuracy (%): exact match, or F1 where said" if metric == accuracy and published else PANELS[metric]
+            f"accuracy (%): {PANELS[accuracy][:-4]}, or as the legend says"
+            if metric == accuracy and published
+            else PANELS[metric]
         )
         axis.set_ylim(bottom=0)
         axis.set_title(f"{'Accuracy' if metric == accuracy else 'Loss on the answer'} against memory size", pad=34)
@@ -142,4 +144,6 @@ def _caption(rows: Sequence[Row], summaries: Sequence[Summary]) -> str:
     runs = max(s.runs for s in summaries)
     devices = sorted({row.device for row in rows if row.device})
     interval = f"mean of {runs} seeds, 95% t interval" if runs > 1 else "one seed, 95% interval over questions"
-    return f"{rows[0].experiment} · {rows[0].model} · {', '.join(devices)} · {interval}"
+    names = list(dict.fromkeys(row.experiment for row in rows))
+    title = names[0] if len(names) == 1 else f"{len(names)} experiments"
+    return f"{title} · {rows[0].model} · {', '.join(devices)} · {interval}"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import MemxError
 from .files import make_folder, write_atomically
 from .rows import Row, read_rows, write_rows
 from .store import Run, RunStore
-from .summary import TIERS, choose_experiment, choose_name
+from .summary import TIERS, check_alike, choose_experiment, choose_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+T = TypeVar("T", Row, Run)
 
 
 def plot_memory(
@@ -26,15 +29,21 @@ def plot_memory(
     *,
     published: bool = False,
     accuracy: str = "exact_match",
+    tell: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
-    """Draw accuracy and NLL against memory size; returns the files, pictures first, the plotted rows last."""
+    """Draw accuracy and NLL against memory size; returns the files, pictures first, the plotted rows last.
+
+    Runs and files that are named one by one are drawn together; of a folder of runs, one experiment is.
+    """
     from .memory_figure import PANELS, memory_figure
 
     if accuracy not in PANELS or accuracy == "nll":
         raise MemxError(f"--accuracy: no metric {accuracy!r}", hint="use exact_match or f1")
     wanted = {*PANELS, "chance_exact_match"}
     rows = [row for row in collect_rows(sources) if row.dataset in TIERS and row.metric in wanted]
-    rows = choose_experiment(rows, experiment)
+    if experiment is not None or not _named(sources):
+        rows = _tell_left_out(rows, choose_experiment(rows, experiment), tell)
+    check_alike(rows)
     written = save_figure(memory_figure(rows, published=published, accuracy=accuracy), out, name, formats)
     beside = out / f"{name}.rows.jsonl"
     write_rows(beside, rows)
@@ -42,14 +51,35 @@ def plot_memory(
 
 
 def plot_loss(
-    sources: Sequence[Path], out: Path, name: str, formats: Sequence[str], experiment: str | None = None
+    sources: Sequence[Path],
+    out: Path,
+    name: str,
+    formats: Sequence[str],
+    experiment: str | None = None,
+    *,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
-    """Draw the loss curves of runs; returns the files."""
+    """Draw the loss curves of runs; returns the files. Which runs: as `plot_memory`."""
     from .loss_figure import loss_figure
 
     runs = collect_runs(sources)
-    chosen = choose_name([run.experiment for run in runs], experiment)
-    return save_figure(loss_figure([run for run in runs if run.experiment == chosen]), out, name, formats)
+    if experiment is not None or not _named(sources):
+        chosen = choose_name([run.experiment for run in runs], experiment)
+        runs = _tell_left_out(runs, [run for run in runs if run.experiment == chosen], tell)
+    return save_figure(loss_figure(runs), out, name, formats)
+
+
+def _named(sources: Sequence[Path]) -> bool:
+    """Whether every source is a run or a file, rather than a folder of runs."""
+    return all(source.is_file() or (source / "run.json").is_file() for source in sources)
+
+
+def _tell_left_out(everything: list[T], kept: list[T], tell: Callable[[str], None]) -> list[T]:
+    chosen = kept[0].experiment if kept else ""
+    others = sorted({one.experiment for one in everything} - {chosen})
+    if others:
+        tell(f"drawn: {chosen}; left out: {', '.join(others)} (--experiment chooses)")
+    return kept
 
 
 def collect_rows(sources: Sequence[Path]) -> list[Row]:

@@ -54,19 +54,24 @@ def summarize(rows: Iterable[Row]) -> list[Summary]:
 def choose_experiment(rows: Sequence[Row], experiment: str | None) -> list[Row]:
     """The rows of one experiment: the named one, else the last that a row names.
 
-    Raises MemxError if there are no rows, none of that name, or runs that differ in more than seed and memory.
+    Raises MemxError if there are no rows, or none of that name.
     """
     chosen = choose_name([row.experiment for row in rows], experiment)
-    found = [row for row in rows if row.experiment == chosen]
+    return [row for row in rows if row.experiment == chosen]
+
+
+def check_alike(rows: Sequence[Row]) -> None:
+    """Raise MemxError if there are no rows, or runs among them differ in more than seed and memory."""
+    if not rows:
+        raise MemxError("there are no rows to show", hint="`memx train` makes some")
     seen: dict[tuple, str] = {}
-    for row in found:
+    for row in rows:
         point = (row.dataset, row.metric, row.kind, row.memory_slots, row.seed)
         if seen.setdefault(point, row.run) != row.run:
             raise MemxError(
                 f"runs {seen[point]} and {row.run} have the same memory and seed",
-                hint="plot runs that differ in memory.slots and seed alone, by naming their folders",
+                hint="name the run folders to draw, one for each memory size and seed",
             )
-    return found
 
 
 def choose_name(names: Sequence[str], wanted: str | None) -> str:

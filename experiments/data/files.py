@@ -48,9 +48,11 @@ def read_facts_file(source: str, *, skip_bad_rows: bool = False) -> FactsFile:
         raise MemxError(f"no facts file {source}", hint="give a .csv, .jsonl or .parquet file that exists")
     facts: list[Fact] = []
     bad: list[BadRow] = []
+    columns: set[str] = set()
     try:
         for line, row in _READERS[path.suffix.lower()](path):
             fact = row if isinstance(row, BadRow) else _fact(line, row)
+            columns |= set() if isinstance(row, BadRow) else row.keys()
             bad.append(fact) if isinstance(fact, BadRow) else facts.append(fact)
     except UnicodeDecodeError as error:
         raise MemxError(f"{source} is not UTF-8 (byte {error.start})", hint="save it as UTF-8") from None
@@ -62,7 +64,10 @@ def read_facts_file(source: str, *, skip_bad_rows: bool = False) -> FactsFile:
         )
     if not facts:
         raise MemxError(f"{source} holds no facts", hint=f"it needs the columns {', '.join(COLUMNS)} and a row")
-    return FactsFile(facts, [f"{source}: left out {_listing(bad)}"] if bad else [])
+    notes = [f"{source}: left out {_listing(bad)}"] if bad else []
+    if unknown := sorted(columns - {*COLUMNS, "aliases"}):
+        notes.append(f"{source}: ignored {', '.join(map(str, unknown))}; a fact has {', '.join(COLUMNS)} and aliases")
+    return FactsFile(facts, notes)
 
 
 def _fact(line: int, row: dict[str, Any]) -> Fact | BadRow:

@@ -103,6 +103,11 @@ def test_jsonl(tmp_path):
         read_facts_file(path)
 
 
+def test_columns_that_are_ignored_are_named(tmp_path):
+    path = write(tmp_path / "f.csv", "subject,relation,object,alias\na,r,x,y\n")
+    assert "ignored alias" in read_facts_file(path).notes[0]
+
+
 def test_parquet(tmp_path):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")

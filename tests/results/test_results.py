@@ -11,7 +11,7 @@ from memx.results.plots import collect_rows, plot_loss, plot_memory
 from memx.results.published import published_curves, published_points
 from memx.results.rows import Row, read_rows, write_rows
 from memx.results.store import Run, RunStore
-from memx.results.summary import choose_experiment, summarize
+from memx.results.summary import check_alike, choose_experiment, summarize
 
 
 def row(**changes) -> Row:
@@ -92,7 +92,23 @@ def test_the_last_experiment_is_chosen_and_any_by_name():
 def test_runs_that_differ_in_something_else_are_not_averaged():
     rows = [row(run="lr-1"), row(run="lr-2")]
     with pytest.raises(MemxError, match="runs lr-1 and lr-2 have the same memory and seed"):
-        choose_experiment(rows, None)
+        check_alike(rows)
+
+
+def test_runs_named_one_by_one_are_drawn_together_and_of_a_folder_one_experiment(tmp_path):
+    told = []
+    for slots in (0, 4096):
+        folder = tmp_path / f"run-{slots}"
+        folder.mkdir()
+        (folder / "run.json").write_text(f'{{"status": "finished", "started": "{slots}"}}')
+        rows = [r for r in sweep_rows(experiment=f"run-{slots}") if r.memory_slots == slots]
+        write_rows(folder / "rows.jsonl", rows)
+    folders = sorted(tmp_path.iterdir())
+    (*_, beside) = plot_memory(folders, tmp_path / "a", "m", ["png"], tell=told.append)
+    assert {r.memory_slots for r in read_rows(beside)} == {0, 4096} and told == []
+    (*_, beside) = plot_memory([tmp_path], tmp_path / "b", "m", ["png"], tell=told.append)
+    assert {r.memory_slots for r in read_rows(beside)} == {4096}
+    assert told == ["drawn: run-4096; left out: run-0 (--experiment chooses)"]
 
 
 def test_plotted_rows_plot_again_to_the_same_picture(tmp_path):
