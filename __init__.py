@@ -10,16 +10,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .errors import MemxError
-    from .memory_layers.layer import MemoryLayer, MemoryValues
+    from .memory_layers.layer import MemoryLayer
     from .memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM
+    from .memory_layers.moe import MoeLayer
+    from .memory_layers.peer import PeerLayer
+    from .memory_layers.product_keys import MemoryValues
 
 __version__ = "0.1.0"
-__all__ = ["MemoryLayer", "MemoryLlamaConfig", "MemoryLlamaForCausalLM", "MemoryValues", "MemxError"]
+__all__ = [
+    "MemoryLayer",
+    "MemoryLlamaConfig",
+    "MemoryLlamaForCausalLM",
+    "MemoryValues",
+    "MemxError",
+    "MoeLayer",
+    "PeerLayer",
+]
 
 _HOME = {
     "MemxError": ".errors",
     "MemoryLayer": ".memory_layers.layer",
-    "MemoryValues": ".memory_layers.layer",
+    "PeerLayer": ".memory_layers.peer",
+    "MoeLayer": ".memory_layers.moe",
+    "MemoryValues": ".memory_layers.product_keys",
     "MemoryLlamaConfig": ".memory_layers.llama",
     "MemoryLlamaForCausalLM": ".memory_layers.llama",
 }

@@ -12,26 +12,42 @@ from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-_AUTO = "transformers.models.auto.modeling_auto"
+# The Auto classes that registration needs, and the model that memx's builds on: whichever is imported last tells.
+_NEEDED = {
+    "transformers.models.auto.modeling_auto": "AutoModelForCausalLM",
+    "transformers.models.llama.modeling_llama": "LlamaForCausalLM",
+}
+_AUTO = next(iter(_NEEDED))
 
 
 def register_models() -> None:
     """Register now if transformers' Auto classes are loaded, else right after they are."""
-    if _AUTO in sys.modules:
-        import_module(".memory_layers.llama", __package__)
-    elif not any(isinstance(finder, _AfterAuto) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterAuto())
+    if not _register_if_ready() and not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterImport())
 
 
-class _AfterAuto(importlib.abc.MetaPathFinder):
-    """Waits for the import of transformers' Auto classes, lets it happen, then registers."""
+def _register_if_ready() -> bool:
+    """Register if the Auto classes are there and no needed module is half imported."""
+    if not hasattr(sys.modules.get(_AUTO), _NEEDED[_AUTO]):
+        return False
+    if any(name in sys.modules and not hasattr(sys.modules[name], last) for name, last in _NEEDED.items()):
+        return False
+    import_module(".memory_layers.llama", __package__)
+    return True
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Waits for the imports of the needed modules, lets each happen, then registers if it can."""
+
+    def __init__(self) -> None:
+        self.waiting = set(_NEEDED)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != _AUTO:
+        if fullname not in self.waiting:
             return None
-        sys.meta_path.remove(self)
+        self.waiting.discard(fullname)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
             spec.loader = _RegisteringLoader(spec.loader)
@@ -39,7 +55,7 @@ class _AfterAuto(importlib.abc.MetaPathFinder):
 
 
 class _RegisteringLoader(importlib.abc.Loader):
-    """Loads a module with its own loader, then registers memx's models."""
+    """Loads a module with its own loader, then registers memx's models if it can."""
 
     def __init__(self, loader: importlib.abc.Loader) -> None:
         self.loader = loader
@@ -49,7 +65,7 @@ class _RegisteringLoader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
-        import_module(".memory_layers.llama", __package__)
+        _register_if_ready()
 
     def __getattr__(self, name: str):
         return getattr(self.loader, name)

@@ -35,6 +35,16 @@ def train(
         list[str] | None,
         typer.Option(help="Tables or files of facts (.csv, .jsonl, .parquet); may be repeated."),
     ] = None,
+    variants: Annotated[
+        list[str] | None, typer.Option("--variant", help="A variant of the preset alone; may be repeated.")
+    ] = None,
+    match: Annotated[str | None, typer.Option(help="Make all points cost the same: flops, parameters or none.")] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="Start from smollm2, a folder or a hub name of a Llama-family model.")
+    ] = None,
+    train_what: Annotated[
+        str | None, typer.Option("--train", help="Of a pretrained model: all, memory, slots or lora.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="First part of the run folder's name.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     assignments: Annotated[
@@ -61,10 +71,12 @@ def train(
     if resume and force:
         raise MemxError("--resume and --force exclude each other")
     flags = {"memory.slots": slots, "training.steps": steps, "seed": seed, "data.facts": facts, "name": name}
-    flags["training.device"] = device
+    flags |= {"training.device": device, "match.by": match, "finetune.source": init_from, "finetune.train": train_what}
     chosen = [(key, value) for key, value in flags.items() if value is not None and value != []]
     resolved = load_config(
-        (source or "facts") if config is None else config, [*chosen, *map(parse_assignment, assignments or [])]
+        (source or "facts") if config is None else config,
+        [*chosen, *map(parse_assignment, assignments or [])],
+        variants,
     )
     if dry_run:
         _dry_run(resolved, runs, json)

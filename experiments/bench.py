@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from ..errors import MemxError
+from ..kernels.bag_dot import OP as BAG_DOT
 from ..kernels.embedding_bag import OP as EMBEDDING_BAG
 from ..kernels.op import Op, Shape
 from ..kernels.product_topk import OP as PRODUCT_TOPK
+from ..kernels.sparse_adam import OP as SPARSE_ADAM
 from ..results.rows import Row
 from ..results.store import commit
 from .build import pick_device
 from .settings import nearest
 
-OPS: tuple[Op, ...] = (PRODUCT_TOPK, EMBEDDING_BAG)
+OPS: tuple[Op, ...] = (PRODUCT_TOPK, EMBEDDING_BAG, BAG_DOT, SPARSE_ADAM)
 
 
 @dataclass
@@ -81,15 +83,15 @@ def check_op(op: Op, shape: Shape, dtype: torch.dtype, device: torch.device, imp
 
 
 def _observed(op: Op, function: Callable, inputs: tuple, wide: tuple) -> list[Tensor]:
-    """Outputs, as the op wants them observed, and the gradients of their weighted sum."""
-    leaves = [x.clone().requires_grad_() if i in op.gradients else x for i, x in enumerate(inputs)]
+    """Outputs, as the op wants them observed, and the gradients of their weighted sum; works on copies."""
+    leaves = [x.clone().requires_grad_(i in op.gradients) if isinstance(x, Tensor) else x for i, x in enumerate(inputs)]
     outputs = function(*leaves)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     floating = [output for output in outputs if output.is_floating_point()]
     generator = torch.Generator().manual_seed(1)
     weights = [torch.randn(output.shape, generator=generator).to(output) for output in floating]
     loss = torch.stack([(output * weight).sum() for output, weight in zip(floating, weights, strict=True)]).sum()
-    gradients = torch.autograd.grad(loss, [leaves[i] for i in op.gradients])
+    gradients = torch.autograd.grad(loss, [leaves[i] for i in op.gradients]) if op.gradients else ()
     seen = op.observe(wide, outputs) if op.observe else floating
     return [tensor.detach() for tensor in (*seen, *gradients)]
 
@@ -107,7 +109,7 @@ def _bench(op: Op, shape: Shape, device: torch.device, seconds: float) -> BenchR
     ways |= dict(op.rivals)
     for name, way in ways.items():
         forward = _time(lambda way=way: way(*inputs), device, seconds)
-        both = _time(_training_call(op, way, inputs), device, seconds)
+        both = _time(_training_call(op, way, inputs), device, seconds) if op.gradients else forward
         _record(result, op, shape, dtype, name, written, forward, both)
     return result
 

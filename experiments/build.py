@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import MemxError
-from ..memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_weights
+from ..memory_layers.config import MemoryConfig
+from ..memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_weights, tables_of
 from .config import TrainConfig
 from .data.facts import load_facts
 from .data.questions import FactSplit, documents_of, split_entities
@@ -34,15 +35,9 @@ def build_tokenizer(config: TrainConfig, split: FactSplit) -> PreTrainedTokenize
 
 def llama_config(config: TrainConfig, vocabulary: int) -> MemoryLlamaConfig:
     """The transformers config of a run's model; entry 0 of its vocabulary pads, entry 1 ends a document."""
-    model, memory = config.model, config.memory
+    model = config.model
     return MemoryLlamaConfig(
-        memory_layers=memory.placed_layers(model.layers),
-        memory_slots=memory.slots,
-        memory_heads=memory.heads,
-        memory_top_k=memory.top_k,
-        memory_key_width=memory.key_width,
-        memory_qk_norm=memory.qk_norm,
-        memory_shared=memory.shared,
+        **memory_settings(config.memory, model.layers),
         vocab_size=vocabulary,
         hidden_size=model.width,
         intermediate_size=model.feed_forward_width,
@@ -59,12 +54,36 @@ def llama_config(config: TrainConfig, vocabulary: int) -> MemoryLlamaConfig:
     )
 
 
+def memory_settings(memory: MemoryConfig, blocks: int) -> dict[str, Any]:
+    """The memory_* fields of `MemoryLlamaConfig` for `blocks` blocks, with what the kind decides filled in."""
+    return dict(
+        memory_layers=memory.placed_layers(blocks),
+        memory_kind="memory" if memory.kind in ("dense", "memory+") else memory.kind,
+        memory_slots=memory.slots,
+        memory_heads=memory.query_heads,
+        memory_top_k=memory.kept,
+        memory_key_width=memory.key_width,
+        memory_value_width=memory.value_width,
+        memory_qk_norm=memory.normed,
+        memory_gating=memory.gated,
+        memory_output_gate=memory.output_gate,
+        memory_shared=memory.shared,
+        memory_insertion=memory.insertion,
+        memory_experts=memory.experts,
+        memory_experts_per_token=memory.experts_per_token,
+        memory_expert_width=memory.expert_width,
+    )
+
+
 def build_model(
     config: TrainConfig, tokenizer: PreTrainedTokenizerFast, device: torch.device
 ) -> MemoryLlamaForCausalLM:
     """Build the model with its initial weights: the base is the same numbers for every memory of the same seed."""
     model = MemoryLlamaForCausalLM(llama_config(config, len(tokenizer)))
     draw_weights(model, config.seed)
+    if config.training.value_dtype == "bfloat16":
+        for table in tables_of(model):
+            table.to(torch.bfloat16)
     torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
     return model
 

@@ -58,7 +58,7 @@ def load_state(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str
         rest = json.loads((newest / "state.json").read_text("utf-8"))
         weights = load_file(newest / "model.safetensors")
         moments = load_file(newest / "optimizer.safetensors")
-        rest = {key: rest[key] for key in ("step", "seconds", "tokens", "position")}
+        rest = {key: rest[key] for key in ("step", "seconds", "tokens", "position", "before")}
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise MemxError(f"the state {newest} is damaged: {error}", hint="--force starts the run anew") from None
     load_weights(model, weights, newest)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ..errors import MemxError
 from ..memory_layers.config import MemoryConfig, ModelConfig
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +47,20 @@ class TrainingConfig(BaseModel):
     accumulate: int = Field(default=1, ge=1, description="parts a step is computed in, to save memory")
     lr: float = Field(default=3e-3, gt=0, description="peak learning rate of everything but the value table")
     value_lr: float = Field(default=1e-2, gt=0, description="peak learning rate of the value table")
+    value_optimizer: Literal["auto", "dense", "sparse"] = Field(
+        default="auto",
+        description="sparse steps touched rows only; auto: if a step reads at most as many rows as exist",
+    )
+    value_second_moment: Literal["full", "row"] = Field(
+        default="full", description="sparse: Adam's second moment per element, or one number per row"
+    )
+    value_moments: Literal["float32", "bfloat16"] = Field(default="float32", description="sparse: dtype of moments")
+    value_dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="dtype of the value table; bfloat16 needs the sparse optimizer"
+    )
+    value_rounding: Literal["stochastic", "masters"] = Field(
+        default="stochastic", description="how a bfloat16 table takes small steps: by chance, or with float32 masters"
+    )
     weight_decay: float = Field(default=0.1, ge=0, description="of matrices; never of the value table, keys or norms")
     betas: tuple[float, float] = Field(default=(0.9, 0.95))
     clip: float | None = Field(
@@ -74,6 +89,8 @@ class TrainingConfig(BaseModel):
     def _parts_of_a_batch(self) -> TrainingConfig:
         if self.accumulate > self.batch:
             raise ValueError(f"accumulate {self.accumulate} is more than batch {self.batch}")
+        if self.value_dtype == "bfloat16" and self.value_optimizer == "dense":
+            raise ValueError("value_dtype bfloat16 would round small steps away; use value_optimizer sparse")
         return self
 
 
@@ -89,6 +106,55 @@ class EvaluationConfig(BaseModel):
     max_answer: int = Field(default=24, ge=1, description="longest answer in tokens, if no taught one is longer")
 
 
+class FinetuneConfig(BaseModel):
+    """A pretrained start, and what of it is trained."""
+
+    model_config = _STRICT
+
+    source: str | None = Field(
+        default=None, description="smollm2, a folder, or a hub name of a Llama-family model; none: from scratch"
+    )
+    train: Literal["all", "memory", "slots", "lora"] = Field(
+        default="all", description="all weights, the memory layers, the top value rows of each step, or LoRA"
+    )
+    rows: int = Field(default=500, ge=1, description="slots: rows trained in each step, the best by TF-IDF")
+    slots_optimizer: Literal["sgd", "adam"] = Field(default="sgd", description="slots: how the chosen rows are stepped")
+    reference: int = Field(default=64, ge=1, description="slots: batches of text that say which rows are common")
+    rank: int = Field(default=16, ge=1, description="LoRA: rank; its alpha is twice that")
+    targets: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="LoRA: modules that it adapts",
+    )
+
+
+class TextConfig(BaseModel):
+    """Ordinary text: its loss is measured before and after, and it may be mixed into training."""
+
+    model_config = _STRICT
+
+    source: str | None = Field(
+        default=None, description="python-docs, python-source, or a .txt or .jsonl file; none: no text"
+    )
+    block: int = Field(default=256, ge=8, description="tokens of a block of text")
+    blocks: int = Field(default=40, ge=2, description="held-out blocks whose loss is measured")
+    held_out: float = Field(default=0.2, gt=0, lt=1, description="share of the documents kept from training")
+    mix: int = Field(default=0, ge=0, description="blocks of text added to each training step")
+
+
+class MatchConfig(BaseModel):
+    """Makes the points of a sweep cost the same, so that a comparison is fair."""
+
+    model_config = _STRICT
+
+    by: Literal["none", "flops", "parameters"] = Field(
+        default="none",
+        description="flops: feed-forwards are sized until a token costs what the dense base costs; parameters: "
+        "tables, experts or feed-forwards, until the total is that of the first point",
+    )
+    times: float = Field(default=1.0, gt=0, description="the target is this many times that")
+
+
 class TrainConfig(BaseModel):
     """A whole training run, or a sweep of runs."""
 
@@ -102,26 +168,45 @@ class TrainConfig(BaseModel):
     )
     about: str = Field(default="", description="one line, shown by `memx presets`")
     experiment: str = Field(default="", description="the sweep that a run is a point of; set by memx")
+    variant: str = Field(default="", description="the variant that a run is; set by memx")
     seed: int = Field(default=0, ge=0, lt=2**31, description="draws initial weights and the order of the documents")
     model: ModelConfig = ModelConfig()
     memory: MemoryConfig = MemoryConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    text: TextConfig = TextConfig()
+    match: MatchConfig = MatchConfig()
     sweep: dict[str, tuple[Any, ...]] = Field(
         default={}, description="dotted key -> values; one run for each combination"
+    )
+    variants: dict[str, dict[str, Any]] = Field(
+        default={}, description="name -> dotted keys and values; one run for each, at each point of the sweep"
     )
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
         if self.data.sequence > self.model.context:
             raise ValueError(f"data.sequence {self.data.sequence} is longer than model.context {self.model.context}")
-        if self.memory.key_width is None and self.memory.slots and self.model.width % 4:
-            raise ValueError(f"memory.key_width has no default for model.width {self.model.width}; set an even one")
         empty = [key for key, values in self.sweep.items() if not values]
         if empty:
             raise ValueError(f"sweep.{empty[0]} has no values")
-        outside = [i for i in self.memory.placed_layers(self.model.layers) if not 0 <= i < self.model.layers]
-        if outside:
-            raise ValueError(f"memory.layers {outside} are outside the model's blocks 0..{self.model.layers - 1}")
+        if self.memory.insertion == "beside" and self.memory.kind in ("peer", "moe"):
+            raise ValueError(f"memory.insertion: {self.memory.kind} only replaces a feed-forward")
+        if self.finetune.source is None:
+            self._memory_fits(self.model.width, self.model.layers)
+            if self.finetune.train in ("slots", "lora"):
+                raise ValueError(f"finetune.train {self.finetune.train} needs a trained model; give --init-from")
         return self
+
+    def _memory_fits(self, width: int, blocks: int) -> None:
+        if self.memory.key_width is None and self.memory.slots and width % 4:
+            raise ValueError(f"memory.key_width has no default for model.width {width}; set an even one")
+        try:
+            placed = self.memory.placed_layers(blocks)
+        except MemxError as error:
+            raise ValueError(f"memory: {error.message}; {error.hint}") from None
+        outside = [i for i in placed if not 0 <= i < blocks]
+        if outside:
+            raise ValueError(f"memory.layers {outside} are outside the model's blocks 0..{blocks - 1}")

@@ -7,10 +7,15 @@ from typing import Any
 
 import torch
 
-from ..memory_layers.llama import MemoryLlamaForCausalLM
-from ..memory_layers.sizes import model_sizes
+from ..memory_layers.config import MemoryConfig, ModelConfig
+from ..memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, tables_of
+from ..memory_layers.sizes import Sizes, model_sizes
+from ..results.published import published_total
 from .build import build_split, llama_config, pick_device, use_bfloat16
 from .config import TrainConfig
+from .host import host_config
+from .optimizer import steps_sparsely
+from .pretrained import host_memory_config, host_model_config, with_memory
 from .sweep import Point
 
 _SAVED_PER_BLOCK = 14  # activations of one block kept for the backward pass, in multiples of d floats a token
@@ -21,34 +26,68 @@ def cost_of(point: Point, runs: Path) -> dict[str, Any]:
 
     tokens_per_step is estimated from the rows a step's documents fill at most; activation_bytes from the tensors a
     block keeps for its backward pass, so both are estimates; the rest is exact for the vocabulary of the config.
+    published_total: the published parameters of the same base, kind and slots, if there are any.
     """
     config = point.config
     split, _ = build_split(config)
-    vocabulary = config.data.vocabulary
+    base, memory, llama = _described(config)
     with torch.device("meta"):
-        model = MemoryLlamaForCausalLM(llama_config(config, vocabulary))
+        model = MemoryLlamaForCausalLM(llama)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    sizes = model_sizes(config.model, config.memory, vocabulary)
+    vocabulary: Any = llama.vocab_size
+    sizes = model_sizes(base, memory, vocabulary)
     training = config.training
     tokens = training.batch * _document_tokens(config)
     half = use_bfloat16(training.precision, pick_device(training.device))
+    sparse = bool(tables_of(model)) and all(
+        steps_sparsely(table, training, tokens * sizes.slots_read) for table in tables_of(model)
+    )
     return {
         "run": point.name,
         "folder": str(runs / point.name),
         "facts": len(split.trained),
         "unseen_facts": len(split.unseen),
-        "kind": config.memory.kind,
-        "memory_slots": config.memory.slots,
+        "kind": memory.kind,
+        "variant": config.variant,
+        "memory_slots": memory.slots,
         "parameters_total": parameters,
+        "published_total": published_total(base.name, memory.kind, memory.slots),
         "parameters_active": sizes.parameters_active,
         "flops_per_token": sizes.flops,
-        "weights_bytes": 4 * parameters,
-        "optimizer_bytes": 8 * parameters,
-        "activation_bytes": _activation_bytes(config, tokens // training.accumulate, 2 if half else 4),
+        "weights_bytes": sizes.weight_bytes(4, 2 if training.value_dtype == "bfloat16" else 4),
+        "optimizer_bytes": _optimizer_bytes(config, sizes, sparse),
+        "activation_bytes": _activation_bytes(base, memory, config, tokens // training.accumulate, 2 if half else 4),
+        "value_step": ("sparse" if sparse else "dense") if sizes.table else "",
         "steps": training.steps,
         "tokens_per_step": tokens,
         "training_flops": 3 * sizes.flops * tokens * training.steps,
     }
+
+
+def _described(config: TrainConfig) -> tuple[ModelConfig, MemoryConfig, MemoryLlamaConfig]:
+    """Shape, memory and transformers config: of the config, or of its pretrained start, whose weights stay unread."""
+    source = config.finetune.source
+    if source is None:
+        return config.model, config.memory, llama_config(config, config.data.vocabulary)
+    host = host_config(source)
+    base = host_model_config(host, source.rstrip("/").rpartition("/")[2])
+    if getattr(host, "memory_layers", None):
+        assert isinstance(host, MemoryLlamaConfig)
+        return base, host_memory_config(host), host
+    return base, config.memory, with_memory(host, config.memory)
+
+
+def _optimizer_bytes(config: TrainConfig, sizes: Sizes, sparse: bool) -> int:
+    """Moments of what is trained, and what the sparse step keeps of each row. LoRA's own are left out."""
+    training = config.training
+    trained = config.finetune.train
+    rest = 8 * (sizes.parameters_total - sizes.table) if trained == "all" else 0
+    if not sparse:
+        return rest + (8 * sizes.table if trained in ("all", "memory") else 0)
+    moment = 2 if training.value_moments == "bfloat16" else 4
+    moments = (2 if training.value_second_moment == "full" else 1) * moment
+    masters = 4 if training.value_dtype == "bfloat16" and training.value_rounding == "masters" else 0
+    return rest + sizes.table * (moments + masters)
 
 
 def _document_tokens(config: TrainConfig) -> int:
@@ -56,9 +95,8 @@ def _document_tokens(config: TrainConfig) -> int:
     return max(8, config.data.sequence // 4)
 
 
-def _activation_bytes(config: TrainConfig, tokens: int, size: int) -> int:
-    model, memory = config.model, config.memory
-    per_token = model.layers * (_SAVED_PER_BLOCK * model.width + 3 * model.feed_forward_width)
-    per_token += len(memory.placed_layers(model.layers)) * memory.heads * memory.top_k * 4
+def _activation_bytes(base: ModelConfig, memory: MemoryConfig, config: TrainConfig, tokens: int, size: int) -> int:
+    per_token = base.layers * (_SAVED_PER_BLOCK * base.width + 3 * base.feed_forward_width)
+    per_token += model_sizes(base, memory, 1).slots_read * 4
     logits = config.data.vocabulary if config.data.loss_on == "all" else config.data.vocabulary // 4
     return tokens * (per_token * size + logits * 4)

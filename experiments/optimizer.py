@@ -1,82 +1,127 @@
-"""AdamW in three groups (matrices, vectors and keys, value tables), its schedule and its clipping.
+"""AdamW for matrices, vectors and keys, dense or sparse Adam for value tables; schedule and clipping.
 
 The value tables have their own learning rate, their own clipping norm and no decay (arXiv 2412.09764, section 3).
 """
 
 from __future__ import annotations
 
-from math import cos, pi
+from math import cos, inf, pi
 
 import torch
 from torch import nn
 
-from ..memory_layers.layer import MemoryLayer, MemoryValues
+from ..memory_layers.product_keys import MemoryValues, ProductKeys
 from .config import TrainingConfig
+from .table_optimizer import Rows, TableOptimizer
 
 
 class Optimizer:
-    """AdamW over a model, stepped with the learning rate of its schedule."""
+    """The optimiser of a run, stepped with the learning rate of its schedule.
 
-    def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
+    reads: table rows that a step reads; the tables that hold at least as many are stepped sparsely, unless the
+    config decides. `sparse` names those. sgd and keep: see `TableOptimizer`; both force the sparse step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainingConfig,
+        *,
+        reads: int = 0,
+        seed: int = 0,
+        sgd: bool = False,
+        keep: Rows | None = None,
+    ) -> None:
         self.config = config
         self.groups = parameter_groups(model)
+        tables = {name: table for name, table in model.named_modules() if isinstance(table, MemoryValues)}
+        trained = {name: table for name, table in tables.items() if table.weight.requires_grad}
+        forced = sgd or keep is not None
+        chosen = {name: t for name, t in trained.items() if forced or steps_sparsely(t, config, reads)}
+        self.tables = TableOptimizer(chosen, config, seed=seed, sgd=sgd, keep=keep)
+        alone = {id(table.weight) for table in chosen.values()}
+        self.groups["values"] = [(name, p) for name, p in self.groups["values"] if id(p) not in alone]
         peaks = {"matrices": config.lr, "others": config.lr, "values": config.value_lr}
         decays = {"matrices": config.weight_decay, "others": 0.0, "values": 0.0}
         self.names = [name for group in self.groups.values() for name, _ in group]
-        self.adam = torch.optim.AdamW(
-            [
-                {"params": [p for _, p in group], "lr": peaks[kind], "peak": peaks[kind], "weight_decay": decays[kind]}
-                for kind, group in self.groups.items()
-                if group
-            ],
-            betas=config.betas,
-            fused=True,
-        )
+        groups = [
+            {"params": [p for _, p in group], "lr": peaks[kind], "peak": peaks[kind], "weight_decay": decays[kind]}
+            for kind, group in self.groups.items()
+            if group
+        ]
+        self.adam = torch.optim.AdamW(groups, betas=config.betas, fused=True) if groups else None
+
+    @property
+    def sparse(self) -> list[str]:
+        """The tables whose touched rows alone are stepped."""
+        return list(self.tables.tables)
 
     def step(self, step: int) -> dict[str, float]:
         """Clip, update and clear the gradients of step `step` (0-based); returns the norms and the learning rate."""
         share = learning_rate_share(step, self.config)
-        for group in self.adam.param_groups:
-            group["lr"] = group["peak"] * share
         rest = [p for kind in ("matrices", "others") for _, p in self.groups[kind]]
-        values = [p for _, p in self.groups["values"]]
-        norms = {"gradient_norm": self._clip(rest)}
-        if values:
-            norms["value_gradient_norm"] = self._clip(values)
-        self.adam.step()
-        self.adam.zero_grad()
+        norms = {"gradient_norm": self._clip(rest)} if rest else {}
+        dense = [p for _, p in self.groups["values"]]
+        rows = self.tables.gradients()
+        if dense or self.tables.tables:
+            squares = [float(gradient.squared_norm()) for gradient in rows.values()]
+            squares += [float(torch.linalg.vector_norm(p.grad)) ** 2 for p in dense if p.grad is not None]
+            norm = norms["value_gradient_norm"] = sum(squares) ** 0.5
+            scale = self._scale(norm)
+            for p in dense:
+                if p.grad is not None and scale < 1.0:
+                    p.grad.mul_(scale)
+            self.tables.step(rows, step, self.config.value_lr * share, scale)
+        if self.adam is not None:
+            for group in self.adam.param_groups:
+                group["lr"] = group["peak"] * share
+            self.adam.step()
+            self.adam.zero_grad()
         return {**norms, "lr": self.config.lr * share}
 
     def _clip(self, parameters: list[nn.Parameter]) -> float:
-        limit = float("inf") if self.config.clip is None else self.config.clip
+        limit = inf if self.config.clip is None else self.config.clip
         return float(nn.utils.clip_grad_norm_(parameters, limit))
+
+    def _scale(self, norm: float) -> float:
+        return 1.0 if self.config.clip is None else min(1.0, self.config.clip / (norm + 1e-6))
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """The moments and step counts, by parameter name."""
-        state = self.adam.state
-        parameters = (p for group in self.adam.param_groups for p in group["params"])
-        return {
-            f"{name}/{key}": value
-            for name, parameter in zip(self.names, parameters, strict=True)
-            for key, value in state.get(parameter, {}).items()
-        }
+        found = {f"tables/{key}": tensor for key, tensor in self.tables.state_tensors().items()}
+        if self.adam is not None:
+            parameters = (p for group in self.adam.param_groups for p in group["params"])
+            for name, parameter in zip(self.names, parameters, strict=True):
+                for key, value in self.adam.state.get(parameter, {}).items():
+                    found[f"{name}/{key}"] = value
+        return found
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         """Restore what `state_tensors` gave."""
-        parameters = [p for group in self.adam.param_groups for p in group["params"]]
+        of_tables = {key: value for key, value in tensors.items() if key.startswith("tables/")}
+        self.tables.load_state_tensors({key.removeprefix("tables/"): value for key, value in of_tables.items()})
+        if self.adam is None:
+            return
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in tensors.items():
-            name, _, moment = key.rpartition("/")
-            state.setdefault(self.names.index(name), {})[moment] = value
-        plain = self.adam.state_dict()
-        assert set(state) == set(range(len(parameters))) or not state, "moments are missing"
-        self.adam.load_state_dict({**plain, "state": state})
+            if key not in of_tables:
+                name, _, moment = key.rpartition("/")
+                state.setdefault(self.names.index(name), {})[moment] = value
+        assert set(state) == set(range(len(self.names))) or not state, "moments are missing"
+        self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
+
+
+def steps_sparsely(table: MemoryValues, config: TrainingConfig, reads: int) -> bool:
+    """Whether a table takes the sparse step: as the config says, else if a step reads no more rows than it has."""
+    if config.value_optimizer != "auto":
+        return config.value_optimizer == "sparse"
+    return config.value_dtype != "float32" or reads <= table.weight.shape[0]
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """Split the parameters: value tables; keys, norms and biases (never decayed); every other matrix."""
     values = {id(p) for module in model.modules() if isinstance(module, MemoryValues) for p in module.parameters()}
-    keys = {id(module.keys) for module in model.modules() if isinstance(module, MemoryLayer)}
+    keys = {id(module.keys) for module in model.modules() if isinstance(module, ProductKeys)}
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {"matrices": [], "others": [], "values": []}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

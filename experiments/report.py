@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..memory_layers.config import MemoryConfig, ModelConfig
 from ..memory_layers.sizes import model_sizes
+from ..memory_layers.usage import Usage
 from ..results.rows import Row
 from ..results.store import commit
 from .config import TrainConfig
@@ -13,10 +15,33 @@ from .data.questions import Guesser
 from .data.record import Fact
 from .evaluate import Answer, estimates, guess_estimates, make_guessers
 from .metrics import Estimate
+from .pretrained import host_memory_config, host_model_config
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+
+class Measured(NamedTuple):
+    """What a finished run found out.
+
+    answers: by tier. before: exact match and text loss of a pretrained start. text: NLL per token of ordinary text.
+    use: of each memory layer over the last window. sparse: whether tables took the sparse step.
+    """
+
+    answers: Mapping[str, Sequence[Answer]]
+    before: Mapping[str, Any] = {}
+    text: Estimate | None = None
+    use: Mapping[str, Usage] = {}
+    sparse: bool = False
+
+
+def model_and_memory(config: TrainConfig, model: PreTrainedModel) -> tuple[ModelConfig, MemoryConfig]:
+    """Shape and memory of a run's model: the config's, or those that a pretrained start brought."""
+    if config.finetune.source is None:
+        return config.model, config.memory
+    name = config.finetune.source.rstrip("/").rpartition("/")[2]
+    return host_model_config(model.config, name), host_memory_config(model.config)
 
 
 def result_rows(
@@ -24,26 +49,37 @@ def result_rows(
     run: str,
     model: PreTrainedModel,
     device: torch.device,
-    answers: Mapping[str, Sequence[Answer]],
+    measured: Measured,
     trained: Sequence[Fact],
 ) -> list[Row]:
-    """Rows for each tier (`dataset`: seen, rephrased, unseen) and each relation in it (`seen/airport_country`)."""
-    vocabulary = model.config.vocab_size
-    sizes = model_sizes(config.model, config.memory, vocabulary)
-    total = sum(parameter.numel() for parameter in model.parameters())
+    """Rows for each tier (`dataset`: seen, rephrased, unseen) and each relation in it (`seen/airport_country`),
+    for ordinary text (`text/NAME`) and the use of each memory layer (`layer 0`)."""
+    base, memory = model_and_memory(config, model)
+    sizes = model_sizes(base, memory, model.config.vocab_size)
     common = dict(
         run=run,
         experiment=config.experiment or run,
-        kind=config.memory.kind,
-        model=f"llama-{config.model.layers}x{config.model.width}",
-        memory_slots=config.memory.slots,
-        parameters_total=total,
+        kind=memory.kind,
+        variant=config.variant,
+        model=base.title,
+        memory_slots=memory.slots,
+        parameters_total=sum(parameter.numel() for parameter in model.parameters()),
         parameters_active=sizes.parameters_active,
         flops=sizes.flops,
         device=str(device),
         seed=config.seed,
         commit=commit(),
+        value_step="sparse" if measured.sparse else "dense",
+        trained=config.finetune.train,
     )
+    return [
+        *_answer_rows(common, measured.answers, trained),
+        *_before_and_text_rows(common, config, measured),
+        *_use_rows(common, measured.use),
+    ]
+
+
+def _answer_rows(common: Mapping, answers: Mapping[str, Sequence[Answer]], trained: Sequence[Fact]) -> list[Row]:
     guessers = make_guessers(trained)
     rows: list[Row] = []
     for tier, asked in answers.items():
@@ -53,6 +89,25 @@ def result_rows(
             of_relation = [answer for answer in asked if answer.question.relation == relation]
             for metric, estimate in _with_guesses(of_relation, guessers).items():
                 rows.append(_row(common, f"{tier}/{relation}", metric, estimate))
+    return rows
+
+
+def _before_and_text_rows(common: Mapping, config: TrainConfig, measured: Measured) -> list[Row]:
+    before = measured.before.get("answers", {})
+    rows = [_row(common, tier, "exact_match_before", Estimate(*found)) for tier, found in before.items()]
+    dataset = f"text/{config.text.source}"
+    if measured.before.get("text"):
+        rows.append(_row(common, dataset, "nll_before", Estimate(*measured.before["text"])))
+    if measured.text:
+        rows.append(_row(common, dataset, "nll", measured.text))
+    return rows
+
+
+def _use_rows(common: Mapping, use: Mapping[str, Usage]) -> list[Row]:
+    rows = []
+    for layer, found in use.items():
+        for metric, value in (("slots_used", 100 * found.used), ("usage_kl", found.kl)):
+            rows.append(Row(**common, dataset=f"layer {layer}", metric=metric, value=value, n=found.lookups))
     return rows
 
 

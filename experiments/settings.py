@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import MemxError
 from .config import TrainConfig
+from .match import match_points
 
 
 def presets() -> dict[str, str]:
@@ -102,14 +103,31 @@ def assign(tree: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     return {**tree, head: assign(below, rest, value)}
 
 
-def load_config(source: str, assignments: Iterable[tuple[str, Any]] = ()) -> TrainConfig:
-    """Resolve a preset or file and assignments to a config. An assigned key leaves the sweep, if it was in it."""
+def load_config(
+    source: str, assignments: Iterable[tuple[str, Any]] = (), variants: Sequence[str] | None = None
+) -> TrainConfig:
+    """Resolve a preset or file and assignments to a config. An assigned key leaves the sweep and the variants.
+
+    variants: keep those alone. Raises MemxError for one that does not exist.
+    """
     tree = read_tree(source)
     for key, value in assignments:
         tree = assign(tree, key, value)
         if isinstance(sweep := tree.get("sweep"), dict) and key in sweep:
             tree["sweep"] = {name: values for name, values in sweep.items() if name != key}
+        if isinstance(known := tree.get("variants"), dict) and key != "variants":
+            tree["variants"] = {name: _without(changes, key) for name, changes in known.items()}
+    if variants:
+        known = tree.get("variants") or {}
+        for name in variants:
+            if name not in known:
+                raise MemxError(f"no variant {name!r}", hint=nearest(name, known) or f"there are: {', '.join(known)}")
+        tree["variants"] = {name: known[name] for name in known if name in variants}
     return check(tree)
+
+
+def _without(changes: Any, key: str) -> Any:
+    return {k: v for k, v in changes.items() if k != key} if isinstance(changes, dict) else changes
 
 
 def check(tree: Mapping[str, Any]) -> TrainConfig:
@@ -120,18 +138,24 @@ def check(tree: Mapping[str, Any]) -> TrainConfig:
 
 
 def points(config: TrainConfig) -> list[TrainConfig]:
-    """The runs of a sweep, every combination of its values, the last key fastest; or the config alone."""
-    if not config.sweep:
-        return [config]
+    """The runs of a sweep: every combination of its values, the last key fastest, and each variant there.
+
+    Points that are to be matched in cost are; a config without sweep and variants is its only point.
+    """
+    if not config.sweep and not config.variants:
+        return match_points([config])
     runs = []
     for values in itertools.product(*config.sweep.values()):
-        tree = {**to_tree(config), "sweep": {}}
-        for key, value in zip(config.sweep, values, strict=True):
-            tree = assign(tree, key, value)
-        tree["name"] = "-".join([config.name, *(_label(k, v) for k, v in zip(config.sweep, values, strict=True))])
-        tree["experiment"] = experiment_name(config)
-        runs.append(_validate(tree))
-    return runs
+        swept = list(zip(config.sweep, values, strict=True))
+        for variant, changes in (config.variants or {"": {}}).items():
+            tree = {**to_tree(config), "sweep": {}, "variants": {}, "variant": variant}
+            for key, value in [*swept, *changes.items()]:
+                tree = assign(tree, key, value)
+            labels = [_label(key, value) for key, value in swept] + ([_slug(variant)] if variant else [])
+            tree["name"] = "-".join([config.name, *labels])[:80]
+            tree["experiment"] = experiment_name(config)
+            runs.append(_validate(tree))
+    return match_points(runs)
 
 
 def experiment_name(config: TrainConfig) -> str:
@@ -200,8 +224,11 @@ def _dotted(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
 
 
 def _label(key: str, value: Any) -> str:
-    text = "".join(c if c.isalnum() or c in "._+" else "_" for c in str(value))
-    return f"{key.rpartition('.')[2]}{text}"[:40]
+    return f"{key.rpartition('.')[2]}{_slug(str(value))}"[:40]
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "._+" else "_" for c in text)
 
 
 def _hash(tree: Mapping[str, Any]) -> str:

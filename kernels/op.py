@@ -25,7 +25,7 @@ class Op:
     make_inputs: (shape, dtype, device, generator) -> positional inputs; floating tensors come first.
     observe: (fp64 inputs, outputs) -> tensors to compare with those of the fp64 reference; lets an op whose
         outputs are indices be judged by what the indices stand for. None compares the outputs themselves.
-    gradients: positions of the inputs that have gradients.
+    gradients: positions of the inputs that have gradients; none for an op that works in place, on its inputs.
     tolerance: the error against fp64 may be this many times that of the reference in the same dtype.
     terms: how many products one output sums; a sum in plain order may be off by sqrt(terms) rounding steps
         (Higham 2002, section 4.5), however well the reference's own pairwise sum does.

@@ -1,4 +1,4 @@
-"""Memory layers: product-key tables inside a transformer, and the Llama-style language model built of them."""
+"""Memory layers: product-key tables inside a transformer, their rivals, and the Llama-style model built of them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .layer import MemoryLayer, MemoryValues
+    from .layer import MemoryLayer
     from .llama import MemoryLlamaConfig, MemoryLlamaForCausalLM
+    from .moe import MoeLayer
+    from .peer import PeerLayer
+    from .product_keys import MemoryValues
 
 _HOME = {
     "MemoryLayer": ".layer",
-    "MemoryValues": ".layer",
     "MemoryLlamaConfig": ".llama",
     "MemoryLlamaForCausalLM": ".llama",
+    "MemoryValues": ".product_keys",
+    "MoeLayer": ".moe",
+    "PeerLayer": ".peer",
 }
-__all__ = ["MemoryLayer", "MemoryLlamaConfig", "MemoryLlamaForCausalLM", "MemoryValues"]
+__all__ = ["MemoryLayer", "MemoryLlamaConfig", "MemoryLlamaForCausalLM", "MemoryValues", "MoeLayer", "PeerLayer"]
 
 
 def __getattr__(name: str):

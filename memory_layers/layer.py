@@ -1,52 +1,27 @@
 """The memory layer: hidden states [..., d] -> weighted sums of table rows [..., d].
 
-d width, N = n*n slots, H heads, k kept per head, d_k key width. Source: Berges et al. 2024, "Memory Layers at
-Scale" (arXiv 2412.09764), section 2.1; Lample et al. 2019 for the product keys.
+d width, d_v value width, N slots, H heads, k kept per head. Source: Berges et al. 2024, "Memory Layers at Scale"
+(arXiv 2412.09764), section 2.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
-import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..kernels.embedding_bag import embedding_bag
-from ..kernels.product_topk import product_topk
-from .slots import check_top_k, half_keys
+from .product_keys import MemoryValues, ProductKeys
 
 
-def _without_autocast(device: str) -> AbstractContextManager[object]:
-    available = torch.amp.is_autocast_available(device)  # not on the meta device
-    return torch.autocast(device, enabled=False) if available else nullcontext()
+class MemoryLayer(ProductKeys):
+    """A product-key memory in place of a feed-forward layer, or beside it.
 
+    y = the kept rows of the value table, weighed by softmax per head and summed over heads. The output is y; with
+    `gating` (Memory+) it is W2(y * silu(W1 x)); with another value width, or silent at first, W2 y.
 
-class MemoryValues(nn.Module):
-    """The value table, one parameter [N, d]; several memory layers of one model may read the same."""
-
-    def __init__(self, slots: int, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(slots, width))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw N(0, 1/sqrt(d))."""
-        nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
-
-    def extra_repr(self) -> str:
-        return f"slots={self.weight.shape[0]}, width={self.weight.shape[1]}"
-
-
-class MemoryLayer(nn.Module):
-    """A product-key memory in place of a feed-forward layer.
-
-    q = W_q x, per head split in two halves; each half is scored against n half-keys; the k best of the n*n pair
-    sums are found exactly; softmax over them weighs k rows of the value table, summed over heads.
-
-    width: d. slots: N, a square. key_width: d_k, both halves together (default d/2). qk_norm: RMSNorm of each
-    query half and each half-key, with gains that start at (d_k/2)^(-1/4), so that scores start at unit variance.
-    values: a table to share with another layer; None makes an own one. Keys are never shared.
-    Raises MemxError if slots is not a square or top_k exceeds the half-keys per list.
+    values: a table [slots, value_width] to share with another layer; None makes an own one. Keys are never shared.
+    value_width: d_v (default d). output_gate: scale each token's output by sigmoid(w x). silent: W2 starts at zero,
+    so that the layer, put beside a trained feed-forward, changes nothing at first. The rest as in `ProductKeys`.
     """
 
     def __init__(
@@ -57,22 +32,24 @@ class MemoryLayer(nn.Module):
         heads: int = 4,
         top_k: int = 32,
         key_width: int | None = None,
+        value_width: int | None = None,
         qk_norm: bool = False,
+        gating: bool = False,
+        output_gate: bool = False,
+        silent: bool = False,
         values: MemoryValues | None = None,
     ) -> None:
-        super().__init__()
-        check_top_k(top_k, slots)
-        self.heads, self.top_k = heads, top_k
-        self.key_width = width // 2 if key_width is None else key_width
-        assert self.key_width % 2 == 0, f"key_width {self.key_width} has no two halves"
-        assert values is None or values.weight.shape == (slots, width), "the shared table has another shape"
-        self.query = nn.Linear(width, heads * self.key_width, bias=False)
-        self.keys = nn.Parameter(torch.empty(2, heads, half_keys(slots), self.key_width // 2))
-        self.query_norm = nn.RMSNorm(self.key_width // 2, eps=1e-6) if qk_norm else None
-        self.key_norm = nn.RMSNorm(self.key_width // 2, eps=1e-6) if qk_norm else None
+        super().__init__(width, slots, heads=heads, top_k=top_k, key_width=key_width, qk_norm=qk_norm)
+        value_width = value_width or width
+        assert values is None or values.weight.shape == (slots, value_width), "the shared table has another shape"
+        self.silent = silent
+        self.gate = nn.Linear(width, value_width, bias=False) if gating else None
+        projected = gating or silent or value_width != width
+        self.output = nn.Linear(value_width, width, bias=False) if projected else None
+        self.output_gate = nn.Linear(width, 1, bias=False) if output_gate else None
         # A table of one's own is a submodule. A shared one belongs to its first layer: here it is held in a
         # tuple, unregistered, so that it is saved once, stepped once, and follows deepcopy, .to() and loading.
-        self.table = MemoryValues(slots, width) if values is None else None
+        self.table = MemoryValues(slots, value_width) if values is None else None
         self._shared = (values,)
         self.reset_parameters()
 
@@ -83,31 +60,52 @@ class MemoryLayer(nn.Module):
         assert values is not None
         return values
 
-    def reset_parameters(self) -> None:
-        """Draw queries U(+-1/sqrt(d)) and keys U(+-1/sqrt(d_k)); the value table draws itself."""
-        query_bound, key_bound = self.query.in_features**-0.5, self.key_width**-0.5
-        nn.init.uniform_(self.query.weight, -query_bound, query_bound)
-        nn.init.uniform_(self.keys, -key_bound, key_bound)
-        for norm in (self.query_norm, self.key_norm):
-            if norm is not None:
-                nn.init.constant_(norm.weight, (self.key_width / 2) ** -0.25)
+    def tables(self) -> tuple[MemoryValues, ...]:
+        return (self.values,)
 
-    def lookup(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Find slots [T, H, k] and their weights [T, H, k] (softmax per head) for x [T, d]."""
-        query = self.query(x).unflatten(-1, (self.heads, self.key_width))  # [T, H, d_k]
-        # bfloat16 tells too few scores apart to rank them: under autocast, ranking stays in the keys' dtype
-        with _without_autocast(x.device.type):
-            query, keys = query.to(self.keys.dtype), self.keys
-            if self.query_norm is not None and self.key_norm is not None:
-                query = self.query_norm(query.unflatten(-1, (2, -1))).flatten(-2)
-                keys = self.key_norm(keys)
-            scores, slots = product_topk(query, keys, self.top_k)
-            return slots, scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    def reset_parameters(self) -> None:
+        """Draw queries and keys, W1 U(+-1/sqrt(d)), W2 U(+-1/sqrt(d_v)) or zero, the output gate at one half."""
+        super().reset_parameters()
+        for linear in (self.gate, self.output):
+            if linear is not None:
+                bound = linear.in_features**-0.5
+                nn.init.uniform_(linear.weight, -bound, bound)
+        if self.output is not None and self.silent:
+            nn.init.zeros_(self.output.weight)
+        if self.output_gate is not None:
+            nn.init.zeros_(self.output_gate.weight)
+
+    def read(self, slots: Tensor, weights: Tensor) -> Tensor:
+        """Sum the rows of slots [T, H, k], weighed by weights: [T, d_v]."""
+        table, sink = self.values.weight, self.values.sink
+        # [T, H*k] rows in one bag per token
+        return embedding_bag(
+            table,
+            slots.flatten(1),
+            weights.flatten(1).to(table.dtype),
+            gradient="dense" if sink is None else sink,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., d] to [..., d]."""
-        slots, weights = self.lookup(x.flatten(0, -2))
-        table = self.values.weight
-        # [T, H*k] rows in one bag per token
-        y = embedding_bag(table, slots.flatten(1), weights.flatten(1).to(table.dtype))
+        flat = x.flatten(0, -2)  # [T, d]
+        y = self.read(*self.lookup(flat)).to(x.dtype)
+        if self.gate is not None:
+            y = y * F.silu(self.gate(flat))
+        if self.output is not None:
+            y = self.output(y)
+        if self.output_gate is not None:
+            y = y * self.output_gate(flat).sigmoid()
         return y.to(x.dtype).view(x.shape)
+
+
+class Beside(nn.Module):
+    """A feed-forward and a memory side by side: feed_forward(x) + memory(x)."""
+
+    def __init__(self, feed_forward: nn.Module, memory: nn.Module) -> None:
+        super().__init__()
+        self.feed_forward, self.memory = feed_forward, memory
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x [..., d] to [..., d]."""
+        return self.feed_forward(x) + self.memory(x)

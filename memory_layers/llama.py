@@ -1,28 +1,33 @@
 """Llama 3 with memory layers, as a transformers model: `MemoryLlamaConfig`, `MemoryLlamaForCausalLM`.
 
-The feed-forward (`mlp`) of the chosen blocks is a `MemoryLayer`; everything else is transformers' own Llama, so
-`generate`, `save_pretrained`, `from_pretrained`, PEFT and lm-eval work. Registered with the Auto classes.
+The feed-forward (`mlp`) of the chosen blocks is a memory or a rival of it; everything else is transformers' own
+Llama, so `generate`, `save_pretrained`, `from_pretrained`, PEFT and lm-eval work. Registered with the Auto classes.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from ..errors import MemxError
-from .layer import MemoryLayer, MemoryValues
+from .layer import Beside, MemoryLayer
+from .moe import MoeLayer
+from .peer import PeerLayer
+from .product_keys import MemoryValues, ProductKeys
 
 
 class MemoryLlamaConfig(LlamaConfig):
     """LlamaConfig and where its memory layers are.
 
-    memory_layers: indices of the blocks whose feed-forward is a memory layer; empty is a plain Llama.
-    memory_slots: N, a square. memory_key_width: d_k (None: hidden_size/2). memory_shared: one value table for
-    all layers, or one for each.
+    memory_layers: indices of the blocks that hold a memory; empty is a plain Llama. memory_kind: memory, peer or moe
+    (Memory+ is a memory with gating). memory_slots: N, a square. memory_key_width: d_k, memory_value_width: d_v
+    (None: hidden_size/2, hidden_size). memory_shared: one value table for all layers, or one for each.
+    memory_insertion: replace the feed-forward, or stand beside it. memory_experts and what follows: of MoE.
     """
 
     model_type = "memory_llama"
@@ -30,26 +35,42 @@ class MemoryLlamaConfig(LlamaConfig):
     def __init__(
         self,
         memory_layers: Sequence[int] = (),
+        memory_kind: str = "memory",
         memory_slots: int = 0,
         memory_heads: int = 4,
         memory_top_k: int = 32,
         memory_key_width: int | None = None,
+        memory_value_width: int | None = None,
         memory_qk_norm: bool = False,
+        memory_gating: bool = False,
+        memory_output_gate: bool = False,
         memory_shared: bool = True,
+        memory_insertion: str = "replace",
+        memory_experts: int = 16,
+        memory_experts_per_token: int = 1,
+        memory_expert_width: int | None = None,
         **kwargs,
     ) -> None:
         self.memory_layers = list(memory_layers)
+        self.memory_kind = memory_kind
         self.memory_slots = memory_slots
         self.memory_heads = memory_heads
         self.memory_top_k = memory_top_k
         self.memory_key_width = memory_key_width
+        self.memory_value_width = memory_value_width
         self.memory_qk_norm = memory_qk_norm
+        self.memory_gating = memory_gating
+        self.memory_output_gate = memory_output_gate
         self.memory_shared = memory_shared
+        self.memory_insertion = memory_insertion
+        self.memory_experts = memory_experts
+        self.memory_experts_per_token = memory_experts_per_token
+        self.memory_expert_width = memory_expert_width
         super().__init__(**kwargs)
 
 
 class MemoryLlamaForCausalLM(LlamaForCausalLM):
-    """LlamaForCausalLM whose chosen blocks hold a `MemoryLayer` as their `mlp`."""
+    """LlamaForCausalLM whose chosen blocks hold a memory, PEER or MoE layer as their `mlp`, or beside it."""
 
     config_class = MemoryLlamaConfig
 
@@ -60,14 +81,14 @@ class MemoryLlamaForCausalLM(LlamaForCausalLM):
 
     def _init_weights(self, module: nn.Module) -> None:
         # called children first, so a memory layer draws over what its Linear and norms were given
-        if isinstance(module, MemoryLayer | MemoryValues):
+        if isinstance(module, ProductKeys | MemoryValues | MoeLayer):
             module.reset_parameters()
         else:
             super()._init_weights(module)
 
 
 def place_memory_layers(model: LlamaForCausalLM, config: MemoryLlamaConfig) -> None:
-    """Put a memory layer in place of the feed-forward of each block in config.memory_layers."""
+    """Put a memory in place of, or beside, the feed-forward of each block in config.memory_layers."""
     table: MemoryValues | None = None
     for index in sorted(set(config.memory_layers)):
         if not 0 <= index < config.num_hidden_layers:
@@ -75,22 +96,52 @@ def place_memory_layers(model: LlamaForCausalLM, config: MemoryLlamaConfig) -> N
                 f"memory layer {index} is outside the model's {config.num_hidden_layers} blocks",
                 hint=f"choose from 0..{config.num_hidden_layers - 1}",
             )
-        layer = MemoryLayer(
-            config.hidden_size,
-            config.memory_slots,
-            heads=config.memory_heads,
-            top_k=config.memory_top_k,
-            key_width=config.memory_key_width,
-            qk_norm=config.memory_qk_norm,
-            values=table if config.memory_shared else None,
-        )
-        table = layer.values
-        model.model.layers[index].mlp = layer
+        block: Any = model.model.layers[index]
+        layer = _make_layer(config, table if config.memory_shared else None)
+        if isinstance(layer, MemoryLayer):
+            table = layer.values
+        block.mlp = Beside(block.mlp, layer) if config.memory_insertion == "beside" else layer
 
 
-def memory_layers_of(model: nn.Module) -> list[MemoryLayer]:
-    """The memory layers of a model, in order."""
-    return [module for module in model.modules() if isinstance(module, MemoryLayer)]
+def _make_layer(config: MemoryLlamaConfig, table: MemoryValues | None) -> nn.Module:
+    width: Any = config.hidden_size
+    if config.memory_kind == "moe":
+        inner: Any = config.memory_expert_width or config.intermediate_size
+        std: Any = config.initializer_range
+        return MoeLayer(width, config.memory_experts, inner, top_k=config.memory_experts_per_token, std=std)
+    lookup: dict[str, Any] = dict(
+        heads=config.memory_heads,
+        top_k=config.memory_top_k,
+        key_width=config.memory_key_width,
+        qk_norm=config.memory_qk_norm,
+    )
+    if config.memory_kind == "peer":
+        return PeerLayer(width, config.memory_slots, **lookup)
+    return MemoryLayer(
+        width,
+        config.memory_slots,
+        **lookup,
+        value_width=config.memory_value_width,
+        gating=config.memory_gating,
+        output_gate=config.memory_output_gate,
+        silent=config.memory_insertion == "beside",
+        values=table,
+    )
+
+
+def memory_layers_of(model: nn.Module) -> list[ProductKeys]:
+    """The memory and PEER layers of a model, in order."""
+    return [module for module in model.modules() if isinstance(module, ProductKeys)]
+
+
+def tables_of(model: nn.Module) -> list[MemoryValues]:
+    """The tables of a model, each once, in order."""
+    return [module for module in model.modules() if isinstance(module, MemoryValues)]
+
+
+def moe_layers_of(model: nn.Module) -> list[MoeLayer]:
+    """The mixtures of experts of a model, in order."""
+    return [module for module in model.modules() if isinstance(module, MoeLayer)]
 
 
 @torch.no_grad()
@@ -102,6 +153,18 @@ def draw_weights(model: MemoryLlamaForCausalLM, seed: int) -> None:
     for name, module in reversed(list(model.named_modules())):  # children before parents
         torch.manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
         model._init_weights(module)
+
+
+@torch.no_grad()
+def draw_memory_weights(model: MemoryLlamaForCausalLM, seed: int, dtype: torch.dtype) -> None:
+    """Make and initialise the weights of memories and rivals that are on the meta device; all else stays."""
+    for module in model.modules():
+        if isinstance(module, ProductKeys | MemoryValues | MoeLayer) and any(p.is_meta for p in module.parameters()):
+            module.to_empty(device="cpu").to(dtype)
+    for name, module in reversed(list(model.named_modules())):
+        if isinstance(module, ProductKeys | MemoryValues | MoeLayer):
+            torch.manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
+            module.reset_parameters()
 
 
 AutoConfig.register(MemoryLlamaConfig.model_type, MemoryLlamaConfig, exist_ok=True)

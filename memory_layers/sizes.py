@@ -14,49 +14,60 @@ from .slots import half_keys
 
 @dataclass(frozen=True)
 class Sizes:
-    """parameters_active: used for one token. flops: one token forward. table: parameters in value tables."""
+    """parameters_active: used for one token. flops: one token forward. table: parameters in tables.
+
+    slots_read: table rows read for one token, over all layers and tables.
+    """
 
     parameters_total: int
     parameters_active: int
     table: int
     flops: int
+    slots_read: int
+
+    def weight_bytes(self, size: int = 4, table_size: int = 4) -> int:
+        """Bytes of the weights, for elements of `size` bytes, in the tables of `table_size`."""
+        return (self.parameters_total - self.table) * size + self.table * table_size
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One memory layer or rival: weights outside tables (all, and used for one token), tables, FLOPs, rows read."""
+
+    weights: int
+    active: int
+    tables: int
+    table: int
+    flops: int
+    rows: int
+    row_width: int
 
 
 def model_sizes(model: ModelConfig, memory: MemoryConfig, vocabulary: int) -> Sizes:
     """Count a whole model. Attention and embeddings are the same for every kind of memory."""
     d, blocks = model.width, model.layers
     placed = memory.placed_layers(blocks)
+    layer = layer_cost(model, memory)
     kv_width = d // model.heads * (model.kv_heads or model.heads)
     attention = 2 * d * d + 2 * d * kv_width
-    feed_forward = 3 * d * model.feed_forward_width
+    feed_forwards = blocks - (len(placed) if memory.insertion == "replace" else 0)
     embeddings = vocabulary * d * (1 if model.tie_embeddings else 2)
     norms = (2 * blocks + 1) * d
-    shared = embeddings + norms + blocks * attention + (blocks - len(placed)) * feed_forward
-    memory_weights = sum(_memory_weights(model, memory) for _ in placed)
-    tables = (1 if memory.shared else len(placed)) if placed else 0
-    table = tables * memory.slots * d
-    rows_read = len(placed) * memory.heads * memory.top_k * d
-    matrices = blocks * attention + (blocks - len(placed)) * feed_forward + vocabulary * d
+    shared = embeddings + norms + blocks * attention + feed_forwards * 3 * d * model.feed_forward_width
+    owners = 1 if memory.shared and memory.kind in ("memory", "memory+") else len(placed)
+    table = owners * layer.tables * layer.table if placed else 0
+    matrices = blocks * attention + vocabulary * d
     context_flops = blocks * 2 * 2 * d * model.context // 2
-    flops = 2 * matrices + context_flops + sum(memory_flops(model, memory) for _ in placed)
+    flops = 2 * matrices + context_flops + feed_forwards * feed_forward_flops(model) + len(placed) * layer.flops
     # one row of the input embedding is read for a token; a tied matrix is read whole as the output layer
     unread_embeddings = 0 if model.tie_embeddings else (vocabulary - 1) * d
     return Sizes(
-        parameters_total=shared + memory_weights + table,
-        parameters_active=shared + memory_weights + rows_read - unread_embeddings,
+        parameters_total=shared + len(placed) * layer.weights + table,
+        parameters_active=shared + len(placed) * (layer.active + layer.rows * layer.row_width) - unread_embeddings,
         table=table,
         flops=flops,
+        slots_read=len(placed) * layer.rows,
     )
-
-
-def memory_flops(model: ModelConfig, memory: MemoryConfig) -> int:
-    """FLOPs of one memory layer for one token: query, scores of both lists, candidate sums, weighted rows."""
-    d_k = memory.key_width or model.width // 2
-    query = 2 * model.width * memory.heads * d_k
-    scores = 2 * memory.heads * half_keys(memory.slots) * d_k
-    pairs = memory.heads * sum(memory.top_k // rank for rank in range(1, memory.top_k + 1))
-    rows = 2 * memory.heads * memory.top_k * model.width
-    return query + scores + pairs + rows
 
 
 def feed_forward_flops(model: ModelConfig) -> int:
@@ -64,7 +75,58 @@ def feed_forward_flops(model: ModelConfig) -> int:
     return 6 * model.width * model.feed_forward_width
 
 
-def _memory_weights(model: ModelConfig, memory: MemoryConfig) -> int:
-    d_k = memory.key_width or model.width // 2
-    norms = d_k if memory.qk_norm else 0
-    return memory.heads * d_k * model.width + memory.heads * half_keys(memory.slots) * d_k + norms
+def memory_flops(model: ModelConfig, memory: MemoryConfig) -> int:
+    """FLOPs of one memory layer or rival for one token."""
+    return layer_cost(model, memory).flops
+
+
+def layer_cost(model: ModelConfig, memory: MemoryConfig) -> LayerCost:
+    """Cost of one layer of a kind; nothing for dense."""
+    if memory.kind == "dense":
+        return LayerCost(0, 0, 0, 0, 0, 0, 0)
+    return _moe_cost(model, memory) if memory.kind == "moe" else _lookup_cost(model, memory)
+
+
+def _moe_cost(model: ModelConfig, memory: MemoryConfig) -> LayerCost:
+    d = model.width
+    expert, router = 3 * d * (memory.expert_width or model.feed_forward_width), d * memory.experts
+    return LayerCost(
+        weights=memory.experts * expert + router,
+        active=memory.experts_per_token * expert + router,
+        tables=0,
+        table=0,
+        flops=2 * (memory.experts_per_token * expert + router),
+        rows=0,
+        row_width=0,
+    )
+
+
+def _lookup_cost(model: ModelConfig, memory: MemoryConfig) -> LayerCost:
+    """Query, scores of both lists, candidate sums, weighted rows; then what makes an output of them."""
+    d, heads, k, n = model.width, memory.query_heads, memory.kept, half_keys(memory.slots)
+    d_k, d_v = memory.key_width or d // 2, memory.value_width or d
+    lookup = heads * d_k * d + heads * n * d_k  # weights of queries and keys, each one multiply-add
+    pairs = heads * sum(k // rank for rank in range(1, k + 1))
+    norms = d_k if memory.normed else 0
+    if memory.kind == "peer":
+        rows = 2 * heads * k  # one of each table
+        return LayerCost(
+            weights=lookup + norms,
+            active=lookup + norms,
+            tables=2,
+            table=memory.slots * d,
+            flops=2 * lookup + pairs + 2 * rows * d,
+            rows=rows,
+            row_width=d,
+        )
+    projected = memory.gated or memory.insertion == "beside" or d_v != d
+    after = (d * d_v if memory.gated else 0) + (d * d_v if projected else 0) + (d if memory.output_gate else 0)
+    return LayerCost(
+        weights=lookup + norms + after,
+        active=lookup + norms + after,
+        tables=1,
+        table=memory.slots * d_v,
+        flops=2 * (lookup + after) + pairs + 2 * heads * k * d_v,
+        rows=heads * k,
+        row_width=d_v,
+    )

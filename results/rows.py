@@ -16,10 +16,11 @@ from .files import write_atomically
 class Row(BaseModel):
     """One measured value, with what it was measured on.
 
-    run: the run folder's name. experiment: the name its points share. kind: dense, memory, … or of an op, its
-    implementation. dataset: what was asked; metric: exact_match, f1, nll (nats per answer token), …; value in
-    the metric's unit (accuracies in percent); n: how many questions; low, high: 95% interval; stderr: standard
-    error. parameters_active: used for one token; flops: per token, forward.
+    run: the run folder's name. experiment: the name its points share. kind: dense, memory, memory+, peer, moe, or of
+    an op, its implementation. variant: the point's name in an experiment of named variants. dataset: what was asked;
+    metric: exact_match, f1, nll (nats per token), …; value in the metric's unit (accuracies in percent); n: how many
+    questions; low, high: 95% interval; stderr: standard error. parameters_active: used for one token; flops: per
+    token, forward.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -28,6 +29,7 @@ class Row(BaseModel):
     experiment: str
     kind: str
     model: str
+    variant: str = ""
     dataset: str
     metric: str
     value: float

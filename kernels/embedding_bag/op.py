@@ -2,32 +2,80 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
 from ..op import Op, Shape, choose
+from .gradient import BagGradient, GradientMode, hand_over
 from .reference import embedding_bag_reference
+from .sums import dot_products, weighted_sums
 
 
 def embedding_bag(
-    values: Tensor, slots: Tensor, weights: Tensor, *, impl: Literal["auto", "torch", "triton"] = "auto"
+    values: Tensor,
+    slots: Tensor,
+    weights: Tensor,
+    *,
+    impl: Literal["auto", "torch", "triton"] = "auto",
+    gradient: GradientMode = "dense",
 ) -> Tensor:
     """Sum K weighted rows of a value table for each of B bags: [B, D].
 
-    values [N, D], slots [B, K] (int32 or int64, in 0..N-1), weights [B, K] of the dtype of values. Gradients go
-    to values (dense) and to weights (<dout, V[slot]>). The torch path is torch's own fused bag, which never
-    writes the [B, K, D] rows and whose CPU backward sums each row in a fixed order.
+    values [N, D], slots [B, K] (int32 or int64, in 0..N-1), weights [B, K] of the dtype of values. weights gets the
+    gradient <dout, V[slot]>. gradient says what becomes of that of values: "dense" [N, D], "rows" a coalesced sparse
+    COO tensor of the touched rows, or a list, to which each backward appends a `BagGradient` (values.grad then stays
+    as it is; values must still require a gradient). All three sum each row in a fixed order, and no [B, K, D] rows
+    are written. Not twice differentiable.
     Raises MemxError for an implementation that does not exist.
     """
     assert values.dim() == 2 and slots.dim() == 2, (values.shape, slots.shape)
     assert slots.shape == weights.shape, (slots.shape, weights.shape)
     choose("embedding_bag", impl, OP.implementations)
-    if slots.shape[0] == 0 or slots.shape[1] == 0:  # torch's bag refuses these; the sum of no rows is zero
-        return embedding_bag_reference(values, slots, weights)
-    return F.embedding_bag(slots, values, per_sample_weights=weights, mode="sum")
+    if isinstance(gradient, list):
+        return _SinkingBag.apply(values, slots, weights, gradient)
+    return _bag(values, slots, weights, gradient)
+
+
+def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    values, slots, weights, ctx.gradient = inputs
+    ctx.save_for_backward(values, slots, weights)
+
+
+def _backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
+    values, slots, weights = ctx.saved_tensors
+    dvalues, dweights = None, None
+    if ctx.needs_input_grad[0]:
+        dvalues = hand_over(BagGradient(slots, weights, dout), values, ctx.gradient)
+    if ctx.needs_input_grad[2]:
+        dweights = dot_products(dout, values, slots).to(weights.dtype)
+    return dvalues, None, dweights, None
+
+
+@torch.library.custom_op("memx::embedding_bag", mutates_args=())
+def _bag(values: Tensor, slots: Tensor, weights: Tensor, gradient: str) -> Tensor:
+    return weighted_sums(values, slots, weights)
+
+
+@_bag.register_fake
+def _(values: Tensor, slots: Tensor, weights: Tensor, gradient: str) -> Tensor:
+    return values.new_empty(slots.shape[0], values.shape[1])
+
+
+_bag.register_autograd(_backward, setup_context=_save)
+
+
+class _SinkingBag(torch.autograd.Function):
+    """The same op with a list for the gradient of values, which no operator schema can name."""
+
+    @staticmethod
+    def forward(values: Tensor, slots: Tensor, weights: Tensor, gradient: list[BagGradient]) -> Tensor:
+        return weighted_sums(values, slots, weights)
+
+    setup_context = staticmethod(_save)
+    backward = staticmethod(once_differentiable(_backward))
 
 
 def _make_inputs(shape: Shape, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> tuple:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..op import Op, Shape, choose
+from .lookup import lookup, lookup_backward
 from .reference import candidate_ranks, product_topk_reference
 
 
@@ -24,7 +25,40 @@ def product_topk(
     assert query.shape[1] == keys.shape[1] and query.shape[2] == 2 * keys.shape[3], (query.shape, keys.shape)
     assert 1 <= k <= keys.shape[2], f"k {k} is not in 1..{keys.shape[2]}, the half-keys per list"
     choose("product_topk", impl, OP.implementations)
-    return product_topk_reference(query, keys, k)
+    return _topk(query, keys, k)
+
+
+@torch.library.custom_op("memx::product_topk", mutates_args=())
+def _topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    return lookup(query, keys, k)
+
+
+@_topk.register_fake
+def _(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    shape = (*query.shape[:2], k)
+    return query.new_empty(shape), query.new_empty(shape, dtype=torch.int64)
+
+
+@torch.library.custom_op("memx::product_topk_backward", mutates_args=())
+def _topk_backward(dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    return lookup_backward(dscores, slots, query, keys)
+
+
+@_topk_backward.register_fake
+def _(dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(query), torch.empty_like(keys)
+
+
+def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1], inputs[0], inputs[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx: Any, dscores: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, None]:
+    return *_topk_backward(dscores, *ctx.saved_tensors), None
+
+
+_topk.register_autograd(_backward, setup_context=_save)
 
 
 def unpruned(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:

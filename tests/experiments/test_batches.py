@@ -10,7 +10,7 @@ from memx.experiments.data.questions import documents_of, question_sets, split_e
 from memx.experiments.data.record import Fact
 from memx.experiments.data.tables import countries
 from memx.experiments.data.tokenizer import train_tokenizer
-from memx.experiments.train import answer_loss
+from memx.experiments.objective import answer_loss
 
 FACTS = biographies(80) + countries()[:300] + [Fact("São Tomé", "currency note", "½ €  dobra"), Fact("x", "y", ".mm")]
 

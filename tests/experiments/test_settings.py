@@ -160,5 +160,5 @@ def test_defaults_are_the_documented_ones():
     from memx.experiments.config import TrainConfig
 
     config = TrainConfig()
-    assert (config.memory.heads, config.memory.top_k, config.training.betas) == (4, 32, (0.9, 0.95))
+    assert (config.memory.query_heads, config.memory.kept, config.training.betas) == (4, 32, (0.9, 0.95))
     assert yaml.safe_load(to_yaml(config))["data"]["facts"] == ["airports", "elements", "countries"]

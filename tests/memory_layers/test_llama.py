@@ -155,7 +155,15 @@ def test_peft_wraps_it(tmp_path):
     assert trainable and all("lora" in name for name in trainable)
 
 
-@pytest.mark.parametrize("imports", ["import memx, transformers", "import transformers, memx"])
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import memx, transformers",
+        "import transformers, memx",
+        "import memx, transformers; transformers.LlamaForCausalLM",
+        "import transformers; transformers.LlamaForCausalLM; import memx",
+    ],
+)
 def test_auto_classes_know_it_in_either_import_order(tmp_path, imports):
     MemoryLlamaForCausalLM(tiny()).save_pretrained(tmp_path)
     code = (

@@ -1,0 +1,161 @@
+"""The name of a pretrained Llama-family model -> the model and its tokenizer.
+
+A name is `smollm2` (the extra of that name), a local folder written by `save_pretrained`, or one on the Hugging Face
+hub such as `meta-llama/Llama-3.2-1B`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import MemxError
+from .smollm2 import smollm2_folder
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+SMOLLM2 = "smollm2"
+LLAMA_FAMILY = ("llama", "memory_llama")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_EXAMPLES = f"use {SMOLLM2}, a folder written by save_pretrained, or a hub name such as meta-llama/Llama-3.2-1B"
+_PADS = ("<|finetune_right_pad_id|>",)  # Llama 3.1 and later name their padding without setting it
+
+
+def load_host(name: str, *, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Load a model of the Llama family in eval mode on the CPU, and its tokenizer, which pads on the left.
+
+    Only safetensors are read and no code of the model's own is run. Raises MemxError if there is no such model, it
+    cannot be reached, is not of the family, or lacks weights or a tokenizer.
+    """
+    source, hint = _resolve(name)
+    return _load(source, dtype, hint=hint)
+
+
+def host_config(name: str) -> PretrainedConfig:
+    """The config of a model of the Llama family, without its weights. Raises MemxError as `load_host` does."""
+    from transformers import AutoConfig, AutoModelForCausalLM  # the second makes memx's models known
+
+    assert AutoModelForCausalLM
+    source, hint = _resolve(name)
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(source, error, hint) from None
+    check_llama_family(config)
+    return config
+
+
+def _resolve(name: str) -> tuple[str, str]:
+    """The folder or hub name that a name means, and the hint for when it does not load."""
+    if name == SMOLLM2:
+        with _quiet():
+            folder = smollm2_folder()
+        return str(folder), f"rm -r {folder}; the next run converts it anew"
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise MemxError(f"the folder {name} holds no model", hint="give one written by save_pretrained")
+        return str(folder), "give a folder written by save_pretrained, with its tokenizer"
+    if not _HUB_NAME.fullmatch(name):
+        raise MemxError(f"no model or folder {name!r}", hint=_EXAMPLES)
+    return name, _EXAMPLES
+
+
+def check_llama_family(config: PretrainedConfig) -> None:
+    """Raise MemxError naming the model's type unless it is Llama or memx's own Llama with memory layers."""
+    if config.model_type not in LLAMA_FAMILY:
+        raise MemxError(f"a model of type {config.model_type!r} is not of the Llama family", hint=_EXAMPLES)
+
+
+def _load(source: str, dtype: torch.dtype, *, hint: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            check_llama_family(config)  # before any weights are fetched
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+            model, found = loaded
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _cannot_load(source, error, hint) from None
+    if lacking := sorted(found["missing_keys"]):
+        # transformers would fill these with random numbers
+        raise MemxError(f"{source} lacks weights: {', '.join(lacking[:3])}{' …' if lacking[3:] else ''}", hint=hint)
+    _set_padding(model, tokenizer)
+    return model, tokenizer
+
+
+def _set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Pad on the left, as generation needs, with the model's own padding token or else its end token."""
+    if tokenizer.pad_token_id is None:
+        vocabulary = tokenizer.get_vocab()
+        tokenizer.pad_token = next((token for token in _PADS if token in vocabulary), tokenizer.eos_token)
+    tokenizer.padding_side = "left"
+    if model.generation_config is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _cannot_load(source: str, error: Exception, hint: str) -> MemxError:
+    """The user's error behind what transformers raised."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    causes = [*_causes(error)]
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return MemxError(
+            f"the model {source} is gated",
+            hint=f"accept its terms at https://huggingface.co/{source}, then run: hf auth login",
+        )
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return MemxError(
+            f"there is no folder {source}, and the Hugging Face hub shows no such model",
+            hint="check the spelling; for a private model run: hf auth login",
+        )
+    if any(isinstance(cause, LocalEntryNotFoundError | HfHubHTTPError | ConnectionError) for cause in causes):
+        place = source.rpartition("/")[2]
+        return MemxError(
+            f"there is no folder {source}, and the Hugging Face hub cannot be reached",
+            hint=f"where it can, run: hf download {source} --local-dir {place}; then give the folder {place}",
+        )
+    return MemxError(f"cannot load {source}: {' '.join(str(error).split())[:200]}", hint=hint)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Mute the progress bars and messages of transformers and its hub, and leave their settings as they were."""
+    from huggingface_hub.utils import logging as hub
+    from transformers.utils import logging
+
+    levels = logging.get_verbosity(), hub.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    hub.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(levels[0])
+        hub.set_verbosity(levels[1])
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,164 @@
+"""A pretrained start: a host model -> the same model with memory layers in it, and with the chosen part trainable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..errors import MemxError
+from ..memory_layers.config import MemoryConfig, ModelConfig
+from ..memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_memory_weights, tables_of
+from ..memory_layers.product_keys import ProductKeys
+from .build import memory_settings
+from .config import TrainConfig
+from .host import check_llama_family, load_host
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+
+def load_pretrained(
+    config: TrainConfig, device: torch.device
+) -> tuple[MemoryLlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Load `finetune.source`, put the memory of the config into it, and make trainable what is to be trained.
+
+    A model that already has memory layers keeps them, and the config's memory does not count. A memory that stands
+    beside the feed-forward changes no output at first; one that replaces it loses what that knew.
+    """
+    source = config.finetune.source
+    assert source is not None
+    host, tokenizer = load_host(source)
+    check_llama_family(host.config)
+    tokenizer.padding_side = "left"
+    has_memory = isinstance(host, MemoryLlamaForCausalLM) and bool(host.config.memory_layers)
+    model = host if has_memory else insert_memory(host, config.memory, config.seed)
+    assert isinstance(model, MemoryLlamaForCausalLM)
+    model.config.use_cache = True
+    nn.Module.to(model, device)
+    choose_trainable(model, config.finetune.train)
+    return model, tokenizer
+
+
+def with_memory(host: PretrainedConfig, memory: MemoryConfig) -> MemoryLlamaConfig:
+    """The config of a host with memory layers in it. Raises MemxError if they do not fit it."""
+    fields: Any = host.to_dict()
+    for key in ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype"):
+        fields.pop(key, None)
+    if memory.slots and memory.key_width is None and fields["hidden_size"] % 4:
+        raise MemxError(
+            f"memory.key_width has no default for width {fields['hidden_size']}", hint="set an even memory.key_width"
+        )
+    return MemoryLlamaConfig(**{**fields, **memory_settings(memory, fields["num_hidden_layers"])})
+
+
+@torch.no_grad()
+def insert_memory(host: PreTrainedModel, memory: MemoryConfig, seed: int) -> MemoryLlamaForCausalLM:
+    """A Llama with memory layers that shares every other weight, by reference, with the host."""
+    config = with_memory(host.config, memory)
+    with torch.device("meta"):
+        model = MemoryLlamaForCausalLM(config)
+    weights = dict(host.named_parameters(remove_duplicate=False))
+    for prefix in [f"model.layers.{index}.mlp." for index in config.memory_layers]:
+        for name in [name for name in weights if name.startswith(prefix)]:
+            weight = weights.pop(name)
+            if memory.insertion == "beside":
+                weights[f"{prefix}feed_forward.{name.removeprefix(prefix)}"] = weight
+    model.load_state_dict(weights, strict=False, assign=True)
+    draw_memory_weights(model, seed, dtype=host.dtype)
+    _copy_buffers(model, host)
+    model.tie_weights()
+    left = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    assert not left, f"no weights for {left[:3]}"
+    if host.generation_config is not None:
+        model.generation_config = host.generation_config
+    return model.train(host.training)
+
+
+def _copy_buffers(model: nn.Module, host: nn.Module) -> None:
+    """The rotary frequencies, which no state dict holds."""
+    theirs = dict(host.named_buffers())
+    for name, _ in list(model.named_buffers()):
+        path, _, last = name.rpartition(".")
+        model.get_submodule(path)._buffers[last] = theirs[name]
+        if last == "inv_freq":
+            model.get_submodule(path).original_inv_freq = theirs[name]  # what transformers resets it to
+
+
+def choose_trainable(model: nn.Module, train: str) -> None:
+    """Freeze everything but what `finetune.train` names; for lora, everything. Raises MemxError without a memory."""
+    layers = [module for module in model.modules() if isinstance(module, ProductKeys)]
+    if train in ("memory", "slots") and not layers:
+        raise MemxError(
+            f"finetune.train {train}: the model has no memory layers", hint="set memory.slots, or finetune.train=all"
+        )
+    model.requires_grad_(train == "all")
+    if train == "memory":
+        for layer in layers:
+            layer.requires_grad_(True)
+    if train in ("memory", "slots"):
+        for table in tables_of(model):
+            table.requires_grad_(True)
+
+
+def add_lora(model: nn.Module, config: TrainConfig) -> Any:
+    """Put LoRA adapters into the model in place; the returned tuner merges them at the end.
+
+    Raises MemxError if peft is missing or no module has one of the names.
+    """
+    try:
+        from peft import LoraConfig, LoraModel
+    except ImportError:
+        raise MemxError("finetune.train lora needs peft", hint="pip install peft") from None
+    finetune = config.finetune
+    names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    targets = [target for target in finetune.targets if target in names]
+    if not targets:
+        raise MemxError(
+            f"finetune.targets: the model has none of {', '.join(finetune.targets)}", hint=f"it has {sorted(names)}"
+        )
+    torch.manual_seed(config.seed)
+    lora: Any = LoraConfig(r=finetune.rank, lora_alpha=2 * finetune.rank, target_modules=targets, lora_dropout=0.0)
+    return LoraModel(model, lora, "default")
+
+
+def host_model_config(config: PretrainedConfig, name: str) -> ModelConfig:
+    """The shape of a loaded model as `sizes.py` counts it."""
+    values: Any = config
+    return ModelConfig(
+        name=name,
+        layers=values.num_hidden_layers,
+        width=values.hidden_size,
+        heads=values.num_attention_heads,
+        kv_heads=values.num_key_value_heads,
+        feed_forward=values.intermediate_size,
+        rope_theta=values.rope_parameters["rope_theta"],
+        tie_embeddings=values.tie_word_embeddings,
+        context=values.max_position_embeddings,
+    )
+
+
+def host_memory_config(config: PretrainedConfig) -> MemoryConfig:
+    """The memory of a loaded model as `sizes.py` counts it; dense for a plain Llama."""
+    values: Any = config
+    if not getattr(values, "memory_layers", None):
+        return MemoryConfig(kind="dense")
+    kind = "memory+" if values.memory_kind == "memory" and values.memory_gating else values.memory_kind
+    return MemoryConfig(
+        kind=kind,
+        slots=values.memory_slots,
+        heads=values.memory_heads,
+        top_k=values.memory_top_k,
+        layers=tuple(values.memory_layers),
+        insertion=values.memory_insertion,
+        key_width=values.memory_key_width,
+        value_width=values.memory_value_width,
+        qk_norm=values.memory_qk_norm,
+        gating=values.memory_gating,
+        output_gate=values.memory_output_gate,
+        shared=values.memory_shared,
+        experts=values.memory_experts,
+        experts_per_token=values.memory_experts_per_token,
+        expert_width=values.memory_expert_width,
+    )

@@ -1,0 +1,106 @@
+"""The sparse step of value tables: gradients kept as slots and weights -> an update of the touched rows alone.
+
+Nothing here reads or writes a whole table: a step costs what its tokens touch, however many rows there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from ..kernels.embedding_bag.gradient import BagGradient, RowGradient, row_gradient
+from ..kernels.sparse_adam import TableState, make_state, sparse_adam, sparse_sgd
+from ..memory_layers.product_keys import MemoryValues
+from .config import TrainingConfig
+
+Rows = Callable[[str, list[BagGradient]], Tensor | None]
+
+
+class TableOptimizer:
+    """Row-wise Adam, or SGD, over the named tables of a model. The tables' dense gradients are switched off.
+
+    keep: called with a table's name and what its gradient consists of; gives the rows [U] that may be trained, sorted,
+    or None for all. seed draws the stochastic rounding of bfloat16 tables.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, MemoryValues],
+        config: TrainingConfig,
+        *,
+        seed: int = 0,
+        sgd: bool = False,
+        keep: Rows | None = None,
+    ) -> None:
+        self.tables, self.config, self.seed, self.keep = dict(tables), config, seed, keep
+        self.states: dict[str, TableState] = {}
+        for name, table in self.tables.items():
+            table.sink = []
+            if not sgd:
+                self.states[name] = make_state(
+                    table.weight,
+                    second_moment=config.value_second_moment,
+                    moments=getattr(torch, config.value_moments),
+                    masters=config.value_rounding == "masters" and table.weight.dtype != torch.float32,
+                )
+
+    def gradients(self) -> dict[str, RowGradient]:
+        """What the backward passes since the last step left, by table; a second call finds nothing."""
+        found = {}
+        for name, table in self.tables.items():
+            assert table.sink is not None
+            parts, table.sink = [_spoken(part) for part in table.sink], []
+            if parts:
+                keep = self.keep(name, parts) if self.keep else None
+                found[name] = row_gradient(parts, keep=keep)
+        return found
+
+    def step(self, gradients: Mapping[str, RowGradient], step: int, lr: float, scale: float) -> None:
+        """Update the touched rows in step `step` (0-based); scale is the clipping's share of the gradients."""
+        for place, (name, gradient) in enumerate(gradients.items()):
+            values = self.tables[name].weight
+            generator = self._generator(values, step, place)
+            if name in self.states:
+                sparse_adam(
+                    values.detach(),
+                    gradient,
+                    self.states[name],
+                    step=step + 1,
+                    lr=lr,
+                    betas=self.config.betas,
+                    scale=scale,
+                    generator=generator,
+                )
+            else:
+                sparse_sgd(values.detach(), gradient, lr=lr, scale=scale, generator=generator)
+
+    def _generator(self, values: Tensor, step: int, place: int) -> torch.Generator | None:
+        if values.dtype == torch.float32:
+            return None  # nothing is rounded
+        return torch.Generator(values.device).manual_seed((self.seed * 1_000_003 + step) * 64 + place)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Moments, last steps and masters, by table."""
+        return {
+            f"{name}/{field.name}": tensor
+            for name, state in self.states.items()
+            for field in fields(state)
+            if (tensor := getattr(state, field.name)) is not None
+        }
+
+    @torch.no_grad()
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `state_tensors` gave."""
+        own = self.state_tensors()
+        assert own.keys() == tensors.keys(), "the state is of another optimizer"
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def _spoken(part: BagGradient) -> BagGradient:
+    """Without the bags that no loss depends on, as those of padding: their rows were not touched."""
+    counts = part.dout.abs().amax(-1) != 0  # [B]
+    return part if bool(counts.all()) else BagGradient(*(tensor[counts] for tensor in part))

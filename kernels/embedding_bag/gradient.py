@@ -1,0 +1,159 @@
+"""The gradient of a table that bags read: kept factored, then grouped by row and summed chunk by chunk.
+
+A table [N, D] that B bags of K weighted rows read has a gradient of at most B*K rows, each a sum of a few
+weights[b, k] * dout[b]. Written out it is B*K*D numbers; here it stays 2*B*K + B*D of them, sorted once by row, and
+whoever needs the rows (an optimiser, a norm) has them summed a chunk at a time, while they are in cache. The sort is
+stable and each row is summed in its order, so the same parts give the same bits, with any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class BagGradient(NamedTuple):
+    """One use of a table: row slots[b, k] receives weights[b, k] * dout[b], summed over all b, k.
+
+    slots [B, K], integers; weights [B, K]; dout [B, D].
+    """
+
+    slots: Tensor
+    weights: Tensor
+    dout: Tensor
+
+
+# Where the gradient of a table goes: into .grad as a dense tensor, into .grad as a coalesced sparse tensor of the
+# touched rows, or, as a BagGradient, to the end of a list, leaving .grad alone.
+GradientMode = Literal["dense", "rows"] | list[BagGradient]
+
+
+@dataclass(frozen=True, eq=False)
+class RowGradient:
+    """A gradient grouped by table row; made by `row_gradient`.
+
+    rows [U]: the touched rows, ascending. The S contributions are sorted by row: those to rows[u] lie at
+    starts[u]:starts[u + 1] (starts [U + 1]); contribution s is weights[s] * dout[bags[s]], of width D.
+    """
+
+    rows: Tensor
+    starts: Tensor
+    bags: Tensor
+    weights: Tensor
+    dout: Tensor
+
+    def __len__(self) -> int:
+        """Number of touched rows."""
+        return len(self.rows)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the sums: float32, or float64 if a part is."""
+        return self.dout.dtype
+
+    def chunks(self, rows: int | None = None) -> Iterator[tuple[int, int]]:
+        """Ranges (start, stop) that cover all touched rows, `rows` at a time, or as many as suit the device."""
+        size = rows or (1024 if self.rows.device.type == "cpu" else 1 << 16)
+        for start in range(0, len(self), size):
+            yield start, min(start + size, len(self))
+
+    def chunk(self, start: int, stop: int) -> Tensor:
+        """The summed gradient of rows[start:stop]: [stop - start, D]."""
+        if start == stop:
+            return self.dout.new_zeros(0, self.dout.shape[1])
+        first, last = int(self.starts[start]), int(self.starts[stop])
+        return F.embedding_bag(
+            self.bags[first:last],
+            self.dout,
+            self.starts[start : stop + 1] - first,
+            per_sample_weights=self.weights[first:last],
+            mode="sum",
+            include_last_offset=True,
+        )
+
+    def squared_norm(self) -> Tensor:
+        """The squared L2 norm of the whole gradient, a float64 scalar; writes one chunk at a time."""
+        total = self.dout.new_zeros((), dtype=torch.float64)
+        for start, stop in self.chunks():
+            norms = torch.linalg.vector_norm(self.chunk(start, stop), dim=1)  # one thread per row: any count, same bits
+            total += norms.double().square().sum()
+        return total
+
+    def dense(self, slots: int) -> Tensor:
+        """The gradient of a table of `slots` rows: [slots, D], zero where nothing was touched."""
+        out = self.dout.new_zeros(slots, self.dout.shape[1])
+        for start, stop in self.chunks():
+            out[self.rows[start:stop]] = self.chunk(start, stop)
+        return out
+
+    def to_sparse(self, slots: int) -> Tensor:
+        """The gradient of a table of `slots` rows as a coalesced sparse COO tensor [slots, D]."""
+        size = (slots, self.dout.shape[1])
+        return torch.sparse_coo_tensor(
+            self.rows[None], self.chunk(0, len(self)), size, is_coalesced=True, check_invariants=False
+        )
+
+
+def row_gradient(parts: Sequence[BagGradient], keep: Tensor | None = None) -> RowGradient:
+    """Group the gradients of all uses of one table by row, in a fixed order.
+
+    parts: one or more, of one width D and one device, B and K free; a row's sum runs over the parts in their order,
+    then over bags and slots in theirs. Sums are made in float32, or float64 if a part is.
+    keep [N], bool: rows that are not kept are left out as if nothing had touched them.
+    """
+    assert parts, "the gradient of no use has no width"
+    dtype = torch.float32
+    for part in parts:
+        assert part.slots.shape == part.weights.shape and len(part.slots) == len(part.dout), "not the shapes of bags"
+        dtype = torch.promote_types(dtype, torch.promote_types(part.weights.dtype, part.dout.dtype))
+    slots = torch.cat([part.slots.flatten() for part in parts])  # [S]
+    weights = torch.cat([part.weights.detach().flatten().to(dtype) for part in parts])
+    dout = torch.cat([part.dout.detach().to(dtype) for part in parts])  # [sum of B, D]
+    bags = torch.cat(_bag_numbers(parts))
+    if keep is not None:
+        kept = keep[slots.long()].nonzero().squeeze(1)
+        slots, weights, bags = slots[kept], weights[kept], bags[kept]
+    slots, order = slots.sort(stable=True)
+    first = torch.ones_like(slots, dtype=torch.bool)  # of its row
+    torch.ne(slots[1:], slots[:-1], out=first[1:])
+    starts = first.nonzero().squeeze(1)
+    rows = slots.index_select(0, starts).long()
+    starts = torch.cat([starts, starts.new_tensor([len(slots)])])
+    return RowGradient(rows, starts, bags.index_select(0, order), weights.index_select(0, order), dout)
+
+
+def _bag_numbers(parts: Sequence[BagGradient]) -> list[Tensor]:
+    """For every contribution of every part the row of the concatenated douts that it reads."""
+    numbers, base = [], 0
+    for part in parts:
+        bags, slots = part.slots.shape
+        number = torch.arange(base, base + bags, device=part.slots.device)
+        numbers.append(number[:, None].expand(bags, slots).flatten())
+        base += bags
+    return numbers
+
+
+@torch.library.custom_op("memx::table_gradient", mutates_args=())
+def table_gradient(slots: Tensor, weights: Tensor, dout: Tensor, rows: int) -> Tensor:
+    """The dense gradient [rows, D] of one use of a table; an op of its own, so that torch.compile sees no loop."""
+    return row_gradient([BagGradient(slots, weights, dout)]).dense(rows).to(dout.dtype)
+
+
+@table_gradient.register_fake
+def _(slots: Tensor, weights: Tensor, dout: Tensor, rows: int) -> Tensor:
+    return dout.new_empty(rows, dout.shape[1])
+
+
+def hand_over(part: BagGradient, values: Tensor, mode: GradientMode) -> Tensor | None:
+    """What a backward returns for the table `values` [N, D]: its gradient, or None once a list has the part."""
+    if isinstance(mode, list):
+        mode.append(part)
+        return None
+    if mode == "rows":
+        return row_gradient([part]).to_sparse(len(values)).to(values.dtype)
+    return table_gradient(part.slots, part.weights, part.dout, len(values)).to(values.dtype)

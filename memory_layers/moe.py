@@ -1,0 +1,62 @@
+"""A mixture of experts, a rival of the memory layer: hidden states [..., d] -> outputs of the routed experts [..., d].
+
+Sources: Fedus et al. 2021, "Switch Transformers" (arXiv 2101.03961), section 2 for top-1 and the load-balance loss;
+Jiang et al. 2024, "Mixtral of Experts" (arXiv 2401.04088) for k > 1. T tokens, E experts, f expert width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class MoeLayer(nn.Module):
+    """SwiGLU experts, each token sent to the k that its router scores best.
+
+    Router probabilities weigh the experts' outputs; for k > 1 they are made to sum to one over the kept. After a
+    forward pass in training mode `balance` holds the load-balance loss, E * sum over experts of (share of tokens sent
+    * mean probability): 1 if all are used alike. No expert drops a token.
+    """
+
+    def __init__(self, width: int, experts: int, expert_width: int, *, top_k: int = 1, std: float = 0.02) -> None:
+        super().__init__()
+        assert 1 <= top_k <= experts, f"top_k {top_k} is not in 1..{experts}"
+        self.top_k, self.std = top_k, std
+        self.router = nn.Linear(width, experts, bias=False)
+        self.gate = nn.Parameter(torch.empty(experts, expert_width, width))
+        self.up = nn.Parameter(torch.empty(experts, expert_width, width))
+        self.down = nn.Parameter(torch.empty(experts, width, expert_width))
+        self.balance: Tensor | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw every matrix N(0, std), as the base draws its feed-forward."""
+        for weight in (self.router.weight, self.gate, self.up, self.down):
+            nn.init.normal_(weight, std=self.std)
+
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For x [T, d]: experts [T, k], best first, their weights [T, k], and all probabilities [T, E]."""
+        probabilities = self.router(x).softmax(-1, dtype=torch.promote_types(x.dtype, torch.float32))
+        weights, experts = probabilities.topk(self.top_k, dim=-1)
+        if self.top_k > 1:
+            weights = weights / weights.sum(-1, keepdim=True)
+        return experts, weights, probabilities
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x [..., d] to [..., d]."""
+        flat = x.flatten(0, -2)  # [T, d]
+        experts, weights, probabilities = self.route(flat)
+        counts = torch.bincount(experts.flatten(), minlength=len(self.gate))  # [E]
+        if self.training:
+            share = counts / experts.numel()
+            self.balance = len(self.gate) * (share * probabilities.mean(0)).sum()
+        order = experts.flatten().argsort(stable=True)  # [T*k], tokens of one expert side by side
+        rows = flat[order // self.top_k]
+        parts = [self._expert(i, part) for i, part in enumerate(rows.split(counts.tolist())) if len(part)]
+        outputs = torch.cat(parts)[order.argsort()].unflatten(0, (-1, self.top_k))  # [T, k, d]
+        return (outputs * weights.to(outputs.dtype)[..., None]).sum(1).to(x.dtype).view(x.shape)
+
+    def _expert(self, index: int, x: Tensor) -> Tensor:
+        inner = F.silu(F.linear(x, self.gate[index])) * F.linear(x, self.up[index])
+        return F.linear(inner, self.down[index])

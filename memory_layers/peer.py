@@ -1,0 +1,50 @@
+"""PEER, a rival of the memory layer: hidden states [..., d] -> sums of single-neuron experts [..., d].
+
+Source: He 2024, "Mixture of a Million Experts" (arXiv 2407.04153), section 2. N experts, H heads, k kept per head.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..kernels.bag_dot import bag_dot
+from ..kernels.embedding_bag import embedding_bag
+from .product_keys import MemoryValues, ProductKeys
+
+
+class PeerLayer(ProductKeys):
+    """Experts of one neuron each, found by product keys: y = sum over heads and kept experts of g gelu(u_i x) v_i.
+
+    Two tables, u and v, [N, d] each; g is the softmax of a head's k scores. The rest as in `ProductKeys`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        slots: int,
+        *,
+        heads: int = 8,
+        top_k: int = 16,
+        key_width: int | None = None,
+        qk_norm: bool = False,
+    ) -> None:
+        super().__init__(width, slots, heads=heads, top_k=top_k, key_width=key_width, qk_norm=qk_norm)
+        self.down, self.up = MemoryValues(slots, width), MemoryValues(slots, width)
+        self.reset_parameters()
+
+    def tables(self) -> tuple[MemoryValues, ...]:
+        return (self.down, self.up)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x [..., d] to [..., d]."""
+        flat = x.flatten(0, -2)  # [T, d]
+        slots, gates = self.lookup(flat)
+        slots, gates = slots.flatten(1), gates.flatten(1)  # [T, H*k]
+        down, up = self.down, self.up
+        inner = bag_dot(
+            flat.to(down.weight.dtype), down.weight, slots, gradient="dense" if down.sink is None else down.sink
+        )  # [T, H*k]
+        weights = (gates * F.gelu(inner)).to(up.weight.dtype)
+        y = embedding_bag(up.weight, slots, weights, gradient="dense" if up.sink is None else up.sink)
+        return y.to(x.dtype).view(x.shape)

@@ -1,0 +1,97 @@
+"""Product-key lookup as a module: hidden states [T, d] -> slots and weights [T, H, k]. Base of what reads a table.
+
+d width, N = n*n slots, H heads, k kept per head, d_k key width. Source: Lample et al. 2019, "Large Memory Layers with
+Product Keys" (arXiv 1907.05242), section 3; Berges et al. 2024 (arXiv 2412.09764), section 2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..kernels.product_topk import product_topk
+from .slots import check_top_k, half_keys
+
+if TYPE_CHECKING:
+    from ..kernels.embedding_bag.gradient import BagGradient
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    available = torch.amp.is_autocast_available(device)  # not on the meta device
+    return torch.autocast(device, enabled=False) if available else nullcontext()
+
+
+class MemoryValues(nn.Module):
+    """A table of rows, one parameter [N, d_v]; several memory layers of one model may read the same.
+
+    sink: None gives the table a dense gradient. A list gives it none: the backward pass appends to the list what the
+    gradient consists of, so that an optimiser may update the touched rows alone.
+    """
+
+    def __init__(self, slots: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(slots, width))
+        self.sink: list[BagGradient] | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw N(0, 1/sqrt(d_v))."""
+        nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
+
+    def extra_repr(self) -> str:
+        return f"slots={self.weight.shape[0]}, width={self.weight.shape[1]}"
+
+
+class ProductKeys(nn.Module):
+    """Queries and half-keys: q = W_q x; each half is scored against n half-keys; the k best of n*n sums, exactly.
+
+    width: d. slots: N, a square. key_width: d_k, both halves together (default d/2). qk_norm: RMSNorm of each query
+    half and each half-key, with gains that start at (d_k/2)^(-1/4), so that scores start at unit variance.
+    observe: called with the slots [T, H, k] of each lookup, if set; for statistics of use.
+    Raises MemxError if slots is not a square or top_k exceeds the half-keys per list.
+    """
+
+    def __init__(
+        self, width: int, slots: int, *, heads: int, top_k: int, key_width: int | None = None, qk_norm: bool = False
+    ) -> None:
+        super().__init__()
+        check_top_k(top_k, slots)
+        self.width, self.slots, self.heads, self.top_k = width, slots, heads, top_k
+        self.key_width = width // 2 if key_width is None else key_width
+        assert self.key_width % 2 == 0, f"key_width {self.key_width} has no two halves"
+        self.query = nn.Linear(width, heads * self.key_width, bias=False)
+        self.keys = nn.Parameter(torch.empty(2, heads, half_keys(slots), self.key_width // 2))
+        self.query_norm = nn.RMSNorm(self.key_width // 2, eps=1e-6) if qk_norm else None
+        self.key_norm = nn.RMSNorm(self.key_width // 2, eps=1e-6) if qk_norm else None
+        self.observe: Callable[[Tensor], object] | None = None
+
+    def reset_parameters(self) -> None:
+        """Draw queries U(+-1/sqrt(d)) and keys U(+-1/sqrt(d_k)); tables draw themselves."""
+        query_bound, key_bound = self.width**-0.5, self.key_width**-0.5
+        nn.init.uniform_(self.query.weight, -query_bound, query_bound)
+        nn.init.uniform_(self.keys, -key_bound, key_bound)
+        for norm in (self.query_norm, self.key_norm):
+            if norm is not None:
+                nn.init.constant_(norm.weight, (self.key_width / 2) ** -0.25)
+
+    def tables(self) -> tuple[MemoryValues, ...]:
+        """The tables that the slots are rows of, own or shared."""
+        raise NotImplementedError
+
+    def lookup(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Find slots [T, H, k] and their weights [T, H, k] (softmax per head) for x [T, d]."""
+        query = self.query(x).unflatten(-1, (self.heads, self.key_width))  # [T, H, d_k]
+        # bfloat16 tells too few scores apart to rank them: under autocast, ranking stays in the keys' dtype
+        with _without_autocast(x.device.type):
+            query, keys = query.to(self.keys.dtype), self.keys
+            if self.query_norm is not None and self.key_norm is not None:
+                query = self.query_norm(query.unflatten(-1, (2, -1))).flatten(-2)
+                keys = self.key_norm(keys)
+            scores, slots = product_topk(query, keys, self.top_k)
+            if self.observe is not None:
+                self.observe(slots.detach())
+            return slots, scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))

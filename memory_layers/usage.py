@@ -1,0 +1,69 @@
+"""Use of a table: the slots of each lookup -> share of slots used and KL from uniform, over a window.
+
+Kept up step by step at the cost of the slots looked up; no step reads the whole table.
+"""
+
+from __future__ import annotations
+
+from math import log
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Usage(NamedTuple):
+    """used: share of the slots looked up at least once. kl: of the lookups' distribution from uniform, in nats."""
+
+    used: float
+    kl: float
+    lookups: int
+
+
+class UsageWindow:
+    """Counts of the slots [N] that a layer has looked up since the last reset.
+
+    `add` is a `ProductKeys.observe`. mask [T]: tokens that count, for the next lookups; None is all.
+    """
+
+    def __init__(self, slots: int, device: torch.device | str = "cpu") -> None:
+        self.slots = slots
+        self.mask: Tensor | None = None
+        self.counts = torch.zeros(slots, dtype=torch.int32, device=device)
+        self._restart()
+
+    def _restart(self) -> None:
+        # sum over slots of c log c, from which the KL follows: log N - log C + (sum c log c) / C
+        self._entropy = torch.zeros((), dtype=torch.float64, device=self.counts.device)
+        self._touched: list[Tensor] = []
+        self._lookups = 0
+
+    @torch.no_grad()
+    def add(self, slots: Tensor) -> None:
+        """Count the slots [T, H, k] of one lookup."""
+        counted = slots if self.mask is None else slots[self.mask]
+        rows, more = torch.unique(counted, return_counts=True)
+        before = self.counts[rows]
+        after = before + more.to(before.dtype)
+        self.counts[rows] = after
+        self._entropy += (_c_log_c(after) - _c_log_c(before)).sum()
+        self._touched.append(rows[before == 0])
+        self._lookups += counted.numel()
+
+    def read(self) -> Usage | None:
+        """What the window holds; None if nothing was looked up."""
+        if not self._lookups:
+            return None
+        used = sum(len(rows) for rows in self._touched)
+        kl = log(self.slots) - log(self._lookups) + float(self._entropy) / self._lookups
+        return Usage(used / self.slots, max(0.0, kl), self._lookups)
+
+    def reset(self) -> None:
+        """Start a new window; only the rows of the last one are cleared."""
+        for rows in self._touched:
+            self.counts[rows] = 0
+        self._restart()
+
+
+def _c_log_c(counts: Tensor) -> Tensor:
+    return torch.xlogy(counts.double(), counts.double())
