@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .console import examples, note, print_json, print_table
 
-_EPILOG = examples("memx bench", "memx bench --op embedding_bag --json", "memx bench --save results/runs/bench")
+if TYPE_CHECKING:
+    from ..results.rows import Row
+
+_EPILOG = examples(
+    "memx bench --op embedding_bag --json",
+    "memx bench --op step --slots 4096 --slots 1048576 --threads 1",
+    "memx bench --peers --save results/runs/bench",
+)
+_STEP_SLOTS = (2**12, 2**16, 2**18)
 
 
 def register(app: typer.Typer) -> None:
@@ -18,33 +27,49 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    op: Annotated[list[str] | None, typer.Option(help="An op to run; may be repeated; all if not said.")] = None,
+    op: Annotated[
+        list[str] | None,
+        typer.Option(help="An op to run, or `step`, a whole training step; may be repeated; all if not said."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     seconds: Annotated[float, typer.Option(min=0.01, help="Time spent on each implementation and shape.")] = 0.5,
+    slots: Annotated[
+        list[int] | None, typer.Option(help="Table sizes of `step`; may be repeated. Default: 2^12, 2^16, 2^18.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of `step` that are timed.")] = 7,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores if not said.")] = None,
+    peers: Annotated[bool, typer.Option("--peers", help="In `step`, also layers of other packages.")] = False,
     save: Annotated[Path | None, typer.Option(help="Folder to write rows.jsonl to.")] = None,
     list_ops: Annotated[bool, typer.Option("--list", help="List the ops and stop.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print rows as JSON on stdout.")] = False,
 ) -> None:
     """Check every op, forward and gradients, against fp64; then time it, its definition and its rivals.
 
-    An op that is wrong prints FAIL and no speed, and the command exits 1.
+    `step` is a memory layer's whole training step, by table size, against other ways to take it. An op that is wrong
+    prints FAIL and no speed, and the command exits 1.
     """
     from ..experiments.bench import bench_ops, op_names
     from ..results.files import make_folder
     from ..results.rows import write_rows
 
+    names = [*op_names(), "step"]
     if list_ops:
-        print_json(op_names()) if json else print("\n".join(op_names()))
+        print_json(names) if json else print("\n".join(names))
         return
-    results = bench_ops(op, device, seconds)
+    ops = [name for name in op or names if name != "step"]
+    if threads is not None:
+        _set_threads(threads)
+    results = bench_ops(ops, device, seconds) if ops else []
     rows = [row for result in results for row in result.rows]
+    steps_taken = _bench_step(slots or _STEP_SLOTS, steps, peers, device) if "step" in (op or names) else []
+    rows += steps_taken
     if save is not None:
         make_folder(save)
         write_rows(save / "rows.jsonl", rows)
-        note(f"wrote {save / 'rows.jsonl'}")
+        note(f"wrote {save / 'rows.jsonl'}; next: memx plot --what step {save}")
     if json:
         print_json([row.model_dump() for row in rows])
-    else:
+    elif results:
         where = results[0].device if results else device
         columns = [
             "op",
@@ -58,6 +83,48 @@ def bench(
             "with backward ms",
         ]
         print_table(f"Ops on {where}", columns, [line for result in results for line in result.lines], left=3)
+    if steps_taken and not json:
+        _print_steps(steps_taken)
     wrong = [result.title for result in results if not result.correct]
     if wrong:
         raise RuntimeError(f"wrong results: {', '.join(wrong)}")
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _bench_step(slots: Sequence[int], steps: int, peers: bool, device: str) -> list[Row]:
+    import torch
+
+    from ..experiments.build import pick_device
+    from ..experiments.step_bench import bench_step
+
+    place = pick_device(device)
+    return bench_step(slots, peers=peers, device=place, threads=torch.get_num_threads(), steps=steps, tell=note)
+
+
+def _print_steps(rows: Sequence[Row]) -> None:
+    """One line per contestant: the step's time at each size, and at the largest its parts and the peak memory."""
+    by_key = {(row.kind, row.memory_slots, row.metric): row.value for row in rows}
+    names = list(dict.fromkeys(row.kind for row in rows))
+    sizes = sorted({row.memory_slots for row in rows})
+    last = sizes[-1]
+    lines = [
+        [
+            name,
+            *(f"{by_key[name, size, 'step_ms']:.0f}" for size in sizes),
+            f"{by_key[name, last, 'step_ms'] / by_key[name, sizes[0], 'step_ms']:.1f}",
+            f"{by_key[name, last, 'forward_ms']:.0f}",
+            f"{by_key[name, last, 'forward_backward_ms']:.0f}",
+            f"{by_key[name, last, 'peak_memory_gb']:.2f}",
+        ]
+        for name in names
+    ]
+    columns = ["layer + optimizer", *(f"{size:,}" for size in sizes), "last/first"]
+    columns += ["forward", "+ backward", "peak GB"]
+    print_table(
+        f"ms a training step by slots; the last three at {last:,} ({rows[0].dataset}, {rows[0].device})", columns, lines
+    )

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from .console import examples, note, print_json
+from .console import examples, note, print_json, print_table
 
 _EPILOG = examples(
     "memx plot",
     "memx plot results/reference/facts --out figures --published",
-    "memx plot --what loss --formats png",
+    "memx plot --what rivals --tier seen --formats png",
 )
 
 
@@ -22,6 +22,24 @@ class What(StrEnum):
 
     memory = "memory"
     loss = "loss"
+    rivals = "rivals"
+    ablation = "ablation"
+    usage = "usage"
+    finetune = "finetune"
+
+
+class Tier(StrEnum):
+    """The questions that a comparison may be about."""
+
+    seen = "seen"
+    rephrased = "rephrased"
+
+
+_WHAT = (
+    "memory: accuracy and NLL by memory size. loss: curves by step. rivals: memories against dense models, by size "
+    "and by compute. ablation: variants and their differences. usage: slots used by step. finetune: facts learned "
+    "against text forgotten."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -34,43 +52,53 @@ def plot(
         list[Path] | None,
         typer.Argument(metavar="[FOLDER|ROWS.jsonl]...", help="Run folders, folders of them, or files of rows."),
     ] = None,
-    what: Annotated[
-        What, typer.Option(help="memory: accuracy and NLL against memory size; loss: curves by step.")
-    ] = What.memory,
+    what: Annotated[What, typer.Option(help=_WHAT)] = What.memory,
     runs: Annotated[Path, typer.Option(help="Where runs are looked for if no source is given.")] = Path("results/runs"),
     out: Annotated[Path, typer.Option(help="Folder of the figures.")] = Path("results/figures"),
-    name: Annotated[str | None, typer.Option(help="File name without ending.")] = None,
+    name: Annotated[str | None, typer.Option(help="File name without ending; what is drawn if not said.")] = None,
     experiment: Annotated[str | None, typer.Option(help="Which experiment's rows; the last one if not said.")] = None,
     formats: Annotated[str, typer.Option(help="Comma-separated: png, svg, pdf.")] = "png,svg,pdf",
     published: Annotated[
         bool, typer.Option("--published", help="Overlay the curves of Memory Layers at Scale.")
     ] = False,
-    accuracy: Annotated[str, typer.Option(help="Left panel: exact_match or f1.")] = "exact_match",
-    json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON on stdout.")] = False,
+    accuracy: Annotated[str, typer.Option(help="Left panel of memory: exact_match or f1.")] = "exact_match",
+    tier: Annotated[
+        Tier, typer.Option(help="Questions of rivals and ablation: in a phrasing seen for the fact, or a new one.")
+    ] = Tier.rephrased,
+    baseline: Annotated[str | None, typer.Option(help="The variant an ablation compares with; the first one.")] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the files, and the table of a comparison, as JSON.")
+    ] = False,
 ) -> None:
-    """Draw QA accuracy and NLL against memory size, or loss curves, from the rows of finished runs."""
-    from ..results.plots import plot_loss, plot_memory
+    """Draw the rows of finished runs: memory sizes, rivals at equal cost, ablations, fine-tuning, and curves by step.
 
-    kinds = _formats(formats)
-    if what is What.loss:
-        written = plot_loss(sources or [runs], out, name or "loss", kinds, experiment, tell=note)
+    Comparisons also print a table of what they say, with 95% intervals.
+    """
+    from ..results import plots
+
+    order = plots.Order(sources or [runs], out, name or what.value, _formats(formats), experiment, note)
+    table = None
+    if what is What.memory:
+        written = plots.plot_memory(order, published=published, accuracy=accuracy)
+    elif what is What.loss:
+        written = plots.plot_loss(order)
+    elif what is What.usage:
+        written = plots.plot_usage(order)
+    elif what is What.rivals:
+        written, table = plots.plot_rivals(order, tier.value)
+    elif what is What.ablation:
+        written, table = plots.plot_ablation(order, tier.value, baseline)
     else:
-        written = plot_memory(
-            sources or [runs],
-            out,
-            name or "memory",
-            kinds,
-            experiment,
-            published=published,
-            accuracy=accuracy,
-            tell=note,
-        )
+        written, table = plots.plot_finetune(order)
+    files = [str(path) for path in written]
     if json:
-        print_json([str(path) for path in written])
-    else:
-        for path in written:
-            print(path)
-        note(f"the picture is {written[0]}")
+        print_json(files if table is None else {"files": files, "table": table.facts})
+        return
+    if table is not None:
+        print_table(table.title, table.columns, table.lines)
+    for path in files:
+        print(path)
+    note(f"the picture is {files[0]}")
 
 
 def _formats(text: str) -> list[str]:

@@ -81,11 +81,16 @@ def build_model(
     """Build the model with its initial weights: the base is the same numbers for every memory of the same seed."""
     model = MemoryLlamaForCausalLM(llama_config(config, len(tokenizer)))
     draw_weights(model, config.seed)
-    if config.training.value_dtype == "bfloat16":
-        for table in tables_of(model):
-            table.to(torch.bfloat16)
+    set_table_dtype(model, config.training.value_dtype)
     torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
     return model
+
+
+def set_table_dtype(model: MemoryLlamaForCausalLM, value_dtype: str) -> None:
+    """Round the value tables to bfloat16 if `training.value_dtype` asks for it."""
+    if value_dtype == "bfloat16":
+        for table in tables_of(model):
+            table.to(torch.bfloat16)
 
 
 def pick_device(name: str) -> torch.device:

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from .optimizer import Optimizer
+    from .use import UseStatistics
 
 
-def save_state(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, rest: dict[str, Any]) -> None:
+def save_state(
+    folder: Path, step: int, model: nn.Module, optimizer: Optimizer, use: UseStatistics, rest: dict[str, Any]
+) -> None:
     """Save the state after `step` steps in folder/step-N and remove older ones."""
     target = folder / f"step-{step:08d}"
     temporary = folder / f".{target.name}.tmp"
@@ -36,6 +39,7 @@ def save_state(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, 
         temporary.mkdir(parents=True)
         _save_tensors(temporary / "model.safetensors", own_parameters(model))
         _save_tensors(temporary / "optimizer.safetensors", optimizer.state_tensors())
+        _save_tensors(temporary / "use.safetensors", use.state_tensors())
         (temporary / "state.json").write_text(json.dumps({**rest, "step": step}, indent=2))
         _put_in_place(temporary, target)
     except (OSError, SafetensorError) as error:
@@ -45,8 +49,8 @@ def save_state(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, 
         shutil.rmtree(older)
 
 
-def load_state(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
-    """Restore the newest state of a folder into model and optimizer; None if there is none.
+def load_state(folder: Path, model: nn.Module, optimizer: Optimizer, use: UseStatistics) -> dict[str, Any] | None:
+    """Restore the newest state of a folder into model, optimizer and use statistics; None if there is none.
 
     Raises MemxError for a state that is truncated or belongs to another model.
     """
@@ -58,11 +62,13 @@ def load_state(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str
         rest = json.loads((newest / "state.json").read_text("utf-8"))
         weights = load_file(newest / "model.safetensors")
         moments = load_file(newest / "optimizer.safetensors")
+        used = load_file(newest / "use.safetensors")
         rest = {key: rest[key] for key in ("step", "seconds", "tokens", "position", "before")}
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise MemxError(f"the state {newest} is damaged: {error}", hint="--force starts the run anew") from None
     load_weights(model, weights, newest)
     optimizer.load_state_tensors(moments)
+    use.load_state_tensors(used)
     return rest
 
 

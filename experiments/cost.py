@@ -39,9 +39,8 @@ def cost_of(point: Point, runs: Path) -> dict[str, Any]:
     training = config.training
     tokens = training.batch * _document_tokens(config)
     half = use_bfloat16(training.precision, pick_device(training.device))
-    sparse = bool(tables_of(model)) and all(
-        steps_sparsely(table, training, tokens * sizes.slots_read) for table in tables_of(model)
-    )
+    rows = sum(len(table.weight) for table in tables_of(model))
+    sparse = bool(rows) and steps_sparsely(rows, training, tokens * sizes.slots_read)
     return {
         "run": point.name,
         "folder": str(runs / point.name),

@@ -18,7 +18,7 @@ from .table_optimizer import Rows, TableOptimizer
 class Optimizer:
     """The optimiser of a run, stepped with the learning rate of its schedule.
 
-    reads: table rows that a step reads; the tables that hold at least as many are stepped sparsely, unless the
+    reads: table rows that a step reads; tables that together hold at least as many are stepped sparsely, unless the
     config decides. `sparse` names those. sgd and keep: see `TableOptimizer`; both force the sparse step.
     """
 
@@ -36,8 +36,10 @@ class Optimizer:
         self.groups = parameter_groups(model)
         tables = {name: table for name, table in model.named_modules() if isinstance(table, MemoryValues)}
         trained = {name: table for name, table in tables.items() if table.weight.requires_grad}
-        forced = sgd or keep is not None
-        chosen = {name: t for name, t in trained.items() if forced or steps_sparsely(t, config, reads)}
+        for table in tables.values():
+            table.sink = None  # another optimizer may have left its own
+        rows = sum(len(table.weight) for table in tables.values())
+        chosen = trained if sgd or keep is not None or steps_sparsely(rows, config, reads) else {}
         self.tables = TableOptimizer(chosen, config, seed=seed, sgd=sgd, keep=keep)
         alone = {id(table.weight) for table in chosen.values()}
         self.groups["values"] = [(name, p) for name, p in self.groups["values"] if id(p) not in alone]
@@ -111,11 +113,11 @@ class Optimizer:
         self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
 
 
-def steps_sparsely(table: MemoryValues, config: TrainingConfig, reads: int) -> bool:
-    """Whether a table takes the sparse step: as the config says, else if a step reads no more rows than it has."""
+def steps_sparsely(rows: int, config: TrainingConfig, reads: int) -> bool:
+    """Whether tables of `rows` rows take the sparse step: as the config says, else if a step reads no more of them."""
     if config.value_optimizer != "auto":
         return config.value_optimizer == "sparse"
-    return config.value_dtype != "float32" or reads <= table.weight.shape[0]
+    return config.value_dtype != "float32" or reads <= rows
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:

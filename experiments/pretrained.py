@@ -11,7 +11,7 @@ from ..errors import MemxError
 from ..memory_layers.config import MemoryConfig, ModelConfig
 from ..memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_memory_weights, tables_of
 from ..memory_layers.product_keys import ProductKeys
-from .build import memory_settings
+from .build import memory_settings, set_table_dtype
 from .config import TrainConfig
 from .host import check_llama_family, load_host
 
@@ -25,7 +25,8 @@ def load_pretrained(
     """Load `finetune.source`, put the memory of the config into it, and make trainable what is to be trained.
 
     A model that already has memory layers keeps them, and the config's memory does not count. A memory that stands
-    beside the feed-forward changes no output at first; one that replaces it loses what that knew.
+    beside the feed-forward changes no output at first; one that replaces it loses what that knew. Raises MemxError as
+    `load_host` does, and if the memory does not fit or cannot learn.
     """
     source = config.finetune.source
     assert source is not None
@@ -33,9 +34,15 @@ def load_pretrained(
     check_llama_family(host.config)
     tokenizer.padding_side = "left"
     has_memory = isinstance(host, MemoryLlamaForCausalLM) and bool(host.config.memory_layers)
+    if config.finetune.train == "slots" and not has_memory and config.memory.insertion == "beside":
+        raise MemxError(
+            "finetune.train slots: a new memory beside the feed-forward is silent, whatever its values are",
+            hint="train it first with finetune.train=memory, then start from that checkpoint",
+        )
     model = host if has_memory else insert_memory(host, config.memory, config.seed)
     assert isinstance(model, MemoryLlamaForCausalLM)
     model.config.use_cache = True
+    set_table_dtype(model, config.training.value_dtype)
     nn.Module.to(model, device)
     choose_trainable(model, config.finetune.train)
     return model, tokenizer

@@ -69,7 +69,7 @@ def result_rows(
         device=str(device),
         seed=config.seed,
         commit=commit(),
-        value_step="sparse" if measured.sparse else "dense",
+        value_step=("sparse" if measured.sparse else "dense") if sizes.table else "",
         trained=config.finetune.train,
     )
     return [

@@ -159,8 +159,12 @@ def points(config: TrainConfig) -> list[TrainConfig]:
 
 
 def experiment_name(config: TrainConfig) -> str:
-    """What the points of a sweep share: its name and a hash of all that the sweep does not vary."""
+    """What the points of a sweep share: its name and a hash of all that the sweep does not vary.
+
+    Variants do not count, so that one of them alone is the same run as among all.
+    """
     tree = {key: value for key, value in to_tree(config).items() if key not in ("sweep", "about", "experiment")}
+    tree["variants"] = {}
     for key in config.sweep:
         tree = assign(tree, key, None)
     return f"{config.name}-{_hash(tree)}"

@@ -37,8 +37,11 @@ class TableOptimizer:
     ) -> None:
         self.tables, self.config, self.seed, self.keep = dict(tables), config, seed, keep
         self.states: dict[str, TableState] = {}
+        self._kept: dict[str, Tensor] = {}  # [N] for each table, all false between steps
         for name, table in self.tables.items():
             table.sink = []
+            if keep is not None:
+                self._kept[name] = torch.zeros(len(table.weight), dtype=torch.bool, device=table.weight.device)
             if not sgd:
                 self.states[name] = make_state(
                     table.weight,
@@ -54,9 +57,18 @@ class TableOptimizer:
             assert table.sink is not None
             parts, table.sink = [_spoken(part) for part in table.sink], []
             if parts:
-                keep = self.keep(name, parts) if self.keep else None
-                found[name] = row_gradient(parts, keep=keep)
+                found[name] = self._grouped(name, parts)
         return found
+
+    def _grouped(self, name: str, parts: list[BagGradient]) -> RowGradient:
+        rows = self.keep(name, parts) if self.keep else None
+        if rows is None:
+            return row_gradient(parts)
+        kept = self._kept[name]
+        kept[rows] = True
+        gradient = row_gradient(parts, keep=kept)
+        kept[rows] = False
+        return gradient
 
     def step(self, gradients: Mapping[str, RowGradient], step: int, lr: float, scale: float) -> None:
         """Update the touched rows in step `step` (0-based); scale is the clipping's share of the gradients."""
@@ -102,5 +114,5 @@ class TableOptimizer:
 
 def _spoken(part: BagGradient) -> BagGradient:
     """Without the bags that no loss depends on, as those of padding: their rows were not touched."""
-    counts = part.dout.abs().amax(-1) != 0  # [B]
+    counts = (part.dout != 0).any(-1) & (part.weights != 0).any(-1)  # [B]; either factor may be the loss's
     return part if bool(counts.all()) else BagGradient(*(tensor[counts] for tensor in part))

@@ -193,10 +193,10 @@ class Trainer:
     def _save(self) -> None:
         rest = {"position": self.batches.position, "seconds": self.seconds, "tokens": self.tokens}
         rest["before"] = self.before
-        save_state(self.run.folder / "state", self.step, self.model, self.optimizer, rest)
+        save_state(self.run.folder / "state", self.step, self.model, self.optimizer, self.use, rest)
 
     def _restore(self) -> None:
-        state = load_state(self.run.folder / "state", self.model, self.optimizer)
+        state = load_state(self.run.folder / "state", self.model, self.optimizer, self.use)
         if state is None:
             self.run.rewind_metrics(0)
             return

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from ..memory_layers.product_keys import ProductKeys
@@ -47,6 +48,21 @@ class UseStatistics:
                 self.last[block] = found
             window.reset()
         return {block: {"used": found.used, "kl": found.kl} for block, found in self.last.items()}
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The windows at hand and the last ones, by block."""
+        found = {f"last/{block}": torch.tensor(usage, dtype=torch.float64) for block, usage in self.last.items()}
+        for block, window in self.windows.items():
+            found.update({f"{name}/{block}": tensor for name, tensor in window.state_tensors().items()})
+        return found
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `state_tensors` gave."""
+        for block, window in self.windows.items():
+            window.load_state_tensors({name: tensors[f"{name}/{block}"] for name in ("rows", "counts", "entropy")})
+            if f"last/{block}" in tensors:
+                used, kl, lookups = tensors[f"last/{block}"].tolist()
+                self.last[block] = Usage(used, kl, int(lookups))
 
     def _watch(self, on: bool) -> None:
         for layer, window in zip(self._layers, self.windows.values(), strict=True):

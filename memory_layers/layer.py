@@ -64,12 +64,11 @@ class MemoryLayer(ProductKeys):
         return (self.values,)
 
     def reset_parameters(self) -> None:
-        """Draw queries and keys, W1 U(+-1/sqrt(d)), W2 U(+-1/sqrt(d_v)) or zero, the output gate at one half."""
+        """Draw queries and keys, W1 N(0, 1/sqrt(d)), W2 N(0, 1/sqrt(d_v)) or zero, the output gate at one half."""
         super().reset_parameters()
         for linear in (self.gate, self.output):
             if linear is not None:
-                bound = linear.in_features**-0.5
-                nn.init.uniform_(linear.weight, -bound, bound)
+                nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
         if self.output is not None and self.silent:
             nn.init.zeros_(self.output.weight)
         if self.output_gate is not None:

@@ -30,7 +30,7 @@ class SlotScores:
         """
         rows, counts = torch.unique(slots, return_counts=True)
         rarity = torch.log((self.batches + 1) / (self.batches_with[rows.long()].double() + 1))
-        return rows, counts / counts.sum() * rarity
+        return rows, counts.double() / counts.sum() * rarity
 
     def top_rows(self, slots: Tensor, most: int) -> Tensor:
         """The at most `most` rows of a batch that score best, ascending [<= most]; ties go to the lower row."""

@@ -65,5 +65,19 @@ class UsageWindow:
         self._restart()
 
 
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The window as tensors: the rows [U] looked up, their counts [U], and the sum that the KL follows from."""
+        rows = torch.cat([self.counts.new_empty(0, dtype=torch.int64), *self._touched])
+        return {"rows": rows, "counts": self.counts[rows], "entropy": self._entropy}
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Go on with a window that `state_tensors` gave."""
+        self.reset()
+        rows, counts, entropy = (tensors[name].to(self.counts.device) for name in ("rows", "counts", "entropy"))
+        self.counts[rows] = counts
+        self._entropy.copy_(entropy)
+        self._touched, self._lookups = [rows], int(counts.sum())
+
+
 def _c_log_c(counts: Tensor) -> Tensor:
     return torch.xlogy(counts.double(), counts.double())

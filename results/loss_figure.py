@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MemxError
-from .memory_figure import slots_label
+from .labels import slots_label
 from .store import Run
 from .style import CYCLE, new_figure
 
@@ -20,36 +20,50 @@ def loss_figure(runs: Sequence[Run]) -> Figure:
     curves = {name: lines for name, lines in curves.items() if lines}
     if not curves:
         raise MemxError("no run here has metrics", hint="`memx train` writes them")
-    sizes = {run.name: _slots(run) for run in runs}
-    order = sorted({sizes[name] for name in curves})
+    models = {run.name: (_slots(run), run_label(run)) for run in runs}
+    order = sorted({models[name] for name in curves})
     figure, (axis,) = new_figure(panels=1)
-    # one label a memory size, unless runs of a size differ in more than their seed
-    by_size = len({run.name for run in runs}) == len({(sizes[run.name], run.info().get("seed")) for run in runs})
+    # one label a model, unless runs of a model differ in more than their seed
+    by_model = len({run.name for run in runs}) == len({(models[run.name], run.info().get("seed")) for run in runs})
     labelled: set[str] = set()
-    for name, lines in sorted(curves.items(), key=lambda item: sizes[item[0]]):
-        slots = sizes[name]
-        label = (f"{slots_label(slots)} slots" if slots else "dense") if by_size else name
-        place = order.index(slots) if by_size else len(labelled)
+    for name, lines in sorted(curves.items(), key=lambda item: models[item[0]]):
+        label = models[name][1] if by_model else name
+        place = order.index(models[name]) if by_model else len(labelled)
         steps, losses = [p["step"] for p in lines], [p["loss"] for p in lines]
         axis.plot(
             steps, losses, color=CYCLE[place % len(CYCLE)], linewidth=1.3, marker="." if len(lines) < 3 else None,
-            label=None if label in labelled else label,
+            linestyle=("-", "--", ":")[place // len(CYCLE) % 3], label=None if label in labelled else label,
         )  # fmt: skip
         labelled.add(label)
     axis.set_xlabel("step")
     axis.set_ylabel("training loss (nats per counted token)")
     axis.set_title("Training loss")
     axis.set_ylim(bottom=0)
-    axis.legend()
+    axis.legend(ncols=1 if len(labelled) <= 8 else 2, fontsize=None if len(labelled) <= 8 else 7)
     return figure
 
 
+def run_label(run: Run) -> str:
+    """A run's model in a legend: its variant, or its memory slots."""
+    if variant := _config(run).get("variant"):
+        return str(variant)
+    slots = _slots(run)
+    return f"{slots_label(slots)} slots" if slots else "dense"
+
+
 def _slots(run: Run) -> int:
-    """The memory size of a run, from its config."""
+    try:
+        return int(_config(run)["memory"]["slots"])
+    except (KeyError, TypeError, ValueError):
+        return 0
+
+
+def _config(run: Run) -> dict[str, Any]:
+    """The config of a run; empty if it cannot be read."""
     import yaml
 
     try:
         config = yaml.safe_load((run.folder / "config.yaml").read_text("utf-8"))
-        return int(config["memory"]["slots"])
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
-        return 0
+    except (OSError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) else {}

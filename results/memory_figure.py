@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..errors import MemxError
+from .labels import caption, short, slots_label
 from .published import published_curves
 from .rows import Row
 from .style import BASE_COLOURS, CHANCE, COLOURS, MARKERS, new_figure
@@ -25,8 +27,12 @@ PANELS = {
 
 
 def memory_figure(rows: Sequence[Row], *, published: bool = False, accuracy: str = "exact_match") -> Figure:
-    """Draw the figure of one experiment's rows; published adds the curves of Memory Layers at Scale."""
+    """Draw the figure of one experiment's rows; published adds the curves of Memory Layers at Scale.
+
+    Raises MemxError if models of one memory size, or memories of several kinds, would share a line.
+    """
     summaries = [s for s in summarize(rows) if s.dataset in TIERS and s.metric in (*PANELS, "chance_exact_match")]
+    _check_one_line(summaries)
     figure, axes = new_figure(panels=2, height=5.2)
     slots = sorted({s.memory_slots for s in summaries if s.memory_slots})
     others = [p.memory_slots for c in published_curves().values() for p in c if p.memory_slots] if published else []
@@ -47,9 +53,19 @@ def memory_figure(rows: Sequence[Row], *, published: bool = False, accuracy: str
         axis.set_title(f"{'Accuracy' if metric == accuracy else 'Loss on the answer'} against memory size", pad=34)
     handles, labels = axes[0].get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=4 if not published else 3)
-    legend.set_title(_caption(rows, summaries))
+    legend.set_title(caption(rows, summaries))
     legend.get_title().set_fontsize(7.5)
     return figure
+
+
+def _check_one_line(summaries: Sequence[Summary]) -> None:
+    models = {(s.memory_slots, s.kind, s.variant, s.model) for s in summaries}
+    if len({slots for slots, *_ in models}) < len(models) or len({kind for slots, kind, *_ in models if slots}) > 1:
+        names = ", ".join(dict.fromkeys(v or f"{k} {slots} {m}".strip() for slots, k, v, m in sorted(models)))
+        raise MemxError(
+            f"these runs differ in more than memory size: {names[:120]}",
+            hint="--what rivals compares kinds and bases, --what ablation variants",
+        )
 
 
 class SlotAxis:
@@ -81,20 +97,6 @@ class SlotAxis:
         top.set_xticks([self.place(s) for s in totals], [short(total, 1000) for total in totals.values()])
         top.set_xlabel("parameters", fontsize=8.5, labelpad=5)
         top.tick_params(length=2, labelsize=8)
-
-
-def slots_label(slots: int) -> str:
-    """Slots in full up to a million, 1M (2^20) and its multiples in short."""
-    return f"{slots // 2**20}M" if slots % 2**20 == 0 else f"{slots:,}"
-
-
-def short(number: float, base: int = 1024) -> str:
-    """A number in few characters: 65536 -> 64Ki slots, 4.5e6 -> 4.5M parameters."""
-    units = ("", "Ki", "Mi", "Gi") if base == 1024 else ("", "k", "M", "B", "T")
-    unit = 0
-    while number >= base and unit < len(units) - 1:
-        number, unit = number / base, unit + 1
-    return f"{number:.3g}{units[unit]}"
 
 
 def _lines(axis: Axes, summaries: Sequence[Summary], scale: SlotAxis) -> None:
@@ -138,12 +140,3 @@ def _published(axis: Axes, scale: SlotAxis) -> None:
             linewidth=1.1,
             label=f"published: {base} Memory+, {title}",
         )
-
-
-def _caption(rows: Sequence[Row], summaries: Sequence[Summary]) -> str:
-    runs = max(s.runs for s in summaries)
-    devices = sorted({row.device for row in rows if row.device})
-    interval = f"mean of {runs} seeds, 95% t interval" if runs > 1 else "one seed, 95% interval over questions"
-    names = list(dict.fromkeys(row.experiment for row in rows))
-    title = names[0] if len(names) == 1 else f"{len(names)} experiments"
-    return f"{title} · {rows[0].model} · {', '.join(devices)} · {interval}"

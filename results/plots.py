@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,57 +17,108 @@ from .summary import TIERS, check_alike, choose_experiment, choose_name
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from .labels import Table
 
 T = TypeVar("T", Row, Run)
 
 
-def plot_memory(
-    sources: Sequence[Path],
-    out: Path,
-    name: str,
-    formats: Sequence[str],
-    experiment: str | None = None,
-    *,
-    published: bool = False,
-    accuracy: str = "exact_match",
-    tell: Callable[[str], None] = lambda text: None,
-) -> list[Path]:
-    """Draw accuracy and NLL against memory size; returns the files, pictures first, the plotted rows last.
+@dataclass(frozen=True)
+class Order:
+    """What to draw from and where to: runs, folders of runs or files of rows -> out/name.format.
 
-    Runs and files that are named one by one are drawn together; of a folder of runs, one experiment is.
+    Sources that are named one by one are drawn together; of a folder of runs, one experiment is: the named one, or
+    the last. tell gets a line for what is left out.
     """
+
+    sources: Sequence[Path]
+    out: Path
+    name: str
+    formats: Sequence[str] = ("png",)
+    experiment: str | None = None
+    tell: Callable[[str], None] = lambda text: None
+
+    def rows(self, wanted: Callable[[Row], bool], prepare: Callable[[list[Row]], list[Row]] = list) -> list[Row]:
+        """The wanted rows of what is to be drawn, prepared and checked to be alike."""
+        rows = [row for row in collect_rows(self.sources) if wanted(row)]
+        if self.experiment is not None or not _named(self.sources):
+            rows = _tell_left_out(rows, choose_experiment(rows, self.experiment), self.tell)
+        if not rows:
+            raise MemxError("there are no rows to show", hint="`memx train` makes some")
+        rows = prepare(rows)
+        check_alike(rows)
+        return rows
+
+    def runs(self) -> list[Run]:
+        """The runs of what is to be drawn."""
+        runs = collect_runs(self.sources)
+        if self.experiment is not None or not _named(self.sources):
+            chosen = choose_name([run.experiment for run in runs], self.experiment)
+            runs = _tell_left_out(runs, [run for run in runs if run.experiment == chosen], self.tell)
+        return runs
+
+    def write(self, figure: Figure, rows: Sequence[Row] | None = None) -> list[Path]:
+        """Write the pictures, and the plotted rows beside them; returns the files in that order."""
+        written = save_figure(figure, self.out, self.name, self.formats)
+        if rows is None:
+            return written
+        beside = self.out / f"{self.name}.rows.jsonl"
+        write_rows(beside, rows)
+        return [*written, beside]
+
+
+def plot_memory(order: Order, *, published: bool = False, accuracy: str = "exact_match") -> list[Path]:
+    """Draw accuracy and NLL against memory size; returns the files, pictures first, the plotted rows last."""
     from .memory_figure import PANELS, memory_figure
 
     if accuracy not in PANELS or accuracy == "nll":
         raise MemxError(f"--accuracy: no metric {accuracy!r}", hint="use exact_match or f1")
     wanted = {*PANELS, "chance_exact_match"}
-    rows = [row for row in collect_rows(sources) if row.dataset in TIERS and row.metric in wanted]
-    if experiment is not None or not _named(sources):
-        rows = _tell_left_out(rows, choose_experiment(rows, experiment), tell)
-    check_alike(rows)
-    written = save_figure(memory_figure(rows, published=published, accuracy=accuracy), out, name, formats)
-    beside = out / f"{name}.rows.jsonl"
-    write_rows(beside, rows)
-    return [*written, beside]
+    rows = order.rows(lambda row: row.dataset in TIERS and row.metric in wanted)
+    return order.write(memory_figure(rows, published=published, accuracy=accuracy), rows)
 
 
-def plot_loss(
-    sources: Sequence[Path],
-    out: Path,
-    name: str,
-    formats: Sequence[str],
-    experiment: str | None = None,
-    *,
-    tell: Callable[[str], None] = lambda text: None,
-) -> list[Path]:
-    """Draw the loss curves of runs; returns the files. Which runs: as `plot_memory`."""
+def plot_loss(order: Order) -> list[Path]:
+    """Draw the loss curves of runs; returns the files."""
     from .loss_figure import loss_figure
 
-    runs = collect_runs(sources)
-    if experiment is not None or not _named(sources):
-        chosen = choose_name([run.experiment for run in runs], experiment)
-        runs = _tell_left_out(runs, [run for run in runs if run.experiment == chosen], tell)
-    return save_figure(loss_figure(runs), out, name, formats)
+    return order.write(loss_figure(order.runs()))
+
+
+def plot_usage(order: Order) -> list[Path]:
+    """Draw how runs use the slots of their memory layers; returns the files."""
+    from .usage_figure import usage_figure
+
+    return order.write(usage_figure(order.runs()))
+
+
+def plot_rivals(order: Order, tier: str = "rephrased") -> tuple[list[Path], Table]:
+    """Draw kinds of memory against dense models; returns the files and what each kind is worth in dense compute."""
+    from .rivals import METRICS, bases_of, rivals_table
+    from .rivals_figure import rivals_figure
+
+    rows = order.rows(lambda row: row.dataset == tier and row.metric in METRICS)
+    bases = bases_of(rows, tier)
+    return order.write(rivals_figure(rows, bases, tier), rows), rivals_table(bases, tier)
+
+
+def plot_ablation(order: Order, tier: str = "rephrased", baseline: str | None = None) -> tuple[list[Path], Table]:
+    """Draw variants and their differences to the baseline, or the first; returns the files and the table."""
+    from .ablation import METRICS, ablation_table, variants_of
+    from .ablation_figure import ablation_figure
+
+    rows = order.rows(lambda row: row.dataset == tier and row.metric in METRICS)
+    variants = variants_of(rows, tier, baseline)
+    return order.write(ablation_figure(rows, variants, tier), rows), ablation_table(variants, tier)
+
+
+def plot_finetune(order: Order) -> tuple[list[Path], Table]:
+    """Draw facts learned against text forgotten for each method; returns the files and the table."""
+    from .finetune import by_method, finetune_table, is_wanted, methods_of
+    from .finetune_figure import finetune_figure
+
+    rows = order.rows(is_wanted, by_method)
+    methods = methods_of(rows)
+    return order.write(finetune_figure(rows, methods), rows), finetune_table(methods)
 
 
 def _named(sources: Sequence[Path]) -> bool:

@@ -59,3 +59,23 @@ def published_curves() -> dict[tuple[str, str], list[PublishedPoint]]:
         for key, points in curves.items()
         if {"dense", "memory+"} <= {point.model for point in points}
     }
+
+
+class PublishedAblation(NamedTuple):
+    """Losses of one variant on the 373M base: in training, and of the answers of NQ and TQA (nats)."""
+
+    train_nll: float
+    nq_nll: float
+    tqa_nll: float
+
+
+def published_ablations() -> dict[str, PublishedAblation]:
+    """The ablations of Berges et al. 2024 on the 373M base, by variant.
+
+    One layer; three layers (blocks 4, 12, 20) and six (5, 8, 11, 14, 17, 21) that share one table; one gated layer.
+    """
+    text = (Path(__file__).parent / "published" / "memory_layers_ablations.csv").read_text("utf-8")
+    return {
+        row["variant"]: PublishedAblation(float(row["train_nll"]), float(row["nq_nll"]), float(row["tqa_nll"]))
+        for row in csv.DictReader(text.splitlines())
+    }

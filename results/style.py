@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 COLOURS = {"seen": "#0072B2", "rephrased": "#D55E00", "unseen": "#666666"}
 MARKERS = {"seen": "o", "rephrased": "s", "unseen": "^"}
 BASE_COLOURS = {"134m": "#56B4E9", "373m": "#009E73", "1.3b": "#CC79A7"}
+KIND_COLOURS = {"dense": "#000000", "memory": "#0072B2", "memory+": "#D55E00", "peer": "#009E73", "moe": "#CC79A7"}
+KIND_MARKERS = {"dense": "D", "memory": "o", "memory+": "s", "peer": "^", "moe": "v"}
+KIND_LABELS = {"memory": "memory", "memory+": "memory+", "peer": "PEER", "moe": "MoE"}
+VERDICT_COLOURS = {"better": "#0072B2", "worse": "#D55E00"}
 CHANCE = "#999999"
 CYCLE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999"]
 
@@ -31,14 +36,49 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-def new_figure(panels: int, height: float = 4.6) -> tuple[Figure, list[Axes]]:
-    """A figure of panels side by side, drawn without a display."""
+def new_figure(
+    panels: int, height: float = 4.6, rows: int = 1, sharey: Literal["none", "row", "all"] = "none"
+) -> tuple[Figure, list[Axes]]:
+    """A figure of panels side by side, in rows of that height, drawn without a display; panels come row by row."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
     matplotlib.rcParams.update(_SETTINGS)
-    figure, axes = pyplot.subplots(1, panels, figsize=(5.6 * panels, height), squeeze=False)
+    figure, axes = pyplot.subplots(rows, panels, figsize=(5.6 * panels, height * rows), squeeze=False, sharey=sharey)
     figure.set_layout_engine("constrained")
-    return figure, list(axes[0])
+    return figure, list(axes.flat)
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Places of labels in the order given, moved apart until neighbours are a gap apart, about where they were."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    groups: list[tuple[float, list[int]]] = []  # the middle of neighbours that touch, and who they are
+    for i in order:
+        middle, members = places[i], [i]
+        while groups and middle - groups[-1][0] < gap * (len(members) + len(groups[-1][1])) / 2:
+            members = groups.pop()[1] + members
+            middle = sum(places[m] for m in members) / len(members)
+        groups.append((middle, members))
+    moved = list(places)
+    for middle, members in groups:
+        for rank, i in enumerate(members):
+            moved[i] = middle + gap * (rank - (len(members) - 1) / 2)
+    return moved
+
+
+def caption_below(figure: Figure, text: str, axes: Sequence[Axes], most: int = 24) -> None:
+    """One legend below all panels, of at most so many entries, each label once, under a small caption."""
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    labels = [*(label for label in found if label != "chance"), *(["chance"] if "chance" in found else [])][:most]
+    if len(found) > most:
+        text += f" · {len(found) - most} more are not named"
+    columns = 6 if len(labels) <= 6 else 4
+    legend = figure.legend([found[label] for label in labels], labels, loc="outside lower center", ncols=columns)
+    legend.set_title(text)
+    legend.get_title().set_fontsize(7.5)
+    legend.get_title().set_multialignment("center")

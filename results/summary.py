@@ -1,4 +1,4 @@
-"""Rows of several runs -> one point per memory size, with the mean over seeds and a 95% interval."""
+"""Rows of several runs -> one point per model (kind, memory size, variant, base): mean over seeds, 95% interval."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2
 
 
 class Summary(NamedTuple):
-    """One dataset and metric at one memory size: the mean over runs and its 95% interval.
+    """One dataset and metric of one model: the mean over runs and its 95% interval.
+
+    A model is a kind, a memory size, a variant and a base (`model`); values and seeds are those of its runs.
 
     With one run the interval is that of its questions; with several it is Student's t over the runs, which
     holds what a different seed changes.
@@ -41,14 +43,28 @@ class Summary(NamedTuple):
     parameters_total: int | None
     parameters_active: int | None
     flops: int | None
+    variant: str = ""
+    model: str = ""
+    seeds: tuple[int, ...] = ()
 
 
 def summarize(rows: Iterable[Row]) -> list[Summary]:
-    """Group rows by dataset, metric, kind and memory size, smallest memory first."""
+    """Group rows by dataset, metric, kind, memory size, variant and base, smallest memory first."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.dataset, row.metric, row.kind, row.memory_slots), []).append(row)
+        point = (row.dataset, row.metric, row.kind, row.memory_slots, row.variant, row.model)
+        groups.setdefault(point, []).append(row)
     return [_summary(group) for _, group in sorted(groups.items(), key=lambda item: item[0])]
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """The mean and its 95% interval by Student's t; no interval for a single value."""
+    mean = fmean(values)
+    if len(values) == 1:
+        return mean, None, None
+    t = _T95[min(len(values) - 1, len(_T95)) - 1]
+    half = t * stdev(values) / sqrt(len(values))
+    return mean, mean - half, mean + half
 
 
 def choose_experiment(rows: Sequence[Row], experiment: str | None) -> list[Row]:
@@ -61,12 +77,12 @@ def choose_experiment(rows: Sequence[Row], experiment: str | None) -> list[Row]:
 
 
 def check_alike(rows: Sequence[Row]) -> None:
-    """Raise MemxError if there are no rows, or runs among them differ in more than seed and memory."""
+    """Raise MemxError if there are no rows, or runs of one seed, kind, memory, variant and base."""
     if not rows:
         raise MemxError("there are no rows to show", hint="`memx train` makes some")
     seen: dict[tuple, str] = {}
     for row in rows:
-        point = (row.dataset, row.metric, row.kind, row.memory_slots, row.seed)
+        point = (row.dataset, row.metric, row.kind, row.memory_slots, row.variant, row.model, row.seed)
         if seen.setdefault(point, row.run) != row.run:
             raise MemxError(
                 f"runs {seen[point]} and {row.run} have the same memory and seed",
@@ -88,13 +104,9 @@ def choose_name(names: Sequence[str], wanted: str | None) -> str:
 def _summary(group: Sequence[Row]) -> Summary:
     first = group[0]
     values = tuple(row.value for row in group)
-    mean = fmean(values)
-    if len(values) == 1:
+    mean, low, high = mean_interval(values)
+    if low is None or high is None:
         low, high = first.low if first.low is not None else mean, first.high if first.high is not None else mean
-    else:
-        t = _T95[min(len(values) - 1, len(_T95)) - 1]
-        half = t * stdev(values) / sqrt(len(values))
-        low, high = mean - half, mean + half
     return Summary(
         first.dataset,
         first.metric,
@@ -109,4 +121,7 @@ def _summary(group: Sequence[Row]) -> Summary:
         first.parameters_total,
         first.parameters_active,
         first.flops,
+        first.variant,
+        first.model,
+        tuple(row.seed for row in group),
     )

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..zeros import lazy_zeros
+
 
 class BagGradient(NamedTuple):
     """One use of a table: row slots[b, k] receives weights[b, k] * dout[b], summed over all b, k.
@@ -86,9 +88,9 @@ class RowGradient:
 
     def dense(self, slots: int) -> Tensor:
         """The gradient of a table of `slots` rows: [slots, D], zero where nothing was touched."""
-        out = self.dout.new_zeros(slots, self.dout.shape[1])
+        out = lazy_zeros((slots, self.dout.shape[1]), self.dtype, self.dout.device)
         for start, stop in self.chunks():
-            out[self.rows[start:stop]] = self.chunk(start, stop)
+            out.index_copy_(0, self.rows[start:stop], self.chunk(start, stop))
         return out
 
     def to_sparse(self, slots: int) -> Tensor:

@@ -75,7 +75,10 @@ class _SinkingBag(torch.autograd.Function):
         return weighted_sums(values, slots, weights)
 
     setup_context = staticmethod(_save)
-    backward = staticmethod(once_differentiable(_backward))
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return once_differentiable(_backward)(ctx, *grad_outputs)
 
 
 def _make_inputs(shape: Shape, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> tuple:

@@ -73,7 +73,7 @@ def _sparse_backward(dscores: Tensor, index: Tensor, query: Tensor, keys: Tensor
 
 def _dense_backward(dscores: Tensor, index: Tensor, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     """Write the gradient of the score lists, a few tokens at a time, and multiply."""
-    heads, n, half = keys.shape[1:]
+    heads, n, _ = keys.shape[1:]
     halves = query.unflatten(-1, (2, -1)).permute(2, 1, 0, 3).flatten(0, 1)  # [2*H, B, d_k/2]
     index = index.permute(2, 1, 0, 3).flatten(0, 1)  # [2*H, B, k]
     weights = dscores.transpose(0, 1).repeat(2, 1, 1)  # [2*H, B, k]
@@ -86,4 +86,6 @@ def _dense_backward(dscores: Tensor, index: Tensor, query: Tensor, keys: Tensor)
         lists.scatter_add_(2, index[:, part], weights[:, part].to(wide))
         dhalves[:, part] = torch.bmm(lists, table.to(wide)).to(halves.dtype)
         dtable.baddbmm_(lists.mT, halves[:, part].to(wide))
-    return dhalves.unflatten(0, (2, heads)).permute(2, 1, 0, 3).reshape(query.shape), dtable.to(keys.dtype).view_as(keys)
+    return dhalves.unflatten(0, (2, heads)).permute(2, 1, 0, 3).reshape(query.shape), dtable.to(keys.dtype).view_as(
+        keys
+    )

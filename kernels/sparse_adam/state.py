@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from ..zeros import lazy_zeros
 
 
 @dataclass
@@ -15,13 +16,15 @@ class TableState:
     """State of one table [N, D].
 
     momentum [N, D], or None for betas[0] = 0; second [N, D], or [N] with one scalar per row; last [N] (int32): the step
-    (1-based) at which a row was last touched, 0 for never; master [N, D] (float32): the exact values of a half-
+    (1-based) at which a row was last touched, 0 for never; gap [N] (int32): how many steps before that it was touched the
+    time before, which is for how many it coasted ahead; master [N, D] (float32): the exact values of a half-
     precision table, or None.
     """
 
     momentum: Tensor | None
     second: Tensor
     last: Tensor
+    gap: Tensor
     master: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
@@ -48,15 +51,9 @@ def make_state(
     full = second_moment == "full"
     wide = torch.promote_types(moments, torch.float32)
     return TableState(
-        momentum=_zeros(values.shape, moments, device) if momentum else None,
-        second=_zeros(values.shape, moments, device) if full else torch.zeros(rows, dtype=wide, device=device),
+        momentum=lazy_zeros(values.shape, moments, device) if momentum else None,
+        second=lazy_zeros(values.shape, moments, device) if full else torch.zeros(rows, dtype=wide, device=device),
         last=torch.zeros(rows, dtype=torch.int32, device=device),
+        gap=torch.ones(rows, dtype=torch.int32, device=device),
         master=values.detach().float() if masters and values.dtype != torch.float32 else None,
     )
-
-
-def _zeros(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A table of zeros; on the CPU one whose pages the system makes only once they are written."""
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros((*shape[:-1], shape[-1] * dtype.itemsize), np.uint8)).view(dtype)

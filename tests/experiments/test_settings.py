@@ -162,3 +162,68 @@ def test_defaults_are_the_documented_ones():
     config = TrainConfig()
     assert (config.memory.query_heads, config.memory.kept, config.training.betas) == (4, 32, (0.9, 0.95))
     assert yaml.safe_load(to_yaml(config))["data"]["facts"] == ["airports", "elements", "countries"]
+
+
+VARIANTS = {"plain": {"memory.kind": "dense"}, "64 slots, k 4": {"memory.slots": 64, "memory.top_k": 4}}
+
+
+def test_variants_are_runs_with_names_and_share_an_experiment():
+    config = load_config("tiny", [("variants", VARIANTS), ("sweep", {"seed": [0, 1]})])
+    runs = points(config)
+    assert [(run.variant, run.seed) for run in runs] == [(name, seed) for seed in (0, 1) for name in VARIANTS]
+    assert [run.name for run in runs[:2]] == ["tiny-seed0-plain", "tiny-seed0-64_slots__k_4"]
+    assert (runs[0].memory.kind, runs[1].memory.slots, runs[1].memory.kept) == ("dense", 64, 4)
+    assert {run.experiment for run in runs} == {experiment_name(config)}
+    assert len({config_hash(run) for run in runs}) == 4
+    assert all(points(run) == [run] for run in runs)
+
+
+def test_a_chosen_variant_is_the_run_that_all_of_them_would_make():
+    every = load_config("tiny", [("variants", VARIANTS)])
+    some = load_config("tiny", [("variants", VARIANTS)], variants=["plain"])
+    assert list(some.variants) == ["plain"]
+    assert points(some) == points(every)[:1]
+
+
+def test_variants_are_chosen_by_name_in_the_order_of_the_config():
+    config = load_config("rivals", variants=["moe 4", "dense"])
+    assert list(config.variants) == ["dense", "moe 4"]
+    assert [run.variant for run in points(config)] == ["dense", "moe 4"]
+
+
+def test_a_variant_that_is_not_there():
+    with pytest.raises(MemxError, match="no variant 'dens'") as error:
+        load_config("rivals", variants=["dens"])
+    assert error.value.hint == "did you mean 'dense'?"
+    with pytest.raises(MemxError, match="no variant 'zzz'") as error:
+        load_config("tiny", [("variants", VARIANTS)], variants=["zzz"])
+    assert error.value.hint == "there are: plain, 64 slots, k 4"
+    with pytest.raises(MemxError, match="no variant 'dense'") as error:
+        load_config("tiny", variants=["dense"])
+    assert error.value.hint
+
+
+def test_a_set_key_leaves_the_variants():
+    config = load_config("rivals", [("memory.heads", 1), ("match.times", 2)])
+    assert all("match.times" not in changes for changes in config.variants.values())
+    assert {run.match.times for run in points(config)} == {2.0}
+
+
+def test_a_variant_of_an_unknown_key_fails_before_anything_runs():
+    assert "unknown key 'memory.slot'" in mistake(variants={"a": {"memory.slot": 64}}).message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"finetune.train": "lora"}, "finetune.train lora needs a trained model"),
+        ({"finetune.train": "slots"}, "finetune.train slots needs a trained model"),
+        ({"memory.insertion": "beside", "memory.kind": "peer"}, "peer only replaces a feed-forward"),
+        ({"training.value_dtype": "bfloat16", "training.value_optimizer": "dense"}, "would round small steps away"),
+        ({"memory.kind": "moe", "memory.experts_per_token": 20}, "experts_per_token 20 is more than the 16 experts"),
+        ({"memory.layers": []}, "layers is empty"),
+        ({"memory.count": 5, "memory.layers": None}, "5 memories with a stride of 4 do not fit in 2 blocks"),
+    ],
+)
+def test_settings_that_contradict_each_other(changes, message):
+    assert message in mistake(**{key.replace(".", "__"): value for key, value in changes.items()}).message

@@ -4,7 +4,8 @@ import pytest
 import torch
 from memx.errors import MemxError
 from memx.experiments.bench import check_op
-from memx.kernels.embedding_bag import OP, embedding_bag, embedding_bag_reference
+from memx.kernels.embedding_bag import OP, BagGradient, embedding_bag, embedding_bag_reference, row_gradient
+from memx.kernels.embedding_bag.sums import dot_products, gather
 
 
 def draw(slots=11, width=7, bags=5, rows=6, dtype=torch.float64, seed=0):
@@ -71,6 +72,132 @@ def test_backward_repeats_bit_for_bit():
         torch.autograd.grad(embedding_bag(values, chosen, weights).pow(2).sum(), values)[0] for _ in range(2)
     )
     assert torch.equal(first, second)
+
+
+def parts(*sizes, slots=11, width=7, dtype=torch.float64):
+    """Uses of one table by bags of the given (bags, rows), and the dense sum of their gradients by a plain loop."""
+    uses, dense = [], torch.zeros(slots, width, dtype=dtype)
+    for seed, (bags, rows) in enumerate(sizes):
+        _, chosen, weights = draw(slots, width, bags, rows, dtype, seed)
+        dout = torch.randn(bags, width, generator=torch.Generator().manual_seed(seed + 100), dtype=dtype)
+        uses.append(BagGradient(chosen, weights, dout))
+        for b in range(bags):
+            for k in range(rows):
+                dense[chosen[b, k]] += weights[b, k] * dout[b]
+    return uses, dense
+
+
+@pytest.mark.parametrize("width", [1, 63, 768])
+@pytest.mark.parametrize("sizes", [[(5, 6)], [(5, 6), (3, 2)], [(0, 4), (2, 3)], [(1, 1)]], ids=str)
+def test_row_gradient_equals_a_plain_loop(sizes, width):
+    uses, dense = parts(*sizes, slots=2000, width=width)
+    gradient = row_gradient(uses)
+    touched = torch.cat([use.slots.flatten() for use in uses]).unique()
+    assert torch.equal(gradient.rows, touched) and len(gradient) == len(touched)
+    torch.testing.assert_close(gradient.dense(2000), dense, rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradient.squared_norm(), dense.square().sum())
+    for start, stop in [(0, len(touched)), (0, 1), (len(touched) - 1, len(touched)), (1, 1)]:
+        torch.testing.assert_close(gradient.chunk(start, stop), dense[touched[start:stop]], rtol=0, atol=1e-12)
+    sparse = gradient.to_sparse(2000)
+    assert sparse.is_coalesced()
+    torch.testing.assert_close(sparse.to_dense(), dense, rtol=0, atol=1e-12)
+
+
+def test_row_gradient_of_nothing():
+    uses, _ = parts((0, 4), (3, 0))
+    gradient = row_gradient(uses)
+    assert len(gradient) == 0 and gradient.squared_norm() == 0
+    assert torch.equal(gradient.dense(11), torch.zeros(11, 7, dtype=torch.float64))
+    assert gradient.to_sparse(11).shape == (11, 7)
+
+
+def test_row_gradient_leaves_out_rows_that_are_not_kept():
+    uses, dense = parts((5, 6), (3, 2))
+    keep = torch.arange(11) % 3 == 0
+    gradient = row_gradient(uses, keep)
+    assert keep[gradient.rows].all()
+    torch.testing.assert_close(gradient.dense(11), dense * keep[:, None], rtol=0, atol=1e-12)
+
+
+def test_many_chunks_give_the_same_bits_on_any_number_of_threads():
+    _, chosen, weights = draw(5000, 33, 3000, 4, torch.float32)
+    uses = [BagGradient(chosen, weights, torch.randn(3000, 33))]
+    before, seen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            gradient = row_gradient(uses)
+            seen.append((gradient.squared_norm(), gradient.dense(5000)))
+    finally:
+        torch.set_num_threads(before)
+    assert len(gradient) > 2 * 1024
+    assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
+
+
+def test_half_precision_gradients_are_summed_in_float32():
+    uses = [BagGradient(torch.zeros(1000, 1, dtype=torch.long), torch.ones(1000, 1), torch.ones(1000, 3).bfloat16())]
+    assert torch.equal(row_gradient(uses).dense(1), torch.full((1, 3), 1000.0))
+
+
+def test_the_three_ways_to_take_the_gradient_of_values_agree():
+    values, chosen, weights = draw()
+    values.requires_grad_()
+    upstream = torch.randn(5, 7, dtype=torch.float64)
+    (dense,) = torch.autograd.grad(embedding_bag_reference(values, chosen, weights), values, upstream)
+    (rows,) = torch.autograd.grad(embedding_bag(values, chosen, weights, gradient="rows"), values, upstream)
+    assert rows.is_coalesced()
+    torch.testing.assert_close(rows.to_dense(), dense, rtol=0, atol=1e-12)
+    sink = []
+    for slots in (chosen, chosen.int()):  # two layers that share a table; the weights need no gradient
+        embedding_bag(values, slots, weights, gradient=sink).backward(upstream)
+    assert values.grad is None
+    torch.testing.assert_close(row_gradient(sink).dense(11), 2 * dense, rtol=0, atol=1e-12)
+
+
+def test_a_sink_leaves_the_gradient_of_weights_and_takes_nothing_from_a_frozen_table():
+    values, chosen, weights = draw()
+    weights.requires_grad_()
+    sink = []
+    embedding_bag(values, chosen, weights, gradient=sink).sum().backward()
+    assert not sink
+    torch.testing.assert_close(weights.grad, values[chosen].sum(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_equals_its_reference_up_to_rounding(dtype):
+    given = draw(40, 64, 9, 5, dtype)
+    leaves = [given[0].requires_grad_(), given[1], given[2].requires_grad_()]
+    wide = [x.detach().double().requires_grad_() if x.is_floating_point() else x for x in leaves]
+    out, exact = embedding_bag(*leaves), embedding_bag_reference(*wide)
+    torch.testing.assert_close(out.double(), exact, rtol=0.01, atol=0.05)
+    for x, y in zip(
+        *(torch.autograd.grad(o.sum(), [v, w]) for o, (v, _, w) in ((out, leaves), (exact, wide))), strict=True
+    ):
+        torch.testing.assert_close(x.double(), y, rtol=0.01, atol=0.05)
+
+
+def test_autocast_changes_nothing():
+    values, chosen, _ = draw(dtype=torch.float32)
+    vectors = torch.randn(5, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = dot_products(vectors, values, chosen)
+    assert torch.equal(low, dot_products(vectors, values, chosen))
+
+
+def test_gather_is_exact():
+    values, chosen, _ = draw(dtype=torch.float32)
+    assert torch.equal(gather(values, chosen[0]), values[chosen[0]])
+
+
+def test_compiles_with_its_backward():
+    values, chosen, weights = draw()
+    values.requires_grad_()
+    compiled = torch.compile(lambda v: embedding_bag(v, chosen, weights), backend="aot_eager", fullgraph=True)
+    grads = [
+        torch.autograd.grad(f(values).pow(2).sum(), values)[0]
+        for f in (compiled, lambda v: embedding_bag(v, chosen, weights))
+    ]
+    assert torch.equal(*grads)
 
 
 @pytest.mark.parametrize("shape", OP.shapes[:2], ids=str)

@@ -1,0 +1,153 @@
+"""The cost of one training step by table size: layer and optimiser, memx's and its rivals -> times and peak memory.
+
+Each contestant and size runs in a process of its own, so that the peak memory is its own. Every contestant with
+memx's equations is first held against them in float64.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import MemxError
+from ..memory_layers.layer import MemoryLayer
+from ..memory_layers.slots import half_keys
+from ..results.rows import Row
+from ..results.store import commit
+from .step_contestants import CONTESTANTS, PlainMemory, StepShape, contestants
+
+SLOTS = tuple(2**power for power in (12, 14, 16, 18, 20))
+_WARM = 3
+_TOLERANCE = 2e-4  # relative error of a float32 step against float64
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of the forward pass, with the backward pass, and of the whole step: each [n]; and bytes at the peak."""
+
+    forward: list[float]
+    backward: list[float]
+    step: list[float]
+    peak_bytes: int
+
+
+def bench_step(
+    slots: Sequence[int],
+    *,
+    peers: bool,
+    device: torch.device,
+    threads: int,
+    steps: int,
+    shape: StepShape | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> list[Row]:
+    """Measure every contestant at every size. Raises RuntimeError if memx's layer is wrong, before any time is told."""
+    shape = shape or StepShape()
+    for size in slots:
+        if half_keys(size) < shape.top_k:
+            raise MemxError(f"--slots {size}: fewer than {shape.top_k} half-keys", hint=f"use {shape.top_k**2} or more")
+    error = check_step(device)
+    if error > _TOLERANCE:
+        raise RuntimeError(f"wrong results: the memory layer is off by {error:.1e} of float64")
+    rows: list[Row] = []
+    for name in contestants(peers):
+        for size in slots:
+            tell(f"{name}, {size:,} slots")
+            rows += _rows(name, size, shape, device, threads, _in_a_process(name, size, shape, device, threads, steps))
+    return rows
+
+
+def check_step(device: torch.device) -> float:
+    """Worst relative error, against float64, of output and gradients of the layer and of its plain twin."""
+    worst = 0.0
+    for kind in (MemoryLayer, PlainMemory):
+        torch.manual_seed(0)
+        exact = PlainMemory(32, 256, heads=2, top_k=8).double().to(device)
+        tested = kind(32, 256, heads=2, top_k=8).to(device)
+        tested.load_state_dict(exact.state_dict())
+        exact.load_state_dict({name: value.double() for name, value in tested.state_dict().items()})
+        x = torch.randn(64, 32, generator=torch.Generator().manual_seed(1)).to(device)
+        for own, true in zip(_outcome(tested, x), _outcome(exact, x.double()), strict=True):
+            worst = max(worst, float((own.double() - true).abs().max() / true.abs().max()))
+    return worst
+
+
+def _outcome(layer: torch.nn.Module, x: Tensor) -> list[Tensor]:
+    y = layer(x)
+    weights = torch.linspace(-1, 1, y.numel(), device=y.device, dtype=y.dtype).view(y.shape)
+    gradients = torch.autograd.grad((y * weights).sum(), list(layer.parameters()))
+    return [y.detach(), *gradients]
+
+
+def _in_a_process(name: str, slots: int, shape: StepShape, device: torch.device, threads: int, steps: int) -> StepTimes:
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, (name, slots, shape, str(device), threads, steps))
+
+
+def measure(name: str, slots: int, shape: StepShape, device: str, threads: int, steps: int) -> StepTimes:
+    """Time `steps` training steps of one contestant, each on new tokens, after a few that are not counted."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    place = torch.device(device)
+    contestant = CONTESTANTS[name](shape, slots, place)
+    forward, backward, whole = [], [], []
+    for _ in range(_WARM + steps):
+        x = torch.randn(shape.tokens, shape.width).to(place).requires_grad_()
+        target = torch.randn(shape.tokens, shape.width).to(place)
+        times = [_now(place)]
+        y = contestant.layer(x)
+        times.append(_now(place))
+        y.backward(target)
+        times.append(_now(place))
+        contestant.update()
+        times.append(_now(place))
+        for kept, end in zip((forward, backward, whole), times[1:], strict=True):
+            kept.append(end - times[0])
+    return StepTimes(forward[_WARM:], backward[_WARM:], whole[_WARM:], _peak(place))
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _peak(device: torch.device) -> int:
+    """Bytes of the device's memory, or of the whole process on a CPU, at their highest."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _rows(name: str, slots: int, shape: StepShape, device: torch.device, threads: int, times: StepTimes) -> list[Row]:
+    common: dict[str, Any] = dict(
+        run="bench",
+        experiment="bench-step",
+        kind=name,
+        model="float32",
+        dataset=f"step tokens={shape.tokens} width={shape.width} heads={shape.heads} top_k={shape.top_k}",
+        memory_slots=slots,
+        device=f"{device.type}, {threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else str(device),
+        commit=commit(),
+    )
+    rows = []
+    for metric, found in (
+        ("forward_ms", times.forward),
+        ("forward_backward_ms", times.backward),
+        ("step_ms", times.step),
+    ):
+        fifths = quantiles(found, n=5) if len(found) > 1 else [found[0]] * 4
+        value, low, high = (1e3 * seconds for seconds in (median(found), fifths[0], fifths[-1]))
+        rows.append(Row(**common, metric=metric, value=value, low=low, high=high, n=len(found)))
+    rows.append(Row(**common, metric="peak_memory_gb", value=times.peak_bytes / 1e9, n=1))
+    return rows

@@ -1,0 +1,49 @@
+"""Numbers and experiments in few characters, as tables and figures write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .rows import Row
+from .summary import Summary
+
+
+class Table(NamedTuple):
+    """What a figure says in numbers: lines of text to print, and the same facts as plain data for JSON."""
+
+    title: str
+    columns: list[str]
+    lines: list[list[str]]
+    facts: list[dict[str, Any]]
+
+
+def slots_label(slots: int) -> str:
+    """Slots in full up to a million, 1M (2^20) and its multiples in short."""
+    return f"{slots // 2**20}M" if slots % 2**20 == 0 else f"{slots:,}"
+
+
+def short(number: float, base: int = 1024) -> str:
+    """A number in few characters: 65536 -> 64Ki slots, 4.5e6 -> 4.5M parameters."""
+    units = ("", "Ki", "Mi", "Gi") if base == 1024 else ("", "k", "M", "B", "T")
+    unit = 0
+    while number >= base and unit < len(units) - 1:
+        number, unit = number / base, unit + 1
+    return f"{number:.3g}{units[unit]}"
+
+
+def with_half(value: float, low: float | None, high: float | None, digits: int, sign: str = "") -> str:
+    """A value and half its interval: 12.3 ±0.4; without the interval if there is none."""
+    half = "" if low is None or high is None else f" ±{(high - low) / 2:.{digits}f}"
+    return f"{value:{sign}.{digits}f}{half}"
+
+
+def caption(rows: Sequence[Row], summaries: Sequence[Summary]) -> str:
+    """What was run, on which device, and what the intervals are."""
+    runs = max(s.runs for s in summaries)
+    devices = sorted({row.device for row in rows if row.device})
+    interval = f"mean of {runs} seeds, 95% t interval" if runs > 1 else "one seed, 95% interval over questions"
+    names = list(dict.fromkeys(row.experiment for row in rows))
+    title = names[0] if len(names) == 1 else f"{len(names)} experiments"
+    models = ", ".join(dict.fromkeys(row.model for row in rows))
+    return f"{title} · {models} · {', '.join(devices)} · {interval}"
