@@ -41,7 +41,8 @@ def preset_text(name: str) -> str:
 def read_tree(source: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """Read a preset's name or a YAML file's path into a plain tree. Raises MemxError if it is neither.
 
-    `extends: PRESET` takes everything that the tree does not say itself from a preset, section by section.
+    `extends: PRESET` takes everything that the tree does not say itself from a preset, section by section; in a sweep
+    and in variants, null takes away what the preset has.
     """
     path = Path(source)
     is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
@@ -60,6 +61,8 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         below = merged.get(key)
         if isinstance(below, Mapping) and isinstance(value, Mapping) and value:
             merged[key] = _merge(below, value)
+            if key in ("sweep", "variants"):  # null takes one away
+                merged[key] = {name: entry for name, entry in merged[key].items() if entry is not None}
         else:  # an empty section says "nothing", as in `sweep: {}`
             merged[key] = value
     return merged

@@ -64,7 +64,6 @@ class UsageWindow:
             self.counts[rows] = 0
         self._restart()
 
-
     def state_tensors(self) -> dict[str, Tensor]:
         """The window as tensors: the rows [U] looked up, their counts [U], and the sum that the KL follows from."""
         rows = torch.cat([self.counts.new_empty(0, dtype=torch.int64), *self._touched])
