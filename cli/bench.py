@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,12 +56,15 @@ def bench(
         print_json(names) if json else print("\n".join(names))
         return
     ops = [name for name in op or names if name != "step"]
-    if threads is not None:
-        _set_threads(threads)
-    results = bench_ops(ops, device, seconds) if ops else []
-    rows = [row for result in results for row in result.rows]
-    steps_taken = _bench_step(slots or _STEP_SLOTS, steps, peers, device) if "step" in (op or names) else []
-    rows += steps_taken
+    results = bench_ops(ops, device, seconds, threads) if ops else []
+    steps_taken: list[Row] = []
+    if "step" in (op or names):
+        from ..experiments.step_bench import bench_step
+
+        steps_taken = bench_step(
+            slots or _STEP_SLOTS, peers=peers, device_name=device, threads=threads, steps=steps, tell=note
+        )
+    rows = [*(row for result in results for row in result.rows), *steps_taken]
     if save is not None:
         make_folder(save)
         write_rows(save / "rows.jsonl", rows)
@@ -84,47 +86,10 @@ def bench(
         ]
         print_table(f"Ops on {where}", columns, [line for result in results for line in result.lines], left=3)
     if steps_taken and not json:
-        _print_steps(steps_taken)
+        from ..results.step_figure import step_table
+
+        table = step_table(steps_taken)
+        print_table(f"{table.title} ({steps_taken[0].device})", table.columns, table.lines)
     wrong = [result.title for result in results if not result.correct]
     if wrong:
         raise RuntimeError(f"wrong results: {', '.join(wrong)}")
-
-
-def _set_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
-
-
-def _bench_step(slots: Sequence[int], steps: int, peers: bool, device: str) -> list[Row]:
-    import torch
-
-    from ..experiments.build import pick_device
-    from ..experiments.step_bench import bench_step
-
-    place = pick_device(device)
-    return bench_step(slots, peers=peers, device=place, threads=torch.get_num_threads(), steps=steps, tell=note)
-
-
-def _print_steps(rows: Sequence[Row]) -> None:
-    """One line per contestant: the step's time at each size, and at the largest its parts and the peak memory."""
-    by_key = {(row.kind, row.memory_slots, row.metric): row.value for row in rows}
-    names = list(dict.fromkeys(row.kind for row in rows))
-    sizes = sorted({row.memory_slots for row in rows})
-    last = sizes[-1]
-    lines = [
-        [
-            name,
-            *(f"{by_key[name, size, 'step_ms']:.0f}" for size in sizes),
-            f"{by_key[name, last, 'step_ms'] / by_key[name, sizes[0], 'step_ms']:.1f}",
-            f"{by_key[name, last, 'forward_ms']:.0f}",
-            f"{by_key[name, last, 'forward_backward_ms']:.0f}",
-            f"{by_key[name, last, 'peak_memory_gb']:.2f}",
-        ]
-        for name in names
-    ]
-    columns = ["layer + optimizer", *(f"{size:,}" for size in sizes), "last/first"]
-    columns += ["forward", "+ backward", "peak GB"]
-    print_table(
-        f"ms a training step by slots; the last three at {last:,} ({rows[0].dataset}, {rows[0].device})", columns, lines
-    )

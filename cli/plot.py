@@ -26,6 +26,7 @@ class What(StrEnum):
     ablation = "ablation"
     usage = "usage"
     finetune = "finetune"
+    step = "step"
 
 
 class Tier(StrEnum):
@@ -38,7 +39,7 @@ class Tier(StrEnum):
 _WHAT = (
     "memory: accuracy and NLL by memory size. loss: curves by step. rivals: memories against dense models, by size "
     "and by compute. ablation: variants and their differences. usage: slots used by step. finetune: facts learned "
-    "against text forgotten."
+    "against text forgotten. step: cost of a training step by table size, from memx bench."
 )
 
 
@@ -88,8 +89,10 @@ def plot(
         written, table = plots.plot_rivals(order, tier.value)
     elif what is What.ablation:
         written, table = plots.plot_ablation(order, tier.value, baseline)
-    else:
+    elif what is What.finetune:
         written, table = plots.plot_finetune(order)
+    else:
+        written, table = plots.plot_step(order)
     files = [str(path) for path in written]
     if json:
         print_json(files if table is None else {"files": files, "table": table.facts})

@@ -50,8 +50,12 @@ def op_names() -> list[str]:
     return [op.name for op in OPS]
 
 
-def bench_ops(names: Sequence[str] | None, device_name: str, seconds: float) -> list[BenchResult]:
+def bench_ops(
+    names: Sequence[str] | None, device_name: str, seconds: float, threads: int | None = None
+) -> list[BenchResult]:
     """Run the named ops, or all, at all their shapes. Raises MemxError for an unknown op or device."""
+    if threads is not None:
+        torch.set_num_threads(threads)
     for name in names or ():
         if name not in op_names():
             raise MemxError(f"no op {name!r}", hint=nearest(name, op_names()) or f"there are: {', '.join(op_names())}")

@@ -194,6 +194,8 @@ class TrainConfig(BaseModel):
             raise ValueError(f"sweep.{empty[0]} has no values")
         if self.memory.insertion == "beside" and self.memory.kind in ("peer", "moe"):
             raise ValueError(f"memory.insertion: {self.memory.kind} only replaces a feed-forward")
+        if self.finetune.train == "slots" and self.text.mix:
+            raise ValueError("text.mix: with finetune.train slots the text tells which rows not to train; set it to 0")
         if self.finetune.source is None:
             self._memory_fits(self.model.width, self.model.layers)
             if self.finetune.train in ("slots", "lora"):

@@ -40,7 +40,8 @@ def cost_of(point: Point, runs: Path) -> dict[str, Any]:
     tokens = training.batch * _document_tokens(config)
     half = use_bfloat16(training.precision, pick_device(training.device))
     rows = sum(len(table.weight) for table in tables_of(model))
-    sparse = bool(rows) and steps_sparsely(rows, training, tokens * sizes.slots_read)
+    chosen = config.finetune.train == "slots" or steps_sparsely(rows, training, tokens * sizes.slots_read)
+    value_step = ("sparse" if chosen else "dense") if rows and config.finetune.train != "lora" else ""
     return {
         "run": point.name,
         "folder": str(runs / point.name),
@@ -54,9 +55,9 @@ def cost_of(point: Point, runs: Path) -> dict[str, Any]:
         "parameters_active": sizes.parameters_active,
         "flops_per_token": sizes.flops,
         "weights_bytes": sizes.weight_bytes(4, 2 if training.value_dtype == "bfloat16" else 4),
-        "optimizer_bytes": _optimizer_bytes(config, sizes, sparse),
+        "optimizer_bytes": _optimizer_bytes(config, sizes, value_step),
         "activation_bytes": _activation_bytes(base, memory, config, tokens // training.accumulate, 2 if half else 4),
-        "value_step": ("sparse" if sparse else "dense") if sizes.table else "",
+        "value_step": value_step,
         "steps": training.steps,
         "tokens_per_step": tokens,
         "training_flops": 3 * sizes.flops * tokens * training.steps,
@@ -76,13 +77,14 @@ def _described(config: TrainConfig) -> tuple[ModelConfig, MemoryConfig, MemoryLl
     return base, config.memory, with_memory(host, config.memory)
 
 
-def _optimizer_bytes(config: TrainConfig, sizes: Sizes, sparse: bool) -> int:
+def _optimizer_bytes(config: TrainConfig, sizes: Sizes, value_step: str) -> int:
     """Moments of what is trained, and what the sparse step keeps of each row. LoRA's own are left out."""
-    training = config.training
-    trained = config.finetune.train
-    rest = 8 * (sizes.parameters_total - sizes.table) if trained == "all" else 0
-    if not sparse:
-        return rest + (8 * sizes.table if trained in ("all", "memory") else 0)
+    training, finetune = config.training, config.finetune
+    rest = 8 * (sizes.parameters_total - sizes.table) if finetune.train == "all" else 0
+    if value_step == "" or (finetune.train == "slots" and finetune.slots_optimizer == "sgd"):
+        return rest
+    if value_step == "dense":
+        return rest + 8 * sizes.table
     moment = 2 if training.value_moments == "bfloat16" else 4
     moments = (2 if training.value_second_moment == "full" else 1) * moment
     masters = 4 if training.value_dtype == "bfloat16" and training.value_rounding == "masters" else 0

@@ -58,6 +58,11 @@ class Optimizer:
         """The tables whose touched rows alone are stepped."""
         return list(self.tables.tables)
 
+    @property
+    def value_step(self) -> str:
+        """How tables are stepped: sparse or dense; empty if none is trained."""
+        return "sparse" if self.sparse else "dense" if self.groups["values"] else ""
+
     def step(self, step: int) -> dict[str, float]:
         """Clip, update and clear the gradients of step `step` (0-based); returns the norms and the learning rate."""
         share = learning_rate_share(step, self.config)

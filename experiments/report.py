@@ -26,14 +26,14 @@ class Measured(NamedTuple):
     """What a finished run found out.
 
     answers: by tier. before: exact match and text loss of a pretrained start. text: NLL per token of ordinary text.
-    use: of each memory layer over the last window. sparse: whether tables took the sparse step.
+    use: of each memory layer over the last window. value_step: sparse or dense; empty if no table was trained.
     """
 
     answers: Mapping[str, Sequence[Answer]]
     before: Mapping[str, Any] = {}
     text: Estimate | None = None
     use: Mapping[str, Usage] = {}
-    sparse: bool = False
+    value_step: str = ""
 
 
 def model_and_memory(config: TrainConfig, model: PreTrainedModel) -> tuple[ModelConfig, MemoryConfig]:
@@ -69,7 +69,7 @@ def result_rows(
         device=str(device),
         seed=config.seed,
         commit=commit(),
-        value_step=("sparse" if measured.sparse else "dense") if sizes.table else "",
+        value_step=measured.value_step,
         trained=config.finetune.train,
     )
     return [

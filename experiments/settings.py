@@ -114,23 +114,34 @@ def load_config(
     variants: keep those alone. Raises MemxError for one that does not exist.
     """
     tree = read_tree(source)
-    for key, value in assignments:
-        tree = assign(tree, key, value)
-        if isinstance(sweep := tree.get("sweep"), dict) and key in sweep:
-            tree["sweep"] = {name: values for name, values in sweep.items() if name != key}
-        if isinstance(known := tree.get("variants"), dict) and key != "variants":
-            tree["variants"] = {name: _without(changes, key) for name, changes in known.items()}
     if variants:
         known = tree.get("variants") or {}
         for name in variants:
             if name not in known:
                 raise MemxError(f"no variant {name!r}", hint=nearest(name, known) or f"there are: {', '.join(known)}")
         tree["variants"] = {name: known[name] for name in known if name in variants}
+    for key, value in assignments:
+        tree = assign(tree, key, value)
+        if isinstance(sweep := tree.get("sweep"), dict) and key in sweep:
+            tree["sweep"] = {name: values for name, values in sweep.items() if name != key}
+        if isinstance(known := tree.get("variants"), dict) and key != "variants":
+            tree["variants"] = _assigned(known, key)
     return check(tree)
 
 
-def _without(changes: Any, key: str) -> Any:
-    return {k: v for k, v in changes.items() if k != key} if isinstance(changes, dict) else changes
+def _assigned(variants: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Variants without a key that is assigned for all. Raises MemxError if that leaves two of them the same."""
+    seen: dict[str, str] = {}
+    left = {}
+    for name, changes in variants.items():
+        left[name] = {k: v for k, v in changes.items() if k != key} if isinstance(changes, dict) else changes
+        twin = seen.setdefault(repr(left[name]), name)
+        if twin != name and isinstance(changes, dict) and key in changes:
+            raise MemxError(
+                f"{key} is all that tells the variants {twin!r} and {name!r} apart",
+                hint="--variant keeps the ones to set it for",
+            )
+    return left
 
 
 def check(tree: Mapping[str, Any]) -> TrainConfig:

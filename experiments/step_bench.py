@@ -23,9 +23,9 @@ from ..memory_layers.layer import MemoryLayer
 from ..memory_layers.slots import half_keys
 from ..results.rows import Row
 from ..results.store import commit
+from .build import pick_device
 from .step_contestants import CONTESTANTS, PlainMemory, StepShape, contestants
 
-SLOTS = tuple(2**power for power in (12, 14, 16, 18, 20))
 _WARM = 3
 _TOLERANCE = 2e-4  # relative error of a float32 step against float64
 
@@ -43,15 +43,15 @@ class StepTimes:
 def bench_step(
     slots: Sequence[int],
     *,
-    peers: bool,
-    device: torch.device,
-    threads: int,
-    steps: int,
+    peers: bool = False,
+    device_name: str = "auto",
+    threads: int | None = None,
+    steps: int = 7,
     shape: StepShape | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Row]:
     """Measure every contestant at every size. Raises RuntimeError if memx's layer is wrong, before any time is told."""
-    shape = shape or StepShape()
+    shape, device, threads = shape or StepShape(), pick_device(device_name), threads or torch.get_num_threads()
     for size in slots:
         if half_keys(size) < shape.top_k:
             raise MemxError(f"--slots {size}: fewer than {shape.top_k} half-keys", hint=f"use {shape.top_k**2} or more")

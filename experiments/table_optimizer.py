@@ -11,6 +11,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
+from ..errors import MemxError
 from ..kernels.embedding_bag.gradient import BagGradient, RowGradient, row_gradient
 from ..kernels.sparse_adam import TableState, make_state, sparse_adam, sparse_sgd
 from ..memory_layers.product_keys import MemoryValues
@@ -23,7 +24,8 @@ class TableOptimizer:
     """Row-wise Adam, or SGD, over the named tables of a model. The tables' dense gradients are switched off.
 
     keep: called with a table's name and what its gradient consists of; gives the rows [U] that may be trained, sorted,
-    or None for all. seed draws the stochastic rounding of bfloat16 tables.
+    or None for all. seed draws the stochastic rounding of bfloat16 tables. Raises MemxError for betas that no row can
+    coast with.
     """
 
     def __init__(
@@ -36,6 +38,11 @@ class TableOptimizer:
         keep: Rows | None = None,
     ) -> None:
         self.tables, self.config, self.seed, self.keep = dict(tables), config, seed, keep
+        if self.tables and not sgd and config.betas[0] ** 2 >= config.betas[1]:
+            raise MemxError(
+                f"training.betas {config.betas}: the sparse value step needs the first below the root of the second",
+                hint="lower the first, or set training.value_optimizer=dense",
+            )
         self.states: dict[str, TableState] = {}
         self._kept: dict[str, Tensor] = {}  # [N] for each table, all false between steps
         for name, table in self.tables.items():

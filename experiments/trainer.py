@@ -16,6 +16,7 @@ from ..memory_layers.sizes import model_sizes
 from ..results.files import write_atomically
 from ..results.rows import Row
 from ..results.store import Run
+from .allocator import keep_freed_memory
 from .build import build_model, build_tokenizer, pick_device, use_bfloat16
 from .checkpoint import load_state, save_checkpoint, save_state
 from .config import TrainConfig
@@ -49,6 +50,8 @@ class Trainer:
         self.config, self.run, self.report, self.stop = config, run, report, stop
         torch.set_num_threads(threads)
         self.device = pick_device(config.training.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.split = split
         self.model, self.tokenizer = self._model()
         self.lora = add_lora(self.model, config) if config.finetune.train == "lora" else None
@@ -174,7 +177,7 @@ class Trainer:
     def _finish(self) -> list[Row]:
         self.report({"step": self.step, "phase": "asking the final questions"})
         answers = self._ask(self._final_questions())
-        measured = Measured(answers, self.before, self._measure_text(), self.use.last, bool(self.optimizer.sparse))
+        measured = Measured(answers, self.before, self._measure_text(), self.use.last, self.optimizer.value_step)
         if self.lora is not None:
             self.lora.merge_and_unload()
         save_checkpoint(self.run.folder / "checkpoint", self.model, self.tokenizer)
@@ -236,11 +239,9 @@ class Trainer:
             sgd=keep is not None and self.config.finetune.slots_optimizer == "sgd",
             keep=keep,
         )
-        tables = tables_of(self.model)
-        if tables:
-            rows = sum(len(table.weight) for table in tables)
-            how = "sparse" if optimizer.sparse else "dense"
-            self.report({"note": f"{how} value step: a step reads {reads:,} of {rows:,} rows"})
+        if optimizer.value_step:
+            rows = sum(len(table.weight) for table in tables_of(self.model))
+            self.report({"note": f"{optimizer.value_step} value step: a step reads {reads:,} of {rows:,} rows"})
         return optimizer
 
     def _rare_rows(self) -> RareRows:

@@ -88,7 +88,15 @@ class MemoryLlamaForCausalLM(LlamaForCausalLM):
 
 
 def place_memory_layers(model: LlamaForCausalLM, config: MemoryLlamaConfig) -> None:
-    """Put a memory in place of, or beside, the feed-forward of each block in config.memory_layers."""
+    """Put a memory in place of, or beside, the feed-forward of each block in config.memory_layers.
+
+    Raises MemxError for a block, a kind or an insertion that does not exist.
+    """
+    for name, known in (("memory_kind", ("memory", "peer", "moe")), ("memory_insertion", ("replace", "beside"))):
+        if (given := getattr(config, name)) not in known:
+            raise MemxError(
+                f"no {name} {given!r}", hint=f"choose from {', '.join(known)}; memory+ is a memory with gating"
+            )
     table: MemoryValues | None = None
     for index in sorted(set(config.memory_layers)):
         if not 0 <= index < config.num_hidden_layers:

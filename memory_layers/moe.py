@@ -6,6 +6,8 @@ Jiang et al. 2024, "Mixtral of Experts" (arXiv 2401.04088) for k > 1. T tokens, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,6 +36,9 @@ class MoeLayer(nn.Module):
         """Draw every matrix N(0, std), as the base draws its feed-forward."""
         for weight in (self.router.weight, self.gate, self.up, self.down):
             nn.init.normal_(weight, std=self.std)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "balance": None}  # it hangs on the graph of a step, which no copy may share
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For x [T, d]: experts [T, k], best first, their weights [T, k], and all probabilities [T, E]."""

@@ -121,6 +121,14 @@ def plot_finetune(order: Order) -> tuple[list[Path], Table]:
     return order.write(finetune_figure(rows, methods), rows), finetune_table(methods)
 
 
+def plot_step(order: Order) -> tuple[list[Path], Table]:
+    """Draw what a training step costs by table size; returns the files and the table."""
+    from .step_figure import METRICS, step_figure, step_table
+
+    rows = order.rows(lambda row: row.metric in METRICS and row.dataset.startswith("step "))
+    return order.write(step_figure(rows), rows), step_table(rows)
+
+
 def _named(sources: Sequence[Path]) -> bool:
     """Whether every source is a run or a file, rather than a folder of runs."""
     return all(source.is_file() or (source / "run.json").is_file() for source in sources)
@@ -144,7 +152,7 @@ def collect_rows(sources: Sequence[Path]) -> list[Row]:
             rows += [row for path in files for row in read_rows(path)]
         else:
             rows += [row for run in collect_runs([source]) for row in run.rows()]
-    return list({(row.run, row.dataset, row.metric): row for row in rows}.values())
+    return list({(row.run, row.kind, row.memory_slots, row.dataset, row.metric): row for row in rows}.values())
 
 
 def collect_runs(sources: Sequence[Path]) -> list[Run]:

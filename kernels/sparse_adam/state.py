@@ -16,9 +16,9 @@ class TableState:
     """State of one table [N, D].
 
     momentum [N, D], or None for betas[0] = 0; second [N, D], or [N] with one scalar per row; last [N] (int32): the step
-    (1-based) at which a row was last touched, 0 for never; gap [N] (int32): how many steps before that it was touched the
-    time before, which is for how many it coasted ahead; master [N, D] (float32): the exact values of a half-
-    precision table, or None.
+    (1-based) at which a row was last touched, 0 for never; gap [N] (int32): how many steps lay between its last two
+    touches, which is for how many it coasted ahead; master [N, D] (float32): the exact values of a half-precision
+    table, or None.
     """
 
     momentum: Tensor | None

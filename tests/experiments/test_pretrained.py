@@ -203,6 +203,7 @@ def test_lora_ends_merged_into_a_plain_model(host, tmp_path, kind):
     assert len([name for name in moved if name.endswith("_proj.weight")]) == len(moved) > 0
     model = AutoModelForCausalLM.from_pretrained(folder / "checkpoint")
     assert type(model) is MemoryLlamaForCausalLM
+    assert {(row.value_step, row.trained) for row in rows} == {("", "lora")}
     assert {row.parameters_total for row in rows} == {sum(p.numel() for p in model.parameters())}
 
 
@@ -224,6 +225,22 @@ def test_training_all_moves_base_and_memory_and_reports_before_and_after(host, t
     assert expected <= set(found)
     assert found[text, "nll"].value != found[text, "nll_before"].value
     assert found[text, "nll"].n == found[text, "nll_before"].n
+
+
+@pytest.mark.parametrize(
+    ("train", "optimizer", "value_step", "bytes_per_value"),
+    [
+        ("memory", "sgd", "dense", 8),
+        ("slots", "sgd", "sparse", 0),
+        ("slots", "adam", "sparse", 8),
+        ("lora", "sgd", "", 0),
+    ],
+)
+def test_a_dry_run_knows_what_is_trained(host, tmp_path, train, optimizer, value_step, bytes_per_value):
+    changes = {"finetune.train": train, "finetune.slots_optimizer": optimizer, "training.value_optimizer": "dense"}
+    (point,) = plan(settings_of(host, **changes))
+    cost = cost_of(point, tmp_path)
+    assert (cost["value_step"], cost["optimizer_bytes"]) == (value_step, bytes_per_value * 1024 * 32)
 
 
 def test_before_is_what_the_host_answers(host, tmp_path):

@@ -188,7 +188,7 @@ def test_a_chosen_variant_is_the_run_that_all_of_them_would_make():
 def test_variants_are_chosen_by_name_in_the_order_of_the_config():
     config = load_config("rivals", variants=["moe 4", "dense"])
     assert list(config.variants) == ["dense", "moe 4"]
-    assert [run.variant for run in points(config)] == ["dense", "moe 4"]
+    assert list(dict.fromkeys(run.variant for run in points(config))) == ["dense", "moe 4"]
 
 
 def test_a_variant_that_is_not_there():
@@ -204,9 +204,16 @@ def test_a_variant_that_is_not_there():
 
 
 def test_a_set_key_leaves_the_variants():
-    config = load_config("rivals", [("memory.heads", 1), ("match.times", 2)])
+    config = load_config("rivals", [("memory.heads", 1), ("match.times", 2)], ["dense x4", "memory 4k"])
     assert all("match.times" not in changes for changes in config.variants.values())
     assert {run.match.times for run in points(config)} == {2.0}
+
+
+def test_a_set_key_must_leave_variants_that_differ():
+    with pytest.raises(MemxError, match="memory.slots is all that tells the variants 'memory 4k' and 'memory 16k'"):
+        load_config("rivals", [("memory.slots", 1024)])
+    config = load_config("rivals", [("memory.slots", 1024)], ["dense", "memory 4k"])
+    assert [run.memory.slots for run in points(config)][:2] == [0, 1024]
 
 
 def test_a_variant_of_an_unknown_key_fails_before_anything_runs():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from memx import MemoryLlamaConfig, MemoryLlamaForCausalLM
+from memx.errors import MemxError
 from memx.experiments.config import TrainingConfig
 from memx.experiments.cost import cost_of
 from memx.experiments.evaluate import answer_nll
@@ -179,6 +180,13 @@ def test_tables_are_stepped_sparsely_from_as_many_rows_on_as_a_step_reads(kind):
     assert Optimizer(model, TrainingConfig(), reads=rows + 1).sparse == []
     backward(model)
     assert all(table.weight.grad is not None for table in tables_of(model))
+
+
+def test_betas_that_the_sparse_step_cannot_take():
+    with pytest.raises(MemxError, match="needs the first below the root of the second") as error:
+        Optimizer(make_model(), sparse(betas=(0.98, 0.95)))
+    assert "value_optimizer=dense" in error.value.hint
+    Optimizer(make_model(), TrainingConfig(value_optimizer="dense", betas=(0.98, 0.95)))
 
 
 @pytest.mark.parametrize("sgd", [True, False])

@@ -315,14 +315,14 @@ def test_groups_hold_every_parameter_once_and_decay_only_matrices(tiny_run):
     assert sorted(names) == sorted(name for name, _ in model.named_parameters())
     assert [name for name, _ in groups["values"]] == ["model.layers.0.mlp.table.weight"]
     assert "model.layers.0.mlp.keys" in {name for name, _ in groups["others"]}
-    optimizer = Optimizer(model, TrainingConfig(weight_decay=0.1))
+    optimizer = Optimizer(model, TrainingConfig(weight_decay=0.1, value_optimizer="dense"))
     decays = {group["peak"]: group["weight_decay"] for group in optimizer.adam.param_groups}
     assert decays[TrainingConfig().value_lr] == 0.0
 
 
 def test_values_are_clipped_by_their_own_norm(tiny_run):
     model = MemoryLlamaForCausalLM.from_pretrained(tiny_run[0].folder / "checkpoint")
-    optimizer = Optimizer(model, TrainingConfig(clip=1.0))
+    optimizer = Optimizer(model, TrainingConfig(clip=1.0, value_optimizer="dense"))
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     (_, table) = parameter_groups(model)["values"][0]

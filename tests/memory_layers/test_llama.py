@@ -68,6 +68,57 @@ def test_save_and_load_keep_every_bit(tmp_path, shared, tied):
     assert (first.values is second.values) is shared
 
 
+KINDS = [
+    {"memory_kind": "peer", "memory_layers": [0, 2]},
+    {"memory_kind": "moe", "memory_layers": [0, 2], "memory_experts": 3, "memory_experts_per_token": 2},
+    {"memory_gating": True, "memory_value_width": 12, "memory_qk_norm": True, "memory_layers": [0, 2]},
+    {"memory_insertion": "beside", "memory_output_gate": True, "memory_layers": [1, 2]},
+]
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=str)
+def test_every_kind_trains_copies_saves_loads_and_generates(tmp_path, changes):
+    model = MemoryLlamaForCausalLM(tiny(**changes)).train()
+    draw_weights(model, seed=0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        model(TOKENS, labels=TOKENS).loss.backward()
+        optimizer.step()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    model.zero_grad()
+    twin = copy.deepcopy(model)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(logits(twin), logits(model)) and torch.equal(logits(loaded), logits(model))
+    settings = dict(max_new_tokens=4, do_sample=False, attention_mask=torch.ones_like(TOKENS))
+    assert torch.equal(
+        model.generate(TOKENS, use_cache=True, **settings), loaded.generate(TOKENS, use_cache=False, **settings)
+    )
+
+
+def test_a_memory_beside_is_silent_at_first():
+    beside, plain = (
+        MemoryLlamaForCausalLM(tiny(**changes)) for changes in ({"memory_insertion": "beside"}, {"memory_layers": []})
+    )
+    for model in (beside, plain):
+        draw_weights(model, seed=0)
+    plain.model.layers[1].mlp.load_state_dict(beside.model.layers[1].mlp.feed_forward.state_dict())
+    assert torch.equal(logits(beside), logits(plain))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"memory_kind": "memory+"}, "no memory_kind 'memory+'"),
+        ({"memory_insertion": "besides"}, "no memory_insertion 'besides'"),
+    ],
+)
+def test_names_that_do_not_exist(changes, message):
+    with pytest.raises(MemxError) as error:
+        MemoryLlamaForCausalLM(tiny(**changes))
+    assert error.value.message == message and error.value.hint
+
+
 def test_a_shared_table_is_saved_once(tmp_path):
     from safetensors import safe_open
 

@@ -53,9 +53,9 @@ def test_every_gradient_equals_that_of_the_equation():
 
 
 def test_gradients_equal_finite_differences():
-    layer = make_layer(heads=2, top_k=3)
+    layer = make_layer(6, 16, heads=2, top_k=3, key_width=4)
     named = dict(layer.named_parameters())
-    x = torch.randn(3, 12, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
 
     def run(x, *weights):
         return torch.func.functional_call(layer, dict(zip(named, weights, strict=True)), (x,))
