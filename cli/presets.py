@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def presets(json: Annotated[bool, typer.Option("--json", help="Print as JSON on stdout.")] = False) -> None:
     """List the presets, one line each."""
-    from ..experiments.settings import presets as all_presets
+    from ..experiments.config_files import presets as all_presets
 
     found = all_presets()
     if json:

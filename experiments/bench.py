@@ -19,7 +19,7 @@ from ..kernels.sparse_adam import OP as SPARSE_ADAM
 from ..results.rows import Row
 from ..results.store import commit
 from .build import pick_device
-from .settings import nearest
+from .config_files import nearest
 
 OPS: tuple[Op, ...] = (PRODUCT_TOPK, EMBEDDING_BAG, BAG_DOT, SPARSE_ADAM)
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from ..errors import MemxError
 from .layer import Beside, MemoryLayer
@@ -156,11 +157,15 @@ def moe_layers_of(model: nn.Module) -> list[MoeLayer]:
 def draw_weights(model: MemoryLlamaForCausalLM, seed: int) -> None:
     """Initialise every module from its own stream, named by the seed and the module's path.
 
-    Models that differ in one block then start from the same numbers everywhere else.
+    Models that differ in one block then start from the same numbers everywhere else. initializer_range is the spread of
+    matrices that read the hidden size; down projections, which read a feed-forward's width, are scaled to that width.
     """
     for name, module in reversed(list(model.named_modules())):  # children before parents
         torch.manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
         model._init_weights(module)
+        if isinstance(module, LlamaMLP):
+            std: Any = model.config.initializer_range
+            nn.init.normal_(module.down_proj.weight, std=std * (module.hidden_size / module.intermediate_size) ** 0.5)
 
 
 @torch.no_grad()

@@ -33,9 +33,10 @@ class MoeLayer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw every matrix N(0, std), as the base draws its feed-forward."""
-        for weight in (self.router.weight, self.gate, self.up, self.down):
+        """Draw N(0, std), the down projections scaled to the expert's width, as the base draws its feed-forward."""
+        for weight in (self.router.weight, self.gate, self.up):
             nn.init.normal_(weight, std=self.std)
+        nn.init.normal_(self.down, std=self.std * (self.gate.shape[2] / self.gate.shape[1]) ** 0.5)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "balance": None}  # it hangs on the graph of a step, which no copy may share

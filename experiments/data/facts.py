@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ...errors import MemxError
 from ..config import DataConfig
-from ..settings import nearest
+from ..config_files import nearest
 from .biographies import biographies
 from .files import is_facts_file, read_facts_file
 from .record import Fact

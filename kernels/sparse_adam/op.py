@@ -61,18 +61,17 @@ def sparse_adam(
         if scale != 1:
             grad.mul_(scale)
         second = _gather_second(state.second, chunk, grad.dtype)  # [C, D] or [C, 1]
-        update = None
-        if state.momentum is not None:
-            momentum = state.momentum.index_select(0, chunk).to(grad.dtype)
-            if settle:
-                update = second.sqrt().add_(eps * root).reciprocal_().mul_(owed[start:stop]) * momentum
+        owing, moments = None, state.momentum
+        momentum = None if moments is None else moments.index_select(0, chunk).to(grad.dtype)
+        if settle and momentum is not None:
+            owing = second.sqrt().add_(eps * root).reciprocal_().mul_(owed[start:stop]) * momentum
         _step_second(state.second, chunk, second.mul_(decays[1][start:stop]), grad, betas[1])
-        if state.momentum is not None:
+        if momentum is not None and moments is not None:
             grad = momentum.mul_(decays[0][start:stop]).add_(grad, alpha=1 - betas[0])
-            state.momentum.index_copy_(0, chunk, momentum.to(state.momentum.dtype))
+            moments.index_copy_(0, chunk, momentum.to(moments.dtype))
         rate = second.sqrt_().add_(eps * root).reciprocal_().mul_(ahead[start:stop] * -correction)
-        grad = grad.mul_(rate)
-        _add(values, state.master, chunk, grad if update is None else grad.sub_(update), generator)
+        update = grad.mul_(rate)
+        _add(values, state.master, chunk, update if owing is None else update.sub_(owing), generator)
 
 
 def _correction(steps: Tensor, betas: tuple[float, float]) -> Tensor:

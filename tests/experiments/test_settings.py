@@ -3,6 +3,7 @@
 import pytest
 import yaml
 from memx.errors import MemxError
+from memx.experiments.config_files import presets
 from memx.experiments.settings import (
     assign,
     config_hash,
@@ -10,7 +11,6 @@ from memx.experiments.settings import (
     load_config,
     parse_assignment,
     points,
-    presets,
     to_yaml,
 )
 
@@ -210,7 +210,7 @@ def test_a_set_key_leaves_the_variants():
 
 
 def test_a_set_key_must_leave_variants_that_differ():
-    with pytest.raises(MemxError, match="memory.slots is all that tells the variants 'memory 4k' and 'memory 16k'"):
+    with pytest.raises(MemxError, match=r"memory\.slots is all that tells the variants 'memory 4k' and 'memory 16k'"):
         load_config("rivals", [("memory.slots", 1024)])
     config = load_config("rivals", [("memory.slots", 1024)], ["dense", "memory 4k"])
     assert [run.memory.slots for run in points(config)][:2] == [0, 1024]
