@@ -26,7 +26,7 @@ from ..results.store import commit
 from .build import pick_device
 from .step_contestants import CONTESTANTS, PlainMemory, StepShape, contestants
 
-_WARM = 3
+_WARM = 2
 _TOLERANCE = 2e-4  # relative error of a float32 step against float64
 
 

@@ -92,13 +92,17 @@ def plot_usage(order: Order) -> list[Path]:
 
 
 def plot_rivals(order: Order, tier: str = "rephrased") -> tuple[list[Path], Table]:
-    """Draw kinds of memory against dense models; returns the files and what each kind is worth in dense compute."""
+    """Draw kinds of memory against dense models; returns the files and what each kind is worth in dense compute.
+
+    The rows written beside the pictures are those of all tiers; the pictures show one.
+    """
     from .rivals import METRICS, bases_of, rivals_table
     from .rivals_figure import rivals_figure
 
-    rows = order.rows(lambda row: row.dataset == tier and row.metric in METRICS)
-    bases = bases_of(rows, tier)
-    return order.write(rivals_figure(rows, bases, tier), rows), rivals_table(bases, tier)
+    rows = order.rows(lambda row: row.dataset in TIERS and row.metric in METRICS)
+    drawn = [row for row in rows if row.dataset == tier]
+    bases = bases_of(drawn, tier)
+    return order.write(rivals_figure(drawn, bases, tier), rows), rivals_table(bases, tier)
 
 
 def plot_ablation(order: Order, tier: str = "rephrased", baseline: str | None = None) -> tuple[list[Path], Table]:
@@ -106,9 +110,10 @@ def plot_ablation(order: Order, tier: str = "rephrased", baseline: str | None = 
     from .ablation import METRICS, ablation_table, variants_of
     from .ablation_figure import ablation_figure
 
-    rows = order.rows(lambda row: row.dataset == tier and row.metric in METRICS)
-    variants = variants_of(rows, tier, baseline)
-    return order.write(ablation_figure(rows, variants, tier), rows), ablation_table(variants, tier)
+    rows = order.rows(lambda row: row.dataset in TIERS and row.metric in METRICS)
+    drawn = [row for row in rows if row.dataset == tier]
+    variants = variants_of(drawn, tier, baseline)
+    return order.write(ablation_figure(drawn, variants, tier), rows), ablation_table(variants, tier)
 
 
 def plot_finetune(order: Order) -> tuple[list[Path], Table]:

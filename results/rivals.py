@@ -16,7 +16,7 @@ from .rows import Row
 from .style import KIND_LABELS
 from .summary import TIER_LABELS, Summary, summarize
 
-METRICS = ("exact_match", "chance_exact_match")
+METRICS = ("exact_match", "nll", "chance_exact_match")
 
 
 class Worth(NamedTuple):

@@ -1,4 +1,4 @@
-"""The committed figure: its rows say what the README says, and what an honest figure must show."""
+"""The committed figures: their rows say what the README says, and what an honest figure must show."""
 
 import re
 from pathlib import Path
@@ -9,55 +9,80 @@ from memx.results.rows import read_rows
 from memx.results.summary import summarize
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = ROOT / "results" / "reference" / "facts" / "memory.rows.jsonl"
+REFERENCE = ROOT / "results" / "reference"
+README = (ROOT / "README.md").read_text("utf-8")
+TIERS = ("seen", "rephrased", "unseen")
+
+
+def rows_of(name):
+    return read_rows(REFERENCE / name)
 
 
 @pytest.fixture(scope="module")
-def found():
-    return {(s.dataset, s.metric, s.memory_slots): s for s in summarize(read_rows(ROWS))}
+def rivals():
+    return {(s.dataset, s.metric, s.variant): s for s in summarize(rows_of("rivals/rivals.rows.jsonl"))}
 
 
-def test_the_rows_are_of_the_named_preset():
-    config = load_config("facts-3seeds")
-    rows = read_rows(ROWS)
+@pytest.mark.parametrize(("name", "preset"), [("rivals", "rivals"), ("widths", "widths"), ("ablation", "ablation")])
+def test_the_rows_are_of_the_named_preset(name, preset):
+    config = load_config(preset)
+    rows = rows_of(f"rivals/{name}.rows.jsonl")
     assert {row.experiment for row in rows} == {experiment_name(config)}
-    assert {row.memory_slots for row in rows} == set(config.sweep["memory.slots"])
-    assert {row.seed for row in rows} == set(config.sweep["seed"])
+    assert {row.variant for row in rows} == set(config.variants)
+    assert {row.seed for row in rows} == set(config.sweep.get("seed", [config.seed]))
 
 
+@pytest.mark.parametrize("kind", ["memory", "peer", "memory+"])
 @pytest.mark.parametrize("tier", ["seen", "rephrased"])
-def test_accuracy_rises_and_loss_falls_with_memory(found, tier):
-    sizes = load_config("facts").sweep["memory.slots"]
-    accuracy = [found[tier, "exact_match", slots].value for slots in sizes]
-    loss = [found[tier, "nll", slots].value for slots in sizes]
-    assert accuracy == sorted(accuracy) and accuracy[-1] - accuracy[0] >= 20
-    assert loss == sorted(loss, reverse=True)
+def test_accuracy_rises_and_loss_falls_with_memory(rivals, kind, tier):
+    found = {s.memory_slots: s for (d, m, _), s in rivals.items() if (d, m, s.kind) == (tier, "exact_match", kind)}
+    loss = {s.memory_slots: s for (d, m, _), s in rivals.items() if (d, m, s.kind) == (tier, "nll", kind)}
+    accuracy = [found[slots].value for slots in sorted(found)]
+    assert len(accuracy) >= 2 and accuracy == sorted(accuracy)
+    assert [loss[slots].value for slots in sorted(loss)] == sorted((s.value for s in loss.values()), reverse=True)
 
 
-def test_nobody_knows_unseen_entities(found):
-    for (dataset, metric, slots), summary in found.items():
+def test_nobody_knows_unseen_entities(rivals):
+    for (dataset, metric, variant), summary in rivals.items():
         if (dataset, metric) == ("unseen", "exact_match"):
-            assert summary.low <= found["unseen", "chance_exact_match", slots].value
+            assert summary.low <= rivals["unseen", "chance_exact_match", variant].value
 
 
-def test_memory_spends_no_more_flops_than_dense(found):
-    dense = found["seen", "nll", 0].flops
-    assert all(summary.flops <= dense for summary in found.values())
+def test_rivals_spend_the_flops_that_their_names_say(rivals):
+    dense = rivals["seen", "nll", "dense"].flops
+    for (_, _, variant), summary in rivals.items():
+        times = float(variant.partition("x")[2] or 1) if variant.startswith("dense") else 1.0
+        assert summary.flops == pytest.approx(times * dense, rel=0.01), variant
 
 
-def test_the_readme_states_the_rows(found):
-    readme = (ROOT / "README.md").read_text("utf-8")
-    for slots in load_config("facts").sweep["memory.slots"]:
-        name = f"{slots:,}" if slots else "dense"
-        (line,) = re.findall(rf"^\| {name} \|.*$", readme, flags=re.MULTILINE)
-        for tier in ("seen", "rephrased", "unseen"):
-            assert f"{found[tier, 'exact_match', slots].value:.1f}" in line
-        assert f"{found['seen', 'nll', slots].value:.2f}" in line
+def test_the_readme_states_the_rows_of_the_rivals(rivals):
+    for variant in load_config("rivals").variants:
+        (line,) = re.findall(rf"^\| {re.escape(variant)} \|.*$", README, flags=re.MULTILINE)
+        for tier in TIERS:
+            assert f"{rivals[tier, 'exact_match', variant].value:.1f}" in line, (variant, tier)
+        assert f"{rivals['seen', 'nll', variant].value:.2f}" in line
+
+
+def test_the_readme_states_the_rows_of_the_step():
+    values = {(row.kind, row.memory_slots, row.metric): row.value for row in rows_of("step/step.rows.jsonl")}
+    sizes = sorted({slots for _, slots, _ in values})
+    for kind in {kind for kind, _, _ in values}:
+        (line,) = re.findall(rf"^\| {re.escape(kind)} \|.*$", README, flags=re.MULTILINE)
+        for slots in sizes:
+            assert f"{values[kind, slots, 'step_ms']:,.0f}" in line, (kind, slots)
+        assert f"{values[kind, sizes[-1], 'peak_memory_gb']:.1f}" in line
+
+
+def test_the_readme_states_the_rows_of_the_pretrained_model():
+    for row in rows_of("retrofit/finetune.rows.jsonl"):
+        if row.metric in ("exact_match", "nll", "nll_before") and row.dataset in ("seen", "text/python-docs"):
+            (line,) = re.findall(rf"^\| {re.escape(row.variant or 'retrofit')} \|.*$", README, flags=re.MULTILINE)
+            digits = 1 if row.metric == "exact_match" else 2
+            assert f"{row.value:.{digits}f}" in line or row.dataset == "seen" and row.metric == "nll"
 
 
 def test_the_readme_example_answers_a_question(tiny_run, capsys, monkeypatch):
-    readme = (ROOT / "README.md").read_text("utf-8")
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL) if "generate" in block)
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "generate" in block)
     assert len([line for line in code.splitlines() if line]) == 5
     exec(code.replace("results/runs/RUN", str(tiny_run[0].folder)), {})
     assert capsys.readouterr().out.startswith("LHR is in which country?")
