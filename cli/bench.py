@@ -57,8 +57,9 @@ def bench(
         return
     ops = [name for name in op or names if name != "step"]
     results = bench_ops(ops, device, seconds, threads) if ops else []
+    wrong = [result.title for result in results if not result.correct]
     steps_taken: list[Row] = []
-    if "step" in (op or names):
+    if "step" in (op or names) and not wrong:
         from ..experiments.step_bench import bench_step
 
         steps_taken = bench_step(
@@ -90,6 +91,5 @@ def bench(
 
         table = step_table(steps_taken)
         print_table(f"{table.title} ({steps_taken[0].device})", table.columns, table.lines)
-    wrong = [result.title for result in results if not result.correct]
     if wrong:
         raise RuntimeError(f"wrong results: {', '.join(wrong)}")

@@ -137,11 +137,22 @@ def mistake_after(capsys, *arguments: str) -> str:
 
 def test_bench_lists_checks_and_times(capsys, tmp_path):
     assert memx(["bench", "--list"]) == 0
-    assert capsys.readouterr().out.split() == ["product_topk", "embedding_bag"]
+    assert capsys.readouterr().out.split() == ["product_topk", "embedding_bag", "bag_dot", "sparse_adam", "step"]
     assert memx(["bench", "--op", "embedding_bag", "--seconds", "0.01", "--save", str(tmp_path / "b"), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["metric"] for row in rows} == {"forward_ms", "forward_backward_ms"}
     assert (tmp_path / "b" / "rows.jsonl").exists()
+
+
+def test_bench_times_training_steps(capsys, monkeypatch):
+    from memx.experiments import step_bench
+
+    monkeypatch.setattr(step_bench, "contestants", lambda peers: ["memx"])
+    assert memx(["bench", "--op", "step", "--slots", "1024", "--steps", "1", "--threads", "1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {(row["kind"], row["memory_slots"]) for row in rows} == {("memx", 1024)}
+    assert memx(["bench", "--op", "step", "--slots", "1000"]) == 2
+    assert "slots 1000 is not a square" in capsys.readouterr().err
 
 
 def test_bench_of_a_wrong_op_fails_and_shows_no_speed(capsys, monkeypatch):
@@ -152,7 +163,7 @@ def test_bench_of_a_wrong_op_fails_and_shows_no_speed(capsys, monkeypatch):
     wrong = dataclasses.replace(
         bench.EMBEDDING_BAG, run=lambda v, s, w, impl="auto": 1.01 * v[s].mul(w[..., None]).sum(1)
     )
-    monkeypatch.setattr(bench, "OPS", (wrong,))
+    monkeypatch.setattr(bench, "OPS", (dataclasses.replace(wrong, shapes=wrong.shapes[:1]),))
     assert memx(["bench", "--seconds", "0.01"]) == 1
     captured = capsys.readouterr()
     assert "FAIL" in captured.out and "yes" not in captured.out and "wrong results" in captured.err
