@@ -69,11 +69,10 @@ def bench(
     if save is not None:
         make_folder(save)
         write_rows(save / "rows.jsonl", rows)
-        note(f"wrote {save / 'rows.jsonl'}; next: memx plot --what step {save}")
+        note(f"wrote {save / 'rows.jsonl'}" + (f"; next: memx plot --what step {save}" if steps_taken else ""))
     if json:
         print_json([row.model_dump() for row in rows])
     elif results:
-        where = results[0].device if results else device
         columns = [
             "op",
             "shape",
@@ -85,7 +84,9 @@ def bench(
             "GFLOP/s",
             "with backward ms",
         ]
-        print_table(f"Ops on {where}", columns, [line for result in results for line in result.lines], left=3)
+        print_table(
+            f"Ops on {results[0].device}", columns, [line for result in results for line in result.lines], left=3
+        )
     if steps_taken and not json:
         from ..results.step_figure import step_table
 

@@ -11,7 +11,7 @@ from .console import examples, note, print_json
 
 _EPILOG = examples(
     "memx train facts --dry-run",
-    "memx train facts --slots 16384 --steps 500 --seed 1",
+    "memx train --init-from smollm2 --facts my.csv --train memory",
     "memx train facts --facts my.csv --set training.lr=1e-3 --jobs 2",
 )
 
@@ -23,7 +23,10 @@ def register(app: typer.Typer) -> None:
 
 def train(
     source: Annotated[
-        str | None, typer.Argument(metavar="[PRESET|FILE.yaml]", help="What to train; facts if not said.")
+        str | None,
+        typer.Argument(
+            metavar="[PRESET|FILE.yaml]", help="What to train; facts if not said, or retrofit with --init-from."
+        ),
     ] = None,
     config: Annotated[
         str | None, typer.Option("--config", "-c", help="A YAML config, in place of the argument.")
@@ -58,10 +61,10 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Start existing runs anew; what they held is lost.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print rows as JSON on stdout.")] = False,
 ) -> None:
-    """Train a Llama-style model on facts, with or without product-key memory, and ask it closed-book questions.
+    """Train a Llama-style model on facts, dense or with a memory, PEER or MoE, and ask it closed-book questions.
 
-    A preset may be a sweep over memory sizes: each point gets a run folder of its own. A stopped run goes on with
-    --resume, exactly.
+    A preset may be a sweep, or have variants: each point gets a run folder of its own. With --init-from a pretrained
+    model gets a memory and learns the facts. A stopped run goes on with --resume, exactly.
     """
     from ..errors import MemxError
     from ..experiments.settings import load_config, parse_assignment
@@ -74,7 +77,7 @@ def train(
     flags |= {"training.device": device, "match.by": match, "finetune.source": init_from, "finetune.train": train_what}
     chosen = [(key, value) for key, value in flags.items() if value is not None and value != []]
     resolved = load_config(
-        (source or "facts") if config is None else config,
+        (source or ("retrofit" if init_from else "facts")) if config is None else config,
         [*chosen, *map(parse_assignment, assignments or [])],
         variants,
     )

@@ -1,8 +1,7 @@
 """Training state on disk: weights, moments and position -> a folder that a kill never leaves in parts.
 
 Training draws nothing at random but its initial weights, so there is no random state. Tensors are safetensors, the
-rest JSON. A state is written beside the last one, renamed whole, and only then is the
-older one removed.
+rest JSON. A state is written beside the last one, renamed whole, and only then is the older one removed.
 """
 
 from __future__ import annotations

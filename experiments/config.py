@@ -187,19 +187,26 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
-        if self.data.sequence > self.model.context:
-            raise ValueError(f"data.sequence {self.data.sequence} is longer than model.context {self.model.context}")
         empty = [key for key, values in self.sweep.items() if not values]
         if empty:
             raise ValueError(f"sweep.{empty[0]} has no values")
         if self.memory.insertion == "beside" and self.memory.kind in ("peer", "moe"):
             raise ValueError(f"memory.insertion: {self.memory.kind} only replaces a feed-forward")
+        if self.finetune.train == "slots" and self.text.source is None:
+            raise ValueError("finetune.train slots needs text to tell common rows; --set text.source=python-docs")
+        if self.finetune.train == "slots" and self.training.value_dtype != "float32":
+            raise ValueError("finetune.train slots: bfloat16 would round the rows that it must leave as they are")
         if self.finetune.train == "slots" and self.text.mix:
             raise ValueError("text.mix: with finetune.train slots the text tells which rows not to train; set it to 0")
         if self.finetune.source is None:
+            if self.data.sequence > self.model.context:
+                context = self.model.context
+                raise ValueError(f"data.sequence {self.data.sequence} is longer than model.context {context}")
             self._memory_fits(self.model.width, self.model.layers)
-            if self.finetune.train in ("slots", "lora"):
+            if self.finetune.train != "all":
                 raise ValueError(f"finetune.train {self.finetune.train} needs a trained model; give --init-from")
+        elif self.match.by != "none":
+            raise ValueError("match.by: a pretrained start keeps its size; leave out --init-from, or match by none")
         return self
 
     def _memory_fits(self, width: int, blocks: int) -> None:

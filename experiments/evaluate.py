@@ -83,11 +83,12 @@ def greedy_answers(
 def longest_answer(facts: Sequence[Fact], tokenizer: PreTrainedTokenizerFast) -> int:
     """Tokens of the longest object or alias."""
     texts = {text for fact in facts for text in (fact.object, *fact.aliases)}
-    return max(len(ids) for ids in _ids(tokenizer, [" " + text for text in texts]))
+    return max(len(ids) for ids in _ids(tokenizer, [" " + text for text in texts], begin=False))
 
 
-def _ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
-    encoded: Any = tokenizer(list(texts))
+def _ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, begin: bool) -> list[list[int]]:
+    """Token ids of each text; begin: with the token that some tokenizers put before a text."""
+    encoded: Any = tokenizer(list(texts), add_special_tokens=begin)
     return encoded["input_ids"]
 
 
@@ -96,8 +97,9 @@ def answer_nll(
 ) -> list[tuple[float, int]]:
     """For each question the NLL in nats of its taught answer (end token included), and how many tokens that is."""
     end: Any = tokenizer.eos_token_id
-    prompts = _ids(tokenizer, [question.prompt for question in questions])
-    answers = [[*ids, end] for ids in _ids(tokenizer, [" " + question.answer for question in questions])]
+    prompts = _ids(tokenizer, [question.prompt for question in questions], begin=True)
+    texts = [" " + question.answer for question in questions]
+    answers = [[*ids, end] for ids in _ids(tokenizer, texts, begin=False)]
     longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
     tokens = torch.zeros(len(questions), longest, dtype=torch.long)
     labels = torch.full((len(questions), longest), -100)

@@ -5,7 +5,7 @@ The value tables have their own learning rate, their own clipping norm and no de
 
 from __future__ import annotations
 
-from math import cos, inf, pi
+from math import cos, inf, isfinite, pi
 
 import torch
 from torch import nn
@@ -69,7 +69,7 @@ class Optimizer:
         rest = [p for kind in ("matrices", "others") for _, p in self.groups[kind]]
         norms = {"gradient_norm": self._clip(rest)} if rest else {}
         dense = [p for _, p in self.groups["values"]]
-        rows = self.tables.gradients()
+        rows, scale = self.tables.gradients(), 1.0
         if dense or self.tables.tables:
             squares = [float(gradient.squared_norm()) for gradient in rows.values()]
             squares += [float(torch.linalg.vector_norm(p.grad)) ** 2 for p in dense if p.grad is not None]
@@ -78,6 +78,10 @@ class Optimizer:
             for p in dense:
                 if p.grad is not None and scale < 1.0:
                     p.grad.mul_(scale)
+        for name, norm in norms.items():
+            if not isfinite(norm):
+                raise RuntimeError(f"the {name} is {norm} at step {step}; lower training.lr or training.value_lr")
+        if dense or self.tables.tables:
             self.tables.step(rows, step, self.config.value_lr * share, scale)
         if self.adam is not None:
             for group in self.adam.param_groups:

@@ -13,7 +13,7 @@ from ..memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, dra
 from ..memory_layers.product_keys import ProductKeys
 from .build import memory_settings, set_table_dtype
 from .config import TrainConfig
-from .host import check_llama_family, load_host
+from .host import check_llama_family, host_config, load_host
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -33,12 +33,7 @@ def load_pretrained(
     host, tokenizer = load_host(source)
     check_llama_family(host.config)
     tokenizer.padding_side = "left"
-    has_memory = isinstance(host, MemoryLlamaForCausalLM) and bool(host.config.memory_layers)
-    if config.finetune.train == "slots" and not has_memory and config.memory.insertion == "beside":
-        raise MemxError(
-            "finetune.train slots: a new memory beside the feed-forward is silent, whatever its values are",
-            hint="train it first with finetune.train=memory, then start from that checkpoint",
-        )
+    has_memory = _check_fits(config, host.config)
     model = host if has_memory else insert_memory(host, config.memory, config.seed)
     assert isinstance(model, MemoryLlamaForCausalLM)
     model.config.use_cache = True
@@ -46,6 +41,30 @@ def load_pretrained(
     nn.Module.to(model, device)
     choose_trainable(model, config.finetune.train)
     return model, tokenizer
+
+
+def check_start(config: TrainConfig) -> None:
+    """Raise MemxError, before any weight is read, if `finetune.source` is not there or cannot be trained as asked."""
+    if config.finetune.source is not None:
+        _check_fits(config, host_config(config.finetune.source))
+
+
+def _check_fits(config: TrainConfig, host: PretrainedConfig) -> bool:
+    """Whether the host has a memory; raises MemxError for what its shape or its lack of a memory forbids."""
+    has_memory = bool(getattr(host, "memory_layers", None))
+    context: Any = host.max_position_embeddings
+    longest = max(config.data.sequence, config.text.block if config.text.source else 0)
+    if longest > context:
+        raise MemxError(
+            f"data.sequence and text.block must fit in the {context} tokens that {config.finetune.source} reads",
+            hint=f"lower the one that is {longest}",
+        )
+    if config.finetune.train == "slots" and not has_memory and config.memory.insertion == "beside":
+        raise MemxError(
+            "finetune.train slots: a new memory beside the feed-forward is silent, whatever its values are",
+            hint="train it first with finetune.train=memory, then start from that checkpoint",
+        )
+    return has_memory
 
 
 def with_memory(host: PretrainedConfig, memory: MemoryConfig) -> MemoryLlamaConfig:
@@ -112,7 +131,7 @@ def choose_trainable(model: nn.Module, train: str) -> None:
 def add_lora(model: nn.Module, config: TrainConfig) -> Any:
     """Put LoRA adapters into the model in place; the returned tuner merges them at the end.
 
-    Raises MemxError if peft is missing or no module has one of the names.
+    Raises MemxError if peft is missing, or no module has a name that was asked for; of the default ones some may lack.
     """
     try:
         from peft import LoraConfig, LoraModel
@@ -121,9 +140,10 @@ def add_lora(model: nn.Module, config: TrainConfig) -> Any:
     finetune = config.finetune
     names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     targets = [target for target in finetune.targets if target in names]
-    if not targets:
+    missing = [target for target in finetune.targets if target not in names]
+    if not targets or (missing and finetune.targets != type(finetune).model_fields["targets"].default):
         raise MemxError(
-            f"finetune.targets: the model has none of {', '.join(finetune.targets)}", hint=f"it has {sorted(names)}"
+            f"finetune.targets: the model has none of {', '.join(missing)}", hint=f"it has {', '.join(sorted(names))}"
         )
     torch.manual_seed(config.seed)
     lora: Any = LoraConfig(r=finetune.rank, lora_alpha=2 * finetune.rank, target_modules=targets, lora_dropout=0.0)

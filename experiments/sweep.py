@@ -47,6 +47,11 @@ def train_all(config: TrainConfig, options: Options, report: Report) -> dict[str
     Raises MemxError (a folder exists, is in use, …) before anything is trained, and Interrupted on a stop.
     """
     planned = plan(config)
+    if any(point.config.finetune.source for point in planned):
+        from .pretrained import check_start  # brings torch
+
+        for point in planned:
+            check_start(point.config)
     store = RunStore(options.runs)
     for point in planned:
         store.check_free(point.name, resume=options.resume, force=options.force)

@@ -57,12 +57,18 @@ class TableOptimizer:
                     masters=config.value_rounding == "masters" and table.weight.dtype != torch.float32,
                 )
 
+    def release(self) -> None:
+        """Give the tables their dense gradients back."""
+        for table in self.tables.values():
+            table.sink = None
+
     def gradients(self) -> dict[str, RowGradient]:
         """What the backward passes since the last step left, by table; a second call finds nothing."""
         found = {}
         for name, table in self.tables.items():
             assert table.sink is not None
-            parts, table.sink = [_spoken(part) for part in table.sink], []
+            parts = [_spoken(part) for part in table.sink]
+            table.sink.clear()  # the same list: a forward pass whose backward is still to come holds it
             if parts:
                 found[name] = self._grouped(name, parts)
         return found

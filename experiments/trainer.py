@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import MemxError
 from ..memory_layers.llama import moe_layers_of, tables_of
 from ..memory_layers.product_keys import MemoryValues
 from ..memory_layers.sizes import model_sizes
@@ -180,6 +179,7 @@ class Trainer:
         measured = Measured(answers, self.before, self._measure_text(), self.use.last, self.optimizer.value_step)
         if self.lora is not None:
             self.lora.merge_and_unload()
+        self.optimizer.tables.release()
         save_checkpoint(self.run.folder / "checkpoint", self.model, self.tokenizer)
         return result_rows(self.config, self.run.name, self.model, self.device, measured, self.split.trained)
 
@@ -245,8 +245,7 @@ class Trainer:
         return optimizer
 
     def _rare_rows(self) -> RareRows:
-        if self.text is None:
-            raise MemxError("finetune.train slots needs text to tell common rows", hint="--set text.source=python-docs")
+        assert self.text is not None
         tables = {name: module for name, module in self.model.named_modules() if isinstance(module, MemoryValues)}
         rare = RareRows(self.model, tables, self.config.finetune.rows)
         self.report({"phase": "reading text to find its slots"})

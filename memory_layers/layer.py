@@ -61,6 +61,7 @@ class MemoryLayer(ProductKeys):
         return values
 
     def tables(self) -> tuple[MemoryValues, ...]:
+        """The value table."""
         return (self.values,)
 
     def reset_parameters(self) -> None:

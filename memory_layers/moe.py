@@ -59,10 +59,12 @@ class MoeLayer(nn.Module):
             self.balance = len(self.gate) * (share * probabilities.mean(0)).sum()
         order = experts.flatten().argsort(stable=True)  # [T*k], tokens of one expert side by side
         rows = flat[order // self.top_k]
-        parts = [self._expert(i, part) for i, part in enumerate(rows.split(counts.tolist())) if len(part)]
+        # unbound at once: backward through each gate[i] alone would write a gradient of all experts
+        each = zip(rows.split(counts.tolist()), self.gate.unbind(), self.up.unbind(), self.down.unbind(), strict=True)
+        parts = [_expert(part, *matrices) for part, *matrices in each if len(part)]
         outputs = torch.cat(parts)[order.argsort()].unflatten(0, (-1, self.top_k))  # [T, k, d]
         return (outputs * weights.to(outputs.dtype)[..., None]).sum(1).to(x.dtype).view(x.shape)
 
-    def _expert(self, index: int, x: Tensor) -> Tensor:
-        inner = F.silu(F.linear(x, self.gate[index])) * F.linear(x, self.up[index])
-        return F.linear(inner, self.down[index])
+
+def _expert(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    return F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)

@@ -34,6 +34,7 @@ class PeerLayer(ProductKeys):
         self.reset_parameters()
 
     def tables(self) -> tuple[MemoryValues, ...]:
+        """The tables u and v."""
         return (self.down, self.up)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,11 @@ class MemoryValues(nn.Module):
         """Draw N(0, 1/sqrt(d_v))."""
         nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "sink": None}  # no optimizer steps the rows of a copy
+
     def extra_repr(self) -> str:
+        """What `print` shows of it."""
         return f"slots={self.weight.shape[0]}, width={self.weight.shape[1]}"
 
 
@@ -77,6 +81,9 @@ class ProductKeys(nn.Module):
         for norm in (self.query_norm, self.key_norm):
             if norm is not None:
                 nn.init.constant_(norm.weight, (self.key_width / 2) ** -0.25)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "observe": None}  # whoever watches a layer does not watch its copies
 
     def tables(self) -> tuple[MemoryValues, ...]:
         """The tables that the slots are rows of, own or shared."""

@@ -78,7 +78,7 @@ def test_the_readme_states_the_rows_of_the_pretrained_model():
         if row.metric in ("exact_match", "nll", "nll_before") and row.dataset in ("seen", "text/python-docs"):
             (line,) = re.findall(rf"^\| {re.escape(row.variant or 'retrofit')} \|.*$", README, flags=re.MULTILINE)
             digits = 1 if row.metric == "exact_match" else 2
-            assert f"{row.value:.{digits}f}" in line or row.dataset == "seen" and row.metric == "nll"
+            assert f"{row.value:.{digits}f}" in line or (row.dataset == "seen" and row.metric == "nll")
 
 
 def test_the_readme_example_answers_a_question(tiny_run, capsys, monkeypatch):

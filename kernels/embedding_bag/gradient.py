@@ -154,7 +154,7 @@ def _(slots: Tensor, weights: Tensor, dout: Tensor, rows: int) -> Tensor:
 def hand_over(part: BagGradient, values: Tensor, mode: GradientMode) -> Tensor | None:
     """What a backward returns for the table `values` [N, D]: its gradient, or None once a list has the part."""
     if isinstance(mode, list):
-        mode.append(part)
+        mode.append(BagGradient(*(tensor.detach() for tensor in part)))  # saved ones still hang on the graph
         return None
     if mode == "rows":
         return row_gradient([part]).to_sparse(len(values)).to(values.dtype)
