@@ -192,12 +192,6 @@ class TrainConfig(BaseModel):
             raise ValueError(f"sweep.{empty[0]} has no values")
         if self.memory.insertion == "beside" and self.memory.kind in ("peer", "moe"):
             raise ValueError(f"memory.insertion: {self.memory.kind} only replaces a feed-forward")
-        if self.finetune.train == "slots" and self.text.source is None:
-            raise ValueError("finetune.train slots needs text to tell common rows; --set text.source=python-docs")
-        if self.finetune.train == "slots" and self.training.value_dtype != "float32":
-            raise ValueError("finetune.train slots: bfloat16 would round the rows that it must leave as they are")
-        if self.finetune.train == "slots" and self.text.mix:
-            raise ValueError("text.mix: with finetune.train slots the text tells which rows not to train; set it to 0")
         if self.finetune.source is None:
             if self.data.sequence > self.model.context:
                 context = self.model.context
@@ -207,6 +201,12 @@ class TrainConfig(BaseModel):
                 raise ValueError(f"finetune.train {self.finetune.train} needs a trained model; give --init-from")
         elif self.match.by != "none":
             raise ValueError("match.by: a pretrained start keeps its size; leave out --init-from, or match by none")
+        if self.finetune.train == "slots" and self.text.source is None:
+            raise ValueError("finetune.train slots needs text to tell common rows; --set text.source=python-docs")
+        if self.finetune.train == "slots" and self.training.value_dtype != "float32":
+            raise ValueError("finetune.train slots: bfloat16 would round the rows that it must leave as they are")
+        if self.finetune.train == "slots" and self.text.mix:
+            raise ValueError("text.mix: with finetune.train slots the text tells which rows not to train; set it to 0")
         return self
 
     def _memory_fits(self, width: int, blocks: int) -> None:

@@ -224,6 +224,7 @@ def test_a_variant_of_an_unknown_key_fails_before_anything_runs():
     ("changes", "message"),
     [
         ({"finetune.train": "lora"}, "finetune.train lora needs a trained model"),
+        ({"finetune.train": "memory"}, "finetune.train memory needs a trained model"),
         ({"finetune.train": "slots"}, "finetune.train slots needs a trained model"),
         ({"memory.insertion": "beside", "memory.kind": "peer"}, "peer only replaces a feed-forward"),
         ({"training.value_dtype": "bfloat16", "training.value_optimizer": "dense"}, "would round small steps away"),

@@ -235,3 +235,49 @@ def test_sparse_tables_never_get_a_gradient_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(Optimizer, "step", spied)
     train_tiny(tmp_path, **{"training.value_optimizer": "sparse", "training.steps": 3})
     assert seen == [None] * 3
+
+
+def test_a_copy_made_in_training_stands_alone():
+    import copy
+
+    model = make_model()
+    optimizer = Optimizer(model, sparse())
+    backward(model)
+    twin = copy.deepcopy(model)
+    assert all(table.sink is None for table in tables_of(twin))
+    backward(twin)
+    assert all(table.weight.grad is not None for table in tables_of(twin))
+    before = [table.weight.detach().clone() for table in tables_of(model)]
+    optimizer.step(0)
+    assert all(not torch.equal(old, table.weight) for old, table in zip(before, tables_of(model), strict=True))
+
+
+def test_released_tables_have_dense_gradients_again():
+    model = make_model()
+    optimizer = Optimizer(model, sparse())
+    optimizer.tables.release()
+    backward(model)
+    assert all(table.weight.grad is not None for table in tables_of(model))
+
+
+@pytest.mark.parametrize("weight", ["table.weight", "query.weight"])
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_applied(weight):
+    model = make_model()
+    optimizer = Optimizer(model, sparse())
+    (first, *_) = [parameter for name, parameter in model.named_parameters() if name.endswith(weight)]
+    with torch.no_grad():
+        first[0] = torch.inf
+        first[1:] *= torch.inf
+    backward(model)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with pytest.raises(RuntimeError, match="gradient_norm is"):
+        optimizer.step(0)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter.nan_to_num(), before[name].nan_to_num())
+
+
+def test_generating_leaves_nothing_in_a_sink():
+    model = make_model().eval()
+    Optimizer(model, sparse())
+    model.generate(TOKENS, max_new_tokens=3, do_sample=False, attention_mask=torch.ones_like(TOKENS))
+    assert all(table.sink == [] for table in tables_of(model))
