@@ -237,6 +237,7 @@ def test_training_all_moves_base_and_memory_and_reports_before_and_after(host, t
 )
 def test_a_dry_run_knows_what_is_trained(host, tmp_path, train, optimizer, value_step, moments):
     changes = {"finetune.train": train, "finetune.slots_optimizer": optimizer, "training.value_optimizer": "dense"}
+    changes["memory.insertion"] = "replace"
     (point,) = plan(settings_of(host, **changes))
     cost = cost_of(point, tmp_path)
     expected = 0
