@@ -40,7 +40,7 @@ def test_the_table_as_json_and_the_tier(capsys, tmp_path):
     assert plot(tmp_path, rows_of(), "--what", "rivals", "--tier", "seen", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [fact["kind"] for fact in found["table"]] == ["memory"] and found["table"][0]["times_said"] == ">1x"
-    assert {r.dataset for r in read_rows(Path(found["files"][-1]))} == {"seen"}
+    assert {r.dataset for r in read_rows(Path(found["files"][-1]))} == {"seen", "rephrased"}
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,9 @@ def test_a_matched_point_keeps_everything_else_and_is_matched_once(by):
 def test_points_that_do_not_ask_for_it_are_left_alone():
     config = load_config("facts")
     assert points(config) == unmatched(config)
-    some = of_kinds("none", variants={"dense x3": {"memory.kind": "dense", "match.by": "flops", "match.times": 3}})
+    dense = {"memory.kind": "dense"}
+    variants = {"memory": {}, "dense": dense, "dense x3": {**dense, "match.by": "flops", "match.times": 3}}
+    some = load_config("facts", [("sweep", {}), ("memory.slots", 4096), ("variants", variants)])
     found = {point.variant: point for point in points(some)}
     assert found["memory"].model.feed_forward is None
     assert sizes_of(found["dense x3"]).flops == pytest.approx(3 * sizes_of(found["dense"]).flops, rel=0.01)

@@ -136,7 +136,7 @@ def test_rivals_that_cannot_be_drawn(tmp_path):
     with pytest.raises(MemxError, match="have no parameters or FLOPs"):
         bases_of([row(flops=None)], "rephrased")
     write_rows(tmp_path / "rows.jsonl", rival_rows())
-    with pytest.raises(MemxError, match="there are no rows to show"):
+    with pytest.raises(MemxError, match="no memory model here was asked the seen questions"):
         plot_rivals(Order([tmp_path / "rows.jsonl"], tmp_path, "r"), "seen")
     assert not list(tmp_path.glob("*.png"))
 
