@@ -6,6 +6,7 @@ Product Keys" (arXiv 1907.05242), section 3; Berges et al. 2024 (arXiv 2412.0976
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ class MemoryValues(nn.Module):
         return f"slots={self.weight.shape[0]}, width={self.weight.shape[1]}"
 
 
-class ProductKeys(nn.Module):
+class ProductKeys(nn.Module, ABC):
     """Queries and half-keys: q = W_q x; each half is scored against n half-keys; the k best of n*n sums, exactly.
 
     width: d. slots: N, a square. key_width: d_k, both halves together (default d/2). qk_norm: RMSNorm of each query
@@ -85,9 +86,9 @@ class ProductKeys(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "observe": None}  # whoever watches a layer does not watch its copies
 
+    @abstractmethod
     def tables(self) -> tuple[MemoryValues, ...]:
         """The tables that the slots are rows of, own or shared."""
-        raise NotImplementedError
 
     def lookup(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Find slots [T, H, k] and their weights [T, H, k] (softmax per head) for x [T, d]."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..embedding_bag import OP as EMBEDDING_BAG
 from ..embedding_bag.gradient import BagGradient, GradientMode, hand_over
 from ..embedding_bag.sums import dot_products, weighted_sums
 from ..op import Op, Shape, choose
@@ -86,28 +87,16 @@ def _make_inputs(shape: Shape, dtype: torch.dtype, device: torch.device, generat
     return vectors.to(device, dtype), values.to(device, dtype), slots.to(device)
 
 
-def _bytes_moved(shape: Shape, dtype: torch.dtype) -> int:
-    bags, rows = shape["B"], shape["B"] * shape["K"]
-    return rows * (shape["D"] * dtype.itemsize + dtype.itemsize + 8) + bags * shape["D"] * dtype.itemsize
-
-
-def _flops(shape: Shape) -> int:
-    return 2 * shape["B"] * shape["K"] * shape["D"]
-
-
+# the transposed embedding bag: the same bags and rows, the same bytes and multiply-adds
 OP = Op(
     name="bag_dot",
     run=bag_dot,
     reference=bag_dot_reference,
     make_inputs=_make_inputs,
-    shapes=(
-        {"B": 2048, "K": 16, "N": 2**14, "D": 64},
-        {"B": 2048, "K": 32, "N": 2**18, "D": 64},
-        {"B": 1024, "K": 128, "N": 2**18, "D": 256},
-    ),
+    shapes=EMBEDDING_BAG.shapes,
     gradients=(0, 1),
-    bytes_moved=_bytes_moved,
-    flops=_flops,
+    bytes_moved=EMBEDDING_BAG.bytes_moved,
+    flops=EMBEDDING_BAG.flops,
     terms=lambda shape: shape["D"],
     rivals={"gather and sum": bag_dot_reference},
 )
