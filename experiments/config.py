@@ -153,6 +153,11 @@ class MatchConfig(BaseModel):
         "tables, experts or feed-forwards, until the total is that of the first point",
     )
     times: float = Field(default=1.0, gt=0, description="the target is this many times that")
+    resize: Literal["feed_forward", "width"] = Field(
+        default="feed_forward",
+        description="flops: what meets the target. width: that of the whole model comes near it, with as many heads, "
+        "and feed-forwards do the rest; the model keeps the name of its base in rows",
+    )
 
 
 class TrainConfig(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 from ..errors import MemxError
@@ -18,8 +19,9 @@ def match_points(points: Sequence[TrainConfig]) -> list[TrainConfig]:
     """Resize the points whose `match.by` asks for it; the others come back as they are.
 
     flops: the target is the dense model of the same base. The feed-forwards that are left, or the experts of a MoE,
-    get the width that meets it. parameters: the target is the first point of the same base, which keeps its own
-    size; dense models get wider feed-forwards, tables other slots, MoEs other experts.
+    get the width that meets it; with `match.resize` width the whole model first comes near it. parameters: the target
+    is the first point of the same base, which keeps its own size; dense models get wider feed-forwards, tables other
+    slots, MoEs other experts.
     Raises MemxError if nothing is there to resize, or nothing comes close.
     """
     return [point if point.match.by == "none" else _matched(point, points) for point in points]
@@ -35,6 +37,8 @@ def _matched(point: TrainConfig, points: Sequence[TrainConfig]) -> TrainConfig:
     if by == "flops":
         dense = point.model_copy(update={"memory": MemoryConfig(kind="dense")})
         target = point.match.times * sizes_of(dense).flops
+        if point.match.resize == "width":
+            point = _widened(point, target)
         resized = _smallest(point, _wider, lambda sizes: sizes.flops, target)
     else:
         first = next(other for other in points if other.model == point.model)
@@ -82,6 +86,20 @@ def _wider(point: TrainConfig, width: int) -> TrainConfig:
     if point.memory.kind == "moe" and point.memory.expert_width is not None:
         return point.model_copy(update={"memory": _with(point.memory, expert_width=width)})
     return point.model_copy(update={"model": point.model.model_copy(update={"feed_forward": width})})
+
+
+def _widened(point: TrainConfig, target: float) -> TrainConfig:
+    """The base at the width, feed-forwards in proportion, whose FLOPs are nearest to the target; it keeps its name."""
+    model, step = point.model, 2 * point.model.heads  # the least by which a width of even heads grows
+    proportion = model.feed_forward_width / model.width
+
+    def at(steps: int) -> TrainConfig:
+        width = steps * step
+        shape = {"name": model.title, "width": width, "feed_forward": max(1, round(proportion * width))}
+        return point.model_copy(update={"model": model.model_copy(update=shape)})
+
+    low = next(i for i in count(1) if sizes_of(at(i)).flops >= target)
+    return min((at(i) for i in {max(1, low - 1), low}), key=lambda config: abs(sizes_of(config).flops - target))
 
 
 def _larger(point: TrainConfig, size: int) -> TrainConfig:

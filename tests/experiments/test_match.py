@@ -40,6 +40,17 @@ def test_rivals_cost_what_the_dense_model_costs_times_what_is_asked():
         assert sizes_of(point).flops == pytest.approx(point.match.times * target, rel=0.01), point.variant
 
 
+@pytest.mark.parametrize("times", [0.5, 2, 10])
+def test_a_dense_model_is_widened_as_a_whole_and_keeps_the_name_of_its_base(times):
+    wide = {"memory.kind": "dense", "match.times": times, "match.resize": "width"}
+    config = of_kinds("flops", variants={"wide": wide})
+    found = {point.variant: point for point in points(config)}
+    assert sizes_of(found["wide"]).flops == pytest.approx(times * sizes_of(found["dense"]).flops, rel=0.01)
+    model, base = found["wide"].model, found["dense"].model
+    assert model.title == base.title and model.heads == base.heads and (model.width > base.width) == (times > 1)
+    assert model.feed_forward_width / model.width == pytest.approx(base.feed_forward_width / base.width, rel=0.15)
+
+
 @pytest.mark.parametrize("width", [64, 96, 256])
 def test_every_kind_meets_the_flops_of_every_base(width):
     found = flops(of_kinds("flops", **{"model.width": width}))
