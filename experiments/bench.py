@@ -109,7 +109,7 @@ def _bench(op: Op, shape: Shape, device: torch.device, seconds: float) -> BenchR
         result.lines.append([op.name, written, "all", f"FAIL {error:.1e} > {limit:.1e}", "", "", "", "", ""])
         return result
     inputs = op.make_inputs(shape, dtype, device, torch.Generator().manual_seed(0))
-    ways: dict[str, Callable] = {impl: _with(op.run, impl) for impl in op.implementations}
+    ways: dict[str, Callable] = {impl: _with(op.run, impl) for impl in op.available(device)}
     ways |= dict(op.rivals)
     for name, way in ways.items():
         forward = _time(lambda way=way: way(*inputs), device, seconds)

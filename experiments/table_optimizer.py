@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import MemxError
 from ..kernels.embedding_bag.gradient import BagGradient, RowGradient, row_gradient
+from ..kernels.huge_pages import use_huge_pages
 from ..kernels.sparse_adam import TableState, make_state, sparse_adam, sparse_sgd
 from ..memory_layers.product_keys import MemoryValues
 from .config import TrainingConfig
@@ -47,6 +48,7 @@ class TableOptimizer:
         self._kept: dict[str, Tensor] = {}  # [N] for each table, all false between steps
         for name, table in self.tables.items():
             table.sink = []
+            use_huge_pages(table.weight.detach())  # a loaded one does not lie there yet
             if keep is not None:
                 self._kept[name] = torch.zeros(len(table.weight), dtype=torch.bool, device=table.weight.device)
             if not sgd:

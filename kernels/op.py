@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MemxError
+from .native import library
 
 Shape = Mapping[str, int]
 
@@ -27,6 +28,7 @@ class Op:
         outputs are indices be judged by what the indices stand for. None compares the outputs themselves.
     gradients: positions of the inputs that have gradients; none for an op that works in place, on its inputs.
     tolerance: the error against fp64 may be this many times that of the reference in the same dtype.
+    implementations: the fastest first; "native" is compiled C, on the CPU alone.
     terms: how many products one output sums; a sum in plain order may be off by sqrt(terms) rounding steps
         (Higham 2002, section 4.5), however well the reference's own pairwise sum does.
     bytes_moved, flops: the least that one forward must read and write, and compute.
@@ -47,9 +49,14 @@ class Op:
     observe: Callable[[tuple, tuple], tuple[Tensor, ...]] | None = None
     rivals: Mapping[str, Callable] = field(default_factory=dict)
 
+    def available(self, device: torch.device) -> tuple[str, ...]:
+        """The implementations that can run on a device, the fastest first."""
+        here = {"native": device.type == "cpu" and library() is not None}
+        return tuple(name for name in self.implementations if here.get(name, True))
+
 
 def choose(op: str, impl: str, available: tuple[str, ...]) -> str:
-    """Resolve `impl` ("auto", "torch", "triton") to an implementation that exists, or say that it does not."""
+    """Resolve `impl` ("auto" or a name) to an implementation that exists, or say that it does not."""
     if impl == "auto":
         return available[0]
     if impl in available:

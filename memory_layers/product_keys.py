@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..kernels.huge_pages import use_huge_pages
 from ..kernels.product_topk import product_topk
 from .slots import check_top_k, half_keys
 
@@ -36,6 +37,7 @@ class MemoryValues(nn.Module):
     def __init__(self, slots: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(slots, width))
+        use_huge_pages(self.weight)
         self.sink: list[BagGradient] | None = None
         self.reset_parameters()
 

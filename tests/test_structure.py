@@ -71,7 +71,7 @@ def test_every_package_and_data_file_is_in_the_build():
     folders = {path.parent for part in PARTS for path in (ROOT / part).rglob("__init__.py")}
     expected = {"memx", *(".".join(["memx", *folder.relative_to(ROOT).parts]) for folder in folders)}
     assert set(settings["packages"]) == expected
-    data = {path for part in PARTS for kind in ("*.yaml", "*.csv") for path in (ROOT / part).rglob(kind)
+    data = {path for part in PARTS for kind in ("*.yaml", "*.csv", "*.c") for path in (ROOT / part).rglob(kind)
             if "runs" not in path.parts and "figures" not in path.parts and "reference" not in path.parts}  # fmt: skip
     packaged = {
         path

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import native
 from ..zeros import lazy_zeros
 
 
@@ -79,12 +80,27 @@ class RowGradient:
         )
 
     def squared_norm(self) -> Tensor:
-        """The squared L2 norm of the whole gradient, a float64 scalar; writes one chunk at a time."""
-        total = self.dout.new_zeros((), dtype=torch.float64)
-        for start, stop in self.chunks():
-            norms = torch.linalg.vector_norm(self.chunk(start, stop), dim=1)  # one thread per row: any count, same bits
-            total += norms.double().square().sum()
+        """The squared L2 norm of the whole gradient, a float64 scalar.
+
+        A row with one contribution has the norm of its weight times that of its bag, which needs no sum; the others
+        are summed one chunk at a time.
+        """
+        counts = self.starts.diff()
+        alone = counts == 1
+        of_bags = torch.linalg.vector_norm(self.dout, dim=1).double()  # one thread per row: any count, same bits
+        places = self.starts[:-1][alone]
+        single = self.weights.index_select(0, places).double() * of_bags.index_select(0, self.bags[places])
+        total = single.square().sum()
+        rest = self._rows_where(~alone, counts)
+        for start, stop in rest.chunks():
+            total += torch.linalg.vector_norm(rest.chunk(start, stop), dim=1).double().square().sum()
         return total
+
+    def _rows_where(self, chosen: Tensor, counts: Tensor) -> RowGradient:
+        """The part of the gradient of the chosen rows [U] (bool), which have so many contributions each, counts [U]."""
+        of_chosen = chosen.repeat_interleave(counts)
+        starts = F.pad(counts[chosen].cumsum(0), (1, 0))
+        return RowGradient(self.rows[chosen], starts, self.bags[of_chosen], self.weights[of_chosen], self.dout)
 
     def dense(self, slots: int) -> Tensor:
         """The gradient of a table of `slots` rows: [slots, D], zero where nothing was touched."""
@@ -120,13 +136,23 @@ def row_gradient(parts: Sequence[BagGradient], keep: Tensor | None = None) -> Ro
     if keep is not None:
         kept = keep[slots.long()].nonzero().squeeze(1)
         slots, weights, bags = slots[kept], weights[kept], bags[kept]
-    slots, order = slots.sort(stable=True)
+    slots, order = _sorted(slots)
     first = torch.ones_like(slots, dtype=torch.bool)  # of its row
     torch.ne(slots[1:], slots[:-1], out=first[1:])
     starts = first.nonzero().squeeze(1)
     rows = slots.index_select(0, starts).long()
     starts = torch.cat([starts, starts.new_tensor([len(slots)])])
     return RowGradient(rows, starts, bags.index_select(0, order), weights.index_select(0, order), dout)
+
+
+def _sorted(slots: Tensor) -> tuple[Tensor, Tensor]:
+    """Slots [S] in ascending order, equal ones in theirs, and where each came from (int64)."""
+    if slots.device.type != "cpu" or len(slots) >= 1 << 31:
+        return slots.sort(stable=True)
+    # slot and place as one number: no two are the same, and numpy's sort of those is many times faster
+    both = (slots.long() << 32) | torch.arange(len(slots))
+    both.numpy().sort()
+    return both >> 32, both & 0xFFFFFFFF
 
 
 def _bag_numbers(parts: Sequence[BagGradient]) -> list[Tensor]:
@@ -143,6 +169,11 @@ def _bag_numbers(parts: Sequence[BagGradient]) -> list[Tensor]:
 @torch.library.custom_op("memx::table_gradient", mutates_args=())
 def table_gradient(slots: Tensor, weights: Tensor, dout: Tensor, rows: int) -> Tensor:
     """The dense gradient [rows, D] of one use of a table; an op of its own, so that torch.compile sees no loop."""
+    part = (weights.contiguous(), slots.long().contiguous(), dout.contiguous())
+    if weights.dtype == dout.dtype == torch.float32 and native.available(*part):
+        table = lazy_zeros((rows, dout.shape[1]), dout.dtype, dout.device)
+        native.scatter(*part, table)
+        return table
     return row_gradient([BagGradient(slots, weights, dout)]).dense(rows).to(dout.dtype)
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import native
+
 _CACHED_ROWS = 1024  # rows gathered at a time on the CPU, so that they are still in cache when they are used
 
 
@@ -27,6 +29,8 @@ def dot_products(vectors: Tensor, values: Tensor, slots: Tensor) -> Tensor:
     if out.numel() == 0:
         return out
     vectors = vectors.to(values.dtype)
+    if values.dtype == torch.float32 and native.available(values):
+        return native.dots(vectors.contiguous(), values, slots.long().contiguous())
     size = max(1, _CACHED_ROWS // rows) if values.device.type == "cpu" else bags
     with torch.autocast(values.device.type, enabled=False):
         for start in range(0, bags, size):

@@ -7,13 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ...errors import MemxError
+from .. import native
 from ..embedding_bag.gradient import BagGradient, RowGradient, row_gradient
 from ..op import Op, Shape, choose
-from .reference import coasted, sparse_adam_reference
+from .catch_up import CatchUp, catch_up
+from .reference import sparse_adam_reference
 from .rounding import stochastic_round
 from .state import TableState
 
-Implementation = Literal["auto", "torch", "triton"]
+Implementation = Literal["auto", "native", "torch", "triton"]
 
 
 @torch.no_grad()
@@ -39,24 +42,50 @@ def sparse_adam(
     as many steps as lay between its last two touches, and what that was off by is settled when it is touched again.
     scale multiplies the gradients, for clipping. Arithmetic is in float32 (float64 for a float64 table). A bfloat16
     table without masters is rounded stochastically, with `generator`.
-    Raises MemxError for an implementation that does not exist.
+    impl: "native" is one pass in compiled C, for float32 tables on a CPU; "torch" takes several, in torch's ops; "auto"
+    is the first that fits. Raises MemxError for an implementation that does not exist or does not fit.
     """
-    choose("sparse_adam", impl, OP.implementations)
+    chosen = choose("sparse_adam", impl, OP.available(values.device))
     assert step >= 1, f"step {step}: steps count from 1"
     assert state.momentum is not None or betas[0] == 0, "a state without momentum needs betas[0] = 0"
-    rows, scale = gradient.rows, float(scale)
-    last = state.last.index_select(0, rows).double()
-    gap = step - last
-    decays = [(beta**gap).to(gradient.dtype)[:, None] for beta in betas]  # [U, 1] each
-    coasting = coasted(gap, betas)
-    owed = _correction(last, betas).mul_(coasting - coasted(state.gap.index_select(0, rows).double(), betas))
-    ahead, owed = ((lr * x).to(gradient.dtype)[:, None] for x in (1 + coasting, owed.masked_fill_(last == 0, 0)))
-    state.last.index_fill_(0, rows, step)
-    state.gap.index_copy_(0, rows, gap.int())
-    correction, root = _correction(gap.new_tensor([step]), betas).item(), (1 - betas[1] ** step) ** 0.5
+    compiled = chosen == "native" and _native_fits(values, gradient, state)
+    if impl == "native" and not compiled:
+        raise MemxError("sparse_adam: the native step takes float32 tables without masters", hint="use impl='auto'")
+    factors = catch_up(state, gradient.rows, step=step, lr=lr, betas=betas)
+    small = eps * (1 - betas[1] ** step) ** 0.5
+    if compiled and state.momentum is not None:
+        parts = (gradient.rows, gradient.starts, gradient.bags, gradient.weights, gradient.dout)
+        settings = {"betas": betas, "eps": small, "scale": float(scale)}
+        native.adam(values, state.momentum, state.second, *parts, **factors._asdict(), **settings)
+    else:
+        _adam(values, gradient, state, factors, betas, small, float(scale), generator)
+
+
+def _native_fits(values: Tensor, gradient: RowGradient, state: TableState) -> bool:
+    """Whether the compiled step takes this table and state."""
+    momentum, second = state.momentum, state.second
+    if momentum is None or state.master is not None or values.dtype != torch.float32 or gradient.dtype != torch.float32:
+        return False
+    moments = momentum.dtype in (torch.float32, torch.bfloat16)
+    squares = torch.float32 if second.dim() == 1 else momentum.dtype
+    return moments and second.dtype == squares and native.available(values, momentum, second, gradient.dout)
+
+
+def _adam(
+    values: Tensor,
+    gradient: RowGradient,
+    state: TableState,
+    factors: CatchUp,
+    betas: tuple[float, float],
+    eps: float,
+    scale: float,
+    generator: torch.Generator | None,
+) -> None:
+    """The step by torch's ops, a chunk of rows at a time, so that they stay in cache."""
+    decays, ahead, owed = (factor.to(gradient.dtype)[..., None] for factor in factors)
     settle = bool(owed.any())
     for start, stop in gradient.chunks():
-        chunk = rows[start:stop]
+        chunk = gradient.rows[start:stop]
         grad = gradient.chunk(start, stop)  # [C, D]
         if scale != 1:
             grad.mul_(scale)
@@ -64,19 +93,13 @@ def sparse_adam(
         owing, moments = None, state.momentum
         momentum = None if moments is None else moments.index_select(0, chunk).to(grad.dtype)
         if settle and momentum is not None:
-            owing = second.sqrt().add_(eps * root).reciprocal_().mul_(owed[start:stop]) * momentum
-        _step_second(state.second, chunk, second.mul_(decays[1][start:stop]), grad, betas[1])
+            owing = second.sqrt().add_(eps).reciprocal_().mul_(owed[start:stop]) * momentum
+        _step_second(state.second, chunk, second.mul_(decays[1, start:stop]), grad, betas[1])
         if momentum is not None and moments is not None:
-            grad = momentum.mul_(decays[0][start:stop]).add_(grad, alpha=1 - betas[0])
+            grad = momentum.mul_(decays[0, start:stop]).add_(grad, alpha=1 - betas[0])
             moments.index_copy_(0, chunk, momentum.to(moments.dtype))
-        rate = second.sqrt_().add_(eps * root).reciprocal_().mul_(ahead[start:stop] * -correction)
-        update = grad.mul_(rate)
+        update = grad.mul_(second.sqrt_().add_(eps).reciprocal_().mul_(ahead[start:stop])).neg_()
         _add(values, state.master, chunk, update if owing is None else update.sub_(owing), generator)
-
-
-def _correction(steps: Tensor, betas: tuple[float, float]) -> Tensor:
-    """Adam's bias corrections at steps, of both moments in one factor."""
-    return (1 - betas[1] ** steps).sqrt() / (1 - betas[0] ** steps)
 
 
 def _gather_second(second: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
@@ -209,6 +232,7 @@ OP = Op(
         {"B": 1024, "K": 128, "N": 2**16, "D": 256, "full": 1},
     ),
     gradients=(),
+    implementations=("native", "torch"),
     bytes_moved=_bytes_moved,
     flops=_flops,
     terms=lambda shape: max(2, shape["B"] * shape["K"] // shape["N"]),
