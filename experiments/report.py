@@ -40,8 +40,13 @@ def model_and_memory(config: TrainConfig, model: PreTrainedModel) -> tuple[Model
     """Shape and memory of a run's model: the config's, or those that a pretrained start brought."""
     if config.finetune.source is None:
         return config.model, config.memory
-    name = config.finetune.source.rstrip("/").rpartition("/")[2]
-    return host_model_config(model.config, name), host_memory_config(model.config)
+    return host_model_config(model.config, _name_of(config.finetune.source)), host_memory_config(model.config)
+
+
+def _name_of(source: str) -> str:
+    """The last part of a hub name or folder; of a run's checkpoint, the run's name."""
+    *_, above, last = ["", *source.rstrip("/").split("/")]
+    return above if above and last == "checkpoint" else last
 
 
 def result_rows(

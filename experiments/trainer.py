@@ -103,7 +103,7 @@ class Trainer:
         total = 0.0
         for part in parts:
             part = Batch(*(tensor.to(self.device) for tensor in part))
-            self.use.count_only(part.documents.flatten() >= 0)
+            self._count_only(part.documents.flatten() >= 0)
             with self._autocast():
                 loss = answer_loss(self.model, part) / counted
                 whole = loss + balance_loss(experts, weight)
@@ -111,13 +111,19 @@ class Trainer:
             total += loss.detach()
         blocks = self.text.mixed_in(self.step) if self.text else None
         if blocks is not None:
-            self.use.count_only(None)
+            self._count_only(None)
             with self._autocast():
                 text_loss(self.model, blocks.to(self.device)).backward()
         loss = float(total)
         if loss != loss:
             raise RuntimeError(f"the loss is NaN at step {self.step}; lower training.lr or training.value_lr")
         return loss, self.optimizer.step(self.step), int((batch.documents >= 0).sum())
+
+    def _count_only(self, mask: torch.Tensor | None) -> None:
+        """Leave padding out of the statistics of use and of the experts' balance."""
+        self.use.count_only(mask)
+        for layer in moe_layers_of(self.model):
+            layer.counted = mask
 
     def _autocast(self):
         if use_bfloat16(self.config.training.precision, self.device):
@@ -249,5 +255,6 @@ class Trainer:
         tables = {name: module for name, module in self.model.named_modules() if isinstance(module, MemoryValues)}
         rare = RareRows(self.model, tables, self.config.finetune.rows)
         self.report({"phase": "reading text to find its slots"})
-        rare.watch(self.model, list(self.text.training.split(1))[: self.config.finetune.reference])
+        with self._autocast():
+            rare.watch(self.model, list(self.text.training.split(1))[: self.config.finetune.reference])
         return rare

@@ -18,7 +18,8 @@ class MoeLayer(nn.Module):
 
     Router probabilities weigh the experts' outputs; for k > 1 they are made to sum to one over the kept. After a
     forward pass in training mode `balance` holds the load-balance loss, E * sum over experts of (share of tokens sent
-    * mean probability): 1 if all are used alike. No expert drops a token.
+    * mean probability): 1 if all are used alike. It counts the tokens of the mask `counted` [T], if one is set, so
+    that padding may be left out. No expert drops a token.
     """
 
     def __init__(self, width: int, experts: int, expert_width: int, *, top_k: int = 1, std: float = 0.02) -> None:
@@ -30,6 +31,7 @@ class MoeLayer(nn.Module):
         self.up = nn.Parameter(torch.empty(experts, expert_width, width))
         self.down = nn.Parameter(torch.empty(experts, width, expert_width))
         self.balance: Tensor | None = None
+        self.counted: Tensor | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -39,7 +41,7 @@ class MoeLayer(nn.Module):
         nn.init.normal_(self.down, std=self.std * (self.gate.shape[2] / self.gate.shape[1]) ** 0.5)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "balance": None}  # it hangs on the graph of a step, which no copy may share
+        return {**self.__dict__, "balance": None, "counted": None}  # of a step, which no copy may share
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For x [T, d]: experts [T, k], best first, their weights [T, k], and all probabilities [T, E]."""
@@ -52,11 +54,12 @@ class MoeLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., d] to [..., d]."""
         flat = x.flatten(0, -2)  # [T, d]
+        if not len(flat):
+            return torch.zeros_like(x)
         experts, weights, probabilities = self.route(flat)
         counts = torch.bincount(experts.flatten(), minlength=len(self.gate))  # [E]
         if self.training:
-            share = counts / experts.numel()
-            self.balance = len(self.gate) * (share * probabilities.mean(0)).sum()
+            self.balance = self._balance(experts, probabilities)
         order = experts.flatten().argsort(stable=True)  # [T*k], tokens of one expert side by side
         rows = flat[order // self.top_k]
         # unbound at once: backward through each gate[i] alone would write a gradient of all experts
@@ -64,6 +67,12 @@ class MoeLayer(nn.Module):
         parts = [_expert(part, *matrices) for part, *matrices in each if len(part)]
         outputs = torch.cat(parts)[order.argsort()].unflatten(0, (-1, self.top_k))  # [T, k, d]
         return (outputs * weights.to(outputs.dtype)[..., None]).sum(1).to(x.dtype).view(x.shape)
+
+    def _balance(self, experts: Tensor, probabilities: Tensor) -> Tensor:
+        if self.counted is not None:
+            experts, probabilities = experts[self.counted], probabilities[self.counted]
+        share = torch.bincount(experts.flatten(), minlength=len(self.gate)) / max(1, experts.numel())
+        return len(self.gate) * (share * probabilities.mean(0)).sum()
 
 
 def _expert(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:

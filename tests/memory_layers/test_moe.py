@@ -54,6 +54,20 @@ def test_the_order_of_tokens_changes_nothing(top_k):
     torch.testing.assert_close(layer(x[order]), layer(x)[order], rtol=0, atol=1e-13)
 
 
+def test_the_balance_counts_the_tokens_that_it_is_told_to():
+    layer = make_layer(top_k=2)
+    x, counted = torch.randn(30, 12, dtype=torch.float64), torch.rand(30) < 0.5
+    layer(x[counted])
+    expected = layer.balance
+    layer.counted = counted
+    layer(x)
+    torch.testing.assert_close(layer.balance, expected)
+
+
+def test_no_tokens_give_no_outputs():
+    assert make_layer()(torch.empty(0, 12, dtype=torch.float64)).shape == (0, 12)
+
+
 def test_any_leading_shape():
     layer = make_layer(top_k=2)
     x = torch.randn(2, 3, 4, 12, dtype=torch.float64)
