@@ -117,6 +117,9 @@ class FinetuneConfig(BaseModel):
     train: Literal["all", "memory", "slots", "lora"] = Field(
         default="all", description="all weights, the memory layers, the top value rows of each step, or LoRA"
     )
+    spread: bool = Field(
+        default=True, description="fit the queries of a new memory to the model's hidden states, so that slots spread"
+    )
     rows: int = Field(default=500, ge=1, description="slots: rows trained in each step, the best by TF-IDF")
     slots_optimizer: Literal["sgd", "adam"] = Field(default="sgd", description="slots: how the chosen rows are stepped")
     reference: int = Field(default=64, ge=1, description="slots: batches of text that say which rows are common")

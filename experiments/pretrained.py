@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -19,9 +19,15 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
-def load_pretrained(
-    config: TrainConfig, device: torch.device
-) -> tuple[MemoryLlamaForCausalLM, PreTrainedTokenizerFast]:
+class Pretrained(NamedTuple):
+    """A loaded model, its tokenizer, and whether its memory is new to it."""
+
+    model: MemoryLlamaForCausalLM
+    tokenizer: PreTrainedTokenizerFast
+    new_memory: bool
+
+
+def load_pretrained(config: TrainConfig, device: torch.device) -> Pretrained:
     """Load `finetune.source`, put the memory of the config into it, and make trainable what is to be trained.
 
     A model that already has memory layers keeps them, and the config's memory does not count. A memory that stands
@@ -40,7 +46,7 @@ def load_pretrained(
     set_table_dtype(model, config.training.value_dtype)
     nn.Module.to(model, device)
     choose_trainable(model, config.finetune.train)
-    return model, tokenizer
+    return Pretrained(model, tokenizer, not has_memory and bool(model.config.memory_layers))
 
 
 def check_start(config: TrainConfig) -> None:

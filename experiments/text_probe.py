@@ -5,6 +5,7 @@ R blocks of S tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,7 @@ from ..kernels.embedding_bag.gradient import BagGradient
 from ..memory_layers.llama import memory_layers_of
 from ..memory_layers.product_keys import MemoryValues
 from ..memory_layers.slot_scores import SlotScores
-from .config import TextConfig
+from .config import FinetuneConfig, TextConfig
 from .data.text import ordinary_text, split_text, text_blocks, text_nll
 from .metrics import Estimate, ratio_estimate
 
@@ -58,14 +59,16 @@ class TextProbe:
 class RareRows:
     """Chooses the rows that a step may train: those that its facts look up and ordinary text does not."""
 
-    def __init__(self, model: MemoryLlamaForCausalLM, names: dict[str, MemoryValues], rows: int) -> None:
-        self.rows = rows
-        device = model.device
-        self.scores = {name: SlotScores(table.weight.shape[0], device) for name, table in names.items()}
-        self._of_table = {id(table): self.scores[name] for name, table in names.items()}
+    def __init__(self, model: MemoryLlamaForCausalLM, config: FinetuneConfig, text: Tensor) -> None:
+        """text [R, S]: blocks of ordinary text, each a reference batch of its own; the first of them are read."""
+        self.rows = config.rows
+        tables = {name: module for name, module in model.named_modules() if isinstance(module, MemoryValues)}
+        self.scores = {name: SlotScores(table.weight.shape[0], model.device) for name, table in tables.items()}
+        self._of_table = {id(table): self.scores[name] for name, table in tables.items()}
+        self._watch(model, text[: config.reference].split(1))
 
     @torch.no_grad()
-    def watch(self, model: MemoryLlamaForCausalLM, batches: list[Tensor]) -> None:
+    def _watch(self, model: MemoryLlamaForCausalLM, batches: Sequence[Tensor]) -> None:
         """Count which slots each batch of text [R, S] looks up."""
         seen: dict[int, list[Tensor]] = {}
         layers = memory_layers_of(model)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..memory_layers.llama import moe_layers_of, tables_of
-from ..memory_layers.product_keys import MemoryValues
-from ..memory_layers.sizes import model_sizes
+from ..memory_layers.llama import moe_layers_of
 from ..results.files import write_atomically
 from ..results.rows import Row
 from ..results.store import Run
@@ -26,18 +24,16 @@ from .evaluate import answer_questions, estimates, longest_answer, sample_questi
 from .metrics import Estimate
 from .objective import answer_loss, balance_loss, parts_of, text_loss
 from .optimizer import Optimizer
-from .pretrained import add_lora, load_pretrained
-from .report import Measured, model_and_memory, result_rows
+from .pretrained import Pretrained, add_lora, load_pretrained
+from .report import Measured, result_rows
+from .run_optimizer import Report, run_optimizer
+from .spread import spread_queries
 from .stop import Interrupted, StopRequest
 from .text_probe import RareRows, TextProbe
 from .use import UseStatistics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-    from ..memory_layers.llama import MemoryLlamaForCausalLM
-
-Report = Callable[[Mapping[str, Any]], None]
 
 
 class Trainer:
@@ -52,7 +48,7 @@ class Trainer:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.split = split
-        self.model, self.tokenizer = self._model()
+        self.model, self.tokenizer, new_memory = self._model()
         self.lora = add_lora(self.model, config) if config.finetune.train == "lora" else None
         check_lengths(self.split.trained, self.tokenizer, config.data.sequence, self.split.seed)
         self.questions = question_sets(self.split)
@@ -68,6 +64,10 @@ class Trainer:
             split_seed=self.split.seed,
             loss_on=config.data.loss_on,
         )
+        if new_memory and config.finetune.spread:
+            self.report({"phase": "fitting the queries to the model"})
+            with self._autocast():
+                spread_queries(self.model.model, self.text.training if self.text else self._first_batch().tokens)
         self.optimizer = self._optimizer()
         self.use = UseStatistics(self.model)
         self.step, self.seconds, self.tokens = 0, 0.0, 0
@@ -215,12 +215,17 @@ class Trainer:
         self.run.rewind_metrics(self.step)
         self.report({"note": f"resumed at step {self.step}"})
 
-    def _model(self) -> tuple[MemoryLlamaForCausalLM, PreTrainedTokenizerFast]:
+    def _model(self) -> Pretrained:
         if self.config.finetune.source is not None:
             self.report({"phase": f"loading {self.config.finetune.source}"})
             return load_pretrained(self.config, self.device)
         tokenizer = self._tokenizer()
-        return build_model(self.config, tokenizer, self.device), tokenizer
+        return Pretrained(build_model(self.config, tokenizer, self.device), tokenizer, new_memory=False)
+
+    def _first_batch(self) -> Batch:
+        first = next(self.batches)
+        self.batches.seek({"epoch": 0, "cursor": 0})
+        return first
 
     def _tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer of the run: trained at its start, read again when it goes on."""
@@ -231,30 +236,10 @@ class Trainer:
         return tokenizer_from_text(path.read_text("utf-8"))
 
     def _optimizer(self) -> Optimizer:
-        """The optimiser, its tables stepped densely or sparsely by what a first batch reads; says which."""
-        first = next(self.batches)
-        self.batches.seek({"epoch": 0, "cursor": 0})
-        sizes = model_sizes(*model_and_memory(self.config, self.model), self.model.config.vocab_size)
-        reads = first.tokens.numel() * sizes.slots_read
-        keep = self._rare_rows() if self.config.finetune.train == "slots" else None
-        optimizer = Optimizer(
-            self.model,
-            self.config.training,
-            reads=reads,
-            seed=self.config.seed,
-            sgd=keep is not None and self.config.finetune.slots_optimizer == "sgd",
-            keep=keep,
-        )
-        if optimizer.value_step:
-            rows = sum(len(table.weight) for table in tables_of(self.model))
-            self.report({"note": f"{optimizer.value_step} value step: a step reads {reads:,} of {rows:,} rows"})
-        return optimizer
-
-    def _rare_rows(self) -> RareRows:
-        assert self.text is not None
-        tables = {name: module for name, module in self.model.named_modules() if isinstance(module, MemoryValues)}
-        rare = RareRows(self.model, tables, self.config.finetune.rows)
-        self.report({"phase": "reading text to find its slots"})
-        with self._autocast():
-            rare.watch(self.model, list(self.text.training.split(1))[: self.config.finetune.reference])
-        return rare
+        rare = None
+        if self.config.finetune.train == "slots":
+            assert self.text is not None
+            self.report({"phase": "reading text to find its slots"})
+            with self._autocast():
+                rare = RareRows(self.model, self.config.finetune, self.text.training)
+        return run_optimizer(self.config, self.model, self._first_batch().tokens.numel(), rare, self.report)

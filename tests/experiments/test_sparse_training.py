@@ -281,3 +281,21 @@ def test_generating_leaves_nothing_in_a_sink():
     Optimizer(model, sparse())
     model.generate(TOKENS, max_new_tokens=3, do_sample=False, attention_mask=torch.ones_like(TOKENS))
     assert all(table.sink == [] for table in tables_of(model))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # the call has another name in newer transformers
+@pytest.mark.parametrize("kind", ["memory", "peer"])
+def test_gradient_checkpointing_hands_over_each_use_once(kind):
+    """The forward pass runs twice, the backward pass once."""
+    gradients = []
+    for checkpointing in (False, True):
+        model = make_model(memory_kind=kind)
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        optimizer = Optimizer(model.train(), TrainingConfig(value_optimizer="sparse"))
+        backward(model)
+        found = optimizer.tables.gradients()
+        gradients.append({name: gradient.dense(1024) for name, gradient in found.items()})
+    assert gradients[0].keys() == gradients[1].keys() and gradients[0]
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-7)

@@ -23,6 +23,13 @@ def test_a_wrong_layer_is_told_before_any_time(monkeypatch):
         bench_step([4096], device_name="cpu", threads=1, steps=1)
 
 
+def test_a_layer_that_gives_nan_is_wrong(monkeypatch):
+    right = MemoryLayer.read
+    monkeypatch.setattr(MemoryLayer, "read", lambda self, slots, weights: torch.nan * right(self, slots, weights))
+    with pytest.raises(RuntimeError, match="wrong results: the memory layer is off by nan"):
+        bench_step([4096], device_name="cpu", threads=1, steps=1)
+
+
 def test_the_twin_computes_the_same_function():
     torch.manual_seed(0)
     ours, plain = MemoryLayer(8, 64, heads=2, top_k=4), PlainMemory(8, 64, heads=2, top_k=4)

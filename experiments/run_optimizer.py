@@ -1,0 +1,32 @@
+"""The optimiser of a run: its tables stepped densely or sparsely by what a batch reads; says which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..memory_layers.llama import tables_of
+from ..memory_layers.sizes import model_sizes
+from .config import TrainConfig
+from .optimizer import Optimizer
+from .report import model_and_memory
+from .table_optimizer import Rows
+
+if TYPE_CHECKING:
+    from ..memory_layers.llama import MemoryLlamaForCausalLM
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+def run_optimizer(
+    config: TrainConfig, model: MemoryLlamaForCausalLM, tokens: int, rare: Rows | None, report: Report
+) -> Optimizer:
+    """Make the optimiser of a run whose steps see so many tokens. rare: chooses the rows that a step may train."""
+    sizes = model_sizes(*model_and_memory(config, model), model.config.vocab_size)
+    reads = tokens * sizes.slots_read
+    sgd = rare is not None and config.finetune.slots_optimizer == "sgd"
+    optimizer = Optimizer(model, config.training, reads=reads, seed=config.seed, sgd=sgd, keep=rare)
+    if optimizer.value_step:
+        rows = sum(len(table.weight) for table in tables_of(model))
+        report({"note": f"{optimizer.value_step} value step: a step reads {reads:,} of {rows:,} rows"})
+    return optimizer
