@@ -22,7 +22,7 @@ def rivals_figure(rows: Sequence[Row], bases: Sequence[Base], tier: str) -> Figu
     figure, axes = new_figure(2, 4.8 if len(bases) == 1 else 4.2, len(bases), sharey="all")
     everything = [s for base in bases for s in base.models]
     top = 1.08 * max([s.high for s in everything] + [v for s in everything for v in s.values])
-    axes[0].set_ylim(0, max(top, 1.0))
+    axes[0].set_ylim(0, min(max(top, 1.0), 105.0))
     for base, left, right in zip(bases, axes[::2], axes[1::2], strict=True):
         _by_parameters(left, base)
         _by_flops(right, base)
