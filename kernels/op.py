@@ -29,6 +29,7 @@ class Op:
     gradients: positions of the inputs that have gradients; none for an op that works in place, on its inputs.
     tolerance: the error against fp64 may be this many times that of the reference in the same dtype.
     implementations: the fastest first; "native" is compiled C, on the CPU alone.
+    loops: whether its torch implementation calls compiled loops on the CPU, where there is a compiler.
     terms: how many products one output sums; a sum in plain order may be off by sqrt(terms) rounding steps
         (Higham 2002, section 4.5), however well the reference's own pairwise sum does.
     bytes_moved, flops: the least that one forward must read and write, and compute.
@@ -45,14 +46,27 @@ class Op:
     flops: Callable[[Shape], int]
     terms: Callable[[Shape], int]
     implementations: tuple[str, ...] = ("torch",)
+    loops: bool = False
     tolerance: float = 2.0
     observe: Callable[[tuple, tuple], tuple[Tensor, ...]] | None = None
     rivals: Mapping[str, Callable] = field(default_factory=dict)
 
     def available(self, device: torch.device) -> tuple[str, ...]:
         """The implementations that can run on a device, the fastest first."""
-        here = {"native": device.type == "cpu" and library() is not None}
+        here = {"native": _compiled(device)}
         return tuple(name for name in self.implementations if here.get(name, True))
+
+    def label(self, implementation: str, device: torch.device) -> str:
+        """What a table of times calls an implementation on a device."""
+        return (
+            "torch, compiled loops"
+            if implementation == "torch" and self.loops and _compiled(device)
+            else implementation
+        )
+
+
+def _compiled(device: torch.device) -> bool:
+    return device.type == "cpu" and library() is not None
 
 
 def choose(op: str, impl: str, available: tuple[str, ...]) -> str:

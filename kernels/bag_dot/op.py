@@ -95,6 +95,7 @@ OP = Op(
     make_inputs=_make_inputs,
     shapes=EMBEDDING_BAG.shapes,
     gradients=(0, 1),
+    loops=True,
     bytes_moved=EMBEDDING_BAG.bytes_moved,
     flops=EMBEDDING_BAG.flops,
     terms=lambda shape: shape["D"],

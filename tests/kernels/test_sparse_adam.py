@@ -206,10 +206,11 @@ def test_stochastic_rounding_keeps_what_needs_no_rounding():
     assert stochastic_round(torch.full((100,), torch.nan)).isnan().all()
 
 
+@pytest.mark.parametrize("impl", OP.available(torch.device("cpu")))
 @pytest.mark.parametrize("full", [0, 1])
-def test_passes_its_own_check(full):
+def test_passes_its_own_check(full, impl):
     shape = {"B": 256, "K": 16, "N": 2**12, "D": 64, "full": full}
-    error, limit = check_op(OP, shape, torch.float32, torch.device("cpu"))
+    error, limit = check_op(OP, shape, torch.float32, torch.device("cpu"), impl)
     assert error <= limit
 
 
