@@ -209,6 +209,8 @@ class TrainConfig(BaseModel):
                 raise ValueError(f"finetune.train {self.finetune.train} needs a trained model; give --init-from")
         elif self.match.by != "none":
             raise ValueError("match.by: a pretrained start keeps its size; leave out --init-from, or match by none")
+        if self.match.resize == "width" and self.match.by != "flops":
+            raise ValueError("match.resize width is for match.by flops")
         if self.finetune.train == "slots" and self.text.source is None:
             raise ValueError("finetune.train slots needs text to tell common rows; --set text.source=python-docs")
         if self.finetune.train == "slots" and self.training.value_dtype != "float32":

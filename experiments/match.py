@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
+from math import lcm
 from typing import Any
 
 from ..errors import MemxError
@@ -90,7 +91,8 @@ def _wider(point: TrainConfig, width: int) -> TrainConfig:
 
 def _widened(point: TrainConfig, target: float) -> TrainConfig:
     """The base at the width, feed-forwards in proportion, whose FLOPs are nearest to the target; it keeps its name."""
-    model, step = point.model, 2 * point.model.heads  # the least by which a width of even heads grows
+    model = point.model
+    step = lcm(4, 2 * model.heads)  # of widths with even heads and key halves
     proportion = model.feed_forward_width / model.width
 
     def at(steps: int) -> TrainConfig:

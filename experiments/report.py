@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..memory_layers.config import MemoryConfig, ModelConfig
@@ -45,8 +46,9 @@ def model_and_memory(config: TrainConfig, model: PreTrainedModel) -> tuple[Model
 
 def _name_of(source: str) -> str:
     """The last part of a hub name or folder; of a run's checkpoint, the run's name."""
-    *_, above, last = ["", *source.rstrip("/").split("/")]
-    return above if above and last == "checkpoint" else last
+    path = Path(source)
+    parts = path.resolve().parts if path.exists() else ("", *source.rstrip("/").split("/"))
+    return parts[-2] if parts[-1] == "checkpoint" and parts[-2] else parts[-1]
 
 
 def result_rows(

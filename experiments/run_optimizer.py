@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..kernels.native import library
 from ..memory_layers.llama import tables_of
 from ..memory_layers.sizes import model_sizes
 from .config import TrainConfig
@@ -28,5 +29,8 @@ def run_optimizer(
     optimizer = Optimizer(model, config.training, reads=reads, seed=config.seed, sgd=sgd, keep=rare)
     if optimizer.value_step:
         rows = sum(len(table.weight) for table in tables_of(model))
-        report({"note": f"{optimizer.value_step} value step: a step reads {reads:,} of {rows:,} rows"})
+        how = f"{optimizer.value_step} value step"
+        if model.device.type == "cpu" and library() is None:
+            how += ", without compiled loops"
+        report({"note": f"{how}: a step reads {reads:,} of {rows:,} rows"})
     return optimizer

@@ -16,26 +16,29 @@ _SHRINKAGE = 0.1  # of the mean variance, added to each direction's: the least o
 
 
 @torch.no_grad()
-def spread_queries(model: nn.Module, blocks: Tensor) -> None:
+def spread_queries(model: nn.Module, blocks: Tensor, counted: Tensor | None = None) -> None:
     """Multiply the queries of every memory layer by what whitens its inputs over blocks of tokens [R, S], in place.
 
-    model: a Llama without its head. The inputs' mean is projected out, since queries have no bias; then they have unit
-    variance in all directions, but for a shrinkage. A layer's outputs change, unless it is silent.
+    model: a Llama without its head. counted [R, S]: tokens that count, if not all. The inputs' mean is projected out,
+    since queries have no bias; then they have unit variance in all directions, but for a shrinkage. Outputs change,
+    unless the layers are silent; all of them are fitted to what they were given before.
     """
     layers = [module for module in model.modules() if isinstance(module, ProductKeys)]
     if not layers:
         return
-    inputs = [_Inputs() for _ in layers]
+    inputs, rows = [_Inputs() for _ in layers], -(-_TOKENS // blocks.shape[1])
     hooks = [layer.register_forward_pre_hook(kept) for layer, kept in zip(layers, inputs, strict=True)]
     try:
-        for batch in blocks[: -(-_TOKENS // blocks.shape[1])].split(8):
+        for batch in blocks[:rows].split(8):
             model(batch.to(layers[0].keys.device), use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
     for layer, kept in zip(layers, inputs, strict=True):
-        weight = layer.query.weight
-        weight.copy_((weight.double().cpu() @ whitening(torch.cat(kept.found))).to(weight))
+        weight, x = layer.query.weight, torch.cat(kept.found)  # [T, d]
+        if counted is not None:
+            x = x[counted[:rows].flatten().cpu()]
+        weight.copy_((weight.double().cpu() @ whitening(x)).to(weight))
 
 
 class _Inputs:

@@ -15,7 +15,7 @@ from ..results.rows import Row
 from ..results.store import Run
 from .allocator import keep_freed_memory
 from .build import build_model, build_tokenizer, pick_device, use_bfloat16
-from .checkpoint import load_state, save_checkpoint, save_state
+from .checkpoint import load_state, save_checkpoint, save_state, saved_states
 from .config import TrainConfig
 from .data.batches import Batch, PackedBatches, check_lengths
 from .data.questions import FactSplit, Question, documents_of, question_sets
@@ -64,10 +64,8 @@ class Trainer:
             split_seed=self.split.seed,
             loss_on=config.data.loss_on,
         )
-        if new_memory and config.finetune.spread:
-            self.report({"phase": "fitting the queries to the model"})
-            with self._autocast():
-                spread_queries(self.model.model, self.text.training if self.text else self._first_batch().tokens)
+        if new_memory and config.finetune.spread and not saved_states(run.folder / "state"):
+            self._spread_queries()
         self.optimizer = self._optimizer()
         self.use = UseStatistics(self.model)
         self.step, self.seconds, self.tokens = 0, 0.0, 0
@@ -221,6 +219,14 @@ class Trainer:
             return load_pretrained(self.config, self.device)
         tokenizer = self._tokenizer()
         return Pretrained(build_model(self.config, tokenizer, self.device), tokenizer, new_memory=False)
+
+    def _spread_queries(self) -> None:
+        """Fit a new memory's queries to the host's hidden states of ordinary text, or of the facts without it."""
+        self.report({"phase": "fitting the queries to the model"})
+        first = self._first_batch()
+        given = (self.text.training,) if self.text else (first.tokens, first.documents >= 0)
+        with self._autocast():
+            spread_queries(self.model.model, *given)
 
     def _first_batch(self) -> Batch:
         first = next(self.batches)

@@ -17,7 +17,9 @@ def use_huge_pages(table: Tensor) -> bool:
     What has been written moves at once, the rest is put there as it is written. Values stay. Elsewhere, and for
     tensors below a page, nothing happens.
     """
-    if not sys.platform.startswith("linux") or table.device.type != "cpu" or not table.is_contiguous():
+    if not sys.platform.startswith("linux") or type(table) is not Tensor:  # others may have no memory of their own
+        return False
+    if table.device.type != "cpu" or not table.is_contiguous():
         return False
     start = -(-table.data_ptr() // _PAGE) * _PAGE
     stop = (table.data_ptr() + table.nbytes) // _PAGE * _PAGE

@@ -29,7 +29,8 @@ class Op:
     gradients: positions of the inputs that have gradients; none for an op that works in place, on its inputs.
     tolerance: the error against fp64 may be this many times that of the reference in the same dtype.
     implementations: the fastest first; "native" is compiled C, on the CPU alone.
-    loops: whether its torch implementation calls compiled loops on the CPU, where there is a compiler.
+    loops: which part of its torch implementation is compiled loops on the CPU, where there is a compiler: "backward",
+        "all" or none.
     terms: how many products one output sums; a sum in plain order may be off by sqrt(terms) rounding steps
         (Higham 2002, section 4.5), however well the reference's own pairwise sum does.
     bytes_moved, flops: the least that one forward must read and write, and compute.
@@ -46,7 +47,7 @@ class Op:
     flops: Callable[[Shape], int]
     terms: Callable[[Shape], int]
     implementations: tuple[str, ...] = ("torch",)
-    loops: bool = False
+    loops: str = ""
     tolerance: float = 2.0
     observe: Callable[[tuple, tuple], tuple[Tensor, ...]] | None = None
     rivals: Mapping[str, Callable] = field(default_factory=dict)
@@ -58,11 +59,9 @@ class Op:
 
     def label(self, implementation: str, device: torch.device) -> str:
         """What a table of times calls an implementation on a device."""
-        return (
-            "torch, compiled loops"
-            if implementation == "torch" and self.loops and _compiled(device)
-            else implementation
-        )
+        if implementation != "torch" or not self.loops or not _compiled(device):
+            return implementation
+        return "torch, compiled loops" if self.loops == "all" else f"torch, compiled {self.loops}"
 
 
 def _compiled(device: torch.device) -> bool:

@@ -54,6 +54,7 @@ class MoeLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., d] to [..., d]."""
         flat = x.flatten(0, -2)  # [T, d]
+        self.balance = None
         if not len(flat):
             return torch.zeros_like(x)
         experts, weights, probabilities = self.route(flat)
@@ -72,7 +73,7 @@ class MoeLayer(nn.Module):
         if self.counted is not None:
             experts, probabilities = experts[self.counted], probabilities[self.counted]
         share = torch.bincount(experts.flatten(), minlength=len(self.gate)) / max(1, experts.numel())
-        return len(self.gate) * (share * probabilities.mean(0)).sum()
+        return len(self.gate) * (share * probabilities.sum(0)).sum() / max(1, len(probabilities))
 
 
 def _expert(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:

@@ -36,8 +36,9 @@ class MemoryValues(nn.Module):
 
     def __init__(self, slots: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(slots, width))
-        use_huge_pages(self.weight)
+        weight = torch.empty(slots, width)
+        use_huge_pages(weight)
+        self.weight = nn.Parameter(weight)
         self.sink: list[BagGradient] | None = None
         self.reset_parameters()
 

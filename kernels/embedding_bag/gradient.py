@@ -90,7 +90,7 @@ class RowGradient:
         of_bags = torch.linalg.vector_norm(self.dout, dim=1).double()  # one thread per row: any count, same bits
         places = self.starts[:-1][alone]
         single = self.weights.index_select(0, places).double() * of_bags.index_select(0, self.bags[places])
-        total = single.square().sum()
+        total = _sum(single.square())
         rest = self._rows_where(~alone, counts)
         for start, stop in rest.chunks():
             total += torch.linalg.vector_norm(rest.chunk(start, stop), dim=1).double().square().sum()
@@ -145,14 +145,21 @@ def row_gradient(parts: Sequence[BagGradient], keep: Tensor | None = None) -> Ro
     return RowGradient(rows, starts, bags.index_select(0, order), weights.index_select(0, order), dout)
 
 
+def _sum(x: Tensor) -> Tensor:
+    """The sum of x [S], in parts that each one thread sums: the same bits with any number of them."""
+    part = 4096
+    return F.pad(x, (0, -len(x) % part)).view(-1, part).sum(1).sum()
+
+
 def _sorted(slots: Tensor) -> tuple[Tensor, Tensor]:
     """Slots [S] in ascending order, equal ones in theirs, and where each came from (int64)."""
-    if slots.device.type != "cpu" or len(slots) >= 1 << 31:
+    bits = len(slots).bit_length()
+    if slots.device.type != "cpu" or (len(slots) and int(slots.max()) >> (63 - bits)):
         return slots.sort(stable=True)
     # slot and place as one number: no two are the same, and numpy's sort of those is many times faster
-    both = (slots.long() << 32) | torch.arange(len(slots))
+    both = (slots.long() << bits) | torch.arange(len(slots), device=slots.device)
     both.numpy().sort()
-    return both >> 32, both & 0xFFFFFFFF
+    return both >> bits, both & ((1 << bits) - 1)
 
 
 def _bag_numbers(parts: Sequence[BagGradient]) -> list[Tensor]:
@@ -169,10 +176,9 @@ def _bag_numbers(parts: Sequence[BagGradient]) -> list[Tensor]:
 @torch.library.custom_op("memx::table_gradient", mutates_args=())
 def table_gradient(slots: Tensor, weights: Tensor, dout: Tensor, rows: int) -> Tensor:
     """The dense gradient [rows, D] of one use of a table; an op of its own, so that torch.compile sees no loop."""
-    part = (weights.contiguous(), slots.long().contiguous(), dout.contiguous())
-    if weights.dtype == dout.dtype == torch.float32 and native.available(*part):
+    if weights.dtype == dout.dtype == torch.float32 and native.available(weights, slots, dout):
         table = lazy_zeros((rows, dout.shape[1]), dout.dtype, dout.device)
-        native.scatter(*part, table)
+        native.scatter(weights, slots, dout, table)
         return table
     return row_gradient([BagGradient(slots, weights, dout)]).dense(rows).to(dout.dtype)
 

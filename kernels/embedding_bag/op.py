@@ -109,7 +109,7 @@ OP = Op(
         {"B": 1024, "K": 128, "N": 2**18, "D": 256},
     ),
     gradients=(0, 2),
-    loops=True,
+    loops="backward",
     bytes_moved=_bytes_moved,
     flops=_flops,
     terms=lambda shape: shape["K"],

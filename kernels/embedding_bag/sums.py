@@ -29,8 +29,8 @@ def dot_products(vectors: Tensor, values: Tensor, slots: Tensor) -> Tensor:
     if out.numel() == 0:
         return out
     vectors = vectors.to(values.dtype)
-    if values.dtype == torch.float32 and native.available(values):
-        return native.dots(vectors.contiguous(), values, slots.long().contiguous())
+    if values.dtype == torch.float32 and native.available(vectors, values, slots):
+        return native.dots(vectors, values, slots)
     size = max(1, _CACHED_ROWS // rows) if values.device.type == "cpu" else bags
     with torch.autocast(values.device.type, enabled=False):
         for start in range(0, bags, size):

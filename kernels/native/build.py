@@ -1,8 +1,8 @@
-"""Compiles the C of this folder once for this machine, and loads it; nothing where there is no compiler.
+"""Compiles the C of this folder once for this machine, and loads it; nothing where that cannot be done.
 
 torch has no CPU op that reads, steps and writes scattered rows in one pass. A C compiler (`cc`, or $CC), which Triton
-and torch.compile ask for too, makes one in a second; without it torch's ops do the same in several passes.
-MEMX_NATIVE=0 does without; MEMX_CACHE or XDG_CACHE_HOME says where the library is kept.
+and torch.compile ask for too, makes one in a second; the library is kept in memx's folder of the user's cache. Without
+a compiler torch's ops do the same in several passes, and runs and benchmarks say so.
 """
 
 from __future__ import annotations
@@ -19,27 +19,49 @@ from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("rows.c")
-_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-shared", "-fPIC")
+_FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-shared", "-fPIC")
+_HERE = ("-march=native",)  # not every compiler knows it
 
 
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled loops, or None where they cannot be had."""
-    if os.environ.get("MEMX_NATIVE") == "0" or platform.system() == "Windows":
-        return None
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    if not compiler or shutil.which(compiler[0]) is None:
+    if platform.system() == "Windows":
         return None
     try:
-        return ctypes.CDLL(str(compiled(compiler, cache_folder())))
-    except (OSError, subprocess.SubprocessError):  # no place to write, a compiler that knows other flags
+        compiler = shlex.split(os.environ.get("CC") or "cc")
+    except ValueError:  # a quotation that does not end
+        return None
+    if not compiler or shutil.which(compiler[0]) is None:
+        return None
+    return _kept(compiler) or _for_now(compiler)
+
+
+def _kept(compiler: list[str]) -> ctypes.CDLL | None:
+    """From the user's cache; what there does not load, as after a full disk, is made again."""
+    try:
+        path = compiled(compiler, cache_folder())
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:
+            path.unlink()
+            return ctypes.CDLL(str(compiled(compiler, cache_folder())))
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # no home, no place to write or to run from
+        return None
+
+
+def _for_now(compiler: list[str]) -> ctypes.CDLL | None:
+    """For this process alone."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="memx-") as folder:  # once loaded, the file may go
+            return ctypes.CDLL(str(compiled(compiler, Path(folder))))
+    except (OSError, subprocess.SubprocessError):
         return None
 
 
 def cache_folder() -> Path:
-    """Where compiled code is kept."""
-    own = os.environ.get("MEMX_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memx"
+    """Where compiled code is kept. Raises RuntimeError for a user without a home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memx"
 
 
 def compiled(compiler: list[str], folder: Path) -> Path:
@@ -47,18 +69,24 @@ def compiled(compiler: list[str], folder: Path) -> Path:
 
     Raises OSError or SubprocessError if it cannot be made.
     """
-    source = SOURCE.read_bytes()
-    recipe = "\0".join([*compiler, *_FLAGS, _processor()])
-    path = folder / f"rows-{hashlib.sha256(source + recipe.encode()).hexdigest()[:16]}.so"
+    recipe = "\0".join([*compiler, *_HERE, *_FLAGS, _processor()])
+    path = folder / f"rows-{hashlib.sha256(SOURCE.read_bytes() + recipe.encode()).hexdigest()[:16]}.so"
     if path.is_file():
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as workplace:  # several processes may be here at once
         made = Path(workplace) / path.name
-        command = [*compiler, *_FLAGS, str(SOURCE), "-o", str(made), "-lm"]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        try:
+            _compile([*compiler, *_HERE], made)
+        except subprocess.CalledProcessError:
+            _compile(compiler, made)
         made.replace(path)
     return path
+
+
+def _compile(compiler: list[str], made: Path) -> None:
+    command = [*compiler, *_FLAGS, str(SOURCE), "-o", str(made), "-lm"]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
 def _processor() -> str:

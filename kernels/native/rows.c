@@ -1,6 +1,6 @@
 /* Loops over rows of a table that lie anywhere in memory: what torch's CPU ops cannot fuse or prefetch.
-   Rows are `width` floats. Every output row is made by one call alone and in a fixed order, so that a range
-   [from, to) may be shared among threads in any way and the bits stay the same. */
+   Rows are `width` floats. Every number that is written belongs to one range [from, to) and is summed in a fixed order,
+   so that ranges may be shared among threads in any way and the bits stay the same. */
 
 #include <math.h>
 #include <stdint.h>
@@ -11,6 +11,10 @@
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE void prefetch(const void *row, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)row + i, 0, 2);
+}
+
+INLINE void prefetch_to_write(void *row, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)row + i, 1, 2);
 }
 
@@ -40,7 +44,7 @@ void memx_dots(const float *vectors, const float *values, const int64_t *slots, 
 void memx_scatter(const float *weights, const int64_t *slots, const float *dout, float *table, int64_t from, int64_t to,
                   int64_t count, int64_t kept, int64_t width) {
     for (int64_t s = 0; s < count; s++) {
-        if (s + AHEAD < count) prefetch(table + slots[s + AHEAD] * width + from, (to - from) * 4);
+        if (s + AHEAD < count) prefetch_to_write(table + slots[s + AHEAD] * width + from, (to - from) * 4);
         const float *restrict x = dout + s / kept * width, weight = weights[s];
         float *restrict row = table + slots[s] * width;
         for (int64_t i = from; i < to; i++) row[i] += weight * x[i];
@@ -105,19 +109,19 @@ struct adam {
     const float *ahead;      /* [U]: learning rate, bias correction and coasting of the new step */
     const float *owed;       /* [U]: the same of what the last step's coasting was off by */
     int64_t touched, width;
-    float beta1, beta2, eps, scale;
+    float new1, new2, eps, scale; /* new1, new2: 1 - beta, what a new gradient counts for in either moment */
     int32_t half, per_row;
 };
 
 INLINE void adam_rows(const struct adam *a, float *restrict g, int64_t from, int64_t to, int half, int per_row) {
     const int64_t width = a->width, bytes = width * (half ? 2 : 4);
-    const float new1 = 1 - a->beta1, new2 = 1 - a->beta2, eps = a->eps;
+    const float new1 = a->new1, new2 = a->new2, eps = a->eps;
     for (int64_t u = from; u < to; u++) {
         if (u + AHEAD < to) {
             const int64_t next = a->rows[u + AHEAD];
-            prefetch(a->values + next * width, width * 4);
-            prefetch((const char *)a->momentum + next * bytes, bytes);
-            if (!per_row) prefetch((const char *)a->second + next * bytes, bytes);
+            prefetch_to_write(a->values + next * width, width * 4);
+            prefetch_to_write((char *)a->momentum + next * bytes, bytes);
+            if (!per_row) prefetch_to_write((char *)a->second + next * bytes, bytes);
         }
         memset(g, 0, width * sizeof *g);
         for (int64_t s = a->starts[u]; s < a->starts[u + 1]; s++) {

@@ -1,20 +1,22 @@
-"""The compiled loops as functions of tensors: the dots of bags with rows, and Adam's step of touched rows.
+"""The compiled loops as functions of tensors: dots of bags with rows, sums into rows, the lookup's backward, Adam.
 
-N slots of width D, B bags of K rows, U touched rows. All tensors are on the CPU and contiguous.
+N slots of width D, B bags of K rows, U touched rows. Tensors that are read may lie as they like; those that are
+written are contiguous.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from threading import Thread
 
 import torch
 from torch import Tensor
 
 from .build import library
 
+_LEAST = 256  # bags or rows that are worth a thread
 _I, _F = ctypes.c_int64, ctypes.c_float
 
 
@@ -25,60 +27,55 @@ class _Adam(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("values", "momentum", "second", "rows", "starts", "bags", "weights")),
         *((name, ctypes.c_void_p) for name in ("dout", "decays", "ahead", "owed")),
         *((name, _I) for name in ("touched", "width")),
-        *((name, _F) for name in ("beta1", "beta2", "eps", "scale")),
+        *((name, _F) for name in ("new1", "new2", "eps", "scale")),
         *((name, ctypes.c_int32) for name in ("half", "per_row")),
     )
 
 
-def available(*tensors: Tensor | None) -> bool:
-    """Whether the loops can be had and take these tensors: contiguous ones on the CPU."""
-    here = (x is None or (x.device.type == "cpu" and x.is_contiguous()) for x in tensors)
-    return all(here) and library() is not None
+def available(*tensors: Tensor) -> bool:
+    """Whether the loops can be had here, for tensors that are all on the CPU."""
+    return all(x.device.type == "cpu" for x in tensors) and library() is not None
 
 
 def dots(vectors: Tensor, values: Tensor, slots: Tensor) -> Tensor:
-    """<vectors[b], values[slots[b, k]]>: [B, K] float32. vectors [B, D], values [N, D] float32; slots [B, K] int64."""
-    loops = library()
-    assert loops is not None and vectors.dtype == values.dtype == torch.float32 and slots.dtype == torch.int64
+    """<vectors[b], values[slots[b, k]]>: [B, K] float32. vectors [B, D], values [N, D] float32; slots [B, K] integers.
+
+    Raises IndexError for a slot that is not there.
+    """
+    vectors, values, slots = vectors.contiguous(), values.contiguous(), _checked(slots, len(values))
+    assert vectors.dtype == values.dtype == torch.float32
+    assert vectors.shape == (len(slots), values.shape[1]), (vectors.shape, slots.shape, values.shape)
     out = values.new_empty(slots.shape)
-    pointers = [ctypes.c_void_p(x.data_ptr()) for x in (vectors, values, slots, out)]
-    kept, width = _I(slots.shape[1]), _I(values.shape[1])
-
-    def part(start: int, stop: int) -> None:
-        loops.memx_dots(*pointers, _I(start), _I(stop), kept, width)
-
-    _shared(part, len(slots))
+    tensors, sizes = (vectors, values, slots, out), (slots.shape[1], values.shape[1])
+    _shared(lambda _, *bounds: _call("memx_dots", tensors, bounds, sizes), len(slots))
     return out
 
 
 def scatter(weights: Tensor, slots: Tensor, dout: Tensor, table: Tensor) -> None:
-    """table[slots[b, k]] += weights[b, k] * dout[b], in the order of b, then k. weights and slots (int64) [B, K], dout
-    [B, D] and table [N, D] float32."""
-    loops = library()
-    assert loops is not None and weights.dtype == dout.dtype == table.dtype == torch.float32
-    assert slots.dtype == torch.int64
-    pointers = [ctypes.c_void_p(x.data_ptr()) for x in (weights, slots, dout, table)]
-    sizes = [_I(size) for size in (slots.numel(), slots.shape[1], dout.shape[1])]
+    """table[slots[b, k]] += weights[b, k] * dout[b], in the order of b, then k.
 
-    def part(start: int, stop: int) -> None:
-        loops.memx_scatter(*pointers, _I(start), _I(stop), *sizes)
-
-    _shared(part, dout.shape[1], least=16)
+    weights and slots (integers) [B, K], dout [B, D] and table [N, D] float32. Raises IndexError for a slot that is not
+    there.
+    """
+    weights, slots, dout = weights.contiguous(), _checked(slots, len(table)), dout.contiguous()
+    assert weights.dtype == dout.dtype == table.dtype == torch.float32 and table.is_contiguous()
+    assert weights.shape == slots.shape and dout.shape == (len(slots), table.shape[1])
+    tensors, sizes = (weights, slots, dout, table), (slots.numel(), slots.shape[1], dout.shape[1])
+    _shared(lambda _, *bounds: _call("memx_scatter", tensors, bounds, sizes), dout.shape[1], least=16)
 
 
 def lookup_backward(dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of query [B, H, d_k] and keys [2, H, n, d_k/2], float32; dscores and slots [B, H, k], slots int64."""
-    loops = library()
-    assert loops is not None and dscores.dtype == query.dtype == keys.dtype == torch.float32
-    assert slots.dtype == torch.int64
+    """Gradients of query [B, H, d_k] and keys [2, H, n, d_k/2] for dscores [B, H, k] of slots [B, H, k], all float32.
+
+    Raises IndexError for a slot that is not there.
+    """
+    dscores, query, keys = dscores.contiguous(), query.contiguous(), keys.contiguous()
+    slots = _checked(slots, keys.shape[2] ** 2)
+    assert dscores.dtype == query.dtype == keys.dtype == torch.float32
+    assert dscores.shape == slots.shape and query.shape == (*slots.shape[:2], 2 * keys.shape[3])
     dquery, dkeys = torch.empty_like(query), torch.zeros_like(keys)
-    pointers = [ctypes.c_void_p(x.data_ptr()) for x in (dscores, slots, query, keys, dquery, dkeys)]
-    sizes = [_I(size) for size in (*slots.shape, *keys.shape[2:])]
-
-    def part(start: int, stop: int) -> None:
-        loops.memx_lookup_backward(*pointers, _I(start), _I(stop), *sizes)
-
-    _shared(part, 2 * keys.shape[1], least=1)
+    tensors, sizes = (dscores, slots, query, keys, dquery, dkeys), (*slots.shape, *keys.shape[2:])
+    _shared(lambda _, *bounds: _call("memx_lookup_backward", tensors, bounds, sizes), 2 * keys.shape[1], least=1)
     return dquery, dkeys
 
 
@@ -103,34 +100,59 @@ def adam(
 
     values [N, D] float32; momentum [N, D] and a full second moment float32 or bfloat16, both the same; second [N]
     float32 is one number a row. rows, starts, bags, weights, dout: those of a `RowGradient` in float32. What is left of
-    either moment since the row's last touch: decays [2, U]; ahead and owed [U]: see `sparse_adam`.
+    either moment since the row's last touch: decays [2, U]; ahead and owed [U]: see `sparse_adam`. Raises IndexError
+    for a row that is not there.
     """
-    loops = library()
-    assert loops is not None and values.dtype == dout.dtype == weights.dtype == torch.float32
-    assert rows.dtype == starts.dtype == bags.dtype == torch.int64
-    assert second.dtype == (torch.float32 if second.dim() == 1 else momentum.dtype)
     per_row = [x.float().contiguous() for x in (decays, ahead, owed)]
-    tensors = (values, momentum, second, rows, starts, bags, weights, dout, *per_row)
-    half, one = momentum.dtype == torch.bfloat16, second.dim() == 1
-    given = _Adam(*(x.data_ptr() for x in tensors), len(rows), values.shape[1], *betas, eps, scale, half, one)
+    read = [_checked(rows, len(values)), starts, bags, weights, dout]
+    tensors = (values, momentum, second, *(x.contiguous() for x in read), *per_row)
+    one, width = second.dim() == 1, values.shape[1]
+    assert values.dtype == dout.dtype == weights.dtype == torch.float32 and starts.dtype == bags.dtype == torch.int64
+    assert second.dtype == (torch.float32 if one else momentum.dtype)
+    assert all(x.is_contiguous() for x in (values, momentum, second)) and dout.shape[1] == width
+    assert momentum.shape == values.shape and second.shape == values.shape[: second.dim()]
+    numbers = (len(rows), width, 1 - betas[0], 1 - betas[1], eps, scale, momentum.dtype == torch.bfloat16, one)
+    scratch = torch.empty(len(rows) // _LEAST + 1, width, dtype=torch.float32, device="cpu")  # a row for each thread
 
-    def part(start: int, stop: int) -> None:
-        scratch = torch.empty(values.shape[1])
-        loops.memx_adam(ctypes.byref(given), ctypes.c_void_p(scratch.data_ptr()), _I(start), _I(stop))
+    def part(number: int, start: int, stop: int) -> None:
+        given = _Adam(*(x.data_ptr() for x in tensors), *numbers)
+        place = ctypes.c_void_p(scratch[number].data_ptr())
+        _loops().memx_adam(ctypes.byref(given), place, _I(start), _I(stop))
 
     _shared(part, len(rows))
 
 
-def _shared(part: Callable[[int, int], None], size: int, least: int = 256) -> None:
-    """Call part(start, stop) on as many ranges of 0..size as torch has threads, of at least so many each.
+def _checked(slots: Tensor, rows: int) -> Tensor:
+    """Slots as contiguous int64. Raises IndexError for one that is not in 0..rows - 1."""
+    if slots.numel():
+        low, high = slots.aminmax()
+        if low < 0 or high >= rows:
+            raise IndexError(f"slots {int(low)}..{int(high)} are not all in 0..{rows - 1}")
+    return slots.long().contiguous()
 
-    The calls release the interpreter.
+
+def _loops() -> ctypes.CDLL:
+    loops = library()
+    assert loops is not None, "ask `available` first"
+    return loops
+
+
+def _call(name: str, tensors: Sequence[Tensor], bounds: Sequence[int], sizes: Sequence[int]) -> None:
+    getattr(_loops(), name)(*(ctypes.c_void_p(x.data_ptr()) for x in tensors), *map(_I, (*bounds, *sizes)))
+
+
+def _shared(part: Callable[[int, int, int], None], size: int, least: int = _LEAST) -> None:
+    """Call part(number, start, stop) on as many ranges of 0..size as torch has threads, of at least so many each.
+
+    The calls release the interpreter; all are waited for. part must hold the tensors whose pointers it passes, so that
+    nothing is freed under a thread that is still at work when this one is interrupted.
     """
     threads = max(1, min(torch.get_num_threads(), size // least))
+    if threads == 1:
+        return part(0, 0, size)
     ranges = list(pairwise(size * i // threads for i in range(threads + 1)))
-    others = [Thread(target=part, args=given) for given in ranges[1:]]
-    for thread in others:
-        thread.start()
-    part(*ranges[0])
-    for thread in others:
-        thread.join()
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(part, number, *given) for number, given in enumerate(ranges[1:], start=1)]
+        part(0, *ranges[0])
+        for other in others:
+            other.result()

@@ -53,10 +53,8 @@ def lookup_backward(dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor)
     All ways are exact and sum in a fixed order. Written out, the gradient of the score lists costs n a token, kept
     sparse it costs k; by torch's ops they meet at n = 8k on the CPU.
     """
-    if dscores.dtype == query.dtype == keys.dtype == torch.float32:
-        given = [x.contiguous() for x in (dscores, slots, query, keys)]
-        if native.available(*given):
-            return native.lookup_backward(*given)
+    if dscores.dtype == query.dtype == keys.dtype == torch.float32 and native.available(dscores, slots, query, keys):
+        return native.lookup_backward(dscores, slots, query, keys)
     n, k = keys.shape[2], slots.shape[2]
     index = torch.stack([slots // n, slots % n], 2)  # [B, H, 2, k]
     with torch.autocast(query.device.type, enabled=False):

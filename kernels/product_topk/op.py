@@ -113,7 +113,7 @@ OP = Op(
         {"B": 1024, "H": 4, "d_k": 128, "n": 1024, "k": 32},
     ),
     gradients=(0, 1),
-    loops=True,
+    loops="backward",
     bytes_moved=_bytes_moved,
     flops=_flops,
     rivals={"all k*k pairs": unpruned},

@@ -23,7 +23,7 @@ class CatchUp(NamedTuple):
 
 def catch_up(state: TableState, rows: Tensor, *, step: int, lr: float, betas: tuple[float, float]) -> CatchUp:
     """The factors of rows [U] in step `step`, which is noted in the state as their last."""
-    curves = _curves(betas, 1 << step.bit_length(), rows.device)
+    curves = _curves(tuple(betas), 1 << step.bit_length(), rows.device)
     last = state.last.index_select(0, rows)  # [U], int32
     gap = step - last
     coasting = curves[2].index_select(0, gap)

@@ -50,7 +50,9 @@ def sparse_adam(
     assert state.momentum is not None or betas[0] == 0, "a state without momentum needs betas[0] = 0"
     compiled = chosen == "native" and _native_fits(values, gradient, state)
     if impl == "native" and not compiled:
-        raise MemxError("sparse_adam: the native step takes float32 tables without masters", hint="use impl='auto'")
+        raise MemxError(
+            "sparse_adam: the native step takes whole float32 tables with a momentum", hint="use impl='auto'"
+        )
     factors = catch_up(state, gradient.rows, step=step, lr=lr, betas=betas)
     small = eps * (1 - betas[1] ** step) ** 0.5
     if compiled and state.momentum is not None:
@@ -68,7 +70,8 @@ def _native_fits(values: Tensor, gradient: RowGradient, state: TableState) -> bo
         return False
     moments = momentum.dtype in (torch.float32, torch.bfloat16)
     squares = torch.float32 if second.dim() == 1 else momentum.dtype
-    return moments and second.dtype == squares and native.available(values, momentum, second, gradient.dout)
+    whole = all(x.is_contiguous() for x in (values, momentum, second))
+    return moments and whole and second.dtype == squares and native.available(values, momentum, second, gradient.dout)
 
 
 def _adam(

@@ -51,6 +51,14 @@ def test_a_dense_model_is_widened_as_a_whole_and_keeps_the_name_of_its_base(time
     assert model.feed_forward_width / model.width == pytest.approx(base.feed_forward_width / base.width, rel=0.15)
 
 
+def test_widths_suit_keys_and_other_matches_are_refused():
+    changes = {"memory.slots": 4096, "memory.key_width": None, "match.times": 1.5, "match.resize": "width"}
+    config = of_kinds("flops", variants={"wide": changes}, **{"model.heads": 1})
+    assert next(point for point in points(config) if point.variant == "wide").model.width % 4 == 0
+    with pytest.raises(MemxError, match=r"match\.resize width is for match\.by flops"):
+        load_config("facts", [("match.by", "parameters"), ("match.resize", "width")])
+
+
 @pytest.mark.parametrize("width", [64, 96, 256])
 def test_every_kind_meets_the_flops_of_every_base(width):
     found = flops(of_kinds("flops", **{"model.width": width}))

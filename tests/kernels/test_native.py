@@ -1,6 +1,7 @@
 """The compiled loops: the same as torch's ops to rounding, the same bits for any number of threads, and optional."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from memx.kernels.product_topk import product_topk
 from memx.kernels.sparse_adam import make_state, sparse_adam
 
 needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C compiler here")
-SLOTS, BETAS = 400, (0.9, 0.95)
+SLOTS, BETAS = 3000, (0.9, 0.999)
 WIDTHS = (1, 7, 63, 256)
 
 
@@ -24,9 +25,9 @@ def draw(*shape, seed=0):
 
 
 def draw_bags(width, seed=0):
-    """700 bags of 3 rows out of the first 300, some many times, some never; weights and what comes back to them."""
-    slots = torch.randint(SLOTS - 100, (700, 3), generator=torch.Generator().manual_seed(seed))
-    return BagGradient(slots, draw(700, 3, seed=seed + 1), draw(700, width, seed=seed + 2))
+    """700 bags of 4 rows, the last 100 rows never, some others many times; weights and what comes back to them."""
+    slots = torch.randint(SLOTS - 100, (700, 4), generator=torch.Generator().manual_seed(seed))
+    return BagGradient(slots, draw(700, 4, seed=seed + 1), draw(700, width, seed=seed + 2))
 
 
 def adam_steps(width, impl, **settings):
@@ -63,7 +64,7 @@ def test_adam_equals_torchs_ops(width, second_moment, moments):
 @needs_compiler
 def test_adam_is_refused_where_it_does_not_fit():
     values = draw(SLOTS, 4).double()
-    with pytest.raises(MemxError, match="native step takes float32"):
+    with pytest.raises(MemxError, match="native step takes whole float32"):
         gradient = row_gradient([draw_bags(4)])
         sparse_adam(values, gradient, make_state(values), step=1, lr=0.1, betas=BETAS, impl="native")
     assert torch.equal(values, draw(SLOTS, 4).double())
@@ -99,7 +100,9 @@ def test_any_number_of_threads_gives_the_same_bits():
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append([*layer_outcome(64), *adam_steps(64, "native").values()])
+            adam = adam_steps(64, "native", moments=torch.bfloat16)
+            assert (adam["last"] > 0).sum() > 6 * 256  # enough rows for as many threads
+            found.append([*layer_outcome(64), *adam.values()])
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:
@@ -107,15 +110,65 @@ def test_any_number_of_threads_gives_the_same_bits():
 
 
 @needs_compiler
+def test_what_is_not_there_is_refused_before_memory_is_touched():
+    vectors, values, slots = draw(700, 8), draw(16, 8), torch.zeros(700, 2, dtype=torch.long)
+    for wrong in (16, -1, 10**12):
+        slots[5, 1] = wrong
+        with pytest.raises(IndexError, match=r"not all in 0\.\.15"):
+            native.dots(vectors, values, slots)
+        with pytest.raises(IndexError, match=r"not all in 0\.\.15"):
+            native.scatter(torch.ones(700, 2), slots, vectors, values)
+    values = draw(SLOTS, 64)
+    with pytest.raises(AssertionError):  # a gradient of another width
+        sparse_adam(values, row_gradient([draw_bags(32)]), make_state(values), step=1, lr=0.1, betas=BETAS)
+    assert torch.equal(values, draw(SLOTS, 64))
+
+
+@needs_compiler
+def test_another_default_dtype_changes_nothing():
+    gradient, expected, values = row_gradient([draw_bags(64)]), draw(SLOTS, 64), draw(SLOTS, 64)
+    sparse_adam(expected, gradient, make_state(values), step=1, lr=0.01, betas=BETAS, impl="native")
+    state = make_state(values)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        sparse_adam(values, gradient, state, step=1, lr=0.01, betas=BETAS, impl="native")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(values, expected)
+
+
+def test_a_thread_that_fails_is_not_silent():
+    def failing(number, start, stop):
+        if number:
+            raise MemoryError(f"part {start}..{stop}")
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(MemoryError, match=r"part 300\.\.600"):
+            loops._shared(failing, 600)
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_compiler
+def test_a_damaged_library_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = build.compiled(shlex.split(os.environ.get("CC", "cc")), build.cache_folder())
+    path.write_bytes(b"")
+    assert build.library.__wrapped__() is not None and path.stat().st_size > 0
+
+
+@needs_compiler
 def test_the_library_is_compiled_once(tmp_path):
-    compiler = [os.environ.get("CC", "cc")]
+    compiler = shlex.split(os.environ.get("CC", "cc"))
     path = build.compiled(compiler, tmp_path / "new")
     made = path.stat().st_mtime_ns
     assert build.compiled(compiler, tmp_path / "new") == path and path.stat().st_mtime_ns == made
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("setting", [{"CC": "no-such-compiler"}, {"CC": "false"}, {"MEMX_NATIVE": "0"}])
+@pytest.mark.parametrize("setting", [{"CC": "no-such-compiler"}, {"CC": "false"}, {"CC": "cc 'x"}])
 def test_without_a_compiler_torchs_ops_stand_in(setting, tmp_path):
     code = (
         "import torch; from memx.kernels import native; from memx.kernels.sparse_adam import OP;"
@@ -123,6 +176,6 @@ def test_without_a_compiler_torchs_ops_stand_in(setting, tmp_path):
         "OP.run(*OP.make_inputs({'B': 8, 'K': 2, 'N': 16, 'D': 4, 'full': 1}, torch.float32, torch.device('cpu'),"
         "torch.Generator().manual_seed(0)))"
     )
-    environment = {**os.environ, "MEMX_CACHE": str(tmp_path), **setting}
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), **setting}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
