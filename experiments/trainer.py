@@ -15,7 +15,7 @@ from ..results.rows import Row
 from ..results.store import Run
 from .allocator import keep_freed_memory
 from .build import build_model, build_tokenizer, pick_device, use_bfloat16
-from .checkpoint import load_state, save_checkpoint, save_state, saved_states
+from .checkpoint import load_state, save_checkpoint, save_state
 from .config import TrainConfig
 from .data.batches import Batch, PackedBatches, check_lengths
 from .data.questions import FactSplit, Question, documents_of, question_sets
@@ -64,8 +64,8 @@ class Trainer:
             split_seed=self.split.seed,
             loss_on=config.data.loss_on,
         )
-        if new_memory and config.finetune.spread and not saved_states(run.folder / "state"):
-            self._spread_queries()
+        if new_memory and config.finetune.spread:
+            self._spread_queries()  # when resuming too: what is common in text is counted at the start of a run
         self.optimizer = self._optimizer()
         self.use = UseStatistics(self.model)
         self.step, self.seconds, self.tokens = 0, 0.0, 0
