@@ -1,7 +1,7 @@
 """Fits a new memory's queries to the host that it is put into, so that its tokens look up different slots.
 
-A trained host's hidden states lie along a few directions, their mean first of all: random queries of them are all
-alike, and a memory that begins so keeps using a few of its slots. Whitened, they spread. T tokens of width d.
+A trained host's hidden states lie along a few directions, their mean first of all: a memory whose random queries follow
+them ends up using few of its slots. Whitened, they spread. T tokens of width d.
 """
 
 from __future__ import annotations
