@@ -13,7 +13,7 @@ help:
 	@echo "make test    the default tests"
 	@echo "make check   format, lint, types and tests"
 	@echo "make gpu     GPU tests and benchmarks, rows under OUT=$(OUT)"
-	@echo "make figure  the reference figure of the README: three seeds at every memory size"
+	@echo "make figure  the demo with three seeds at every memory size"
 	@echo "make comparisons  memory, PEER, MoE and dense models at equal cost; widths; ablations (an hour)"
 	@echo "make smollm2 install what a real pretrained model needs, for memx train retrofit"
 
