@@ -11,17 +11,12 @@ import torch
 from torch import Tensor
 
 from ..errors import MemxError
-from ..kernels.bag_dot import OP as BAG_DOT
-from ..kernels.embedding_bag import OP as EMBEDDING_BAG
 from ..kernels.op import Op, Shape
-from ..kernels.product_topk import OP as PRODUCT_TOPK
-from ..kernels.sparse_adam import OP as SPARSE_ADAM
+from ..kernels.ops import OPS
 from ..results.rows import Row
 from ..results.store import commit
 from .build import pick_device
 from .config_files import nearest
-
-OPS: tuple[Op, ...] = (PRODUCT_TOPK, EMBEDDING_BAG, BAG_DOT, SPARSE_ADAM)
 
 
 @dataclass

@@ -5,8 +5,10 @@ An op is a folder: `reference.py` defines it in plain torch, `op.py` picks what 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -28,12 +30,15 @@ class Op:
         outputs are indices be judged by what the indices stand for. None compares the outputs themselves.
     gradients: positions of the inputs that have gradients; none for an op that works in place, on its inputs.
     tolerance: the error against fp64 may be this many times that of the reference in the same dtype.
-    implementations: the fastest first; "native" is compiled C, on the CPU alone.
+    implementations: the fastest first; "native" is compiled C, on the CPU alone; "triton" runs on CUDA, and under
+        Triton's interpreter on the CPU, where it is for tests and never chosen by itself.
     loops: which part of its torch implementation is compiled loops on the CPU, where there is a compiler: "backward",
         "all" or none.
     terms: how many products one output sums; a sum in plain order may be off by sqrt(terms) rounding steps
         (Higham 2002, section 4.5), however well the reference's own pairwise sum does.
+    shapes, large_shapes: what `memx bench` runs on a CPU, and on a GPU, where small ones measure launches alone.
     bytes_moved, flops: the least that one forward must read and write, and compute.
+    backward_bytes, backward_flops: the same of a backward that takes every gradient; None without gradients.
     rivals: other ways to get the same output, name -> function of the inputs.
     """
 
@@ -46,6 +51,9 @@ class Op:
     bytes_moved: Callable[[Shape, torch.dtype], int]
     flops: Callable[[Shape], int]
     terms: Callable[[Shape], int]
+    large_shapes: tuple[Shape, ...] = ()
+    backward_bytes: Callable[[Shape, torch.dtype], int] | None = None
+    backward_flops: Callable[[Shape], int] | None = None
     implementations: tuple[str, ...] = ("torch",)
     loops: str = ""
     tolerance: float = 2.0
@@ -54,8 +62,12 @@ class Op:
 
     def available(self, device: torch.device) -> tuple[str, ...]:
         """The implementations that can run on a device, the fastest first."""
-        here = {"native": _compiled(device)}
-        return tuple(name for name in self.implementations if here.get(name, True))
+        here = {"native": _compiled(device), "triton": runs_triton(device)}
+        found = [name for name in self.implementations if here.get(name, True)]
+        if device.type != "cuda" and "triton" in found:  # interpreted: right, and far slower than anything else
+            found.remove("triton")
+            found.append("triton")
+        return tuple(found)
 
     def label(self, implementation: str, device: torch.device) -> str:
         """What a table of times calls an implementation on a device."""
@@ -66,6 +78,18 @@ class Op:
 
 def _compiled(device: torch.device) -> bool:
     return device.type == "cpu" and library() is not None
+
+
+def runs_triton(device: torch.device) -> bool:
+    """Whether Triton kernels run on a device: CUDA, or the CPU under Triton's interpreter (TRITON_INTERPRET=1)."""
+    if find_spec("triton") is None:
+        return False
+    return device.type == "cuda" or (device.type == "cpu" and interpreted())
+
+
+def interpreted() -> bool:
+    """Whether Triton interprets its kernels: by its own switch, which it reads when a kernel's file is imported."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
 def choose(op: str, impl: str, available: tuple[str, ...]) -> str:

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from memx.experiments.bench import OPS, check_op
+from memx.experiments.bench import check_op
 from memx.experiments.settings import load_config
 from memx.experiments.sweep import Options, train_all
+from memx.kernels.ops import OPS
 
 pytestmark = pytest.mark.gpu
 

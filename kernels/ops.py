@@ -1,0 +1,11 @@
+"""All ops, in the order in which tests and `memx bench` take them."""
+
+from __future__ import annotations
+
+from .bag_dot import OP as BAG_DOT
+from .embedding_bag import OP as EMBEDDING_BAG
+from .op import Op
+from .product_topk import OP as PRODUCT_TOPK
+from .sparse_adam import OP as SPARSE_ADAM
+
+OPS: tuple[Op, ...] = (PRODUCT_TOPK, EMBEDDING_BAG, BAG_DOT, SPARSE_ADAM)
