@@ -92,6 +92,13 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
+def fastest(impl: str, device: torch.device) -> str:
+    """What "auto" means for an op with a Triton kernel: the kernel on CUDA, torch elsewhere."""
+    if impl != "auto":
+        return impl
+    return "triton" if device.type == "cuda" and runs_triton(device) else "torch"
+
+
 def choose(op: str, impl: str, available: tuple[str, ...]) -> str:
     """Resolve `impl` ("auto" or a name) to an implementation that exists, or say that it does not."""
     if impl == "auto":

@@ -28,38 +28,39 @@ def bag_dot(
     vectors [B, D] and values [N, D] of one dtype, slots [B, K] (int32 or int64, in 0..N-1). vectors gets the gradient
     sum_k dout[b, k] * V[slot]; gradient says what becomes of that of values, as in `embedding_bag`. No [B, K, D] rows
     are written. Not twice differentiable. The scores of PEER's experts (He 2024, arXiv 2407.04153) are this.
-    Raises MemxError for an implementation that does not exist.
+    impl: Triton kernels on CUDA, torch (or compiled loops) elsewhere, unless named.
+    Raises MemxError for an implementation that is not there.
     """
     assert values.dim() == 2 and slots.dim() == 2, (values.shape, slots.shape)
     assert vectors.shape == (slots.shape[0], values.shape[1]), (vectors.shape, slots.shape, values.shape)
-    choose("bag_dot", impl, OP.implementations)
+    chosen = choose("bag_dot", impl, OP.available(values.device))
     if isinstance(gradient, list):
-        return _SinkingDot.apply(vectors, values, slots, gradient)
-    return _dot(vectors, values, slots, gradient)
+        return _SinkingDot.apply(vectors, values, slots, gradient, chosen)
+    return _dot(vectors, values, slots, gradient, chosen)
 
 
 def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    vectors, values, slots, ctx.gradient = inputs
+    vectors, values, slots, ctx.gradient, ctx.impl = inputs
     ctx.save_for_backward(vectors, values, slots)
 
 
-def _backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+def _backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
     vectors, values, slots = ctx.saved_tensors
     dvectors, dvalues = None, None
     if ctx.needs_input_grad[0]:
-        dvectors = weighted_sums(values, slots, dout).to(vectors.dtype)
+        dvectors = weighted_sums(values, slots, dout, ctx.impl).to(vectors.dtype)
     if ctx.needs_input_grad[1]:
-        dvalues = hand_over(BagGradient(slots, dout, vectors), values, ctx.gradient)
-    return dvectors, dvalues, None, None
+        dvalues = hand_over(BagGradient(slots, dout, vectors), values, ctx.gradient, ctx.impl)
+    return dvectors, dvalues, None, None, None
 
 
 @torch.library.custom_op("memx::bag_dot", mutates_args=())
-def _dot(vectors: Tensor, values: Tensor, slots: Tensor, gradient: str) -> Tensor:
-    return dot_products(vectors, values, slots)
+def _dot(vectors: Tensor, values: Tensor, slots: Tensor, gradient: str, impl: str) -> Tensor:
+    return dot_products(vectors, values, slots, impl)
 
 
 @_dot.register_fake
-def _(vectors: Tensor, values: Tensor, slots: Tensor, gradient: str) -> Tensor:
+def _(vectors: Tensor, values: Tensor, slots: Tensor, gradient: str, impl: str) -> Tensor:
     return values.new_empty(slots.shape)
 
 
@@ -70,8 +71,8 @@ class _SinkingDot(torch.autograd.Function):
     """The same op with a list for the gradient of values, which no operator schema can name."""
 
     @staticmethod
-    def forward(vectors: Tensor, values: Tensor, slots: Tensor, gradient: list[BagGradient]) -> Tensor:
-        return dot_products(vectors, values, slots)
+    def forward(vectors: Tensor, values: Tensor, slots: Tensor, gradient: list[BagGradient], impl: str) -> Tensor:
+        return dot_products(vectors, values, slots, impl)
 
     setup_context = staticmethod(_save)
 
@@ -94,10 +95,14 @@ OP = Op(
     reference=bag_dot_reference,
     make_inputs=_make_inputs,
     shapes=EMBEDDING_BAG.shapes,
+    large_shapes=EMBEDDING_BAG.large_shapes,
     gradients=(0, 1),
+    implementations=("triton", "torch"),
     loops="all",
     bytes_moved=EMBEDDING_BAG.bytes_moved,
     flops=EMBEDDING_BAG.flops,
+    backward_bytes=EMBEDDING_BAG.backward_bytes,
+    backward_flops=EMBEDDING_BAG.backward_flops,
     terms=lambda shape: shape["D"],
     rivals={"gather and sum": bag_dot_reference},
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import native
+from ..op import fastest
 from ..zeros import lazy_zeros
 
 
@@ -42,6 +44,7 @@ class RowGradient:
 
     rows [U]: the touched rows, ascending. The S contributions are sorted by row: those to rows[u] lie at
     starts[u]:starts[u + 1] (starts [U + 1]); contribution s is weights[s] * dout[bags[s]], of width D.
+    slots [S]: the row of every contribution, where Triton kernels make the sums; None where torch does.
     """
 
     rows: Tensor
@@ -49,6 +52,7 @@ class RowGradient:
     bags: Tensor
     weights: Tensor
     dout: Tensor
+    slots: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of touched rows."""
@@ -57,7 +61,15 @@ class RowGradient:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the sums: float32, or float64 if a part is."""
-        return self.dout.dtype
+        return torch.promote_types(self.dout.dtype, torch.float32)
+
+    @cached_property
+    def partial(self) -> Tensor:
+        """Sums of whole blocks of contributions, which the kernels split hot rows into; see `segment_kernel`."""
+        from .segment_kernel import partial_sums
+
+        assert self.slots is not None
+        return partial_sums(self.slots, self.bags, self.weights, self.dout, self.dtype)
 
     def chunks(self, rows: int | None = None) -> Iterator[tuple[int, int]]:
         """Ranges (start, stop) that cover all touched rows, `rows` at a time, or as many as suit the device."""
@@ -68,7 +80,13 @@ class RowGradient:
     def chunk(self, start: int, stop: int) -> Tensor:
         """The summed gradient of rows[start:stop]: [stop - start, D]."""
         if start == stop:
-            return self.dout.new_zeros(0, self.dout.shape[1])
+            return self.dout.new_zeros(0, self.dout.shape[1], dtype=self.dtype)
+        if self.slots is not None:
+            from .segment_kernel import write_rows
+
+            out = self.dout.new_empty(stop - start, self.dout.shape[1], dtype=self.dtype)
+            write_rows(self.starts[start : stop + 1], self.bags, self.weights, self.dout, self.partial, out)
+            return out
         first, last = int(self.starts[start]), int(self.starts[stop])
         return F.embedding_bag(
             self.bags[first:last],
@@ -83,8 +101,13 @@ class RowGradient:
         """The squared L2 norm of the whole gradient, a float64 scalar.
 
         A row with one contribution has the norm of its weight times that of its bag, which needs no sum; the others
-        are summed one chunk at a time.
+        are summed one chunk at a time. The Triton kernels sum every row, and write nothing but its norm.
         """
+        if self.slots is not None:
+            from .segment_kernel import squared_norms
+
+            norms = squared_norms(self.starts, self.bags, self.weights, self.dout, self.partial)
+            return norms.double().sum()
         counts = self.starts.diff()
         alone = counts == 1
         of_bags = torch.linalg.vector_norm(self.dout, dim=1).double()  # one thread per row: any count, same bits
@@ -117,21 +140,29 @@ class RowGradient:
         )
 
 
-def row_gradient(parts: Sequence[BagGradient], keep: Tensor | None = None) -> RowGradient:
+def row_gradient(
+    parts: Sequence[BagGradient], keep: Tensor | None = None, *, size: int | None = None, impl: str = "auto"
+) -> RowGradient:
     """Group the gradients of all uses of one table by row, in a fixed order.
 
     parts: one or more, of one width D and one device, B and K free; a row's sum runs over the parts in their order,
     then over bags and slots in theirs. Sums are made in float32, or float64 if a part is.
-    keep [N], bool: rows that are not kept are left out as if nothing had touched them.
+    keep [N], bool: rows that are not kept are left out as if nothing had touched them. size: N, if known; a table of
+    less than 2^31 rows is sorted faster on a GPU. impl: what makes the sums, "torch" or "triton".
     """
     assert parts, "the gradient of no use has no width"
     dtype = torch.float32
     for part in parts:
         assert part.slots.shape == part.weights.shape and len(part.slots) == len(part.dout), "not the shapes of bags"
         dtype = torch.promote_types(dtype, torch.promote_types(part.weights.dtype, part.dout.dtype))
+    triton = fastest(impl, parts[0].dout.device) == "triton"
     slots = torch.cat([part.slots.flatten() for part in parts])  # [S]
+    if triton and size is not None and size < 1 << 31:
+        slots = slots.int()
+    # Triton's kernels read bags as they are, and widen what they read
+    wide = dtype if dtype == torch.float64 or not triton or len({part.dout.dtype for part in parts}) > 1 else None
     weights = torch.cat([part.weights.detach().flatten().to(dtype) for part in parts])
-    dout = torch.cat([part.dout.detach().to(dtype) for part in parts])  # [sum of B, D]
+    dout = torch.cat([part.dout.detach().to(wide or part.dout.dtype) for part in parts])  # [sum of B, D]
     bags = torch.cat(_bag_numbers(parts))
     if keep is not None:
         kept = keep[slots.long()].nonzero().squeeze(1)
@@ -142,7 +173,8 @@ def row_gradient(parts: Sequence[BagGradient], keep: Tensor | None = None) -> Ro
     starts = first.nonzero().squeeze(1)
     rows = slots.index_select(0, starts).long()
     starts = torch.cat([starts, starts.new_tensor([len(slots)])])
-    return RowGradient(rows, starts, bags.index_select(0, order), weights.index_select(0, order), dout)
+    bags, weights = bags.index_select(0, order), weights.index_select(0, order)
+    return RowGradient(rows, starts, bags, weights, dout.contiguous(), slots if triton else None)
 
 
 def _sum(x: Tensor) -> Tensor:
@@ -174,25 +206,45 @@ def _bag_numbers(parts: Sequence[BagGradient]) -> list[Tensor]:
 
 
 @torch.library.custom_op("memx::table_gradient", mutates_args=())
-def table_gradient(slots: Tensor, weights: Tensor, dout: Tensor, rows: int) -> Tensor:
+def table_gradient(slots: Tensor, weights: Tensor, dout: Tensor, rows: int, impl: str) -> Tensor:
     """The dense gradient [rows, D] of one use of a table; an op of its own, so that torch.compile sees no loop."""
+    if impl == "triton":
+        return _triton_table_gradient(slots, weights, dout, rows)
     if weights.dtype == dout.dtype == torch.float32 and native.available(weights, slots, dout):
         table = lazy_zeros((rows, dout.shape[1]), dout.dtype, dout.device)
         native.scatter(weights, slots, dout, table)
         return table
-    return row_gradient([BagGradient(slots, weights, dout)]).dense(rows).to(dout.dtype)
+    return row_gradient([BagGradient(slots, weights, dout)], impl=impl).dense(rows).to(dout.dtype)
 
 
 @table_gradient.register_fake
-def _(slots: Tensor, weights: Tensor, dout: Tensor, rows: int) -> Tensor:
+def _(slots: Tensor, weights: Tensor, dout: Tensor, rows: int, impl: str) -> Tensor:
     return dout.new_empty(rows, dout.shape[1])
 
 
-def hand_over(part: BagGradient, values: Tensor, mode: GradientMode) -> Tensor | None:
+def _triton_table_gradient(slots: Tensor, weights: Tensor, dout: Tensor, rows: int) -> Tensor:
+    """Every row of the table in one kernel, zeros included: no count of touched rows, so nothing waits for the GPU."""
+    from .segment_kernel import partial_sums, write_rows
+
+    dout = dout.contiguous()
+    small = rows < 1 << 31
+    ordered, order = (slots.flatten().int() if small else slots.flatten()).sort(stable=True)
+    bags = order // max(1, slots.shape[1])
+    weights = weights.flatten().index_select(0, order)
+    bounds = torch.arange(rows + 1, dtype=ordered.dtype, device=ordered.device)
+    starts = torch.searchsorted(ordered, bounds)
+    wide = torch.promote_types(dout.dtype, torch.float32)
+    out = dout.new_empty(rows, dout.shape[1])
+    write_rows(starts, bags, weights, dout, partial_sums(ordered, bags, weights, dout, wide), out)
+    return out
+
+
+def hand_over(part: BagGradient, values: Tensor, mode: GradientMode, impl: str) -> Tensor | None:
     """What a backward returns for the table `values` [N, D]: its gradient, or None once a list has the part."""
     if isinstance(mode, list):
         mode.append(BagGradient(*(tensor.detach() for tensor in part)))  # saved ones still hang on the graph
         return None
     if mode == "rows":
-        return row_gradient([part]).to_sparse(len(values)).to(values.dtype)
-    return table_gradient(part.slots, part.weights, part.dout, len(values)).to(values.dtype)
+        gradient = row_gradient([part], size=len(values), impl=impl)
+        return gradient.to_sparse(len(values)).to(values.dtype)
+    return table_gradient(part.slots, part.weights, part.dout, len(values), impl).to(values.dtype)

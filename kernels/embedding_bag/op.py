@@ -28,39 +28,39 @@ def embedding_bag(
     gradient <dout, V[slot]>. gradient says what becomes of that of values: "dense" [N, D], "rows" a coalesced sparse
     COO tensor of the touched rows, or a list, to which each backward appends a `BagGradient` (values.grad then stays
     as it is; values must still require a gradient). All three sum each row in a fixed order, and no [B, K, D] rows
-    are written. Not twice differentiable.
-    Raises MemxError for an implementation that does not exist.
+    are written. Not twice differentiable. impl: Triton kernels on CUDA, torch elsewhere, unless named.
+    Raises MemxError for an implementation that is not there.
     """
     assert values.dim() == 2 and slots.dim() == 2, (values.shape, slots.shape)
     assert slots.shape == weights.shape, (slots.shape, weights.shape)
-    choose("embedding_bag", impl, OP.implementations)
+    chosen = choose("embedding_bag", impl, OP.available(values.device))
     if isinstance(gradient, list):
-        return _SinkingBag.apply(values, slots, weights, gradient)
-    return _bag(values, slots, weights, gradient)
+        return _SinkingBag.apply(values, slots, weights, gradient, chosen)
+    return _bag(values, slots, weights, gradient, chosen)
 
 
 def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    values, slots, weights, ctx.gradient = inputs
+    values, slots, weights, ctx.gradient, ctx.impl = inputs
     ctx.save_for_backward(values, slots, weights)
 
 
-def _backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
+def _backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, None, Tensor | None, None, None]:
     values, slots, weights = ctx.saved_tensors
     dvalues, dweights = None, None
     if ctx.needs_input_grad[0]:
-        dvalues = hand_over(BagGradient(slots, weights, dout), values, ctx.gradient)
+        dvalues = hand_over(BagGradient(slots, weights, dout), values, ctx.gradient, ctx.impl)
     if ctx.needs_input_grad[2]:
-        dweights = dot_products(dout, values, slots).to(weights.dtype)
-    return dvalues, None, dweights, None
+        dweights = dot_products(dout, values, slots, ctx.impl).to(weights.dtype)
+    return dvalues, None, dweights, None, None
 
 
 @torch.library.custom_op("memx::embedding_bag", mutates_args=())
-def _bag(values: Tensor, slots: Tensor, weights: Tensor, gradient: str) -> Tensor:
-    return weighted_sums(values, slots, weights)
+def _bag(values: Tensor, slots: Tensor, weights: Tensor, gradient: str, impl: str) -> Tensor:
+    return weighted_sums(values, slots, weights, impl)
 
 
 @_bag.register_fake
-def _(values: Tensor, slots: Tensor, weights: Tensor, gradient: str) -> Tensor:
+def _(values: Tensor, slots: Tensor, weights: Tensor, gradient: str, impl: str) -> Tensor:
     return values.new_empty(slots.shape[0], values.shape[1])
 
 
@@ -71,8 +71,8 @@ class _SinkingBag(torch.autograd.Function):
     """The same op with a list for the gradient of values, which no operator schema can name."""
 
     @staticmethod
-    def forward(values: Tensor, slots: Tensor, weights: Tensor, gradient: list[BagGradient]) -> Tensor:
-        return weighted_sums(values, slots, weights)
+    def forward(values: Tensor, slots: Tensor, weights: Tensor, gradient: list[BagGradient], impl: str) -> Tensor:
+        return weighted_sums(values, slots, weights, impl)
 
     setup_context = staticmethod(_save)
 
@@ -94,6 +94,14 @@ def _bytes_moved(shape: Shape, dtype: torch.dtype) -> int:
     return rows * (shape["D"] * dtype.itemsize + dtype.itemsize + 8) + bags * shape["D"] * dtype.itemsize
 
 
+def _backward_bytes(shape: Shape, dtype: torch.dtype) -> int:
+    """Read rows, slots, weights and dout, write the dense gradient and that of the weights; sorting is not counted."""
+    uses, table = shape["B"] * shape["K"], shape["N"] * shape["D"]
+    return uses * (shape["D"] * dtype.itemsize + 2 * dtype.itemsize + 8) + (
+        (table + shape["B"] * shape["D"]) * dtype.itemsize
+    )
+
+
 def _flops(shape: Shape) -> int:
     return 2 * shape["B"] * shape["K"] * shape["D"]
 
@@ -108,10 +116,19 @@ OP = Op(
         {"B": 2048, "K": 32, "N": 2**18, "D": 64},
         {"B": 1024, "K": 128, "N": 2**18, "D": 256},
     ),
+    large_shapes=(
+        {"B": 8192, "K": 128, "N": 2**20, "D": 512},
+        {"B": 8192, "K": 128, "N": 2**20, "D": 1024},
+        {"B": 4096, "K": 128, "N": 2**20, "D": 4096},
+        {"B": 8192, "K": 128, "N": 2**24, "D": 1024},
+    ),
     gradients=(0, 2),
+    implementations=("triton", "torch"),
     loops="backward",
     bytes_moved=_bytes_moved,
     flops=_flops,
+    backward_bytes=_backward_bytes,
+    backward_flops=lambda shape: 2 * _flops(shape),
     terms=lambda shape: shape["K"],
     rivals={"gather and sum": embedding_bag_reference},
 )

@@ -10,20 +10,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import native
+from ..op import fastest
 
 _CACHED_ROWS = 1024  # rows gathered at a time on the CPU, so that they are still in cache when they are used
 
 
-def weighted_sums(values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
+def weighted_sums(values: Tensor, slots: Tensor, weights: Tensor, impl: str = "auto") -> Tensor:
     """sum_k weights[b, k] * values[slots[b, k]]: [B, D], in the dtype of values."""
+    if fastest(impl, values.device) == "triton":
+        from . import kernel
+
+        return kernel.weighted_sums(values, slots, weights)
     if slots.numel() == 0:  # torch's bag refuses these; the sum of no rows is zero
         return values.new_zeros(len(slots), values.shape[1])
     return F.embedding_bag(slots, values.detach(), per_sample_weights=weights.detach().to(values.dtype), mode="sum")
 
 
 @torch.library.custom_op("memx::dot_products", mutates_args=())
-def dot_products(vectors: Tensor, values: Tensor, slots: Tensor) -> Tensor:
+def dot_products(vectors: Tensor, values: Tensor, slots: Tensor, impl: str = "auto") -> Tensor:
     """<vectors[b], values[slots[b, k]]>: [B, K], in the dtype of values; vectors [B, D]."""
+    if fastest(impl, values.device) == "triton":
+        from . import kernel
+
+        return kernel.dot_products(vectors, values, slots)
     bags, rows = slots.shape
     out = values.new_empty(bags, rows)
     if out.numel() == 0:
@@ -42,7 +51,7 @@ def dot_products(vectors: Tensor, values: Tensor, slots: Tensor) -> Tensor:
 
 
 @dot_products.register_fake
-def _(vectors: Tensor, values: Tensor, slots: Tensor) -> Tensor:
+def _(vectors: Tensor, values: Tensor, slots: Tensor, impl: str = "auto") -> Tensor:
     return values.new_empty(slots.shape)
 
 

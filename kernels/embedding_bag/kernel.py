@@ -1,0 +1,116 @@
+"""Triton kernels that read the rows of bags: weighted sums of rows, and dot products with rows.
+
+N slots of width D, B bags of K rows. A program takes one bag and a tile of columns (sums) or of rows (dots), and keeps
+32 numbers a thread in flight: a gathered row is read once, in 16-byte accesses, and summed in float32 (float64 for
+float64 tables). A slot that is not there gives nan, and nothing outside the table is read.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_TILE = 4096  # numbers that a program of 4 warps has in flight
+
+
+class Tile(NamedTuple):
+    """rows x columns that a program reads at a time, and its warps."""
+
+    rows: int
+    columns: int
+    warps: int = 4
+
+
+def tile(rows: int, width: int, size: int = _TILE) -> Tile:
+    """The tile for bags of `rows` rows of a width: all columns where they fit, then as many rows as do."""
+    columns = min(triton.next_power_of_2(max(width, 1)), 512)
+    return Tile(max(1, min(triton.next_power_of_2(max(rows, 1)), size // columns)), columns)
+
+
+@triton.jit
+def sums_kernel(
+    values, slots, weights, out, slot_count, bag_rows, width,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """out[b] = sum_k weights[b, k] * values[slots[b, k]]; grid (B, tiles of columns)."""
+    bag = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = column < width
+    total = tl.zeros([ROWS, COLUMNS], ACC)
+    for start in range(0, bag_rows, ROWS):
+        k = start + tl.arange(0, ROWS)
+        here = k < bag_rows
+        slot = tl.load(slots + bag * bag_rows + k, mask=here, other=0).to(tl.int64)
+        weight = tl.load(weights + bag * bag_rows + k, mask=here, other=0).to(ACC)
+        there = (slot >= 0) & (slot < slot_count)
+        weight = tl.where(there, weight, float("nan"))
+        rows = tl.load(
+            values + slot[:, None] * width + column[None, :],
+            mask=(here & there)[:, None] & inside[None, :],
+            other=0,
+        )
+        total += weight[:, None] * rows.to(ACC)
+    tl.store(out + bag * width + column, tl.sum(total, 0), mask=inside)
+
+
+@triton.jit
+def dots_kernel(
+    vectors, values, slots, out, slot_count, bag_rows, width,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """out[b, k] = <vectors[b], values[slots[b, k]]>; grid (B, tiles of rows)."""
+    bag = tl.program_id(0).to(tl.int64)
+    k = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    here = k < bag_rows
+    slot = tl.load(slots + bag * bag_rows + k, mask=here, other=0).to(tl.int64)
+    there = here & (slot >= 0) & (slot < slot_count)
+    total = tl.zeros([ROWS, COLUMNS], ACC)
+    for start in range(0, width, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        inside = column < width
+        vector = tl.load(vectors + bag * width + column, mask=inside, other=0).to(ACC)
+        rows = tl.load(
+            values + slot[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0
+        )
+        total += vector[None, :] * rows.to(ACC)
+    dot = tl.where(there, tl.sum(total, 1), float("nan"))
+    tl.store(out + bag * bag_rows + k, dot, mask=here)
+
+
+def sums_type(dtype: torch.dtype) -> tl.dtype:
+    """What sums of numbers of a dtype are made in."""
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+def weighted_sums(values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
+    """sum_k weights[b, k] * values[slots[b, k]]: [B, D], in the dtype of values."""
+    values, slots, weights = values.detach().contiguous(), slots.contiguous(), weights.detach().contiguous()
+    (bags, bag_rows), (slot_count, width) = slots.shape, values.shape
+    out = values.new_empty(bags, width)
+    if out.numel():
+        shape = tile(bag_rows, width)
+        grid = (bags, triton.cdiv(width, shape.columns))
+        sums_kernel[grid](
+            values, slots, weights, out, slot_count, bag_rows, width,
+            ROWS=shape.rows, COLUMNS=shape.columns, ACC=sums_type(values.dtype), num_warps=shape.warps,
+        )  # fmt: skip
+    return out
+
+
+def dot_products(vectors: Tensor, values: Tensor, slots: Tensor) -> Tensor:
+    """<vectors[b], values[slots[b, k]]>: [B, K], in the dtype of values; vectors [B, D]."""
+    vectors, values, slots = vectors.detach().contiguous(), values.detach().contiguous(), slots.contiguous()
+    (bags, bag_rows), (slot_count, width) = slots.shape, values.shape
+    out = values.new_empty(bags, bag_rows)
+    if out.numel():
+        shape = tile(bag_rows, width)
+        grid = (bags, triton.cdiv(bag_rows, shape.rows))
+        dots_kernel[grid](
+            vectors, values, slots, out, slot_count, bag_rows, width,
+            ROWS=shape.rows, COLUMNS=shape.columns, ACC=sums_type(values.dtype), num_warps=shape.warps,
+        )  # fmt: skip
+    return out
