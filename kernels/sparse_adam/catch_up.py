@@ -23,21 +23,25 @@ class CatchUp(NamedTuple):
 
 def catch_up(state: TableState, rows: Tensor, *, step: int, lr: float, betas: tuple[float, float]) -> CatchUp:
     """The factors of rows [U] in step `step`, which is noted in the state as their last."""
-    curves = _curves(tuple(betas), 1 << step.bit_length(), rows.device)
+    tables = curves(betas, step, rows.device)
     last = state.last.index_select(0, rows)  # [U], int32
     gap = step - last
-    coasting = curves[2].index_select(0, gap)
-    owed = coasting - curves[2].index_select(0, state.gap.index_select(0, rows))
-    owed.mul_(curves[3].index_select(0, last)).mul_(lr)
+    coasting = tables[2].index_select(0, gap)
+    owed = coasting - tables[2].index_select(0, state.gap.index_select(0, rows))
+    owed.mul_(tables[3].index_select(0, last)).mul_(lr)
     state.last.index_fill_(0, rows, step)
     state.gap.index_copy_(0, rows, gap)
-    ahead = coasting.add_(1).mul_(curves[3, step] * lr)
-    return CatchUp(curves[:2].index_select(1, gap), ahead, owed)
+    ahead = coasting.add_(1).mul_(tables[3, step] * lr)
+    return CatchUp(tables[:2].index_select(1, gap), ahead, owed)
+
+
+def curves(betas: tuple[float, float], step: int, device: torch.device) -> Tensor:
+    """By number of steps 0..L - 1, L > step: powers of both betas, coasting, Adam's bias correction: [4, L], float64."""
+    return _curves(tuple(betas), 1 << step.bit_length(), device)
 
 
 @lru_cache(maxsize=4)
 def _curves(betas: tuple[float, float], length: int, device: torch.device) -> Tensor:
-    """By number of steps 0..length - 1: powers of both betas, coasting, and Adam's bias correction: [4, length]."""
     steps = torch.arange(length, dtype=torch.float64, device=device)
     correction = (1 - betas[1] ** steps).sqrt() / (1 - betas[0] ** steps)
     correction[0] = 0  # a row that was never touched owes nothing

@@ -10,8 +10,8 @@ from torch import Tensor
 from ...errors import MemxError
 from .. import native
 from ..embedding_bag.gradient import BagGradient, RowGradient, row_gradient
-from ..op import Op, Shape, choose
-from .catch_up import CatchUp, catch_up
+from ..op import Op, Shape, choose, fastest
+from .catch_up import CatchUp, catch_up, curves
 from .reference import sparse_adam_reference
 from .rounding import stochastic_round
 from .state import TableState
@@ -42,19 +42,26 @@ def sparse_adam(
     as many steps as lay between its last two touches, and what that was off by is settled when it is touched again.
     scale multiplies the gradients, for clipping. Arithmetic is in float32 (float64 for a float64 table). A bfloat16
     table without masters is rounded stochastically, with `generator`.
-    impl: "native" is one pass in compiled C, for float32 tables on a CPU; "torch" takes several, in torch's ops; "auto"
-    is the first that fits. Raises MemxError for an implementation that does not exist or does not fit.
+    impl: "triton" is one kernel that sums the gradient too; "native" is one pass in compiled C, for float32 tables on a
+    CPU; "torch" takes several, in torch's ops; "auto" is the first that fits. Raises MemxError for an implementation that does not exist or does not fit.
     """
     chosen = choose("sparse_adam", impl, OP.available(values.device))
     assert step >= 1, f"step {step}: steps count from 1"
     assert state.momentum is not None or betas[0] == 0, "a state without momentum needs betas[0] = 0"
-    compiled = chosen == "native" and _native_fits(values, gradient, state)
-    if impl == "native" and not compiled:
-        raise MemxError(
-            "sparse_adam: the native step takes whole float32 tables with a momentum", hint="use impl='auto'"
-        )
-    factors = catch_up(state, gradient.rows, step=step, lr=lr, betas=betas)
     small = eps * (1 - betas[1] ** step) ** 0.5
+    if chosen == "triton":
+        from . import kernel
+
+        if kernel.fits(values, gradient, state):
+            tables = curves(betas, step, values.device)
+            settings = {"lr": lr, "betas": betas, "eps": small, "scale": scale, "generator": generator}
+            kernel.adam(values, gradient, state, tables, step=step, **settings)
+            return
+    compiled = chosen == "native" and _native_fits(values, gradient, state)
+    if impl in ("native", "triton") and not compiled:
+        takes = {"native": "whole float32 tables with a momentum", "triton": "whole tables and gradients grouped by it"}
+        raise MemxError(f"sparse_adam: the {impl} step takes {takes[impl]}", hint="use impl='auto'")
+    factors = catch_up(state, gradient.rows, step=step, lr=lr, betas=betas)
     if compiled and state.momentum is not None:
         parts = (gradient.rows, gradient.starts, gradient.bags, gradient.weights, gradient.dout)
         settings = {"betas": betas, "eps": small, "scale": float(scale)}
@@ -173,7 +180,8 @@ def _run(
     impl: Implementation = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Group the gradient of one use of the table and take a step, in place; what a training step does."""
-    gradient = row_gradient([BagGradient(slots, weights, dout)])
+    grouped = "triton" if fastest(impl, values.device) == "triton" else "torch"
+    gradient = row_gradient([BagGradient(slots, weights, dout)], size=len(values), impl=grouped)
     sparse_adam(values, gradient, TableState(momentum, second, last, gap), step=_STEP, lr=_LR, betas=_BETAS, impl=impl)
     return values, momentum, second
 
@@ -234,8 +242,12 @@ OP = Op(
         {"B": 2048, "K": 32, "N": 2**18, "D": 64, "full": 0},
         {"B": 1024, "K": 128, "N": 2**16, "D": 256, "full": 1},
     ),
+    large_shapes=(
+        {"B": 8192, "K": 128, "N": 2**20, "D": 1024, "full": 1},
+        {"B": 8192, "K": 128, "N": 2**22, "D": 1024, "full": 0},
+    ),
     gradients=(),
-    implementations=("native", "torch"),
+    implementations=("triton", "native", "torch"),
     bytes_moved=_bytes_moved,
     flops=_flops,
     terms=lambda shape: max(2, shape["B"] * shape["K"] // shape["N"]),
