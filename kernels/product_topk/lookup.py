@@ -9,16 +9,21 @@ import torch
 from torch import Tensor
 
 from .. import native
-from ..embedding_bag.gradient import BagGradient, row_gradient
+from ..embedding_bag.gradient import table_gradient
 from ..embedding_bag.sums import weighted_sums
+from ..op import fastest
 from .reference import candidate_ranks, product_topk_reference
 from .select import smallest
 
 _CACHED_SCORES = 1 << 19  # half-key scores at a time on the CPU: 2 MB of float32
 
 
-def lookup(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def lookup(query: Tensor, keys: Tensor, k: int, impl: str = "auto") -> tuple[Tensor, Tensor]:
     """What `product_topk_reference` returns, not differentiable."""
+    if fastest(impl, query.device) == "triton":
+        from . import kernel
+
+        return kernel.lookup(query, keys, k)
     query, keys = query.detach(), keys.detach()
     with torch.autocast(query.device.type, enabled=False):
         if query.device.type != "cpu" or query.dtype == torch.float64:
@@ -47,30 +52,37 @@ def _lookup(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top.view(heads, tokens, k).transpose(0, 1), slots.view(heads, tokens, k).transpose(0, 1)
 
 
-def lookup_backward(dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+def lookup_backward(
+    dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor, impl: str = "auto"
+) -> tuple[Tensor, Tensor]:
     """Gradients of query [B, H, d_k] and keys [2, H, n, d_k/2] for dscores [B, H, k] of slots [B, H, k].
 
     All ways are exact and sum in a fixed order. Written out, the gradient of the score lists costs n a token, kept
     sparse it costs k; by torch's ops they meet at n = 8k on the CPU.
     """
-    if dscores.dtype == query.dtype == keys.dtype == torch.float32 and native.available(dscores, slots, query, keys):
+    impl = fastest(impl, query.device)
+    if impl == "triton":
+        dscores = dscores.to(query.dtype)
+    elif dscores.dtype == query.dtype == keys.dtype == torch.float32 and native.available(dscores, slots, query, keys):
         return native.lookup_backward(dscores, slots, query, keys)
     n, k = keys.shape[2], slots.shape[2]
     index = torch.stack([slots // n, slots % n], 2)  # [B, H, 2, k]
     with torch.autocast(query.device.type, enabled=False):
-        if query.device.type == "cpu" and n < 8 * k:
+        if query.device.type == "cpu" and impl == "torch" and n < 8 * k:
             return _dense_backward(dscores, index, query, keys)
-        return _sparse_backward(dscores, index, query, keys)
+        return _sparse_backward(dscores, index, query, keys, impl)
 
 
-def _sparse_backward(dscores: Tensor, index: Tensor, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+def _sparse_backward(
+    dscores: Tensor, index: Tensor, query: Tensor, keys: Tensor, impl: str
+) -> tuple[Tensor, Tensor]:
     """Each half of a query read k rows of the half-keys of its list and head: this is the backward of `bag_dot`."""
     heads, n, half = keys.shape[1:]
     offset = torch.arange(2 * heads, device=index.device).view(2, heads).T * n  # [H, 2], where the lists begin
     rows = (index + offset[..., None]).flatten(0, 2)  # [B*H*2, k]
     weights = dscores[:, :, None].expand(index.shape).flatten(0, 2)
-    dquery = weighted_sums(keys.reshape(-1, half), rows, weights)  # [B*H*2, d_k/2]
-    dkeys = row_gradient([BagGradient(rows, weights, query.reshape(-1, half))]).dense(2 * heads * n)
+    dquery = weighted_sums(keys.reshape(-1, half), rows, weights, impl)  # [B*H*2, d_k/2]
+    dkeys = table_gradient(rows, weights, query.reshape(-1, half), 2 * heads * n, impl)
     return dquery.view(query.shape), dkeys.to(keys.dtype).view(keys.shape)
 
 

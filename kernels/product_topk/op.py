@@ -19,43 +19,49 @@ def product_topk(
 
     query [B, H, d_k] and keys [2, H, n, d_k/2], same dtype; 1 <= k <= n. Returns scores [B, H, k], best first,
     and slots [B, H, k] (int64) with slot = i*n + j, i from the first half. Scores carry gradients to query and
-    keys. Raises MemxError for an implementation that does not exist. Source: Lample et al. 2019, section 3.
+    keys. impl: a Triton kernel on CUDA, torch elsewhere, unless named; the kernel ranks in float32 and takes no float64.
+    Raises MemxError for an implementation that is not there. Source: Lample et al. 2019, section 3.
     """
     assert query.dim() == 3 and keys.dim() == 4 and keys.shape[0] == 2, (query.shape, keys.shape)
     assert query.shape[1] == keys.shape[1] and query.shape[2] == 2 * keys.shape[3], (query.shape, keys.shape)
     assert 1 <= k <= keys.shape[2], f"k {k} is not in 1..{keys.shape[2]}, the half-keys per list"
-    choose("product_topk", impl, OP.implementations)
-    return _topk(query, keys, k)
+    available = OP.available(query.device)
+    if query.dtype == torch.float64:
+        available = tuple(name for name in available if name != "triton")  # it ranks in float32
+    return _topk(query, keys, k, choose("product_topk", impl, available))
 
 
 @torch.library.custom_op("memx::product_topk", mutates_args=())
-def _topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    return lookup(query, keys, k)
+def _topk(query: Tensor, keys: Tensor, k: int, impl: str) -> tuple[Tensor, Tensor]:
+    return lookup(query, keys, k, impl)
 
 
 @_topk.register_fake
-def _(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _(query: Tensor, keys: Tensor, k: int, impl: str) -> tuple[Tensor, Tensor]:
     shape = (*query.shape[:2], k)
     return query.new_empty(shape), query.new_empty(shape, dtype=torch.int64)
 
 
 @torch.library.custom_op("memx::product_topk_backward", mutates_args=())
-def _topk_backward(dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    return lookup_backward(dscores, slots, query, keys)
+def _topk_backward(
+    dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor, impl: str
+) -> tuple[Tensor, Tensor]:
+    return lookup_backward(dscores, slots, query, keys, impl)
 
 
 @_topk_backward.register_fake
-def _(dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+def _(dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor, impl: str) -> tuple[Tensor, Tensor]:
     return torch.empty_like(query), torch.empty_like(keys)
 
 
 def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    ctx.impl = inputs[3]
     ctx.save_for_backward(output[1], inputs[0], inputs[1])
     ctx.mark_non_differentiable(output[1])
 
 
-def _backward(ctx: Any, dscores: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, None]:
-    return *_topk_backward(dscores, *ctx.saved_tensors), None
+def _backward(ctx: Any, dscores: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, None, None]:
+    return *_topk_backward(dscores, *ctx.saved_tensors, ctx.impl), None, None
 
 
 _topk.register_autograd(_backward, setup_context=_save)
@@ -96,6 +102,12 @@ def _bytes_moved(shape: Shape, dtype: torch.dtype) -> int:
     )
 
 
+def _backward_bytes(shape: Shape, dtype: torch.dtype) -> int:
+    """Read queries, keys, slots and the gradient of the scores; write the gradients of queries and keys."""
+    tokens, keys = shape["B"] * shape["H"], shape["H"] * shape["n"] * shape["d_k"]
+    return 2 * (tokens * shape["d_k"] + keys) * dtype.itemsize + tokens * shape["k"] * (dtype.itemsize + 8)
+
+
 def _flops(shape: Shape) -> int:
     candidates = len(candidate_ranks(shape["k"])[0])
     return shape["B"] * shape["H"] * (2 * shape["n"] * shape["d_k"] + candidates)
@@ -112,10 +124,18 @@ OP = Op(
         {"B": 512, "H": 4, "d_k": 64, "n": 256, "k": 16},
         {"B": 1024, "H": 4, "d_k": 128, "n": 1024, "k": 32},
     ),
+    large_shapes=(
+        {"B": 8192, "H": 4, "d_k": 128, "n": 1024, "k": 32},
+        {"B": 8192, "H": 4, "d_k": 512, "n": 2048, "k": 32},
+        {"B": 8192, "H": 4, "d_k": 512, "n": 4096, "k": 32},
+    ),
     gradients=(0, 1),
+    implementations=("triton", "torch"),
     loops="backward",
     bytes_moved=_bytes_moved,
     flops=_flops,
+    backward_bytes=_backward_bytes,
+    backward_flops=lambda shape: 4 * shape["B"] * shape["H"] * shape["k"] * shape["d_k"],
     rivals={"all k*k pairs": unpruned},
     terms=lambda shape: shape["d_k"],
 )

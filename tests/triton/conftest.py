@@ -12,6 +12,11 @@ import pytest
 import torch
 from memx.kernels.op import interpreted
 
+if interpreted():
+    from .interpreter import mend
+
+    mend()
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
