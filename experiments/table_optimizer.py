@@ -77,11 +77,12 @@ class TableOptimizer:
 
     def _grouped(self, name: str, parts: list[BagGradient]) -> RowGradient:
         rows = self.keep(name, parts) if self.keep else None
+        size = len(self.tables[name].weight)
         if rows is None:
-            return row_gradient(parts)
+            return row_gradient(parts, size=size)
         kept = self._kept[name]
         kept[rows] = True
-        gradient = row_gradient(parts, keep=kept)
+        gradient = row_gradient(parts, keep=kept, size=size)
         kept[rows] = False
         return gradient
 

@@ -33,10 +33,13 @@ def bag_dot(
     """
     assert values.dim() == 2 and slots.dim() == 2, (values.shape, slots.shape)
     assert vectors.shape == (slots.shape[0], values.shape[1]), (vectors.shape, slots.shape, values.shape)
-    chosen = choose("bag_dot", impl, OP.available(values.device))
     if isinstance(gradient, list):
-        return _SinkingDot.apply(vectors, values, slots, gradient, chosen)
-    return _dot(vectors, values, slots, gradient, chosen)
+        return _SinkingDot.apply(vectors, values, slots, gradient, impl)
+    return _dot(vectors, values, slots, gradient, impl)
+
+
+def _forward(vectors: Tensor, values: Tensor, slots: Tensor, impl: str) -> Tensor:
+    return dot_products(vectors, values, slots, choose("bag_dot", impl, OP.available(values.device)))
 
 
 def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -56,7 +59,7 @@ def _backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, Tensor | None, Non
 
 @torch.library.custom_op("memx::bag_dot", mutates_args=())
 def _dot(vectors: Tensor, values: Tensor, slots: Tensor, gradient: str, impl: str) -> Tensor:
-    return dot_products(vectors, values, slots, impl)
+    return _forward(vectors, values, slots, impl)
 
 
 @_dot.register_fake
@@ -72,7 +75,7 @@ class _SinkingDot(torch.autograd.Function):
 
     @staticmethod
     def forward(vectors: Tensor, values: Tensor, slots: Tensor, gradient: list[BagGradient], impl: str) -> Tensor:
-        return dot_products(vectors, values, slots, impl)
+        return _forward(vectors, values, slots, impl)
 
     setup_context = staticmethod(_save)
 

@@ -208,7 +208,7 @@ def _bag_numbers(parts: Sequence[BagGradient]) -> list[Tensor]:
 @torch.library.custom_op("memx::table_gradient", mutates_args=())
 def table_gradient(slots: Tensor, weights: Tensor, dout: Tensor, rows: int, impl: str) -> Tensor:
     """The dense gradient [rows, D] of one use of a table; an op of its own, so that torch.compile sees no loop."""
-    if impl == "triton":
+    if fastest(impl, dout.device) == "triton":
         return _triton_table_gradient(slots, weights, dout, rows)
     if weights.dtype == dout.dtype == torch.float32 and native.available(weights, slots, dout):
         table = lazy_zeros((rows, dout.shape[1]), dout.dtype, dout.device)

@@ -73,9 +73,7 @@ def dots_kernel(
         column = start + tl.arange(0, COLUMNS)
         inside = column < width
         vector = tl.load(vectors + bag * width + column, mask=inside, other=0).to(ACC)
-        rows = tl.load(
-            values + slot[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0
-        )
+        rows = tl.load(values + slot[:, None] * width + column[None, :], mask=there[:, None] & inside[None, :], other=0)
         total += vector[None, :] * rows.to(ACC)
     dot = tl.where(there, tl.sum(total, 1), float("nan"))
     tl.store(out + bag * bag_rows + k, dot, mask=here)
@@ -114,3 +112,17 @@ def dot_products(vectors: Tensor, values: Tensor, slots: Tensor) -> Tensor:
             ROWS=shape.rows, COLUMNS=shape.columns, ACC=sums_type(values.dtype), num_warps=shape.warps,
         )  # fmt: skip
     return out
+
+
+def aot() -> list[tuple]:
+    """What `kernels.resources` compiles: 128 rows of width 1024 a bag."""
+    shape = tile(128, 1024)
+    constants = {"ROWS": shape.rows, "COLUMNS": shape.columns, "ACC": tl.float32}
+    counts = {"slot_count": "i32", "bag_rows": "i32", "width": "i32"}
+    found = []
+    for kernel, names in ((sums_kernel, ("values", "weights")), (dots_kernel, ("vectors", "values"))):
+        for dtype in ("bf16", "fp32"):
+            signature = {**dict.fromkeys((*names, "out"), f"*{dtype}"), "slots": "*i64", **counts}
+            name = f"{kernel.__name__.removesuffix('_kernel')} {dtype}"
+            found.append((f"bag {name}", kernel, signature, constants, shape.warps, 3, tuple(counts)))
+    return found

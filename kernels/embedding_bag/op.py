@@ -33,10 +33,13 @@ def embedding_bag(
     """
     assert values.dim() == 2 and slots.dim() == 2, (values.shape, slots.shape)
     assert slots.shape == weights.shape, (slots.shape, weights.shape)
-    chosen = choose("embedding_bag", impl, OP.available(values.device))
     if isinstance(gradient, list):
-        return _SinkingBag.apply(values, slots, weights, gradient, chosen)
-    return _bag(values, slots, weights, gradient, chosen)
+        return _SinkingBag.apply(values, slots, weights, gradient, impl)
+    return _bag(values, slots, weights, gradient, impl)
+
+
+def _forward(values: Tensor, slots: Tensor, weights: Tensor, impl: str) -> Tensor:
+    return weighted_sums(values, slots, weights, choose("embedding_bag", impl, OP.available(values.device)))
 
 
 def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -56,7 +59,7 @@ def _backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, None, Tensor | Non
 
 @torch.library.custom_op("memx::embedding_bag", mutates_args=())
 def _bag(values: Tensor, slots: Tensor, weights: Tensor, gradient: str, impl: str) -> Tensor:
-    return weighted_sums(values, slots, weights, impl)
+    return _forward(values, slots, weights, impl)
 
 
 @_bag.register_fake
@@ -72,7 +75,7 @@ class _SinkingBag(torch.autograd.Function):
 
     @staticmethod
     def forward(values: Tensor, slots: Tensor, weights: Tensor, gradient: list[BagGradient], impl: str) -> Tensor:
-        return weighted_sums(values, slots, weights, impl)
+        return _forward(values, slots, weights, impl)
 
     setup_context = staticmethod(_save)
 

@@ -112,8 +112,8 @@ def norms_kernel(
 
 
 def rows_tile(width: int) -> Tile:
-    """How many rows and columns a program sums side by side."""
-    return tile(4096, width)
+    """How many rows and columns a program sums side by side: 16 numbers a thread, which leaves registers for Adam."""
+    return tile(4096, width, 2048)
 
 
 def partial_sums(slots: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, dtype: torch.dtype) -> Tensor:
@@ -154,3 +154,18 @@ def squared_norms(starts: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, p
             ROWS=shape.rows, COLUMNS=shape.columns, SPLIT=SPLIT, ACC=sums_type(partial.dtype), num_warps=shape.warps,
         )  # fmt: skip
     return squares
+
+
+def aot() -> list[tuple]:
+    """What `kernels.resources` compiles: bfloat16 gradients of width 1024."""
+    sorted_parts = {"bags": "*i64", "weights": "*fp32", "dout": "*bf16", "partial": "*fp32"}
+    found = []
+    for kernel, shape, signature in (
+        (partial_kernel, tile(SPLIT, 1024), {"slots": "*i32"}),
+        (rows_kernel, rows_tile(1024), {"starts": "*i64", "out": "*bf16", "row_count": "i32"}),
+        (norms_kernel, rows_tile(1024), {"starts": "*i64", "squares": "*fp32", "row_count": "i32"}),
+    ):
+        constants = {"ROWS": shape.rows, "COLUMNS": shape.columns, "SPLIT": SPLIT, "ACC": tl.float32}
+        name = f"segment {kernel.__name__.removesuffix('_kernel')} bf16"
+        found.append((name, kernel, {**signature, **sorted_parts, "width": "i32"}, constants, 4, 3, ("width",)))
+    return found

@@ -1,14 +1,15 @@
 """Product-key lookup as one Triton kernel: queries and half-keys -> the k best slots; no list of scores in memory.
 
-B tokens, H heads, n half-keys per list, k kept. A program takes a few tokens of one head. It scores a list tile by tile,
-keeps the best of what it has seen, sorted, and drops the rest of each tile where it stands; then it ranks the pairs of
-ranks (i, j) with i*j <= k. A score and its place are one int64, ordered by the score first and then by the lower place,
-so that each comparison is one instruction and ties always fall the same way.
+B tokens, H heads, n half-keys per list, k kept. A program takes a few tokens of one head. It scores a list tile by
+tile, keeps the best of what it has seen, sorted, and drops the rest of each tile where it stands; then it ranks the
+pairs of ranks (i, j) with i*j <= k. A score and its place are one int64, ordered by the score first and then by the
+lower place, so that each comparison is one instruction and ties always fall the same way.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from .reference import candidate_ranks
 
+_TOKENS = 16  # of a program: the least that matrix units take
 _LEAST = tl.constexpr(-(1 << 63))  # below every packed score
 
 
@@ -54,7 +56,9 @@ def _best_of_list(
         for low in range(0, half, DEPTH):
             depth = low + tl.arange(0, DEPTH)
             inside = depth < half
-            part = tl.load(query + token[:, None] * stride + depth[None, :], mask=there[:, None] & inside[None, :], other=0)
+            part = tl.load(
+                query + token[:, None] * stride + depth[None, :], mask=there[:, None] & inside[None, :], other=0
+            )
             rows = tl.load(
                 keys + key[None, :].to(tl.int64) * half + depth[:, None],
                 mask=(key < n)[None, :] & inside[:, None],
@@ -62,8 +66,8 @@ def _best_of_list(
             )
             scores = tl.dot(part, rows, scores, input_precision=PRECISION)
         packed = tl.where((key < n)[None, :], _packed(scores, key[None, :]), _LEAST)
-        # both sorted: the larger of one and the other reversed are the best of both, in some order
-        best = tl.sort(tl.maximum(best, tl.flip(tl.topk(packed, KEPT), 1)), descending=True)
+        # both sorted: the larger of one and the other reversed are the best of both, falling and rising once
+        best = tl.bitonic_merge(tl.maximum(best, tl.flip(tl.topk(packed, KEPT), 1)), descending=True)
     return best
 
 
@@ -117,10 +121,33 @@ def lookup(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
     slots = torch.empty(tokens, heads, k, dtype=torch.int64, device=query.device)
     if scores.numel() == 0:
         return scores, slots
-    kept = max(2, triton.next_power_of_2(k))
-    lookup_kernel[triton.cdiv(tokens, 16), heads](
+    lookup_kernel[triton.cdiv(tokens, _TOKENS), heads](
         query, keys, first, second, scores, slots, tokens, heads, n, half, k, len(first),
-        KEPT=kept, CANDIDATES=max(2 * kept, triton.next_power_of_2(len(first))), TOKENS=16, TILE=max(2 * kept, min(128, triton.next_power_of_2(n))),
-        DEPTH=max(16, min(64, triton.next_power_of_2(half))), PRECISION="ieee", num_warps=4,
+        **_blocks(n, half, k, query.dtype), num_warps=4, num_stages=2,
     )  # fmt: skip
     return scores, slots
+
+
+def _blocks(n: int, half: int, k: int, dtype: torch.dtype) -> dict[str, Any]:
+    """The largest blocks that fit the registers: float32 products, made without matrix units, leave room for less."""
+    kept = max(2, triton.next_power_of_2(k))
+    tile = 64 if dtype == torch.float32 else 128
+    return {
+        "KEPT": kept,
+        "CANDIDATES": max(2 * kept, triton.next_power_of_2(len(candidate_ranks(k)[0]))),
+        "TOKENS": _TOKENS,
+        "TILE": max(2 * kept, min(tile, triton.next_power_of_2(n))),
+        "DEPTH": max(16, min(32, triton.next_power_of_2(half))),
+        "PRECISION": "ieee",
+    }
+
+
+def aot() -> list[tuple]:
+    """What `kernels.resources` compiles: 32 of 1024 half-keys of width 64 a list."""
+    numbers = dict.fromkeys(("tokens", "heads", "n", "half", "kept", "candidates"), "i32")
+    integers = {"first": "*i32", "second": "*i32", "slots": "*i64"}
+    return [
+        (f"lookup {dtype}", lookup_kernel, {**dict.fromkeys(("query", "keys", "scores"), f"*{dtype}"), **integers,
+         **numbers}, _blocks(1024, 64, 32, exact), 4, 2, ("n", "half"))
+        for dtype, exact in (("bf16", torch.bfloat16), ("fp32", torch.float32))
+    ]  # fmt: skip

@@ -73,9 +73,7 @@ def lookup_backward(
         return _sparse_backward(dscores, index, query, keys, impl)
 
 
-def _sparse_backward(
-    dscores: Tensor, index: Tensor, query: Tensor, keys: Tensor, impl: str
-) -> tuple[Tensor, Tensor]:
+def _sparse_backward(dscores: Tensor, index: Tensor, query: Tensor, keys: Tensor, impl: str) -> tuple[Tensor, Tensor]:
     """Each half of a query read k rows of the half-keys of its list and head: this is the backward of `bag_dot`."""
     heads, n, half = keys.shape[1:]
     offset = torch.arange(2 * heads, device=index.device).view(2, heads).T * n  # [H, 2], where the lists begin

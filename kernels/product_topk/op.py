@@ -19,21 +19,25 @@ def product_topk(
 
     query [B, H, d_k] and keys [2, H, n, d_k/2], same dtype; 1 <= k <= n. Returns scores [B, H, k], best first,
     and slots [B, H, k] (int64) with slot = i*n + j, i from the first half. Scores carry gradients to query and
-    keys. impl: a Triton kernel on CUDA, torch elsewhere, unless named; the kernel ranks in float32 and takes no float64.
+    keys. impl: a Triton kernel on CUDA, torch elsewhere, unless named; the kernel ranks in float32, takes no float64.
     Raises MemxError for an implementation that is not there. Source: Lample et al. 2019, section 3.
     """
     assert query.dim() == 3 and keys.dim() == 4 and keys.shape[0] == 2, (query.shape, keys.shape)
     assert query.shape[1] == keys.shape[1] and query.shape[2] == 2 * keys.shape[3], (query.shape, keys.shape)
     assert 1 <= k <= keys.shape[2], f"k {k} is not in 1..{keys.shape[2]}, the half-keys per list"
+    return _topk(query, keys, k, impl)
+
+
+def _chosen(impl: str, query: Tensor) -> str:
     available = OP.available(query.device)
     if query.dtype == torch.float64:
         available = tuple(name for name in available if name != "triton")  # it ranks in float32
-    return _topk(query, keys, k, choose("product_topk", impl, available))
+    return choose("product_topk", impl, available)
 
 
 @torch.library.custom_op("memx::product_topk", mutates_args=())
 def _topk(query: Tensor, keys: Tensor, k: int, impl: str) -> tuple[Tensor, Tensor]:
-    return lookup(query, keys, k, impl)
+    return lookup(query, keys, k, _chosen(impl, query))
 
 
 @_topk.register_fake
@@ -43,10 +47,8 @@ def _(query: Tensor, keys: Tensor, k: int, impl: str) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("memx::product_topk_backward", mutates_args=())
-def _topk_backward(
-    dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor, impl: str
-) -> tuple[Tensor, Tensor]:
-    return lookup_backward(dscores, slots, query, keys, impl)
+def _topk_backward(dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor, impl: str) -> tuple[Tensor, Tensor]:
+    return lookup_backward(dscores, slots, query, keys, _chosen(impl, query))
 
 
 @_topk_backward.register_fake

@@ -36,7 +36,7 @@ def catch_up(state: TableState, rows: Tensor, *, step: int, lr: float, betas: tu
 
 
 def curves(betas: tuple[float, float], step: int, device: torch.device) -> Tensor:
-    """By number of steps 0..L - 1, L > step: powers of both betas, coasting, Adam's bias correction: [4, L], float64."""
+    """By number of steps 0..L - 1, L > step, in float64: powers of both betas, coasting, bias correction: [4, L]."""
     return _curves(tuple(betas), 1 << step.bit_length(), device)
 
 

@@ -143,3 +143,22 @@ def adam(
         MOMENTUM=state.momentum is not None, PER_ROW=state.second.dim() == 1,
         MASTER=state.master is not None, NOISE=noise, num_warps=shape.warps,
     )  # fmt: skip
+
+
+def aot() -> list[tuple]:
+    """What `kernels.resources` compiles: width 1024; a whole float32 state, and bfloat16 with one moment a row."""
+    shape = rows_tile(1024)
+    integers = {"last": "*i32", "gap": "*i32", "rows": "*i64", "starts": "*i64", "bags": "*i64", "seed": "*i64"}
+    floats = {"weights": "*fp32", "partial": "*fp32", "curves": "*fp64", "scale": "*fp64"}
+    numbers = dict.fromkeys(("row_count", "width", "length", "step"), "i32")
+    rates = dict.fromkeys(("lr", "new1", "new2", "eps"), "fp64")
+    found = []
+    for name, dtype, per_row in (("fp32", "*fp32", False), ("bf16, a moment a row", "*bf16", True)):
+        tables = {"values": dtype, "momentum": dtype, "dout": "*bf16", "second": "*fp32"}
+        constants = {
+            "ROWS": shape.rows, "COLUMNS": shape.columns, "SPLIT": SPLIT, "ACC": tl.float32, "MOMENTUM": True,
+            "PER_ROW": per_row, "MASTER": False, "NOISE": dtype == "*bf16", "master": None,
+        }  # fmt: skip
+        signature = {**tables, **integers, **floats, **numbers, **rates}
+        found.append((f"adam {name}", adam_kernel, signature, constants, shape.warps, 3, ("width",)))
+    return found

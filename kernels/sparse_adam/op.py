@@ -43,7 +43,8 @@ def sparse_adam(
     scale multiplies the gradients, for clipping. Arithmetic is in float32 (float64 for a float64 table). A bfloat16
     table without masters is rounded stochastically, with `generator`.
     impl: "triton" is one kernel that sums the gradient too; "native" is one pass in compiled C, for float32 tables on a
-    CPU; "torch" takes several, in torch's ops; "auto" is the first that fits. Raises MemxError for an implementation that does not exist or does not fit.
+    CPU; "torch" takes several, in torch's ops; "auto" is the first that fits. Raises MemxError for an implementation
+    that does not exist or does not fit.
     """
     chosen = choose("sparse_adam", impl, OP.available(values.device))
     assert step >= 1, f"step {step}: steps count from 1"

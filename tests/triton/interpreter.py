@@ -1,7 +1,8 @@
-"""Mends of Triton's interpreter, for tests: products of bfloat16 blocks, and reductions that take no second an element.
+"""Mends of Triton's interpreter, for tests: bfloat16 as GPUs have it, and reductions without a loop over all elements.
 
-The interpreter keeps bfloat16 as its bits, and multiplies those where a dot has bfloat16 inputs. And it makes every
-reduction but sums, minima and maxima in a Python loop over all elements, which sorting is full of.
+The interpreter keeps bfloat16 as its bits, multiplies those bits where a dot has bfloat16 inputs, and cuts float32 off
+where a GPU rounds it to the nearest. And it makes every reduction but sums, minima and maxima in a Python loop over all
+elements, which sorting is full of.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 
 def mend() -> None:
@@ -16,7 +18,7 @@ def mend() -> None:
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle
 
-    dot = InterpreterBuilder.create_dot
+    dot, cast = InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl
 
     def widened(handle: Any) -> Any:
         if handle.dtype.scalar != tl.bfloat16:
@@ -25,6 +27,12 @@ def mend() -> None:
 
     def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
         return dot(self, widened(a), widened(b), *rest)
+
+    def cast_impl(self: Any, handle: Any, kind: Any) -> Any:
+        if (handle.dtype.scalar, kind.scalar) != (tl.float32, tl.bfloat16):
+            return cast(self, handle, kind)
+        bits = torch.from_numpy(np.ascontiguousarray(handle.data)).bfloat16().view(torch.int16).numpy().view(np.uint16)
+        return TensorHandle(bits.reshape(handle.data.shape), kind.scalar)
 
     def generic_reduce(self: Any, inputs: Any) -> list[Any]:
         axis, (first, *others) = self.axis, inputs
@@ -37,4 +45,5 @@ def mend() -> None:
         return [self.to_tensor(np.expand_dims(result, axis) if self.keep_dims else result, first.dtype)]
 
     InterpreterBuilder.create_dot = create_dot
+    InterpreterBuilder.cast_impl = cast_impl
     ReduceOps.generic_reduce = generic_reduce
