@@ -28,12 +28,12 @@ _KERNELS = (
 
 
 class Variant(NamedTuple):
-    """One way a kernel is compiled. signature: types of its arguments ("*bf16", "i32", …); an integer argument that is
-    in `multiples` is taken to divide by 16, as widths do, and every pointer is."""
+    """One way a kernel is compiled. signature: types of its arguments ("*bf16", "i32", …), or a tuple of types; an
+    integer argument that is in `multiples` is taken to divide by 16, as widths do, and every pointer is."""
 
     name: str
     kernel: Any
-    signature: Mapping[str, str]
+    signature: Mapping[str, Any]
     constexprs: Mapping[str, Any]
     warps: int = 4
     stages: int = 3
@@ -85,7 +85,7 @@ def measure(variant: Variant, capability: int) -> Resources:
     )
 
 
-def _signature(variant: Variant) -> dict[str, str]:
+def _signature(variant: Variant) -> dict[str, Any]:
     return {name: variant.signature.get(name, "constexpr") for name in variant.kernel.arg_names}
 
 
@@ -95,10 +95,13 @@ def _constants(variant: Variant) -> dict[str, Any]:
     return dict(variant.constexprs)
 
 
-def _attributes(variant: Variant) -> dict[tuple[int], list]:
-    names = variant.kernel.arg_names
-    aligned = [name for name, kind in variant.signature.items() if kind.startswith("*") or name in variant.multiples]
-    return {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+def _attributes(variant: Variant) -> dict[tuple[int, ...], list]:
+    names, aligned = variant.kernel.arg_names, []
+    for name, kind in variant.signature.items():
+        place = names.index(name)
+        parts = [((place, i), part) for i, part in enumerate(kind)] if isinstance(kind, tuple) else [((place,), kind)]
+        aligned += [path for path, part in parts if part.startswith("*") or name in variant.multiples]
+    return {path: [["tt.divisibility", 16]] for path in aligned}
 
 
 def _assembled(ptx: str, capability: int) -> tuple[int, int]:

@@ -13,16 +13,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .lse_kernel import LOG2E, as_bytes, dot_type, lse_kernel, lse_settings, mask_strides, unit
+from .lse_kernel import LOG2E, as_bytes, lse_kernel, lse_settings, mask_strides, unit
 from .reference import BINS, CARRY, HOP, windowed_dft
 
 _GROUP = 4  # query heads at a time, at most
 
 
 @triton.jit
-def _rows(at, here, feature, dim, DOT: tl.constexpr):
+def _rows(at, here, feature, dim):
     """Rows of queries or keys, zero where there are none: [rows, features]."""
-    return tl.load(at[:, None] + feature[None, :], mask=here[:, None] & (feature < dim)[None, :], other=0).to(DOT)
+    return tl.load(at[:, None] + feature[None, :], mask=here[:, None] & (feature < dim)[None, :], other=0)
 
 
 @triton.jit
@@ -31,7 +31,7 @@ def spectrogram_kernel(
     query_b, query_h, query_t, key_b, key_h, key_t, mask_b, mask_h,
     keys, old, heads, frames, dim, scale, decay,
     G: tl.constexpr, GROUP: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr,
-    DOT: tl.constexpr, REDUCE: tl.constexpr, HAS_CARRY: tl.constexpr, HAS_PREVIOUS: tl.constexpr,
+    REDUCE: tl.constexpr, HAS_CARRY: tl.constexpr, HAS_PREVIOUS: tl.constexpr,
     HAS_MASK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One (sequence, key-value head, tile of keys) a program; scale and decay (of a frame) for base 2."""
@@ -48,7 +48,7 @@ def spectrogram_kernel(
         exists = inside & (tl.load(mask + batch * mask_b + head * mask_h + t, mask=inside, other=0) != 0)
     feature = tl.arange(0, CHUNK)
     key_at = key + batch * key_b + head * key_h + t.to(tl.int64) * key_t
-    k = _rows(key_at, inside, feature, dim, DOT)
+    k = _rows(key_at, inside, feature, dim)
 
     n = tl.arange(0, 16)
     cell = dft + n[:, None] * 32 + n[None, :]  # the four quarters: rows of this or the last block, cosines or sines
@@ -73,11 +73,11 @@ def spectrogram_kernel(
             member = start + lane // 16
             here = member < G
             query_at = query + batch * query_b + (head * G + member) * query_h + i.to(tl.int64) * query_t
-            scores = tl.dot(k, tl.trans(_rows(query_at, here, feature, dim, DOT)), input_precision="ieee")
+            scores = tl.dot(k, tl.trans(_rows(query_at, here, feature, dim)), input_precision="ieee")
             if CHUNK < BLOCK_D:  # float32 products take registers: a few features at a time, keys read again
                 for more in range(CHUNK, BLOCK_D, CHUNK):
-                    k_part = _rows(key_at + more, inside, feature, dim - more, DOT)
-                    q_part = _rows(query_at + more, here, feature, dim - more, DOT)
+                    k_part = _rows(key_at + more, inside, feature, dim - more)
+                    q_part = _rows(query_at + more, here, feature, dim - more)
                     scores = tl.dot(k_part, tl.trans(q_part), acc=scores, input_precision="ieee")
             offset = tl.load(lse + (place * G + member) * frames * 16 + i, mask=here, other=0) * 1.4426950408889634
             scores = scores * scale - offset[None, :]
@@ -148,7 +148,6 @@ def spectrogram_settings(dtype: torch.dtype, dim: int, group: int) -> dict[str, 
         "BLOCK_T": 32 if exact else 64,
         "BLOCK_D": wide,
         "CHUNK": 16 if exact else wide,
-        "DOT": dot_type(dtype),
         # three products of halves of the float32 probabilities: as exact as float32 to some 2^-21
         "PRECISION": "ieee" if exact else "tf32x3",
         "num_warps": 4,
@@ -156,11 +155,11 @@ def spectrogram_settings(dtype: torch.dtype, dim: int, group: int) -> dict[str, 
     }
 
 
-def aot() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
-    """Variants to compile ahead of time: (name, kernel, signature, constants, warps, stages)."""
+def aot() -> list[tuple]:
+    """What `kernels.resources` compiles: groups of 3 heads of 64 and of 4 heads of 128."""
     variants = []
     for dtype, pointer in ((torch.bfloat16, "*bf16"), (torch.float32, "*fp32")):
-        for dim, group in ((64, 1), (128, 4), (128, 7), (256, 8)):
+        for dim, group in ((64, 3), (128, 4)):
             name = f"{pointer[1:]} d={dim} group={group}"
             flags: dict[str, Any] = {"HAS_MASK": True}
             types = {"query": pointer, "key": pointer, "mask": "*u8", "scale": "fp32"}
@@ -174,8 +173,10 @@ def aot() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
 
 def _variant(name: str, kernel: Any, types: dict[str, str], constants: dict[str, Any]) -> tuple:
     """One entry of `aot`: strides and sizes are i32, pointers without a type *fp32."""
+    constants = dict(constants)
     warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
     pointers = {"lse", "carry", "previous", "dft", "spectrum", "new_carry", "out"}
     names = [argument for argument in kernel.arg_names if argument not in constants]
     signature = {x: types.get(x, "*fp32" if x in pointers else "i32") for x in names}
-    return name, kernel, signature, constants, warps, stages
+    strides = [x for x in names if x.endswith(("_b", "_h", "_t"))]
+    return name, kernel, signature, constants, warps, stages, ("dim", *strides)

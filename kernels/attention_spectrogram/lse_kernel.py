@@ -11,8 +11,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..op import interpreted
-
 LOG2E = 1.4426950408889634  # kernels work with powers of two
 _SPAN = 4096  # keys that a program takes
 
@@ -22,7 +20,7 @@ def lse_kernel(
     query, key, mask, out,
     query_b, query_h, query_t, key_b, key_h, key_t, mask_b, mask_h,
     keys, old, heads, queries, dim, scale,
-    G: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, DOT: tl.constexpr,
+    G: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     SPAN: tl.constexpr, HAS_MASK: tl.constexpr,
 ):  # fmt: skip
     """One (span of keys, sequence, query head, tile of queries) a program: out [spans, B, Hq, Q], natural."""
@@ -32,7 +30,7 @@ def lse_kernel(
     i = (tl.program_id(0) % blocks) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     feature = tl.arange(0, BLOCK_D)
     row = batch * query_b + head * query_h + i.to(tl.int64)[:, None] * query_t
-    q = tl.load(query + row + feature[None, :], mask=(i < queries)[:, None] & (feature < dim)[None, :], other=0).to(DOT)
+    q = tl.load(query + row + feature[None, :], mask=(i < queries)[:, None] & (feature < dim)[None, :], other=0)
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     base = key + batch * key_b + head // G * key_h
@@ -44,7 +42,7 @@ def lse_kernel(
         k = tl.load(
             base + t.to(tl.int64)[None, :] * key_t + feature[:, None],
             mask=exists[None, :] & (feature < dim)[:, None], other=0,
-        ).to(DOT)  # fmt: skip
+        )  # fmt: skip
         if HAS_MASK:
             exists &= tl.load(mask + batch * mask_b + head // G * mask_h + t, mask=exists, other=0) != 0
         seen = exists[None, :] & (t[None, :] <= (old + i)[:, None])
@@ -79,7 +77,7 @@ def lse_settings(dtype: torch.dtype, dim: int, group: int) -> dict[str, Any]:
     """Tile sizes of the log-sum-exp, as `spectrogram_settings`."""
     wide, exact = max(16, triton.next_power_of_2(dim)), dtype == torch.float32
     block = 32 if exact else 64
-    tile = {"G": group, "BLOCK_Q": block, "BLOCK_T": block, "BLOCK_D": wide, "DOT": dot_type(dtype), "SPAN": _SPAN}
+    tile = {"G": group, "BLOCK_Q": block, "BLOCK_T": block, "BLOCK_D": wide, "SPAN": _SPAN}
     return tile | {"num_warps": 4, "num_stages": 2 if exact or wide > 128 else 3}
 
 
@@ -95,10 +93,3 @@ def mask_strides(mask: Tensor | None) -> tuple[int, int]:
 def unit(x: Tensor) -> Tensor:
     """The tensor with unit stride along its last dimension; a cache's views have that already."""
     return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def dot_type(dtype: torch.dtype) -> tl.dtype:
-    """What products take: the inputs' dtype; Triton's interpreter multiplies the bits of bfloat16, so float32 there."""
-    if dtype == torch.bfloat16 and not interpreted():
-        return tl.bfloat16
-    return tl.float16 if dtype == torch.float16 else tl.float32

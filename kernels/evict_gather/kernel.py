@@ -91,15 +91,14 @@ def settings(widths: tuple[int, ...]) -> dict[str, Any]:
     return {"WIDTHS": widths, "ROWS": _ROWS, "COLUMNS": columns, "num_warps": 4}
 
 
-def aot() -> list[tuple[str, Any, dict[str, Any], dict[str, Any], int, int]]:
-    """Variants to compile ahead of time: (name, kernel, signature, constants, warps, stages)."""
+def aot() -> list[tuple]:
+    """What `kernels.resources` compiles: a layer's keys, values, spectrum, carry and positions, heads of 128."""
     variants = []
-    for name, width in (("bf16 d=128", 32), ("fp32 d=128", 64), ("bf16 d=80", 20)):
-        # keys, values, spectrum, carry and positions
+    for name, width in (("bf16", 32), ("fp32", 64)):
         pointers = ("*i64", "*i64", "*i32", "*i64", "*i64")
         constants = settings((width, width, 17, 8, 1)) | {"HAS_COUNTS": True}
         warps = constants.pop("num_warps")
-        signature = {"sources": pointers, "outs": pointers, "strides": ("i32",) * 15, "kept": "*i64"}
+        signature: dict[str, Any] = {"sources": pointers, "outs": pointers, "strides": ("i32",) * 15, "kept": "*i64"}
         signature |= {"counts": "*i64", "heads": "i32", "keys": "i32", "most": "i32"}
-        variants.append((f"gather {name}", gather_kernel, signature, constants, warps, 3))
+        variants.append((f"gather {name}", gather_kernel, signature, constants, warps, 3, ("strides",)))
     return variants

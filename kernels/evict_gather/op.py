@@ -34,8 +34,7 @@ def evict_gather(
         assert tensor.dim() in (3, 4) and tensor.shape[:2] == kept.shape[:2], (tensor.shape, kept.shape)
         assert tensor.shape[2] == tensors[0].shape[2] and tensor.device == kept.device, (tensor.shape, tensor.device)
     assert counts is None or counts.shape == kept.shape[:2], (counts.shape, kept.shape)
-    chosen = choose("evict_gather", impl, OP.available(kept.device))
-    return tuple(_gather([tensor.detach() for tensor in tensors], kept, counts, chosen)) if tensors else ()
+    return tuple(_gather([tensor.detach() for tensor in tensors], kept, counts, impl)) if tensors else ()
 
 
 @torch.library.custom_op(
@@ -44,7 +43,7 @@ def evict_gather(
     schema="(Tensor[] tensors, Tensor kept, Tensor? counts, str impl) -> Tensor[]",
 )
 def _gather(tensors: Sequence[Tensor], kept: Tensor, counts: Tensor | None, impl: str) -> list[Tensor]:
-    if impl == "triton":
+    if choose("evict_gather", impl, OP.available(kept.device)) == "triton":
         from . import kernel
 
         return kernel.evict_gather(tensors, kept, counts)
