@@ -7,28 +7,21 @@ float64 tables). A slot that is not there gives nan, and nothing outside the tab
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..tuning import settings
+
 _TILE = 4096  # numbers that a program of 4 warps has in flight
 
 
-class Tile(NamedTuple):
-    """rows x columns that a program reads at a time, and its warps."""
-
-    rows: int
-    columns: int
-    warps: int = 4
-
-
-def tile(rows: int, width: int, size: int = _TILE) -> Tile:
-    """The tile for bags of `rows` rows of a width: all columns where they fit, then as many rows as do."""
+def blocks(rows: int, width: int, size: int = _TILE) -> dict[str, int]:
+    """Blocks for bags of `rows` rows of a width: all columns where they fit, then as many rows as do."""
     columns = min(triton.next_power_of_2(max(width, 1)), 512)
-    return Tile(max(1, min(triton.next_power_of_2(max(rows, 1)), size // columns)), columns)
+    rows = max(1, min(triton.next_power_of_2(max(rows, 1)), size // columns))
+    return {"ROWS": rows, "COLUMNS": columns, "num_warps": 4}
 
 
 @triton.jit
@@ -90,12 +83,11 @@ def weighted_sums(values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
     (bags, bag_rows), (slot_count, width) = slots.shape, values.shape
     out = values.new_empty(bags, width)
     if out.numel():
-        shape = tile(bag_rows, width)
-        grid = (bags, triton.cdiv(width, shape.columns))
+        chosen = settings("bag_sums", (bag_rows, width, values.dtype), blocks(bag_rows, width), values.device)
+        grid = (bags, triton.cdiv(width, chosen["COLUMNS"]))
         sums_kernel[grid](
-            values, slots, weights, out, slot_count, bag_rows, width,
-            ROWS=shape.rows, COLUMNS=shape.columns, ACC=sums_type(values.dtype), num_warps=shape.warps,
-        )  # fmt: skip
+            values, slots, weights, out, slot_count, bag_rows, width, ACC=sums_type(values.dtype), **chosen
+        )
     return out
 
 
@@ -105,24 +97,23 @@ def dot_products(vectors: Tensor, values: Tensor, slots: Tensor) -> Tensor:
     (bags, bag_rows), (slot_count, width) = slots.shape, values.shape
     out = values.new_empty(bags, bag_rows)
     if out.numel():
-        shape = tile(bag_rows, width)
-        grid = (bags, triton.cdiv(bag_rows, shape.rows))
+        chosen = settings("bag_dots", (bag_rows, width, values.dtype), blocks(bag_rows, width), values.device)
+        grid = (bags, triton.cdiv(bag_rows, chosen["ROWS"]))
         dots_kernel[grid](
-            vectors, values, slots, out, slot_count, bag_rows, width,
-            ROWS=shape.rows, COLUMNS=shape.columns, ACC=sums_type(values.dtype), num_warps=shape.warps,
-        )  # fmt: skip
+            vectors, values, slots, out, slot_count, bag_rows, width, ACC=sums_type(values.dtype), **chosen
+        )
     return out
 
 
 def aot() -> list[tuple]:
     """What `kernels.resources` compiles: 128 rows of width 1024 a bag."""
-    shape = tile(128, 1024)
-    constants = {"ROWS": shape.rows, "COLUMNS": shape.columns, "ACC": tl.float32}
+    constants = {**blocks(128, 1024), "ACC": tl.float32}
+    warps = constants.pop("num_warps")
     counts = {"slot_count": "i32", "bag_rows": "i32", "width": "i32"}
     found = []
     for kernel, names in ((sums_kernel, ("values", "weights")), (dots_kernel, ("vectors", "values"))):
         for dtype in ("bf16", "fp32"):
             signature = {**dict.fromkeys((*names, "out"), f"*{dtype}"), "slots": "*i64", **counts}
             name = f"{kernel.__name__.removesuffix('_kernel')} {dtype}"
-            found.append((f"bag {name}", kernel, signature, constants, shape.warps, 3, tuple(counts)))
+            found.append((f"bag {name}", kernel, signature, constants, warps, 3, tuple(counts)))
     return found

@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .kernel import Tile, sums_type, tile
+from ..tuning import settings
+from .kernel import blocks, sums_type
 
 SPLIT = 128
 
@@ -111,9 +112,9 @@ def norms_kernel(
     tl.store(squares + row, square, mask=here)
 
 
-def rows_tile(width: int) -> Tile:
+def row_blocks(width: int) -> dict[str, int]:
     """How many rows and columns a program sums side by side: 16 numbers a thread, which leaves registers for Adam."""
-    return tile(4096, width, 2048)
+    return blocks(4096, width, 2048)
 
 
 def partial_sums(slots: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, dtype: torch.dtype) -> Tensor:
@@ -121,13 +122,13 @@ def partial_sums(slots: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, dty
 
     slots, bags, weights [S], sorted by slot.
     """
-    blocks, width = len(slots) // SPLIT, dout.shape[1]
-    out = torch.empty(blocks, width, dtype=dtype, device=dout.device)
+    count, width = len(slots) // SPLIT, dout.shape[1]
+    out = torch.empty(count, width, dtype=dtype, device=dout.device)
     if out.numel():
-        shape = tile(SPLIT, width)
-        partial_kernel[blocks, triton.cdiv(width, shape.columns)](
+        chosen = settings("segment_partial", (width, dout.dtype), blocks(SPLIT, width), dout.device)
+        partial_kernel[count, triton.cdiv(width, chosen["COLUMNS"])](
             slots, bags, weights, dout, out, width,
-            ROWS=shape.rows, COLUMNS=shape.columns, SPLIT=SPLIT, ACC=sums_type(dtype), num_warps=shape.warps,
+            SPLIT=SPLIT, ACC=sums_type(dtype), **chosen,
         )  # fmt: skip
     return out
 
@@ -136,10 +137,10 @@ def write_rows(starts: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, part
     """Write the sums of the U rows of starts [U + 1] to out [U, D], of any floating dtype."""
     rows, width = out.shape
     if out.numel():
-        shape = rows_tile(width)
-        rows_kernel[triton.cdiv(rows, shape.rows), triton.cdiv(width, shape.columns)](
+        chosen = settings("segment_rows", (width, dout.dtype, out.dtype), row_blocks(width), dout.device)
+        rows_kernel[triton.cdiv(rows, chosen["ROWS"]), triton.cdiv(width, chosen["COLUMNS"])](
             starts, bags, weights, dout, partial, out, rows, width,
-            ROWS=shape.rows, COLUMNS=shape.columns, SPLIT=SPLIT, ACC=sums_type(partial.dtype), num_warps=shape.warps,
+            SPLIT=SPLIT, ACC=sums_type(partial.dtype), **chosen,
         )  # fmt: skip
 
 
@@ -148,10 +149,10 @@ def squared_norms(starts: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, p
     rows, width = len(starts) - 1, dout.shape[1]
     squares = partial.new_empty(rows)
     if rows:
-        shape = rows_tile(width)
-        norms_kernel[(triton.cdiv(rows, shape.rows),)](
+        chosen = settings("segment_norms", (width, dout.dtype), row_blocks(width), dout.device)
+        norms_kernel[(triton.cdiv(rows, chosen["ROWS"]),)](
             starts, bags, weights, dout, partial, squares, rows, width,
-            ROWS=shape.rows, COLUMNS=shape.columns, SPLIT=SPLIT, ACC=sums_type(partial.dtype), num_warps=shape.warps,
+            SPLIT=SPLIT, ACC=sums_type(partial.dtype), **chosen,
         )  # fmt: skip
     return squares
 
@@ -160,12 +161,13 @@ def aot() -> list[tuple]:
     """What `kernels.resources` compiles: bfloat16 gradients of width 1024."""
     sorted_parts = {"bags": "*i64", "weights": "*fp32", "dout": "*bf16", "partial": "*fp32"}
     found = []
-    for kernel, shape, signature in (
-        (partial_kernel, tile(SPLIT, 1024), {"slots": "*i32"}),
-        (rows_kernel, rows_tile(1024), {"starts": "*i64", "out": "*bf16", "row_count": "i32"}),
-        (norms_kernel, rows_tile(1024), {"starts": "*i64", "squares": "*fp32", "row_count": "i32"}),
+    for kernel, chosen, signature in (
+        (partial_kernel, blocks(SPLIT, 1024), {"slots": "*i32"}),
+        (rows_kernel, row_blocks(1024), {"starts": "*i64", "out": "*bf16", "row_count": "i32"}),
+        (norms_kernel, row_blocks(1024), {"starts": "*i64", "squares": "*fp32", "row_count": "i32"}),
     ):
-        constants = {"ROWS": shape.rows, "COLUMNS": shape.columns, "SPLIT": SPLIT, "ACC": tl.float32}
+        constants = {**chosen, "SPLIT": SPLIT, "ACC": tl.float32}
+        warps = constants.pop("num_warps")
         name = f"segment {kernel.__name__.removesuffix('_kernel')} bf16"
-        found.append((name, kernel, {**signature, **sorted_parts, "width": "i32"}, constants, 4, 3, ("width",)))
+        found.append((name, kernel, {**signature, **sorted_parts, "width": "i32"}, constants, warps, 3, ("width",)))
     return found

@@ -9,16 +9,15 @@ lower place, so that each comparison is one instruction and ties always fall the
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..tuning import settings
 from .reference import candidate_ranks
 
-_TOKENS = 16  # of a program: the least that matrix units take
 _LEAST = tl.constexpr(-(1 << 63))  # below every packed score
 
 
@@ -121,24 +120,24 @@ def lookup(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
     slots = torch.empty(tokens, heads, k, dtype=torch.int64, device=query.device)
     if scores.numel() == 0:
         return scores, slots
-    lookup_kernel[triton.cdiv(tokens, _TOKENS), heads](
+    kept = max(2, triton.next_power_of_2(k))
+    chosen = settings("lookup", (n, half, k, query.dtype), _blocks(n, half, kept, query.dtype), query.device)
+    lookup_kernel[triton.cdiv(tokens, chosen["TOKENS"]), heads](
         query, keys, first, second, scores, slots, tokens, heads, n, half, k, len(first),
-        **_blocks(n, half, k, query.dtype), num_warps=4, num_stages=2,
+        KEPT=kept, CANDIDATES=max(2 * kept, triton.next_power_of_2(len(first))), PRECISION="ieee", **chosen,
     )  # fmt: skip
     return scores, slots
 
 
-def _blocks(n: int, half: int, k: int, dtype: torch.dtype) -> dict[str, Any]:
+def _blocks(n: int, half: int, kept: int, dtype: torch.dtype) -> dict[str, int]:
     """The largest blocks that fit the registers: float32 products, made without matrix units, leave room for less."""
-    kept = max(2, triton.next_power_of_2(k))
     tile = 64 if dtype == torch.float32 else 128
     return {
-        "KEPT": kept,
-        "CANDIDATES": max(2 * kept, triton.next_power_of_2(len(candidate_ranks(k)[0]))),
-        "TOKENS": _TOKENS,
+        "TOKENS": 16,  # the least that matrix units take
         "TILE": max(2 * kept, min(tile, triton.next_power_of_2(n))),
         "DEPTH": max(16, min(32, triton.next_power_of_2(half))),
-        "PRECISION": "ieee",
+        "num_warps": 4,
+        "num_stages": 2,
     }
 
 
@@ -146,8 +145,10 @@ def aot() -> list[tuple]:
     """What `kernels.resources` compiles: 32 of 1024 half-keys of width 64 a list."""
     numbers = dict.fromkeys(("tokens", "heads", "n", "half", "kept", "candidates"), "i32")
     integers = {"first": "*i32", "second": "*i32", "slots": "*i64"}
-    return [
-        (f"lookup {dtype}", lookup_kernel, {**dict.fromkeys(("query", "keys", "scores"), f"*{dtype}"), **integers,
-         **numbers}, _blocks(1024, 64, 32, exact), 4, 2, ("n", "half"))
-        for dtype, exact in (("bf16", torch.bfloat16), ("fp32", torch.float32))
-    ]  # fmt: skip
+    found = []
+    for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        signature = {**dict.fromkeys(("query", "keys", "scores"), f"*{name}"), **integers, **numbers}
+        constants = {**_blocks(1024, 64, 32, dtype), "KEPT": 32, "CANDIDATES": 128, "PRECISION": "ieee"}
+        warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
+        found.append((f"lookup {name}", lookup_kernel, signature, constants, warps, stages, ("n", "half")))
+    return found

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..embedding_bag.gradient import RowGradient
 from ..embedding_bag.kernel import sums_type
-from ..embedding_bag.segment_kernel import SPLIT, row_sums, rows_tile
+from ..embedding_bag.segment_kernel import SPLIT, row_blocks, row_sums
+from ..tuning import settings
 from .state import TableState
 
 
@@ -133,21 +134,23 @@ def adam(
     seed = torch.zeros(1, dtype=torch.int64, device=device)
     if noise:
         seed.random_(generator=generator)
-    shape = rows_tile(width)
-    adam_kernel[(triton.cdiv(count, shape.rows),)](
+    key = (width, values.dtype, state.second.dim(), gradient.dout.dtype)
+    chosen = settings("sparse_adam", key, row_blocks(width), device)
+    adam_kernel[(triton.cdiv(count, chosen["ROWS"]),)](
         values, state.master, state.momentum, state.second, state.last, state.gap,
         gradient.rows, gradient.starts, gradient.bags, gradient.weights, gradient.dout, gradient.partial,
         curves, torch.as_tensor(scale, dtype=torch.float64, device=device), seed,
         count, width, curves.shape[1], step, lr, 1 - betas[0], 1 - betas[1], eps,
-        ROWS=shape.rows, COLUMNS=shape.columns, SPLIT=SPLIT, ACC=sums_type(gradient.dtype),
+        SPLIT=SPLIT, ACC=sums_type(gradient.dtype),
         MOMENTUM=state.momentum is not None, PER_ROW=state.second.dim() == 1,
-        MASTER=state.master is not None, NOISE=noise, num_warps=shape.warps,
+        MASTER=state.master is not None, NOISE=noise, **chosen,
     )  # fmt: skip
 
 
 def aot() -> list[tuple]:
     """What `kernels.resources` compiles: width 1024; a whole float32 state, and bfloat16 with one moment a row."""
-    shape = rows_tile(1024)
+    chosen = row_blocks(1024)
+    warps = chosen.pop("num_warps")
     integers = {"last": "*i32", "gap": "*i32", "rows": "*i64", "starts": "*i64", "bags": "*i64", "seed": "*i64"}
     floats = {"weights": "*fp32", "partial": "*fp32", "curves": "*fp64", "scale": "*fp64"}
     numbers = dict.fromkeys(("row_count", "width", "length", "step"), "i32")
@@ -156,9 +159,9 @@ def aot() -> list[tuple]:
     for name, dtype, per_row in (("fp32", "*fp32", False), ("bf16, a moment a row", "*bf16", True)):
         tables = {"values": dtype, "momentum": dtype, "dout": "*bf16", "second": "*fp32"}
         constants = {
-            "ROWS": shape.rows, "COLUMNS": shape.columns, "SPLIT": SPLIT, "ACC": tl.float32, "MOMENTUM": True,
+            **chosen, "SPLIT": SPLIT, "ACC": tl.float32, "MOMENTUM": True,
             "PER_ROW": per_row, "MASTER": False, "NOISE": dtype == "*bf16", "master": None,
         }  # fmt: skip
         signature = {**tables, **integers, **floats, **numbers, **rates}
-        found.append((f"adam {name}", adam_kernel, signature, constants, shape.warps, 3, ("width",)))
+        found.append((f"adam {name}", adam_kernel, signature, constants, warps, 3, ("width",)))
     return found

@@ -1,0 +1,101 @@
+"""Launch settings of the Triton kernels: sane defaults, and better ones for a card once `memx bench --tune` found them.
+
+Nothing is tuned while a model trains: block sizes set the order of sums, so a search in passing would give other bits
+from run to run. What a search finds is kept in the user's cache by card and Triton version, and read from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+Settings = Mapping[str, int]
+
+
+class Asked(NamedTuple):
+    """The name that a kernel's settings are stored by, and what it runs with now."""
+
+    name: str
+    current: Settings
+
+
+# of a search alone; not context variables, for a backward pass on CUDA runs in a thread of its own
+_forced: dict[str, Settings] = {}
+_asked: dict[str, Asked] | None = None
+
+
+def settings(kernel: str, key: Sequence[object], default: Settings, device: torch.device) -> dict[str, int]:
+    """The settings of a kernel for a key, what the best ones depend on (sizes, dtype): stored, or the default.
+
+    Both have the same names. A stored entry with other names is of another version of memx, and is not used.
+    """
+    name = " ".join([kernel, *(str(part).removeprefix("torch.") for part in key)])
+    chosen = _forced.get(kernel)
+    if chosen is None and device.type == "cuda":
+        chosen = _read(path(device)).get(name)
+    if chosen is None or chosen.keys() != default.keys():
+        chosen = default
+    if _asked is not None:
+        _asked[kernel] = Asked(name, dict(chosen))
+    return dict(chosen)
+
+
+def path(device: torch.device) -> Path:
+    """Where the settings of a card are kept."""
+    import triton
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    card = torch.cuda.get_device_name(device).replace(" ", "-").replace("/", "-")
+    return cache / "memx" / f"tuned-{card}-triton-{triton.__version__}.json"
+
+
+def store(file: Path, found: Mapping[str, Settings]) -> None:
+    """Add settings, by kernel and key, to a file; whole or not at all."""
+    merged = {**_load(file), **{name: dict(chosen) for name, chosen in found.items()}}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n", "utf-8")
+    temporary.replace(file)
+    _read.cache_clear()
+
+
+@contextmanager
+def forced(kernel: str, chosen: Settings) -> Iterator[None]:
+    """Within it, one kernel runs with these settings; for a search."""
+    _forced[kernel] = chosen
+    try:
+        yield
+    finally:
+        del _forced[kernel]
+
+
+@contextmanager
+def noted() -> Iterator[dict[str, Asked]]:
+    """Within it, what kernels ask for is noted, by kernel."""
+    global _asked
+    _asked = found = {}
+    try:
+        yield found
+    finally:
+        _asked = None
+
+
+@lru_cache(maxsize=8)
+def _read(file: Path) -> dict[str, Settings]:
+    return _load(file)
+
+
+def _load(file: Path) -> dict[str, Settings]:
+    """What a file holds; nothing if it is not there, or is damaged: the defaults serve as well."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
