@@ -17,9 +17,9 @@ from ..tuning import settings
 _TILE = 4096  # numbers that a program of 4 warps has in flight
 
 
-def blocks(rows: int, width: int, size: int = _TILE) -> dict[str, int]:
-    """Blocks for bags of `rows` rows of a width: all columns where they fit, then as many rows as do."""
-    columns = min(triton.next_power_of_2(max(width, 1)), 512)
+def blocks(rows: int, width: int, size: int = _TILE, widest: int = 512) -> dict[str, int]:
+    """Blocks for bags of `rows` rows of a width: all columns up to the widest, then as many rows as fit."""
+    columns = min(triton.next_power_of_2(max(width, 1)), widest)
     rows = max(1, min(triton.next_power_of_2(max(rows, 1)), size // columns))
     return {"ROWS": rows, "COLUMNS": columns, "num_warps": 4}
 

@@ -149,7 +149,7 @@ def squared_norms(starts: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, p
     rows, width = len(starts) - 1, dout.shape[1]
     squares = partial.new_empty(rows)
     if rows:
-        chosen = settings("segment_norms", (width, dout.dtype), row_blocks(width), dout.device)
+        chosen = settings("segment_norms", (width, dout.dtype), blocks(4096, width, 1024, 256), dout.device)
         norms_kernel[(triton.cdiv(rows, chosen["ROWS"]),)](
             starts, bags, weights, dout, partial, squares, rows, width,
             SPLIT=SPLIT, ACC=sums_type(partial.dtype), **chosen,
@@ -164,7 +164,7 @@ def aot() -> list[tuple]:
     for kernel, chosen, signature in (
         (partial_kernel, blocks(SPLIT, 1024), {"slots": "*i32"}),
         (rows_kernel, row_blocks(1024), {"starts": "*i64", "out": "*bf16", "row_count": "i32"}),
-        (norms_kernel, row_blocks(1024), {"starts": "*i64", "squares": "*fp32", "row_count": "i32"}),
+        (norms_kernel, blocks(4096, 1024, 1024, 256), {"starts": "*i64", "squares": "*fp32", "row_count": "i32"}),
     ):
         constants = {**chosen, "SPLIT": SPLIT, "ACC": tl.float32}
         warps = constants.pop("num_warps")
