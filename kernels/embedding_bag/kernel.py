@@ -17,9 +17,9 @@ from ..tuning import settings
 _TILE = 4096  # numbers that a program of 4 warps has in flight
 
 
-def blocks(rows: int, width: int, size: int = _TILE, widest: int = 512) -> dict[str, int]:
-    """Blocks for bags of `rows` rows of a width: all columns up to the widest, then as many rows as fit."""
-    columns = min(triton.next_power_of_2(max(width, 1)), widest)
+def blocks(rows: int, width: int, size: int = _TILE) -> dict[str, int]:
+    """Blocks for bags of `rows` rows of a width: all columns up to 512, then as many rows as fit."""
+    columns = min(triton.next_power_of_2(max(width, 1)), 512)
     rows = max(1, min(triton.next_power_of_2(max(rows, 1)), size // columns))
     return {"ROWS": rows, "COLUMNS": columns, "num_warps": 4}
 
@@ -34,18 +34,21 @@ def sums_kernel(
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < width
     total = tl.zeros([ROWS, COLUMNS], ACC)
+    k = tl.arange(0, ROWS)
+    slot = tl.load(slots + bag * bag_rows + k, mask=k < bag_rows, other=0).to(tl.int64)
     for start in range(0, bag_rows, ROWS):
         k = start + tl.arange(0, ROWS)
         here = k < bag_rows
-        slot = tl.load(slots + bag * bag_rows + k, mask=here, other=0).to(tl.int64)
-        weight = tl.load(weights + bag * bag_rows + k, mask=here, other=0).to(ACC)
         there = (slot >= 0) & (slot < slot_count)
-        weight = tl.where(there, weight, float("nan"))
         rows = tl.load(
             values + slot[:, None] * width + column[None, :],
             mask=(here & there)[:, None] & inside[None, :],
             other=0,
         )
+        weight = tl.load(weights + bag * bag_rows + k, mask=here, other=0).to(ACC)
+        weight = tl.where(there, weight, float("nan"))
+        # the next slots are on their way while these rows are
+        slot = tl.load(slots + bag * bag_rows + k + ROWS, mask=k + ROWS < bag_rows, other=0).to(tl.int64)
         total += weight[:, None] * rows.to(ACC)
     tl.store(out + bag * width + column, tl.sum(total, 0), mask=inside)
 

@@ -23,12 +23,14 @@ SPLIT = 128
 @triton.jit
 def _add_range(total, start, end, bags, weights, dout, column, inside, width, ACC: tl.constexpr):
     """Add contributions start:end ([R] each) to total [R, C]."""
-    for step in range(0, tl.max(end - start, 0)):
-        place = start + step
+    place = start
+    bag = tl.load(bags + place, mask=place < end, other=0).to(tl.int64)
+    for _ in range(0, tl.max(end - start, 0)):
         here = place < end
-        bag = tl.load(bags + place, mask=here, other=0).to(tl.int64)
-        weight = tl.load(weights + place, mask=here, other=0).to(ACC)
         part = tl.load(dout + bag[:, None] * width + column[None, :], mask=here[:, None] & inside[None, :], other=0)
+        weight = tl.load(weights + place, mask=here, other=0).to(ACC)
+        place += 1
+        bag = tl.load(bags + place, mask=place < end, other=0).to(tl.int64)  # on its way while these rows are
         total += weight[:, None] * part.to(ACC)
     return total
 
@@ -149,7 +151,7 @@ def squared_norms(starts: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, p
     rows, width = len(starts) - 1, dout.shape[1]
     squares = partial.new_empty(rows)
     if rows:
-        chosen = settings("segment_norms", (width, dout.dtype), blocks(4096, width, 1024, 256), dout.device)
+        chosen = settings("segment_norms", (width, dout.dtype), blocks(4096, width, 1024), dout.device)
         norms_kernel[(triton.cdiv(rows, chosen["ROWS"]),)](
             starts, bags, weights, dout, partial, squares, rows, width,
             SPLIT=SPLIT, ACC=sums_type(partial.dtype), **chosen,
@@ -164,7 +166,7 @@ def aot() -> list[tuple]:
     for kernel, chosen, signature in (
         (partial_kernel, blocks(SPLIT, 1024), {"slots": "*i32"}),
         (rows_kernel, row_blocks(1024), {"starts": "*i64", "out": "*bf16", "row_count": "i32"}),
-        (norms_kernel, blocks(4096, 1024, 1024, 256), {"starts": "*i64", "squares": "*fp32", "row_count": "i32"}),
+        (norms_kernel, blocks(4096, 1024, 1024), {"starts": "*i64", "squares": "*fp32", "row_count": "i32"}),
     ):
         constants = {**chosen, "SPLIT": SPLIT, "ACC": tl.float32}
         warps = constants.pop("num_warps")

@@ -28,7 +28,7 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = [
-    Mutation("a bag's last row is masked", "embedding_bag/kernel.py", "here = k < bag_rows", "here = k < bag_rows - 1",
+    Mutation("a bag's last row is masked", "embedding_bag/kernel.py", "here = k < bag_rows\n        there = (", "here = k < bag_rows - 1\n        there = (",
              "test_bags", "embedding_bag", BAG),
     Mutation("a bag's first tile is dropped", "embedding_bag/kernel.py", "range(0, bag_rows, ROWS)",
              "range(ROWS, bag_rows, ROWS)", "test_bags", "embedding_bag", BAG),
