@@ -1,9 +1,9 @@
 """Triton kernel of the attention spectrogram: queries, keys and log-sum-exp -> spectrum and carry.
 
-Names as in `reference.py`. A program takes one key-value head and a tile of keys, keeps the keys and
-walks over blocks of 16 queries. A block's probabilities are recomputed for all heads of the group at once, averaged,
-and multiplied by the two halves of the windowed DFT: the second half completes this frame, the first begins the next.
-So no probability is written, and each is transformed once. Offsets of rows are 64-bit.
+Names as in `reference.py`. A program takes one key-value head and a tile of keys, keeps the keys and walks over blocks
+of 16 queries. A block's probabilities are recomputed for the heads of the group together, averaged, and multiplied by
+both halves of the windowed DFT: the second half completes this frame, the first begins the next. So no probability is
+written, and each is transformed once. Offsets of rows are 64-bit.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ def spectrogram_kernel(
     REDUCE: tl.constexpr, HAS_CARRY: tl.constexpr, HAS_PREVIOUS: tl.constexpr,
     HAS_MASK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One (sequence, key-value head, tile of keys) a program; scale and decay (of a frame) for base 2."""
+    """One (sequence, key-value head, tile of keys) a program; scale is for base 2, decay that of a frame."""
     tiles = tl.cdiv(keys, BLOCK_T)
     place = (tl.program_id(0) // tiles).to(tl.int64)  # sequence * heads + head
     batch, head = place // heads, place % heads
@@ -126,16 +126,17 @@ def spectrogram(
     programs = triton.cdiv(keys, settings["BLOCK_T"]) * batch * heads
     if programs:
         launch: Any = spectrogram_kernel[(programs,)]
-        launch(
-            query, key, lse.float().contiguous(),
-            None if carry is None else carry.mT.float().contiguous(),  # as it is, if it came from here
-            None if previous is None else previous.float().contiguous(),
-            mask, windowed_dft(torch.float32, query.device), spectrum, new_carry,
-            *query.stride()[:3], *key.stride()[:3], *mask_strides(mask),
-            keys, keys - queries, heads, frames, dim, scale * LOG2E, 1.0 if decay is None else decay**HOP,
-            **settings, REDUCE=decay is not None, HAS_CARRY=carry is not None, HAS_PREVIOUS=previous is not None,
-            HAS_MASK=mask is not None,
-        )  # fmt: skip
+        with torch.cuda.device_of(query):  # else Triton launches on the current one
+            launch(
+                query, key, lse.float().contiguous(),
+                None if carry is None else carry.mT.float().contiguous(),  # as it is, if it came from here
+                None if previous is None else previous.float().contiguous(),
+                mask, windowed_dft(torch.float32, query.device), spectrum, new_carry,
+                *query.stride()[:3], *key.stride()[:3], *mask_strides(mask),
+                keys, keys - queries, heads, frames, dim, scale * LOG2E, 1.0 if decay is None else decay**HOP,
+                **settings, REDUCE=decay is not None, HAS_CARRY=carry is not None, HAS_PREVIOUS=previous is not None,
+                HAS_MASK=mask is not None,
+            )  # fmt: skip
     return spectrum, new_carry
 
 

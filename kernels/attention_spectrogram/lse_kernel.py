@@ -66,10 +66,11 @@ def log_sum_exp(query: Tensor, key: Tensor, mask: Tensor | None, scale: float) -
     programs = triton.cdiv(queries, settings["BLOCK_Q"]) * batch * query_heads
     if programs:
         launch: Any = lse_kernel[(programs, spans)]
-        launch(
-            query, key, mask, out, *query.stride()[:3], *key.stride()[:3], *mask_strides(mask),
-            keys, keys - queries, heads, queries, dim, scale * LOG2E, **settings, HAS_MASK=mask is not None,
-        )  # fmt: skip
+        with torch.cuda.device_of(query):  # else Triton launches on the current one
+            launch(
+                query, key, mask, out, *query.stride()[:3], *key.stride()[:3], *mask_strides(mask),
+                keys, keys - queries, heads, queries, dim, scale * LOG2E, **settings, HAS_MASK=mask is not None,
+            )  # fmt: skip
     return out[0] if spans == 1 else out.logsumexp(0)
 
 

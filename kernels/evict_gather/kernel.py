@@ -63,11 +63,12 @@ def evict_gather(tensors: Sequence[Tensor], kept: Tensor, counts: Tensor | None)
         sources = tuple(source.view(widest(source)) for source in sources)
         widths = tuple(source.shape[3] for source in sources)
         launch: Any = gather_kernel[(triton.cdiv(most, _ROWS) * batch * heads,)]
-        launch(
-            sources, targets, tuple(stride for source in sources for stride in source.stride()[:3]),
-            kept.contiguous(), None if counts is None else counts.contiguous(), heads, keys, most,
-            **settings(widths), HAS_COUNTS=counts is not None,
-        )  # fmt: skip
+        with torch.cuda.device_of(kept):  # else Triton launches on the current one
+            launch(
+                sources, targets, tuple(stride for source in sources for stride in source.stride()[:3]),
+                kept.contiguous(), None if counts is None else counts.contiguous(), heads, keys, most,
+                **settings(widths), HAS_COUNTS=counts is not None,
+            )  # fmt: skip
     return outs
 
 
