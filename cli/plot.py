@@ -27,6 +27,7 @@ class What(StrEnum):
     usage = "usage"
     finetune = "finetune"
     step = "step"
+    bench = "bench"
 
 
 class Tier(StrEnum):
@@ -39,7 +40,8 @@ class Tier(StrEnum):
 _WHAT = (
     "memory: accuracy and NLL by memory size. loss: curves by step. rivals: memories against dense models, by size "
     "and by compute. ablation: variants and their differences. usage: slots used by step. finetune: facts learned "
-    "against text forgotten. step: cost of a training step by table size, from memx bench."
+    "against text forgotten. step: cost of a training step by table size; bench: ops against the device's ceilings and "
+    "against rivals; both from memx bench."
 )
 
 
@@ -91,6 +93,8 @@ def plot(
         written, table = plots.plot_ablation(order, tier.value, baseline)
     elif what is What.finetune:
         written, table = plots.plot_finetune(order)
+    elif what is What.bench:
+        written = plots.plot_bench(order)
     else:
         written, table = plots.plot_step(order)
     files = [str(path) for path in written]

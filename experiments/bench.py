@@ -1,191 +1,169 @@
-"""Op benchmarks: correctness against fp64 first, then the time of each implementation and rival in one run."""
+"""`memx bench`: an order of ops, of the layer's step and of whole models -> rows, and the names of what is wrong.
+
+Every op is checked against fp64 before it is timed; the ceilings of the device are measured in the same run.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import median, quantiles
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from ..errors import MemxError
-from ..kernels.op import Op, Shape
+from ..kernels.op import Op
 from ..kernels.ops import OPS
 from ..results.rows import Row
-from ..results.store import commit
+from .bench_ceilings import Ceilings, measure_ceilings
+from .bench_check import check_op
+from .bench_environment import bench_environment, row_settings
+from .bench_op import Bench, bench_op
+from .bench_shapes import shapes_of, written
+from .bench_time import Stopwatch, Timing
+from .bench_ways import cannot_compile
 from .build import pick_device
 from .config_files import nearest
 
-
-@dataclass
-class BenchResult:
-    """One op at one shape: whether it is right, and its table lines and rows."""
-
-    title: str
-    device: str
-    correct: bool
-    lines: list[list[str]] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+__all__ = ["BenchOrder", "Found", "bench_list", "bench_names", "check_op", "run_bench"]
+_END_TO_END = ("step", "model")
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+Compile = Literal["all", "last", "none"]
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Seconds of one call: median and the 20th and 80th percentile of n calls."""
+class BenchOrder:
+    """What to measure: ops by name, `step`, `model` (all if none is named); where, in which dtype, at which shapes.
 
-    seconds: float
-    low: float
-    high: float
-    n: int
-
-
-def op_names() -> list[str]:
-    """The ops there are."""
-    return [op.name for op in OPS]
-
-
-def bench_ops(
-    names: Sequence[str] | None, device_name: str, seconds: float, threads: int | None = None
-) -> list[BenchResult]:
-    """Run the named ops, or all, at all their shapes. Raises MemxError for an unknown op or device."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    for name in names or ():
-        if name not in op_names():
-            raise MemxError(f"no op {name!r}", hint=nearest(name, op_names()) or f"there are: {', '.join(op_names())}")
-    device = pick_device(device_name)
-    chosen = [op for op in OPS if not names or op.name in names]
-    return [_bench(op, shape, device, seconds) for op in chosen for shape in op.shapes]
-
-
-def check_op(op: Op, shape: Shape, dtype: torch.dtype, device: torch.device, impl: str = "auto") -> tuple[float, float]:
-    """Worst error of outputs and gradients against fp64, and the largest allowed: (error, limit), relative.
-
-    The limit is op.tolerance times the error of the plain definition in the same dtype, and at least the rounding of
-    a plain sum of op.terms products.
+    compile: at which shapes of an op its definition also runs under torch.compile; it takes its time to compile.
+    slots, steps: of step and model; no slots: what suits the device. peers: other packages' layers, of step.
+    tune: search for launch settings of the kernels first.
     """
-    floor = torch.finfo(dtype).eps * op.terms(shape) ** 0.5
-    inputs = op.make_inputs(shape, dtype, device, torch.Generator().manual_seed(0))
-    wide = tuple(x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
-    truth = _observed(op, op.reference, wide, wide)
-    plain = _observed(op, op.reference, inputs, wide)
-    tested = _observed(op, lambda *given: op.run(*given, impl=impl), inputs, wide)
-    error, limit = 0.0, 0.0
-    for exact, reference, got in zip(truth, plain, tested, strict=True):
-        scale = exact.abs().max().clamp_min(1e-30)
-        own = float((got.double() - exact).abs().max() / scale)
-        allowed = max(op.tolerance * float((reference.double() - exact).abs().max() / scale), floor)
-        if own != own or own / allowed > error / (limit or 1.0):
-            error, limit = own, allowed
-    return error, limit or floor
+
+    names: Sequence[str] = ()
+    device: str = "auto"
+    dtype: str | None = None
+    shapes: Sequence[str] = ()
+    seconds: float = 0.3
+    slots: Sequence[int] = ()
+    steps: int = 7
+    threads: int | None = None
+    compile: Compile = "last"
+    peers: bool = False
+    tune: bool = False
 
 
-def _observed(op: Op, function: Callable, inputs: tuple, wide: tuple) -> list[Tensor]:
-    """Outputs, as the op wants them observed, and the gradients of their weighted sum; works on copies."""
-    leaves = [x.clone().requires_grad_(i in op.gradients) if isinstance(x, Tensor) else x for i, x in enumerate(inputs)]
-    outputs = function(*leaves)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    floating = [output for output in outputs if output.is_floating_point()]
-    generator = torch.Generator().manual_seed(1)
-    weights = [torch.randn(output.shape, generator=generator).to(output) for output in floating]
-    loss = torch.stack([(output * weight).sum() for output, weight in zip(floating, weights, strict=True)]).sum()
-    gradients = torch.autograd.grad(loss, [leaves[i] for i in op.gradients]) if op.gradients else ()
-    seen = op.observe(wide, outputs) if op.observe else floating
-    return [tensor.detach() for tensor in (*seen, *gradients)]
+@dataclass
+class Found:
+    """The rows of a run, what was wrong, and what it ran on."""
+
+    rows: list[Row] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
-def _bench(op: Op, shape: Shape, device: torch.device, seconds: float) -> BenchResult:
-    dtype = torch.float32  # what is timed is what was checked
-    written = " ".join(f"{key}={value}" for key, value in shape.items())
-    checks = [check_op(op, shape, dtype, device, impl) for impl in op.available(device)]
-    error, limit = max(checks, key=lambda check: (check[0] != check[0], check[0] / check[1]))
-    result = BenchResult(f"{op.name} {written}", str(device), correct=error <= limit)
-    if not result.correct:
-        result.lines.append([op.name, written, "all", f"FAIL {error:.1e} > {limit:.1e}", "", "", "", "", ""])
-        return result
-    inputs = op.make_inputs(shape, dtype, device, torch.Generator().manual_seed(0))
-    ways: dict[str, Callable] = {op.label(impl, device): _with(op.run, impl) for impl in op.available(device)}
-    ways |= dict(op.rivals)
-    for name, way in ways.items():
-        forward = _time(lambda way=way: way(*inputs), device, seconds)
-        both = _time(_training_call(op, way, inputs), device, seconds) if op.gradients else forward
-        _record(result, op, shape, dtype, name, written, forward, both)
-    return result
+def bench_names() -> list[str]:
+    """What can be measured."""
+    return [*(op.name for op in OPS), *_END_TO_END]
 
 
-def _with(run: Callable, impl: str) -> Callable:
-    return lambda *given: run(*given, impl=impl)
+def bench_list() -> dict[str, str]:
+    """What can be measured, each with its shapes."""
+    ops = {op.name: "; ".join(map(written, (*op.shapes, *op.large_shapes))) for op in OPS}
+    return ops | {"step": "a memory layer's training step by table size", "model": "a model's training step by kind"}
 
 
-def _training_call(op: Op, way: Callable, inputs: tuple) -> Callable[[], object]:
-    leaves = [x.clone().requires_grad_() if i in op.gradients else x for i, x in enumerate(inputs)]
-    wanted = [leaves[i] for i in op.gradients]
+def run_bench(order: BenchOrder, tell: Callable[[str], None] = lambda text: None) -> Found:
+    """Measure what is ordered. Raises MemxError for a name, device, dtype or shape that does not exist.
 
-    def call() -> object:
-        output = way(*leaves)
-        return torch.autograd.grad((output[0] if isinstance(output, tuple) else output).sum(), wanted)
-
-    return call
-
-
-def _time(call: Callable[[], object], device: torch.device, seconds: float) -> Timing:
-    """Time calls, one warm-up first, for about `seconds`, at least five."""
-
-    def synchronize() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    call()
-    synchronize()
-    times: list[float] = []
-    until = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < until:
-        start = time.perf_counter()
-        call()
-        synchronize()
-        times.append(time.perf_counter() - start)
-    fifths = quantiles(times, n=5)
-    return Timing(median(times), fifths[0], fifths[-1], len(times))
+    Training steps and models are measured only if no op is wrong; tell hears what is going on.
+    """
+    for name in order.names:
+        if name not in bench_names():
+            hint = nearest(name, bench_names()) or f"there are: {', '.join(bench_names())}"
+            raise MemxError(f"no op {name!r}", hint=hint)
+    if order.threads is not None:
+        torch.set_num_threads(order.threads)
+    device = pick_device(order.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    names = order.names or bench_names()
+    found = Found(environment=bench_environment(device))
+    ops = [op for op in OPS if op.name in names]
+    end_to_end = _end_to_end(order, names, device, tell)
+    if ops:
+        _bench_ops(order, ops, device, found, tell)
+    for measure in end_to_end if not found.wrong else ():
+        found.rows += measure()
+    return found
 
 
-def _record(
-    result: BenchResult,
-    op: Op,
-    shape: Shape,
-    dtype: torch.dtype,
-    name: str,
-    written: str,
-    forward: Timing,
-    both: Timing,
+def _bench_ops(
+    order: BenchOrder, ops: Sequence[Op], device: torch.device, found: Found, tell: Callable[[str], None]
 ) -> None:
-    gigabytes = op.bytes_moved(shape, dtype) / forward.seconds / 1e9
-    gigaflops = op.flops(shape) / forward.seconds / 1e9
-    spread = f"{1e3 * forward.low:.2f}/{1e3 * forward.high:.2f}"
-    times = [
-        f"{1e3 * forward.seconds:.3f}",
-        spread,
-        f"{gigabytes:.2f}",
-        f"{gigaflops:.1f}",
-        f"{1e3 * both.seconds:.3f}",
+    dtype = _dtype(order.dtype, device)
+    shapes = [shapes_of(op, order.shapes, dtype, device) for op in ops]
+    if order.tune:
+        from .tune import tune_ops
+
+        tune_ops(ops, dtype, device, tell)
+    stopwatch = Stopwatch(device, order.seconds)
+    ceilings = measure_ceilings(stopwatch, dtype)
+    common = row_settings(device, torch.get_num_threads())
+    common |= {"experiment": "bench", "model": str(dtype).removeprefix("torch.")}
+    found.rows += _ceiling_rows(ceilings, common)
+    bench = Bench(stopwatch, ceilings, dtype, common, tell)
+    compile = order.compile
+    if compile != "none" and (reason := cannot_compile(device)):
+        tell(reason)
+        compile = "none"
+    for op, own in zip(ops, shapes, strict=True):
+        for shape in own:
+            rows = bench_op(bench, op, shape, compiled=compile == "all" or (compile == "last" and shape is own[-1]))
+            found.rows += rows
+            found.wrong += [f"{row.dataset}: {row.kind}" for row in rows if row.metric == "correct" and not row.value]
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+def _end_to_end(
+    order: BenchOrder, names: Sequence[str], device: torch.device, tell: Callable[[str], None]
+) -> list[Callable[[], list[Row]]]:
+    """What is measured after the ops, with its sizes checked."""
+    common: dict[str, Any] = dict(device_name=order.device, threads=order.threads, steps=order.steps, tell=tell)
+    found: list[Callable[[], list[Row]]] = []
+    if "step" in names:
+        from .step_bench import bench_step, check_slots, step_shape
+
+        shape = step_shape(order.shapes)
+        check_slots(order.slots, shape)
+        found.append(lambda: bench_step(order.slots, peers=order.peers, shape=shape, **common))
+    if "model" in names:
+        from .bench_model import bench_model, model_configs, model_shape
+
+        built = model_shape(order.shapes, device)
+        model_configs(order.slots, built, device)
+        found.append(lambda: bench_model(order.slots, shape=built, **common))
+    return found
+
+
+def _dtype(name: str | None, device: torch.device) -> torch.dtype:
+    if name is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in _DTYPES:
+        raise MemxError(f"--dtype: no dtype {name!r}", hint=f"use {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def _ceiling_rows(ceilings: Ceilings, common: dict[str, Any]) -> list[Row]:
+    """The ceilings as rates; their intervals turn over, as the longest time is the lowest rate."""
+
+    def row(metric: str, work: float, timed: Timing, **size: Any) -> Row:
+        rates: Any = dict(value=work / timed.seconds, low=work / timed.high, high=work / timed.low, n=timed.n)
+        return Row(**common, kind="device", dataset="ceilings", metric=metric, **rates, **size)
+
+    copied, side = ceilings.copied, ceilings.side
+    return [
+        row("copy_gbps", 2 * copied / 1e9, ceilings.copy_timing, bytes=2 * copied),
+        row("matmul_tflops", 2 * side**3 / 1e12, ceilings.matmul_timing, side=side),
     ]
-    result.lines.append([op.name, written, name, "yes", *times])
-    for metric, timing in (("forward_ms", forward), ("forward_backward_ms", both)):
-        result.rows.append(
-            Row(
-                run="bench",
-                experiment="bench",
-                kind=name,
-                model=str(dtype).removeprefix("torch."),
-                dataset=f"{op.name} {written}",
-                metric=metric,
-                value=1e3 * timing.seconds,
-                n=timing.n,
-                low=1e3 * timing.low,
-                high=1e3 * timing.high,
-                memory_slots=shape.get("N") or shape.get("n", 0) ** 2,
-                flops=op.flops(shape),
-                device=result.device,
-                commit=commit(),
-            )
-        )

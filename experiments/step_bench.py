@@ -1,7 +1,7 @@
 """The cost of one training step by table size: layer and optimiser, memx's and its rivals -> times and peak memory.
 
-Each contestant and size runs in a process of its own, so that the peak memory is its own. Every contestant with
-memx's equations is first held against them in float64.
+On a CPU each contestant and size runs in a process of its own, so that the peak memory is its own. Every contestant
+with memx's equations is first held against them in float64.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -26,11 +25,14 @@ from ..kernels.sparse_adam import OP as SPARSE_ADAM
 from ..memory_layers.layer import MemoryLayer
 from ..memory_layers.slots import half_keys
 from ..results.rows import Row
-from ..results.store import commit
-from .bench import check_op
+from .bench_check import check_op
+from .bench_environment import row_settings
+from .bench_shapes import changes
+from .bench_time import PeakMemory, timing
 from .build import pick_device
 from .step_contestants import CONTESTANTS, PlainMemory, StepShape, contestants
 
+_SLOTS = {"cpu": (2**12, 2**16, 2**18), "cuda": (2**14, 2**20, 2**24)}
 _WARM = 2
 _TOLERANCE = 2e-4  # relative error of a float32 step against float64
 
@@ -45,8 +47,21 @@ class StepTimes:
     peak_bytes: int
 
 
+def step_shape(texts: Sequence[str] = ()) -> StepShape:
+    """The usual shape with the entries that `--shapes` changes. Raises MemxError for one that it has not."""
+    shape = asdict(StepShape())
+    return StepShape(**(shape | dict(changes(texts, shape, "step"))))
+
+
+def check_slots(slots: Sequence[int], shape: StepShape) -> None:
+    """Raise MemxError for table sizes that no product keys have, or that hold fewer slots than a head keeps."""
+    for size in slots:
+        if half_keys(size) < shape.top_k:
+            raise MemxError(f"--slots {size}: fewer than {shape.top_k} half-keys", hint=f"use {shape.top_k**2} or more")
+
+
 def bench_step(
-    slots: Sequence[int],
+    slots: Sequence[int] = (),
     *,
     peers: bool = False,
     device_name: str = "auto",
@@ -55,22 +70,29 @@ def bench_step(
     shape: StepShape | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Row]:
-    """Measure every contestant at every size. Raises RuntimeError if memx's layer is wrong, before any time is told."""
+    """Measure every contestant at every size, by default those that suit the device.
+
+    Raises RuntimeError if memx's layer is wrong, before any time is told.
+    """
     shape, device, threads = shape or StepShape(), pick_device(device_name), threads or torch.get_num_threads()
-    for size in slots:
-        if half_keys(size) < shape.top_k:
-            raise MemxError(f"--slots {size}: fewer than {shape.top_k} half-keys", hint=f"use {shape.top_k**2} or more")
+    slots = slots or _SLOTS[device.type]
+    check_slots(slots, shape)
     wrong = [op.name for op in (SPARSE_ADAM, BAG_DOT) if not _right(op, device)]
     if wrong:
         raise RuntimeError(f"wrong results: {', '.join(wrong)}")
     error = check_step(device)
     if not error <= _TOLERANCE:  # nan is wrong too
         raise RuntimeError(f"wrong results: the memory layer is off by {error:.1e} of float64")
+    common = row_settings(device, threads)
     rows: list[Row] = []
     for name in contestants(peers):
         for size in slots:
-            tell(f"{name}, {size:,} slots")
-            rows += _rows(name, size, shape, device, threads, _in_a_process(name, size, shape, device, threads, steps))
+            tell(f"step: {name}, {size:,} slots")
+            given = (name, size, shape, device, threads, steps)
+            try:
+                rows += _rows(name, size, shape, common, (_here if device.type == "cuda" else _in_a_process)(*given))
+            except torch.OutOfMemoryError:
+                tell(f"step: {name} at {size:,} slots is left out: it does not fit in memory")
     return rows
 
 
@@ -102,8 +124,19 @@ def _outcome(layer: torch.nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def _in_a_process(name: str, slots: int, shape: StepShape, device: torch.device, threads: int, steps: int) -> StepTimes:
-    with get_context("spawn").Pool(1) as pool:
+    """Measure in a process of its own, forked from one that has imported torch and done nothing else."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with context.Pool(1) as pool:
         return pool.apply(measure, (name, slots, shape, str(device), threads, steps))
+
+
+def _here(name: str, slots: int, shape: StepShape, device: torch.device, threads: int, steps: int) -> StepTimes:
+    """Measure in this process, for CUDA, which counts its own memory."""
+    torch.cuda.empty_cache()
+    with PeakMemory(device) as memory:
+        times = measure(name, slots, shape, str(device), threads, steps)
+    return replace(times, peak_bytes=memory.bytes or 0)
 
 
 def measure(name: str, slots: int, shape: StepShape, device: str, threads: int, steps: int) -> StepTimes:
@@ -111,7 +144,8 @@ def measure(name: str, slots: int, shape: StepShape, device: str, threads: int, 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     place = torch.device(device)
-    contestant = CONTESTANTS[name](shape, slots, place)
+    with place:  # tables are drawn where they stay
+        contestant = CONTESTANTS[name](shape, slots, place)
     forward, backward, whole = [], [], []
     for _ in range(_WARM + steps):
         x = torch.randn(shape.tokens, shape.width).to(place).requires_grad_()
@@ -135,9 +169,9 @@ def _now(device: torch.device) -> float:
 
 
 def _peak(device: torch.device) -> int:
-    """Bytes of the device's memory, or of the whole process on a CPU, at their highest."""
+    """Bytes of the whole process at their highest; on CUDA whoever calls counts those of the device."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return 0
     status = Path("/proc/self/status")
     own = status.read_text().partition("VmHWM:")[2].split() if status.is_file() else []
     if own:  # ru_maxrss of a new process begins at what its parent held
@@ -146,16 +180,13 @@ def _peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _rows(name: str, slots: int, shape: StepShape, device: torch.device, threads: int, times: StepTimes) -> list[Row]:
-    common: dict[str, Any] = dict(
-        run="bench",
+def _rows(name: str, slots: int, shape: StepShape, common: dict[str, Any], times: StepTimes) -> list[Row]:
+    settings: dict[str, Any] = common | dict(
         experiment="bench-step",
         kind=name,
         model="float32",
         dataset=f"step tokens={shape.tokens} width={shape.width} heads={shape.heads} top_k={shape.top_k}",
         memory_slots=slots,
-        device=f"{device.type}, {threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else str(device),
-        commit=commit(),
     )
     rows = []
     for metric, found in (
@@ -163,8 +194,7 @@ def _rows(name: str, slots: int, shape: StepShape, device: torch.device, threads
         ("forward_backward_ms", times.backward),
         ("step_ms", times.step),
     ):
-        fifths = quantiles(found, n=5) if len(found) > 1 else [found[0]] * 4
-        value, low, high = (1e3 * seconds for seconds in (median(found), fifths[0], fifths[-1]))
-        rows.append(Row(**common, metric=metric, value=value, low=low, high=high, n=len(found)))
-    rows.append(Row(**common, metric="peak_memory_gb", value=times.peak_bytes / 1e9, n=1))
+        value, low, high = (1e3 * seconds for seconds in timing(found)[:3])
+        rows.append(Row(**settings, metric=metric, value=value, low=low, high=high, n=len(found)))
+    rows.append(Row(**settings, metric="peak_memory_gb", value=times.peak_bytes / 1e9, n=1))
     return rows

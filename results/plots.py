@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -134,6 +134,21 @@ def plot_step(order: Order) -> tuple[list[Path], Table]:
     return order.write(step_figure(rows), rows), step_table(rows)
 
 
+def plot_bench(order: Order) -> list[Path]:
+    """Draw the roofline and the bars of benchmarked ops; returns the files: roofline, bars, and the rows of both."""
+    from .bench_bars import bars_figure
+    from .bench_roofline import roofline_figure
+    from .bench_rows import of_ops
+
+    rows = order.rows(of_ops)
+    roofline, bars = roofline_figure(rows), bars_figure(rows)
+    written = replace(order, name=f"{order.name}-roofline").write(roofline)
+    written += replace(order, name=f"{order.name}-bars").write(bars)
+    beside = order.out / f"{order.name}.rows.jsonl"
+    write_rows(beside, rows)
+    return [*written, beside]
+
+
 def _named(sources: Sequence[Path]) -> bool:
     """Whether every source is a run or a file, rather than a folder of runs."""
     return all(source.is_file() or (source / "run.json").is_file() for source in sources)
@@ -157,7 +172,9 @@ def collect_rows(sources: Sequence[Path]) -> list[Row]:
             rows += [row for path in files for row in read_rows(path)]
         else:
             rows += [row for run in collect_runs([source]) for row in run.rows()]
-    return list({(row.run, row.kind, row.memory_slots, row.dataset, row.metric): row for row in rows}.values())
+    return list(
+        {(row.run, row.model, row.kind, row.memory_slots, row.dataset, row.metric): row for row in rows}.values()
+    )
 
 
 def collect_runs(sources: Sequence[Path]) -> list[Run]:

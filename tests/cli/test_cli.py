@@ -135,40 +135,6 @@ def mistake_after(capsys, *arguments: str) -> str:
     return mistake(capsys, *arguments)
 
 
-def test_bench_lists_checks_and_times(capsys, tmp_path):
-    assert memx(["bench", "--list"]) == 0
-    assert capsys.readouterr().out.split() == ["product_topk", "embedding_bag", "bag_dot", "sparse_adam", "step"]
-    assert memx(["bench", "--op", "embedding_bag", "--seconds", "0.01", "--save", str(tmp_path / "b"), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert {row["metric"] for row in rows} == {"forward_ms", "forward_backward_ms"}
-    assert (tmp_path / "b" / "rows.jsonl").exists()
-
-
-def test_bench_times_training_steps(capsys, monkeypatch):
-    from memx.experiments import step_bench
-
-    monkeypatch.setattr(step_bench, "contestants", lambda peers: ["memx"])
-    assert memx(["bench", "--op", "step", "--slots", "1024", "--steps", "1", "--threads", "1", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert {(row["kind"], row["memory_slots"]) for row in rows} == {("memx", 1024)}
-    assert memx(["bench", "--op", "step", "--slots", "1000"]) == 2
-    assert "slots 1000 is not a square" in capsys.readouterr().err
-
-
-def test_bench_of_a_wrong_op_fails_and_shows_no_speed(capsys, monkeypatch):
-    import dataclasses
-
-    from memx.experiments import bench
-
-    wrong = dataclasses.replace(
-        bench.EMBEDDING_BAG, run=lambda v, s, w, impl="auto": 1.01 * v[s].mul(w[..., None]).sum(1)
-    )
-    monkeypatch.setattr(bench, "OPS", (dataclasses.replace(wrong, shapes=wrong.shapes[:1]),))
-    assert memx(["bench", "--seconds", "0.01"]) == 1
-    captured = capsys.readouterr()
-    assert "FAIL" in captured.out and "yes" not in captured.out and "wrong results" in captured.err
-
-
 def test_debug_shows_the_traceback():
     result = subprocess.run([sys.executable, "-m", "memx", "train", "fact", "--debug"], capture_output=True, text=True)
     assert "Traceback" in result.stderr and "error: no preset" in result.stderr and result.returncode == 2
