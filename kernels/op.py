@@ -37,6 +37,7 @@ class Op:
     terms: how many products one output sums; a sum in plain order may be off by sqrt(terms) rounding steps
         (Higham 2002, section 4.5), however well the reference's own pairwise sum does.
     shapes, large_shapes: what `memx bench` runs on a CPU, and on a GPU, where small ones measure launches alone.
+    odd_shapes: small ones that fill no tile of a kernel and hit what it does at edges; checked, never timed.
     bytes_moved, flops: the least that one forward must read and write, and compute.
     backward_bytes, backward_flops: the same of a backward that takes every gradient; None without gradients.
     rivals: other ways to get the same output, name -> function of the inputs.
@@ -52,6 +53,7 @@ class Op:
     flops: Callable[[Shape], int]
     terms: Callable[[Shape], int]
     large_shapes: tuple[Shape, ...] = ()
+    odd_shapes: tuple[Shape, ...] = ()
     backward_bytes: Callable[[Shape, torch.dtype], int] | None = None
     backward_flops: Callable[[Shape], int] | None = None
     implementations: tuple[str, ...] = ("torch",)

@@ -188,6 +188,10 @@ OP = Op(
         {"B": 1, "Hq": 32, "H": 8, "Q": 512, "T": 32768, "d": 128, "lse": 1},
         {"B": 1, "Hq": 32, "H": 8, "Q": 512, "T": 32768, "d": 128, "lse": 0},
     ),
+    odd_shapes=(
+        {"B": 2, "Hq": 6, "H": 2, "Q": 48, "T": 150, "d": 20, "lse": 0},
+        {"B": 1, "Hq": 5, "H": 1, "Q": 16, "T": 16, "d": 80, "lse": 1},
+    ),
     gradients=(),
     implementations=("triton", "torch"),
     bytes_moved=_bytes_moved,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .reference import BINS, CARRY, HOP, sum_dtype, windowed_dft
 
-_CACHED_SCORES = 1 << 19  # scores at a time on the CPU: 2 MB of float32
+_CACHED_SCORES = 1 << 20  # scores at a time on the CPU: 4 MB of float32
 _DEVICE_SCORES = 1 << 26
 
 

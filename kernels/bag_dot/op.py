@@ -99,6 +99,7 @@ OP = Op(
     make_inputs=_make_inputs,
     shapes=EMBEDDING_BAG.shapes,
     large_shapes=EMBEDDING_BAG.large_shapes,
+    odd_shapes=EMBEDDING_BAG.odd_shapes,
     gradients=(0, 1),
     implementations=("triton", "torch"),
     loops="all",

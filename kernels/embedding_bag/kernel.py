@@ -88,9 +88,10 @@ def weighted_sums(values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
     if out.numel():
         chosen = settings("bag_sums", (bag_rows, width, values.dtype), blocks(bag_rows, width), values.device)
         grid = (bags, triton.cdiv(width, chosen["COLUMNS"]))
-        sums_kernel[grid](
-            values, slots, weights, out, slot_count, bag_rows, width, ACC=sums_type(values.dtype), **chosen
-        )
+        with torch.cuda.device_of(values):  # else Triton launches on the current one
+            sums_kernel[grid](
+                values, slots, weights, out, slot_count, bag_rows, width, ACC=sums_type(values.dtype), **chosen
+            )
     return out
 
 
@@ -102,9 +103,10 @@ def dot_products(vectors: Tensor, values: Tensor, slots: Tensor) -> Tensor:
     if out.numel():
         chosen = settings("bag_dots", (bag_rows, width, values.dtype), blocks(bag_rows, width), values.device)
         grid = (bags, triton.cdiv(bag_rows, chosen["ROWS"]))
-        dots_kernel[grid](
-            vectors, values, slots, out, slot_count, bag_rows, width, ACC=sums_type(values.dtype), **chosen
-        )
+        with torch.cuda.device_of(values):  # else Triton launches on the current one
+            dots_kernel[grid](
+                vectors, values, slots, out, slot_count, bag_rows, width, ACC=sums_type(values.dtype), **chosen
+            )
     return out
 
 

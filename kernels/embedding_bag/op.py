@@ -125,6 +125,10 @@ OP = Op(
         {"B": 4096, "K": 128, "N": 2**20, "D": 4096},
         {"B": 8192, "K": 128, "N": 2**24, "D": 1024},
     ),
+    odd_shapes=(
+        {"B": 2, "K": 40, "N": 9, "D": 600},
+        {"B": 80, "K": 4, "N": 2, "D": 200},
+    ),
     gradients=(0, 2),
     implementations=("triton", "torch"),
     loops="backward",

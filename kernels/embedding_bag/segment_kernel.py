@@ -128,10 +128,11 @@ def partial_sums(slots: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, dty
     out = torch.empty(count, width, dtype=dtype, device=dout.device)
     if out.numel():
         chosen = settings("segment_partial", (width, dout.dtype), blocks(SPLIT, width), dout.device)
-        partial_kernel[count, triton.cdiv(width, chosen["COLUMNS"])](
-            slots, bags, weights, dout, out, width,
-            SPLIT=SPLIT, ACC=sums_type(dtype), **chosen,
-        )  # fmt: skip
+        with torch.cuda.device_of(dout):  # else Triton launches on the current one
+            partial_kernel[count, triton.cdiv(width, chosen["COLUMNS"])](
+                slots, bags, weights, dout, out, width,
+                SPLIT=SPLIT, ACC=sums_type(dtype), **chosen,
+            )  # fmt: skip
     return out
 
 
@@ -140,10 +141,11 @@ def write_rows(starts: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, part
     rows, width = out.shape
     if out.numel():
         chosen = settings("segment_rows", (width, dout.dtype, out.dtype), row_blocks(width), dout.device)
-        rows_kernel[triton.cdiv(rows, chosen["ROWS"]), triton.cdiv(width, chosen["COLUMNS"])](
-            starts, bags, weights, dout, partial, out, rows, width,
-            SPLIT=SPLIT, ACC=sums_type(partial.dtype), **chosen,
-        )  # fmt: skip
+        with torch.cuda.device_of(dout):  # else Triton launches on the current one
+            rows_kernel[triton.cdiv(rows, chosen["ROWS"]), triton.cdiv(width, chosen["COLUMNS"])](
+                starts, bags, weights, dout, partial, out, rows, width,
+                SPLIT=SPLIT, ACC=sums_type(partial.dtype), **chosen,
+            )  # fmt: skip
 
 
 def squared_norms(starts: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, partial: Tensor) -> Tensor:
@@ -152,10 +154,11 @@ def squared_norms(starts: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, p
     squares = partial.new_empty(rows)
     if rows:
         chosen = settings("segment_norms", (width, dout.dtype), blocks(4096, width, 1024), dout.device)
-        norms_kernel[(triton.cdiv(rows, chosen["ROWS"]),)](
-            starts, bags, weights, dout, partial, squares, rows, width,
-            SPLIT=SPLIT, ACC=sums_type(partial.dtype), **chosen,
-        )  # fmt: skip
+        with torch.cuda.device_of(dout):  # else Triton launches on the current one
+            norms_kernel[(triton.cdiv(rows, chosen["ROWS"]),)](
+                starts, bags, weights, dout, partial, squares, rows, width,
+                SPLIT=SPLIT, ACC=sums_type(partial.dtype), **chosen,
+            )  # fmt: skip
     return squares
 
 

@@ -122,10 +122,11 @@ def lookup(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return scores, slots
     kept = max(2, triton.next_power_of_2(k))
     chosen = settings("lookup", (n, half, k, query.dtype), _blocks(n, half, kept, query.dtype), query.device)
-    lookup_kernel[triton.cdiv(tokens, chosen["TOKENS"]), heads](
-        query, keys, first, second, scores, slots, tokens, heads, n, half, k, len(first),
-        KEPT=kept, CANDIDATES=max(2 * kept, triton.next_power_of_2(len(first))), PRECISION="ieee", **chosen,
-    )  # fmt: skip
+    with torch.cuda.device_of(query):  # else Triton launches on the current one
+        lookup_kernel[triton.cdiv(tokens, chosen["TOKENS"]), heads](
+            query, keys, first, second, scores, slots, tokens, heads, n, half, k, len(first),
+            KEPT=kept, CANDIDATES=max(2 * kept, triton.next_power_of_2(len(first))), PRECISION="ieee", **chosen,
+        )  # fmt: skip
     return scores, slots
 
 

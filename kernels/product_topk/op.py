@@ -131,6 +131,10 @@ OP = Op(
         {"B": 8192, "H": 4, "d_k": 512, "n": 2048, "k": 32},
         {"B": 8192, "H": 4, "d_k": 512, "n": 4096, "k": 32},
     ),
+    odd_shapes=(
+        {"B": 5, "H": 2, "d_k": 80, "n": 150, "k": 8},
+        {"B": 9, "H": 1, "d_k": 6, "n": 9, "k": 8},
+    ),
     gradients=(0, 1),
     implementations=("triton", "torch"),
     loops="backward",

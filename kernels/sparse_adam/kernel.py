@@ -136,15 +136,16 @@ def adam(
         seed.random_(generator=generator)
     key = (width, values.dtype, state.second.dim(), gradient.dout.dtype)
     chosen = settings("sparse_adam", key, row_blocks(width), device)
-    adam_kernel[(triton.cdiv(count, chosen["ROWS"]),)](
-        values, state.master, state.momentum, state.second, state.last, state.gap,
-        gradient.rows, gradient.starts, gradient.bags, gradient.weights, gradient.dout, gradient.partial,
-        curves, torch.as_tensor(scale, dtype=torch.float64, device=device), seed,
-        count, width, curves.shape[1], step, lr, 1 - betas[0], 1 - betas[1], eps,
-        SPLIT=SPLIT, ACC=sums_type(gradient.dtype),
-        MOMENTUM=state.momentum is not None, PER_ROW=state.second.dim() == 1,
-        MASTER=state.master is not None, NOISE=noise, **chosen,
-    )  # fmt: skip
+    with torch.cuda.device_of(values):  # else Triton launches on the current one
+        adam_kernel[(triton.cdiv(count, chosen["ROWS"]),)](
+            values, state.master, state.momentum, state.second, state.last, state.gap,
+            gradient.rows, gradient.starts, gradient.bags, gradient.weights, gradient.dout, gradient.partial,
+            curves, torch.as_tensor(scale, dtype=torch.float64, device=device), seed,
+            count, width, curves.shape[1], step, lr, 1 - betas[0], 1 - betas[1], eps,
+            SPLIT=SPLIT, ACC=sums_type(gradient.dtype),
+            MOMENTUM=state.momentum is not None, PER_ROW=state.second.dim() == 1,
+            MASTER=state.master is not None, NOISE=noise, **chosen,
+        )  # fmt: skip
 
 
 def aot() -> list[tuple]:

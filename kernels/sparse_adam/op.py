@@ -247,6 +247,10 @@ OP = Op(
         {"B": 8192, "K": 128, "N": 2**20, "D": 1024, "full": 1},
         {"B": 8192, "K": 128, "N": 2**22, "D": 1024, "full": 0},
     ),
+    odd_shapes=(
+        {"B": 90, "K": 4, "N": 2, "D": 20, "full": 1},
+        {"B": 30, "K": 4, "N": 90, "D": 600, "full": 0},
+    ),
     gradients=(),
     implementations=("triton", "native", "torch"),
     bytes_moved=_bytes_moved,

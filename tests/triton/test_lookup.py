@@ -67,6 +67,15 @@ def test_negative_and_huge_scores_are_ranked(device):
     assert slots.flatten().tolist()[2] == 2 * 3 + 1 and {*slots.flatten().tolist()[:2]} == {1, 4}
 
 
+def test_lists_of_negative_scores_shorter_than_a_tile(device):
+    """What a tile holds behind the end of a list scores zero there, and must not be taken for the best."""
+    query, keys = -torch.ones(2, 1, 6, device=device), torch.rand(2, 1, 9, 3, device=device) + 0.5
+    scores, slots = product_topk(query, keys, 4, impl="triton")
+    expected, places = product_topk(query, keys, 4, impl="torch")
+    torch.testing.assert_close(scores, expected)
+    assert torch.equal(slots, places) and (scores < 0).all()
+
+
 def test_no_tokens(device):
     query, keys = draw(device, tokens=0)
     scores, slots = product_topk(query, keys, 3, impl="triton")
