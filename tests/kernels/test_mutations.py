@@ -58,8 +58,8 @@ MUTATIONS = [
              "test_attention_spectrogram", "attention_spectrogram"),
     Mutation("a head's rows are read from the next", "evict_gather/kernel.py", "place % heads * strides",
              "(place + 1) % heads * strides", "test_evict_gather", "evict_gather"),
-    Mutation("rows past the count are copied", "evict_gather/kernel.py", "there = here & (row < tl.load(counts + place))",
-             "there = here & (row <= tl.load(counts + place))", "test_evict_gather", "evict_gather"),
+    Mutation("rows past the count are copied", "evict_gather/kernel.py", "row < tl.load(counts + place)",
+             "row <= tl.load(counts + place)", "test_evict_gather", "evict_gather"),
 ]  # fmt: skip
 
 
