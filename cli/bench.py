@@ -62,7 +62,7 @@ def bench(
             "may be repeated.",
         ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Time spent on each pass of each way to an op.")] = 0.3,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Time spent on each pass of each way to an op.")] = 0.2,
     compile: Annotated[
         Compile, typer.Option(help="Shapes of an op at which torch.compile of its definition takes part.")
     ] = Compile.last,

@@ -36,7 +36,8 @@ class BenchOrder:
     """What to measure: ops by name, `step`, `model` (all if none is named); where, in which dtype, at which shapes.
 
     compile: at which shapes of an op its definition also runs under torch.compile; it takes its time to compile.
-    slots, steps: of step and model; no slots: what suits the device. peers: other packages' layers, of step.
+    slots, steps: of step and model; no slots: what suits the device, of which step takes the ends if all is measured.
+    peers: other packages' layers, of step.
     tune: search for launch settings of the kernels first.
     """
 
@@ -44,7 +45,7 @@ class BenchOrder:
     device: str = "auto"
     dtype: str | None = None
     shapes: Sequence[str] = ()
-    seconds: float = 0.3
+    seconds: float = 0.2
     slots: Sequence[int] = ()
     steps: int = 7
     threads: int | None = None
@@ -133,11 +134,12 @@ def _end_to_end(
     common: dict[str, Any] = dict(device_name=order.device, threads=order.threads, steps=order.steps, tell=tell)
     found: list[Callable[[], list[Row]]] = []
     if "step" in names:
-        from .step_bench import bench_step, check_slots, step_shape
+        from .step_bench import STEP_SLOTS, bench_step, check_slots, step_shape
 
-        shape = step_shape(order.shapes)
-        check_slots(order.slots, shape)
-        found.append(lambda: bench_step(order.slots, peers=order.peers, shape=shape, **common))
+        shape, usual = step_shape(order.shapes), STEP_SLOTS[device.type]
+        slots = order.slots or (usual if order.names else (usual[0], usual[-1]))
+        check_slots(slots, shape)
+        found.append(lambda: bench_step(slots, peers=order.peers, shape=shape, **common))
     if "model" in names:
         from .bench_model import bench_model, model_configs, model_shape
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import MemxError
 from ..kernels.op import Op, Shape
 
 
@@ -45,7 +46,10 @@ def check_op(op: Op, shape: Shape, dtype: torch.dtype, device: torch.device, imp
 
 
 def check_implementations(op: Op, shape: Shape, dtype: torch.dtype, device: torch.device) -> dict[str, Check]:
-    """Judge every implementation that the device has, each on its own; one that raises is wrong."""
+    """Judge every implementation that the device has, each on its own; one that raises is wrong.
+
+    One that raises MemxError says that it is not for such inputs, and is left out.
+    """
     judge = _Judge(op, shape, dtype, device)
     checks = {}
     for impl in op.available(device):
@@ -53,6 +57,8 @@ def check_implementations(op: Op, shape: Shape, dtype: torch.dtype, device: torc
             checks[impl] = Check(*judge.judge(impl))
         except torch.OutOfMemoryError:
             raise
+        except MemxError:
+            continue
         except Exception as error:  # a kernel may fail in any way; its name and its words are told
             checks[impl] = Check(inf, 0.0, f"{type(error).__name__}: {first_line(error)}")
     return checks

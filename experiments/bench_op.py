@@ -46,12 +46,14 @@ def bench_op(bench: Bench, op: Op, shape: Shape, *, compiled: bool) -> list[Row]
     checked, checks = check_where_it_fits(op, shape, bench.dtype, bench.device)
     if checked != shape:
         bench.tell(f"{title}: checked at {written(checked)}, whose fp64 copies fit in memory")
+    if left_out := [impl for impl in op.available(bench.device) if impl not in checks]:
+        bench.tell(f"{title}: not for such inputs: {', '.join(left_out)}")
     facts = _Facts(bench, op, shape)
     rows = [facts.verdict(impl, check, checked) for impl, check in checks.items()]
     if not all(check.right for check in checks.values()):
         return rows
     inputs = inputs_of(op, shape, bench.dtype, bench.device)
-    for way in ways_of(op, bench.device, compiled=compiled):
+    for way in ways_of(op, bench.device, checks, compiled=compiled):
         with quiet_compiler() if way.name == COMPILED else nullcontext():
             try:
                 rows += _time_way(facts, way, inputs)

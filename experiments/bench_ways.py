@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -28,9 +28,9 @@ class Way:
     rival: bool
 
 
-def ways_of(op: Op, device: torch.device, *, compiled: bool) -> list[Way]:
-    """memx's implementations, the fastest first; the rivals that the op names; then its definition, compiled."""
-    own = [Way(op.label(impl, device), _with(op.run, impl), rival=False) for impl in op.available(device)]
+def ways_of(op: Op, device: torch.device, implementations: Iterable[str], *, compiled: bool) -> list[Way]:
+    """The named implementations of memx, the rivals that the op names, then its definition, compiled."""
+    own = [Way(op.label(impl, device), _with(op.run, impl), rival=False) for impl in implementations]
     rivals = [Way(name, call, rival=True) for name, call in op.rivals.items()]
     return [*own, *rivals, *([Way(COMPILED, _compile(op.reference), rival=True)] if compiled else [])]
 

@@ -32,7 +32,7 @@ from .bench_time import PeakMemory, timing
 from .build import pick_device
 from .step_contestants import CONTESTANTS, PlainMemory, StepShape, contestants
 
-_SLOTS = {"cpu": (2**12, 2**16, 2**18), "cuda": (2**14, 2**20, 2**24)}
+STEP_SLOTS = {"cpu": (2**12, 2**16, 2**18), "cuda": (2**14, 2**20, 2**24)}
 _WARM = 2
 _TOLERANCE = 2e-4  # relative error of a float32 step against float64
 
@@ -75,7 +75,7 @@ def bench_step(
     Raises RuntimeError if memx's layer is wrong, before any time is told.
     """
     shape, device, threads = shape or StepShape(), pick_device(device_name), threads or torch.get_num_threads()
-    slots = slots or _SLOTS[device.type]
+    slots = slots or STEP_SLOTS[device.type]
     check_slots(slots, shape)
     wrong = [op.name for op in (SPARSE_ADAM, BAG_DOT) if not _right(op, device)]
     if wrong:

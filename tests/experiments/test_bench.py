@@ -87,6 +87,19 @@ def test_what_raises_is_told_and_wrong():
     assert not checks["torch"].right and checks["torch"].told == "FAIL ValueError: no such instruction"
 
 
+def test_what_is_not_for_such_inputs_is_left_out(monkeypatch):
+    def run(*given, impl="auto"):
+        if impl == "other":
+            raise MemxError("not for float32")
+        return BAG.reference(*given)
+
+    monkeypatch.setattr(bench, "OPS", (dataclasses.replace(SMALL, run=run, implementations=("other", "torch")),))
+    heard = []
+    found = run_bench(BenchOrder(["embedding_bag"], "cpu", seconds=0.01, compile="none"), heard.append)
+    assert not found.wrong and all(row.kind != "other" for row in found.rows)
+    assert any("not for such inputs: other" in line for line in heard)
+
+
 def test_the_check_shrinks_until_it_fits(monkeypatch):
     real = check_implementations
 
@@ -167,7 +180,7 @@ def test_no_peak_memory_where_nobody_counts(monkeypatch):
 def test_both_passes_of_every_way(op):
     """A kept graph gives the same gradients each time, those of a new one."""
     inputs = bench_check.inputs_of(op, op.shapes[0], torch.float32, CPU)
-    for way in bench_ways.ways_of(op, CPU, compiled=False):
+    for way in bench_ways.ways_of(op, CPU, op.available(CPU), compiled=False):
         bench_ways.forward_call(way, inputs)()
         if op.gradients:
             again = bench_ways.backward_call(op, way, inputs)
