@@ -90,8 +90,8 @@ def bench(
 ) -> None:
     """Check every op, forward and gradients, against fp64; then time it, its definition and its rivals.
 
-    Beside each time stands what it achieves of the copy bandwidth and matmul rate measured in the same run. An op that
-    is wrong prints FAIL and no speed, and the command exits 1.
+    Beside each time stands its share of what copy bandwidth and matmul rate, measured in the same run, allow.
+    An op that is wrong prints FAIL and no speed, and the command exits 1.
     """
     from ..errors import MemxError
     from ..experiments.bench import BenchOrder, bench_list, run_bench
@@ -165,7 +165,7 @@ def _print_comparison(new: Sequence[Row], old: Sequence[Row], *, json: bool) -> 
         facts: dict[str, Any] = {"differences": other, "comparison": table.facts}
         print_json(facts)
         return
-    print_table(table.title, table.columns, table.lines, left=3)
+    print_table(table.title, table.columns, table.lines, left=2)
     for difference in other:
         print(f"not the same {difference}")
     if other:

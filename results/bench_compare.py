@@ -13,6 +13,7 @@ from .labels import Table
 from .rows import Row, read_rows
 
 _NOISE = 0.05  # a ratio nearer to 1 than this is no change
+_COLUMNS = ["implementation", "pass", "old ms", "new ms", "new/old", "of ceilings", "verdict"]
 
 
 def read_bench(path: Path) -> list[Row]:
@@ -52,16 +53,18 @@ def comparison(new: Sequence[Row], old: Sequence[Row]) -> Table:
         raise MemxError(
             "the two runs have no op, shape and implementation in common", hint="run the same --op and --shapes"
         )
+    order = list(dict.fromkeys(_title(row) for row, _ in pairs))
+    pairs.sort(key=lambda pair: order.index(_title(pair[0])))
     alike = not differences(new, old)
-    lines, facts = [], []
+    lines: list[list[str]] = []
+    facts = []
     for row, other in pairs:
         ratio, normal, verdict = row.value / other.value, _normalised(row, other), _verdict(row, other) if alike else ""
-        what = (
-            f"{row.dataset}{f', {row.memory_slots:,} slots' if row.experiment != 'bench' and row.memory_slots else ''}"
-        )
+        if _title(row) in order:
+            lines.append([order.pop(0), *[""] * (len(_COLUMNS) - 1)])
         metric = row.metric.removesuffix("_ms").replace("_", " + ")
         times = [milliseconds(other.value), milliseconds(row.value)]
-        lines.append([what, row.kind, metric, *times, f"{ratio:.2f}", f"{normal:.2f}" if normal else "", verdict])
+        lines.append([f"  {row.kind}", metric, *times, f"{ratio:.2f}", f"{normal:.2f}" if normal else "", verdict])
         facts.append(
             dict(
                 dataset=row.dataset,
@@ -75,8 +78,12 @@ def comparison(new: Sequence[Row], old: Sequence[Row]) -> Table:
                 verdict=verdict or None,
             )
         )
-    columns = ["op and shape", "implementation", "pass", "old ms", "new ms", "new/old", "of ceilings", "verdict"]
-    return Table("New against old; of ceilings: each time over its run's own floor", columns, lines, facts)
+    return Table("New against old; of ceilings: each time over its run's own floor", _COLUMNS, lines, facts)
+
+
+def _title(row: Row) -> str:
+    slots = f", {row.memory_slots:,} slots" if row.experiment != "bench" and row.memory_slots else ""
+    return f"{row.dataset}{slots}"
 
 
 def _key(row: Row) -> tuple[Any, ...]:
