@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 OUT ?= results/runs/gpu
+# tests in several processes, of one thread each
+SHARED := -n $(JOBS) --maxprocesses 8 --dist worksteal
 # seconds for the search for races between threads, and the small tests it takes
 RACES ?= 90
 RACED := the_same_bits or empty_bags or entries_past_the_count or ties_fall
@@ -11,10 +13,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 # VENV= installs nothing: PYTHON as it is, which must have all that memx needs, finds memx by a link to this folder
 ifeq ($(strip $(VENV)),)
-RUN := PYTHONPATH="$(CURDIR)/build/link:$$PYTHONPATH" $(PYTHON) -P
+LINK := $(or $(TMPDIR),/tmp)/memx-link-$(shell id -u)
+RUN := PYTHONPATH="$(LINK)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -P
 MEMX := $(RUN) -m memx
 PYTEST := $(RUN) -m pytest
-TESTED := build/link/memx
+TESTED := link
 else
 RUN := $(BIN)/python
 MEMX := $(BIN)/memx
@@ -22,7 +25,7 @@ PYTEST := $(BIN)/pytest
 TESTED := $(VENV)/.memx-test
 endif
 
-.PHONY: demo test check gpu figure comparisons smollm2 clean help
+.PHONY: demo test check gpu link figure comparisons smollm2 clean help
 
 help:
 	@echo "make demo    train on real facts at several memory sizes and draw the picture (minutes)"
@@ -55,17 +58,17 @@ demo: $(VENV)/.memx
 	$(BIN)/memx plot --experiment facts
 
 test: $(VENV)/.memx-test
-	$(BIN)/pytest
+	$(BIN)/pytest $(SHARED)
 
 check: $(VENV)/.memx-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
-	$(BIN)/pytest
+	$(BIN)/pytest $(SHARED)
 
-build/link/memx:
-	@mkdir -p build/link
-	@ln -sfn "$(CURDIR)" $@
+link:
+	@mkdir -p "$(LINK)"
+	@ln -sfn "$(CURDIR)" "$(LINK)/memx"
 
 # all of it runs, whatever fails on the way; the exit code says if anything did
 gpu: $(TESTED)

@@ -18,7 +18,7 @@ from ..results.rows import Row
 from .bench_ceilings import Ceilings, measure_ceilings
 from .bench_check import check_op
 from .bench_environment import bench_environment, row_settings
-from .bench_op import Bench, bench_op
+from .bench_op import Bench, bench_op, check_edges
 from .bench_shapes import shapes_of, written
 from .bench_time import Stopwatch, Timing
 from .bench_ways import cannot_compile
@@ -119,12 +119,14 @@ def _bench_ops(
         tell(reason)
         compile = "none"
     for op, own in zip(ops, shapes, strict=True):
-        for shape in own:
-            rows = bench_op(bench, op, shape, compiled=compile == "all" or (compile == "last" and shape is own[-1]))
-            found.rows += rows
-            found.wrong += [f"{row.dataset}: {row.kind}" for row in rows if row.metric == "correct" and not row.value]
+        rows = check_edges(bench, op)
+        for shape in own if not rows else ():  # an op that is wrong anywhere has no speed
+            with_compiler = compile == "all" or (compile == "last" and shape is own[-1])
+            rows += bench_op(bench, op, shape, compiled=with_compiler)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+        found.rows += rows
+        found.wrong += [f"{row.dataset}: {row.kind}" for row in rows if row.metric == "correct" and not row.value]
 
 
 def _end_to_end(

@@ -17,7 +17,7 @@ import torch
 from ..kernels.op import Op, Shape
 from ..results.rows import Row
 from .bench_ceilings import Ceilings
-from .bench_check import Check, check_where_it_fits, first_line, inputs_of
+from .bench_check import Check, check_implementations, check_where_it_fits, first_line, inputs_of
 from .bench_shapes import written
 from .bench_time import PeakMemory, Stopwatch, Timing
 from .bench_ways import COMPILED, Way, backward_call, forward_call, quiet_compiler, training_call, ways_of
@@ -37,6 +37,20 @@ class Bench:
     def device(self) -> torch.device:
         """Where it runs."""
         return self.stopwatch.device
+
+
+def check_edges(bench: Bench, op: Op) -> list[Row]:
+    """Judge every implementation at shapes that fill no tile, in float32 and in what is timed; rows of what is wrong.
+
+    The shapes that are timed are powers of two, at which a wrong mask or an index at an edge would not show.
+    """
+    rows = []
+    for dtype in dict.fromkeys((torch.float32, bench.dtype)):
+        for shape in op.odd_shapes:
+            checks = check_implementations(op, shape, dtype, bench.device)
+            facts = _Facts(bench, op, shape)
+            rows += [facts.verdict(impl, check, shape) for impl, check in checks.items() if not check.right]
+    return rows
 
 
 def bench_op(bench: Bench, op: Op, shape: Shape, *, compiled: bool) -> list[Row]:

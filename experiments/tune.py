@@ -14,7 +14,7 @@ import torch
 from ..errors import MemxError
 from ..kernels.op import Op, Shape
 from ..kernels.tuning import Asked, Settings, forced, noted, path, store
-from .bench import check_op
+from .bench_check import check_implementations, inputs_of
 
 _WORTH = 0.98  # of the time before: what is kept must gain more than noise
 _BOUNDS = {"num_warps": (1, 16), "num_stages": (1, 5), "ROWS": (1, 256), "COLUMNS": (32, 4096), "TILE": (16, 1024)}
@@ -49,8 +49,8 @@ def tune_ops(
                 return float(found)
 
             def right(op: Op = op) -> bool:
-                error, limit = check_op(op, op.shapes[0], dtype, device, "triton")
-                return error <= limit
+                checks = (check_implementations(op, odd, dtype, device)["triton"] for odd in op.odd_shapes)
+                return all(check.right for check in checks)
 
             for tuned in search(op.name, call, milliseconds, right):
                 tell(f"{tuned.name}: {dict(tuned.after)}, {tuned.before_ms:.3f} to {tuned.after_ms:.3f} ms")
@@ -114,8 +114,8 @@ def _attempt(milliseconds: Callable[[], float]) -> float:
 
 def _call(op: Op, shape: Shape, dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
     """A forward and, where there are gradients, a backward pass of the op."""
-    inputs = op.make_inputs(shape, dtype, device, torch.Generator().manual_seed(0))
-    leaves = [x.requires_grad_() if i in op.gradients else x for i, x in enumerate(inputs)]
+    inputs = inputs_of(op, shape, dtype, device)
+    leaves = [x.detach().requires_grad_() if i in op.gradients else x for i, x in enumerate(inputs)]
 
     def call() -> object:
         output = op.run(*leaves, impl="triton")

@@ -9,6 +9,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores: threads would only stand in each other's way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 FIXTURE_SETTINGS = {
     "training.steps": 40,

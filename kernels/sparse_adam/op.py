@@ -50,6 +50,8 @@ def sparse_adam(
     assert step >= 1, f"step {step}: steps count from 1"
     assert state.momentum is not None or betas[0] == 0, "a state without momentum needs betas[0] = 0"
     small = eps * (1 - betas[1] ** step) ** 0.5
+    if values.dtype == torch.float16 and state.master is None:
+        raise MemxError("sparse_adam: a float16 table needs masters", hint="make_state(values, masters=True)")
     if chosen == "triton":
         from . import kernel
 
@@ -214,8 +216,9 @@ def _make_inputs(shape: Shape, dtype: torch.dtype, device: torch.device, generat
     second = torch.rand((rows, width) if shape["full"] else (rows,), generator=generator)
     slots = torch.randint(rows, (bags, kept), generator=generator)
     last, gap = (torch.randint(1, _STEP, (rows,), generator=generator, dtype=torch.int32) for _ in range(2))
-    floating = (x.to(device, dtype) for x in (values, weights, dout, momentum, second))
-    return *floating, slots.to(device), last.to(device), gap.to(device)
+    floating = [x.to(device, dtype) for x in (values, weights, dout, momentum)]
+    exact = torch.promote_types(dtype, torch.float32) if not shape["full"] else dtype  # as `make_state` keeps it
+    return *floating, second.to(device, exact), slots.to(device), last.to(device), gap.to(device)
 
 
 def _touched(shape: Shape) -> int:

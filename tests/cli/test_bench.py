@@ -77,7 +77,9 @@ def test_what_is_saved(saved):
 
 
 def test_a_wrong_op_fails_and_shows_no_speed(capsys, monkeypatch, tmp_path):
-    wrong = dataclasses.replace(BAG, shapes=SHAPES[:1], run=lambda v, s, w, impl="auto": 1.01 * BAG.reference(v, s, w))
+    wrong = dataclasses.replace(
+        BAG, shapes=SHAPES[:1], odd_shapes=(), run=lambda v, s, w, impl="auto": 1.01 * BAG.reference(v, s, w)
+    )
     monkeypatch.setattr(bench, "OPS", (wrong,))
     assert memx(["bench", "--seconds", "0.01", "--save", str(tmp_path)]) == 1
     captured = capsys.readouterr()

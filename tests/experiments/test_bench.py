@@ -233,9 +233,23 @@ def test_a_rival_that_fails_is_left_out(monkeypatch):
 
 
 def test_what_is_wrong_has_no_time(monkeypatch):
-    monkeypatch.setattr(bench, "OPS", (broken(1e-3),))
+    monkeypatch.setattr(bench, "OPS", (dataclasses.replace(broken(1e-3), odd_shapes=()),))
     found = run_bench(BenchOrder(["embedding_bag"], "cpu", seconds=0.01, compile="none"))
     assert found.wrong == [f"embedding_bag {' '.join(f'{k}={v}' for k, v in SHAPE.items())}: other"]
+    assert {row.metric for row in found.rows} == {"correct", "copy_gbps", "matmul_tflops"}
+
+
+def test_what_is_wrong_at_an_edge_alone_has_no_time(monkeypatch):
+    """An implementation that drops what fills no block of 8 columns is right at every shape that is timed."""
+
+    def cut(values, slots, weights, impl="auto"):
+        return SMALL.reference(values, slots, weights) * (torch.arange(values.shape[1]) < values.shape[1] // 8 * 8)
+
+    edge = {"B": 3, "K": 2, "N": 5, "D": 13}
+    op = dataclasses.replace(SMALL, run=cut, odd_shapes=(edge,), implementations=("torch",), loops="")
+    monkeypatch.setattr(bench, "OPS", (op,))
+    found = run_bench(BenchOrder(["embedding_bag"], "cpu", seconds=0.01, compile="none"))
+    assert found.wrong == ["embedding_bag B=3 K=2 N=5 D=13: torch"]
     assert {row.metric for row in found.rows} == {"correct", "copy_gbps", "matmul_tflops"}
 
 

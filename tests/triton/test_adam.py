@@ -19,7 +19,7 @@ def gradients(device, steps, dtype, width=WIDTH):
         yield BagGradient(slots.to(device), weights.to(device, dtype), dout.to(device, dtype))
 
 
-def trained(device, impl, steps=4, width=WIDTH, dtype=torch.float32, betas=(0.9, 0.95), **settings):
+def trained(device, impl, steps=3, width=WIDTH, dtype=torch.float32, betas=(0.9, 0.95), **settings):
     values = torch.randn(ROWS, width, generator=torch.Generator().manual_seed(1)).to(device, dtype)
     state = make_state(values, **settings)
     for step, part in enumerate(gradients(device, steps, dtype, width), start=1):
