@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Literal
 
 import torch
@@ -52,7 +53,7 @@ def _gather(tensors: Sequence[Tensor], kept: Tensor, counts: Tensor | None, impl
     keys = tensors[0].shape[2]
     if kept.device.type == "cpu" and ((kept < 0) | (kept >= keys)).any():
         raise MemxError(f"a kept index is not in 0..{keys - 1}", hint="entries past a head's count may be anything")
-    return [_rows(tensor, kept, there) for tensor in tensors]
+    return [_rows(tensor, kept, counts, there) for tensor in tensors]
 
 
 @_gather.register_fake
@@ -60,14 +61,22 @@ def _(tensors: Sequence[Tensor], kept: Tensor, counts: Tensor | None, impl: str)
     return [tensor.new_empty(*kept.shape, *tensor.shape[3:]) for tensor in tensors]
 
 
-def _rows(tensor: Tensor, kept: Tensor, there: Tensor | None) -> Tensor:
-    """The kept rows of one tensor, head by head: whole rows are copied, where torch.gather would take numbers."""
-    out = tensor.new_empty(*kept.shape, *tensor.shape[3:])
-    for b in range(kept.shape[0]):
-        for head in range(kept.shape[1]):
+def _rows(tensor: Tensor, kept: Tensor, counts: Tensor | None, there: Tensor | None) -> Tensor:
+    """The kept rows of one tensor: whole rows are copied, where torch.gather would take numbers."""
+    batch, heads, keys = tensor.shape[:3]
+    if tensor.is_contiguous():  # all heads at once: index_select shares rows among threads, not heads
+        first = torch.arange(batch * heads, device=kept.device).view(batch, heads, 1) * keys
+        out = tensor.flatten(0, 2).index_select(0, (kept + first).flatten()).view(*kept.shape, *tensor.shape[3:])
+    else:
+        out = tensor.new_empty(*kept.shape, *tensor.shape[3:])
+        for b, head in product(range(batch), range(heads)):
             torch.index_select(tensor[b, head], 0, kept[b, head], out=out[b, head])
-    if there is not None:
-        out.masked_fill_(~there if out.dim() == 3 else ~there[..., None], 0)
+    if counts is None or there is None:
+        return out
+    if counts.device.type != "cpu":  # its counts are not read, which would wait for it
+        return out.masked_fill_(~there if out.dim() == 3 else ~there[..., None], 0)
+    for (b, head), count in zip(product(range(batch), range(heads)), counts.flatten().tolist(), strict=True):
+        out[b, head, count:] = 0
     return out
 
 
