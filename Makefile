@@ -7,7 +7,7 @@ OUT ?= results/runs/gpu
 # tests in several processes, of one thread each
 SHARED := -n $(JOBS) --maxprocesses 8 --dist worksteal
 # seconds for the search for races between threads, and the small tests it takes
-RACES ?= 90
+RACES ?= 45
 RACED := the_same_bits or empty_bags or entries_past_the_count or ties_fall
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 

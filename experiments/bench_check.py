@@ -95,6 +95,20 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), "")
 
 
+class _Seen(NamedTuple):
+    """What a function of an op gave: outputs as the op wants them observed, the gradients of their weighted sum, and
+    where the op chooses, the fp64 gradients of the same choice."""
+
+    values: list[Tensor]
+    gradients: list[Tensor]
+    held: list[Tensor] | None
+
+    def errors(self, truth: _Seen) -> list[float]:
+        """Of each value and gradient, relative."""
+        exact = [*truth.values, *(truth.gradients if self.held is None else self.held)]
+        return [_error(got, right) for got, right in zip([*self.values, *self.gradients], exact, strict=True)]
+
+
 class _Judge:
     """What fp64 and the plain definition give at a shape, to hold implementations against."""
 
@@ -104,15 +118,14 @@ class _Judge:
         self.inputs = inputs_of(op, shape, dtype, device)
         self.wide = tuple(x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in self.inputs)
         self.truth = _observed(op, op.reference, self.wide, self.wide)
-        plain = _observed(op, op.reference, self.inputs, self.wide)
-        self.plain = [_error(got, exact) for got, exact in zip(plain, self.truth, strict=True)]
+        self.plain = _observed(op, op.reference, self.inputs, self.wide).errors(self.truth)
 
     def judge(self, impl: str) -> tuple[float, float]:
         """The error and limit of the output or gradient that comes nearest to its limit, or passes it."""
         tested = _observed(self.op, lambda *given: self.op.run(*given, impl=impl), self.inputs, self.wide)
         found = [
-            (_error(got, exact), max(self.op.tolerance * plain, self.floor) if isfinite(plain) else self.floor)
-            for got, exact, plain in zip(tested, self.truth, self.plain, strict=True)
+            (error, max(self.op.tolerance * plain, self.floor) if isfinite(plain) else self.floor)
+            for error, plain in zip(tested.errors(self.truth), self.plain, strict=True)
         ]
         return max(found, key=lambda pair: pair[0] / pair[1] if isfinite(pair[0]) else inf)
 
@@ -124,17 +137,29 @@ def _error(got: Tensor, exact: Tensor) -> float:
     return float((got.double() - exact).abs().max() / exact.abs().max().clamp_min(1e-30))
 
 
-def _observed(op: Op, function: Callable, inputs: tuple, wide: tuple) -> Sequence[Tensor]:
-    """Outputs, as the op wants them observed, and the gradients of their weighted sum; works on copies."""
-    leaves = [x.clone().requires_grad_(i in op.gradients) if isinstance(x, Tensor) else x for i, x in enumerate(inputs)]
+def _observed(op: Op, function: Callable, inputs: tuple, wide: tuple) -> _Seen:
+    """Run a function of an op on copies of its inputs."""
+    leaves = _leaves(op, inputs)
     outputs = function(*leaves)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     floating = [output for output in outputs if output.is_floating_point()]
-    gradients: tuple[Tensor, ...] = ()
+    gradients, held = [], None
     if op.gradients:
         generator = torch.Generator().manual_seed(1)
         weights = [torch.randn(output.shape, generator=generator).to(output) for output in floating]
-        loss = torch.stack([(output * weight).sum() for output, weight in zip(floating, weights, strict=True)]).sum()
-        gradients = torch.autograd.grad(loss, [leaves[i] for i in op.gradients])
+        gradients = _gradients(op, leaves, floating, weights)
+        if op.held is not None:
+            exact = _leaves(op, wide)
+            held = _gradients(op, exact, op.held(tuple(exact), outputs), [weight.double() for weight in weights])
     seen = op.observe(wide, outputs) if op.observe else floating
-    return [tensor.detach() for tensor in (*seen, *gradients)]
+    return _Seen([tensor.detach() for tensor in seen], gradients, held)
+
+
+def _leaves(op: Op, inputs: tuple) -> list:
+    return [x.clone().requires_grad_(i in op.gradients) if isinstance(x, Tensor) else x for i, x in enumerate(inputs)]
+
+
+def _gradients(op: Op, leaves: list, outputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+    """Of the weighted sum of outputs, by the inputs that have gradients."""
+    loss = torch.stack([(output * weight).sum() for output, weight in zip(outputs, weights, strict=True)]).sum()
+    return list(torch.autograd.grad(loss, [leaves[i] for i in op.gradients]))

@@ -17,7 +17,7 @@ from ..kernels.tuning import Asked, Settings, forced, noted, path, store
 from .bench_check import check_implementations, inputs_of
 
 _WORTH = 0.98  # of the time before: what is kept must gain more than noise
-_BOUNDS = {"num_warps": (1, 16), "num_stages": (1, 5), "ROWS": (1, 256), "COLUMNS": (32, 4096), "TILE": (16, 1024)}
+_BOUNDS = {"num_warps": (1, 16), "num_stages": (1, 5), "ROWS": (1, 128), "COLUMNS": (32, 4096), "TILE": (16, 1024)}
 
 
 class Tuned(NamedTuple):
@@ -97,8 +97,15 @@ def _neighbours(current: Settings) -> Iterator[dict[str, int]]:
         low, high = _BOUNDS.get(name, (16, 256))
         near = (value - 1, value + 1) if name == "num_stages" else (value // 2, value * 2)
         for other in near:
-            if low <= other <= high:
-                yield {**current, name: other}
+            candidate = {**current, name: other}
+            if low <= other <= high and _fills_its_threads(candidate):
+                yield candidate
+
+
+def _fills_its_threads(candidate: Settings) -> bool:
+    """Whether no two threads hold the same number of a tile: kernels that work in place rely on it."""
+    numbers = candidate.get("ROWS", 1) * candidate.get("COLUMNS", 1 << 20)
+    return numbers >= 32 * candidate.get("num_warps", 4)
 
 
 def _attempt(milliseconds: Callable[[], float]) -> float:
@@ -108,7 +115,9 @@ def _attempt(milliseconds: Callable[[], float]) -> float:
 
     try:
         return milliseconds()
-    except (CompilationError, OutOfResources, PTXASError):
+    except (torch.AcceleratorError, torch.OutOfMemoryError):
+        raise
+    except (CompilationError, OutOfResources, PTXASError, RuntimeError):  # the last from a pass of the compiler
         return float("inf")
 
 

@@ -28,6 +28,8 @@ class Op:
     make_inputs: (shape, dtype, device, generator) -> positional inputs; floating tensors come first.
     observe: (fp64 inputs, outputs) -> tensors to compare with those of the fp64 reference; lets an op whose
         outputs are indices be judged by what the indices stand for. None compares the outputs themselves.
+    held: (fp64 inputs, outputs) -> the floating outputs in fp64, differentiable, with the choice that outputs made; for
+        an op that chooses, as of two slots with nearly the same score, the gradients of either choice are right.
     gradients: positions of the inputs that have gradients; none for an op that works in place, on its inputs.
     tolerance: the error against fp64 may be this many times that of the reference in the same dtype.
     implementations: the fastest first; "native" is compiled C, on the CPU alone; "triton" runs on CUDA, and under
@@ -60,6 +62,7 @@ class Op:
     loops: str = ""
     tolerance: float = 2.0
     observe: Callable[[tuple, tuple], tuple[Tensor, ...]] | None = None
+    held: Callable[[tuple, tuple], tuple[Tensor, ...]] | None = None
     rivals: Mapping[str, Callable] = field(default_factory=dict)
 
     def available(self, device: torch.device) -> tuple[str, ...]:

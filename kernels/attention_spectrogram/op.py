@@ -145,7 +145,9 @@ def _make_inputs(shape: Shape, dtype: torch.dtype, device: torch.device, generat
     batch, heads, keys, dim, old = shape["B"], shape["H"], shape["T"], shape["d"], shape["T"] - shape["Q"]
 
     def draw(*size: int) -> Tensor:
-        return torch.randn(size, generator=generator).to(device)
+        # the state is kept in float32 whatever the heads are in
+        exact = torch.promote_types(dtype, torch.float32)
+        return torch.randn(size, generator=generator, dtype=exact).to(device)
 
     query, key = draw(batch, shape["Hq"], shape["Q"], dim).to(dtype), draw(batch, heads, keys, dim).to(dtype)
     carry = draw(batch, heads, old, CARRY).abs().mT / keys

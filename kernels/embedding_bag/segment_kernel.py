@@ -114,9 +114,12 @@ def norms_kernel(
     tl.store(squares + row, square, mask=here)
 
 
-def row_blocks(width: int) -> dict[str, int]:
-    """How many rows and columns a program sums side by side: 16 numbers a thread, which leaves registers for Adam."""
-    return blocks(4096, width, 2048)
+def row_blocks(width: int, twice: bool = False) -> dict[str, int]:
+    """How many rows and columns a program sums side by side: 16 numbers a thread, which leaves registers for Adam.
+
+    twice: the sums are made in two places, which takes registers for two.
+    """
+    return blocks(4096, width, 1024 if twice else 2048)
 
 
 def partial_sums(slots: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, dtype: torch.dtype) -> Tensor:
@@ -128,6 +131,7 @@ def partial_sums(slots: Tensor, bags: Tensor, weights: Tensor, dout: Tensor, dty
     out = torch.empty(count, width, dtype=dtype, device=dout.device)
     if out.numel():
         chosen = settings("segment_partial", (width, dout.dtype), blocks(SPLIT, width), dout.device)
+        assert SPLIT % chosen["ROWS"] == 0, f"{chosen}: the kernel reads whole tiles of a block"
         with torch.cuda.device_of(dout):  # else Triton launches on the current one
             partial_kernel[count, triton.cdiv(width, chosen["COLUMNS"])](
                 slots, bags, weights, dout, out, width,

@@ -72,7 +72,7 @@ def _best_of_list(
 
 @triton.jit
 def lookup_kernel(
-    query, keys, first, second, scores, slots, tokens, heads, n, half, kept, candidates,
+    query, keys, first, second, scores, slots, tokens, n, half, kept, candidates,
     KEPT: tl.constexpr, CANDIDATES: tl.constexpr, TOKENS: tl.constexpr, TILE: tl.constexpr, DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -80,11 +80,12 @@ def lookup_kernel(
     head = tl.program_id(1)
     token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     there = token < tokens
-    stride = heads.to(tl.int64) * 2 * half
+    heads = tl.num_programs(1).to(tl.int64)
+    stride = heads * 2 * half
     query += head.to(tl.int64) * 2 * half
     keys += head.to(tl.int64) * n * half
     best1 = _best_of_list(query, keys, token, there, stride, n, half, KEPT, TOKENS, TILE, DEPTH, PRECISION)
-    keys += heads.to(tl.int64) * n * half
+    keys += heads * n * half
     best2 = _best_of_list(query + half, keys, token, there, stride, n, half, KEPT, TOKENS, TILE, DEPTH, PRECISION)
 
     candidate = tl.arange(0, CANDIDATES)
@@ -120,11 +121,11 @@ def lookup(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
     slots = torch.empty(tokens, heads, k, dtype=torch.int64, device=query.device)
     if scores.numel() == 0:
         return scores, slots
-    kept = max(2, triton.next_power_of_2(k))
+    kept = max(8, triton.next_power_of_2(k))  # fewer are too few for the threads of a gather
     chosen = settings("lookup", (n, half, k, query.dtype), _blocks(n, half, kept, query.dtype), query.device)
     with torch.cuda.device_of(query):  # else Triton launches on the current one
         lookup_kernel[triton.cdiv(tokens, chosen["TOKENS"]), heads](
-            query, keys, first, second, scores, slots, tokens, heads, n, half, k, len(first),
+            query, keys, first, second, scores, slots, tokens, n, half, k, len(first),
             KEPT=kept, CANDIDATES=max(2 * kept, triton.next_power_of_2(len(first))), PRECISION="ieee", **chosen,
         )  # fmt: skip
     return scores, slots
@@ -143,13 +144,19 @@ def _blocks(n: int, half: int, kept: int, dtype: torch.dtype) -> dict[str, int]:
 
 
 def aot() -> list[tuple]:
-    """What `kernels.resources` compiles: 32 of 1024 half-keys of width 64 a list."""
-    numbers = dict.fromkeys(("tokens", "heads", "n", "half", "kept", "candidates"), "i32")
+    """What `kernels.resources` compiles: 32 of 1024 half-keys of width 64 a list, and the best of one key alone."""
+    numbers = ("tokens", "n", "half", "kept", "candidates")
     integers = {"first": "*i32", "second": "*i32", "slots": "*i64"}
     found = []
     for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        signature = {**dict.fromkeys(("query", "keys", "scores"), f"*{name}"), **integers, **numbers}
-        constants = {**_blocks(1024, 64, 32, dtype), "KEPT": 32, "CANDIDATES": 128, "PRECISION": "ieee"}
-        warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
-        found.append((f"lookup {name}", lookup_kernel, signature, constants, warps, stages, ("n", "half")))
+        floats = dict.fromkeys(("query", "keys", "scores"), f"*{name}")
+        for size, kept, candidates in ((1024, 32, 128), (1, 8, 16)):
+            constants = {**_blocks(size, min(size, 64), kept, dtype), "KEPT": kept, "CANDIDATES": candidates}
+            warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
+            # Triton makes a constant of every argument that is 1
+            given = dict.fromkeys(numbers, "i32") if size > 1 else {}
+            constants |= {"PRECISION": "ieee"} | ({} if size > 1 else dict.fromkeys(numbers, 1))
+            signature = {**floats, **integers, **given}
+            title = f"lookup {name}" if size > 1 else f"lookup of one {name}"
+            found.append((title, lookup_kernel, signature, constants, warps, stages, ("n", "half") if given else ()))
     return found

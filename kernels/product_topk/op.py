@@ -53,7 +53,7 @@ def _topk_backward(dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor, 
 
 @_topk_backward.register_fake
 def _(dscores: Tensor, slots: Tensor, query: Tensor, keys: Tensor, impl: str) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(query), torch.empty_like(keys)
+    return query.new_empty(query.shape), keys.new_empty(keys.shape)
 
 
 def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
@@ -87,14 +87,17 @@ def _make_inputs(shape: Shape, dtype: torch.dtype, device: torch.device, generat
 
 def _observe(inputs: tuple, outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     """The scores, and what the returned slots score exactly; a slot returned twice scores nothing."""
-    query, keys, _ = inputs
     scores, slots = outputs
-    halves = query.unflatten(-1, (2, -1))
-    lists = torch.einsum("bhpd,phnd->pbhn", halves, keys)
-    n = keys.shape[2]
-    exact = lists[0].gather(-1, slots // n) + lists[1].gather(-1, slots % n)
     repeated = (slots[..., :, None] == slots[..., None, :]).sum(-1) > 1
-    return scores, exact.masked_fill(repeated, torch.inf)
+    return scores, _held(inputs, outputs)[0].masked_fill(repeated, torch.inf)
+
+
+def _held(inputs: tuple, outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """What the returned slots score."""
+    (query, keys, _), (_, slots) = inputs, outputs
+    lists = torch.einsum("bhpd,phnd->pbhn", query.unflatten(-1, (2, -1)), keys)
+    n = keys.shape[2]
+    return (lists[0].gather(-1, slots // n) + lists[1].gather(-1, slots % n),)
 
 
 def _bytes_moved(shape: Shape, dtype: torch.dtype) -> int:
@@ -121,6 +124,7 @@ OP = Op(
     reference=product_topk_reference,
     make_inputs=_make_inputs,
     observe=_observe,
+    held=_held,
     shapes=(
         {"B": 512, "H": 2, "d_k": 32, "n": 128, "k": 8},
         {"B": 512, "H": 4, "d_k": 64, "n": 256, "k": 16},

@@ -30,6 +30,7 @@ def _caught_up(curves, length, last, gap, row, here, step, lr):
     ahead = (coasting + 1) * tl.load(curves + 3 * length + step) * lr
     decay1 = tl.load(curves + since, mask=here, other=0)
     decay2 = tl.load(curves + length + since, mask=here, other=0)
+    tl.debug_barrier()  # every warp has read them: a row is read by all that have some of its columns
     tl.store(last + row, tl.zeros_like(before) + step, mask=here)
     tl.store(gap + row, since, mask=here)
     return decay1, decay2, ahead, owed
@@ -72,6 +73,7 @@ def adam_kernel(
             square += tl.sum(grad * grad, 1)
         before = tl.load(second + row, mask=here, other=0).to(ACC)
         after = before * decay2 + new2 * (square / width)
+        tl.debug_barrier()  # as above
         tl.store(second + row, after, mask=here)
         old_root, new_root = tl.sqrt(before), tl.sqrt(after)
     for begin in range(0, width, COLUMNS):
@@ -135,7 +137,7 @@ def adam(
     if noise:
         seed.random_(generator=generator)
     key = (width, values.dtype, state.second.dim(), gradient.dout.dtype)
-    chosen = settings("sparse_adam", key, row_blocks(width), device)
+    chosen = settings("sparse_adam", key, row_blocks(width, state.second.dim() == 1), device)
     with torch.cuda.device_of(values):  # else Triton launches on the current one
         adam_kernel[(triton.cdiv(count, chosen["ROWS"]),)](
             values, state.master, state.momentum, state.second, state.last, state.gap,
@@ -150,8 +152,6 @@ def adam(
 
 def aot() -> list[tuple]:
     """What `kernels.resources` compiles: width 1024; a whole float32 state, and bfloat16 with one moment a row."""
-    chosen = row_blocks(1024)
-    warps = chosen.pop("num_warps")
     integers = {"last": "*i32", "gap": "*i32", "rows": "*i64", "starts": "*i64", "bags": "*i64", "seed": "*i64"}
     floats = {"weights": "*fp32", "partial": "*fp32", "curves": "*fp64", "scale": "*fp64"}
     numbers = dict.fromkeys(("row_count", "width", "length", "step"), "i32")
@@ -159,6 +159,8 @@ def aot() -> list[tuple]:
     found = []
     for name, dtype, per_row in (("fp32", "*fp32", False), ("bf16, a moment a row", "*bf16", True)):
         tables = {"values": dtype, "momentum": dtype, "dout": "*bf16", "second": "*fp32"}
+        chosen = row_blocks(1024, per_row)
+        warps = chosen.pop("num_warps")
         constants = {
             **chosen, "SPLIT": SPLIT, "ACC": tl.float32, "MOMENTUM": True,
             "PER_ROW": per_row, "MASTER": False, "NOISE": dtype == "*bf16", "master": None,
