@@ -86,7 +86,7 @@ gpu: $(TESTED)
 			tail -n 3 "$(OUT)/racecheck.log"; \
 		fi; \
 	else echo "no CUDA device here: no GPU tests; the benchmarks run on the CPU"; fi; \
-	$(MEMX) bench --save "$(OUT)" || failed=1; \
+	$(MEMX) bench --save "$(OUT)" --force || failed=1; \
 	$(MEMX) plot --what bench "$(OUT)" --out "$(OUT)" --formats png || failed=1; \
 	exit $$failed
 

@@ -70,7 +70,10 @@ def bench(
     steps: Annotated[int, typer.Option(min=1, help="Training steps of `step` and `model` that are timed.")] = 7,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores if not said.")] = None,
     peers: Annotated[bool, typer.Option("--peers", help="In `step`, also layers of other packages.")] = False,
-    save: Annotated[Path | None, typer.Option(help="Folder for rows.jsonl and environment.json.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for rows.jsonl and environment.json, written after every op.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --save replace what a folder holds.")] = False,
     against: Annotated[
         Path | None, typer.Option(metavar="ROWS", help="Compare with a saved run: its folder or rows.jsonl.")
     ] = None,
@@ -96,14 +99,14 @@ def bench(
     from ..errors import MemxError
     from ..experiments.bench import BenchOrder, bench_list, run_bench
     from ..results.bench_compare import read_bench
-    from ..results.bench_files import save_bench
+    from ..results.bench_files import claim_bench, save_bench
 
     if list_ops:
         found = bench_list()
         print_json(found) if json else print("\n".join(f"{name:22} {text}".rstrip() for name, text in found.items()))
         return
     if resources:
-        _print_resources(save, json=json)
+        _print_resources(save, force=force, json=json)
         return
     if compare is not None and against is None:
         raise MemxError("--compare needs --against", hint="memx bench --compare NEW --against OLD")
@@ -124,9 +127,10 @@ def bench(
         peers=peers,
         tune=tune,
     )
-    run = run_bench(order, note)
     if save is not None:
-        save_bench(save, run.rows, run.environment)
+        claim_bench(save, force=force)
+    run = run_bench(order, note, lambda found: save_bench(save, found.rows, found.environment) if save else None)
+    if save is not None:
         note(f"wrote {save / 'rows.jsonl'}; next: memx plot --what bench {save}")
     if json and old is None:
         print_json([row.model_dump() for row in run.rows])
@@ -172,16 +176,17 @@ def _print_comparison(new: Sequence[Row], old: Sequence[Row], *, json: bool) -> 
         print("so no time is called slower or faster; the ratio of ceilings allows for the devices, not for the rest")
 
 
-def _print_resources(save: Path | None, *, json: bool) -> None:
+def _print_resources(save: Path | None, *, force: bool, json: bool) -> None:
     from ..experiments.bench_resources import CAPABILITIES, bench_resources, resource_rows, resource_table
-    from ..results.files import make_folder
+    from ..results.bench_files import claim_bench
     from ..results.rows import write_rows
 
+    if save is not None:
+        claim_bench(save, force=force)
     found = bench_resources(list(CAPABILITIES), note)
     rows = resource_rows(found)
     if save is not None:
-        make_folder(save)
-        write_rows(save / "resources.rows.jsonl", rows)
+        write_rows(save / "rows.jsonl", rows)
     if json:
         print_json([row.model_dump() for row in rows])
         return

@@ -5,6 +5,7 @@ Every op is checked against fp64 before it is timed; the ceilings of the device 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -74,18 +75,25 @@ def bench_list() -> dict[str, str]:
     return ops | {"step": "a memory layer's training step by table size", "model": "a model's training step by kind"}
 
 
-def run_bench(order: BenchOrder, tell: Callable[[str], None] = lambda text: None) -> Found:
-    """Measure what is ordered. Raises MemxError for a name, device, dtype or shape that does not exist.
+def run_bench(
+    order: BenchOrder,
+    tell: Callable[[str], None] = lambda text: None,
+    keep: Callable[[Found], object] = lambda found: None,
+) -> Found:
+    """Measure what is ordered. Raises MemxError for a name, device, dtype, shape or number that cannot be.
 
-    Training steps and models are measured only if no op is wrong; tell hears what is going on.
+    Training steps and models are measured only if no op is wrong. tell hears what is going on; keep gets what was found
+    so far, after every op.
     """
     for name in order.names:
         if name not in bench_names():
             hint = nearest(name, bench_names()) or f"there are: {', '.join(bench_names())}"
             raise MemxError(f"no op {name!r}", hint=hint)
     if order.threads is not None:
+        if order.threads > (most := 8 * (os.cpu_count() or 1)):
+            raise MemxError(f"--threads {order.threads}: there are {os.cpu_count()} cores", hint=f"use at most {most}")
         torch.set_num_threads(order.threads)
-    device = pick_device(order.device)
+    device = pick_device(order.device, "--device")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     names = order.names or bench_names()
@@ -93,14 +101,25 @@ def run_bench(order: BenchOrder, tell: Callable[[str], None] = lambda text: None
     ops = [op for op in OPS if op.name in names]
     end_to_end = _end_to_end(order, names, device, tell)
     if ops:
-        _bench_ops(order, ops, device, found, tell)
+        _bench_ops(order, ops, device, found, tell, keep)
     for measure in end_to_end if not found.wrong else ():
-        found.rows += measure()
+        try:
+            found.rows += measure()
+        except MemxError:
+            raise
+        except RuntimeError as error:  # a wrong result, or a gradient that is not finite: what was found is kept
+            found.wrong.append(str(error).removeprefix("wrong results: "))
+        keep(found)
     return found
 
 
 def _bench_ops(
-    order: BenchOrder, ops: Sequence[Op], device: torch.device, found: Found, tell: Callable[[str], None]
+    order: BenchOrder,
+    ops: Sequence[Op],
+    device: torch.device,
+    found: Found,
+    tell: Callable[[str], None],
+    keep: Callable[[Found], object],
 ) -> None:
     dtype = _dtype(order.dtype, device)
     shapes = [shapes_of(op, order.shapes, dtype, device) for op in ops]
@@ -127,6 +146,7 @@ def _bench_ops(
                 torch.cuda.empty_cache()
         found.rows += rows
         found.wrong += [f"{row.dataset}: {row.kind}" for row in rows if row.metric == "correct" and not row.value]
+        keep(found)
 
 
 def _end_to_end(

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..kernels.op import Op, Shape
+from ..kernels.op import Op, Shape, interpreted
 from ..results.rows import Row
 from .bench_ceilings import Ceilings
 from .bench_check import Check, check_implementations, check_where_it_fits, first_line, inputs_of
@@ -57,6 +57,8 @@ def bench_op(bench: Bench, op: Op, shape: Shape, *, compiled: bool) -> list[Row]
     """Judge every implementation; if all are right, time every way."""
     title = f"{op.name} {written(shape)}"
     bench.tell(title)
+    if bench.device.type == "cpu" and interpreted():
+        bench.tell("Triton interprets its kernels here (TRITON_INTERPRET): they are checked and not timed")
     checked, checks = check_where_it_fits(op, shape, bench.dtype, bench.device)
     if checked != shape:
         bench.tell(f"{title}: checked at {written(checked)}, whose fp64 copies fit in memory")
@@ -67,12 +69,13 @@ def bench_op(bench: Bench, op: Op, shape: Shape, *, compiled: bool) -> list[Row]
     if not all(check.right for check in checks.values()):
         return rows
     inputs = inputs_of(op, shape, bench.dtype, bench.device)
-    for way in ways_of(op, bench.device, checks, compiled=compiled):
+    timed = [impl for impl in checks if not (impl == "triton" and bench.device.type == "cpu")]
+    for way in ways_of(op, bench.device, timed, compiled=compiled):
         with quiet_compiler() if way.name == COMPILED else nullcontext():
             try:
                 rows += _time_way(facts, way, inputs)
             except Exception as error:  # a rival may fail in any way, and the others are still worth knowing
-                if not way.rival:
+                if not way.rival and not isinstance(error, torch.OutOfMemoryError):
                     raise
                 bench.tell(f"{title}: {way.name} is left out: {type(error).__name__}: {first_line(error)}")
     return rows

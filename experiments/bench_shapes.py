@@ -13,6 +13,7 @@ from .bench_check import first_line, inputs_of
 from .config_files import nearest
 
 _SETS = ("small", "large")
+_SWITCHES = ("full", "lse")  # 0 or 1
 
 
 def shapes_of(op: Op, texts: Sequence[str], dtype: torch.dtype, device: torch.device) -> list[Shape]:
@@ -67,7 +68,8 @@ def _entries(text: str, shape: Shape, op: str) -> dict[str, int]:
 def _number(text: str, part: str) -> int:
     parsed = re.fullmatch(r"(\d{1,12})(?:(?:\^|\*\*)(\d{1,2}))?", text)
     value = int(parsed[1]) ** int(parsed[2] or 1) if parsed else -1
-    if not 0 <= value < 2**40:
+    least = 0 if part.partition("=")[0].strip() in _SWITCHES else 1
+    if not least <= value < 2**40:
         raise MemxError(f"--shapes: {part!r} is no size", hint="write it as N=4096 or N=2^12")
     return value
 
@@ -82,6 +84,8 @@ def _try_out(op: Op, shape: Shape, dtype: torch.dtype, device: torch.device) -> 
         ) from None
     except (AssertionError, RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
         reason = first_line(error) or type(error).__name__
+        if "alloc" in reason:  # how torch says on a CPU that there is no memory
+            reason = "it does not fit in memory"
         raise MemxError(
             f"--shapes: {op.name} cannot be {written(shape)}: {reason}", hint="see --list for what is"
         ) from None

@@ -93,20 +93,18 @@ def set_table_dtype(model: MemoryLlamaForCausalLM, value_dtype: str) -> None:
             table.to(torch.bfloat16)
 
 
-def pick_device(name: str) -> torch.device:
-    """Resolve `training.device`. Raises MemxError for a device that is not there."""
+def pick_device(name: str, said: str = "training.device") -> torch.device:
+    """Resolve a device that was said as `said`. Raises MemxError for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except (RuntimeError, ValueError):
-        raise MemxError(f"training.device: no device {name!r}", hint="use auto, cpu, cuda or cuda:N") from None
+        raise MemxError(f"{said}: no device {name!r}", hint="use auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
-        raise MemxError(
-            f"training.device: memx runs on cpu and cuda, not {name!r}", hint="use auto, cpu, cuda or cuda:N"
-        )
+        raise MemxError(f"{said}: memx runs on cpu and cuda, not {name!r}", hint="use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MemxError(f"training.device: {name} is not there", hint="use auto, or cpu on a machine without CUDA")
+        raise MemxError(f"{said}: {name} is not there", hint="use auto, or cpu on a machine without CUDA")
     return device
 
 

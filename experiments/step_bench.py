@@ -10,6 +10,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -91,8 +93,8 @@ def bench_step(
             given = (name, size, shape, device, threads, steps)
             try:
                 rows += _rows(name, size, shape, common, (_here if device.type == "cuda" else _in_a_process)(*given))
-            except torch.OutOfMemoryError:
-                tell(f"step: {name} at {size:,} slots is left out: it does not fit in memory")
+            except (torch.OutOfMemoryError, BrokenProcessPool):  # the system kills a process that takes too much
+                tell(f"step: {name} at {size:,} slots is left out: it does not fit in memory, or was killed")
     return rows
 
 
@@ -127,8 +129,8 @@ def _in_a_process(name: str, slots: int, shape: StepShape, device: torch.device,
     """Measure in a process of its own, forked from one that has imported torch and done nothing else."""
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with context.Pool(1) as pool:
-        return pool.apply(measure, (name, slots, shape, str(device), threads, steps))
+    with ProcessPoolExecutor(1, mp_context=context) as pool:  # unlike a Pool, it notices a child that was killed
+        return pool.submit(measure, name, slots, shape, str(device), threads, steps).result()
 
 
 def _here(name: str, slots: int, shape: StepShape, device: torch.device, threads: int, steps: int) -> StepTimes:

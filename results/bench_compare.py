@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MemxError
-from .bench_rows import extra, floor_share
+from .bench_rows import check_times, extra, floor_share
 from .bench_table import milliseconds
 from .labels import Table
 from .rows import Row, read_rows
@@ -24,6 +24,7 @@ def read_bench(path: Path) -> list[Row]:
     rows = [row for row in read_rows(file) if row.experiment in ("bench", "bench-step", "bench-model")]
     if not rows:
         raise MemxError(f"{file} has no rows of memx bench", hint="`memx bench --save FOLDER` writes some")
+    check_times(rows, file)
     return rows
 
 

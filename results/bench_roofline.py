@@ -50,7 +50,10 @@ def roofline_figure(rows: Sequence[Row]) -> Figure:
         _draw(axis, [line for line in lines if _counted(line.time(which))], which, roof, ops)
         _dress(axis, which, places, roof)
     _explain(axes[0], lines)
-    text = f"{where(rows)} · {rows[0].model} · least bytes and FLOPs of each op over its time · ops stand side by side"
+    text = (
+        f"{where(rows)} · {rows[0].model} · least bytes and FLOPs of each op over its time · points of equal FLOP/byte "
+        "are set apart, and one whose data fit in cache may pass the roof"
+    )
     without = [op for op in ops if not any(_counted(line.time("forward")) for line in lines if line.op == op)]
     if without:
         text += f"\n{', '.join(without)} only moves bytes: see the bars"

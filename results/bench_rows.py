@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import MemxError
 from .rows import Row
 
 PASSES = ("forward", "backward")
@@ -42,6 +43,15 @@ def extra(row: Row, name: str, otherwise: Any = None) -> Any:
 def of_ops(row: Row) -> bool:
     """Whether a row is of an op or of the ceilings, rather than of a training step or a model."""
     return row.metric in METRICS and row.experiment == "bench"
+
+
+def check_times(rows: Iterable[Row], where: object) -> None:
+    """Raise MemxError for a time, or a floor, that is no positive number: a damaged file."""
+    for row in rows:
+        if row.metric.endswith("_ms"):
+            floor = extra(row, "floor_ms", 1.0)
+            if not row.value > 0 or not isinstance(floor, int | float):
+                raise MemxError(f"{where}: {row.dataset}, {row.kind} has no {row.metric}", hint="the file is damaged")
 
 
 def measured(rows: Iterable[Row]) -> list[Measured]:

@@ -43,7 +43,9 @@ class Order:
         if self.experiment is not None or not _named(self.sources):
             rows = _tell_left_out(rows, choose_experiment(rows, self.experiment), self.tell)
         if not rows:
-            raise MemxError("there are no rows to show", hint="`memx train` makes some")
+            raise MemxError(
+                "there are no rows to show", hint="`memx train` makes some; those of `memx bench`: --what bench"
+            )
         rows = prepare(rows)
         check_alike(rows)
         return rows
@@ -138,9 +140,10 @@ def plot_bench(order: Order) -> list[Path]:
     """Draw the roofline and the bars of benchmarked ops; returns the files: roofline, bars, and the rows of both."""
     from .bench_bars import bars_figure
     from .bench_roofline import roofline_figure
-    from .bench_rows import of_ops
+    from .bench_rows import check_times, of_ops
 
     rows = order.rows(of_ops)
+    check_times(rows, ", ".join(map(str, order.sources)))
     roofline, bars = roofline_figure(rows), bars_figure(rows)
     written = replace(order, name=f"{order.name}-roofline").write(roofline)
     written += replace(order, name=f"{order.name}-bars").write(bars)

@@ -58,6 +58,8 @@ def read_rows(path: Path) -> list[Row]:
         lines = path.read_text("utf-8").splitlines()
     except OSError as error:
         raise MemxError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise MemxError(f"{path} is not text", hint="a rows file has one JSON object per line") from None
     for number, line in enumerate(lines, start=1):
         if line.strip():
             rows.append(_row(path, number, line))

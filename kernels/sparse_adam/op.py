@@ -11,9 +11,9 @@ from ...errors import MemxError
 from .. import native
 from ..embedding_bag.gradient import BagGradient, RowGradient, row_gradient
 from ..op import Op, Shape, choose, fastest
-from .catch_up import CatchUp, catch_up, curves
+from . import by_rows
+from .catch_up import catch_up, curves
 from .reference import sparse_adam_reference
-from .rounding import stochastic_round
 from .state import TableState
 
 Implementation = Literal["auto", "native", "torch", "triton"]
@@ -70,7 +70,7 @@ def sparse_adam(
         settings = {"betas": betas, "eps": small, "scale": float(scale)}
         native.adam(values, state.momentum, state.second, *parts, **factors._asdict(), **settings)
     else:
-        _adam(values, gradient, state, factors, betas, small, float(scale), generator)
+        by_rows.adam(values, gradient, state, factors, betas, small, float(scale), generator)
 
 
 def _native_fits(values: Tensor, gradient: RowGradient, state: TableState) -> bool:
@@ -82,54 +82,6 @@ def _native_fits(values: Tensor, gradient: RowGradient, state: TableState) -> bo
     squares = torch.float32 if second.dim() == 1 else momentum.dtype
     whole = all(x.is_contiguous() for x in (values, momentum, second))
     return moments and whole and second.dtype == squares and native.available(values, momentum, second, gradient.dout)
-
-
-def _adam(
-    values: Tensor,
-    gradient: RowGradient,
-    state: TableState,
-    factors: CatchUp,
-    betas: tuple[float, float],
-    eps: float,
-    scale: float,
-    generator: torch.Generator | None,
-) -> None:
-    """The step by torch's ops, a chunk of rows at a time, so that they stay in cache."""
-    decays, ahead, owed = (factor.to(gradient.dtype)[..., None] for factor in factors)
-    settle = bool(owed.any())
-    for start, stop in gradient.chunks():
-        chunk = gradient.rows[start:stop]
-        grad = gradient.chunk(start, stop)  # [C, D]
-        if scale != 1:
-            grad.mul_(scale)
-        second = _gather_second(state.second, chunk, grad.dtype)  # [C, D] or [C, 1]
-        owing, moments = None, state.momentum
-        momentum = None if moments is None else moments.index_select(0, chunk).to(grad.dtype)
-        if settle and momentum is not None:
-            owing = second.sqrt().add_(eps).reciprocal_().mul_(owed[start:stop]) * momentum
-        _step_second(state.second, chunk, second.mul_(decays[1, start:stop]), grad, betas[1])
-        if momentum is not None and moments is not None:
-            grad = momentum.mul_(decays[0, start:stop]).add_(grad, alpha=1 - betas[0])
-            moments.index_copy_(0, chunk, momentum.to(moments.dtype))
-        update = grad.mul_(second.sqrt_().add_(eps).reciprocal_().mul_(ahead[start:stop])).neg_()
-        _add(values, state.master, chunk, update if owing is None else update.sub_(owing), generator)
-
-
-def _gather_second(second: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """The second moment of the rows, a copy: [C, D], or [C, 1] with one scalar per row."""
-    found = second.index_select(0, rows).to(dtype)
-    return found[:, None] if second.dim() == 1 else found
-
-
-def _step_second(second: Tensor, rows: Tensor, decayed: Tensor, grad: Tensor, beta: float) -> None:
-    """Add the squares of the gradient to a decayed second moment, in place, and store it."""
-    if second.dim() == 1:
-        squares = torch.linalg.vector_norm(grad, dim=1, keepdim=True).square_()
-        decayed.add_(squares, alpha=(1 - beta) / grad.shape[1])
-        second.index_copy_(0, rows, decayed.squeeze(1))
-    else:
-        decayed.addcmul_(grad, grad, value=1 - beta)
-        second.index_copy_(0, rows, decayed.to(second.dtype))
 
 
 @torch.no_grad()
@@ -147,25 +99,7 @@ def sparse_sgd(
     """
     for start, stop in gradient.chunks():
         update = gradient.chunk(start, stop).mul_(-lr * float(scale))
-        _add(values, None, gradient.rows[start:stop], update, generator)
-
-
-def _add(
-    values: Tensor, master: Tensor | None, rows: Tensor, update: Tensor, generator: torch.Generator | None
-) -> None:
-    """Add update [C, D] to rows of the table, by way of its master if it has one."""
-    if master is None and values.dtype == update.dtype:
-        # along an expanded index of distinct rows this is torch's fastest read-add-write of whole rows
-        values.scatter_add_(0, rows[:, None].expand_as(update), update)
-        return
-    assert master is not None or values.dtype == torch.bfloat16, f"a table of {values.dtype} needs masters"
-    new = (values if master is None else master).index_select(0, rows).to(update.dtype).add_(update)
-    if master is not None:
-        master.index_copy_(0, rows, new)
-        new = new.to(values.dtype)
-    else:
-        new = stochastic_round(new, generator)
-    values.index_copy_(0, rows, new)
+        by_rows.add(values, None, gradient.rows[start:stop], update, generator)
 
 
 _STEP, _LR, _BETAS = 4, 1e-3, (0.9, 0.95)  # of the check and the benchmark

@@ -130,7 +130,7 @@ def test_shapes():
         (BAG, "N=many", "'N=many' is no size", "2^12"),
         (BAG, "N=-4", "'N=-4' is no size", "2^12"),
         (TOPK, "k=500,n=16", "product_topk cannot be", "--list"),
-        (BAG, "N=0", "embedding_bag cannot be", "--list"),
+        (BAG, "N=0", "'N=0' is no size", "2^12"),
     ],
 )
 def test_mistaken_shapes(op, text, message, hint):
