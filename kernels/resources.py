@@ -27,6 +27,9 @@ _KERNELS = (
 )
 
 
+_SHARED_KB = {80: 164, 90: 228}  # of a multiprocessor
+
+
 class Variant(NamedTuple):
     """One way a kernel is compiled. signature: types of its arguments ("*bf16", "i32", …), or a tuple of types; an
     integer argument that is in `multiples` is taken to divide by 16, as widths do, and every pointer is."""
@@ -42,7 +45,7 @@ class Variant(NamedTuple):
 
 class Resources(NamedTuple):
     """Of one variant on one architecture: registers a thread, bytes spilled a thread, shared memory of a program in
-    bytes, programs that fit one multiprocessor's registers (64k) and threads (2,048), and its widest global load."""
+    bytes, programs that one multiprocessor holds at once, its widest global load, and its matrix instructions."""
 
     name: str
     capability: int
@@ -79,10 +82,16 @@ def measure(variant: Variant, capability: int) -> Resources:
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     registers, spills = _assembled(compiled.asm["ptx"], capability)
     ptx = compiled.asm["ptx"]
-    programs = min(65536 // max(1, registers * 32 * variant.warps), 2048 // (32 * variant.warps), 32)
-    return Resources(
-        variant.name, capability, registers, spills, compiled.metadata.shared, programs, _load_bits(ptx), _matrix(ptx)
-    )
+    shared = compiled.metadata.shared
+    programs = _programs(registers, shared, variant.warps, capability)
+    return Resources(variant.name, capability, registers, spills, shared, programs, _load_bits(ptx), _matrix(ptx))
+
+
+def _programs(registers: int, shared: int, warps: int, capability: int) -> int:
+    """As many as its registers (64k), threads (2,048), shared memory and slots (32) have room for."""
+    memory = 1024 * _SHARED_KB[capability]
+    by_shared = memory // (shared + 1024) if shared else 32  # the system takes a kilobyte of each
+    return min(65536 // max(1, registers * 32 * warps), 2048 // (32 * warps), by_shared, 32)
 
 
 def _signature(variant: Variant) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from memx.experiments.match import sizes_of
 from memx.experiments.settings import load_config, points
+from memx.results.bench_rows import floor_share, measured
 from memx.results.rows import read_rows
 from memx.results.summary import summarize
 
@@ -90,3 +91,37 @@ def test_the_readme_example_answers_a_question(tiny_run, capsys, monkeypatch):
     assert len([line for line in code.splitlines() if line]) == 5
     exec(code.replace("results/runs/RUN", str(tiny_run[0].folder)), {})
     assert capsys.readouterr().out.startswith("LHR is in which country?")
+
+
+KERNELS = (ROOT / "kernels" / "README.md").read_text("utf-8")
+
+
+def test_the_kernels_page_states_the_rows_of_the_ops():
+    """Times, shares of the floor and the fastest other way, of each op at its largest shape."""
+    lines = measured(rows_of("bench/bench.rows.jsonl"))
+    for op in {line.op for line in lines}:
+        shape = [line.shape for line in lines if line.op == op][-1]
+        here = [line for line in lines if (line.op, line.shape) == (op, shape) and line.time("forward")]
+        own = min((line for line in here if not line.rival), key=lambda line: line.time("forward").value)
+        (stated,) = re.findall(rf"^\| {op} \| {re.escape(shape.replace(' ', ', '))} \|.*$", KERNELS, flags=re.MULTILINE)
+        cells = [cell.strip() for cell in stated.strip("|").split("|")]
+        assert cells[2] == own.name
+        (other,) = (line for line in here if line.rival and line.name == cells[7])
+        for which, (time, share, times) in {"forward": (3, 4, 8), "backward": (5, 6, 9)}.items():
+            row = own.time(which)
+            if row is None:
+                assert not cells[time] and not cells[share] and not cells[times]
+                continue
+            assert float(cells[time]) == pytest.approx(row.value, rel=0.01)
+            assert cells[share] == f"{100 * floor_share(row):.0f}%"
+            assert cells[times] == f"{other.time(which).value / row.value:.1f}x"
+
+
+def test_the_kernels_page_states_the_resources_and_no_kernel_spills():
+    values = {(row.kind, row.model, row.metric): row.value for row in rows_of("bench/resources.rows.jsonl")}
+    for kernel in {kernel for kernel, _, _ in values}:
+        (stated,) = re.findall(rf"^\| {re.escape(kernel)} \|.*$", KERNELS, flags=re.MULTILINE)
+        for metric in ("registers", "spills", "programs"):
+            both = f"{values[kernel, 'sm_90', metric]:g} / {values[kernel, 'sm_80', metric]:g}"
+            assert f"| {both} |" in stated, (kernel, metric)
+        assert values[kernel, "sm_90", "spills"] == values[kernel, "sm_80", "spills"] == 0
