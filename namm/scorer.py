@@ -1,0 +1,114 @@
+"""The networks of a NAMM, as functions of a flat parameter vector: token features -> a score for every token.
+
+P members of a population, B sequences, H key-value heads, T tokens in the order of their age, oldest first. One network
+serves all layers and heads. Source: Cetin et al. 2024, "An Evolved Universal Transformer Memory" (arXiv 2410.13166),
+section 3.2; the flat order is W (in x out), b of the query-key-value, the output and the score layer.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .features import FEATURES
+
+HEAD = 32  # width of BAM's one head
+_HIDDEN = -1e9  # what a hidden key's score is lowered by: its weight is zero exactly
+
+
+class Layer(NamedTuple):
+    """A linear layer of every member: weight [P, in, out], bias [P, out]."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map x [P or 1, N, in] to [P, N, out]."""
+        return torch.baddbmm(self.bias[:, None], x.expand(len(self.weight), -1, -1), self.weight)
+
+
+def layer_sizes(widths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """(in, out) of the layers of a multi-layer perceptron."""
+    return tuple(pairwise(widths))
+
+
+BAM_SIZES = ((FEATURES, 3 * HEAD), (HEAD, 2 * FEATURES), (FEATURES, 1))
+
+
+def count(sizes: tuple[tuple[int, int], ...]) -> int:
+    """How many parameters layers of such sizes have."""
+    return sum((inputs + 1) * outputs for inputs, outputs in sizes)
+
+
+BAM_PARAMETERS = count(BAM_SIZES)  # 4,172
+
+
+def unflatten(parameters: Tensor, sizes: tuple[tuple[int, int], ...]) -> list[Layer]:
+    """The layers of vectors [P, n]. Raises AssertionError for another n than `count` says."""
+    assert parameters.dim() == 2 and parameters.shape[1] == count(sizes), (parameters.shape, count(sizes))
+    layers, begin = [], 0
+    for inputs, outputs in sizes:
+        weight = parameters[:, begin : begin + inputs * outputs].unflatten(1, (inputs, outputs))
+        begin += inputs * outputs
+        layers.append(Layer(weight, parameters[:, begin : begin + outputs]))
+        begin += outputs
+    return layers
+
+
+def flatten(layers: list[Layer]) -> Tensor:
+    """The vectors [P, n] of layers; what `unflatten` takes apart."""
+    return torch.cat([part.flatten(1) for layer in layers for part in layer], 1)
+
+
+def bam_scores(parameters: Tensor, tokens: Tensor, mask: Tensor | None = None, *, strict: bool = False) -> Tensor:
+    """Score tokens by the backward attention memory model: [B, H, T], or [P, B, H, T] for a population.
+
+    parameters [4172] or [P, 4172], float32; tokens [B, H, T, 25]; mask [B, 1 or H, T], bool: the tokens that exist, the
+    others are seen by none. Token i attends to itself and to newer tokens, or with `strict` to newer ones alone.
+    h = x * (1 + mult) + res, with (res, mult) the output of one head of 32; the score is linear in h. Done as causal
+    attention on the flipped sequence, so that no T x T mask is made, for all members at once.
+    """
+    qkv, output, score = unflatten(parameters.reshape(-1, BAM_PARAMETERS).float(), BAM_SIZES)
+    shape, x = tokens.shape[:3], tokens.float().flatten(0, 2)[None]  # [1, N, 25]
+    members = len(qkv.weight)
+    parts = qkv(x).view(members * shape[0] * shape[1], shape[2], 3 * HEAD).flip(1)  # newest first
+    hidden = None
+    if mask is not None:
+        hidden = ~mask.expand(shape).flip(2).flatten(0, 1).repeat(members, 1)  # [P*B*H, T]
+    query, key, value = parts.chunk(3, -1)
+    read = _backward_attention(query, key, value, hidden, strict=strict).flip(1).reshape(members, -1, HEAD)
+    res, mult = output(read).chunk(2, -1)
+    scores = score(x * (1 + mult) + res).view(members, *shape)
+    return scores[0] if parameters.dim() == 1 else scores
+
+
+def _backward_attention(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None, *, strict: bool) -> Tensor:
+    """Causal attention [N, T, 32]; hidden [N, T] keys weigh nothing, by a number beside each that lowers its score."""
+    query = F.pad(query * HEAD**-0.5, (0, 1), value=1.0)
+    lowered = torch.zeros_like(key[..., :1]) if hidden is None else hidden[..., None] * _HIDDEN
+    key = torch.cat([key, lowered], -1)
+    if strict:  # a key of nothing goes first, and each query sees one key less
+        nothing = torch.zeros_like(key[:, :1])
+        nothing[..., -1] = _HIDDEN / 1000  # still far above a hidden key, which may be all else there is
+        key = torch.cat([nothing, key[:, :-1]], 1)
+        value = F.pad(value[:, :-1], (0, 0, 1, 0))
+    value = F.pad(value, (0, 1))  # of the width of the keys, which fused kernels want
+    return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)[..., :HEAD]
+
+
+def mlp_scores(parameters: Tensor, tokens: Tensor, *, hidden: tuple[int, ...] = ()) -> Tensor:
+    """Score every token by itself: [B, H, T], or [P, B, H, T] for a population.
+
+    parameters [n] or [P, n]: of linear layers 25 -> hidden -> ... -> 1 with ReLU between; 26 without hidden ones.
+    """
+    sizes = layer_sizes((FEATURES, *hidden, 1))
+    layers = unflatten(parameters.reshape(-1, count(sizes)).float(), sizes)
+    x = tokens.float().flatten(0, 2)[None]
+    for layer in layers[:-1]:
+        x = layer(x).relu()
+    scores = layers[-1](x).view(-1, *tokens.shape[:3])
+    return scores[0] if parameters.dim() == 1 else scores
