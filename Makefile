@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 OUT ?= results/runs/gpu
-# tests in several processes, of one thread each
+# tests in several processes, of one thread each; on a GPU it is the kernels that compile side by side
 SHARED := -n $(JOBS) --maxprocesses 8 --dist worksteal
 # seconds for the search for races between threads, and the small tests it takes
 RACES ?= 45
@@ -76,7 +76,7 @@ gpu: $(TESTED)
 	@failed=0; \
 	if $(RUN) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
 		echo "GPU tests"; \
-		$(PYTEST) -m gpu >"$(OUT)/gpu-tests.log" 2>&1 || failed=1; \
+		$(PYTEST) -m gpu $(SHARED) >"$(OUT)/gpu-tests.log" 2>&1 || failed=1; \
 		tail -n 15 "$(OUT)/gpu-tests.log"; \
 		if command -v compute-sanitizer >/dev/null; then \
 			echo "races, by compute-sanitizer, for at most $(RACES) s"; \
