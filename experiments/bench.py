@@ -17,7 +17,6 @@ from ..kernels.op import Op
 from ..kernels.ops import OPS
 from ..results.rows import Row
 from .bench_ceilings import Ceilings, measure_ceilings
-from .bench_check import check_op
 from .bench_environment import bench_environment, row_settings
 from .bench_op import Bench, bench_op, check_edges
 from .bench_shapes import shapes_of, written
@@ -26,7 +25,7 @@ from .bench_ways import cannot_compile
 from .build import pick_device
 from .config_files import nearest
 
-__all__ = ["BenchOrder", "Found", "bench_list", "bench_names", "check_op", "run_bench"]
+__all__ = ["BenchOrder", "Found", "bench_list", "bench_names", "run_bench"]
 _END_TO_END = ("step", "model")
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 Compile = Literal["all", "last", "none"]

@@ -147,7 +147,7 @@ def test_the_display_of_a_terminal(tmp_path, jobs):
 
     sweep = ["--set", "sweep={memory.slots: [0, 64]}", "--set", "evaluation.every=2", "--jobs", jobs]
     command = [sys.executable, "-m", "memx", "train", "tiny", *QUICK, *sweep, "--runs", str(tmp_path)]
-    for more in ([], ["--resume"]) if jobs == "2" else ([],):
+    for more in ([], ["--resume"]) if jobs == "1" else ([],):
         ours, theirs = pty.openpty()
         process = subprocess.Popen([*command, *more], stdout=theirs, stderr=theirs)
         os.close(theirs)

@@ -51,7 +51,7 @@ def wait_for_step(runs: Path, step: int, process: subprocess.Popen) -> None:
 def straight(tmp_path_factory):
     """The same run, never stopped."""
     runs = tmp_path_factory.mktemp("straight")
-    subprocess.run(command(runs), check=True, capture_output=True)
+    train_all(load_config("tiny", SETTINGS.items()), Options(runs), quiet)
     return folder(runs)
 
 
@@ -89,7 +89,7 @@ def test_a_stop_saves_and_exits_130_and_resumes(tmp_path, straight, number):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "interrupted" in errors and "Traceback" not in errors
-    subprocess.run(command(tmp_path, "--resume"), check=True, capture_output=True)
+    train_all(load_config("tiny", SETTINGS.items()), Options(tmp_path, resume=True), quiet)
     assert same_weights(straight, folder(tmp_path))
 
 
@@ -105,9 +105,9 @@ def test_interrupting_a_sweep_of_processes_leaves_all_resumable(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    resumed = subprocess.run(command(tmp_path, *sweep, "--resume", "--json"), capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stderr
-    assert {row["memory_slots"] for row in json.loads(resumed.stdout)} == {0, 64, 256}
+    config = load_config("tiny", [*SETTINGS.items(), ("sweep", {"memory.slots": [0, 64, 256]})])
+    rows = train_all(config, Options(tmp_path, resume=True), quiet)
+    assert {row.memory_slots for found in rows.values() for row in found} == {0, 64, 256}
 
 
 def start_two(tmp_path, **options) -> tuple[subprocess.Popen, list[str]]:

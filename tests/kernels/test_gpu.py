@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from memx.experiments.bench import check_op
+from memx.experiments.bench_check import check_op
 from memx.experiments.settings import load_config
 from memx.experiments.sweep import Options, train_all
 from memx.kernels.ops import OPS
