@@ -17,9 +17,8 @@ from typing import NamedTuple
 import torch
 
 _FEWEST, _MOST = 5, 200  # timed calls
-_FLUSH = (
-    512 * 2**20
-)  # bytes written between calls, if that is 4 times the cache; so long that launches are not waited for
+# bytes written between calls, at least: that takes so long that the next call's launches are queued by its end
+_FLUSH = 512 * 2**20
 
 
 class Timing(NamedTuple):
