@@ -11,36 +11,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
-from ..errors import MemxError
 from ..namm.cache import EvictingCache
-from ..namm.host import attach
 from ..namm.network import Namm
 from ..namm.policies import Full
 from ..namm.policy import View
 from ..namm.population import Population, Watch
 from .answer_score import score
-from .data.long_context.example import Example
+from .answering import Prompt, answer, feed, read, write
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 Mode = Literal["post_hoc", "online"]
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """An example in tokens: context [N], question and answer [M], of which the last `answer` are the gold answer."""
-
-    example: Example
-    context: Tensor
-    rest: Tensor
-    answer: int
 
 
 @dataclass(frozen=True)
@@ -61,20 +48,6 @@ class Written:
     texts: list[str]
     score: Tensor
     kept: Tensor
-
-
-def tokenise(example: Example, tokenizer: PreTrainedTokenizerFast) -> Prompt:
-    """An example in tokens. Raises MemxError for one without an answer."""
-
-    def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
-
-    start = [] if tokenizer.bos_token_id is None else tokenizer("")["input_ids"][:1]  # if it begins texts by itself
-    target = ids(example.target)
-    if not target:
-        raise MemxError(f"an example of {example.task} has an empty answer", hint="leave it out")
-    rest = torch.tensor(ids(example.question) + target)
-    return Prompt(example, torch.tensor([*start, *ids(example.context)]), rest, len(target))
 
 
 class Judge:
@@ -122,14 +95,14 @@ class Judge:
         """What candidates [P, n] hold of the context when the question begins, under the policy they go on with."""
         population = Population(parameters, self.namm)
         shared, online = self._read(prompt), self.mode == "online"
-        read = shared.get_seq_length()
-        runs = read > 0 and (not online or read % self.namm.every == 0)
+        done = shared.get_seq_length()
+        runs = done > 0 and (not online or done % self.namm.every == 0)
         with self._timed("choice"):
             then = population if online else Full()
             cache = shared.branch(population if runs else Keep(), len(parameters), then=then)
-        if online and read < len(prompt.context):
+        if online and done < len(prompt.context):
             with self._timed("context"):
-                self._feed(prompt.context[read:], cache)
+                feed(self.model, prompt.context[done:], cache)
         return cache
 
     def _once(self, prompt: Prompt, what: str, measure: Callable[[EvictingCache], float]) -> float:
@@ -139,50 +112,30 @@ class Judge:
             shared = self._read(prompt)
             cache = shared.branch(Keep(), then=Full())
             if shared.get_seq_length() < len(prompt.context):
-                self._feed(prompt.context[shared.get_seq_length() :], cache)
+                feed(self.model, prompt.context[shared.get_seq_length() :], cache)
             known = self._base[id(prompt), what] = (prompt, measure(cache))
         return known[1]
-
-    def _feed(self, ids: Tensor, cache: EvictingCache) -> None:
-        with attach(self.model, cache.policy) as attached:
-            fed = ids.expand(len(cache.seen), -1).to(self.model.device)
-            attached.decoder(input_ids=fed, past_key_values=cache)
 
     def _read(self, prompt: Prompt) -> EvictingCache:
         """What all candidates share: the whole context, or online what comes before the first run."""
         if (known := self._shared.get(id(prompt))) is not None:
             return known[1]
         stop = len(prompt.context) if self.mode == "post_hoc" else min(self.namm.every, len(prompt.context))
-        with self._timed("context"), attach(self.model, Watch()) as attached:
-            attached.decoder(input_ids=prompt.context[:stop][None].to(self.model.device))
-        assert attached.cache is not None
+        with self._timed("context"):
+            cache = read(self.model, prompt.context[:stop], Watch())
         if self.remember:
-            self._shared[id(prompt)] = (prompt, attached.cache)
-        return attached.cache
+            self._shared[id(prompt)] = (prompt, cache)
+        return cache
 
     def _answer(self, prompt: Prompt, cache: EvictingCache) -> Tensor:
         """The answer's mean log-likelihood in each sequence of a cache: [P], float32, on the CPU."""
-        rest = prompt.rest.to(self.model.device)
-        with self._timed("answer"), attach(self.model, cache.policy):
-            fed = rest[:-1].expand(len(cache.seen), -1)
-            logits = self.model(fed, past_key_values=cache, logits_to_keep=prompt.answer).logits.float()
-            wanted = rest[-prompt.answer :].expand(len(cache.seen), -1)[..., None]
-            return logits.log_softmax(-1).gather(-1, wanted)[..., 0].mean(1).cpu()
+        with self._timed("answer"):
+            return answer(self.model, prompt, cache).log_likelihood
 
     def _write(self, prompt: Prompt, cache: EvictingCache, tokenizer: PreTrainedTokenizerFast) -> list[str]:
         """What each sequence of a cache goes on with after the question, greedily."""
-        model: Any = self.model
-        ids = torch.cat([prompt.context, prompt.rest[: -prompt.answer]])
-        ids = ids.expand(len(cache.seen), -1).to(model.device)
-        ends = getattr(model.generation_config, "eos_token_id", None)
-        greedy = GenerationConfig(
-            max_new_tokens=prompt.example.max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=ends
-        )
-        with self._timed("answer"), attach(model, cache.policy):
-            told = model.generate(
-                ids, attention_mask=torch.ones_like(ids), past_key_values=cache, generation_config=greedy
-            )
-        return tokenizer.batch_decode(told[:, ids.shape[1] :], skip_special_tokens=True)
+        with self._timed("answer"):
+            return write(self.model, prompt, cache, tokenizer)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

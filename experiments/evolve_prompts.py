@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import MemxError
-from .candidates import Prompt, tokenise
+from .answering import Prompt, tokenise
 from .data.long_context.benchmarks import longbench
 from .data.long_context.example import Example, shortened
 from .data.long_context.families import examples
 from .data.long_context.material import split_of
-from .evolve_config import LONGBENCH, EvolveConfig, TasksConfig
+from .evolve_config import LONGBENCH, EvolveConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -52,10 +52,8 @@ def make_prompts(config: EvolveConfig, tokenizer: PreTrainedTokenizerFast) -> Pr
     tasks = config.tasks
 
     def pools(names: Sequence[str], split: str, count: int) -> Pools:
-        return {
-            name: [tokenise(one, tokenizer) for one in _examples(name, tasks, tokenizer, split, count, config.seed)]
-            for name in names
-        }
+        draw = Draws(split, count, tasks.length, config.seed, tasks.source)
+        return {name: task_prompts(name, tokenizer, draw) for name in names}
 
     return Prompts(
         pools(tasks.train, "train", tasks.pool),
@@ -64,20 +62,35 @@ def make_prompts(config: EvolveConfig, tokenizer: PreTrainedTokenizerFast) -> Pr
     )
 
 
-def _examples(
-    task: str, config: TasksConfig, tokenizer: PreTrainedTokenizerFast, split: str, count: int, seed: int
-) -> list[Example]:
+@dataclass(frozen=True)
+class Draws:
+    """Which examples of a family: so many of a split, of at most `length` tokens, and where LongBench's rows are."""
+
+    split: str
+    count: int
+    length: int
+    seed: int
+    source: str | None = None
+
+
+def task_prompts(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> list[Prompt]:
+    """The prompts of a family, memx's or LongBench's. Raises MemxError as `make_prompts` does."""
+    return [tokenise(one, tokenizer) for one in _examples(task, tokenizer, draws)]
+
+
+def _examples(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> list[Example]:
     def tokens(text: str) -> int:
         return len(tokenizer(text, verbose=False)["input_ids"])  # type: ignore[arg-type]
 
+    split, count, length, seed = draws.split, draws.count, draws.length, draws.seed
     if not task.startswith(LONGBENCH):
-        return examples(task, tokens, length=config.length, count=count, split=split, seed=seed)
-    rows = longbench(task.removeprefix(LONGBENCH), config.source)
+        return examples(task, tokens, length=length, count=count, split=split, seed=seed)
+    rows = longbench(task.removeprefix(LONGBENCH), draws.source)
     mine = [row for number, row in enumerate(rows) if split_of(f"{task} {number}") == split]
     if len(mine) < count:
         raise MemxError(
             f"{task} has {len(mine)} of {len(rows)} rows for {split}, not {count}",
-            hint="lower tasks.pool, tasks.validation_prompts or tasks.test_prompts",
+            hint="lower tasks.pool, tasks.validation_prompts, tasks.test_prompts or --prompts",
         )
     chosen = random.Random(f"{task} {split} {seed}").sample(mine, count)
-    return [shortened(row, tokens, config.length) for row in chosen]
+    return [shortened(row, tokens, length) for row in chosen]

@@ -6,7 +6,8 @@ import pytest
 import torch
 from memx import namm
 from memx.errors import MemxError
-from memx.experiments.candidates import Judge, Prompt, held_share, tokenise
+from memx.experiments.answering import Prompt, tokenise
+from memx.experiments.candidates import Judge, held_share
 from memx.experiments.data.long_context.example import Example
 from memx.namm.network import Namm
 from memx.namm.policies import Full
