@@ -1,7 +1,7 @@
 """The name of a pretrained model -> the model and its tokenizer.
 
-A name is `smollm2` (the extra of that name), a local folder written by `save_pretrained`, or one on the Hugging Face
-hub such as `meta-llama/Llama-3.2-1B`.
+A name is `smollm2` or `gemma3-270m` (the extras of those names), a local folder written by `save_pretrained`, or one
+on the Hugging Face hub such as `meta-llama/Llama-3.2-1B`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import MemxError
+from .config_files import nearest
+from .gemma3 import gemma3_folder
 from .smollm2 import smollm2_folder
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 SMOLLM2 = "smollm2"
+PACKAGED = {SMOLLM2: smollm2_folder, "gemma3-270m": gemma3_folder}
 LLAMA_FAMILY = ("llama", "memory_llama")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _EXAMPLES = f"use {SMOLLM2}, a folder written by save_pretrained, or a hub name such as meta-llama/Llama-3.2-1B"
@@ -59,9 +62,9 @@ def host_config(name: str, *, any_decoder: bool = False) -> PretrainedConfig:
 
 def _resolve(name: str) -> tuple[str, str]:
     """The folder or hub name that a name means, and the hint for when it does not load."""
-    if name == SMOLLM2:
+    if name in PACKAGED:
         with _quiet():
-            folder = smollm2_folder()
+            folder = PACKAGED[name]()
         return str(folder), f"rm -r {folder}; the next run converts it anew"
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -69,7 +72,7 @@ def _resolve(name: str) -> tuple[str, str]:
             raise MemxError(f"the folder {name} holds no model", hint="give one written by save_pretrained")
         return str(folder), "give a folder written by save_pretrained, with its tokenizer"
     if not _HUB_NAME.fullmatch(name):
-        raise MemxError(f"no model or folder {name!r}", hint=_EXAMPLES)
+        raise MemxError(f"no model or folder {name!r}", hint=nearest(name, PACKAGED) or _EXAMPLES)
     return name, _EXAMPLES
 
 

