@@ -14,12 +14,13 @@ from .console import examples, note, print_json, print_table
 if TYPE_CHECKING:
     from ..results.rows import Row
 
-_EVICT = "Eviction policies: prefill, decode, generate"
+_EVICT = "Eviction policies: prefill, decode, generate, evolve"
 _EPILOG = examples(
     "memx bench --op embedding_bag --save results/runs/bench",
     "memx bench --op embedding_bag --shapes N=2^20,D=512 --against results/runs/bench",
     "memx bench --op step --slots 4096 --slots 1048576 --threads 1 --peers",
     "memx bench --op prefill --op decode --context 2048 --batch 1 --batch 4 --budget .5 --budget .25",
+    "memx bench --op evolve --host smollm2 --context 1024 --population 16",
 )
 
 
@@ -49,7 +50,8 @@ def bench(
         list[str] | None,
         typer.Option(
             help="An op; `step`, a layer's training step by table size; `model`, a whole model's by kind; `prefill`, "
-            "`decode`, `generate`, a host under eviction policies. May be repeated; all but `generate` if not said."
+            "`decode`, `generate`, a host under eviction policies; `evolve`, a generation of evolve-namm. May be "
+            "repeated; all but `generate` and `evolve` if not said."
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -92,8 +94,12 @@ def bench(
         ),
     ] = None,
     batch: Annotated[
-        list[int] | None, typer.Option(min=1, help="Prompts at a time; may be repeated; 1.", rich_help_panel=_EVICT)
+        list[int] | None,
+        typer.Option(min=1, help="Prompts at a time, or of a generation; may be repeated; 1.", rich_help_panel=_EVICT),
     ] = None,
+    population: Annotated[
+        int, typer.Option(min=2, help="Candidates of a generation of `evolve`.", rich_help_panel=_EVICT)
+    ] = 32,
     policy: Annotated[
         list[str] | None,
         typer.Option(
@@ -164,7 +170,9 @@ def bench(
         compile=compile.value,
         peers=peers,
         tune=tune,
-        evict=EvictBench(host, layers, context or (), batch or (1,), policy or (), budget or (0.5,), every, new_tokens),
+        evict=EvictBench(
+            host, layers, context or (), batch or (1,), policy or (), budget or (0.5,), every, new_tokens, population
+        ),
     )
     if save is not None:
         claim_bench(save, force=force)
@@ -182,6 +190,7 @@ def bench(
 
 
 def _print_tables(rows: Sequence[Row]) -> None:
+    from ..results import bench_evict, bench_evolve
     from ..results.bench_table import ceiling_line, model_table, op_tables
     from ..results.step_figure import step_table
 
@@ -195,12 +204,14 @@ def _print_tables(rows: Sequence[Row]) -> None:
     if steps := parts.get("bench-step"):
         table = step_table(steps)
         print_table(f"{table.title} ({steps[0].device})", table.columns, table.lines)
-    if evictions := parts.get("bench-evict"):
-        from ..results.bench_evict import evict_tables, note_line
-
-        for table in evict_tables(evictions):
-            print_table(table.title, table.columns, table.lines)
-        print(note_line(evictions))
+    for name, tables, note_line in (
+        (bench_evict.EXPERIMENT, bench_evict.evict_tables, bench_evict.note_line),
+        (bench_evolve.EXPERIMENT, bench_evolve.evolve_tables, bench_evolve.note_line),
+    ):
+        if found := parts.get(name):
+            for table in tables(found):
+                print_table(table.title, table.columns, table.lines)
+            print(note_line(found))
     if models := parts.get("bench-model"):
         table = model_table(models)
         print_table(table.title, table.columns, table.lines, left=2)

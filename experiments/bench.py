@@ -27,21 +27,21 @@ from .config_files import nearest
 from .evict_bench import EVICT_OPS, EvictBench, bench_evict, check_order
 
 __all__ = ["BenchOrder", "Found", "bench_list", "bench_names", "run_bench"]
-_END_TO_END = ("step", *EVICT_OPS, "model")
-_LONG = ("generate",)  # measured only if named
+_END_TO_END = ("step", *EVICT_OPS, "evolve", "model")
+_LONG = ("generate", "evolve")  # measured only if named
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 Compile = Literal["all", "last", "none"]
 
 
 @dataclass(frozen=True)
 class BenchOrder:
-    """What to measure: ops by name, `step`, `prefill`, `decode`, `generate`, `model`; where, in which dtype and shapes.
+    """What to measure: names as `bench_names` has them; where, in which dtype and shapes.
 
-    names: all but `generate` if there are none.
+    names: all but `generate` and `evolve` if there are none.
     compile: at which shapes of an op its definition also runs under torch.compile; it takes its time to compile.
     slots, steps: of step and model; no slots: what suits the device, of which step takes the ends if all is measured.
     peers: other packages' layers, of step, and presses, of prefill, decode and generate.
-    evict: the host, the policies and sizes of the latter.
+    evict: the host, the policies and sizes of the latter, and of evolve.
     tune: search for launch settings of the kernels first.
     """
 
@@ -81,6 +81,7 @@ def bench_list() -> dict[str, str]:
         "prefill": "reading a prompt under each eviction policy",
         "decode": "writing with each policy's cache",
         "generate": "both, each policy in a process of its own; only if named",
+        "evolve": "a generation of a NAMM's evolution, in a batch and one by one; only if named",
         "model": "a model's training step by kind",
     }
 
@@ -187,21 +188,25 @@ def _end_to_end(
 def _evictions(
     order: BenchOrder, names: Sequence[str], device: torch.device, tell: Callable[[str], None]
 ) -> list[Callable[[], list[Row]]]:
-    """Prefill and decode, which are measured together, and generate."""
+    """Prefill and decode, which are measured together, generate, and evolve."""
     ops = [op for op in EVICT_OPS if op in names]
-    if not ops:
-        return []
-    check_order(order.evict, device, peers=order.peers)
     dtype = _dtype(order.dtype, device)
-    common: dict[str, Any] = dict(device=device, dtype=dtype, rounds=order.steps, peers=order.peers, tell=tell)
+    common: dict[str, Any] = dict(device=device, dtype=dtype, rounds=order.steps, tell=tell)
+    if ops:
+        check_order(order.evict, device, peers=order.peers)
     together = [op for op in ops if op not in _LONG]
     found: list[Callable[[], list[Row]]] = []
     if together:
-        found.append(lambda: bench_evict(together, order.evict, **common))
+        found.append(lambda: bench_evict(together, order.evict, peers=order.peers, **common))
     if "generate" in ops:
         from .evict_bench_generate import bench_generate
 
-        found.append(lambda: bench_generate(order.evict, **common))
+        found.append(lambda: bench_generate(order.evict, peers=order.peers, **common))
+    if "evolve" in names:
+        from .evolve_bench import bench_evolve, check_evolution
+
+        check_evolution(order.evict, device)
+        found.append(lambda: bench_evolve(order.evict, **common))
     return found
 
 

@@ -33,7 +33,8 @@ _WARM = 1
 class EvictBench:
     """What to run: a host (layers: fewer or more of a random one), context lengths, batch sizes, policies, budgets.
 
-    No policy: all there are. every: tokens between runs. new_tokens: written greedily after the prefill.
+    No policy: all there are. every: tokens between runs. new_tokens: written greedily after the prefill. population:
+    candidates of a generation of `evolve`, of which batches are the numbers of prompts.
     """
 
     host: str = TINY
@@ -44,6 +45,7 @@ class EvictBench:
     budgets: Sequence[float] = (0.5,)
     every: int = RUN
     new_tokens: int = 64
+    population: int = 32
 
 
 @dataclass

@@ -50,11 +50,11 @@ def prefill_rows(found: Mapping[Contestant, Times], setting: Setting) -> list[Ro
     rows = []
     for entrant, times in found.items():
         common = settings("prefill", setting) | facts(entrant)
-        rows.append(_time(common, "prefill_ms", times.prefill))
+        rows.append(time_row(common, "prefill_ms", times.prefill))
         for base in found:
             if base.policy == PLAIN or base.piece:
                 metric = "prefill_ratio" if base.policy == PLAIN else "prefill_ratio_pieces"
-                rows.append(_ratio(common, metric, times.prefill, found[base].prefill))
+                rows.append(ratio_row(common, metric, times.prefill, found[base].prefill))
         rows += held_rows(common, times.held, setting.context)
         if times.in_pieces is not None:
             rows.append(Row(**common, metric="kept_in_pieces", value=times.in_pieces.slots, n=1))
@@ -68,11 +68,11 @@ def decode_rows(found: Mapping[Contestant, Times], setting: Setting) -> list[Row
     new = setting.order.new_tokens
     for entrant, times in found.items():
         common = settings("decode", setting) | facts(entrant)
-        rows.append(_time(common, "token_ms", [seconds / new for seconds in times.decode]))
-        rows.append(_rate(common, "tokens_per_second", setting.batch * new, times.decode))
+        rows.append(time_row(common, "token_ms", [seconds / new for seconds in times.decode]))
+        rows.append(rate_row(common, "tokens_per_second", setting.batch * new, times.decode))
         for base in found:
             if base.policy == PLAIN:
-                rows.append(_ratio(common, "decode_ratio", times.decode, found[base].decode))
+                rows.append(ratio_row(common, "decode_ratio", times.decode, found[base].decode))
         rows += held_rows(common, times.held, setting.context) + memory_rows(common, times.peak_bytes)
     return rows
 
@@ -84,10 +84,10 @@ def generate_rows(entrant: Contestant, runs: Sequence[Any], setting: Setting) ->
     total = [run.prefill + run.decode for run in runs]
     peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
     return [
-        _time(common, "total_ms", total),
-        _time(common, "prefill_ms", [run.prefill for run in runs]),
-        _time(common, "token_ms", [run.decode / new for run in runs]),
-        _rate(common, "tokens_per_second", setting.batch * new, total),
+        time_row(common, "total_ms", total),
+        time_row(common, "prefill_ms", [run.prefill for run in runs]),
+        time_row(common, "token_ms", [run.decode / new for run in runs]),
+        rate_row(common, "tokens_per_second", setting.batch * new, total),
         *held_rows(common, runs[0].held, setting.context),
         *memory_rows(common, max(peaks) if peaks else None),
     ]
@@ -112,18 +112,20 @@ def memory_rows(common: dict[str, Any], peak: int | None) -> list[Row]:
     return [] if peak is None else [Row(**common, metric="peak_memory_mb", value=peak / 1e6, n=1)]
 
 
-def _time(common: dict[str, Any], metric: str, seconds: Sequence[float]) -> Row:
+def time_row(common: dict[str, Any], metric: str, seconds: Sequence[float]) -> Row:
+    """A time in milliseconds; best: the shortest."""
     middle, low, high, n = timing(seconds)
     common = common | {"best": 1e3 * min(seconds)}
     return Row(**common, metric=metric, value=1e3 * middle, low=1e3 * low, high=1e3 * high, n=n)
 
 
-def _rate(common: dict[str, Any], metric: str, work: float, seconds: Sequence[float]) -> Row:
+def rate_row(common: dict[str, Any], metric: str, work: float, seconds: Sequence[float]) -> Row:
+    """So much work a second; the longest time is the lowest rate."""
     middle, low, high, n = timing(seconds)
     return Row(**common, metric=metric, value=work / middle, low=work / high, high=work / low, n=n)
 
 
-def _ratio(common: dict[str, Any], metric: str, own: Sequence[float], base: Sequence[float]) -> Row:
+def ratio_row(common: dict[str, Any], metric: str, own: Sequence[float], base: Sequence[float]) -> Row:
     """Over the base of the same round; best: shortest over shortest."""
     pairs = [a / b for a, b in zip(own, base, strict=True)]
     middle, low, high, n = timing(pairs)

@@ -253,8 +253,8 @@ def test_a_generation_in_one_batch_is_the_one_after_another(host):
     candidates = 0.3 * torch.randn(3, 4172, generator=torch.Generator().manual_seed(0))
     for mode in ("post_hoc", "online"):
         batched, alone = (
-            way(model, empty_namm(config.namm), prompts, candidates, mode=mode)
-            for way in (batched_generation, one_by_one_generation)
+            way(Judge(model, empty_namm(config.namm), mode=mode, remember=remember), prompts, candidates)
+            for way, remember in ((batched_generation, True), (one_by_one_generation, False))
         )
         assert batched[1].shape == (2, 3) and min(batched[0], alone[0]) > 0
         assert torch.allclose(batched[1], alone[1], atol=1e-4)
