@@ -13,7 +13,7 @@ from .console import examples, note, print_json, print_table
 _EPILOG = examples(
     "memx plot",
     "memx plot results/reference/facts --out figures --published",
-    "memx plot --what rivals --tier seen --formats png",
+    "memx plot --what namm results/runs/EVALUATION --metrics relative_log_likelihood,exact",
 )
 
 
@@ -28,6 +28,11 @@ class What(StrEnum):
     finetune = "finetune"
     step = "step"
     bench = "bench"
+    namm = "namm"
+    layers = "layers"
+    dropped = "dropped"
+    evolution = "evolution"
+    front = "front"
 
 
 class Tier(StrEnum):
@@ -41,7 +46,9 @@ _WHAT = (
     "memory: accuracy and NLL by memory size. loss: curves by step. rivals: memories against dense models, by size "
     "and by compute. ablation: variants and their differences. usage: slots used by step. finetune: facts learned "
     "against text forgotten. step: cost of a training step by table size; bench: ops against the device's ceilings and "
-    "against rivals; both from memx bench."
+    "against rivals; both from memx bench. namm: policies' scores by the cache they keep; layers: cache by layer; "
+    "dropped: kinds of token that go; all three from memx eval-namm. evolution: memx evolve-namm by generation; front: "
+    "the cache and the score of its answers."
 )
 
 
@@ -69,15 +76,21 @@ def plot(
         Tier, typer.Option(help="Questions of rivals and ablation: in a phrasing seen for the fact, or a new one.")
     ] = Tier.rephrased,
     baseline: Annotated[str | None, typer.Option(help="The variant an ablation compares with; the first one.")] = None,
+    metrics: Annotated[
+        str, typer.Option(help="Rows of panels of namm: relative_log_likelihood, exact, lost_nats, score, …")
+    ] = "relative_log_likelihood,exact",
+    budget: Annotated[
+        float | None, typer.Option(help="Share of the cache that dropped is of; the NAMM's own size if not said.")
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print the files, and the table of a comparison, as JSON.")
     ] = False,
 ) -> None:
-    """Draw the rows of finished runs: memory sizes, rivals at equal cost, ablations, fine-tuning, and curves by step.
+    """Draw finished runs: memory sizes, rivals at equal cost, ablations, fine-tuning, curves by step, and NAMMs.
 
     Comparisons also print a table of what they say, with 95% intervals.
     """
-    from ..results import plots
+    from ..results import namm_plots, plots
 
     order = plots.Order(sources or [runs], out, name or what.value, _formats(formats), experiment, note)
     table = None
@@ -95,6 +108,16 @@ def plot(
         written, table = plots.plot_finetune(order)
     elif what is What.bench:
         written = plots.plot_bench(order)
+    elif what is What.namm:
+        written, table = namm_plots.plot_namm(order, [part.strip() for part in metrics.split(",") if part.strip()])
+    elif what is What.layers:
+        written, table = namm_plots.plot_layers(order)
+    elif what is What.dropped:
+        written, table = namm_plots.plot_dropped(order, budget)
+    elif what is What.evolution:
+        written, table = namm_plots.plot_evolution(order)
+    elif what is What.front:
+        written, table = namm_plots.plot_front(order)
     else:
         written, table = plots.plot_step(order)
     files = [str(path) for path in written]
@@ -102,7 +125,7 @@ def plot(
         print_json(files if table is None else {"files": files, "table": table.facts})
         return
     if table is not None:
-        print_table(table.title, table.columns, table.lines)
+        print_table(table.title, table.columns, table.lines, left=table.left)
     for path in files:
         print(path)
     note(f"the picture is {files[0]}")

@@ -10,12 +10,16 @@ from .summary import Summary
 
 
 class Table(NamedTuple):
-    """What a figure says in numbers: lines of text to print, and the same facts as plain data for JSON."""
+    """What a figure says in numbers: lines of text to print, and the same facts as plain data for JSON.
+
+    left: how many columns are text and stand on the left.
+    """
 
     title: str
     columns: list[str]
     lines: list[list[str]]
     facts: list[dict[str, Any]]
+    left: int = 1
 
 
 def slots_label(slots: int) -> str:

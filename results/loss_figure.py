@@ -45,7 +45,7 @@ def loss_figure(runs: Sequence[Run]) -> Figure:
 
 def run_label(run: Run) -> str:
     """A run's model in a legend: its variant, or its memory slots."""
-    if variant := _config(run).get("variant"):
+    if variant := run_config(run).get("variant"):
         return str(variant)
     slots = _slots(run)
     return f"{slots_label(slots)} slots" if slots else "dense"
@@ -53,12 +53,12 @@ def run_label(run: Run) -> str:
 
 def _slots(run: Run) -> int:
     try:
-        return int(_config(run)["memory"]["slots"])
+        return int(run_config(run)["memory"]["slots"])
     except (KeyError, TypeError, ValueError):
         return 0
 
 
-def _config(run: Run) -> dict[str, Any]:
+def run_config(run: Run) -> dict[str, Any]:
     """The config of a run; empty if it cannot be read."""
     import yaml
 

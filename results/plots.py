@@ -37,23 +37,39 @@ class Order:
     experiment: str | None = None
     tell: Callable[[str], None] = lambda text: None
 
-    def rows(self, wanted: Callable[[Row], bool], prepare: Callable[[list[Row]], list[Row]] = list) -> list[Row]:
-        """The wanted rows of what is to be drawn, prepared and checked to be alike."""
-        rows = [row for row in collect_rows(self.sources) if wanted(row)]
-        if self.experiment is not None or not _named(self.sources):
-            rows = _tell_left_out(rows, choose_experiment(rows, self.experiment), self.tell)
+    def rows(
+        self,
+        wanted: Callable[[Row], bool],
+        prepare: Callable[[list[Row]], list[Row]] = list,
+        *,
+        check: Callable[[Sequence[Row]], object] = check_alike,
+        missing: str = "there are no rows to show",
+        hint: str = "",
+    ) -> list[Row]:
+        """The wanted rows of what is to be drawn, prepared and checked to be alike.
+
+        Raises MemxError with that text and hint if there are none, with one that fits the rows if no hint is given.
+        """
+        everything = collect_rows(self.sources)
+        rows = [row for row in everything if wanted(row)]
         if not rows:
-            raise MemxError(
-                "there are no rows to show", hint="`memx train` makes some; those of `memx bench`: --what bench"
-            )
+            raise MemxError(missing, hint=hint or _hint(everything))
+        if self.experiment is not None or not self.named:
+            rows = _tell_left_out(rows, choose_experiment(rows, self.experiment), self.tell)
         rows = prepare(rows)
-        check_alike(rows)
+        check(rows)
         return rows
 
-    def runs(self) -> list[Run]:
-        """The runs of what is to be drawn."""
+    @property
+    def named(self) -> bool:
+        """Whether every source is a run or a file, rather than a folder of runs."""
+        return all(source.is_file() or (source / "run.json").is_file() for source in self.sources)
+
+    def runs(self, wanted: Callable[[Run], bool] = lambda run: True) -> list[Run]:
+        """The runs of what is to be drawn: of the wanted ones, if any is."""
         runs = collect_runs(self.sources)
-        if self.experiment is not None or not _named(self.sources):
+        runs = [run for run in runs if wanted(run)] or runs
+        if self.experiment is not None or not self.named:
             chosen = choose_name([run.experiment for run in runs], self.experiment)
             runs = _tell_left_out(runs, [run for run in runs if run.experiment == chosen], self.tell)
         return runs
@@ -83,14 +99,14 @@ def plot_loss(order: Order) -> list[Path]:
     """Draw the loss curves of runs; returns the files."""
     from .loss_figure import loss_figure
 
-    return order.write(loss_figure(order.runs()))
+    return order.write(loss_figure(order.runs(_with_metric("loss"))))
 
 
 def plot_usage(order: Order) -> list[Path]:
     """Draw how runs use the slots of their memory layers; returns the files."""
     from .usage_figure import usage_figure
 
-    return order.write(usage_figure(order.runs()))
+    return order.write(usage_figure(order.runs(_with_metric("memory_use"))))
 
 
 def plot_rivals(order: Order, tier: str = "rephrased") -> tuple[list[Path], Table]:
@@ -152,9 +168,18 @@ def plot_bench(order: Order) -> list[Path]:
     return [*written, beside]
 
 
-def _named(sources: Sequence[Path]) -> bool:
-    """Whether every source is a run or a file, rather than a folder of runs."""
-    return all(source.is_file() or (source / "run.json").is_file() for source in sources)
+def _with_metric(name: str) -> Callable[[Run], bool]:
+    return lambda run: any(name in line for line in run.metrics())
+
+
+def _hint(rows: Sequence[Row]) -> str:
+    """Which figure the rows that are there belong to."""
+    kinds = {row.kind for row in rows}
+    if "eviction" in kinds:
+        return "there are rows of `memx eval-namm`: --what namm, layers or dropped"
+    if "namm" in kinds:
+        return "there are rows of `memx evolve-namm`: --what evolution or front"
+    return "`memx train` makes some; those of `memx bench`: --what bench"
 
 
 def _tell_left_out(everything: list[T], kept: list[T], tell: Callable[[str], None]) -> list[T]:
@@ -175,9 +200,15 @@ def collect_rows(sources: Sequence[Path]) -> list[Row]:
             rows += [row for path in files for row in read_rows(path)]
         else:
             rows += [row for run in collect_runs([source]) for row in run.rows()]
-    return list(
-        {(row.run, row.model, row.kind, row.memory_slots, row.dataset, row.metric): row for row in rows}.values()
-    )
+    return list({_identity(row): row for row in rows}.values())
+
+
+def _identity(row: Row) -> tuple[object, ...]:
+    """What a row is about, and by which run."""
+    beside = row.model_extra or {}
+    names = ("budget", "size", "mode", "length", "layer", "token_kind", "rival") if row.kind == "eviction" else ()
+    point = (row.run, row.model, row.kind, row.memory_slots, row.dataset, row.metric, row.variant)
+    return (*point, row.seed, *(beside.get(name) for name in names))
 
 
 def collect_runs(sources: Sequence[Path]) -> list[Run]:

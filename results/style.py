@@ -17,6 +17,24 @@ KIND_COLOURS = {"dense": "#000000", "memory": "#0072B2", "memory+": "#D55E00", "
 KIND_MARKERS = {"dense": "D", "memory": "o", "memory+": "s", "peer": "^", "moe": "v"}
 KIND_LABELS = {"memory": "memory", "memory+": "memory+", "peer": "PEER", "moe": "MoE"}
 VERDICT_COLOURS = {"better": "#0072B2", "worse": "#D55E00"}
+POLICY_COLOURS = {
+    "namm": "#D55E00", "random": "#999999", "recency": "#56B4E9", "streamingllm": "#0072B2", "h2o": "#009E73",
+    "knorm": "#E69F00", "tova": "#CC79A7", "snapkv": "#333333",
+}  # fmt: skip
+POLICY_MARKERS = {
+    "random": "x",
+    "recency": "v",
+    "streamingllm": "^",
+    "h2o": "s",
+    "knorm": "D",
+    "tova": "p",
+    "snapkv": "P",
+}
+POLICY_LABELS = {
+    "full": "full cache", "namm": "NAMM", "streamingllm": "StreamingLLM", "h2o": "H2O", "knorm": "L2 norm",
+    "tova": "TOVA", "snapkv": "SnapKV",
+}  # fmt: skip
+NAMM_COLOURS = ["#D55E00", "#8C2D04", "#F28E2B", "#B2182B"]  # of several that are not seeds of one
 CHANCE = "#999999"
 CYCLE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999"]
 

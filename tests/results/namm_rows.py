@@ -1,0 +1,179 @@
+"""Rows and metrics as `memx eval-namm` and `memx evolve-namm` write them, with known values."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from memx.results.rows import Row, write_rows
+
+BUDGETS = (0.75, 0.5, 0.25, 0.125)
+# how much a policy loses of the full cache's score when nothing is kept
+LOSS = {"random": 0.95, "recency": 0.9, "streamingllm": 0.85, "h2o": 0.5, "knorm": 0.7, "tova": 0.45, "snapkv": 0.3}
+PRESSES = {"kvpress SnapKVPress": 0.32, "kvpress KnormPress": 0.72}
+EXACT = 60.0  # percent, of the full cache
+OWN = 34.0  # percent that a NAMM keeps by its threshold
+
+
+def score(loss: float, kept: float, dataset: str) -> float:
+    """Likelihood over the full cache's at a share kept: held-out tasks lose a fifth more."""
+    return 1 - (1.2 if dataset.startswith("held-out") else 1.0) * loss * (1 - kept) ** 2
+
+
+def evaluation(
+    policies=tuple(LOSS),
+    budgets=BUDGETS,
+    namms=(("namm", 0, 0.2),),
+    datasets=("held-out/all", "trained/all"),
+    own=True,
+    presses=(),
+    run="eval-00000001",
+    **changes,
+) -> list[Row]:
+    """Rows of an evaluation: namms are (name, seed, loss)."""  # fmt: skip
+    common = dict(
+        run=run, experiment=run, kind="eviction", model="smollm2", device="cpu", n=96, mode="post_hoc", length=1024,
+        every=512, evolved_on="smollm2", package="memx",
+    ) | changes  # fmt: skip
+    rows: list[Row] = []
+
+    def point(variant, dataset, loss, kept, **more):
+        value = score(loss, kept / 100, dataset)
+        metrics = {
+            "relative_log_likelihood": (value, 0.05), "exact": (EXACT * value, 5.0), "lost_nats": (1 - value, 0.04),
+            "log_likelihood": (value - 1.5, 0.04), "kept": (kept, 0.0),
+        }  # fmt: skip
+        for metric, (figure, half) in metrics.items():
+            settings = {**common, "seed": 0, **more}
+            low, high = figure - half, figure + half
+            rows.append(
+                Row(**settings, variant=variant, dataset=dataset, metric=metric, value=figure, low=low, high=high)
+            )
+
+    for dataset in datasets:
+        point("full", dataset, 0.0, 100.0, budget=None, size="budget", evolved_on="")
+        losses = {name: LOSS[name] for name in policies} | {name: PRESSES[name] for name in presses}
+        entries = [(name, 0, loss, "kvpress" if name in presses else "memx") for name, loss in losses.items()]
+        entries += [(name, seed, loss, "memx") for name, seed, loss in namms]
+        for name, seed, loss, package in entries:
+            for budget in budgets:
+                point(name, dataset, loss, 100 * budget - 0.1, budget=budget, size="budget", seed=seed, package=package)
+            if own and package == "memx":
+                point(name, dataset, loss, OWN, budget=None, size="own", seed=seed)
+    return rows
+
+
+def over_rival(dataset: str, budget: float | None, value: float, rival: str, **changes) -> Row:
+    """The NAMM's paired difference to the best rival."""
+    settings = dict(
+        run="eval-00000001", experiment="eval-00000001", kind="eviction", model="smollm2", n=96, mode="post_hoc",
+        length=1024, every=512, variant="namm", metric="log_likelihood_over_best_rival", low=value - 0.02,
+        high=value + 0.03, size="own" if budget is None else "budget",
+    )  # fmt: skip
+    return Row(**{**settings, "dataset": dataset, "budget": budget, "value": value, "rival": rival, **changes})
+
+
+def layer_rows(shares=(90.0, 60.0, 30.0, 20.0), budgets=BUDGETS, policies=("random", "snapkv"), **changes) -> list[Row]:
+    """What each layer keeps: under a budget all the same, at its own size the NAMM as `shares` say."""
+    settings = dict(
+        run="eval-00000001", experiment="eval-00000001", kind="eviction", model="smollm2", n=96, mode="post_hoc",
+        length=1024, every=512, dataset="all/all", metric="kept_layer", device="cpu",
+    )  # fmt: skip
+    settings |= changes
+    rows = []
+    for layer, share in enumerate(shares):
+        for policy in ("namm", *policies):
+            for budget in budgets:
+                rows.append(
+                    Row(**settings, variant=policy, layer=layer, value=100 * budget, budget=budget, size="budget")
+                )
+            own = share if policy == "namm" else sum(shares) / len(shares)
+            rows.append(Row(**settings, variant=policy, layer=layer, value=own, budget=None, size="own"))
+    return rows
+
+
+# kind of token: share of the text, dropped (both in percent)
+CODE = {
+    "comment": (12.0, 80.0), "docstring": (15.0, 74.0), "keyword": (8.0, 52.0), "name": (25.0, 45.0),
+    "number": (3.0, 30.0), "operator": (17.0, 66.0), "whitespace": (20.0, 88.0),
+}  # fmt: skip
+PROSE = {
+    "function word": (38.0, 72.0), "content word": (40.0, 50.0), "number": (2.0, 35.0), "punctuation": (12.0, 81.0),
+    "whitespace": (4.0, 77.0), "first word of a sentence": (4.0, 41.0),
+}  # fmt: skip
+
+
+def kind_rows(budget: float | None = None, namms=(("namm", 0, 0.0),), **changes) -> list[Row]:
+    """Dropped kinds and lengths of runs; namms are (name, seed, percent dropped beyond the tables above)."""
+    settings = dict(
+        run="eval-00000001", experiment="eval-00000001", kind="eviction", model="smollm2", n=6, mode="post_hoc",
+        length=1024, every=512, device="cpu", budget=budget, size="own" if budget is None else "budget",
+    )  # fmt: skip
+    settings |= changes
+    rows = []
+    for text, kinds in (("code", CODE), ("prose", PROSE)):
+        mean = sum(share * dropped for share, dropped in kinds.values()) / 100
+        policies = [("random", 0, None), *namms]
+        for name, seed, more in policies:
+            for kind, (share, dropped) in kinds.items():
+                value = mean if more is None else dropped + more
+                rows.append(
+                    Row(**settings, variant=name, seed=seed, dataset=f"kinds/{text}", metric="dropped",
+                        token_kind=kind, share=share, value=value, low=value - 3, high=value + 3)
+                )  # fmt: skip
+            run = 3.0 if more is None else 5.5 + (text == "code")
+            rows.append(
+                Row(**settings, variant=name, seed=seed, dataset=f"kinds/{text}", metric="dropped_run", value=run)
+            )
+    return rows
+
+
+def evolution_metrics(generations=(20, 20), every=5, seed=0) -> list[dict]:
+    """Lines of metrics.jsonl of a run whose stages have so many generations, validated so often."""
+    lines, step, sigma = [], 0, 0.065
+
+    def validate(stage, done, of):
+        best = 0.5 + 0.4 * done / of - (0.3 if done == of else 0.0) + 0.01 * seed  # the last but one is the best
+        lines.append({"step": step, "stage": stage, "validation": best, "improved": done != of, "kept": 0.4})
+
+    for stage, count in enumerate(generations):
+        for done in range(count + 1):
+            if done:
+                step, sigma = step + 1, sigma * 0.99
+                mean = 0.5 + 0.4 * done / count + 0.01 * seed
+                lines.append(
+                    {"step": step, "stage": stage, "best": mean + 0.2, "mean": mean, "std": 0.1, "sigma": sigma,
+                     "kept": 1 - 0.5 * done / count}
+                )  # fmt: skip
+            if done % every == 0:
+                validate(stage, done, count)
+    return lines
+
+
+def evolution_run(folder: Path, lines: list[dict], rows: Sequence[Row] = (), seed=0, started="1", **config) -> Path:
+    """A run folder of memx evolve-namm; without rows it is unfinished."""
+    folder.mkdir(parents=True)
+    settings = {"command": "evolve-namm", "name": folder.name.rpartition("-")[0], "seed": seed, **config}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    info = {"experiment": folder.name, "seed": seed, "started": started, "status": "finished" if rows else "failed"}
+    (folder / "run.json").write_text(json.dumps(info))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if rows:
+        write_rows(folder / "rows.jsonl", rows)
+    return folder
+
+
+def answer_rows(run: str, value: float, kept: float, start=(1.0, 100.0), splits=("test",), seed=0) -> list[Row]:
+    """Rows of a finished evolution: generation 0 (value, kept), its answer, and the full cache."""
+    common = dict(run=run, experiment=run, kind="namm", model="smollm2", n=32, device="cpu", mode="post_hoc", seed=seed)
+    rows = []
+    for split in splits:
+        shift = 0.0 if split == "test" else 0.05
+        for variant, figure, share in (("generation 0", *start), ("answer", value + shift, kept)):
+            for metric, one, half in (("relative_log_likelihood", figure, 0.06), ("kept", share, 1.5)):
+                rows.append(
+                    Row(**common, dataset=f"{split}/all", variant=variant, metric=metric, value=one, low=one - half,
+                        high=one + half)
+                )  # fmt: skip
+        rows.append(Row(**common, dataset=f"{split}/all", variant="full cache", metric="log_likelihood", value=-0.6))
+    return rows
