@@ -72,7 +72,7 @@ class EvolveDisplay:
         done, rate = event["generation"] - event["began"], len(self._seconds) / sum(self._seconds)
         left = (event["generations"] - done) / rate
         what = f"fitness {event['mean']:.3f} (best {event['best']:.3f}), sigma {event['sigma']:.3f}, "
-        what += f"{100 * event['kept']:.0f}% kept, {60 * rate:.1f}/min, {_clock(left)} left"
+        what += f"{100 * event['kept']:.0f}% kept, {60 * rate:.1f}/min, {clock(left)} left"
         if self.terminal:
             self._bar.update(self._task, completed=done, total=event["generations"], what=what)
             return
@@ -95,7 +95,8 @@ def _place(event: Mapping[str, Any]) -> str:
     return f"{stage}generation {event['generation'] - event['began']}/{event['generations']}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds, minutes or hours, as fits."""
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"

@@ -17,6 +17,7 @@ from transformers import GenerationConfig
 from ..errors import MemxError
 from ..namm.cache import EvictingCache
 from ..namm.host import attach
+from ..namm.policies import Full
 from ..namm.policy import Policy
 from .data.long_context.example import Example
 
@@ -71,6 +72,17 @@ def feed(model: PreTrainedModel, ids: Tensor, cache: EvictingCache) -> None:
     """Let every sequence of a cache go on with the tokens [N], under the cache's policy."""
     with attach(model, cache.policy) as attached:
         attached.decoder(input_ids=ids.expand(len(cache.seen), -1).to(model.device), past_key_values=cache)
+
+
+def branched(shared: EvictingCache, policy: Policy, keep: Policy, copies: int, *, online: bool) -> EvictingCache:
+    """So many copies of a cache that was read for several policies, as `policy` would leave it.
+
+    Post hoc it chooses now, once, and never again; online it goes on, and has run now if that was due. keep: a policy
+    that reads the same and keeps everything.
+    """
+    done = shared.get_seq_length()
+    runs = done > 0 and (not online or done % (policy.every or done) == 0)
+    return shared.branch(policy if runs else keep, copies, then=policy if online else Full())
 
 
 def answer(model: PreTrainedModel, prompt: Prompt, cache: Any) -> Answered:

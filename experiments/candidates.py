@@ -22,7 +22,7 @@ from ..namm.policies import Full
 from ..namm.policy import View
 from ..namm.population import Population, Watch
 from .answer_score import score
-from .answering import Prompt, answer, feed, read, write
+from .answering import Prompt, answer, branched, feed, read, write
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -95,11 +95,9 @@ class Judge:
         """What candidates [P, n] hold of the context when the question begins, under the policy they go on with."""
         population = Population(parameters, self.namm)
         shared, online = self._read(prompt), self.mode == "online"
-        done = shared.get_seq_length()
-        runs = done > 0 and (not online or done % self.namm.every == 0)
         with self._timed("choice"):
-            then = population if online else Full()
-            cache = shared.branch(population if runs else Keep(), len(parameters), then=then)
+            cache = branched(shared, population, Keep(), len(parameters), online=online)
+        done = shared.get_seq_length()
         if online and done < len(prompt.context):
             with self._timed("context"):
                 feed(self.model, prompt.context[done:], cache)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from ..errors import MemxError
 from .config import TrainConfig
 from .config_files import check_command, command_of, nearest, read_tree
+from .eval_config import EvalConfig
 from .evolve_config import EvolveConfig
 from .match import match_points
 
@@ -144,6 +145,15 @@ def load_evolution_config(source: str, assignments: Iterable[tuple[str, Any]] = 
     return _validate(tree, EvolveConfig)
 
 
+def load_eval_config(source: str | Mapping[str, Any], assignments: Iterable[tuple[str, Any]] = ()) -> EvalConfig:
+    """Resolve a tree or a file of `memx eval-namm` and assignments. Raises MemxError as `load_config` does."""
+    tree = read_tree(source) if isinstance(source, str) else dict(source)
+    check_command(tree, source if isinstance(source, str) else "this", "eval-namm")
+    for key, value in assignments:
+        tree = assign(tree, key, value)
+    return _validate(tree, EvalConfig)
+
+
 def load_any_config(source: str, assignments: Iterable[tuple[str, Any]] = ()) -> TrainConfig | EvolveConfig:
     """Resolve a preset or file of whatever command it is for."""
     load = load_evolution_config if command_of(read_tree(source)) == "evolve-namm" else load_config
@@ -165,7 +175,7 @@ def config_hash(config: BaseModel) -> str:
     return _hash(to_tree(config))
 
 
-def run_name(config: TrainConfig | EvolveConfig) -> str:
+def run_name(config: TrainConfig | EvolveConfig | EvalConfig) -> str:
     """The name of a config's run folder, `<name>-<hash of the whole config>`."""
     return f"{config.name}-{config_hash(config)}"
 

@@ -1,0 +1,112 @@
+"""Tables of an evaluation: policies at each size of the cache, and NAMMs beside the full cache and the best rival."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..results.rows import Row
+from .console import print_table
+
+_SETS = ("trained/all", "held-out/all")
+Line = tuple[str, float | None, str, str]  # variant, budget, size, beside
+
+
+def print_evaluation(rows: Sequence[Row]) -> None:
+    """For each size a table of policies, then what the NAMMs lose and win; sizes of the whole cache first."""
+    found = _by_line(rows)
+    full = next(line for line in found if line[0] == "full")
+    sets = [one for one in _SETS if ("exact", one) in found[full]]
+    namms = [line for line in found if ("log_likelihood_over", sets[0]) in found[line] or line[0].startswith("namm")]
+    for size, lines in _sizes(found, full):
+        _print_size(size, [full, *lines], found, sets)
+    for line in namms:
+        _print_verdict(line, found[line], sets)
+    print("A best rival was chosen on these same prompts, which favours that rival.")
+
+
+def _by_line(rows: Sequence[Row]) -> dict[Line, dict[tuple[str, str], Row]]:
+    """The rows of each line of the tables, by metric and data set."""
+    found: dict[Line, dict[tuple[str, str], Row]] = {}
+    for row in rows:
+        extra = row.model_extra or {}
+        if "layer" in extra or "token_kind" in extra or row.dataset.startswith("kinds/"):
+            continue
+        line = row.variant, extra.get("budget"), extra["size"], extra.get("beside", "")
+        found.setdefault(line, {})[row.metric, row.dataset] = row
+    return found
+
+
+def _sizes(found: Mapping[Line, Any], full: Line) -> Iterator[tuple[str, list[Line]]]:
+    """What each table is about, and its lines but the full cache."""
+    lines = [line for line in found if line != full]
+    for budget in dict.fromkeys(line[1] for line in lines if line[2] == "budget"):
+        yield f"{100 * (budget or 1):g}% kept", [line for line in lines if line[1:3] == (budget, "budget")]
+    for variant in dict.fromkeys(line[3] or line[0] for line in lines if line[2] == "own"):
+        own = [line for line in lines if line[2] == "own" and variant in (line[0], line[3])]
+        yield f"as much kept as {variant} keeps by its own threshold", own
+
+
+def _print_size(size: str, lines: Sequence[Line], found: Mapping[Line, Any], sets: Sequence[str]) -> None:
+    about = {"trained/all": "trained", "held-out/all": "held out"}
+    columns, table = ["policy"], []
+    for one in sets:
+        columns += [f"exact %, {about[one]}", "likelihood", "nats lost"]
+    for line in lines:
+        rows = found[line]
+        cells = [line[0]]
+        for one in sets:
+            cells += [_cell(rows["exact", one], 1), _cell(rows["relative_log_likelihood", one], 2)]
+            cells.append(_cell(rows["lost_nats", one], 2))
+        table.append([*cells, f"{rows['kept', 'all/all'].value:.1f}%"])
+    n = ", ".join(f"{found[lines[0]]['exact', one].n} {about[one]}" for one in sets)
+    print_table(f"{size}: {n} prompts, ± half the 95% interval", [*columns, "kept"], table)
+
+
+def _print_verdict(line: Line, rows: Mapping[tuple[str, str], Row], sets: Sequence[str]) -> None:
+    """A NAMM less the full cache, and less the best rival at its size, in nats a token and in percent."""
+    variant, budget, _, _ = line
+    size = f"{100 * budget:g}%" if budget is not None else f"its own {rows['kept', 'all/all'].value:.1f}%"
+    for one in sets:
+        told = [f"full cache {_change(rows['log_likelihood_minus_full', one], rows['exact_minus_full', one])}"]
+        best = rows.get(("log_likelihood_over_best_rival", one)), rows.get(("exact_over_best_rival", one))
+        if best[0] is not None and best[1] is not None:
+            told.append(f"best rival {_rival(best[0], 'nats', 2)}, {_rival(best[1], '%', 1)}")
+        print(f"{variant} at {size}, {one.partition('/')[0]}, over the {'; over the '.join(told)}")
+
+
+def _change(nats: Row, exact: Row) -> str:
+    return f"{_signed(nats, 2)} nats, {_signed(exact, 1)} %"
+
+
+def _rival(row: Row, unit: str, digits: int) -> str:
+    return f"{_signed(row, digits)} {unit} ({(row.model_extra or {})['rival']})"
+
+
+def _signed(row: Row, digits: int) -> str:
+    return f"{row.value:+.{digits}f} [{row.low:+.{digits}f}, {row.high:+.{digits}f}]"
+
+
+def _cell(row: Row, digits: int) -> str:
+    half = (row.high - row.low) / 2 if row.low is not None and row.high is not None else 0.0
+    return f"{row.value:.{digits}f} ±{half:.{digits}f}"
+
+
+def print_evaluation_cost(cost: Mapping[str, Any]) -> None:
+    """What a dry run found."""
+    sizes = [f"{100 * budget:g}%" for budget in cost["budgets"]]
+    sizes += [f"{cost['own_sizes']} own"] * bool(cost["own_sizes"])
+    online = f", then {cost['read_online']:,} tokens by the policies themselves" if cost["read_online"] else ""
+    lines = [
+        ["host", cost["host"]],
+        *(["NAMM", namm] for namm in cost["namms"]),
+        ["trained", ", ".join(cost["trained"]) or "none"],
+        ["held out", ", ".join(cost["held_out"]) or "none"],
+        ["policies", f"{', '.join(cost['policies'])}, and the full cache, {cost['mode']}"],
+        ["sizes", ", ".join(sizes)],
+        ["prompts", f"{cost['prompts']:,} of {cost['length']:,} tokens at most"],
+        ["contexts read", f"{cost['prefills']:,} of {cost['prefill_tokens']:,} tokens{online}"],
+        ["answers", f"{cost['answers']:,} by likelihood" + (", and written" if cost["written"] else "")],
+    ]
+    print_table("Nothing was loaded or evaluated", ["what", "how much"], lines, left=2)
+    print(f"would write {cost['folder']}")

@@ -1,0 +1,96 @@
+"""The config of an evaluation of NAMMs: what `memx eval-namm` makes of run folders, or a YAML file says. No torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .evolve_config import LONGBENCH, TRAINING_TASKS, HostConfig
+
+_STRICT = ConfigDict(frozen=True, extra="forbid")
+# those of `data.long_context.families.HELD_OUT` and of `namm.POLICIES`, which import torch; a test holds them together
+HELD_OUT_TASKS = ("passkey", "variables", "abstracts", "count", "frequent_word", "people", "code_next")
+RIVALS = ("random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv")
+FULL, NAMM = "full", "namm"
+BUDGETS = (0.75, 0.5, 0.25, 0.125)
+
+
+class NammSource(BaseModel):
+    """A saved NAMM: where it lies, the digest of its numbers, what tables call it and how it came to be."""
+
+    model_config = _STRICT
+
+    folder: str
+    sha256: str = Field(description="of its namm.safetensors; another NAMM in that folder is refused")
+    label: str = NAMM
+    seed: int = Field(default=0, description="of its evolution")
+    evolved_on: str = Field(default="", description="the host that it was evolved on")
+    budget: float | None = Field(default=None, gt=0, le=1, description="of its own rule; none: a threshold")
+
+
+class EvalConfig(BaseModel):
+    """A whole evaluation."""
+
+    model_config = _STRICT
+
+    command: Literal["eval-namm"] = "eval-namm"
+    name: str = Field(
+        default="eval",
+        max_length=80,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
+        description="first part of the run folder's name",
+    )
+    namms: tuple[NammSource, ...] = Field(min_length=1)
+    host: HostConfig
+    tasks: tuple[str, ...] = Field(min_length=1, description="families of tasks, memx's or longbench/NAME")
+    trained: tuple[str, ...] = Field(default=(), description="families that a NAMM was trained or validated on")
+    length: int = Field(default=1024, ge=64, description="the most tokens of a prompt")
+    prompts: int = Field(default=16, ge=1, description="of each family")
+    split: Literal["train", "validation", "test"] = "test"
+    source: str | None = Field(default=None, description="folder of LongBench's .jsonl files; none: the hub")
+    mode: Literal["post_hoc", "online"] = Field(
+        default="post_hoc", description="one choice when the context has been read, or evicting while reading"
+    )
+    every: int = Field(default=512, ge=16, multiple_of=16, description="online: tokens between runs")
+    budgets: tuple[float, ...] = Field(default=BUDGETS, description="shares kept, beside the NAMMs' own sizes")
+    policies: tuple[str, ...] = Field(default=RIVALS, description="rivals; the full cache is always there")
+    peers: bool = Field(default=False, description="kvpress's presses too")
+    write: bool = Field(default=False, description="greedy answers too, scored by the tasks' own metrics")
+    documents: int = Field(default=4, ge=0, description="of prose and of code, to see which kinds of token are dropped")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="draws prompts, lots and resamples")
+    resamples: int = Field(default=2000, ge=100, description="of the bootstrap")
+    at_once: int = Field(default=16, ge=1, description="policies that answer in one batch")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """All budgets in force, those of the NAMMs among them, the largest first."""
+        own = [one.budget for one in self.namms if one.budget is not None]
+        return tuple(sorted({*self.budgets, *own}, reverse=True))
+
+    @model_validator(mode="after")
+    def _known(self) -> EvalConfig:
+        known = (*TRAINING_TASKS, *HELD_OUT_TASKS)
+        for task in self.tasks:
+            if task not in known and not (task.startswith(LONGBENCH) and len(task) > len(LONGBENCH)):
+                raise ValueError(f"no task {task!r}; use {', '.join(known)} or longbench/NAME")
+        for name in self.policies:
+            if name not in RIVALS:
+                raise ValueError(f"no policy {name!r}; use {', '.join(RIVALS)}: full is always there")
+        for budget in self.budgets:
+            if not 0 < budget < 1:
+                raise ValueError(f"budget {budget:g} is no share to be kept; use above 0, below 1")
+        for name, given in (("tasks", self.tasks), ("policies", self.policies), ("budgets", self.budgets)):
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} names one twice")
+        return self
+
+    @model_validator(mode="after")
+    def _fits(self) -> EvalConfig:
+        if len({one.label for one in self.namms}) < len(self.namms):
+            raise ValueError("two NAMMs have the same label; give each its own")
+        if self.peers and self.mode == "online":
+            raise ValueError("kvpress chooses once, after the context; compare it in mode post_hoc")
+        if self.mode == "online" and "snapkv" in self.policies and self.every < 32:
+            raise ValueError("snapkv looks at 32 queries; set every to 32 or more")
+        return self
