@@ -88,7 +88,7 @@ def front_figure(answers: Sequence[Answer], split: str, rows: Sequence[Row]) -> 
     best = front([*(answer.point for answer in answers), full])
     axis.step(
         [p.kept for p in best], [p.value for p in best], where="post", color="0.3", linewidth=1.1, zorder=2,
-        label="front", gid="front",
+        label="front",
     )  # fmt: skip
     axis.plot([100], [1], "D", color="black", markersize=6, zorder=4, label="full cache")
     groups = list(dict.fromkeys(without_seed(answer.run) for answer in answers))
@@ -119,7 +119,7 @@ def _answer(axis: Axes, answer: Answer, colour: str, *, on: bool) -> None:
         aside = [[point.kept - answer.kept_low], [answer.kept_high - point.kept]]
     axis.errorbar(
         [point.kept], [point.value], yerr=up, xerr=aside, color=colour, marker="o", markersize=7, elinewidth=1,
-        markerfacecolor=colour if on else "white", zorder=3, gid=answer.run,
+        markerfacecolor=colour if on else "white", zorder=3, label=f"_{answer.run}",
     )  # fmt: skip
 
 

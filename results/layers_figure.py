@@ -72,7 +72,7 @@ def layers_figure(rows: Sequence[Row], found: Sequence[Layers]) -> Figure:
     figure, axes = new_figure(columns, 3.9, -(-len(sizes) // columns), sharey="all")
     if columns == 1:
         figure.set_figwidth(8.4)
-    looks = looks_of(Curve(one.policy, one.package, [], None, []) for one in found)
+    looks = looks_of(Curve(one.policy, one.package, [], [], []) for one in found)
     for axis, size in zip(axes, sizes, strict=False):
         _panel(axis, [one for one in found if one.size == size], looks)
         axis.set_title(f"Cache by layer, {at_size(size)}")
@@ -95,7 +95,7 @@ def _panel(axis: Axes, found: Sequence[Layers], looks: dict[str, Look]) -> None:
         for member in one.members:
             axis.plot(one.layers, member, color=look.colour, alpha=0.45, linewidth=0.8, zorder=3)
         axis.plot(
-            one.layers, one.kept, color=look.colour, linestyle=look.line, marker=look.marker, gid=one.policy,
+            one.layers, one.kept, color=look.colour, linestyle=look.line, marker=look.marker,
             zorder=5 if look.strong else 4, linewidth=2.2 if look.strong else 1.3, label=label,
             markersize=5 if look.strong else 4,
         )  # fmt: skip
@@ -110,7 +110,7 @@ def _panel(axis: Axes, found: Sequence[Layers], looks: dict[str, Look]) -> None:
         share = fmean(fmean(one.kept) for one in alike)
         names = ", ".join(policy_label(one.policy, looks) for one in alike)
         label = f"alike in every layer: {names if len(alike) <= 3 else f'{len(alike)} others'}"
-        axis.axhline(share, color="0.5", linewidth=1.3, linestyle="--", zorder=1, label=label, gid="alike")
+        axis.axhline(share, color="0.5", linewidth=1.3, linestyle="--", zorder=1, label=label)
     axis.set_xlabel("layer (0 is next to the input)")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 

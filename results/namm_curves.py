@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from math import isclose
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from ..errors import MemxError
@@ -44,8 +45,8 @@ SCORES = {
 class Point(NamedTuple):
     """A policy at a size: the share kept in percent as measured, and the score with its 95% interval.
 
-    size: the budget as text, "own" (what the NAMM kept, or a rival at that size) or "full". values: those of several
-    NAMMs; n: prompts.
+    size: the budget as text, "own" (what the NAMM kept, or a rival at that size; with the NAMM's name if there are
+    several) or "full". values: those of several NAMMs; n: prompts.
     """
 
     policy: str
@@ -59,7 +60,7 @@ class Point(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A policy at its budgets, least kept first, and at the NAMM's own size; members are the NAMMs it is the mean of.
+    """A policy at its budgets, least kept first, and at NAMMs' own sizes; members are the NAMMs it is the mean of.
 
     package: who wrote the policy, memx or kvpress.
     """
@@ -67,13 +68,13 @@ class Curve(NamedTuple):
     policy: str
     package: str
     points: list[Point]
-    own: Point | None
+    own: list[Point]
     members: list[list[Point]]
 
     @property
     def everywhere(self) -> list[Point]:
-        """All points, the own size last."""
-        return [*self.points, *([self.own] if self.own else [])]
+        """All points, own sizes last."""
+        return [*self.points, *self.own]
 
 
 def is_namm(policy: str) -> bool:
@@ -82,27 +83,41 @@ def is_namm(policy: str) -> bool:
 
 
 def size_of(row: Row) -> str:
-    """The size that a row is of: a budget as text, own or full."""
+    """The size that a row is of: a budget as text, own (of the NAMM that a prepared row names) or full."""
     if row.variant == FULL:
         return FULL
     budget = extra(row, "budget")
-    return OWN if extra(row, "size") == OWN or budget is None else f"{float(budget):g}"
+    if extra(row, "size") != OWN and budget is not None:
+        return f"{float(budget):g}"
+    return f"{OWN} {extra(row, 'own_of', '')}".strip()
+
+
+def is_own(size: str) -> bool:
+    """Whether a size is a NAMM's own."""
+    return size.partition(" ")[0] == OWN
 
 
 def size_label(size: str) -> str:
     """A size as people read it: 25%, own size, full cache."""
-    return {OWN: "own size", FULL: "full cache"}.get(size) or f"{100 * float(size):g}%"
+    if is_own(size):
+        return f"own size{size.removeprefix(OWN).replace(f' {NAMM} ', ' of ')}"
+    return "full cache" if size == FULL else f"{100 * float(size):g}%"
 
 
 def at_size(size: str) -> str:
     """The same in a sentence: at 25% of the cache, at the NAMM's own size."""
-    return "at the NAMM's own size" if size == OWN else f"at {size_label(size)} of the cache"
+    if is_own(size):
+        return "at the NAMM's own size" if size == OWN else f"at the {size_label(size)}"
+    return f"at {size_label(size)} of the cache"
 
 
 def in_order(sizes: Iterable[str]) -> list[str]:
-    """Each size once: the full cache, budgets from the largest, the own size."""
-    rank = {FULL: -2.0, OWN: 1.0}
-    return sorted(set(sizes), key=lambda size: rank.get(size) or -float(size))
+    """Each size once: the full cache, budgets from the largest, own sizes."""
+    return sorted(set(sizes), key=lambda size: (size != FULL, is_own(size), size if is_own(size) else -_share(size)))
+
+
+def _share(size: str) -> float:
+    return 1.0 if size == FULL else float(size)
 
 
 def prepared(rows: Sequence[Row]) -> list[Row]:
@@ -124,9 +139,10 @@ def prepared(rows: Sequence[Row]) -> list[Row]:
         if not isclose(known.value, row.value, rel_tol=1e-4, abs_tol=1e-9):
             raise MemxError(
                 f"runs {known.run} and {row.run} differ on {row.variant} at {size_label(size_of(row))}, {row.metric}",
-                hint="name one of them: they were evaluated on other prompts",
+                hint="name one of them, or evaluate their NAMMs together: memx eval-namm RUN RUN2",
             )
-    return [row.model_copy(update={"variant": names.get(row.variant, row.variant)}) for row in found.values()]
+    several = len({names[row.variant] for row in rows if is_namm(row.variant) and is_own(size_of(row))}) > 1
+    return [_named(row, names, several) for row in found.values()]
 
 
 def datasets_of(rows: Iterable[Row]) -> list[str]:
@@ -149,8 +165,8 @@ def curves(rows: Iterable[Row], dataset: str, metric: str) -> list[Curve]:
         mine = {size: group for (name, size), group in groups.items() if name == policy}
         points = [_mean(group, kept) for group in mine.values()]
         package = extra(next(iter(mine.values()))[0], "package", "memx")
-        own = next((point for point in points if point.size == OWN), None)
-        line = sorted((point for point in points if point.size != OWN), key=lambda point: point.kept)
+        own = [point for point in points if is_own(point.size)]
+        line = sorted((point for point in points if not is_own(point.size)), key=lambda point: point.kept)
         made.append(Curve(policy, package, line, own, _members(mine, kept)))
     return sorted(made, key=lambda one: (not is_namm(one.policy), one.package != "memx"))
 
@@ -180,6 +196,15 @@ def without_seed(name: str) -> str:
     return re.sub(r"[-_ ](seed[-_ ]?\d+|[0-9a-f]{8})(?=$|[-_ ])", "", name)
 
 
+def _named(row: Row, names: dict[str, str], several: bool) -> Row:
+    """A row under its policy's name; of an own size, with the NAMM whose own it is if there are several."""
+    changes: dict[str, Any] = {"variant": names.get(row.variant, row.variant)}
+    if several and is_own(size_of(row)):
+        whose = row.variant if is_namm(row.variant) else str(extra(row, "beside", ""))
+        changes["own_of"] = names.get(whose, whose)
+    return row.model_copy(update=changes)
+
+
 def _policies(rows: Iterable[Row]) -> dict[str, str]:
     """The policy that each NAMM is of: those of one name are one if their seeds differ."""
     groups: dict[str, set[tuple[str, int]]] = {}
@@ -195,34 +220,43 @@ def _policies(rows: Iterable[Row]) -> dict[str, str]:
 
 def _point(row: Row) -> tuple[Any, ...]:
     """What a row is about, whichever run wrote it; a rival at the own size of a NAMM is of that NAMM's run."""
-    aside = [extra(row, name) for name in ("layer", "token_kind", "rival")]
-    run = row.run if size_of(row) == OWN else ""
+    aside = [extra(row, name) for name in ("layer", "token_kind", "rival", "beside")]
+    run = row.run if is_own(size_of(row)) else ""
     return (run, row.variant, row.seed, size_of(row), row.dataset, row.metric, *aside)
 
 
-def _kept(rows: Iterable[Row]) -> dict[tuple[str, str, str, int], float]:
-    return {(row.run, row.variant, size_of(row), row.seed): row.value for row in rows if row.metric == "kept"}
+def _kept(rows: Iterable[Row]) -> dict[tuple[object, ...], float]:
+    return {_line(row): row.value for row in rows if row.metric == "kept"}
 
 
-def _measured(row: Row, kept: dict[tuple[str, str, str, int], float]) -> float:
+def _line(row: Row) -> tuple[object, ...]:
+    return (row.run, row.variant, size_of(row), row.seed, extra(row, "beside"))
+
+
+def _measured(row: Row, kept: dict[tuple[object, ...], float]) -> float:
     """The share kept in percent: as measured, else the budget."""
     asked = 100 * float(extra(row, "budget", 1.0))
-    return kept.get((row.run, row.variant, size_of(row), row.seed), asked)
+    return kept.get(_line(row), asked)
 
 
-def _mean(group: Sequence[Row], kept: dict[tuple[str, str, str, int], float]) -> Point:
+def _mean(group: Sequence[Row], kept: dict[tuple[object, ...], float]) -> Point:
     first, values = group[0], tuple(row.value for row in group)
-    share, _, _ = mean_interval([_measured(row, kept) for row in group])
+    share = fmean(_measured(row, kept) for row in group)
     value, low, high = mean_interval(values)
-    if len(group) == 1:
-        low, high = first.low, first.high
+    if len(group) == 1 or not is_namm(first.variant):  # a rival at the sizes of several NAMMs met the same prompts
+        low, high = (_mean_bound([getattr(row, bound) for row in group]) for bound in ("low", "high"))
     return Point(first.variant, size_of(first), share, value, low, high, first.n, values)
 
 
-def _members(sizes: dict[str, list[Row]], kept: dict[tuple[str, str, str, int], float]) -> list[list[Point]]:
+def _mean_bound(bounds: Sequence[float | None]) -> float | None:
+    known = [bound for bound in bounds if bound is not None]
+    return fmean(known) if len(known) == len(bounds) else None
+
+
+def _members(sizes: dict[str, list[Row]], kept: dict[tuple[object, ...], float]) -> list[list[Point]]:
     """The line of each NAMM that a policy is the mean of; none if it is one."""
     lines: dict[tuple[str, int], list[Point]] = {}
     for size, group in sizes.items():
-        for row in group if size != OWN else ():
+        for row in group if not is_own(size) else ():
             lines.setdefault((row.run, row.seed), []).append(_mean([row], kept))
     return [sorted(line, key=lambda point: point.kept) for line in lines.values()] if len(lines) > 1 else []

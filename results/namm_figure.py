@@ -90,13 +90,12 @@ def _namm(axis: Axes, curve: Curve, look: Look) -> None:
         )
     axis.plot(
         [p.kept for p in curve.points], [p.value for p in curve.points], color=look.colour, marker="o", linewidth=2.4,
-        markersize=6, zorder=5, gid=curve.policy,
+        markersize=6, zorder=5, label=f"_{curve.policy}",
     )  # fmt: skip
-    if own := curve.own:
+    for own in curve.own:
         axis.errorbar(
             [own.kept], [own.value], yerr=_errors([own]), color=look.colour, marker="*", markersize=15, capsize=3,
             markeredgecolor="white", elinewidth=1.3, linestyle="none", zorder=6, label="at the NAMM's own size",
-            gid=f"{curve.policy} own",
         )  # fmt: skip
 
 
@@ -111,12 +110,12 @@ def _rival(axis: Axes, curve: Curve, look: Look, aside: float) -> None:
     line: dict[str, Any] = dict(linestyle=look.line, linewidth=1.2, alpha=0.85)
     if curve.points:
         x, y = [p.kept for p in curve.points], [p.value for p in curve.points]
-        _, _, bars = axis.errorbar(x, y, yerr=_errors(curve.points), **style, **line, gid=curve.policy)
+        _, _, bars = axis.errorbar(x, y, yerr=_errors(curve.points), **style, **line, label=f"_{curve.policy}")
         for bar in bars:
             bar.set_alpha(0.35)
-    if own := curve.own:
+    for own in curve.own:
         _, _, bars = axis.errorbar(
-            [own.kept], [own.value], yerr=_errors([own]), **style, linestyle="none", gid=f"{curve.policy} own"
+            [own.kept], [own.value], yerr=_errors([own]), **style, linestyle="none", label=f"_{curve.policy}, own size"
         )
         for bar in bars:
             bar.set_alpha(0.35)

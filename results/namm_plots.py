@@ -56,8 +56,9 @@ def plot_layers(order: Order) -> tuple[list[Path], Table]:
 
 def plot_dropped(order: Order, budget: float | None = None) -> tuple[list[Path], Table]:
     """Draw what kinds of token a NAMM drops, at a budget or at its own size; returns the files and the table."""
-    from .dropped_figure import METRICS as DROPPED
-    from .dropped_figure import choose_size, dropped_figure, dropped_table, texts_of
+    from .dropped import METRICS as DROPPED
+    from .dropped import choose_size, dropped_table, texts_of
+    from .dropped_figure import dropped_figure
 
     rows = _evaluated(order, lambda row: row.metric in DROPPED and row.dataset.startswith("kinds/"), "dropped tokens")
     drawn = choose_size(prepared(rows), budget, order.tell)

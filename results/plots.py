@@ -206,7 +206,9 @@ def collect_rows(sources: Sequence[Path]) -> list[Row]:
 def _identity(row: Row) -> tuple[object, ...]:
     """What a row is about, and by which run."""
     beside = row.model_extra or {}
-    names = ("budget", "size", "mode", "length", "layer", "token_kind", "rival") if row.kind == "eviction" else ()
+    names = (
+        ("budget", "size", "mode", "length", "layer", "token_kind", "rival", "beside") if row.kind == "eviction" else ()
+    )
     point = (row.run, row.model, row.kind, row.memory_slots, row.dataset, row.metric, row.variant)
     return (*point, row.seed, *(beside.get(name) for name in names))
 

@@ -21,45 +21,38 @@ def score(loss: float, kept: float, dataset: str) -> float:
 
 
 def evaluation(
-    policies=tuple(LOSS),
-    budgets=BUDGETS,
-    namms=(("namm", 0, 0.2),),
-    datasets=("held-out/all", "trained/all"),
-    own=True,
-    presses=(),
-    run="eval-00000001",
-    **changes,
-) -> list[Row]:
-    """Rows of an evaluation: namms are (name, seed, loss)."""  # fmt: skip
+    policies=tuple(LOSS), budgets=BUDGETS, namms=(("namm", 0, 0.2),), datasets=("held-out/all", "trained/all"),
+    own=OWN, presses=(), run="eval-00000001", **changes,
+) -> list[Row]:  # fmt: skip
+    """Rows of an evaluation: namms are (name, seed, loss); own is what each keeps by its threshold, None: no such."""
     common = dict(
         run=run, experiment=run, kind="eviction", model="smollm2", device="cpu", n=96, mode="post_hoc", length=1024,
-        every=512, evolved_on="smollm2", package="memx",
+        every=512, package="memx",
     ) | changes  # fmt: skip
     rows: list[Row] = []
 
-    def point(variant, dataset, loss, kept, **more):
+    def point(variant, dataset, loss, kept, size="own", seed=0, **more):
         value = score(loss, kept / 100, dataset)
         metrics = {
             "relative_log_likelihood": (value, 0.05), "exact": (EXACT * value, 5.0), "lost_nats": (1 - value, 0.04),
             "log_likelihood": (value - 1.5, 0.04), "kept": (kept, 0.0),
         }  # fmt: skip
+        about = {**common, "variant": variant, "dataset": dataset, "size": size, "seed": seed, "budget": None, **more}
         for metric, (figure, half) in metrics.items():
-            settings = {**common, "seed": 0, **more}
-            low, high = figure - half, figure + half
-            rows.append(
-                Row(**settings, variant=variant, dataset=dataset, metric=metric, value=figure, low=low, high=high)
-            )
+            rows.append(Row(**about, metric=metric, value=figure, low=figure - half, high=figure + half))
 
     for dataset in datasets:
-        point("full", dataset, 0.0, 100.0, budget=None, size="budget", evolved_on="")
+        point("full", dataset, 0.0, 100.0, size="budget")
         losses = {name: LOSS[name] for name in policies} | {name: PRESSES[name] for name in presses}
         entries = [(name, 0, loss, "kvpress" if name in presses else "memx") for name, loss in losses.items()]
-        entries += [(name, seed, loss, "memx") for name, seed, loss in namms]
-        for name, seed, loss, package in entries:
+        for name, seed, loss, package in [*entries, *((*namm, "memx") for namm in namms)]:
             for budget in budgets:
-                point(name, dataset, loss, 100 * budget - 0.1, budget=budget, size="budget", seed=seed, package=package)
-            if own and package == "memx":
-                point(name, dataset, loss, OWN, budget=None, size="own", seed=seed)
+                at = dict(budget=budget, size="budget", seed=seed, package=package)
+                point(name, dataset, loss, 100 * budget - 0.1, **at)
+        for name, seed, loss in namms if own is not None else ():
+            point(name, dataset, loss, own + seed, seed=seed)
+            for rival in policies:
+                point(rival, dataset, LOSS[rival], own + seed, beside=name)
     return rows
 
 
@@ -113,17 +106,25 @@ def kind_rows(budget: float | None = None, namms=(("namm", 0, 0.0),), **changes)
     rows = []
     for text, kinds in (("code", CODE), ("prose", PROSE)):
         mean = sum(share * dropped for share, dropped in kinds.values()) / 100
-        policies = [("random", 0, None), *namms]
-        for name, seed, more in policies:
+        lots = [("random", 0, None, {"beside": name}) for name, *_ in namms if budget is None or name == "namm"]
+        for name, seed, more, beside in [*lots, *((*namm, {}) for namm in namms)]:
             for kind, (share, dropped) in kinds.items():
                 value = mean if more is None else dropped + more
                 rows.append(
-                    Row(**settings, variant=name, seed=seed, dataset=f"kinds/{text}", metric="dropped",
+                    Row(**settings, **beside, variant=name, seed=seed, dataset=f"kinds/{text}", metric="dropped",
                         token_kind=kind, share=share, value=value, low=value - 3, high=value + 3)
                 )  # fmt: skip
             run = 3.0 if more is None else 5.5 + (text == "code")
             rows.append(
-                Row(**settings, variant=name, seed=seed, dataset=f"kinds/{text}", metric="dropped_run", value=run)
+                Row(
+                    **settings,
+                    **beside,
+                    variant=name,
+                    seed=seed,
+                    dataset=f"kinds/{text}",
+                    metric="dropped_run",
+                    value=run,
+                )
             )
     return rows
 
