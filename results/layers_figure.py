@@ -101,7 +101,8 @@ def _panel(axis: Axes, found: Sequence[Layers], looks: dict[str, Look]) -> None:
         )  # fmt: skip
         if look.strong:
             mean = fmean(one.kept)
-            axis.axhline(mean, color=look.colour, linewidth=1, linestyle=":", zorder=2)
+            if not any(other.flat for other in found):  # whose line would be the same
+                axis.axhline(mean, color=look.colour, linewidth=1, linestyle=":", zorder=2)
             axis.annotate(
                 f"mean {mean:.0f}%", (1, mean), (2, 0), xycoords=axis.get_yaxis_transform(), va="center", fontsize=8,
                 textcoords="offset points", color=look.ink, annotation_clip=False,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bench_rows import extra
-from .namm_curves import DATASETS, SCORES, Curve, curves, datasets_of, full_cache, is_namm
+from .namm_curves import DATASETS, SCORES, Curve, Point, curves, datasets_of, full_cache, is_namm
 from .policy_look import Look, looks_of, policy_label
 from .rows import Row
 from .style import caption_below, new_figure, spread
@@ -17,28 +18,37 @@ if TYPE_CHECKING:
 
 _HEIGHT = 4.0  # inches of a panel
 _LABEL = 9.6  # points between the names of two lines
+_LEAST_SPAN = {"exact": 10.0, "score": 10.0}  # of an axis, where nothing scores
 _ASIDE = 1.3  # points between the error bars of two policies at one size
 
 
 def namm_figure(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
     """Draw a row of panels for each metric of prepared rows: policies by the share kept, NAMMs strong, rivals thin."""
     datasets = datasets_of(rows)
-    figure, axes = new_figure(len(datasets), _HEIGHT, len(metrics), sharey="row")
-    if len(datasets) == 1:
+    columns = len(datasets) if len(datasets) > 1 else min(len(metrics), 2)
+    lines = -(-len(metrics) * len(datasets) // columns)
+    figure, axes = new_figure(columns, _HEIGHT, lines, sharey="row" if len(datasets) > 1 else "none")
+    if len(axes) == 1:
         figure.set_figwidth(8.4)
+    for axis in axes[len(metrics) * len(datasets) :]:
+        axis.remove()
+    axes = axes[: len(metrics) * len(datasets)]
     panels = [(metric, dataset) for metric in metrics for dataset in datasets]
     drawn = {panel: curves(rows, panel[1], panel[0]) for panel in panels}
     looks = looks_of(curve for panel in drawn.values() for curve in panel)
     for axis, (metric, dataset) in zip(axes, panels, strict=True):
         _panel(axis, rows, drawn[metric, dataset], looks, dataset, metric)
+    cut = False
     for row, metric in enumerate(metrics):
         mine = axes[row * len(datasets) : (row + 1) * len(datasets)]
         everything = [curve for dataset in datasets for curve in drawn[metric, dataset]]
-        _limits(mine, rows, everything, metric)
+        fulls = [full for dataset in datasets if (full := full_cache(rows, dataset, metric))]
+        cut |= _limits(mine[0], everything, fulls, metric)
         mine[0].set_ylabel(SCORES[metric].label)
         for axis, dataset in zip(mine, datasets, strict=True):
             _names(axis, drawn[metric, dataset], looks)
-    caption_below(figure, f"{evaluation_caption(rows)}\n{_asked(rows, datasets)}", axes)
+    said = f"{evaluation_caption(rows)}\n{_asked(rows, datasets)}{' (the widest are cut off)' if cut else ''}"
+    caption_below(figure, said, axes)
     return figure
 
 
@@ -49,7 +59,8 @@ def evaluation_caption(rows: Sequence[Row]) -> str:
     length = f"{extra(first, 'length'):,} tokens" if extra(first, "length") else None
     title = " + ".join(dict.fromkeys(row.experiment for row in rows))
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
-    return " · ".join(part for part in (title, first.model, mode, length, devices) if part)
+    host = Path(first.model).name if Path(first.model).is_absolute() else first.model
+    return " · ".join(part for part in (title, host, mode, length, devices) if part)
 
 
 def _asked(rows: Sequence[Row], datasets: Sequence[str]) -> str:
@@ -121,11 +132,12 @@ def _rival(axis: Axes, curve: Curve, look: Look, aside: float) -> None:
             bar.set_alpha(0.35)
 
 
-def _errors(points: Sequence[Any]) -> list[list[float]] | None:
+def _errors(points: Sequence[Point]) -> list[list[float]] | None:
     """How far down and up the intervals reach; nothing if a point has none."""
-    if any(point.low is None or point.high is None for point in points):
+    known = [(p.value, p.low, p.high) for p in points if p.low is not None and p.high is not None]
+    if len(known) < len(points):
         return None
-    return [[max(p.value - p.low, 0.0) for p in points], [max(p.high - p.value, 0.0) for p in points]]
+    return [[max(value - low, 0.0) for value, low, _ in known], [max(high - value, 0.0) for value, _, high in known]]
 
 
 def _share_axis(axis: Axes, drawn: Sequence[Curve]) -> None:
@@ -144,19 +156,19 @@ def _share_axis(axis: Axes, drawn: Sequence[Curve]) -> None:
     axis.set_xlabel("share of the cache that is kept (log scale)")
 
 
-def _limits(axes: Sequence[Axes], rows: Sequence[Row], drawn: Sequence[Curve], metric: str) -> None:
-    """From zero where the score has one, to the top of what is drawn; wide intervals are cut off rather than values."""
+def _limits(axis: Axes, drawn: Sequence[Curve], fulls: Sequence[Point], metric: str) -> bool:
+    """From zero if nothing is below, to the top of what is drawn; whether a wide interval is cut off."""
     points = [point for curve in drawn for point in curve.everywhere]
-    fulls = [row.value for row in rows if row.variant == "full" and row.metric == metric and row.dataset in DATASETS]
-    values = [point.value for point in points] + fulls
-    highest = max(values, default=1.0)
-    lows = [point.low for point in points if point.low is not None]
-    highs = [point.high for point in points if point.high is not None]
-    lowest = min([*values, *lows], default=0.0)
-    span = max(highest - min(lowest, 0.0), 1e-9)
-    top = min(max([highest, *highs]), highest + 0.35 * span) + 0.04 * span
-    bottom = 0.0 if lowest >= 0 else max(lowest, min(values) - 0.35 * span) - 0.04 * span
-    axes[0].set_ylim(bottom, top if metric == "log_likelihood" else max(top, bottom + 1e-6))
+    values = [point.value for point in [*points, *fulls]]
+    lows = [point.value if point.low is None else point.low for point in points]
+    highs = [point.value if point.high is None else point.high for point in points]
+    least, most = min([*values, 0.0]), max([*values, 0.0])
+    span = max(most - least, _LEAST_SPAN.get(metric, 0.1))
+    top = max(most, min(max(highs, default=most), most + 0.6 * span), least + span) + 0.04 * span
+    below = metric in ("lost_nats", "log_likelihood")  # what else there is has no values below zero
+    bottom = min(least, max(min(lows, default=0.0), least - 0.6 * span)) - 0.04 * span if below else 0.0
+    axis.set_ylim(bottom, 0.0 if metric == "log_likelihood" else top)
+    return max(highs, default=0.0) > top or (below and min(lows, default=0.0) < bottom)
 
 
 def _names(axis: Axes, drawn: Sequence[Curve], looks: dict[str, Look]) -> None:
@@ -173,9 +185,10 @@ def _names(axis: Axes, drawn: Sequence[Curve], looks: dict[str, Look]) -> None:
         axis.annotate(
             policy_label(curve.policy, looks), xy=(point.kept, point.value), xytext=(left / 1.16, place), ha="right",
             va="center", fontsize=8.5 if look.strong else 7.8, fontweight="bold" if look.strong else "normal",
-            color=look.ink, annotation_clip=False,
+            color=look.ink, annotation_clip=False, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
             arrowprops={
                 "arrowstyle": "-", "linewidth": 0.5, "color": look.colour, "alpha": 0.6, "shrinkA": 1, "shrinkB": 3,
+                "relpos": (1, 0.5),
             },
         )  # fmt: skip
 

@@ -132,6 +132,22 @@ def test_what_is_missing_is_left_out(tmp_path):
     assert line_of(axis, "_namm")[0] == pytest.approx([12.5, 25, 50, 75])  # not measured: the budget
 
 
+def test_axes_hold_every_score_and_say_when_intervals_are_cut():
+    rows = prepared(made.evaluation(namms=(("namm a", 0, -0.3), ("namm a seed1", 1, 0.8))))
+    figure = namm_figure(rows, [LIKELIHOOD])
+    low, high = figure.axes[0].get_ylim()
+    assert low == 0 and max(line_of(figure.axes[0], "_namm a")[1]) < high < 2
+    said = figure.legends[0].get_title().get_text()
+    assert "of NAMM over 2 seeds (thin) (the widest are cut off)" in said and "96 prompts of held-out tasks" in said
+    nothing = [r.model_copy(update={"value": 0.0, "low": 0.0, "high": 0.0}) for r in rows if r.metric != "kept"]
+    figure = namm_figure([r.model_copy(update={"model": "/some/folder/host"}) for r in nothing], ["exact"])
+    assert figure.axes[0].get_ylim()[1] == pytest.approx(10.4)
+    assert " · host · " in figure.legends[0].get_title().get_text()
+    rows = prepared(made.evaluation(datasets=(HELD,)))
+    assert len(namm_figure(rows, [LIKELIHOOD, "exact", "lost_nats"]).axes) == 3
+    assert namm_figure(rows, ["log_likelihood"]).axes[0].get_ylim()[1] == 0
+
+
 def test_evaluations_that_do_not_belong_together_are_refused():
     online = made.evaluation(mode="online", run="other-00000002")
     with pytest.raises(MemxError, match="these evaluations differ in mode: online, post_hoc"):
