@@ -30,7 +30,8 @@ def eval_namm(
         str | None, typer.Option("--config", "-c", help="The config.yaml of an evaluation, in place of runs.")
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="smollm2, a folder or a hub name of a model; the run's own if not said.")
+        str | None,
+        typer.Option(help="smollm2, gemma3-270m, a folder or a hub name of a model; the run's own if not said."),
     ] = None,
     budget: Annotated[
         list[float] | None,

@@ -46,7 +46,7 @@ def evict(
     prompt: Annotated[str | None, typer.Argument(help="The text to go on with; - reads it from stdin.")] = None,
     file: Annotated[Path | None, typer.Option(help="A file with the prompt instead; - is stdin.")] = None,
     host: Annotated[
-        str, typer.Option(help="smollm2, a folder or a hub name of a model that transformers knows.")
+        str, typer.Option(help="smollm2, gemma3-270m, a folder or a hub name of a model that transformers knows.")
     ] = "smollm2",
     policy: Annotated[
         str | None,

@@ -29,7 +29,7 @@ def evolve_namm(
     config: Annotated[
         str | None, typer.Option("--config", "-c", help="A YAML config, in place of the argument.")
     ] = None,
-    host: Annotated[str | None, typer.Option(help="smollm2, a folder or a hub name of a model.")] = None,
+    host: Annotated[str | None, typer.Option(help="smollm2, gemma3-270m, a folder or a hub name of a model.")] = None,
     budget: Annotated[
         float | None, typer.Option(help="Keep the best, this share of all tokens, in place of a threshold.")
     ] = None,

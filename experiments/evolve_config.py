@@ -28,7 +28,7 @@ class HostConfig(BaseModel):
 
     model_config = _STRICT
 
-    name: str | None = Field(default=None, description="smollm2, a folder or a hub name of a model")
+    name: str | None = Field(default=None, description="smollm2, gemma3-270m, a folder or a hub name of a model")
     preset: str | None = Field(
         default=None, description="or a preset of `memx train`, trained first if its run is not there"
     )
