@@ -40,20 +40,26 @@ class Text(NamedTuple):
 
 
 def choose_size(rows: Sequence[Row], budget: float | None, tell: Callable[[str], None]) -> list[Row]:
-    """The rows of a budget, or of the NAMM's own size, or of the smallest cache if it has none.
+    """The rows of a budget; without one those of each NAMM's own size, or of its smallest budget if it has none.
 
     Raises MemxError if there is no such budget.
     """
-    sizes = in_order(size_of(row) for row in rows if is_namm(row.variant))
+    sizes: dict[str, list[str]] = {}
+    for row in rows:
+        if is_namm(row.variant):
+            sizes[row.variant] = in_order([*sizes.get(row.variant, ()), size_of(row)])
     if not sizes:
         raise MemxError("no NAMM here says what it drops", hint="`memx eval-namm RUN` tells it of one")
-    wanted = [size for size in sizes if is_own(size)] or sizes[-1:] if budget is None else [f"{budget:g}"]
-    if wanted[0] not in sizes:
-        known = ", ".join(size for size in sizes if not is_own(size)) or "only the own size, without --budget"
-        raise MemxError(f"--budget: no NAMM told what it drops at {wanted[0]}", hint=f"there are: {known}")
-    if others := [size_label(size) for size in sizes if size not in wanted]:
-        tell(f"drawn: {', '.join(map(size_label, wanted))}; left out: {', '.join(others)} (--budget chooses)")
-    return [row for row in rows if size_of(row) in wanted]
+    known = in_order(size for mine in sizes.values() for size in mine)
+    if budget is not None and f"{budget:g}" not in known:
+        budgets = ", ".join(size for size in known if not is_own(size)) or "only the own size, without --budget"
+        raise MemxError(f"--budget: no NAMM told what it drops at {budget:g}", hint=f"there are: {budgets}")
+    wanted = {name: mine[-1] if budget is None else f"{budget:g}" for name, mine in sizes.items()}
+    if others := [size_label(size) for size in known if size not in wanted.values()]:
+        drawn = ", ".join(map(size_label, in_order(wanted.values())))
+        tell(f"drawn: {drawn}; left out: {', '.join(others)} (--budget chooses)")
+    drawn_at = {name: {size} for name, size in wanted.items()}
+    return [row for row in rows if size_of(row) in drawn_at.get(row.variant, set(wanted.values()))]
 
 
 def texts_of(rows: Sequence[Row]) -> list[Text]:

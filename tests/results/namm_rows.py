@@ -106,7 +106,8 @@ def kind_rows(budget: float | None = None, namms=(("namm", 0, 0.0),), **changes)
     rows = []
     for text, kinds in (("code", CODE), ("prose", PROSE)):
         mean = sum(share * dropped for share, dropped in kinds.values()) / 100
-        lots = [("random", 0, None, {"beside": name}) for name, *_ in namms if budget is None or name == "namm"]
+        lots = [("random", 0, None, {"beside": name}) for name, *_ in namms]
+        lots = lots if budget is None else [("random", 0, None, {})]  # under one budget the lot is the same
         for name, seed, more, beside in [*lots, *((*namm, {}) for namm in namms)]:
             for kind, (share, dropped) in kinds.items():
                 value = mean if more is None else dropped + more

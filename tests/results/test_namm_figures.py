@@ -197,6 +197,13 @@ def test_the_size_of_what_is_dropped_is_chosen():
     assert {r.model_extra["budget"] for r in choose_size(rows, 0.25, told.append)} == {0.25}
     with pytest.raises(MemxError, match=r"no NAMM told what it drops at 0\.3"):
         choose_size(rows, 0.3, told.append)
+    told.clear()
+    mixed = prepared([*made.kind_rows(namms=(("namm a", 0, 0.0),)), *made.kind_rows(0.25, (("namm b", 7, 5.0),))])
+    chosen = choose_size(mixed, None, told.append)
+    assert {(r.variant, r.model_extra["size"]) for r in chosen if r.variant != "random"} == {
+        ("namm a", "own"), ("namm b", "budget"),
+    }  # fmt: skip
+    assert told == []
     several = prepared(made.kind_rows(namms=(("namm a", 0, 0.0), ("namm b", 7, 5.0))))
     texts = texts_of(choose_size(several, None, told.append))
     assert [one.policy for one in texts[:2]] == ["namm a", "namm b"]
