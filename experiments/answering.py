@@ -86,7 +86,7 @@ def branched(shared: EvictingCache, policy: Policy, keep: Policy, copies: int, *
 
 
 def answer(model: PreTrainedModel, prompt: Prompt, cache: Any) -> Answered:
-    """How each sequence of a cache, memx's or one of transformers' own with a single sequence, answers the prompt.
+    """How each sequence of a cache, memx's or transformers' own, answers the prompt.
 
     The cache goes on with the question and all but the last token of the answer.
     """
@@ -102,7 +102,7 @@ def answer(model: PreTrainedModel, prompt: Prompt, cache: Any) -> Answered:
 def write(model: PreTrainedModel, prompt: Prompt, cache: Any, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """What each sequence of a cache goes on with after the question, greedily."""
     if not isinstance(cache, EvictingCache):
-        return [_write_alone(model, prompt, cache, tokenizer)]
+        return _write_on(model, prompt, cache, tokenizer)
     host: Any = model
     ids = torch.cat([prompt.context, prompt.rest[: -prompt.answer]])
     ids = ids.expand(len(cache.seen), -1).to(host.device)
@@ -116,20 +116,26 @@ def write(model: PreTrainedModel, prompt: Prompt, cache: Any, tokenizer: PreTrai
     return tokenizer.batch_decode(told[:, ids.shape[1] :], skip_special_tokens=True)
 
 
-def _write_alone(model: PreTrainedModel, prompt: Prompt, cache: Any, tokenizer: PreTrainedTokenizerFast) -> str:
+def _write_on(model: PreTrainedModel, prompt: Prompt, cache: Any, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """`write` of a cache that another library made smaller: it no longer knows at which position the text goes on."""
     ends = getattr(model.generation_config, "eos_token_id", None)
-    ends = ends if isinstance(ends, list) else [ends]
-    fed, place, told = prompt.rest[None, : -prompt.answer].to(model.device), len(prompt.context), []
-    while len(told) < prompt.example.max_new_tokens:
+    ends = torch.tensor(ends if isinstance(ends, list) else [-1 if ends is None else ends], device=model.device)
+    place, told = len(prompt.context), []
+    fed = prompt.rest[: -prompt.answer].to(model.device).expand(_sequences(cache), -1)
+    ended = torch.zeros(len(fed), 1, dtype=torch.bool, device=model.device)
+    while len(told) < prompt.example.max_new_tokens and not ended.all():
         positions = torch.arange(place, place + fed.shape[1], device=fed.device)[None]
         logits = model(fed, past_key_values=cache, position_ids=positions, logits_to_keep=1).logits
         place += fed.shape[1]
         fed = logits[:, -1].argmax(-1, keepdim=True)
-        if int(fed) in ends:
-            break
-        told.append(int(fed))
-    return tokenizer.decode(told, skip_special_tokens=True)  # type: ignore[return-value]
+        ended |= torch.isin(fed, ends)
+        fed = fed.where(~ended, ends[0])
+        told.append(fed)
+    return tokenizer.batch_decode(torch.cat(told, 1), skip_special_tokens=True)
+
+
+def _sequences(cache: Any) -> int:
+    return cache.layers[0].keys.shape[0]
 
 
 @contextmanager
@@ -140,4 +146,7 @@ def _going_on(model: PreTrainedModel, prompt: Prompt, cache: Any) -> Iterator[tu
             yield len(cache.seen), lambda fed: {}
         return
     start = len(prompt.context)
-    yield 1, lambda fed: {"position_ids": torch.arange(start, start + fed.shape[1], device=fed.device)[None]}
+    yield (
+        _sequences(cache),
+        lambda fed: {"position_ids": torch.arange(start, start + fed.shape[1], device=fed.device)[None]},
+    )

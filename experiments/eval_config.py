@@ -91,6 +91,8 @@ class EvalConfig(BaseModel):
             raise ValueError("two NAMMs have the same label; give each its own")
         if self.peers and self.mode == "online":
             raise ValueError("kvpress chooses once, after the context; compare it in mode post_hoc")
+        if self.peers and self.length < 128:
+            raise ValueError(f"kvpress needs contexts of 65 tokens, and prompts have {self.length}; set length to 128")
         if self.mode == "online" and "snapkv" in self.policies and self.every < 32:
             raise ValueError("snapkv looks at 32 queries; set every to 32 or more")
         return self

@@ -109,6 +109,17 @@ class EvalJudge:
             return 1.0
         return min(1.0, (max(round(kept * tokens - (tokens - seen)), 1) + 0.5) / seen)
 
+    def sizes(self, prompt: Prompt, facts: Sequence[Facts]) -> list[tuple[float, Facts]]:
+        """The share of the cache at each size that policies were judged at, and the size's labels."""
+        found: list[tuple[float, Facts]] = [
+            (share, {"budget": share, "size": "budget"}) for share in self.config.shares
+        ]
+        for one in facts:
+            if one["size"] == "own" and "beside" not in one:
+                share = self.own_budget(one["kept"], len(prompt.context))
+                found.append((share, {"budget": None, "size": "own", "beside": one["variant"]}))
+        return found
+
     def _own_size(self, prompt: Prompt, shared: EvictingCache, one: Contender) -> list[Facts]:
         """A NAMM under its threshold, and its rivals at the share that it kept."""
         own = self._panels(prompt, shared, [one], None, budget=None, size="own")

@@ -69,35 +69,34 @@ class Sets:
         return {**found, "all/all": known}
 
 
-def evaluation_rows(
-    config: EvalConfig, lines: Sequence[Mapping[str, Any]], *, run: str, about: Mapping[str, Any]
-) -> list[Row]:
-    """All rows of an evaluation. about: model, device and parameters of the host."""
-    sets = Sets.of(config, lines)
-    report = Report(config, sets, dict(run=run, experiment=run, kind="eviction", commit=commit(), **about))
-    return [row for key in sets.figures for row in report.of(key)]
-
-
-class Report:
+class EvalReport:
     """Makes the rows of one line of the table after another."""
 
-    def __init__(self, config: EvalConfig, sets: Sets, common: Mapping[str, Any]) -> None:
-        self.config, self.sets, self.common = config, sets, common
+    def __init__(
+        self, config: EvalConfig, lines: Sequence[Mapping[str, Any]], *, run: str, about: Mapping[str, Any]
+    ) -> None:
+        """lines: of prompts; about: model, device and parameters of the host."""
+        self.config, self.sets = config, (sets := Sets.of(config, lines))
+        self.common = dict(run=run, experiment=run, kind="eviction", commit=commit(), **about)
         self.bootstrap = Bootstrap(sets.families, resamples=config.resamples, seed=config.seed)
         self.namms = {one.label: one for one in config.namms}
         self.full = sets.figures[Key(FULL, None, "budget")]
+
+    def rows(self) -> list[Row]:
+        """All rows on prompts."""
+        return [row for key in self.sets.figures for row in self.of(key)]
 
     def of(self, key: Key) -> Iterator[Row]:
         """The rows of a line."""
         for dataset, families in self.sets.datasets.items():
             for metric, estimate in self._measured(key, dataset, families):
-                yield self._row(key, dataset, metric, estimate)
+                yield self.row(key, dataset, metric, estimate)
             if key.variant in self.namms:
                 yield from self._over_rivals(key, dataset, families)
         share = 100 * self.sets.layers[key]
         if key.variant in self.namms or np.ptp(share, axis=1).max() > 0:  # under a budget layers are often alike
             for layer, figures in enumerate(share.T):
-                yield self._row(key, "all/all", "kept_layer", self.bootstrap.mean(figures), layer=layer)
+                yield self.row(key, "all/all", "kept_layer", self.bootstrap.mean(figures), layer=layer)
 
     def _measured(self, key: Key, dataset: str, families: Sequence[str]) -> Iterator[tuple[str, Estimate]]:
         """What a policy did by itself and beside the full cache."""
@@ -141,11 +140,11 @@ class Report:
                 for rival, figures in rivals.items()
             }
             for rival, estimate in over.items():
-                yield self._row(key, dataset, f"{metric}_over", estimate, rival=rival)
+                yield self.row(key, dataset, f"{metric}_over", estimate, rival=rival)
             memx = [rival for rival in over if package_of(rival) == "memx"]
             if memx:
                 best = min(memx, key=lambda rival: over[rival].value)
-                yield self._row(key, dataset, f"{metric}_over_best_rival", over[best], rival=best)
+                yield self.row(key, dataset, f"{metric}_over_best_rival", over[best], rival=best)
 
     def _rivals(self, key: Key) -> dict[Key, dict[str, Array]]:
         """The policies that were given the same size as a NAMM's line."""
@@ -157,7 +156,8 @@ class Report:
             and (other.budget, other.size, other.beside) == (key.budget, key.size, beside)
         }
 
-    def _row(self, key: Key, dataset: str, metric: str, estimate: Estimate, **more: Any) -> Row:
+    def row(self, key: Key, dataset: str, metric: str, estimate: Estimate, **more: Any) -> Row:
+        """One fact on a line of the table."""
         config, namm = self.config, self.namms.get(key.variant)
         extra: dict[str, Any] = {
             "budget": key.budget,

@@ -24,8 +24,11 @@ from ..results.store import Run, RunStore
 from .allocator import keep_freed_memory
 from .answering import Prompt
 from .eval_config import EvalConfig, NammSource
-from .eval_judge import EvalJudge
-from .eval_report import evaluation_rows
+from .eval_judge import EvalJudge, Facts
+from .eval_kinds import draw_documents, dropped_of, kind_rows
+from .eval_peers import check_host, chosen_presses, press_facts
+from .eval_report import EvalReport
+from .evict_bench_contestants import check_peers
 from .evolve_host import Report, prepare_host
 from .evolve_prompts import Draws, task_prompts
 from .settings import run_name, to_yaml
@@ -56,13 +59,15 @@ def _evaluate(config: EvalConfig, options: Options, run: Run, report: Report) ->
     try:
         torch.set_num_threads(threads)
         keep_freed_memory()
+        if config.peers:
+            check_peers()
         namms = [_load(source) for source in config.namms]
         about = {"experiment": run.name, "seed": config.seed, "device": config.host.device, "threads": threads}
         run.begin(to_yaml(config), about)
         with stop_on_signals() as stop:
             judged = Evaluation(config, namms, options.runs, results, report, stop)
             judged.run()
-        rows = evaluation_rows(config, results.lines(), run=run.name, about=judged.about)
+        rows = judged.rows(run.name)
     except (Interrupted, KeyboardInterrupt):
         run.end("interrupted")
         raise
@@ -77,7 +82,7 @@ def _evaluate(config: EvalConfig, options: Options, run: Run, report: Report) ->
         raise
     finally:
         torch.set_num_threads(kept)
-    run.finish(rows, prompts=len(results.lines()))
+    run.finish(rows)
     return rows
 
 
@@ -95,6 +100,8 @@ class Evaluation:
     ) -> None:
         self.config, self.results, self.report, self.stop = config, results, report, stop
         self.model, self.tokenizer, self.host = prepare_host(config.host, runs, report)
+        if config.peers:
+            check_host(self.model)
         self.judge = EvalJudge(self.model, self.tokenizer, config, namms, self._check)
 
     @property
@@ -104,21 +111,42 @@ class Evaluation:
         return {"model": self.host, "device": str(self.model.device), "parameters_total": count}
 
     def run(self) -> None:
-        """Judge every prompt that has no line yet. Raises Interrupted once a stop is asked for."""
+        """Judge every prompt, and document, that has no line yet. Raises Interrupted once a stop is asked for."""
+        lines = self.results.rewind()
+        judged = {(line["task"], line["number"]) for line in lines if "task" in line}
+        looked_at = {(line["document"], line["number"]) for line in lines if "document" in line}
         total = len(self.config.tasks) * self.config.prompts
-        done = {(line["task"], line["number"]) for line in self.results.rewind()}
-        if done:
-            self.report({"note": f"resumed after {len(done)} of {total} prompts"})
+        if lines:
+            self.report({"note": f"resumed after {len(judged)} of {total} prompts"})
         self.report({"phase": "making prompts"})
         for task, number, prompt in self._prompts():
-            if (task, number) in done:
+            if (task, number) in judged:
                 continue
             start = perf_counter()
-            facts = self.judge.judge(prompt)
-            spent = perf_counter() - start
+            facts = self._judge(prompt)
             self.results.append({"task": task, "number": number, "tokens": len(prompt.context), "facts": facts})
-            done.add((task, number))
-            self.report({"done": len(done), "total": total, "what": task, "seconds": spent})
+            judged.add((task, number))
+            self.report({"done": len(judged), "total": total, "what": task, "seconds": perf_counter() - start})
+        self.report({"phase": "looking at what is dropped"})
+        for document in draw_documents(self.config, self.tokenizer):
+            if (document.text, document.number) not in looked_at:
+                self._check()
+                self.results.append(dropped_of(self.judge, document))
+
+    def rows(self, run: str) -> list[Row]:
+        """All rows that the lines come to."""
+        lines = self.results.lines()
+        report = EvalReport(self.config, [line for line in lines if "task" in line], run=run, about=self.about)
+        return [*report.rows(), *kind_rows(report, [line for line in lines if "document" in line])]
+
+    def _judge(self, prompt: Prompt) -> list[Facts]:
+        """What every policy did with a prompt; presses at the sizes that memx's policies had."""
+        facts = self.judge.judge(prompt)
+        if not self.config.peers:
+            return facts
+        sizes = self.judge.sizes(prompt, facts)
+        presses = chosen_presses(self.config.policies)
+        return facts + press_facts(self.model, prompt, presses, sizes, self.tokenizer if self.config.write else None)
 
     def _prompts(self) -> Iterator[tuple[str, int, Prompt]]:
         """Prompts of all families, taking turns, so that a stopped run has seen some of each."""

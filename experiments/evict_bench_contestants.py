@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PLAIN, KEEP_ALL, NAMM = "plain", "namm-keep-all", "namm"
 _SPREAD = 0.065  # of a NAMM's random parameters: as wide as evolution's first generation
-_PRESSES = {
+PRESSES = {
     "KnormPress": "knorm",
     "SnapKVPress": "snapkv",
     "StreamingLLMPress": "streamingllm",
@@ -119,7 +119,7 @@ def contestants(names: Sequence[str], budgets: Sequence[float], every: int, *, p
         elif name != PLAIN:
             found += [_memx(name, budget, every) for budget in budgets]
     if peers:
-        rivals = [name for name, own in _PRESSES.items() if not names or own in names]
+        rivals = [name for name, own in PRESSES.items() if not names or own in names]
         found += [_press(name, budget) for name in rivals for budget in budgets if budget < 1]
     return found
 
