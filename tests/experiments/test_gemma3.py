@@ -221,7 +221,7 @@ def test_a_name_that_is_nearly_right(name):
 def test_the_real_gemma3():
     model, tokenizer = load_host("gemma3-270m", any_decoder=True)
     assert len(tokenizer) == model.config.vocab_size == 262144 and model.config.sliding_window == 512
-    known = "The capital of France is Paris."  # as Google's own tokenizer cuts it
+    known = "The capital of France is Paris."  # as the sentencepiece library cuts it with this vocabulary
     assert tokenizer(known)["input_ids"] == [2, 818, 5279, 529, 7001, 563, 9079, 236761]
     for text in topics.values():
         assert tokenizer.decode(tokenizer(text)["input_ids"][1:]) == text
