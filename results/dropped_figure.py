@@ -39,42 +39,24 @@ def dropped_figure(rows: Sequence[Row], texts: Sequence[Text]) -> Figure:
         _kinds(upper, mine, looks)
         upper.set_title(TEXTS.get(text, text))
         _runs(lower, [one for one in mine if one.run is not None], looks, longest)
-    bars = "; bars: 95% intervals" if any(kind.low is not None for one in texts for kind in one.kinds) else ""
+    told = any(kind.low != kind.high for one in texts for kind in one.kinds)
+    count = max(row.n for row in rows)
+    documents = f"{count} document{'s' if count > 1 else ''} of each"
     sizes = in_order(size_of(row) for row in rows)
     size = at_size(sizes[0]) if len(sizes) == 1 else "at the NAMMs' own sizes"
-    caption_below(figure, f"{evaluation_caption(rows)}\n{size}, over heads and layers{bars}", uppers)
+    said = [f"{size}, over heads and layers", documents, *(["thin lines: 95% intervals"] if told else [])]
+    caption_below(figure, f"{evaluation_caption(rows)}\n{' · '.join(said)}", uppers)
     return figure
 
 
 def _kinds(axis: Axes, texts: Sequence[Text], looks: dict[str, Look]) -> None:
-    """A bar for each kind, of each NAMM; the mean of all tokens as a line, random dropping as ticks across bars."""
+    """A bar for each kind, the most dropped by the first NAMM on top; others beside it."""
     namms = [one for one in texts if is_namm(one.policy)]
     order = [kind.name for kind in namms[0].kinds]
     thick = 0.76 / len(namms)
     for number, one in enumerate(namms):
-        look = looks[one.policy]
-        kinds = [kind for kind in one.kinds if kind.name in order]
-        aside = thick * (number - (len(namms) - 1) / 2)
-        places = [order.index(kind.name) + aside for kind in kinds]
-        axis.barh(
-            places, [kind.dropped for kind in kinds], height=0.92 * thick, color=look.colour, alpha=0.8, zorder=2,
-            label=policy_label(one.policy, looks),
-        )  # fmt: skip
-        for kind, place in zip(kinds, places, strict=True):
-            if kind.low is not None and kind.high is not None:
-                axis.plot([kind.low, kind.high], [place] * 2, color="0.15", linewidth=1, zorder=4)
-            end = max(kind.dropped, kind.high or 0.0)
-            axis.annotate(
-                f"{kind.dropped:.0f}%", (end, place), (4, 0), textcoords="offset points", va="center", fontsize=8,
-                zorder=6, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
-            )  # fmt: skip
-        axis.axvline(one.mean, color=look.ink, linestyle="--", linewidth=1.1, zorder=3, label="mean of all tokens")
-        if chance := chance_of(texts, one):
-            ticks = [kind for kind in chance.kinds if kind.name in order]
-            axis.plot(
-                [kind.dropped for kind in ticks], [order.index(kind.name) + aside for kind in ticks], "|", zorder=5,
-                color="black", markersize=13 / len(namms), markeredgewidth=1.4, label="random at the same size",
-            )  # fmt: skip
+        middle = thick * (number - (len(namms) - 1) / 2)
+        _bars(axis, one, chance_of(texts, one), [(order.index(kind.name) + middle) for kind in one.kinds], thick, looks)
     shares = {kind.name: kind.share for kind in namms[0].kinds}
     axis.set_yticks(range(len(order)), [f"{name}  ({_percent(shares[name])})" for name in order])
     axis.set_ylim(len(order) - 0.4, -0.6)
@@ -82,6 +64,35 @@ def _kinds(axis: Axes, texts: Sequence[Text], looks: dict[str, Look]) -> None:
     axis.set_xticks(range(0, 101, 20), [f"{share}%" for share in range(0, 101, 20)])
     axis.grid(visible=False, axis="y")
     axis.set_xlabel("dropped (in brackets: share of all tokens)")
+
+
+def _bars(
+    axis: Axes, one: Text, chance: Text | None, places: Sequence[float], thick: float, looks: dict[str, Look]
+) -> None:
+    """A NAMM's bars; the mean of all tokens as a line, random dropping as ticks across the bars."""
+    look = looks[one.policy]
+    axis.barh(
+        places, [kind.dropped for kind in one.kinds], height=0.92 * thick, color=look.colour, alpha=0.8, zorder=2,
+        label=policy_label(one.policy, looks),
+    )  # fmt: skip
+    axis.axvline(one.mean, color=look.ink, linestyle="--", linewidth=1.1, zorder=3, label="mean of all tokens")
+    by_lot = {kind.name: kind.dropped for kind in chance.kinds} if chance else {}
+    for kind, place in zip(one.kinds, places, strict=True):
+        if kind.low is not None and kind.high is not None:
+            axis.plot([kind.low, kind.high], [place] * 2, color="0.15", linewidth=1, zorder=4)
+        end = max(kind.dropped, kind.high or 0.0)
+        if 0 <= by_lot.get(kind.name, -1.0) - end < 9:  # the tick would stand in the number
+            end = by_lot[kind.name]
+        axis.annotate(
+            f"{kind.dropped:.0f}%", (end, place), (4, 0), textcoords="offset points", va="center", fontsize=8,
+            zorder=6, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
+        )  # fmt: skip
+    ticks = [(by_lot[kind.name], place) for kind, place in zip(one.kinds, places, strict=True) if kind.name in by_lot]
+    if ticks:
+        axis.plot(
+            [tick for tick, _ in ticks], [place for _, place in ticks], "|", color="black", markersize=22 * thick,
+            markeredgewidth=1.4, zorder=5, label="random at the same size",
+        )  # fmt: skip
 
 
 def _runs(axis: Axes, texts: Sequence[Text], looks: dict[str, Look], longest: float) -> None:

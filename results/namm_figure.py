@@ -59,8 +59,14 @@ def evaluation_caption(rows: Sequence[Row]) -> str:
     length = f"{extra(first, 'length'):,} tokens" if extra(first, "length") else None
     title = " + ".join(dict.fromkeys(row.experiment for row in rows))
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
-    host = Path(first.model).name if Path(first.model).is_absolute() else first.model
-    return " · ".join(part for part in (title, host, mode, length, devices) if part)
+    others = sorted({str(extra(row, "evolved_on", "")) for row in rows if is_namm(row.variant)} - {"", first.model})
+    moved = f"NAMM evolved on {', '.join(map(_short, others))}" if others else None
+    return " · ".join(part for part in (title, _short(first.model), moved, mode, length, devices) if part)
+
+
+def _short(host: str) -> str:
+    """A host's name, of a folder its last part."""
+    return Path(host).name if Path(host).is_absolute() else host
 
 
 def _asked(rows: Sequence[Row], datasets: Sequence[str]) -> str:

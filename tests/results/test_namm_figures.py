@@ -142,7 +142,9 @@ def test_axes_hold_every_score_and_say_when_intervals_are_cut():
     nothing = [r.model_copy(update={"value": 0.0, "low": 0.0, "high": 0.0}) for r in rows if r.metric != "kept"]
     figure = namm_figure([r.model_copy(update={"model": "/some/folder/host"}) for r in nothing], ["exact"])
     assert figure.axes[0].get_ylim()[1] == pytest.approx(10.4)
-    assert " · host · " in figure.legends[0].get_title().get_text()
+    assert " · host · evicted once, after reading · " in figure.legends[0].get_title().get_text()
+    moved = [r.model_copy(update={"evolved_on": "/other/llama"}) for r in rows]
+    assert "smollm2 · NAMM evolved on llama · " in namm_figure(moved, ["exact"]).legends[0].get_title().get_text()
     rows = prepared(made.evaluation(datasets=(HELD,)))
     assert len(namm_figure(rows, [LIKELIHOOD, "exact", "lost_nats"]).axes) == 3
     assert namm_figure(rows, ["log_likelihood"]).axes[0].get_ylim()[1] == 0
@@ -185,6 +187,7 @@ def test_kinds_of_token_are_bars_from_the_most_dropped():
     assert line_of(prose, "mean of all tokens")[0] == pytest.approx([mean, mean])
     assert line_of(prose, "random at the same size")[0] == pytest.approx([mean] * len(made.PROSE))
     assert [patch.get_width() for patch in code_runs.patches] == [6.5, 3.0]
+    assert "6 documents of each · thin lines: 95% intervals" in code.figure.legends[0].get_title().get_text()
     fact = dropped_table(texts).facts[0]
     assert (fact["name"], fact["dropped"], fact["share"]) == ("whitespace", 88.0, 20.0)
 
