@@ -9,20 +9,23 @@ from ..results.rows import Row
 from .console import print_table
 
 _SETS = ("trained/all", "held-out/all")
+_ABOUT = {"trained/all": "trained", "held-out/all": "held out"}
+_FULL = "full"
 Line = tuple[str, float | None, str, str]  # variant, budget, size, beside
 
 
 def print_evaluation(rows: Sequence[Row]) -> None:
-    """For each size a table of policies, then what the NAMMs lose and win; sizes of the whole cache first."""
+    """For each size a table of policies, then what the NAMMs win and lose."""
     found = _by_line(rows)
-    full = next(line for line in found if line[0] == "full")
+    full = next(line for line in found if line[0] == _FULL)
     sets = [one for one in _SETS if ("exact", one) in found[full]]
-    namms = [line for line in found if ("log_likelihood_over", sets[0]) in found[line] or line[0].startswith("namm")]
     for size, lines in _sizes(found, full):
         _print_size(size, [full, *lines], found, sets)
-    for line in namms:
-        _print_verdict(line, found[line], sets)
-    print("A best rival was chosen on these same prompts, which favours that rival.")
+    _print_verdicts([line for line in found if line[0].split()[0] == "namm"], found, sets)
+    if any(line[0].startswith("kvpress ") for line in found):
+        print(
+            "kvpress's presses choose from the whole context; for the others its newest tokens, under 16, always stay."
+        )
 
 
 def _by_line(rows: Sequence[Row]) -> dict[Line, dict[tuple[str, str], Row]]:
@@ -48,39 +51,49 @@ def _sizes(found: Mapping[Line, Any], full: Line) -> Iterator[tuple[str, list[Li
 
 
 def _print_size(size: str, lines: Sequence[Line], found: Mapping[Line, Any], sets: Sequence[str]) -> None:
-    about = {"trained/all": "trained", "held-out/all": "held out"}
     columns, table = ["policy"], []
+    scored = [one for one in sets if ("score", one) in found[lines[0]]]
     for one in sets:
-        columns += [f"exact %, {about[one]}", "likelihood", "nats lost"]
+        columns += [f"{_ABOUT[one]}: exact %", "likelihood", "nats lost", *(["score %"] if one in scored else [])]
     for line in lines:
         rows = found[line]
         cells = [line[0]]
         for one in sets:
             cells += [_cell(rows["exact", one], 1), _cell(rows["relative_log_likelihood", one], 2)]
             cells.append(_cell(rows["lost_nats", one], 2))
+            if one in scored:
+                cells.append(_cell(rows["score", one], 1))
         table.append([*cells, f"{rows['kept', 'all/all'].value:.1f}%"])
-    n = ", ".join(f"{found[lines[0]]['exact', one].n} {about[one]}" for one in sets)
-    print_table(f"{size}: {n} prompts, ± half the 95% interval", [*columns, "kept"], table)
+    n = ", ".join(f"{found[lines[0]]['exact', one].n} {_ABOUT[one]}" for one in sets)
+    print_table(
+        f"{size} (prompts: {n}; ± half the 95% interval; likelihood: of the full cache's)", [*columns, "kept"], table
+    )
 
 
-def _print_verdict(line: Line, rows: Mapping[tuple[str, str], Row], sets: Sequence[str]) -> None:
-    """A NAMM less the full cache, and less the best rival at its size, in nats a token and in percent."""
-    variant, budget, _, _ = line
-    size = f"{100 * budget:g}%" if budget is not None else f"its own {rows['kept', 'all/all'].value:.1f}%"
-    for one in sets:
-        told = [f"full cache {_change(rows['log_likelihood_minus_full', one], rows['exact_minus_full', one])}"]
-        best = rows.get(("log_likelihood_over_best_rival", one)), rows.get(("exact_over_best_rival", one))
-        if best[0] is not None and best[1] is not None:
-            told.append(f"best rival {_rival(best[0], 'nats', 2)}, {_rival(best[1], '%', 1)}")
-        print(f"{variant} at {size}, {one.partition('/')[0]}, over the {'; over the '.join(told)}")
-
-
-def _change(nats: Row, exact: Row) -> str:
-    return f"{_signed(nats, 2)} nats, {_signed(exact, 1)} %"
-
-
-def _rival(row: Row, unit: str, digits: int) -> str:
-    return f"{_signed(row, digits)} {unit} ({(row.model_extra or {})['rival']})"
+def _print_verdicts(namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequence[str]) -> None:
+    """NAMMs less the full cache, and less the best rival at their size, in nats a token and in percent."""
+    table = []
+    for line in namms:
+        rows = found[line]
+        size = f"{100 * line[1]:g}%" if line[1] is not None else f"own, {rows['kept', 'all/all'].value:.1f}%"
+        for one in sets:
+            cells = [line[0], size, _ABOUT[one]]
+            for metric, digits in (("log_likelihood", 2), ("exact", 1)):
+                best = rows.get((f"{metric}_over_best_rival", one))
+                cells.append(_signed(rows[f"{metric}_minus_full", one], digits))
+                cells.append("" if best is None else f"{_signed(best, digits)} {(best.model_extra or {})['rival']}")
+            table.append(cells)
+    columns = [
+        "NAMM",
+        "kept",
+        "tasks",
+        "nats − full cache",
+        "nats − best rival",
+        "exact % − full",
+        "exact % − best rival",
+    ]
+    title = "NAMMs less others [95%]; the best rival of memx's is chosen on these prompts, which favours it"
+    print_table(title, columns, table, left=3)
 
 
 def _signed(row: Row, digits: int) -> str:

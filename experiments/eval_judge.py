@@ -194,7 +194,9 @@ def _bytes(layer: EvictingLayer, sequence: int, policy: Policy, heads: int, toke
     alone.lazy_initialization(layer.keys[:1], layer.values[:1])  # of the policy's own width and type
     held = layer.keys.shape[1] * max(layer.counts[sequence])
     key, value = (part.shape[3] * part.itemsize for part in (layer.keys, layer.values))
-    beside = held * (alone.positions.itemsize + policy.width * alone.state.itemsize)
-    queries = policy.context + tokens % policy.hop if policy.hop else min(policy.context, tokens)
+    waiting = tokens % policy.hop if policy.hop else 0  # of these nothing is noted yet
+    beside = held * alone.positions.itemsize
+    beside += (held - layer.keys.shape[1] * waiting) * policy.width * alone.state.itemsize
+    queries = policy.context + waiting if policy.hop else min(policy.context, tokens)
     sums = policy.context * max(4, layer.keys.itemsize) if policy.hop else 0  # log-sum-exps, float32 or wider
     return held * (key + value), beside + heads * (queries * key + sums)

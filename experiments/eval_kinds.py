@@ -20,13 +20,14 @@ from .data.long_context.material import documents
 from .eval_config import EvalConfig
 from .eval_judge import Contender, EvalJudge, Facts
 from .eval_report import EvalReport, Key
-from .token_kinds import code_kinds, of_tokens, prose_kinds
+from .token_kinds import code_kinds, line_starts, of_tokens, prose_kinds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TEXTS = {"code": ("python-source", code_kinds), "prose": ("python-docs", prose_kinds)}
 CHANCE = "random"
+_CHARACTERS = 5  # of a token, at most, on average
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,22 @@ class Document:
 
 
 def draw_documents(config: EvalConfig, tokenizer: PreTrainedTokenizerFast) -> Iterator[Document]:
-    """So many documents of code and of prose, drawn by seed from the longer half of the config's split."""
+    """So many documents of code and of prose, drawn by seed from the longer half of the config's split.
+
+    Each begins at a drawn line, as far from its end as the config's length asks for, if it is as long as that.
+    """
     start = [] if tokenizer.bos_token_id is None else tokenizer("")["input_ids"][:1]  # if it begins texts by itself
     for name, (source, kinds_of) in TEXTS.items():
         known = sorted(documents(source, config.split), key=len)
         draw = random.Random(f"documents {name} {config.seed}")
         drawn = draw.sample(known[len(known) // 2 :], min(config.documents, len(known) - len(known) // 2))
         for number, text in enumerate(drawn):
-            found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            last = max(len(text) - _CHARACTERS * config.length, 0)
+            first = draw.choice([place for place in line_starts(text) if place <= last])
+            found = tokenizer(text[first:], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             room = config.length - len(start)
             ids: list[int] = found["input_ids"][:room]  # type: ignore[assignment]
-            kinds = of_tokens(kinds_of(text), found["offset_mapping"][:room])  # type: ignore[arg-type]
+            kinds = of_tokens(kinds_of(text)[first:], found["offset_mapping"][:room])  # type: ignore[arg-type]
             yield Document(name, number, torch.tensor([*start, *ids]), kinds)
 
 

@@ -41,7 +41,7 @@ def code_kinds(text: str) -> list[str]:
     Raises SyntaxError or tokenize.TokenError for what is no Python.
     """
     kinds = _blank(text)
-    starts = _line_starts(text)
+    starts = line_starts(text)
     before = tokenize.NEWLINE  # of the last token that says something: a string after it begins a statement
     for token in tokenize.generate_tokens(io.StringIO(text, newline="").readline):
         kind = _code_kind(token, begins=before == tokenize.NEWLINE)
@@ -99,7 +99,7 @@ def _blank(text: str, other: str = BLANKS) -> list[str]:
     return [(NEWLINE if one in "\r\n" else BLANKS) if one.isspace() else other for one in text]
 
 
-def _line_starts(text: str) -> list[int]:
+def line_starts(text: str) -> list[int]:
     """Where each line begins, and one more for the end."""
     starts = [0]
     for line in io.StringIO(text, newline=""):
