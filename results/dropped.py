@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from ..errors import MemxError
 from .bench_rows import extra
+from .eval_rows import in_order, is_namm, is_own, size_label, size_of
 from .labels import Table
-from .namm_curves import in_order, is_namm, is_own, size_label, size_of
 from .policy_look import policy_label
 from .rows import Row
 from .summary import mean_interval

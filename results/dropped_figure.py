@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .dropped import TEXTS, Text, chance_of
-from .namm_curves import Curve, at_size, in_order, is_namm, size_label, size_of
+from .eval_rows import at_size, in_order, is_namm, size_label, size_of
+from .namm_curves import Curve
 from .namm_figure import evaluation_caption
 from .policy_look import Look, looks_of, policy_label
 from .rows import Row

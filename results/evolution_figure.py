@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import MemxError
+from .eval_rows import without_seed
 from .labels import Table
 from .loss_figure import run_config
-from .namm_curves import without_seed
 from .store import Run
 from .style import CYCLE, caption_below, new_figure
 

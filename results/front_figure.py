@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import MemxError
+from .eval_rows import without_seed
 from .labels import Table, with_half
-from .namm_curves import Point, front, without_seed
+from .namm_curves import Point, front
 from .rows import Row
 from .style import CYCLE, NAMM_COLOURS, caption_below, new_figure, spread
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import MemxError
 from .bench_rows import extra
+from .eval_rows import FULL, at_size, in_order, is_namm, size_label, size_of
 from .labels import Table
-from .namm_curves import FULL, Curve, at_size, in_order, is_namm, size_label, size_of
+from .namm_curves import Curve
 from .namm_figure import evaluation_caption
 from .policy_look import Look, looks_of, policy_label
 from .rows import Row

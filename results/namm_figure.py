@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bench_rows import extra
-from .namm_curves import DATASETS, SCORES, Curve, Point, curves, datasets_of, full_cache, is_namm
+from .eval_rows import DATASETS, SCORES, datasets_of, is_namm
+from .namm_curves import Curve, Point, curves, full_cache
 from .policy_look import Look, looks_of, policy_label
 from .rows import Row
 from .style import caption_below, new_figure, spread

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import MemxError
+from .eval_rows import DATASETS, EVICTION, SCORES, is_namm, prepared, without_seed
 from .loss_figure import run_config
-from .namm_curves import DATASETS, EVICTION, SCORES, is_namm, prepared, without_seed
 from .plots import Order, collect_rows, collect_runs
 from .rows import Row
 from .store import Run

@@ -6,19 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .bench_rows import extra
+from .eval_rows import SCORES, datasets_of, in_order, is_namm, size_label, size_of
 from .labels import Table, with_half
-from .namm_curves import (
-    SCORES,
-    Point,
-    curves,
-    datasets_of,
-    front,
-    full_cache,
-    in_order,
-    is_namm,
-    size_label,
-    size_of,
-)
+from .namm_curves import Point, curves, front, full_cache
 from .policy_look import policy_label
 from .rows import Row
 from .summary import mean_interval

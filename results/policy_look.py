@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .namm_curves import NAMM, Curve, is_namm
+from .eval_rows import NAMM, is_namm
+from .namm_curves import Curve
 from .style import CYCLE, NAMM_COLOURS, POLICY_COLOURS, POLICY_LABELS, POLICY_MARKERS
 
 # presses of kvpress and the policies of memx that they are

@@ -6,8 +6,9 @@ import pytest
 from memx.errors import MemxError
 from memx.results.dropped import chance_of, choose_size, dropped_table, texts_of
 from memx.results.dropped_figure import dropped_figure
+from memx.results.eval_rows import prepared
 from memx.results.layers_figure import by_layer, layers_figure, layers_table
-from memx.results.namm_curves import Point, curves, front, full_cache, prepared
+from memx.results.namm_curves import Point, curves, front, full_cache
 from memx.results.namm_figure import namm_figure
 from memx.results.namm_plots import plot_layers, plot_namm
 from memx.results.namm_table import namm_table
