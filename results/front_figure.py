@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import MemxError
 from .eval_rows import without_seed
-from .labels import Table, with_half
+from .labels import Table, host_label, with_half
 from .namm_curves import Point, front
 from .rows import Row
 from .style import CYCLE, NAMM_COLOURS, caption_below, new_figure, spread
@@ -81,12 +81,16 @@ def _point(by_key: dict[tuple[str, str, str, str], Row], run: str, split: str, m
     return Point(run, "", kept.value, value.value, value.low, value.high, value.n) if value and kept else None
 
 
+def _best(answers: Sequence[Answer]) -> list[Point]:
+    """The front of the answers and the full cache."""
+    return front([*(answer.point for answer in answers), Point("full cache", "", 100.0, 1.0, None, None, 0)])
+
+
 def front_figure(answers: Sequence[Answer], split: str, rows: Sequence[Row]) -> Figure:
     """Draw each answer, tied to its generation 0, the front as a step line, and the full cache."""
     figure, (axis,) = new_figure(1, 5.0)
     figure.set_figwidth(8.4)
-    full = Point("full cache", "", 100.0, 1.0, None, None, 0)
-    best = front([*(answer.point for answer in answers), full])
+    best = _best(answers)
     axis.step(
         [p.kept for p in best], [p.value for p in best], where="post", color="0.3", linewidth=1.1, zorder=2,
         label="front",
@@ -104,7 +108,8 @@ def front_figure(answers: Sequence[Answer], split: str, rows: Sequence[Row]) -> 
     _dress(axis, answers)
     _names(axis, answers, groups)
     n = max(answer.point.n for answer in answers)
-    title = " · ".join([rows[0].model, f"{n} {_SPLITS[split]}", f"{len(answers)} evolutions", "95% intervals"])
+    count = f"{len(answers)} evolution{'s' if len(answers) > 1 else ''}"
+    title = " · ".join([host_label(rows[0].model), f"{n} {_SPLITS[split]}", count, "95% intervals"])
     caption_below(figure, title, [axis])
     return figure
 
@@ -153,7 +158,7 @@ def _names(axis: Axes, answers: Sequence[Answer], groups: Sequence[str]) -> None
 
 def front_table(answers: Sequence[Answer], split: str) -> Table:
     """What each run's answer keeps and scores, and whether it is on the front."""
-    best = front([answer.point for answer in answers])
+    best = _best(answers)
     score = "likelihood" if answers[0].metric == _LIKELIHOOD else "score"
     columns = ["run", "seed", "kept %", f"{score}, full cache = 1", "generation 0", "front"]
     table = Table(f"Answers of evolutions on {_SPLITS[split]}, ± half the 95% interval", columns, [], [])

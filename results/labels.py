@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from .rows import Row
@@ -34,6 +35,11 @@ def short(number: float, base: int = 1024) -> str:
     while number >= base and unit < len(units) - 1:
         number, unit = number / base, unit + 1
     return f"{number:.3g}{units[unit]}"
+
+
+def host_label(host: str) -> str:
+    """A host model's name; of a folder its last part."""
+    return Path(host).name if Path(host).is_absolute() else host
 
 
 def with_half(value: float, low: float | None, high: float | None, digits: int, sign: str = "") -> str:

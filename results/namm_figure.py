@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bench_rows import extra
 from .eval_rows import DATASETS, SCORES, datasets_of, is_namm
+from .labels import host_label
 from .namm_curves import Curve, Point, curves, full_cache
 from .policy_look import Look, looks_of, policy_label
 from .rows import Row
@@ -61,13 +61,8 @@ def evaluation_caption(rows: Sequence[Row]) -> str:
     title = " + ".join(dict.fromkeys(row.experiment for row in rows))
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
     others = sorted({str(extra(row, "evolved_on", "")) for row in rows if is_namm(row.variant)} - {"", first.model})
-    moved = f"NAMM evolved on {', '.join(map(_short, others))}" if others else None
-    return " · ".join(part for part in (title, _short(first.model), moved, mode, length, devices) if part)
-
-
-def _short(host: str) -> str:
-    """A host's name, of a folder its last part."""
-    return Path(host).name if Path(host).is_absolute() else host
+    moved = f"NAMM evolved on {', '.join(map(host_label, others))}" if others else None
+    return " · ".join(part for part in (title, host_label(first.model), moved, mode, length, devices) if part)
 
 
 def _asked(rows: Sequence[Row], datasets: Sequence[str]) -> str:

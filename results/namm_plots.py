@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import MemxError
 from .eval_rows import DATASETS, EVICTION, SCORES, is_namm, prepared, without_seed
+from .labels import host_label
 from .loss_figure import run_config
 from .plots import Order, collect_rows, collect_runs
 from .rows import Row
@@ -137,4 +138,4 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _host(run: Run) -> str:
     host = run_config(run).get("host") or {}
-    return str(host.get("name") or host.get("preset") or "an unknown host")
+    return host_label(str(host.get("name") or host.get("preset") or "an unknown host"))
