@@ -111,6 +111,9 @@ class FitnessConfig(BaseModel):
     mode: Literal["post_hoc", "online"] = Field(
         default="post_hoc", description="one choice when the context has been read, or evicting while reading"
     )
+    cap: float | None = Field(
+        default=None, gt=0, description="the most that an answer may be worth, the full cache's being 1; none: no limit"
+    )
     price: float = Field(default=0.0, ge=0, description="of the whole cache: taken off in proportion to what is kept")
     target: float | None = Field(default=None, gt=0, le=1, description="or a share of the cache that may be kept free")
     weight: float = Field(default=1.0, ge=0, description="and the price of the whole cache beyond it")

@@ -44,6 +44,11 @@ class Found:
         return [number for number, name in enumerate(self.tasks) if name == task]
 
 
+def worth(found: Found, config: FitnessConfig) -> Array:
+    """What answers count for in the fitness: [N, P]. Without a cap a few lucky guesses may outweigh many failures."""
+    return found.value if config.cap is None else np.minimum(found.value, config.cap)
+
+
 def cost_of_cache(kept: Array, config: FitnessConfig) -> Array:
     """What is taken off for the share of the cache that is kept."""
     if config.target is not None:
@@ -78,7 +83,7 @@ class Evaluator:
 
     def fitness(self, found: Found) -> Array:
         """The fitness of each candidate: [P]."""
-        return found.over_tasks(found.value) - cost_of_cache(found.over_tasks(found.kept), self.config)
+        return found.over_tasks(worth(found, self.config)) - cost_of_cache(found.over_tasks(found.kept), self.config)
 
     def _found(self, tasks: tuple[str, ...], raw: Array, base: Array, kept: Array) -> Found:
         """With log-likelihoods exp(own - base); with scores own / mean base of the family on the same prompts.

@@ -15,7 +15,7 @@ import numpy as np
 from ..namm.evolution_loop import Outcome
 from ..results.rows import Row
 from ..results.store import Run, commit
-from .evolve_fitness import Array, Found, cost_of_cache
+from .evolve_fitness import Array, Found, cost_of_cache, worth
 from .metrics import Z95, Estimate, mean_estimate
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ def fitness_by_prompt(found: Found, held: EvolutionRun) -> Array:
     """Each prompt's part in the fitness, [N, P], whose mean over families is the fitness."""
     config = held.config.fitness
     if config.target is None:
-        return found.value - cost_of_cache(found.kept, config)
+        return worth(found, config) - cost_of_cache(found.kept, config)
     mean = found.over_tasks(found.kept)  # the target is for the mean, not for each prompt
     beyond = np.where(mean > config.target, found.kept - config.target, 0.0)
-    return found.value - config.weight * beyond
+    return worth(found, config) - config.weight * beyond
 
 
 def stratified(figures: Array, tasks: Sequence[str]) -> Estimate:

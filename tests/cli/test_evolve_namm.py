@@ -39,7 +39,7 @@ def mistake(capsys, *arguments):
         (["--set", "tasks.train=[passkey]"], "'passkey' is no task to evolve on", "others stay unseen"),
         (["--set", "tasks.train=[prose_next]", "--set", "fitness.kind=score"], "prose_next has no score", ""),
         (["--set", "tasks.per_generation=99"], "per_generation 99 is more than the pool of", ""),
-        (["--set", "evolution.stages=[{tasks: [quote]}]"], "quote is not among tasks.train", "add it"),
+        (["--set", "evolution.stages=[{tasks: [prose_next]}]"], "prose_next is not among tasks.train", "add it"),
         (["--set", "fitness.price=1", "--set", "fitness.target=0.5"], "both charge for the cache", ""),
         (["--set", "host.preset=tiny"], "name a host or a preset", ""),
         (["--set", "namm.hidden=[8]"], "hidden layers are an MLP's", "scorer"),

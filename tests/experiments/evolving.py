@@ -36,18 +36,24 @@ def write_host(folder: Path) -> Path:
 
 
 def settings(host: Path, **changes: Any) -> list[tuple[str, Any]]:
-    """Assignments for the default preset: three generations of four candidates on two families of 220 tokens."""
+    """Assignments for the default preset: a BAM under a budget, three generations of four candidates on two families of 220 tokens."""
     given = {
         "host.name": str(host),
         "host.threads": 1,
+        "namm.scorer": "bam",
+        "namm.hidden": [],
+        "namm.rule": "budget",
         "namm.every": 64,
         "namm.budget": 0.4,
+        "fitness.target": None,
+        "fitness.cap": None,
         "tasks.train": ["key_values", "prose_next"],
         "tasks.length": 220,
         "tasks.pool": 3,
         "tasks.per_generation": 1,
         "tasks.validation_prompts": 2,
         "tasks.test_prompts": 1,
+        "evolution.sigma": 0.065,
         "evolution.population": 4,
         "evolution.generations": 3,
         "evolution.validate_every": 2,

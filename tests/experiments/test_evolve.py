@@ -225,11 +225,12 @@ def test_fitness_by_hand():
     likelihoods = [([-1.0, -2.0, -3.0], [0.5, 0.6, 0.7], -2.0), ([-1.0, -1.0, -1.0], [0.5, 0.2, 1.0], -1.0),
                    ([-4.0, -3.0, -5.0], [1.0, 0.5, 0.1], -4.0)]  # fmt: skip
     candidates = np.arange(3.0)[:, None]
-    for config in (FitnessConfig(price=0.25), FitnessConfig(price=0.25, at_once=2), FitnessConfig(target=0.6)):
+    for config in (FitnessConfig(price=0.25), FitnessConfig(price=0.25, at_once=2), FitnessConfig(target=0.6),
+                   FitnessConfig(price=0.25, cap=1), FitnessConfig(target=0.6, cap=2)):  # fmt: skip
         evaluator = Evaluator(Told(likelihoods), None, config)
         found = evaluator.find(prompts, candidates)
-        e = np.exp(1.0)
-        relative = [((e + 1) / 2 + 1) / 2, (1 + e) / 2, ((1 / e + 1) / 2 + 1 / e) / 2]
+        e = min(np.exp(1.0), config.cap or np.inf)
+        relative = [((e + 1) / 2 + 1) / 2, (1 + e) / 2, ((np.exp(-1) + 1) / 2 + np.exp(-1)) / 2]
         kept = [(0.5 + 1.0) / 2, (0.4 + 0.5) / 2, (0.85 + 0.1) / 2]
         cost = [0.25 * share if config.price else max(0, share - 0.6) for share in kept]
         assert evaluator.fitness(found) == pytest.approx(np.subtract(relative, cost))
