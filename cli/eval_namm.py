@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 def eval_namm(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Runs of memx evolve-namm, or folders with a saved NAMM."),
+        typer.Argument(
+            metavar="[RUN]...", help="Runs of memx evolve-namm, folders with a saved NAMM, or a config.yaml."
+        ),
     ] = None,
     config: Annotated[
         str | None, typer.Option("--config", "-c", help="The config.yaml of an evaluation, in place of runs.")
@@ -77,6 +79,8 @@ def eval_namm(
     from ..experiments.settings import load_eval_config, parse_assignment, run_name
     from ..results.store import RunStore
 
+    if config is None and folders and folders[0].suffix in (".yaml", ".yml"):
+        config, folders = str(folders[0]), folders[1:]
     if config is not None and folders:
         raise MemxError("--config and RUN both say what to evaluate", hint="give one of them")
     if resume and force:

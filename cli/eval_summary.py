@@ -44,7 +44,7 @@ def _sizes(found: Mapping[Line, Any], full: Line) -> Iterator[tuple[str, list[Li
     """What each table is about, and its lines but the full cache."""
     lines = [line for line in found if line != full]
     for budget in dict.fromkeys(line[1] for line in lines if line[2] == "budget"):
-        yield f"{100 * (budget or 1):g}% kept", [line for line in lines if line[1:3] == (budget, "budget")]
+        yield f"budget {100 * (budget or 1):g}%", [line for line in lines if line[1:3] == (budget, "budget")]
     for variant in dict.fromkeys(line[3] or line[0] for line in lines if line[2] == "own"):
         own = [line for line in lines if line[2] == "own" and variant in (line[0], line[3])]
         yield f"as much kept as {variant} keeps by its own threshold", own
@@ -118,7 +118,9 @@ def print_evaluation_cost(cost: Mapping[str, Any]) -> None:
         ["policies", f"{', '.join(cost['policies'])}, and the full cache, {cost['mode']}"],
         ["sizes", ", ".join(sizes)],
         ["prompts", f"{cost['prompts']:,} of {cost['length']:,} tokens at most"],
-        ["contexts read", f"{cost['prefills']:,} of {cost['prefill_tokens']:,} tokens{online}"],
+        ["contexts read", f"{cost['prefills']:,} of {cost['prefill_tokens']:,} tokens at most{online}"],
+        *([["presses", ", ".join(cost["presses"])]] if cost["presses"] else []),
+        *([["documents", f"{cost['documents']} to see what is dropped"]] if cost["documents"] else []),
         ["answers", f"{cost['answers']:,} by likelihood" + (", and written" if cost["written"] else "")],
     ]
     print_table("Nothing was loaded or evaluated", ["what", "how much"], lines, left=2)

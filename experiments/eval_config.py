@@ -12,7 +12,18 @@ _STRICT = ConfigDict(frozen=True, extra="forbid")
 # those of `data.long_context.families.HELD_OUT` and of `namm.POLICIES`, which import torch; a test holds them together
 HELD_OUT_TASKS = ("passkey", "variables", "abstracts", "count", "frequent_word", "people", "code_next")
 RIVALS = ("random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv")
+# by their names the presses of kvpress that do as some of them do, or nearly
+PRESSES = {
+    "KnormPress": "knorm",
+    "SnapKVPress": "snapkv",
+    "StreamingLLMPress": "streamingllm",
+    "TOVAPress": "tova",
+    "ObservedAttentionPress": "h2o",
+    "RandomPress": "random",
+}
+EAGER = ("ObservedAttentionPress",)  # those that read probabilities, which fused attention never writes
 FULL, NAMM = "full", "namm"
+PER_HEAD = " per head"  # after the name of a NAMM with a threshold, where all heads keep the same share instead
 BUDGETS = (0.75, 0.5, 0.25, 0.125)
 
 
@@ -67,6 +78,11 @@ class EvalConfig(BaseModel):
         """All budgets in force, those of the NAMMs among them, the largest first."""
         own = [one.budget for one in self.namms if one.budget is not None]
         return tuple(sorted({*self.budgets, *own}, reverse=True))
+
+    @property
+    def presses(self) -> tuple[str, ...]:
+        """kvpress's presses that are evaluated, beside the policies that do as they do."""
+        return tuple(name for name, own in PRESSES.items() if self.peers and own in self.policies)
 
     @model_validator(mode="after")
     def _known(self) -> EvalConfig:

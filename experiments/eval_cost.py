@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .eval_config import EvalConfig
+from .eval_config import EAGER, EvalConfig
 from .settings import run_name
 
 
@@ -14,8 +14,11 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> dict[str, Any]:
     prompts = len(config.tasks) * config.prompts
     thresholds = sum(one.budget is None for one in config.namms)
     shares, rivals = len(config.shares), len(config.policies)
-    answers = 1 + shares * (len(config.namms) + rivals) + thresholds * (1 + rivals)
+    presses = len(config.presses)
     online = config.mode == "online"
+    answers = 1 + shares * (len(config.namms) + rivals + presses) + thresholds * (1 + rivals + presses)
+    answers += 0 if online else shares * thresholds  # under a threshold of their own, and with all heads alike
+    eager = {name in EAGER for name in config.presses}  # these read a context of their own
     return {
         "folder": str(runs / run_name(config)),
         "host": config.host.name or f"{config.host.preset} of memx train",
@@ -28,9 +31,11 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> dict[str, Any]:
         "own_sizes": thresholds,
         "policies": list(config.policies),
         "prompts": prompts,
-        "prefills": prompts,
+        "presses": list(config.presses),
+        "prefills": prompts * (1 + len(eager)),
         "prefill_tokens": min(config.every, config.length) if online else config.length,
         "read_online": (answers - 1) * prompts * max(config.length - config.every, 0) if online else 0,
         "answers": answers * prompts,
+        "documents": 2 * config.documents,
         "written": answers * prompts if config.write else 0,
     }

@@ -19,9 +19,10 @@ from ..namm.network import Namm
 from ..namm.panel import Panel, Seats, keep_all
 from ..namm.policies import Full, make_policy
 from ..namm.policy import Policy, Rule
+from ..namm.sizing import scored, with_threshold
 from .answer_score import LOG_LIKELIHOOD, score
 from .answering import Prompt, answer, branched, feed, read, write
-from .eval_config import FULL, EvalConfig
+from .eval_config import FULL, PER_HEAD, EvalConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -41,6 +42,10 @@ class Contender:
     def threshold(self) -> bool:
         """Whether it is a NAMM that decides by itself how much it keeps."""
         return self.rule is not None and self.rule.budget is None
+
+    def called(self, share: float | None) -> str:
+        """Its name in the tables where every head keeps the same share."""
+        return self.variant + (PER_HEAD if self.threshold and share is not None else "")
 
 
 def contenders(config: EvalConfig, namms: Sequence[Namm]) -> list[Contender]:
@@ -81,8 +86,11 @@ class EvalJudge:
         """The facts of the full cache and of every policy at every budget, and at the own size of each threshold."""
         shared = self.read(prompt.context)
         found = [self._full(prompt, shared)]
+        moved = [] if self.online else [self._moved(shared, one) for one in self.contenders if one.threshold]
         for budget in self.config.shares:
             found += self._panels(prompt, shared, self.contenders, budget, budget=budget, size="budget")
+            for one in moved:  # each under a threshold of its own
+                found += self._panels(prompt, shared, [one], budget, budget=budget, size="budget")
         for one in self.contenders:
             if one.threshold:
                 found += self._own_size(prompt, shared, one)
@@ -120,6 +128,17 @@ class EvalJudge:
                 found.append((share, {"budget": None, "size": "own", "beside": one["variant"]}))
         return found
 
+    def _moved(self, shared: EvictingCache, one: Contender) -> Contender:
+        """A NAMM with its threshold where it keeps a given share of this context, over all layers and heads."""
+        policy = one.make(None)
+        found = scored(shared, Panel(self.seats, (policy,)))
+        return Contender(
+            one.variant,
+            lambda share: (
+                policy if share is None else with_threshold(policy, found.threshold(share, policy.rule.grouping))
+            ),
+        )
+
     def _own_size(self, prompt: Prompt, shared: EvictingCache, one: Contender) -> list[Facts]:
         """A NAMM under its threshold, and its rivals at the share that it kept."""
         own = self._panels(prompt, shared, [one], None, budget=None, size="own")
@@ -147,7 +166,7 @@ class EvalJudge:
             part = chosen[start : start + self.config.at_once]
             members = tuple(one.make(share) for one in part)
             cache = self.chosen(prompt.context, shared, members)
-            found += self._facts(prompt, cache, [one.variant for one in part], members, **labels)
+            found += self._facts(prompt, cache, [one.called(share) for one in part], members, **labels)
         return found
 
     def _facts(

@@ -22,18 +22,12 @@ from ..errors import MemxError
 from ..namm.host import find_decoder, layer_windows
 from .answer_score import LOG_LIKELIHOOD, score
 from .answering import Prompt, answer, write
-from .evict_bench_contestants import PRESSES
+from .eval_config import EAGER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 Labels = Mapping[str, Any]
-_EAGER = ("ObservedAttentionPress",)
-
-
-def chosen_presses(policies: Sequence[str]) -> list[str]:
-    """The presses that do as some of memx's policies do."""
-    return [name for name, own in PRESSES.items() if own in policies]
 
 
 def check_host(model: PreTrainedModel) -> None:
@@ -86,7 +80,7 @@ def _read(
         chosen = {
             (name, place): getattr(kvpress, name)(compression_ratio=1 - share)
             for name in presses
-            if (name in _EAGER) == eager
+            if (name in EAGER) == eager
             for place, share in enumerate(shares)
         }
         if chosen:

@@ -15,7 +15,7 @@ import numpy as np
 from ..results.rows import Row
 from ..results.store import commit
 from .bootstrap import Array, Bootstrap
-from .eval_config import FULL, EvalConfig
+from .eval_config import FULL, PER_HEAD, EvalConfig
 from .metrics import Estimate, share_estimate
 
 TRAINED, HELD_OUT = "trained", "held-out"
@@ -79,7 +79,7 @@ class EvalReport:
         self.config, self.sets = config, (sets := Sets.of(config, lines))
         self.common = dict(run=run, experiment=run, kind="eviction", commit=commit(), **about)
         self.bootstrap = Bootstrap(sets.families, resamples=config.resamples, seed=config.seed)
-        self.namms = {one.label: one for one in config.namms}
+        self.namms = {name: one for one in config.namms for name in (one.label, one.label + PER_HEAD)}
         self.full = sets.figures[Key(FULL, None, "budget")]
 
     def rows(self) -> list[Row]:

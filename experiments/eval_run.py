@@ -26,7 +26,7 @@ from .answering import Prompt
 from .eval_config import EvalConfig, NammSource
 from .eval_judge import EvalJudge, Facts
 from .eval_kinds import draw_documents, dropped_of, kind_rows
-from .eval_peers import check_host, chosen_presses, press_facts
+from .eval_peers import check_host, press_facts
 from .eval_report import EvalReport
 from .evict_bench_contestants import check_peers
 from .evolve_host import Report, prepare_host
@@ -142,11 +142,10 @@ class Evaluation:
     def _judge(self, prompt: Prompt) -> list[Facts]:
         """What every policy did with a prompt; presses at the sizes that memx's policies had."""
         facts = self.judge.judge(prompt)
-        if not self.config.peers:
+        if not self.config.presses:
             return facts
-        sizes = self.judge.sizes(prompt, facts)
-        presses = chosen_presses(self.config.policies)
-        return facts + press_facts(self.model, prompt, presses, sizes, self.tokenizer if self.config.write else None)
+        sizes, writer = self.judge.sizes(prompt, facts), self.tokenizer if self.config.write else None
+        return facts + press_facts(self.model, prompt, self.config.presses, sizes, writer)
 
     def _prompts(self) -> Iterator[tuple[str, int, Prompt]]:
         """Prompts of all families, taking turns, so that a stopped run has seen some of each."""

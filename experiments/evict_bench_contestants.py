@@ -25,20 +25,13 @@ from ..namm.policies import POLICIES, make_policy
 from ..namm.policy import Policy, Rule
 from ..namm.scorer import BAM_PARAMETERS
 from .config_files import nearest
+from .eval_config import EAGER, PRESSES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PLAIN, KEEP_ALL, NAMM = "plain", "namm-keep-all", "namm"
 _SPREAD = 0.065  # of a NAMM's random parameters: as wide as evolution's first generation
-PRESSES = {
-    "KnormPress": "knorm",
-    "SnapKVPress": "snapkv",
-    "StreamingLLMPress": "streamingllm",
-    "TOVAPress": "tova",
-    "ObservedAttentionPress": "h2o",
-    "RandomPress": "random",
-}
 
 
 class Held(NamedTuple):
@@ -141,7 +134,7 @@ def build_policy(name: str, budget: float | None, every: int) -> Policy:
 
 def _press(name: str, budget: float) -> Contestant:
     kind: Any = getattr(import_module("kvpress"), name)
-    press, eager = kind(compression_ratio=1 - budget), name == "ObservedAttentionPress"
+    press, eager = kind(compression_ratio=1 - budget), name in EAGER
 
     @contextmanager
     def on(model: PreTrainedModel) -> Iterator[None]:

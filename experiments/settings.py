@@ -154,10 +154,12 @@ def load_eval_config(source: str | Mapping[str, Any], assignments: Iterable[tupl
     return _validate(tree, EvalConfig)
 
 
-def load_any_config(source: str, assignments: Iterable[tuple[str, Any]] = ()) -> TrainConfig | EvolveConfig:
+def load_any_config(
+    source: str, assignments: Iterable[tuple[str, Any]] = ()
+) -> TrainConfig | EvolveConfig | EvalConfig:
     """Resolve a preset or file of whatever command it is for."""
-    load = load_evolution_config if command_of(read_tree(source)) == "evolve-namm" else load_config
-    return load(source, assignments)
+    loads = {"evolve-namm": load_evolution_config, "eval-namm": load_eval_config}
+    return loads.get(command_of(read_tree(source)), load_config)(source, assignments)
 
 
 def to_tree(config: BaseModel) -> dict[str, Any]:

@@ -23,7 +23,8 @@ class Seats:
 
     kinds: one policy of each kind; those of a class that keep numbers beside a key note the same and share them.
     All wait for a full hop of 16 queries, also those that observe none: at a length that is no multiple of 16 the
-    newest tokens, fewer than 16, are not seen by any policy yet and stay, within its budget.
+    newest tokens, fewer than 16, are not seen by any policy yet and stay, within its budget. Where the cache holds the
+    numbers in float16, it holds those of every kind so.
     """
 
     kinds: tuple[Policy, ...]

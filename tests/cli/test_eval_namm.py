@@ -88,6 +88,11 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, saved
     cost = json.loads(capsys.readouterr().out)
     assert cost["trained"] == ["key_values"] and len(cost["held_out"]) == 7
     assert cost["prompts"] == cost["prefills"] == 24 and cost["budgets"] == [0.75, 0.5, 0.4, 0.25, 0.125]
+    assert cost["documents"] == 8 and cost["presses"] == []
+    assert memx([*arguments, "--json", "--prompts", "3", "--peers", "--policy", "tova", "--policy", "recency"]) == 0
+    peers = json.loads(capsys.readouterr().out)
+    assert peers["presses"] == ["TOVAPress"] and peers["answers"] == 24 * (1 + 5 * (1 + 2 + 1))
+    assert peers["prefills"] == 2 * 24
     assert cost["answers"] == 24 * (1 + 5 * 8) and cost["written"] == cost["read_online"] == 0
     assert memx([*arguments, "--mode", "online", "--every", "256", "--write"]) == 0
     shown = capsys.readouterr().out
@@ -103,7 +108,7 @@ def test_from_the_command_line_to_a_table(capsys, tmp_path, host, saved):
     captured = capsys.readouterr()
     (run,) = runs.iterdir()
     assert run.name.startswith("mine-") and (run / "rows.jsonl").is_file()
-    assert "50% kept (prompts: 1 trained, 1 held out" in captured.out and "40% kept" in captured.out
+    assert "budget 50% (prompts: 1 trained, 1 held out" in captured.out and "budget 40%" in captured.out
     assert "score %" in captured.out and "less others [95%]" in captured.out and "recency" in captured.out
     assert "prompt 2/2: passkey" in captured.err and f"next: memx plot --what namm {run}" in captured.err
     assert "exists" in mistake(capsys, *arguments, "--write")
@@ -111,7 +116,10 @@ def test_from_the_command_line_to_a_table(capsys, tmp_path, host, saved):
     rows = json.loads(capsys.readouterr().out)
     assert {row["variant"] for row in rows} == {"full", "namm", "tova", "recency", "random"}  # random: by kinds alone
     assert {row["budget"] for row in rows} == {None, 0.5, 0.4} and {row["size"] for row in rows} == {"budget"}
-    again = [COMMAND, "--config", str(run / "config.yaml"), "--name", "again", "--runs", str(runs), "--json"]
+    copy = tmp_path / "copy.yaml"
+    assert memx(["config", "copy", str(run / "config.yaml"), str(copy)]) == 0
+    assert f"memx eval-namm {copy}" in capsys.readouterr().err
+    again = [COMMAND, str(copy), "--name", "again", "--runs", str(runs), "--json"]
     assert memx(again) == 0
     figures = [
         [(row["metric"], row["value"]) for row in found] for found in (rows, json.loads(capsys.readouterr().out))
