@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .features import HOP
 from .policies import Full
-from .policy import Attention, Block, Policy, Rule, View
+from .policy import Block, Policy, Rule, View
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Seats:
         found = [torch.zeros(*met.key.shape[:3], 0, device=met.key.device)]
         for kind, own in self.observers.values():
             state = None if block.state is None else block.state[..., own]
-            found.append(kind.observe(Block(met, _last(block.context, kind.context), state)))
+            found.append(kind.observe(Block(met, block.context.last(kind.context), state)))
         return torch.cat(found, -1)
 
     def scores(self, view: View) -> Tensor:
@@ -74,7 +74,7 @@ class Seats:
     def view(self, view: View, policy: Policy) -> View:
         """What one policy sees of what was noted for all."""
         own = self.observers[type(policy)][1] if policy.width else slice(0)
-        return replace(view, recent=_last(view.recent, policy.context), state=view.state[..., own])
+        return replace(view, recent=view.recent.last(policy.context), state=view.state[..., own])
 
 
 @dataclass(frozen=True)
@@ -130,11 +130,6 @@ class Panel:
 def keep_all(seats: Seats) -> Panel:
     """A panel of one that keeps everything, for branches in which nothing is chosen yet."""
     return Panel(seats, (Full(),))
-
-
-def _last(met: Attention, count: int) -> Attention:
-    """The last few queries, none of them for 0."""
-    return met.last(count) if count else replace(met, query=met.query[:, :, :0], lse=met.lse[:, :, :0])
 
 
 def _part(view: View, chosen: slice) -> View:

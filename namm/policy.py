@@ -80,8 +80,9 @@ class Attention:
     window: int | None
 
     def last(self, count: int) -> Attention:
-        """The last few queries alone, with all keys."""
-        return replace(self, query=self.query[:, :, -count:], lse=self.lse[:, :, -count:], own=self.own[:, :, -count:])
+        """The last few queries alone, or none for 0, with all keys."""
+        chosen = slice(max(self.query.shape[2] - count, 0), None)
+        return replace(self, query=self.query[:, :, chosen], lse=self.lse[:, :, chosen], own=self.own[:, :, chosen])
 
     def parts(self, size: int) -> Iterator[Attention]:
         """So many queries at a time, each with the keys up to its last one's own. The last Q keys are the queries'."""

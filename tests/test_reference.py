@@ -4,11 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from memx import namm
 from memx.experiments.match import sizes_of
 from memx.experiments.settings import load_config, points
 from memx.results.bench_rows import floor_share, measured
 from memx.results.rows import read_rows
 from memx.results.summary import summarize
+
+from .experiments.evolving import write_host
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "results" / "reference"
@@ -86,8 +90,25 @@ def test_the_readme_states_the_rows_of_the_pretrained_model(name):
         assert f"{row.value:.{2 if row.metric.startswith('nll') else 1}f}" in line, (row.variant, row.metric)
 
 
+def example(part):
+    """The README's piece of Python that has this in it."""
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if part in block)
+    return code
+
+
+def test_the_readme_example_evicts(tmp_path, capsys, monkeypatch):
+    host = write_host(tmp_path / "host")
+    rule = namm.Rule(budget=0.25)
+    namm.Namm(0.3 * torch.randn(4172), rule=rule, every=64).save(tmp_path / "run" / "namm")
+    (tmp_path / "prompt.txt").write_text("one two three " * 100)
+    monkeypatch.chdir(tmp_path)
+    exec(example("attach").replace("results/runs/RUN", "run").replace("HOST", str(host)), {})
+    held = int(capsys.readouterr().out.splitlines()[-1].split()[0])
+    assert 0 < held < 2 * 2 * 2 * 8 * 4 * 300  # layers, keys and values, heads, width, bytes, tokens
+
+
 def test_the_readme_example_answers_a_question(tiny_run, capsys, monkeypatch):
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "generate" in block)
+    code = example("RUN/checkpoint")
     assert len([line for line in code.splitlines() if line]) == 5
     exec(code.replace("results/runs/RUN", str(tiny_run[0].folder)), {})
     assert capsys.readouterr().out.startswith("LHR is in which country?")
