@@ -22,6 +22,11 @@ def print_evaluation(rows: Sequence[Row]) -> None:
     for size, lines in _sizes(found, full):
         _print_size(size, [full, *lines], found, sets)
     _print_verdicts([line for line in found if line[0].split()[0] == "namm"], found, sets)
+    if any(line[0].endswith(" per head") for line in found):
+        print(
+            "namm at a budget: one threshold, placed on each prompt so that all layers together hold that many bytes; "
+            "a layer may hold more than another.\nnamm per head, and the rivals: the same share in every head."
+        )
     if any(line[0].startswith("kvpress ") for line in found):
         print(
             "kvpress's presses choose from the whole context; for the others its newest tokens, under 16, always stay."
@@ -47,7 +52,7 @@ def _sizes(found: Mapping[Line, Any], full: Line) -> Iterator[tuple[str, list[Li
         yield f"budget {100 * (budget or 1):g}%", [line for line in lines if line[1:3] == (budget, "budget")]
     for variant in dict.fromkeys(line[3] or line[0] for line in lines if line[2] == "own"):
         own = [line for line in lines if line[2] == "own" and variant in (line[0], line[3])]
-        yield f"as much kept as {variant} keeps by its own threshold", own
+        yield f"as many bytes as {variant} holds by its own threshold", own
 
 
 def _print_size(size: str, lines: Sequence[Line], found: Mapping[Line, Any], sets: Sequence[str]) -> None:
@@ -63,10 +68,12 @@ def _print_size(size: str, lines: Sequence[Line], found: Mapping[Line, Any], set
             cells.append(_cell(rows["lost_nats", one], 2))
             if one in scored:
                 cells.append(_cell(rows["score", one], 1))
-        table.append([*cells, f"{rows['kept', 'all/all'].value:.1f}%"])
+        table.append([*cells, *(f"{rows[size, 'all/all'].value:.1f}%" for size in ("held", "kept"))])
     n = ", ".join(f"{found[lines[0]]['exact', one].n} {_ABOUT[one]}" for one in sets)
     print_table(
-        f"{size} (prompts: {n}; ± half the 95% interval; likelihood: of the full cache's)", [*columns, "kept"], table
+        f"{size} (prompts: {n}; ± half the 95% interval; likelihood: of the full cache's, 1 at most; held: bytes)",
+        [*columns, "held", "kept"],
+        table,
     )
 
 
@@ -75,7 +82,7 @@ def _print_verdicts(namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequ
     table = []
     for line in namms:
         rows = found[line]
-        size = f"{100 * line[1]:g}%" if line[1] is not None else f"own, {rows['kept', 'all/all'].value:.1f}%"
+        size = f"{100 * line[1]:g}%" if line[1] is not None else f"own, {rows['held', 'all/all'].value:.1f}%"
         for one in sets:
             cells = [line[0], size, _ABOUT[one]]
             for metric, digits in (("log_likelihood", 2), ("exact", 1)):
@@ -85,14 +92,14 @@ def _print_verdicts(namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequ
             table.append(cells)
     columns = [
         "NAMM",
-        "kept",
+        "held",
         "tasks",
         "nats − full cache",
         "nats − best rival",
         "exact % − full",
         "exact % − best rival",
     ]
-    title = "NAMMs less others [95%]; the best rival of memx's is chosen on these prompts, which favours it"
+    title = "NAMMs less others [95%]; the best rival is chosen on these prompts, which favours it"
     print_table(title, columns, table, left=3)
 
 

@@ -46,7 +46,7 @@ _WHAT = (
     "memory: accuracy and NLL by memory size. loss: curves by step. rivals: memories against dense models, by size "
     "and by compute. ablation: variants and their differences. usage: slots used by step. finetune: facts learned "
     "against text forgotten. step: cost of a training step by table size; bench: ops against the device's ceilings and "
-    "against rivals; both from memx bench. namm: policies' scores by the cache they keep; layers: cache by layer; "
+    "against rivals; both from memx bench. namm: policies' scores by the cache they hold; layers: cache by layer; "
     "dropped: kinds of token that go; all three from memx eval-namm. evolution: memx evolve-namm by generation; front: "
     "the cache and the score of its answers."
 )

@@ -42,8 +42,8 @@ class Bootstrap:
     def ratio(self, figures: Array, base: Array, families: Sequence[str] | None = None) -> Estimate | None:
         """The mean over families of the ratio of means of figures [N] and base [N].
 
-        Families whose base is 0 on average are left out, as are resamples of a family in which it is; None if there is
-        no other. n counts the prompts that are in.
+        A family whose base is 0 on average is left out, also of a resample in which it is; None if there is no other.
+        n counts the prompts that are in.
         """
         chosen = list(self.groups if families is None else families)
         chosen = [family for family in chosen if base[self.groups[family]].mean() != 0]
@@ -54,7 +54,10 @@ class Bootstrap:
         for drawn in map(self._drawn.__getitem__, chosen):
             below = base[drawn].mean(1)
             parts.append(np.divide(figures[drawn].mean(1), below, out=np.full(len(drawn), np.nan), where=below != 0))
-        return self._estimate(float(value), np.mean(parts, axis=0), chosen)
+        there = np.isfinite(parts)
+        count = there.sum(0)
+        drawn = np.divide(np.nansum(parts, axis=0), count, out=np.full(len(count), np.nan), where=count > 0)
+        return self._estimate(float(value), drawn, chosen)
 
     def _estimate(self, value: float, drawn: Array, families: Sequence[str]) -> Estimate:
         n = sum(len(self.groups[family]) for family in families)

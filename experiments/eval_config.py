@@ -27,6 +27,11 @@ PER_HEAD = " per head"  # after the name of a NAMM with a threshold, where all h
 BUDGETS = (0.75, 0.5, 0.25, 0.125)
 
 
+def is_known(task: str) -> bool:
+    """Whether there are prompts of a family; LongBench's are known where they are."""
+    return task in (*TRAINING_TASKS, *HELD_OUT_TASKS) or (task.startswith(LONGBENCH) and len(task) > len(LONGBENCH))
+
+
 class NammSource(BaseModel):
     """A saved NAMM: where it lies, the digest of its numbers, what tables call it and how it came to be."""
 
@@ -34,7 +39,7 @@ class NammSource(BaseModel):
 
     folder: str
     sha256: str = Field(description="of its namm.safetensors; another NAMM in that folder is refused")
-    label: str = NAMM
+    label: str = Field(default=NAMM, pattern=rf"^{NAMM}( .+)?$", description="namm, or namm and a name")
     seed: int = Field(default=0, description="of its evolution")
     evolved_on: str = Field(default="", description="the host that it was evolved on")
     budget: float | None = Field(default=None, gt=0, le=1, description="of its own rule; none: a threshold")
@@ -81,15 +86,18 @@ class EvalConfig(BaseModel):
 
     @property
     def presses(self) -> tuple[str, ...]:
-        """kvpress's presses that are evaluated, beside the policies that do as they do."""
-        return tuple(name for name, own in PRESSES.items() if self.peers and own in self.policies)
+        """kvpress's presses that are evaluated, beside the policies that do as they do.
+
+        Its random one repeats memx's, and draws from torch's global generator, so that no run could go on alike.
+        """
+        return tuple(n for n, own in PRESSES.items() if self.peers and own in self.policies and own != "random")
 
     @model_validator(mode="after")
     def _known(self) -> EvalConfig:
-        known = (*TRAINING_TASKS, *HELD_OUT_TASKS)
         for task in self.tasks:
-            if task not in known and not (task.startswith(LONGBENCH) and len(task) > len(LONGBENCH)):
-                raise ValueError(f"no task {task!r}; use {', '.join(known)} or longbench/NAME")
+            if not is_known(task):
+                known = ", ".join((*TRAINING_TASKS, *HELD_OUT_TASKS))
+                raise ValueError(f"no task {task!r}; use {known} or longbench/NAME")
         for name in self.policies:
             if name not in RIVALS:
                 raise ValueError(f"no policy {name!r}; use {', '.join(RIVALS)}: full is always there")
@@ -103,8 +111,9 @@ class EvalConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> EvalConfig:
-        if len({one.label for one in self.namms}) < len(self.namms):
-            raise ValueError("two NAMMs have the same label; give each its own")
+        labels = [one.label for one in self.namms]
+        if len({*labels, *(label + PER_HEAD for label in labels)}) < 2 * len(labels):
+            raise ValueError("two NAMMs have the same label, or would have; give each its own")
         if self.peers and self.mode == "online":
             raise ValueError("kvpress chooses once, after the context; compare it in mode post_hoc")
         if self.peers and self.length < 128:

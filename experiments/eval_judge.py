@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import torch
 
@@ -48,15 +50,15 @@ class Contender:
         return self.variant + (PER_HEAD if self.threshold and share is not None else "")
 
 
-def contenders(config: EvalConfig, namms: Sequence[Namm]) -> list[Contender]:
-    """The NAMMs [as in config.namms], then the rivals."""
+def contenders(config: EvalConfig, namms: Sequence[Namm], seed: int) -> list[Contender]:
+    """The NAMMs [as in config.namms], then the rivals; seed: of the random one's lots."""
 
     def of_namm(namm: Namm) -> Callable[[float | None], Policy]:
         mine = replace(namm, every=config.every)
         return lambda budget: mine if budget is None else replace(mine, rule=Rule(budget=budget))
 
     def rival(name: str) -> Callable[[float | None], Policy]:
-        return lambda budget: make_policy(name, budget=budget, every=config.every, seed=config.seed)
+        return lambda budget: make_policy(name, budget=budget, every=config.every, seed=seed)
 
     found = [
         Contender(source.label, of_namm(namm), namm.rule) for source, namm in zip(config.namms, namms, strict=True)
@@ -76,7 +78,8 @@ class EvalJudge:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self.model, self.tokenizer, self.config, self.check = model, tokenizer, config, check
-        self.contenders = contenders(config, namms)
+        self.namms = namms
+        self.contenders = contenders(config, namms, config.seed)
         self.seats = Seats(tuple(one.make(0.5) for one in self.contenders))
         self.online = config.mode == "online"
         self.heads: list[int] = []  # query heads of each layer, once something was read
@@ -93,11 +96,12 @@ class EvalJudge:
                 found += self._panels(prompt, shared, [one], budget, budget=budget, size="budget")
         for one in self.contenders:
             if one.threshold:
-                found += self._own_size(prompt, shared, one)
+                found += self._own_size(prompt, shared, one, found[0]["layers"])
         return found
 
     def read(self, context: torch.Tensor) -> EvictingCache:
-        """What all policies share: the context [N], or online what comes before their first run."""
+        """What all policies share: the context [N], or online what comes before their first run. Draws new lots."""
+        self.contenders = contenders(self.config, self.namms, crc32(context.numpy().tobytes(), self.config.seed))
         stop = min(self.config.every, len(context)) if self.online else len(context)
         shared = read(self.model, context[:stop], self.seats)
         self.heads = [0 if layer.recent is None else layer.recent.shape[1] for layer in shared.layers]
@@ -109,13 +113,17 @@ class EvalJudge:
         self._read_on(context, cache)
         return cache
 
-    def own_budget(self, kept: float, tokens: int) -> float:
-        """The budget under which every head holds what a share of so many tokens is, after the last run, rounded."""
+    def own_budget(self, share: float, tokens: int, most: Sequence[float] = (1.0,)) -> float:
+        """The budget under which layers together hold a share of so many tokens, after the last run, rounded.
+
+        most: the share that each layer can hold, less than 1 where it has a window.
+        """
         every = self.config.every
         seen = tokens // every * every if self.online else tokens
         if not seen:
             return 1.0
-        return min(1.0, (max(round(kept * tokens - (tokens - seen)), 1) + 0.5) / seen)
+        room = min(range(1, tokens + 1), key=lambda n: abs(fmean(min(n / tokens, one) for one in most) - share))
+        return min(1.0, (max(room - (tokens - seen), 1) + 0.5) / seen)
 
     def sizes(self, prompt: Prompt, facts: Sequence[Facts]) -> list[tuple[float, Facts]]:
         """The share of the cache at each size that policies were judged at, and the size's labels."""
@@ -124,25 +132,28 @@ class EvalJudge:
         ]
         for one in facts:
             if one["size"] == "own" and "beside" not in one:
-                share = self.own_budget(one["kept"], len(prompt.context))
+                share = self.own_budget(one["held"], len(prompt.context), facts[0]["layers"])
                 found.append((share, {"budget": None, "size": "own", "beside": one["variant"]}))
         return found
 
     def _moved(self, shared: EvictingCache, one: Contender) -> Contender:
-        """A NAMM with its threshold where it keeps a given share of this context, over all layers and heads."""
-        policy = one.make(None)
-        found = scored(shared, Panel(self.seats, (policy,)))
-        return Contender(
-            one.variant,
-            lambda share: (
-                policy if share is None else with_threshold(policy, found.threshold(share, policy.rule.grouping))
-            ),
-        )
+        """A NAMM with its threshold where its layers together hold as much of this context as a share of each does.
 
-    def _own_size(self, prompt: Prompt, shared: EvictingCache, one: Contender) -> list[Facts]:
-        """A NAMM under its threshold, and its rivals at the share that it kept."""
+        Heads of a layer hold as many as its most generous one, so that this is so in bytes as well.
+        """
+        policy: Any = one.make(None)
+        found = scored(shared, Panel(self.seats, (policy,)))
+
+        def placed(share: float | None) -> Policy:
+            assert share is not None
+            return with_threshold(policy, found.threshold(found.alike(share), "layer_max"), "layer_max")
+
+        return Contender(one.variant, placed)
+
+    def _own_size(self, prompt: Prompt, shared: EvictingCache, one: Contender, most: Sequence[float]) -> list[Facts]:
+        """A NAMM under its threshold, and its rivals at the share of bytes that it held."""
         own = self._panels(prompt, shared, [one], None, budget=None, size="own")
-        budget = self.own_budget(own[0]["kept"], len(prompt.context))
+        budget = self.own_budget(own[0]["held"], len(prompt.context), most)
         rivals = [other for other in self.contenders if other.rule is None]
         return own + self._panels(prompt, shared, rivals, budget, budget=None, size="own", beside=one.variant)
 
@@ -193,14 +204,16 @@ class EvalJudge:
 def held_by(cache: EvictingCache, sequence: int, policy: Policy, heads: Sequence[int]) -> Facts:
     """What a sequence of a cache holds: the share of its tokens over layers and heads, of each layer, and bytes.
 
-    The bytes are those of a cache of that sequence alone, attached to that policy. heads: query heads of each layer.
+    held: the share of bytes, as a layer's tensors are as long as its fullest head. Bytes are those of a cache of that
+    sequence alone, attached to that policy. heads: query heads of each layer.
     """
     tokens = cache.seen[sequence]
     counts = [layer.counts[sequence] for layer in cache.layers]
     layers = [sum(held) / len(held) / tokens for held in counts]
     sizes = [_bytes(layer, sequence, policy, of, tokens) for layer, of in zip(cache.layers, heads, strict=True)]
     return {
-        "kept": sum(layers) / len(layers),
+        "kept": fmean(layers),
+        "held": fmean(max(held) / tokens for held in counts),
         "layers": [round(share, 5) for share in layers],
         "kv_bytes": sum(size for size, _ in sizes),
         "bookkeeping_bytes": sum(size for _, size in sizes),

@@ -135,6 +135,7 @@ def _held(pairs: Pairs, prompt: Prompt) -> dict[str, Any]:
     shares = [keys.shape[2] / len(prompt.context) for keys, _ in pairs]
     return {
         "kept": sum(shares) / len(shares),
+        "held": sum(shares) / len(shares),
         "layers": [round(share, 5) for share in shares],
         "kv_bytes": sum(keys.nbytes + values.nbytes for keys, values in pairs),
         "bookkeeping_bytes": 0,

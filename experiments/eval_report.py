@@ -45,7 +45,7 @@ class Sets:
         order = {task: place for place, task in enumerate(config.tasks)}
         lines = sorted(lines, key=lambda line: (order[line["task"]], line["number"]))
         families = [f"{TRAINED if line['task'] in config.trained else HELD_OUT}/{line['task']}" for line in lines]
-        names = ("log_likelihood", "exact", "kept", *_BYTES, *(["score"] if config.write else []))
+        names = ("log_likelihood", "exact", "kept", "held", *_BYTES, *(["score"] if config.write else []))
         figures: dict[Key, dict[str, list[float]]] = {}
         layers: dict[Key, list[list[float]]] = {}
         for line in lines:
@@ -103,7 +103,7 @@ class EvalReport:
         own, full, boot = self.sets.figures[key], self.full, self.bootstrap
         lost = full["log_likelihood"] - own["log_likelihood"]
         yield "log_likelihood", boot.mean(own["log_likelihood"], families)
-        yield "relative_log_likelihood", boot.mean(np.exp(-lost), families)
+        yield "relative_log_likelihood", boot.mean(np.minimum(np.exp(-lost), 1), families)
         yield "lost_nats", boot.mean(lost, families)
         yield "log_likelihood_minus_full", boot.mean(-lost, families)
         yield "exact", self._exact(own["exact"], families)
@@ -111,6 +111,7 @@ class EvalReport:
         if (ratio := boot.ratio(own["exact"], full["exact"], families)) is not None:
             yield "relative_exact", ratio
         yield "kept", boot.mean(100 * own["kept"], families)
+        yield "held", boot.mean(100 * own["held"], families)
         if dataset.endswith("/all"):
             for name in _BYTES:
                 yield name, boot.mean(own[name], families)
@@ -132,7 +133,7 @@ class EvalReport:
                 yield "relative_score", ratio
 
     def _over_rivals(self, key: Key, dataset: str, families: Sequence[str]) -> Iterator[Row]:
-        """A NAMM's likelihood and exactness less those of each rival at the same size, and of the best of memx's."""
+        """A NAMM's likelihood and exactness less those of each rival at the same size, and of the best of them."""
         own, rivals = self.sets.figures[key], self._rivals(key)
         for metric, unit in (("log_likelihood", 1), ("exact", 100)):
             over = {
@@ -141,9 +142,8 @@ class EvalReport:
             }
             for rival, estimate in over.items():
                 yield self.row(key, dataset, f"{metric}_over", estimate, rival=rival)
-            memx = [rival for rival in over if package_of(rival) == "memx"]
-            if memx:
-                best = min(memx, key=lambda rival: over[rival].value)
+            if over:
+                best = min(over, key=lambda rival: over[rival].value)
                 yield self.row(key, dataset, f"{metric}_over_best_rival", over[best], rival=best)
 
     def _rivals(self, key: Key) -> dict[Key, dict[str, Array]]:
@@ -163,6 +163,7 @@ class EvalReport:
             "budget": key.budget,
             "size": key.size,
             "mode": config.mode,
+            "split": config.split,
             "length": config.length,
             "every": config.every,
             "evolved_on": namm.evolved_on if namm else "",

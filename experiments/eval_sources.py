@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MemxError
-from .eval_config import HELD_OUT_TASKS, NAMM
+from .eval_config import HELD_OUT_TASKS, NAMM, is_known
 from .evolve_config import EvolveConfig
 from .settings import load_evolution_config
 
@@ -46,10 +46,10 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
             }
             for (place, config), one, label in zip(places, described, labels, strict=True)
         ],
-        "tasks": [*(validated or trained), *HELD_OUT_TASKS],
+        "tasks": [*(validated or filter(is_known, trained)), *HELD_OUT_TASKS],
         "trained": [*trained],
     }
-    if "host.name" not in said:
+    if not {"host", "host.name", "host.preset"} & said.keys():
         tree["host"] = _host(configs, described)
     shared: dict[str, tuple[str, Callable[[EvolveConfig], Any]]] = {
         "length": ("--length", lambda config: config.tasks.length),
@@ -84,7 +84,8 @@ def _described(place: Path) -> dict[str, Any]:
     try:
         found = json.loads((place / _DESCRIPTION).read_text("utf-8"))
         wanted = ("sha256", "host", "tasks", "every")
-        return {**{name: found[name] for name in wanted}, "rule": {"budget": found["rule"]["budget"]}}
+        told = {name: found[name] for name in wanted} | {"tasks": list(found["tasks"])}
+        return {**told, "rule": {"budget": found["rule"]["budget"]}}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MemxError(f"the NAMM {place} cannot be read: {error}", hint="copy or save it anew") from None
 

@@ -55,7 +55,7 @@ def result_rows(held: EvolutionRun, outcome: Outcome, found: Mapping[str, Found]
 
 
 def _split_rows(common: Mapping[str, Any], split: str, found: Found, held: EvolutionRun) -> list[Row]:
-    kind = held.config.fitness.kind
+    kind, value = held.config.fitness.kind, worth(found, held.config.fitness)
     rows: list[Row] = []
     for dataset in (ALL, *dict.fromkeys(found.tasks)):
         chosen = [*range(len(found.tasks))] if dataset == ALL else found.of(dataset)
@@ -67,11 +67,11 @@ def _split_rows(common: Mapping[str, Any], split: str, found: Found, held: Evolu
             )
 
         for column, variant in enumerate(KINDS):
-            add(variant, f"relative_{kind}", found.value[:, column])
+            add(variant, f"relative_{kind}", value[:, column])
             add(variant, kind, found.raw[:, column])
             add(variant, "kept", 100 * found.kept[:, column])
         add("full cache", kind, found.base)
-        add("difference", f"relative_{kind}", found.value[:, 1] - found.value[:, 0])
+        add("difference", f"relative_{kind}", value[:, 1] - value[:, 0])
         if dataset == ALL:
             own = fitness_by_prompt(found, held)
             for column, variant in enumerate(KINDS):

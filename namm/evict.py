@@ -35,7 +35,7 @@ def kept_tokens(
     Raises MemxError for a budget that is not above 0, or a number above 1 that is not whole.
     """
     there = torch.ones_like(scores, dtype=torch.bool) if exists is None else exists.expand_as(scores)
-    always = _newest(there) if protected is None else _newest(there) | (protected & there)
+    always = newest(there) if protected is None else newest(there) | (protected & there)
     if budget is None:
         wanted = ((scores >= threshold) & there) | always
         if grouping == "per_head":
@@ -60,7 +60,7 @@ def check_budget(budget: float) -> None:
         )
 
 
-def _newest(there: Tensor) -> Tensor:
+def newest(there: Tensor) -> Tensor:
     """The last token of each head that exists."""
     later = there.flip(-1).cumsum(-1).flip(-1)  # how many exist from here on
     return there & (later == 1)

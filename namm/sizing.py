@@ -7,14 +7,16 @@ L layers, H heads, T tokens.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from math import inf
 
 import torch
 from torch import Tensor
 
 from .cache import EvictingCache
-from .evict import Grouping, kept_tokens
+from .evict import Grouping, newest
 from .network import Namm
 from .policies import Full
 from .policy import Block, Policy, Rule, View
@@ -33,11 +35,26 @@ class Scored:
     held: int
 
     def kept(self, threshold: float, grouping: Grouping) -> float:
-        """The share of tokens times heads that stays."""
-        stay = sum(
-            int(kept_tokens(scores, threshold=threshold, grouping=grouping, exists=exists).sum())
-            for scores, exists in zip(self.scores, self.exists, strict=True)
-        )
+        """The share of tokens times heads that stays: see `kept_tokens`."""
+        stay = 0
+        for scores, there in self._layers():
+            counts = (((scores >= threshold) & there) | newest(there)).sum(-1)
+            most = int(counts.max()) if grouping == "layer_max" else counts
+            stay += int(there.sum(-1).clamp(max=most).sum() if grouping == "layer_max" else counts.sum())
+        return self._share(stay)
+
+    def alike(self, share: float) -> float:
+        """The share of tokens times heads that stays if every head keeps a share, or all that it can see of it."""
+        room = max(1, int(self.tokens * Fraction(str(share)))) - self.held
+        return self._share(sum(int(there.sum(-1).clamp(max=max(room, 1)).sum()) for _, there in self._layers()))
+
+    def _layers(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Scores and which tokens exist, [H, T], of each layer."""
+        for scores, exists in zip(self.scores, self.exists, strict=True):
+            there = torch.ones_like(scores, dtype=torch.bool) if exists is None else exists.expand_as(scores)
+            yield scores[0], there[0]
+
+    def _share(self, stay: int) -> float:
         heads = sum(scores.shape[1] for scores in self.scores)
         return (stay / heads + self.held) / self.tokens
 
@@ -104,6 +121,6 @@ class _Listener:
         return found
 
 
-def with_threshold(namm: Namm, threshold: float) -> Namm:
+def with_threshold(namm: Namm, threshold: float, grouping: Grouping) -> Namm:
     """A NAMM with another threshold, and no budget."""
-    return replace(namm, rule=replace(namm.rule, threshold=threshold, budget=None))
+    return replace(namm, rule=Rule(threshold, None, grouping))

@@ -36,7 +36,7 @@ def write_host(folder: Path) -> Path:
 
 
 def settings(host: Path, **changes: Any) -> list[tuple[str, Any]]:
-    """Assignments for the default preset: three generations of four BAMs under a budget, on two families of 220 tokens."""
+    """Assignments for the default preset: three generations of four BAMs under a budget, two families of 220 tokens."""
     given = {
         "host.name": str(host),
         "host.threads": 1,

@@ -16,7 +16,13 @@ def lines(rival=0.0):
 
             def facts(variant, lost, exact, kept, likelihood=likelihood, **labels):
                 own = {"variant": variant, "budget": 0.5, "size": "budget", **labels}
-                own |= {"log_likelihood": likelihood - lost, "exact": exact, "kept": kept, "layers": [kept, kept]}
+                own |= {
+                    "log_likelihood": likelihood - lost,
+                    "exact": exact,
+                    "kept": kept,
+                    "held": kept + 0.1,
+                    "layers": [kept, kept],
+                }
                 return own | {"kv_bytes": 100, "bookkeeping_bytes": 10}
 
             made.append({"task": task, "number": number, "tokens": 200, "facts": [
@@ -52,8 +58,9 @@ def test_rows_by_hand():
     assert value["namm", "trained/all", "exact_minus_full", None] == -50
     assert value["namm", "all/all", "log_likelihood_over", "tova"] == 0.5
     assert value["namm", "all/all", "log_likelihood_over", "kvpress TOVAPress"] == -0.25
-    assert value["namm", "all/all", "log_likelihood_over_best_rival", "tova"] == 0.5  # of memx's own
-    assert value["namm", "held-out/count", "exact_over_best_rival", "tova"] == -50
+    assert value["namm", "all/all", "log_likelihood_over_best_rival", "kvpress TOVAPress"] == -0.25
+    assert value["namm", "held-out/count", "exact_over_best_rival", "kvpress TOVAPress"] == -100
+    assert value["namm", "all/all", "held", None] == pytest.approx(60)
     assert value["namm", "all/all", "kept", None] == 50 and value["namm", "all/all", "kv_bytes", None] == 100
     assert ("namm", "trained/quote", "kv_bytes", None) not in found
     one = found["kvpress TOVAPress", "all/all", "exact", None]
