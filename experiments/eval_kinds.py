@@ -72,7 +72,10 @@ def dropped_of(judge: EvalJudge, document: Document) -> dict[str, Any]:
         mine, share = _dropped(judge, document, shared, one, None)
         found.append({"variant": one.variant, "budget": own, "size": "own" if own is None else "budget", **mine})
         if own not in budgets:  # under the same budget the lot is the same
-            lot = Contender(CHANCE, lambda budget: make_policy(CHANCE, budget=budget, every=judge.config.every))
+            lot = Contender(
+                CHANCE,
+                lambda budget: make_policy(CHANCE, budget=budget, every=judge.config.every, seed=judge.config.seed),
+            )
             budget = own or judge.own_budget(share, len(document.tokens))
             chance, _ = _dropped(judge, document, shared, lot, budget)
             labels = {"size": "own", "beside": one.variant} if own is None else {"size": "budget"}

@@ -53,6 +53,14 @@ def test_a_ratio_is_paired():
     assert found.low == pytest.approx(0.9) and found.high == pytest.approx(0.9)
 
 
+def test_a_base_that_is_rare_leaves_an_interval():
+    """Half of two prompts each: few resamples have no family without a base, and the ratio is not sure."""
+    families = [str(number) for number in range(12) for _ in range(2)]
+    base, own = np.tile([1.0, 0.0], 12), np.tile([1.0, 0.0, 0.0, 0.0], 6)
+    found = Bootstrap(families, resamples=500).ratio(own, base)
+    assert found.value == 0.5 and found.low < 0.4 and found.high > 0.6
+
+
 def test_resamples_without_a_base_are_left_out():
     base = np.array([1.0, 0, 0, 0, 0, 0])
     found = Bootstrap(["a"] * 6, resamples=500).ratio(np.array([1.0, 1, 0, 0, 0, 0]), base)

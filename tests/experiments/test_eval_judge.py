@@ -75,6 +75,17 @@ def test_each_policy_answers_as_it_does_alone(kind, mode, length):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("mode", ["post_hoc", "online"])
+def test_batches_of_any_size_find_the_same(mode):
+    host, prompt = make_host().double(), draw(171)
+    few, many = (
+        EvalJudge(host, None, config(mode=mode, at_once=size), [scorer(Rule())]).judge(prompt) for size in (3, 99)
+    )
+    for one, other in zip(few, many, strict=True):
+        assert one.pop("log_likelihood") == pytest.approx(other.pop("log_likelihood"), abs=1e-6) and one == other
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("kind", ["qwen", "gpt2", "mistral"])
 def test_a_namm_keeps_on_another_host_what_it_keeps_attached_to_it(kind, tmp_path):
     namm.save(scorer(Rule(budget=BUDGET)), tmp_path / "namm", host="a llama")
