@@ -12,8 +12,9 @@ from .bench_rows import extra
 from .rows import Row
 
 FULL, NAMM, OWN = "full", "namm", "own"
+PER_HEAD = " per head"  # after the name of a NAMM whose heads all hold the same share
 EVICTION = "eviction"  # the kind of these rows
-ALIKE = ("model", "mode", "length", "every")  # what policies on one figure have in common
+ALIKE = ("model", "mode", "length", "every", "split")  # what policies on one figure have in common
 DATASETS = {"held-out/all": "held-out tasks", "trained/all": "trained tasks", "all/all": "all tasks"}
 
 
@@ -27,7 +28,9 @@ class Score(NamedTuple):
 
 
 SCORES = {
-    "relative_log_likelihood": Score("likelihood a token, full cache = 1", "likelihood", True, 2),
+    "relative_log_likelihood": Score(
+        "likelihood a token, full cache = 1\n(an answer counts at most 1)", "likelihood", True, 2
+    ),
     "exact": Score("exact answers (%)", "exact %", True, 1),
     "lost_nats": Score("nats a token lost against the full cache", "lost nats", False, 3),
     "log_likelihood": Score("log-likelihood (nats a token)", "log-lik.", True, 3),
@@ -83,7 +86,7 @@ def _share(size: str) -> float:
 def prepared(rows: Sequence[Row]) -> list[Row]:
     """Rows that may share a figure, each point once, NAMMs that differ in their seed alone under one name.
 
-    Raises MemxError if hosts, modes, lengths or intervals differ, or two runs say different things of one point.
+    Raises MemxError if hosts, modes, lengths, intervals or splits differ, or two runs disagree on a point.
     """
     for name in ALIKE:
         values = {str(getattr(row, name, None)) for row in rows}
@@ -103,6 +106,14 @@ def prepared(rows: Sequence[Row]) -> list[Row]:
             )
     several = len({names[row.variant] for row in rows if is_namm(row.variant) and is_own(size_of(row))}) > 1
     return [_named(row, names, several) for row in found.values()]
+
+
+def prompts_of(rows: Iterable[Row]) -> str:
+    """How many prompts the rows are about, and of which split: 96 test prompts."""
+    rows = list(rows)
+    splits = sorted({str(extra(row, "split", "")) for row in rows} - {""})
+    names = [{"train": "training"}.get(split, split) for split in splits]
+    return " ".join([str(max(row.n for row in rows)), *names, "prompts"])
 
 
 def datasets_of(rows: Iterable[Row]) -> list[str]:

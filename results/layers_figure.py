@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import MemxError
 from .bench_rows import extra
-from .eval_rows import FULL, at_size, in_order, is_namm, size_label, size_of
+from .eval_rows import FULL, at_size, in_order, is_namm, prompts_of, size_label, size_of
 from .labels import Table
 from .namm_curves import Curve
 from .namm_figure import evaluation_caption
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FLAT = 0.5  # percent: layers that differ by less are alike, a budget is rounded to tokens
+_FLAT = 0.5  # percent: layers that differ by less are alike, a size is rounded to tokens
 
 
 class Layers(NamedTuple):
@@ -61,7 +61,7 @@ def by_layer(rows: Sequence[Row]) -> list[Layers]:
     if all(one.flat for one in found):
         raise MemxError(
             "every policy here keeps the same share of each layer",
-            hint="under a budget all do; a NAMM that was evolved with a threshold has a size of its own",
+            hint="rivals do, and a NAMM with a budget of its own; one that was evolved with a threshold may not",
         )
     return sorted(found, key=lambda one: not is_namm(one.policy))
 
@@ -82,7 +82,7 @@ def layers_figure(rows: Sequence[Row], found: Sequence[Layers]) -> Figure:
     for row in range(0, len(sizes), columns):
         axes[row].set_ylabel("share of the layer's cache that is kept (%)")
     axes[0].set_ylim(0, 103)
-    caption_below(figure, evaluation_caption(rows), axes[: len(sizes)])
+    caption_below(figure, f"{evaluation_caption(rows)} · {prompts_of(rows)}", axes[: len(sizes)])
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The figure of NAMMs: scores by the share of the cache that is kept, held-out and trained tasks side by side."""
+"""The figure of NAMMs: scores by the share of the cache that is held, held-out and trained tasks side by side."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .bench_rows import extra
-from .eval_rows import DATASETS, SCORES, datasets_of, is_namm
+from .eval_rows import DATASETS, PER_HEAD, SCORES, datasets_of, is_namm, is_own, prompts_of, size_of
 from .labels import host_label
-from .namm_curves import Curve, Point, curves, full_cache
+from .namm_curves import Curve, Point, by_bytes, curves, full_cache
 from .policy_look import Look, looks_of, policy_label
 from .rows import Row
 from .style import caption_below, new_figure, spread
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HEIGHT = 4.0  # inches of a panel
+_CAPTION = 0.45  # inches of its lines
 _LABEL = 9.6  # points between the names of two lines
 _LEAST_SPAN = {"exact": 10.0, "score": 10.0}  # of an axis, where nothing scores
 _ASIDE = 1.3  # points between the error bars of two policies at one size
 
 
 def namm_figure(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
-    """Draw a row of panels for each metric of prepared rows: policies by the share kept, NAMMs strong, rivals thin."""
+    """Draw a row of panels for each metric of prepared rows: policies by the share held, NAMMs strong, rivals thin."""
     datasets = datasets_of(rows)
     columns = len(datasets) if len(datasets) > 1 else min(len(metrics), 2)
     lines = -(-len(metrics) * len(datasets) // columns)
     figure, axes = new_figure(columns, _HEIGHT, lines, sharey="row" if len(datasets) > 1 else "none")
+    figure.set_figheight(_HEIGHT * lines + _CAPTION)
     if len(axes) == 1:
         figure.set_figwidth(8.4)
     for axis in axes[len(metrics) * len(datasets) :]:
@@ -48,8 +50,8 @@ def namm_figure(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
         mine[0].set_ylabel(SCORES[metric].label)
         for axis, dataset in zip(mine, datasets, strict=True):
             _names(axis, drawn[metric, dataset], looks)
-    said = f"{evaluation_caption(rows)}\n{_asked(rows, datasets)}{' (the widest are cut off)' if cut else ''}"
-    caption_below(figure, said, axes)
+    asked = f"{_asked(rows, datasets)}{' (the widest are cut off)' if cut else ''}"
+    caption_below(figure, "\n".join(filter(None, (evaluation_caption(rows), asked, _sharing(rows)))), axes)
     return figure
 
 
@@ -67,13 +69,23 @@ def evaluation_caption(rows: Sequence[Row]) -> str:
 
 def _asked(rows: Sequence[Row], datasets: Sequence[str]) -> str:
     """On how many prompts, and what the intervals are."""
-    prompts = [f"{max(row.n for row in rows if row.dataset == d)} prompts of {DATASETS[d]}" for d in datasets]
+    prompts = [f"{prompts_of(row for row in rows if row.dataset == d)} of {DATASETS[d]}" for d in datasets]
     seeds: dict[str, set[tuple[str, int]]] = {}
     for row in rows:
-        if is_namm(row.variant):
+        if is_namm(row.variant) and not row.variant.endswith(PER_HEAD):
             seeds.setdefault(row.variant, set()).add((row.run, row.seed))
     several = [f"of {policy_label(name, seeds)} over {len(s)} seeds (thin)" for name, s in seeds.items() if len(s) > 1]
     return " · ".join([*prompts, ", ".join(["95% intervals over prompts", *several])])
+
+
+def _sharing(rows: Sequence[Row]) -> str:
+    """How policies share a size out among layers and heads, where NAMMs with a threshold do otherwise than rivals."""
+    namms = [row for row in rows if is_namm(row.variant)]
+    alike = any(row.variant.endswith(PER_HEAD) for row in namms)
+    if not alike and not any(is_own(size_of(row)) for row in namms):
+        return ""
+    others = "per head and rivals" if alike else "rivals"
+    return f"NAMM: layers may keep unlike shares; {others}: the same share in every head"
 
 
 def _panel(
@@ -89,25 +101,27 @@ def _panel(
             _namm(axis, curve, look)
         else:
             _rival(axis, curve, look, _ASIDE * (rivals.index(curve.policy) - (len(rivals) - 1) / 2))
-    _share_axis(axis, drawn)
+    _share_axis(axis, drawn, "held, in bytes" if by_bytes(rows) else "that is kept")
 
 
 def _namm(axis: Axes, curve: Curve, look: Look) -> None:
     """A strong line with its band, faint ones of its seeds, and a star at its own size."""
-    band = [(p.kept, p.low, p.high) for p in curve.points if p.low is not None and p.high is not None]
-    kept, low, high = ([one[place] for one in band] for place in range(3))
-    axis.fill_between(kept, low, high, color=look.colour, alpha=0.16, linewidth=0, zorder=2)
+    band = [(p.share, p.low, p.high) for p in curve.points if p.low is not None and p.high is not None]
+    share, low, high = ([one[place] for one in band] for place in range(3))
+    axis.fill_between(
+        share, low, high, color=look.colour, alpha=0.16 if look.line == "-" else 0.07, linewidth=0, zorder=2
+    )
     for line in curve.members:
         axis.plot(
-            [p.kept for p in line], [p.value for p in line], color=look.colour, alpha=0.45, linewidth=0.8, zorder=4
+            [p.share for p in line], [p.value for p in line], color=look.colour, alpha=0.45, linewidth=0.8, zorder=4
         )
     axis.plot(
-        [p.kept for p in curve.points], [p.value for p in curve.points], color=look.colour, marker="o", linewidth=2.4,
-        markersize=6, zorder=5, label=f"_{curve.policy}",
+        [p.share for p in curve.points], [p.value for p in curve.points], color=look.colour, linestyle=look.line,
+        marker="o", linewidth=2.4, markersize=6, zorder=5, label=f"_{curve.policy}",
     )  # fmt: skip
     for own in curve.own:
         axis.errorbar(
-            [own.kept], [own.value], yerr=_errors([own]), color=look.colour, marker="*", markersize=15, capsize=3,
+            [own.share], [own.value], yerr=_errors([own]), color=look.colour, marker="*", markersize=15, capsize=3,
             markeredgecolor="white", elinewidth=1.3, linestyle="none", zorder=6, label="at the NAMM's own size",
         )  # fmt: skip
 
@@ -122,13 +136,13 @@ def _rival(axis: Axes, curve: Curve, look: Look, aside: float) -> None:
     )
     line: dict[str, Any] = dict(linestyle=look.line, linewidth=1.2, alpha=0.85)
     if curve.points:
-        x, y = [p.kept for p in curve.points], [p.value for p in curve.points]
+        x, y = [p.share for p in curve.points], [p.value for p in curve.points]
         _, _, bars = axis.errorbar(x, y, yerr=_errors(curve.points), **style, **line, label=f"_{curve.policy}")
         for bar in bars:
             bar.set_alpha(0.35)
     for own in curve.own:
         _, _, bars = axis.errorbar(
-            [own.kept], [own.value], yerr=_errors([own]), **style, linestyle="none", label=f"_{curve.policy}, own size"
+            [own.share], [own.value], yerr=_errors([own]), **style, linestyle="none", label=f"_{curve.policy}, own size"
         )
         for bar in bars:
             bar.set_alpha(0.35)
@@ -142,11 +156,11 @@ def _errors(points: Sequence[Point]) -> list[list[float]] | None:
     return [[max(value - low, 0.0) for value, low, _ in known], [max(high - value, 0.0) for value, _, high in known]]
 
 
-def _share_axis(axis: Axes, drawn: Sequence[Curve]) -> None:
+def _share_axis(axis: Axes, drawn: Sequence[Curve], measured: str) -> None:
     """Halvings of the cache on a log axis, with room on the left for the names of lines."""
     from matplotlib.ticker import NullFormatter, NullLocator
 
-    least = min((point.kept for curve in drawn for point in curve.everywhere), default=12.5)
+    least = min((point.share for curve in drawn for point in curve.everywhere), default=12.5)
     ticks = [100.0, 75.0]
     while ticks[-1] > 1.05 * least or len(ticks) < 5:
         ticks.append(50.0 if len(ticks) == 2 else ticks[-1] / 2)
@@ -155,7 +169,7 @@ def _share_axis(axis: Axes, drawn: Sequence[Curve]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlim(min(least, ticks[-1]) / 2.3, 108.0)
-    axis.set_xlabel("share of the cache that is kept (log scale)")
+    axis.set_xlabel(f"share of the cache {measured} (log scale)")
 
 
 def _limits(axis: Axes, drawn: Sequence[Curve], fulls: Sequence[Point], metric: str) -> bool:
@@ -181,11 +195,11 @@ def _names(axis: Axes, drawn: Sequence[Curve], looks: dict[str, Look]) -> None:
     bottom, top = axis.get_ylim()
     gap = _LABEL * (top - bottom) / (_HEIGHT * 72 * 0.72)
     places = _within(spread([point.value for _, point in ends], gap), gap, bottom + gap / 2, top - gap / 2)
-    left = min(point.kept for curve in drawn for point in curve.everywhere)
+    left = min(point.share for curve in drawn for point in curve.everywhere)
     for (curve, point), place in zip(ends, places, strict=True):
         look = looks[curve.policy]
         axis.annotate(
-            policy_label(curve.policy, looks), xy=(point.kept, point.value), xytext=(left / 1.16, place), ha="right",
+            policy_label(curve.policy, looks), xy=(point.share, point.value), xytext=(left / 1.16, place), ha="right",
             va="center", fontsize=8.5 if look.strong else 7.8, fontweight="bold" if look.strong else "normal",
             color=look.ink, annotation_clip=False, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
             arrowprops={

@@ -8,7 +8,7 @@ from typing import Any
 from .bench_rows import extra
 from .eval_rows import SCORES, datasets_of, in_order, is_namm, size_label, size_of
 from .labels import Table, with_half
-from .namm_curves import Point, curves, front, full_cache
+from .namm_curves import Point, by_bytes, curves, front, full_cache
 from .policy_look import policy_label
 from .rows import Row
 from .summary import mean_interval
@@ -29,11 +29,11 @@ def namm_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
     for row in rows:
         if row.metric == _BEST:
             best.setdefault((row.dataset, row.variant, size_of(row)), []).append(row)
-    columns = ["size", "policy", "kept %"]
+    columns = ["size", "policy", *(["held %"] if (bytes_told := by_bytes(rows)) else []), "kept %"]
     columns += [f"{_SHORT[dataset]}\n{SCORES[metric].column}" for dataset in datasets for metric in metrics]
     columns += [f"{_SHORT[dataset]}, nats\nover best rival" for dataset in datasets] if best else []
     title = (
-        "Policies by size of the cache, ± half the 95% interval; * on the front: none keeps as little and scores more"
+        "Policies by size of the cache, ± half the 95% interval; * on the front: none holds as little and scores more"
     )
     table = Table(title, columns, [], [], left=2)
     everything = [point for points in found.values() for point in points]
@@ -44,12 +44,17 @@ def namm_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
             known = [point for point in mine.values() if point]
             if not known:
                 continue
-            line = [size_label(size), policy_label(policy, policies), f"{known[0].kept:.1f}"]
+            line = [
+                size_label(size),
+                policy_label(policy, policies),
+                *([_percent(known[0].held)] if bytes_told else []),
+            ]
+            line.append(_percent(known[0].kept))
             line += [_cell(point, key[1], (policy, size) in fronts[key]) for key, point in mine.items()]
             over = {dataset: _over(best.get((dataset, policy, size))) for dataset in datasets}
             line += [_said(one) for one in over.values()] if best else []
             table.lines.append(line)
-            table.facts.append(_fact(policy, size, known[0].kept, mine, fronts, over))
+            table.facts.append(_fact(known[0], mine, fronts, over))
     return table
 
 
@@ -62,6 +67,10 @@ def _points(rows: Sequence[Row], dataset: str, metric: str) -> list[Point]:
 
 def _at(points: Sequence[Point], policy: str, size: str) -> Point | None:
     return next((point for point in points if (point.policy, point.size) == (policy, size)), None)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1f}"
 
 
 def _cell(point: Point | None, metric: str, best: bool) -> str:
@@ -89,19 +98,20 @@ def _said(over: dict[str, Any] | None) -> str:
 
 
 def _fact(
-    policy: str,
-    size: str,
-    kept: float,
+    of: Point,
     points: dict[tuple[str, str], Point | None],
     fronts: dict[tuple[str, str], set[tuple[str, str]]],
     over: dict[str, dict[str, Any] | None],
 ) -> dict[str, Any]:
-    fact: dict[str, Any] = {"policy": policy, "size": size, "kept": kept, "namm": is_namm(policy)}
+    shares = {"held": of.held, "kept": of.kept}
+    fact: dict[str, Any] = {"policy": of.policy, "size": of.size, **shares, "namm": is_namm(of.policy)}
     for (dataset, metric), point in points.items():
         if point:
-            held = {"value": point.value, "low": point.low, "high": point.high, "n": point.n, "kept": point.kept}
-            on = (policy, size) in fronts[dataset, metric]
-            fact.setdefault(_SHORT[dataset], {})[metric] = {**held, "front": on}
+            told = {"value": point.value, "low": point.low, "high": point.high, "n": point.n}
+            on = (of.policy, of.size) in fronts[dataset, metric]
+            fact.setdefault(_SHORT[dataset], {})[metric] = {
+                **told, "held": point.held, "kept": point.kept, "front": on,
+            }  # fmt: skip
     for dataset, difference in over.items():
         if difference:
             fact.setdefault(_SHORT[dataset], {})[_BEST] = difference

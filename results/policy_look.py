@@ -1,11 +1,14 @@
-"""How policies look in figures: a colour each, NAMMs strong, presses of kvpress dashed in the colour of their rival."""
+"""How policies look in figures: a colour each, NAMMs strong, dashed in their colour with the same share in every head.
+
+Presses of kvpress are dashed in the colour of their rival.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .eval_rows import NAMM, is_namm
+from .eval_rows import NAMM, PER_HEAD, is_namm
 from .namm_curves import Curve
 from .style import CYCLE, NAMM_COLOURS, POLICY_COLOURS, POLICY_LABELS, POLICY_MARKERS
 
@@ -33,13 +36,13 @@ class Look(NamedTuple):
 def looks_of(drawn: Iterable[Curve]) -> dict[str, Look]:
     """The look of each policy of these curves."""
     policies = {curve.policy: curve.package for curve in drawn}
-    namms = [policy for policy in policies if is_namm(policy)]
-    others = [policy for policy in policies if _rival(policy) not in POLICY_COLOURS and policy not in namms]
+    namms = list(dict.fromkeys(policy.removesuffix(PER_HEAD) for policy in policies if is_namm(policy)))
+    others = [policy for policy in policies if _rival(policy) not in POLICY_COLOURS and not is_namm(policy)]
     looks: dict[str, Look] = {}
     for policy, package in policies.items():
-        if policy in namms:
-            colour = NAMM_COLOURS[namms.index(policy) % len(NAMM_COLOURS)]
-            looks[policy] = Look(colour, colour, "o", "-", True)
+        if is_namm(policy):
+            colour = NAMM_COLOURS[namms.index(policy.removesuffix(PER_HEAD)) % len(NAMM_COLOURS)]
+            looks[policy] = Look(colour, colour, "o", "--" if policy.endswith(PER_HEAD) else "-", True)
             continue
         name = _rival(policy)
         colour = POLICY_COLOURS.get(name) or CYCLE[others.index(policy) % len(CYCLE)]
@@ -51,8 +54,10 @@ def looks_of(drawn: Iterable[Curve]) -> dict[str, Look]:
 def policy_label(policy: str, among: Iterable[str]) -> str:
     """A policy's name in a figure or table: NAMM if there is one, else with what tells it from the others."""
     if is_namm(policy):
-        alone = sum(map(is_namm, among)) == 1
-        return POLICY_LABELS[NAMM] if alone or policy == NAMM else f"{POLICY_LABELS[NAMM]} {policy[len(NAMM) + 1 :]}"
+        name = policy.removesuffix(PER_HEAD)
+        if len({other.removesuffix(PER_HEAD) for other in among if is_namm(other)}) == 1:
+            name = NAMM
+        return POLICY_LABELS[NAMM] + name.removeprefix(NAMM) + (PER_HEAD if policy.endswith(PER_HEAD) else "")
     name = _rival(policy)
     label = POLICY_LABELS.get(name, name)
     return label if name == policy else f"{label} (kvpress)"

@@ -13,6 +13,7 @@ LOSS = {"random": 0.95, "recency": 0.9, "streamingllm": 0.85, "h2o": 0.5, "knorm
 PRESSES = {"kvpress SnapKVPress": 0.32, "kvpress KnormPress": 0.72}
 EXACT = 60.0  # percent, of the full cache
 OWN = 34.0  # percent that a NAMM keeps by its threshold
+HELD = 6.0  # percent of bytes beyond what is kept, where heads differ
 
 
 def score(loss: float, kept: float, dataset: str) -> float:
@@ -24,18 +25,23 @@ def evaluation(
     policies=tuple(LOSS), budgets=BUDGETS, namms=(("namm", 0, 0.2),), datasets=("held-out/all", "trained/all"),
     own=OWN, presses=(), run="eval-00000001", **changes,
 ) -> list[Row]:  # fmt: skip
-    """Rows of an evaluation: namms are (name, seed, loss); own is what each keeps by its threshold, None: no such."""
+    """Rows of an evaluation: namms are (name, seed, loss); own is what each keeps by its threshold, None: no such.
+
+    With a threshold a NAMM has a line with the same share in every head too, which loses 0.05 more; at its own size its
+    heads differ, and it holds more bytes than it keeps tokens.
+    """
     common = dict(
         run=run, experiment=run, kind="eviction", model="smollm2", device="cpu", n=96, mode="post_hoc", length=1024,
-        every=512, package="memx",
+        every=512, package="memx", split="test",
     ) | changes  # fmt: skip
     rows: list[Row] = []
 
-    def point(variant, dataset, loss, kept, size="own", seed=0, **more):
+    def point(variant, dataset, loss, kept, size="own", seed=0, held=None, **more):
         value = score(loss, kept / 100, dataset)
         metrics = {
             "relative_log_likelihood": (value, 0.05), "exact": (EXACT * value, 5.0), "lost_nats": (1 - value, 0.04),
             "log_likelihood": (value - 1.5, 0.04), "kept": (kept, 0.0),
+            "held": (kept if held is None else held, 0.0),
         }  # fmt: skip
         about = {**common, "variant": variant, "dataset": dataset, "size": size, "seed": seed, "budget": None, **more}
         for metric, (figure, half) in metrics.items():
@@ -45,14 +51,17 @@ def evaluation(
         point("full", dataset, 0.0, 100.0, size="budget")
         losses = {name: LOSS[name] for name in policies} | {name: PRESSES[name] for name in presses}
         entries = [(name, 0, loss, "kvpress" if name in presses else "memx") for name, loss in losses.items()]
-        for name, seed, loss, package in [*entries, *((*namm, "memx") for namm in namms)]:
+        entries += [(*namm, "memx") for namm in namms]
+        if own is not None:
+            entries += [(f"{name} per head", seed, loss + 0.05, "memx") for name, seed, loss in namms]
+        for name, seed, loss, package in entries:
             for budget in budgets:
                 at = dict(budget=budget, size="budget", seed=seed, package=package)
                 point(name, dataset, loss, 100 * budget - 0.1, **at)
         for name, seed, loss in namms if own is not None else ():
-            point(name, dataset, loss, own + seed, seed=seed)
+            point(name, dataset, loss, own + seed, seed=seed, held=own + seed + HELD)
             for rival in policies:
-                point(rival, dataset, LOSS[rival], own + seed, beside=name)
+                point(rival, dataset, LOSS[rival], own + seed + HELD, beside=name)
     return rows
 
 
@@ -61,27 +70,30 @@ def over_rival(dataset: str, budget: float | None, value: float, rival: str, **c
     settings = dict(
         run="eval-00000001", experiment="eval-00000001", kind="eviction", model="smollm2", n=96, mode="post_hoc",
         length=1024, every=512, variant="namm", metric="log_likelihood_over_best_rival", low=value - 0.02,
-        high=value + 0.03, size="own" if budget is None else "budget",
+        high=value + 0.03, size="own" if budget is None else "budget", split="test",
     )  # fmt: skip
     return Row(**{**settings, "dataset": dataset, "budget": budget, "value": value, "rival": rival, **changes})
 
 
 def layer_rows(shares=(90.0, 60.0, 30.0, 20.0), budgets=BUDGETS, policies=("random", "snapkv"), **changes) -> list[Row]:
-    """What each layer keeps: under a budget all the same, at its own size the NAMM as `shares` say."""
+    """What each layer keeps: at its own size the NAMM as `shares` say, at budgets nearer to them; others all alike."""
     settings = dict(
         run="eval-00000001", experiment="eval-00000001", kind="eviction", model="smollm2", n=96, mode="post_hoc",
-        length=1024, every=512, dataset="all/all", metric="kept_layer", device="cpu",
+        length=1024, every=512, dataset="all/all", metric="kept_layer", device="cpu", split="test",
     )  # fmt: skip
     settings |= changes
     rows = []
+    mean = sum(shares) / len(shares)
     for layer, share in enumerate(shares):
-        for policy in ("namm", *policies):
+        for policy in ("namm", "namm per head", *policies):
             for budget in budgets:
-                rows.append(
-                    Row(**settings, variant=policy, layer=layer, value=100 * budget, budget=budget, size="budget")
-                )
-            own = share if policy == "namm" else sum(shares) / len(shares)
-            rows.append(Row(**settings, variant=policy, layer=layer, value=own, budget=None, size="own"))
+                value = 100 * budget
+                if policy == "namm":
+                    value += 2 * min(budget, 1 - budget) * (share - mean)
+                rows.append(Row(**settings, variant=policy, layer=layer, value=value, budget=budget, size="budget"))
+            if policy != "namm per head":
+                own = share if policy == "namm" else mean
+                rows.append(Row(**settings, variant=policy, layer=layer, value=own, budget=None, size="own"))
     return rows
 
 
@@ -100,7 +112,7 @@ def kind_rows(budget: float | None = None, namms=(("namm", 0, 0.0),), **changes)
     """Dropped kinds and lengths of runs; namms are (name, seed, percent dropped beyond the tables above)."""
     settings = dict(
         run="eval-00000001", experiment="eval-00000001", kind="eviction", model="smollm2", n=6, mode="post_hoc",
-        length=1024, every=512, device="cpu", budget=budget, size="own" if budget is None else "budget",
+        length=1024, every=512, device="cpu", budget=budget, size="own" if budget is None else "budget", split="test",
     )  # fmt: skip
     settings |= changes
     rows = []
@@ -165,17 +177,21 @@ def evolution_run(folder: Path, lines: list[dict], rows: Sequence[Row] = (), see
     return folder
 
 
-def answer_rows(run: str, value: float, kept: float, start=(1.0, 100.0), splits=("test",), seed=0) -> list[Row]:
+def answer_rows(
+    run: str, value: float, kept: float, start=(1.0, 100.0), splits=("test",), tasks=("needles", "quote"), **changes
+) -> list[Row]:
     """Rows of a finished evolution: generation 0 (value, kept), its answer, and the full cache."""
-    common = dict(run=run, experiment=run, kind="namm", model="smollm2", n=32, device="cpu", mode="post_hoc", seed=seed)
+    common = dict(run=run, experiment=run, kind="namm", model="smollm2", n=32, device="cpu", mode="post_hoc")
+    common |= changes
     rows = []
-    for split in splits:
+    for dataset in (f"{split}/{task}" for split in splits for task in ("all", *tasks)):
+        split = dataset.partition("/")[0]
         shift = 0.0 if split == "test" else 0.05
         for variant, figure, share in (("generation 0", *start), ("answer", value + shift, kept)):
             for metric, one, half in (("relative_log_likelihood", figure, 0.06), ("kept", share, 1.5)):
                 rows.append(
-                    Row(**common, dataset=f"{split}/all", variant=variant, metric=metric, value=one, low=one - half,
+                    Row(**common, dataset=dataset, variant=variant, metric=metric, value=one, low=one - half,
                         high=one + half)
                 )  # fmt: skip
-        rows.append(Row(**common, dataset=f"{split}/all", variant="full cache", metric="log_likelihood", value=-0.6))
+        rows.append(Row(**common, dataset=dataset, variant="full cache", metric="log_likelihood", value=-0.6))
     return rows
