@@ -24,14 +24,14 @@ _EVALUATE = "`memx eval-namm RUN` makes them, for the RUN of a `memx evolve-namm
 
 
 def plot_namm(order: Order, metrics: Sequence[str] = METRICS) -> tuple[list[Path], Table]:
-    """Draw scores of policies by the share of the cache kept; returns the files and the table of all sizes."""
+    """Draw scores of policies by the share of the cache held; returns the files and the table of all sizes."""
     from .namm_figure import namm_figure
     from .namm_table import namm_table
 
     unknown = [metric for metric in metrics if metric not in SCORES]
     if unknown or not metrics:
         raise MemxError(f"--metrics: no metric {', '.join(unknown) or 'given'}", hint=f"use {', '.join(SCORES)}")
-    wanted = {*SCORES, "kept", "log_likelihood_over_best_rival"}
+    wanted = {*SCORES, "held", "kept", "log_likelihood_over_best_rival"}
     rows = _evaluated(order, lambda row: row.metric in wanted and row.dataset in DATASETS, "policies' scores")
     drawn = prepared(rows)
     there = [metric for metric in SCORES if any(row.metric == metric and row.variant != "full" for row in drawn)]
@@ -88,17 +88,17 @@ def plot_evolution(order: Order) -> tuple[list[Path], Table]:
 def plot_front(order: Order) -> tuple[list[Path], Table]:
     """Draw answers of evolutions by the cache they keep and what they score, and the front; returns files and table.
 
-    Of a folder of runs all are drawn that are of the last one's host, mode and kind of fitness.
+    Of a folder of runs all are drawn that are of the last one's host, mode, kind of fitness and prompts.
     """
-    from .front_figure import answers_of, front_figure, front_table, is_answer
+    from .front import alike, answers_of, front_table, is_answer
+    from .front_figure import front_figure
 
     rows = [row for row in collect_rows(order.sources) if is_answer(row)]
     if not rows:
         hint = "`memx evolve-namm` writes them once it is finished; an unfinished one: --what evolution"
         raise MemxError("there are no answers of evolutions here", hint=hint)
-    rows = _together(
-        order, rows, lambda row: row.experiment, lambda row: (row.model, (row.model_extra or {}).get("mode"))
-    )
+    facts = alike(rows)
+    rows = _together(order, rows, lambda row: row.experiment, lambda row: facts[row.run])
     answers, split = answers_of(rows, order.tell)
     return order.write(front_figure(answers, split, rows), rows), front_table(answers, split)
 

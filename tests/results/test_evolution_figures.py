@@ -6,7 +6,8 @@ import pytest
 from memx.cli.main import run as memx
 from memx.errors import MemxError
 from memx.results.evolution_figure import course_labels, course_of, evolution_figure, evolution_table
-from memx.results.front_figure import answers_of, front_figure, front_table, is_answer
+from memx.results.front import answers_of, front_table, is_answer
+from memx.results.front_figure import front_figure
 from memx.results.namm_plots import plot_evolution, plot_front
 from memx.results.plots import Order
 from memx.results.rows import write_rows
@@ -99,7 +100,7 @@ def test_the_front_is_of_answers_and_the_full_cache():
     assert [text.get_text() for text in axis.texts] == ["dear", "poor", "free"]
     table = front_table(answers, split)
     assert [fact["front"] for fact in table.facts] == [True, False, True]
-    assert table.lines[1] == ["poor-00000003", "0", "40.0 ±1.5", "0.60 ±0.06", "1.00 at 100%", ""]
+    assert table.lines[1] == ["poor-00000003", "0", "", "40.0 ±1.5", "0.60 ±0.06", "1.00 at 100%", ""]
 
 
 def test_answers_without_test_prompts_are_compared_on_validation():
@@ -112,6 +113,49 @@ def test_answers_without_test_prompts_are_compared_on_validation():
     scored = [row.model_copy(update={"metric": "relative_score"}) for row in rows if row.metric != "kept"]
     with pytest.raises(MemxError, match="these evolutions differ in their kind of fitness"):
         answers_of([*rows, *scored], print)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": "online"}, "differ in their mode: online, post_hoc"),
+        ({"n": 64}, "differ in their number of test prompts: 32, 64"),
+        ({"tasks": ("needles", "count")}, "differ in their tasks: only some have count, quote"),
+        ({"tasks": ()}, "differ in their tasks: only some have needles, quote"),
+        ({"model": "other"}, "differ in their host: other, smollm2"),
+    ],
+)
+def test_answers_of_other_prompts_or_modes_are_not_mixed(tmp_path, changes, message):
+    first, other = made.answer_rows("a-00000001", 0.9, 50), made.answer_rows("b-00000002", 0.8, 30, **changes)
+    write_rows(tmp_path / "both.jsonl", [*first, *other])
+    with pytest.raises(MemxError, match=message) as refused:
+        plot_front(Order([tmp_path / "both.jsonl"], tmp_path / "out", "f"))
+    assert "name the run folders" in refused.value.hint and not (tmp_path / "out").exists()
+    made.evolution_run(tmp_path / "runs" / "b-00000002", [], other, started="0")
+    made.evolution_run(tmp_path / "runs" / "a-00000001", [], first, started="1")
+    told = []
+    _, table = plot_front(Order([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], tell=told.append))
+    assert [line[0] for line in table.lines] == ["a-00000001"]
+    assert told == ["drawn: a-00000001; left out: b-00000002 (--experiment chooses)"]
+
+
+def test_points_are_named_by_what_they_evolved_under():
+    under = [{"target": 0.4, "price": 0.0}, {"price": 0.3}, {"budget": 0.5, "price": 0.0}, {"price": 0.3, "seed": 1}]
+    rows = [
+        row for place, changes in enumerate(under)
+        for row in made.answer_rows(f"namm-0000000{place}", 0.5 + 0.1 * place, 30.0 + 10 * place, **changes)
+    ]  # fmt: skip
+    rows += [*made.answer_rows("cheap-00000008", 0.4, 20, price=0.1), *made.answer_rows("old-00000009", 0.3, 10)]
+    answers, split = answers_of([row for row in rows if is_answer(row)], print)
+    (axis,) = front_figure(answers, split, rows).axes
+    assert [text.get_text() for text in axis.texts] == ["old", "price 0.1", "target 0.4", "price 0.3", "budget 0.5"]
+    assert [line[2] for line in front_table(answers, split).lines][2:] == [
+        "target 0.4", "price 0.3", "budget 0.5", "price 0.3",
+    ]  # fmt: skip
+    rows += made.answer_rows("long-00000007", 0.9, 90, price=0.3)
+    answers, split = answers_of([row for row in rows if is_answer(row)], print)
+    (axis,) = front_figure(answers, split, rows).axes
+    assert {"namm, price 0.3", "long, price 0.3", "price 0.1"} < {text.get_text() for text in axis.texts}
 
 
 def test_a_front_of_a_folder_is_of_one_host(tmp_path):
