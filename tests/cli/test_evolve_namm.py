@@ -96,8 +96,8 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host)
         assert cost["hours"] > 0 and "FLOPs a second" in cost["assumption"] and not (tmp_path / "runs").exists()
     weights = sum(path.stat().st_size for path in host.glob("*.safetensors")) / 4
     assert cost["host_parameters"] == pytest.approx(weights, rel=0.05) and cost["namm_parameters"] == 4172
-    assert cost["prefills"] == 32 + 32 + 32
-    assert cost["answers"] == 16 * 4 * cost["generations"] + 32 * (cost["generations"] // 10 + 3) + 2 * 32
+    assert cost["prefills"] == 50 + 40 + 20
+    assert cost["answers"] == 16 * 5 * cost["generations"] + 40 * (cost["generations"] // 10 + 3) + 2 * 20
     assert cost["bytes_per_token"] == 2 * 2 * (2 * 8 * 4 + 17 * 4 + 4)
     assert memx([COMMAND, "namm-llama-3-8b", *runs]) == 0
     shown = capsys.readouterr().out
