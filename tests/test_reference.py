@@ -1,7 +1,10 @@
 """The committed figures: their rows say what the README says, and what an honest figure must show."""
 
 import re
+from collections import defaultdict
+from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -177,3 +180,27 @@ def test_policies_keep_what_they_are_told_however_the_prompt_comes():
     slots = {(row.kind, row.metric): row.value for row in rows_of("evict/prefill.rows.jsonl")}
     for kind in {kind for kind, _ in slots if kind.endswith(" 0.5") and not kind.startswith("kvpress")}:
         assert slots[kind, "kept_slots"] == slots[kind, "kept_in_pieces"] == 1024
+
+
+def test_the_readme_states_the_rows_of_the_namms():
+    """Means over seeds at each share of the cache, and what each seed's evolution gained, by more than its interval."""
+    table = README.partition("<!-- namm -->")[2].partition("<!-- /namm -->")[0]
+    found = defaultdict(list)
+    for row in rows_of("namm/namm.rows.jsonl"):
+        if row.size == "budget":
+            name = re.sub(r"^namm \S+", "namm", row.variant)
+            found[name, row.budget, row.dataset, row.metric].append(row.value)
+    for name in {name for name, *_ in found} - {"full"}:
+        (line,) = re.findall(rf"^\| {name} \|.*$", table, flags=re.MULTILINE)
+        cells = [cell.strip() for cell in line.strip("|").split("|")][1:]
+        for cell, (data, budget) in zip(
+            cells, product(("held-out/all", "trained/all"), (0.75, 0.5, 0.25, 0.125)), strict=True
+        ):
+            likelihood, exact = (
+                fmean(found[name, budget, data, metric]) for metric in ("relative_log_likelihood", "exact")
+            )
+            assert cell == f"{likelihood:.2f} / {exact:.0f}", (name, budget, data)
+    gains = [row for row in rows_of("namm/evolve.rows.jsonl") if (row.variant, row.metric) == ("difference", "fitness")]
+    assert len(gains) == 6 and all(row.low > 0 for row in gains)
+    for row in gains:
+        assert f"| {row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}] |" in table
