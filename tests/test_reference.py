@@ -204,3 +204,15 @@ def test_the_readme_states_the_rows_of_the_namms():
     assert len(gains) == 6 and all(row.low > 0 for row in gains)
     for row in gains:
         assert f"| {row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}] |" in table
+
+
+def test_the_readme_states_the_rows_of_a_generation():
+    values = defaultdict(dict)
+    for row in rows_of("namm/generation.rows.jsonl"):
+        values[row.kind][row.metric] = row.value
+    table = README.partition("**What a generation costs**")[2].partition("<!-- /namm -->")[0]
+    for name, found in values.items():
+        if "generation_ms" in found:
+            times = found.get("speedup", 1)
+            assert f"| {name} | {found['generation_ms'] / 1000:.1f} | {times:.1f} |" in table, name
+    assert values["bam"]["correct"] == values["mlp"]["correct"] == 1
