@@ -184,7 +184,7 @@ def test_policies_keep_what_they_are_told_however_the_prompt_comes():
 
 def test_the_readme_states_the_rows_of_the_namms():
     """Means over seeds at each share of the cache, and what each seed's evolution gained, by more than its interval."""
-    table = README.partition("<!-- namm -->")[2].partition("<!-- /namm -->")[0]
+    table = README.partition("<!-- namm -->")[2].partition("<!-- transfer -->")[0]
     found = defaultdict(list)
     for row in rows_of("namm/namm.rows.jsonl"):
         if row.size == "budget":
@@ -213,6 +213,22 @@ def test_the_readme_states_the_rows_of_a_generation():
     table = README.partition("**What a generation costs**")[2].partition("<!-- /namm -->")[0]
     for name, found in values.items():
         if "generation_ms" in found:
-            times = found.get("speedup", 1)
-            assert f"| {name} | {found['generation_ms'] / 1000:.1f} | {times:.1f} |" in table, name
+            times = f"{found['generation_ms'] / 1000:.1f} | {found.get('speedup', 1):.1f}"
+            shares = f"{found['host_percent']:.0f}% | {found['scorer_percent']:.0f}%"
+            assert f"| {name} | {times} | {shares} |" in table, name
     assert values["bam"]["correct"] == values["mlp"]["correct"] == 1
+
+
+def test_the_readme_states_the_rows_of_the_transfer():
+    table = README.partition("<!-- transfer -->")[2].partition("<!-- /transfer -->")[0]
+    found = defaultdict(list)
+    for row in rows_of("namm/transfer.rows.jsonl"):
+        if row.dataset == "all/all" and row.variant != "full":
+            name = re.sub(r"^namm \S+", "namm", row.variant)
+            found[name, row.budget, row.metric].append(row.value)
+    for name in {name for name, *_ in found}:
+        (line,) = re.findall(rf"^\| {name} \|.*$", table, flags=re.MULTILINE)
+        cells = [cell.strip() for cell in line.strip("|").split("|")][1:]
+        for cell, budget in zip(cells, (0.25, 0.125, None), strict=True):
+            both = [found[name, budget, metric] for metric in ("relative_log_likelihood", "exact")]
+            assert cell == (f"{fmean(both[0]):.2f} / {fmean(both[1]):.0f}" if both[0] else ""), (name, budget)
