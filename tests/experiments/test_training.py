@@ -139,7 +139,6 @@ def test_one_stop_ends_all_workers_and_keeps_each_state(tmp_path):
     assert {run.status for run in RunStore(tmp_path).runs()} == {"interrupted"}
 
 
-@pytest.mark.slow
 def test_workers_whose_parent_was_killed_save_and_let_go(tmp_path):
     process, _ = start_two(tmp_path)
     process.kill()
@@ -154,7 +153,6 @@ def test_workers_whose_parent_was_killed_save_and_let_go(tmp_path):
         pass
 
 
-@pytest.mark.slow
 def test_a_killed_worker_ends_the_sweep_and_says_so(tmp_path):
     process, _ = start_two(tmp_path)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
