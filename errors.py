@@ -8,6 +8,8 @@ class MemxError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.told = False  # to the user, by another process
+        self.alone = False  # met by this process of several
 
     def __reduce__(self):  # keeps the hint when an error crosses a process boundary
         return _rebuild, (self.message, self.hint)

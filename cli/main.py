@@ -80,7 +80,10 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
 
 def _tell(error: Exception) -> int:
     from ..experiments.stop import Interrupted
+    from ..experiments.world import is_quiet
 
+    if is_quiet(error):
+        return 2 if isinstance(error, MemxError) else 130 if isinstance(error, Interrupted) else 1
     if isinstance(error, MemxError):
         return _say(f"error: {error.message}", error.hint, code=2)
     if isinstance(error, typer.Exit):
@@ -104,7 +107,9 @@ def _tell(error: Exception) -> int:
 
 
 def _say(line: str, hint: str, *, code: int) -> int:
-    print(" ".join(line.split()), file=sys.stderr)
+    from ..experiments.world import speaker
+
+    print(speaker() + " ".join(line.split()), file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
     return code

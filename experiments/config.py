@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..errors import MemxError
 from ..memory_layers.config import MemoryConfig, ModelConfig
+from .scale_config import CorpusConfig, ParallelConfig
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
@@ -185,6 +186,8 @@ class TrainConfig(BaseModel):
     evaluation: EvaluationConfig = EvaluationConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     text: TextConfig = TextConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    parallel: ParallelConfig = ParallelConfig()
     match: MatchConfig = MatchConfig()
     sweep: dict[str, tuple[Any, ...]] = Field(
         default={}, description="dotted key -> values; one run for each combination"

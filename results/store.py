@@ -113,6 +113,28 @@ class Run:
         write_atomically(self.folder / "run.json", json.dumps(info, indent=2) + "\n")
 
 
+class WatchedRun(Run):
+    """The same folder as another process sees it that takes part in the run and writes nothing."""
+
+    def begin(self, config_yaml: str, info: dict[str, Any]) -> None:
+        """Nothing: the owner writes."""
+
+    def end(self, status: Status, **info: Any) -> None:
+        """Nothing: the owner writes."""
+
+    def finish(self, rows: list[Row], **info: Any) -> None:
+        """Nothing: the owner writes."""
+
+    def discard(self) -> None:
+        """Nothing: the owner writes."""
+
+    def append_metrics(self, **metrics: Any) -> None:
+        """Nothing: the owner writes."""
+
+    def rewind_metrics(self, step: int) -> None:
+        """Nothing: the owner writes."""
+
+
 class RunStore:
     """All runs below one folder."""
 

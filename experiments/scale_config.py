@@ -1,0 +1,72 @@
+"""The parts of a training config that matter beyond one machine: corpora, and what processes share out. No torch here."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_STRICT = ConfigDict(frozen=True, extra="forbid")
+
+
+class CorpusSource(BaseModel):
+    """One source of training text."""
+
+    model_config = _STRICT
+
+    path: str = Field(description="a .txt, .jsonl or .parquet file, a folder or pattern of them, or a hub data set")
+    weight: float = Field(default=1.0, gt=0, description="its share of the rows, against the other sources'")
+    field: str = Field(default="text", description="the field or column that holds the text")
+    split: str = Field(default="train", description="of a hub data set")
+    subset: str | None = Field(default=None, description="of a hub data set: the configuration's name")
+
+
+class CorpusConfig(BaseModel):
+    """Ordinary text to train on in place of facts, read as a stream that never lies in memory as a whole."""
+
+    model_config = _STRICT
+
+    sources: tuple[CorpusSource, ...] = Field(
+        default=(), description="files, folders, hub data sets, or one folder that `memx prepare` wrote; none: facts"
+    )
+    tokenizer: str | None = Field(
+        default=None, description="a hub name or a folder; none: one trained on the first documents"
+    )
+    shuffle: int = Field(default=1024, ge=0, description="documents of a lane's shuffle buffer; 0: in their order")
+    lanes: int = Field(
+        default=8, ge=1, description="independent streams that rows are taken from in turn; ranks share them out"
+    )
+    damaged: Literal["fatal", "skip"] = Field(
+        default="fatal", description="what becomes of a line or file that cannot be read: end the run, or leave it out"
+    )
+    held_out: float = Field(
+        default=0.001, ge=0, lt=1, description="share of the documents that training never shows, by their hash"
+    )
+    blocks: int = Field(default=40, ge=1, description="rows of held-out text whose loss is measured")
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _names_are_paths(cls, sources: Any) -> Any:
+        return [{"path": one} if isinstance(one, str) else one for one in sources] if sources else ()
+
+
+class ParallelConfig(BaseModel):
+    """What the processes that torchrun starts share out; a single process holds everything."""
+
+    model_config = _STRICT
+
+    shard: int | None = Field(
+        default=None, ge=1, description="ranks that the dense weights are sharded over (FSDP); 1: none; none: all"
+    )
+    table: Literal["width", "rows", "replicated"] = Field(
+        default="width", description="what of a value table a rank holds: some of its columns, some rows, or all"
+    )
+    table_ranks: int | None = Field(
+        default=None, ge=1, description="ranks that together hold one copy of the value tables; none: all"
+    )
+    host_values: bool = Field(
+        default=False, description="keep value tables in host memory and copy the rows that a step reads"
+    )
+    prefetch: int = Field(
+        default=1, ge=0, description="host values: micro-batches whose rows are fetched while another computes"
+    )
