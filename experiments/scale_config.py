@@ -1,4 +1,4 @@
-"""The parts of a training config that matter beyond one machine: corpora, and what processes share out. No torch here."""
+"""What a training config says beyond one machine: corpora, and what processes share out. No torch here."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class World:
                 told[1] = error
         self._broadcast(told)
         if told[1] is not None:
-            told[1].told = True  # to the user, by rank 0
+            setattr(told[1], "told", True)  # noqa: B010 - to the user, by rank 0
             raise told[1]
         return cast(_Result, told[0])
 
