@@ -6,6 +6,7 @@ The value tables have their own learning rate, their own clipping norm and no de
 from __future__ import annotations
 
 from math import cos, inf, isfinite, pi
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ class Optimizer:
         trained = {name: table for name, table in tables.items() if table.weight.requires_grad}
         for table in tables.values():
             table.sink = None  # another optimizer may have left its own
-        rows = sum(len(table.weight) for table in tables.values())
+        rows = sum(table.shape[0] for table in tables.values())
         chosen = trained if sgd or keep is not None or steps_sparsely(rows, config, reads) else {}
         self.tables = TableOptimizer(chosen, config, seed=seed, sgd=sgd, keep=keep)
         alone = {id(table.weight) for table in chosen.values()}
@@ -71,7 +72,7 @@ class Optimizer:
         dense = [p for _, p in self.groups["values"]]
         rows, scale = self.tables.gradients(), 1.0
         if dense or self.tables.tables:
-            squares = [float(gradient.squared_norm()) for gradient in rows.values()]
+            squares = self.tables.squared_norms(rows)
             squares += [float(torch.linalg.vector_norm(p.grad)) ** 2 for p in dense if p.grad is not None]
             norm = norms["value_gradient_norm"] = sum(squares) ** 0.5
             scale = self._scale(norm)
@@ -92,7 +93,8 @@ class Optimizer:
 
     def _clip(self, parameters: list[nn.Parameter]) -> float:
         limit = inf if self.config.clip is None else self.config.clip
-        return float(nn.utils.clip_grad_norm_(parameters, limit))
+        norm: Any = nn.utils.clip_grad_norm_(parameters, limit)
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # of weights that ranks share out
 
     def _scale(self, norm: float) -> float:
         return 1.0 if self.config.clip is None else min(1.0, self.config.clip / (norm + 1e-6))

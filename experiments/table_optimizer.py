@@ -14,8 +14,10 @@ from torch import Tensor
 from ..errors import MemxError
 from ..kernels.embedding_bag.gradient import BagGradient, RowGradient, row_gradient
 from ..kernels.huge_pages import use_huge_pages
-from ..kernels.sparse_adam import TableState, make_state, sparse_adam, sparse_sgd
+from ..kernels.sparse_adam import TableState, WholeRows, make_state, sparse_adam, sparse_sgd
+from ..memory_layers.exchange import total
 from ..memory_layers.product_keys import MemoryValues
+from ..memory_layers.shards import of_all_copies
 from .config import TrainingConfig
 
 Rows = Callable[[str, list[BagGradient]], Tensor | None]
@@ -69,11 +71,19 @@ class TableOptimizer:
         found = {}
         for name, table in self.tables.items():
             assert table.sink is not None
-            parts = [_spoken(part) for part in table.sink]
+            parts = [_spoken(_of_all(part, table), table) for part in table.sink]
             table.sink.clear()  # the same list: a forward pass whose backward is still to come holds it
             if parts:
                 found[name] = self._grouped(name, parts)
         return found
+
+    def squared_norms(self, gradients: Mapping[str, RowGradient]) -> list[float]:
+        """The squared L2 norm of each gradient, over all parts of a shared-out table."""
+        norms = []
+        for name, gradient in gradients.items():
+            norm, shard = gradient.squared_norm(), self.tables[name].shard
+            norms.append(float(total(norm, shard.group) if shard is not None and shard.size > 1 else norm))
+        return norms
 
     def _grouped(self, name: str, parts: list[BagGradient]) -> RowGradient:
         rows = self.keep(name, parts) if self.keep else None
@@ -90,7 +100,7 @@ class TableOptimizer:
         """Update the touched rows in step `step` (0-based); scale is the clipping's share of the gradients."""
         for place, (name, gradient) in enumerate(gradients.items()):
             values = self.tables[name].weight
-            generator = self._generator(values, step, place)
+            generator = self._generator(self.tables[name], step, place)
             if name in self.states:
                 sparse_adam(
                     values.detach(),
@@ -101,14 +111,17 @@ class TableOptimizer:
                     betas=self.config.betas,
                     scale=scale,
                     generator=generator,
+                    whole=_whole_rows(self.tables[name]),
                 )
             else:
                 sparse_sgd(values.detach(), gradient, lr=lr, scale=scale, generator=generator)
 
-    def _generator(self, values: Tensor, step: int, place: int) -> torch.Generator | None:
-        if values.dtype == torch.float32:
+    def _generator(self, table: MemoryValues, step: int, place: int) -> torch.Generator | None:
+        if table.weight.dtype == torch.float32:
             return None  # nothing is rounded
-        return torch.Generator(values.device).manual_seed((self.seed * 1_000_003 + step) * 64 + place)
+        drawn = (self.seed * 1_000_003 + step) * 64 + place
+        part = table.shard.rank if table.shard is not None else 0  # each rounds on its own
+        return torch.Generator(table.weight.device).manual_seed(drawn + (part << 48))
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Moments, last steps and masters, by table."""
@@ -128,7 +141,26 @@ class TableOptimizer:
             tensor.copy_(tensors[name])
 
 
-def _spoken(part: BagGradient) -> BagGradient:
+def _of_all(part: BagGradient, table: MemoryValues) -> BagGradient:
+    return part if table.shard is None else of_all_copies(part, table.shard)
+
+
+def _spoken(part: BagGradient, table: MemoryValues) -> BagGradient:
     """Without the bags that no loss depends on, as those of padding: their rows were not touched."""
-    counts = (part.dout != 0).any(-1) & (part.weights != 0).any(-1)  # [B]; either factor may be the loss's
-    return part if bool(counts.all()) else BagGradient(*(tensor[counts] for tensor in part))
+    counts = (part.dout != 0).any(-1)  # [B]
+    if table.shard is not None and table.shard.size > 1 and table.shard.by == "width":
+        counts = total(counts.int(), table.shard.group) > 0  # all columns of a bag, or none
+    if part.bags is not None:
+        counts = counts[part.bags[:, 0]]
+        chosen = (part.slots[counts], part.weights[counts], part.dout, part.bags[counts])
+        return part if bool(counts.all()) else BagGradient(*chosen)
+    counts &= (part.weights != 0).any(-1)  # either factor may be the loss's
+    return part if bool(counts.all()) else BagGradient(part.slots[counts], part.weights[counts], part.dout[counts])
+
+
+def _whole_rows(table: MemoryValues) -> WholeRows | None:
+    """How squares of a part's rows become those of whole rows; None where a part has them whole."""
+    shard = table.shard
+    if shard is None or shard.size == 1 or shard.by == "rows":
+        return None
+    return WholeRows(shard.width, lambda squares: total(squares, shard.group))

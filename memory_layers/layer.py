@@ -9,7 +9,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..kernels.embedding_bag import embedding_bag
 from .product_keys import MemoryValues, ProductKeys
 
 
@@ -41,7 +40,7 @@ class MemoryLayer(ProductKeys):
     ) -> None:
         super().__init__(width, slots, heads=heads, top_k=top_k, key_width=key_width, qk_norm=qk_norm)
         value_width = value_width or width
-        assert values is None or values.weight.shape == (slots, value_width), "the shared table has another shape"
+        assert values is None or values.shape == (slots, value_width), "the shared table has another shape"
         self.silent = silent
         self.gate = nn.Linear(width, value_width, bias=False) if gating else None
         projected = gating or silent or value_width != width
@@ -77,14 +76,8 @@ class MemoryLayer(ProductKeys):
 
     def read(self, slots: Tensor, weights: Tensor) -> Tensor:
         """Sum the rows of slots [T, H, k], weighed by weights: [T, d_v]."""
-        table, sink = self.values.weight, self.values.sink
         # [T, H*k] rows in one bag per token
-        return embedding_bag(
-            table,
-            slots.flatten(1),
-            weights.flatten(1).to(table.dtype),
-            gradient="dense" if sink is None else sink,
-        )
+        return self.values.bag(slots.flatten(1), weights.flatten(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., d] to [..., d]."""

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..kernels.embedding_bag import embedding_bag
 from ..kernels.huge_pages import use_huge_pages
 from ..kernels.product_topk import product_topk
 from .slots import check_top_k, half_keys
 
 if TYPE_CHECKING:
     from ..kernels.embedding_bag.gradient import BagGradient
+    from .shards import TableShard
+
+_DRAWN = 1 << 24  # elements of a shared-out table that are drawn at once
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:
@@ -39,19 +43,53 @@ class MemoryValues(nn.Module):
         weight = torch.empty(slots, width)
         use_huge_pages(weight)
         self.weight = nn.Parameter(weight)
+        self.shape = (slots, width)  # of the whole table
         self.sink: list[BagGradient] | None = None
+        self.shard: TableShard | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw N(0, 1/sqrt(d_v))."""
-        nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
+        """Draw N(0, 1/sqrt(d_v)); of a shared-out table every rank gets its part of the same numbers."""
+        std = self.shape[1] ** -0.5
+        if self.shard is None or self.weight.is_meta:
+            nn.init.normal_(self.weight, std=std)
+            return
+        # torch draws in sixteens: pieces of whole sixteens are the stream that one table would be drawn from
+        rows, width = self.shape
+        each = max(16, _DRAWN // width // 16 * 16)
+        ends = [*range(each, max(rows - 16, 1), each), rows]
+        mine = self.shard.part(torch.arange(rows)) if self.shard.by == "rows" else None
+        for start, end in zip([0, *ends], ends, strict=False):
+            drawn = torch.empty(end - start, width).normal_(std=std)
+            if mine is None:
+                self.weight.data[start:end] = self.shard.part(drawn)
+            else:
+                first, last = max(start, int(mine[0])), min(end, int(mine[-1]) + 1)
+                if first < last:
+                    self.weight.data[first - int(mine[0]) : last - int(mine[0])] = drawn[first - start : last - start]
+
+    def share_out(self, shard: TableShard) -> None:
+        """Keep this rank's part of the table alone, which its weights, if they are there, are cut to."""
+        assert self.shard is None and (shard.slots, shard.width) == self.shape, "another table's shard"
+        part = shard.part(self.weight.detach())
+        self.weight = nn.Parameter(part.clone(), requires_grad=self.weight.requires_grad)
+        self.shard = shard
+
+    def bag(self, slots: Tensor, weights: Tensor) -> Tensor:
+        """Sum the rows of slots [T, K] of the whole table, weighed by weights [T, K]: [T, d_v]."""
+        weights = weights.to(self.weight.dtype)
+        if self.shard is not None and self.shard.size > 1:
+            from .shards import sharded_bag
+
+            return sharded_bag(self.weight, slots, weights, self.shard, self.sink)
+        return embedding_bag(self.weight, slots, weights, gradient="dense" if self.sink is None else self.sink)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "sink": None}  # no optimizer steps the rows of a copy
 
     def extra_repr(self) -> str:
         """What `print` shows of it."""
-        return f"slots={self.weight.shape[0]}, width={self.weight.shape[1]}"
+        return f"slots={self.shape[0]}, width={self.shape[1]}"
 
 
 class ProductKeys(nn.Module, ABC):

@@ -25,12 +25,19 @@ from ..zeros import lazy_zeros
 class BagGradient(NamedTuple):
     """One use of a table: row slots[b, k] receives weights[b, k] * dout[b], summed over all b, k.
 
-    slots [B, K], integers; weights [B, K]; dout [B, D].
+    slots [B, K], integers; weights [B, K]; dout [B, D]. With bags [B, K] it is dout[bags[b, k]], of as many rows as
+    there are bags: for bags of unlike sizes.
     """
 
     slots: Tensor
     weights: Tensor
     dout: Tensor
+    bags: Tensor | None = None
+
+    def detached(self) -> BagGradient:
+        """The same, off the graph."""
+        bags = None if self.bags is None else self.bags.detach()
+        return BagGradient(self.slots.detach(), self.weights.detach(), self.dout.detach(), bags)
 
 
 # Where the gradient of a table goes: into .grad as a dense tensor, into .grad as a coalesced sparse tensor of the
@@ -153,7 +160,8 @@ def row_gradient(
     assert parts, "the gradient of no use has no width"
     dtype = torch.float32
     for part in parts:
-        assert part.slots.shape == part.weights.shape and len(part.slots) == len(part.dout), "not the shapes of bags"
+        assert part.slots.shape == part.weights.shape, "not the shapes of bags"
+        assert part.bags is not None or len(part.slots) == len(part.dout), "not the shapes of bags"
         dtype = torch.promote_types(dtype, torch.promote_types(part.weights.dtype, part.dout.dtype))
     triton = fastest(impl, parts[0].dout.device) == "triton"
     slots = torch.cat([part.slots.flatten() for part in parts])  # [S]
@@ -199,9 +207,12 @@ def _bag_numbers(parts: Sequence[BagGradient]) -> list[Tensor]:
     numbers, base = [], 0
     for part in parts:
         bags, slots = part.slots.shape
-        number = torch.arange(base, base + bags, device=part.slots.device)
-        numbers.append(number[:, None].expand(bags, slots).flatten())
-        base += bags
+        if part.bags is None:
+            number = torch.arange(base, base + bags, device=part.slots.device)
+            numbers.append(number[:, None].expand(bags, slots).flatten())
+        else:
+            numbers.append(part.bags.flatten().long() + base)
+        base += len(part.dout)
     return numbers
 
 
@@ -242,7 +253,7 @@ def _triton_table_gradient(slots: Tensor, weights: Tensor, dout: Tensor, rows: i
 def hand_over(part: BagGradient, values: Tensor, mode: GradientMode, impl: str) -> Tensor | None:
     """What a backward returns for the table `values` [N, D]: its gradient, or None once a list has the part."""
     if isinstance(mode, list):
-        mode.append(BagGradient(*(tensor.detach() for tensor in part)))  # saved ones still hang on the graph
+        mode.append(part.detached())  # saved ones still hang on the graph
         return None
     if mode == "rows":
         gradient = row_gradient([part], size=len(values), impl=impl)

@@ -3,6 +3,15 @@
 from .op import OP, sparse_adam, sparse_sgd
 from .reference import sparse_adam_reference
 from .rounding import stochastic_round
-from .state import TableState, make_state
+from .state import TableState, WholeRows, make_state
 
-__all__ = ["OP", "TableState", "make_state", "sparse_adam", "sparse_adam_reference", "sparse_sgd", "stochastic_round"]
+__all__ = [
+    "OP",
+    "TableState",
+    "WholeRows",
+    "make_state",
+    "sparse_adam",
+    "sparse_adam_reference",
+    "sparse_sgd",
+    "stochastic_round",
+]

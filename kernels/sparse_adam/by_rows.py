@@ -8,7 +8,7 @@ from torch import Tensor
 from ..embedding_bag.gradient import RowGradient
 from .catch_up import CatchUp
 from .rounding import stochastic_round
-from .state import TableState
+from .state import TableState, WholeRows
 
 
 def adam(
@@ -20,6 +20,7 @@ def adam(
     eps: float,
     scale: float,
     generator: torch.Generator | None,
+    whole: WholeRows | None = None,
 ) -> None:
     """The step by torch's ops, a chunk of rows at a time, so that they stay in cache."""
     decays, ahead, owed = (factor.to(gradient.dtype)[..., None] for factor in factors)
@@ -34,7 +35,7 @@ def adam(
         momentum = None if moments is None else moments.index_select(0, chunk).to(grad.dtype)
         if settle and momentum is not None:
             owing = second.sqrt().add_(eps).reciprocal_().mul_(owed[start:stop]) * momentum
-        _step_second(state.second, chunk, second.mul_(decays[1, start:stop]), grad, betas[1])
+        _step_second(state.second, chunk, second.mul_(decays[1, start:stop]), grad, betas[1], whole)
         if momentum is not None and moments is not None:
             grad = momentum.mul_(decays[0, start:stop]).add_(grad, alpha=1 - betas[0])
             moments.index_copy_(0, chunk, momentum.to(moments.dtype))
@@ -48,11 +49,16 @@ def _gather_second(second: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
     return found[:, None] if second.dim() == 1 else found
 
 
-def _step_second(second: Tensor, rows: Tensor, decayed: Tensor, grad: Tensor, beta: float) -> None:
+def _step_second(
+    second: Tensor, rows: Tensor, decayed: Tensor, grad: Tensor, beta: float, whole: WholeRows | None
+) -> None:
     """Add the squares of the gradient to a decayed second moment, in place, and store it."""
     if second.dim() == 1:
         squares = torch.linalg.vector_norm(grad, dim=1, keepdim=True).square_()
-        decayed.add_(squares, alpha=(1 - beta) / grad.shape[1])
+        width = grad.shape[1]
+        if whole is not None:
+            width, squares = whole.width, whole.complete(squares)
+        decayed.add_(squares, alpha=(1 - beta) / width)
         second.index_copy_(0, rows, decayed.squeeze(1))
     else:
         decayed.addcmul_(grad, grad, value=1 - beta)

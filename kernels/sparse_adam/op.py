@@ -14,7 +14,7 @@ from ..op import Op, Shape, choose, fastest
 from . import by_rows
 from .catch_up import catch_up, curves
 from .reference import sparse_adam_reference
-from .state import TableState
+from .state import TableState, WholeRows
 
 Implementation = Literal["auto", "native", "torch", "triton"]
 
@@ -32,6 +32,7 @@ def sparse_adam(
     scale: float | Tensor = 1.0,
     generator: torch.Generator | None = None,
     impl: Implementation = "auto",
+    whole: WholeRows | None = None,
 ) -> None:
     """Take one Adam step of values [N, D] and its state, in place, on the rows of the gradient alone.
 
@@ -45,8 +46,10 @@ def sparse_adam(
     impl: "triton" is one kernel that sums the gradient too; "native" is one pass in compiled C, for float32 tables on a
     CPU; "torch" takes several, in torch's ops; "auto" is the first that fits. Raises MemxError for an implementation
     that does not exist or does not fit.
+    whole: where values are some columns of wider rows; with one second moment a row it is that of the whole row.
     """
-    chosen = choose("sparse_adam", impl, OP.available(values.device))
+    apart = whole is not None and state.second.dim() == 1
+    chosen = "torch" if apart else choose("sparse_adam", impl, OP.available(values.device))
     assert step >= 1, f"step {step}: steps count from 1"
     assert state.momentum is not None or betas[0] == 0, "a state without momentum needs betas[0] = 0"
     small = eps * (1 - betas[1] ** step) ** 0.5
@@ -70,7 +73,7 @@ def sparse_adam(
         settings = {"betas": betas, "eps": small, "scale": float(scale)}
         native.adam(values, state.momentum, state.second, *parts, **factors._asdict(), **settings)
     else:
-        by_rows.adam(values, gradient, state, factors, betas, small, float(scale), generator)
+        by_rows.adam(values, gradient, state, factors, betas, small, float(scale), generator, whole)
 
 
 def _native_fits(values: Tensor, gradient: RowGradient, state: TableState) -> bool:

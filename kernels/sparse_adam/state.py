@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..zeros import lazy_zeros
+
+
+class WholeRows(NamedTuple):
+    """For a table whose rows lie in parts: their whole width, and what turns sums of squares over this part's columns,
+    [C, 1], into sums over all."""
+
+    width: int
+    complete: Callable[[Tensor], Tensor]
 
 
 @dataclass
