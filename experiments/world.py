@@ -5,18 +5,23 @@ together. Without torchrun the world is this process alone, and nothing here doe
 from __future__ import annotations
 
 import os
+import pickle
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..errors import MemxError
+from ..results.store import Run, RunStore, WatchedRun
 
 if TYPE_CHECKING:
     import torch
 
 _Result = TypeVar("_Result")
+_MARKS = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR")
+_PLACE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
 _TIMEOUT = timedelta(hours=2)  # of a collective: the first rank may convert a model or ask questions for that long
 
 
@@ -39,17 +44,26 @@ class World:
         """Run on rank 0 and give every rank the (picklable) result, or raise on every rank what it raised."""
         if not self.joined:
             return work()
-        told: list[Any] = [None, None]
-        if self.is_first:
-            try:
-                told[0] = work()
-            except Exception as error:
-                told[1] = error
-        self._broadcast(told)
-        if told[1] is not None:
-            setattr(told[1], "told", True)  # noqa: B010 - to the user, by rank 0
-            raise told[1]
-        return cast(_Result, told[0])
+        result, error = self.broadcast(self._attempt(work) if self.is_first else (None, None))
+        if error is not None:
+            raise error
+        return cast(_Result, result)
+
+    def together(self, work: Callable[[], _Result]) -> _Result:
+        """Run on every rank; this rank's own result. What one raised, the first of them, is raised on every rank."""
+        if not self.joined:
+            return work()
+        result, error = self._attempt(work)
+        for one in self.gather(error):
+            if one is not None:
+                raise one
+        return cast(_Result, result)
+
+    def in_turn(self, work: Callable[[], _Result]) -> _Result:
+        """`together`, on the first rank of each machine before the others, who find the files that it has made."""
+        early = self.together(lambda: work() if self.local_rank == 0 else None)
+        late = self.together(lambda: work() if self.local_rank else None)
+        return cast(_Result, late if self.local_rank else early)
 
     def any(self, said: bool) -> bool:
         """Whether any rank says so."""
@@ -62,28 +76,80 @@ class World:
         from torch import distributed
 
         found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, item)
+        with self._collective():
+            distributed.all_gather_object(found, item)
         return found
+
+    def broadcast(self, item: _Result) -> _Result:
+        """Rank 0's picklable item, on every rank."""
+        if not self.joined:
+            return item
+        from torch import distributed
+
+        held = [item]
+        with self._collective():
+            distributed.broadcast_object_list(held, src=0)
+        return held[0]
 
     def wait(self) -> None:
         """Wait until every rank is here."""
         if self.joined:
             self.gather(None)
 
-    def _broadcast(self, items: list[Any]) -> None:
-        from torch import distributed
+    @contextmanager
+    def claimed(self, store: RunStore, name: str, *, resume: bool = False, force: bool = False) -> Iterator[Run]:
+        """`RunStore.claim` by rank 0; the other ranks watch the same folder. Raises MemxError as that does."""
+        with ExitStack() as stack:
+            run = self.on_first(lambda: stack.enter_context(store.claim(name, resume=resume, force=force)))
+            yield run if self.is_first else WatchedRun(run.folder)
 
-        distributed.broadcast_object_list(items, src=0)
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, this process is none of torchrun's: for work of one rank that could itself be shared out."""
+        kept = {name: os.environ.pop(name) for name in (*_MARKS, *_PLACE) if name in os.environ}
+        try:
+            yield
+        finally:
+            os.environ.update(kept)
+
+    def _attempt(self, work: Callable[[], _Result]) -> tuple[_Result | None, Exception | None]:
+        """What work returns or raises; the latter in a form that can be sent. A lost rank is raised: nobody listens."""
+        try:
+            return work(), None
+        except LostRank:
+            raise
+        except Exception as error:
+            sent = _portable(error)
+            sent.add_note(f"on rank {self.rank}:\n{''.join(traceback.format_exception(error))}")
+            setattr(sent, "told", True)  # noqa: B010 - to the user, by rank 0
+            return None, sent
+
+    @contextmanager
+    def _collective(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise _understood(error, self) from error
+
+
+class LostRank(RuntimeError):
+    """A rank is gone, so that no collective works any more."""
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that survives pickling: itself, or what it says."""
+    with suppress(Exception):
+        copy = pickle.loads(pickle.dumps(error))
+        if type(copy) is type(error):
+            return copy
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def launched() -> World:
     """The place of this process as torchrun's environment tells it; alone where nothing does."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ and "MASTER_ADDR" not in os.environ:
+    if not any(name in os.environ for name in _MARKS):
         return World()
-    rank, size, local, local_size = (
-        int(os.environ.get(name, default))
-        for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
-    )
+    rank, size, local, local_size = (int(os.environ.get(name, default)) for name, default in _PLACE.items())
     return World(rank, size, local, local_size)
 
 
@@ -103,7 +169,8 @@ def speaker() -> str:
 def join(device: str = "auto") -> Iterator[World]:
     """Join the processes that torchrun started, over nccl where they compute on CUDA and gloo elsewhere.
 
-    Alone, nothing is started. Inside, an error of a collective is a `RuntimeError` that says a rank was lost.
+    Alone, nothing is started. Raises MemxError for more processes than CUDA devices; what a collective raises because a
+    rank is gone becomes a `LostRank` that says so.
     """
     world = launched()
     if world.size == 1:
@@ -114,19 +181,31 @@ def join(device: str = "auto") -> Iterator[World]:
 
     cuda = torch.cuda.is_available() and device != "cpu"
     if cuda:
+        _check_devices(world, torch.cuda.device_count())
         torch.cuda.set_device(world.local_rank)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_TIMEOUT)
     try:
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_TIMEOUT)
         yield World(world.rank, world.size, world.local_rank, world.local_size, joined=True)
     except MemxError as error:
         if not getattr(error, "told", False):
             error.alone = True  # other ranks may not have met it
         raise
     except Exception as error:
-        raise _understood(error, world) from error
+        found = _understood(error, world)
+        if found is error:
+            raise
+        raise found from error
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def _check_devices(world: World, devices: int) -> None:
+    if world.local_size > devices:
+        raise MemxError(
+            f"{world.local_size} processes on this machine, and {devices} CUDA devices",
+            hint=f"torchrun --nproc-per-node {devices}, or a device of cpu",
+        )
 
 
 def local_device(world: World, device: torch.device) -> torch.device:
@@ -149,8 +228,8 @@ def _understood(error: Exception, world: World) -> Exception:
     lost = isinstance(error, kinds) or (type(error) is RuntimeError and any(sign in text for sign in _LOST))
     if not lost:
         return error
-    first = str(error).splitlines()[0][:160]
-    return RuntimeError(
-        f"rank {world.rank} of {world.size} has lost another rank, so the run ends here; --resume goes on from the "
-        f"last saved state ({first})"
+    cause = str(error).splitlines()[0].split(". ")[0][:200]
+    return LostRank(
+        f"one of the {world.size} ranks is gone, so the run ends here; --resume goes on from the last saved state "
+        f"({cause})"
     )
