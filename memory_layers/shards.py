@@ -105,11 +105,14 @@ class _BagByWidth(torch.autograd.Function):
         return mine.transpose(0, 1).flatten(1)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return once_differentiable(_BagByWidth._backward)(ctx, *grad_outputs)
+
+    @staticmethod
+    def _backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
         values, slots, weights = ctx.saved_tensors
         group, size = ctx.shard.group, ctx.shard.size
-        dout = grad_outputs[0].unflatten(1, (size, -1)).transpose(0, 1)  # [G, T, D/G]
+        dout = given.unflatten(1, (size, -1)).transpose(0, 1)  # [G, T, D/G]
         dout = swap(dout, group).flatten(0, 1)  # [G*T, D/G]
         dweights = None
         if ctx.needs_input_grad[2]:
@@ -165,10 +168,13 @@ class _BagByRows(torch.autograd.Function):
         return sum_scatter(sums.unflatten(0, (shard.size, -1)), shard.group)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return once_differentiable(_BagByRows._backward)(ctx, *grad_outputs)
+
+    @staticmethod
+    def _backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
         values, rows, weights, bags = ctx.saved_tensors
-        dout = gather(grad_outputs[0], ctx.shard.group)  # [G*T, D]
+        dout = gather(given, ctx.shard.group)  # [G*T, D]
         dweights = None
         if ctx.needs_input_grad[2]:
             dots = _ragged_dots(values, rows, dout, bags)  # [R]
