@@ -44,6 +44,25 @@ def load_host(
     return _load(source, dtype, check_attachable if any_decoder else check_llama_family, hint=hint)
 
 
+def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """The tokenizer that `load_host` would load, padding on the left; a folder need hold no more than its files.
+
+    Raises MemxError as that does.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(name).expanduser()
+    bare = folder.is_dir() and not (folder / "config.json").is_file()
+    source, hint = (str(folder), "give a folder with a tokenizer's files") if bare else _resolve(name)
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise _cannot_load(source, error, hint) from None
+    _pad_left(tokenizer)
+    return tokenizer
+
+
 def host_config(name: str, *, any_decoder: bool = False) -> PretrainedConfig:
     """The config of a model that `load_host` would load, without its weights. Raises MemxError as that does."""
     from huggingface_hub.errors import StrictDataclassError
@@ -127,12 +146,16 @@ def _load(
 
 def _set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     """Pad on the left, as generation needs, with the model's own padding token or else its end token."""
+    _pad_left(tokenizer)
+    if model.generation_config is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _pad_left(tokenizer: PreTrainedTokenizerFast) -> None:
     if tokenizer.pad_token_id is None:
         vocabulary = tokenizer.get_vocab()
         tokenizer.pad_token = next((token for token in _PADS if token in vocabulary), tokenizer.eos_token)
     tokenizer.padding_side = "left"
-    if model.generation_config is not None:
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
 def _cannot_load(source: str, error: Exception, hint: str) -> MemxError:

@@ -1,0 +1,52 @@
+"""A corpus config -> the tokenizer of its runs: a named one, that of a prepared folder, or a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from ....errors import MemxError
+from ...scale_config import CorpusConfig
+from .document import Damage, is_held_out
+from .prepared import TOKENIZER, PreparedTexts
+from .sources import open_sources, sample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_DOCUMENTS = 10_000  # that a tokenizer is trained on, at most
+_CHARACTERS = 2**25
+
+
+def corpus_tokenizer(
+    config: CorpusConfig, vocabulary: int, notes: Callable[[str], None] = lambda line: None
+) -> PreTrainedTokenizerFast:
+    """Load config.tokenizer, or that of a prepared source, or train one of `vocabulary` entries on first documents.
+
+    The same config and files give the same tokenizer. Raises MemxError if there is none, it cannot be reached, or the
+    sources hold no text.
+    """
+    from ...host import load_tokenizer
+
+    if config.tokenizer is not None:
+        return load_tokenizer(config.tokenizer)
+    sources = open_sources(config, Damage(config.damaged, notes))
+    for source in sources:
+        if isinstance(source, PreparedTexts):
+            return load_tokenizer(str(source.folder / TOKENIZER))
+    found = sample(config, sources, lambda one: not is_held_out(one.digest, config.held_out), most=2 * _DOCUMENTS)
+    texts: list[str] = []
+    size = 0
+    for document in islice(found, _DOCUMENTS):
+        text = str(document.content)
+        texts.append(text)
+        size += len(text)
+        if size >= _CHARACTERS:
+            break
+    if not texts:
+        names = ", ".join(source.name for source in sources)
+        raise MemxError(f"{names}: no text to train a tokenizer on", hint="check the field, and what was left out")
+    from ..tokenizer import train_tokenizer
+
+    return train_tokenizer(texts, vocabulary)
