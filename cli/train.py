@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import examples, note, print_json
+from .plan import plan_of
 
 _EPILOG = examples(
     "memx train facts --dry-run",
@@ -57,6 +58,12 @@ def train(
     runs: Annotated[Path, typer.Option(help="Folder of all run folders.")] = Path("results/runs"),
     jobs: Annotated[int, typer.Option(min=1, help="Points of a sweep trained at once.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print sizes, costs and folders; train nothing.")] = False,
+    gpus: Annotated[int | None, typer.Option(min=1, help="Dry run: plan for so many GPUs.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="Dry run: of which kind, h100, h200 or a100.")] = None,
+    utilization: Annotated[
+        float | None, typer.Option(min=0.01, max=1.0, help="Dry run: share of the peak FLOPs; 0.4 is assumed.")
+    ] = None,
+    tokens: Annotated[str | None, typer.Option(help="Dry run: plan for so many, as 1T or 100B.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with stopped runs, keep finished ones.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start existing runs anew; what they held is lost.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print rows as JSON on stdout.")] = False,
@@ -71,6 +78,7 @@ def train(
 
     if config is not None and source is not None:
         raise MemxError("--config and an argument both say what to train", hint="give one of them")
+    plan_asked = plan_of(dry_run, gpus, gpu, utilization, tokens)
     if resume and force:
         raise MemxError("--resume and --force exclude each other")
     flags = {"memory.slots": slots, "training.steps": steps, "seed": seed, "data.facts": facts, "name": name}
@@ -82,7 +90,7 @@ def train(
         variants,
     )
     if dry_run:
-        _dry_run(resolved, runs, json)
+        _dry_run(resolved, runs, json, plan_asked)
         return
     from ..experiments.sweep import Options, plan, train_all
     from .progress import TrainDisplay
@@ -98,10 +106,16 @@ def train(
     note(f"runs are in {runs}; next: memx plot --runs {runs}")
 
 
-def _dry_run(config, runs: Path, json: bool) -> None:
+def _dry_run(config, runs: Path, json: bool, plan_asked) -> None:
     from ..experiments.cost import cost_of
     from ..experiments.sweep import plan
+    from .plan import print_plans
     from .summary import print_costs
 
-    costs = [cost_of(point, runs) for point in plan(config)]
-    print_json(costs) if json else print_costs(costs)
+    costs = [cost_of(point, runs, plan_asked) for point in plan(config)]
+    if json:
+        print_json(costs)
+        return
+    print_costs(costs)
+    if plan_asked is not None:
+        print_plans(costs)

@@ -1,74 +1,101 @@
-"""What a run would cost, before it starts: the model built on the meta device, bytes, FLOPs, steps, folder."""
+"""What a run would cost, before it starts: the model built on the meta device, bytes, FLOPs, steps, folder, GPUs."""
 
 from __future__ import annotations
 
+import re
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..memory_layers.config import MemoryConfig, ModelConfig
 from ..memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, tables_of
-from ..memory_layers.sizes import Sizes, model_sizes
+from ..memory_layers.sizes import Sizes, layer_cost, model_sizes
 from ..results.published import published_total
 from .build import build_split, llama_config, pick_device, use_bfloat16
 from .config import TrainConfig
+from .cost_activations import copied_weights
+from .cost_bytes import Described, Table, Weight
+from .cost_mesh import Plan, row_tokens
+from .cost_plan import planned
 from .host import host_config
-from .optimizer import parameter_groups, steps_sparsely
+from .optimizer import steps_sparsely
 from .pretrained import check_start, choose_trainable, host_memory_config, host_model_config, with_memory
 from .sweep import Point
 
-_SAVED_PER_BLOCK = 14  # activations of one block kept for the backward pass, in multiples of d floats a token
 
+def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> dict[str, Any]:
+    """Cost of one point, and with a plan what it takes on those GPUs (key "plan", see `cost_plan.planned`).
 
-def cost_of(point: Point, runs: Path) -> dict[str, Any]:
-    """Cost of one point. Facts are loaded and checked; nothing is trained, and no weight takes memory.
-
-    tokens_per_step is estimated from the rows a step's documents fill at most; activation_bytes from the tensors a
-    block keeps for its backward pass, so both are estimates; the rest is exact for the vocabulary of the config.
-    published_total: the published parameters of the same base, kind and slots, if there are any.
+    Facts are loaded and checked, a corpus is not looked at; nothing is trained, and no weight takes memory.
+    tokens_per_step is that of full rows of a corpus, or estimated from what a step's documents fill at most.
+    activation_bytes is of one process, with the copies of weights that autocast keeps; the rest is exact for the
+    vocabulary of the config. published_total: the published parameters of the same base, kind and slots, if there are
+    any. Raises MemxError for a plan that cannot be.
     """
     config = point.config
     check_start(config)
-    split, _ = build_split(config)
-    base, memory, llama = _described(config)
-    with torch.device("meta"):
-        model = MemoryLlamaForCausalLM(llama)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    choose_trainable(model, config.finetune.train)
-    vocabulary: Any = llama.vocab_size
-    sizes = model_sizes(base, memory, vocabulary)
-    training = config.training
-    tokens = training.batch * _document_tokens(config)
-    half = use_bfloat16(training.precision, pick_device(training.device))
-    rows = sum(len(table.weight) for table in tables_of(model))
-    chosen = config.finetune.train == "slots" or steps_sparsely(rows, training, tokens * sizes.slots_read)
-    value_step = ("sparse" if chosen else "dense") if rows and config.finetune.train != "lora" else ""
-    return {
+    split = None if config.corpus.sources else build_split(config)[0]
+    model = _described(config, plan)
+    training, sizes, table = config.training, model.sizes, model.table
+    tokens = training.batch * row_tokens(config)
+    trained = sum(prod(weight.shape) for weight in model.weights if weight.trained)
+    copies = 2 * copied_weights(model.base, model.memory, model.vocabulary) if model.half else 0
+    found = {
         "run": point.name,
         "folder": str(runs / point.name),
-        "facts": len(split.trained),
-        "unseen_facts": len(split.unseen),
-        "kind": memory.kind,
+        "facts": len(split.trained) if split else None,
+        "unseen_facts": len(split.unseen) if split else None,
+        "kind": model.memory.kind,
         "variant": config.variant,
-        "memory_slots": memory.slots,
-        "parameters_total": parameters,
-        "published_total": published_total(base.name, memory.kind, memory.slots),
+        "memory_slots": model.memory.slots,
+        "parameters_total": model.parameters,
+        "published_total": published_total(model.base.name, model.memory.kind, model.memory.slots),
         "parameters_active": sizes.parameters_active,
         "flops_per_token": sizes.flops,
-        "weights_bytes": sizes.weight_bytes(4, 2 if training.value_dtype == "bfloat16" else 4),
-        "optimizer_bytes": _optimizer_bytes(config, model, sizes, value_step),
-        "activation_bytes": _activation_bytes(base, memory, config, vocabulary, 2 if half else 4),
-        "value_step": value_step,
+        "weights_bytes": sizes.weight_bytes(4, table.size if table else 4),
+        "optimizer_bytes": 8 * trained + (table.whole_state if table else 0),
+        "activation_bytes": model.activations(tokens // training.accumulate) + copies,
+        "value_step": table.step if table else "",
         "steps": training.steps,
         "tokens_per_step": tokens,
         "training_flops": 3 * sizes.flops * tokens * training.steps,
     }
+    return found if plan is None else {**found, "plan": planned(model, config, plan)}
 
 
-def _described(config: TrainConfig) -> tuple[ModelConfig, MemoryConfig, MemoryLlamaConfig]:
-    """Shape, memory and transformers config: of the config, or of its pretrained start, whose weights stay unread."""
+def _described(config: TrainConfig, plan: Plan | None) -> Described:
+    """The model of a config, or of its pretrained start, whose weights stay unread; computing here, or on a plan."""
+    base, memory, llama = _shapes(config)
+    with torch.device("meta"):
+        model = MemoryLlamaForCausalLM(llama)
+    choose_trainable(model, config.finetune.train)
+    vocabulary: Any = llama.vocab_size
+    sizes = model_sizes(base, memory, vocabulary)
+    of_tables = {id(table.weight) for table in tables_of(model)}
+    weights = [
+        Weight(tuple(parameter.shape), parameter.requires_grad, _block(name))
+        for name, parameter in model.named_parameters()
+        if id(parameter) not in of_tables
+    ]
+    device = torch.device("cuda") if plan else pick_device(config.training.device)
+    rows = sum(len(table.weight) for table in tables_of(model))
+    return Described(
+        base=base,
+        memory=memory,
+        vocabulary=vocabulary,
+        sizes=sizes,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        weights=weights,
+        table=_table(config, base, memory, sizes, rows, plan is not None and plan.gpus > 1) if rows else None,
+        half=use_bfloat16(config.training.precision, device),
+        answers_only=config.data.loss_on == "answers" and not config.corpus.sources,
+    )
+
+
+def _shapes(config: TrainConfig) -> tuple[ModelConfig, MemoryConfig, MemoryLlamaConfig]:
+    """Shape, memory and transformers config."""
     source = config.finetune.source
     if source is None:
         return config.model, config.memory, llama_config(config, config.data.vocabulary)
@@ -80,29 +107,37 @@ def _described(config: TrainConfig) -> tuple[ModelConfig, MemoryConfig, MemoryLl
     return base, config.memory, with_memory(host, config.memory)
 
 
-def _optimizer_bytes(config: TrainConfig, model: nn.Module, sizes: Sizes, value_step: str) -> int:
-    """Moments of what is trained, and what the sparse step keeps of each row. LoRA's own are left out."""
+def _table(
+    config: TrainConfig, base: ModelConfig, memory: MemoryConfig, sizes: Sizes, rows: int, shared: bool
+) -> Table:
+    """All value tables, how a step treats them, and what it keeps of each element and each row.
+
+    shared: over several processes, which step tables sparsely alone.
+    """
     training, finetune = config.training, config.finetune
-    rest = 8 * sum(p.numel() for kind in ("matrices", "others") for _, p in parameter_groups(model)[kind])
-    if value_step == "" or (finetune.train == "slots" and finetune.slots_optimizer == "sgd"):
-        return rest
-    if value_step == "dense":
-        return rest + 8 * sizes.table
-    moment = 2 if training.value_moments == "bfloat16" else 4
-    moments = (2 if training.value_second_moment == "full" else 1) * moment
-    masters = 4 if training.value_dtype == "bfloat16" and training.value_rounding == "masters" else 0
-    steps = 8 * sum(len(table.weight) for table in tables_of(model))  # when each row was touched
-    return rest + sizes.table * (moments + masters) + steps
+    reads = training.batch * row_tokens(config) * sizes.slots_read
+    sparse = shared or finetune.train == "slots" or steps_sparsely(rows, training, reads)
+    step = "" if finetune.train == "lora" else "sparse" if sparse else "dense"
+    layers = len(memory.placed_layers(base.layers))
+    element, row = (8, 0) if step == "dense" else (0, 0)
+    if step == "sparse" and not (finetune.train == "slots" and finetune.slots_optimizer == "sgd"):
+        moment, full = 2 if training.value_moments == "bfloat16" else 4, training.value_second_moment == "full"
+        masters = training.value_dtype == "bfloat16" and training.value_rounding == "masters"
+        element = moment * (2 if full else 1) + (4 if masters else 0)
+        row = 8 + (0 if full else 4)  # when it was touched, twice; its second moment
+    return Table(
+        rows=rows,
+        width=sizes.table // rows,
+        step=step,
+        layers=layers,
+        kept=layer_cost(base, memory).rows,
+        size=2 if training.value_dtype == "bfloat16" else 4,
+        element_state=element,
+        row_state=row,
+    )
 
 
-def _document_tokens(config: TrainConfig) -> int:
-    """Tokens of a usual document: a quarter of a row."""
-    return max(8, config.data.sequence // 4)
-
-
-def _activation_bytes(base: ModelConfig, memory: MemoryConfig, config: TrainConfig, vocabulary: int, size: int) -> int:
-    tokens = config.training.batch * _document_tokens(config) // config.training.accumulate
-    per_token = base.layers * (_SAVED_PER_BLOCK * base.width + 3 * base.feed_forward_width)
-    per_token += model_sizes(base, memory, 1).slots_read * 4
-    logits = vocabulary if config.data.loss_on == "all" else vocabulary // 4
-    return tokens * (per_token * size + logits * 4)
+def _block(name: str) -> str:
+    """The block that a parameter belongs to, "" for those outside all."""
+    found = re.match(r"model\.layers\.\d+\.", name)
+    return found[0] if found else ""

@@ -1,0 +1,179 @@
+"""What one GPU of a mesh holds: weights by shape, a table, a mesh -> bytes by what they are for. No torch here.
+
+The largest share is counted: FSDP2 cuts a weight along its first dimension, and the first rank has the longest piece.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+from ..memory_layers.config import MemoryConfig, ModelConfig
+from ..memory_layers.sizes import Sizes
+from .cost_activations import copied_weights, logits_bytes, saved_bytes
+from .cost_mesh import Mesh
+
+_GROUPED = 40  # bytes a read row takes while a step's reads are sorted by row: lists joined, sorted and reordered
+
+
+class Weight(NamedTuple):
+    """A weight outside tables: its shape, whether it is trained, and the block that it is gathered with ("": none)."""
+
+    shape: tuple[int, ...]
+    trained: bool
+    block: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """All value tables of a model as one: rows and columns, how it is stepped ("" if not), what a token reads of it.
+
+    layers: uses in one forward pass; kept: rows that each of them reads for a token. size: bytes of an element.
+    element_state, row_state: bytes kept
+    beside each element, and beside each row.
+    """
+
+    rows: int
+    width: int
+    step: str
+    layers: int
+    kept: int
+    size: int
+    element_state: int
+    row_state: int
+
+    @property
+    def whole_state(self) -> int:
+        """Bytes of the state of the whole table."""
+        return self.rows * (self.width * self.element_state + self.row_state)
+
+    def part(self, mesh: Mesh) -> tuple[int, int]:
+        """Rows and columns that one rank holds."""
+        if mesh.table == "rows":
+            return -(-self.rows // mesh.table_ranks), self.width
+        return self.rows, -(-self.width // mesh.table_ranks)
+
+    def bytes(self, mesh: Mesh) -> tuple[int, int]:
+        """Of one rank's part: values, and their state."""
+        rows, columns = self.part(mesh)
+        return rows * columns * self.size, rows * columns * self.element_state + rows * self.row_state
+
+    def number_bytes(self, mesh: Mesh) -> int:
+        """Bytes of a slot in lists of reads, and of its bag where a table is cut by rows."""
+        slot = 8 if mesh.table_ranks == 1 or self.rows >= 1 << 31 else 4
+        return 2 * slot if mesh.table == "rows" else slot
+
+    def step_reads(self, mesh: Mesh) -> int:
+        """Rows that the part is read for in a step, by all tokens of all GPUs; of a cut by rows its even share."""
+        reads = mesh.step_tokens * self.layers * self.kept
+        return -(-reads // mesh.table_ranks) if mesh.table == "rows" else reads
+
+
+@dataclass(frozen=True)
+class Described:
+    """A model to be planned for. half: computed in bfloat16. answers_only: the loss counts a quarter of the tokens."""
+
+    base: ModelConfig
+    memory: MemoryConfig
+    vocabulary: int
+    sizes: Sizes
+    parameters: int
+    weights: Sequence[Weight]
+    table: Table | None
+    half: bool
+    answers_only: bool
+
+    def counted(self, tokens: int) -> int:
+        """Tokens that the loss counts."""
+        return tokens // 4 if self.answers_only else tokens
+
+    def activations(self, tokens: int) -> int:
+        """Bytes kept for the backward pass of so many tokens, at their peak."""
+        loss = logits_bytes(self.vocabulary, self.base.width, self.counted(tokens), self.half)
+        return saved_bytes(self.base, self.memory, tokens, self.half) + loss[1]
+
+
+def dense_bytes(weights: Sequence[Weight], mesh: Mesh) -> dict[str, int]:
+    """Weights, gradients and AdamW moments of one rank's share; and whole blocks while they are gathered."""
+    trained = sum(_share(weight.shape, mesh.shard) for weight in weights if weight.trained)
+    return {
+        "weights": 4 * sum(_share(weight.shape, mesh.shard) for weight in weights),
+        "gradients": 4 * trained,
+        "optimizer": 8 * trained,
+        "gathered": _gathered(weights, mesh),
+    }
+
+
+def table_bytes(table: Table | None, mesh: Mesh) -> dict[str, int]:
+    """A rank's part of the table, its gradient, its state; what a step's backward passes leave, and grouping that."""
+    if table is None:
+        return {}
+    values, state = table.bytes(mesh)
+    _, columns = table.part(mesh)
+    found = {"table": values, "table optimizer": state if table.step else 0}
+    if table.step == "dense":
+        return {**found, "table gradient": 2 * values}  # the sum, and that of one use
+    if table.step == "sparse":
+        sums = mesh.step_tokens * table.layers * columns * table.size
+        reads = table.step_reads(mesh) * (table.number_bytes(mesh) + table.size) + sums
+        found["step's reads"] = -(-reads // mesh.copies)
+        found["grouping"] = table.step_reads(mesh) * _GROUPED + sums + (reads if mesh.copies > 1 else 0)
+    return found
+
+
+def gpu_bytes(model: Described, mesh: Mesh) -> dict[str, int]:
+    """Everything that one GPU holds at its peak, which is either in a backward pass or in the step; and the total.
+
+    "host": what lies in host memory in its stead.
+    """
+    table = model.table
+    found = {**dense_bytes(model.weights, mesh), **table_bytes(table, mesh)}
+    host = 0
+    if mesh.host_values and table is not None:
+        host = found.pop("table") + found.pop("table optimizer")
+        found["fetched rows"] = fetched_bytes(table, mesh)
+    found["activations"] = model.activations(mesh.tokens)
+    if model.half:
+        found["copies"] = 2 * copied_weights(model.base, model.memory, model.vocabulary)
+    if table is not None:
+        found["exchange"] = exchange_bytes(table, mesh)
+    passing = ("activations", "copies", "exchange", "gathered", "fetched rows")
+    backward = sum(found.get(name, 0) for name in passing)
+    lasting = sum(number for name, number in found.items() if name not in (*passing, "grouping"))
+    found["total"] = lasting + max(backward, found.get("grouping", 0))
+    return {name: number for name, number in found.items() if number} | {"host": host}
+
+
+def fetched_bytes(table: Table, mesh: Mesh) -> int:
+    """Host values: the rows of a micro-batch, and of those that are fetched ahead."""
+    rows, columns = table.part(mesh)
+    reads = mesh.tokens * mesh.table_ranks * table.layers * table.kept
+    return min(rows, reads) * columns * table.size * (1 + mesh.prefetch)
+
+
+def exchange_bytes(table: Table, mesh: Mesh) -> int:
+    """Buffers of one use of a shared-out table: gathered lists, and sums before and after they are swapped."""
+    ranks = mesh.table_ranks
+    if ranks == 1:
+        return 0
+    lists = ranks * mesh.tokens * table.kept * (4 + table.size)
+    sums = mesh.tokens * table.width * table.size
+    return lists + (2 * sums if mesh.table == "width" else 2 * ranks * sums)
+
+
+def _share(shape: tuple[int, ...], ranks: int) -> int:
+    return -(-shape[0] // ranks) * prod(shape[1:]) if shape else 1
+
+
+def _gathered(weights: Sequence[Weight], mesh: Mesh) -> int:
+    """What is whole while it is used: weights outside blocks, two blocks, and their gradients before they are cut."""
+    if mesh.shard == 1:
+        return 0
+    sizes = Counter[str]()
+    for weight in weights:
+        sizes[weight.block] += prod(weight.shape)
+    blocks = sorted((size for block, size in sizes.items() if block), reverse=True)
+    return 2 * 4 * (sizes[""] + sum(blocks[:2]))

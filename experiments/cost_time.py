@@ -1,0 +1,126 @@
+"""How long a step of a mesh takes: FLOPs, bytes moved and bytes sent, each over an assumed share of a peak -> seconds.
+
+No torch here. Nothing in here was measured on a GPU.
+"""
+
+from __future__ import annotations
+
+from math import expm1, log1p, prod
+
+from ..memory_layers.config import PRODUCT_KEYS
+from .cost_bytes import Described, Table
+from .cost_devices import PER_MACHINE
+from .cost_mesh import Assumptions, Mesh
+
+_LEAST_READ = 64  # bytes of a row that are read at least: two sectors of a GPU's memory
+_SORTED = 200  # bytes moved for each read row while a step's reads are grouped: four passes of a sort, and copies
+
+
+def step_seconds(model: Described, mesh: Mesh, assumed: Assumptions) -> dict[str, float]:
+    """Seconds of one step, by part, and "step", their total.
+
+    Gathering weights hides behind computing, as far as it takes no longer; so does fetching host values ahead.
+    """
+    dense, table = sum(prod(weight.shape) for weight in model.weights), model.table
+    found = {
+        "computing": mesh.parts * _compute(model, mesh, assumed),
+        "sharing weights": mesh.parts * _weights(dense, mesh, assumed),
+        "adam": 28 * dense / mesh.shard / (mesh.gpu.bandwidth * assumed.bandwidth),
+    }
+    if table is not None:
+        found |= _table(table, mesh, assumed)
+    hidden = found["sharing weights"] + (found.get("host rows", 0.0) if mesh.prefetch else 0.0)
+    apart = [name for name in found if name not in ("computing", "sharing weights") + ("host rows",) * mesh.prefetch]
+    total = max(found["computing"], hidden) + sum(found[name] for name in apart)
+    return {**{name: seconds for name, seconds in found.items() if seconds}, "step": total}
+
+
+def _compute(model: Described, mesh: Mesh, assumed: Assumptions) -> float:
+    """Forward, and twice that backward. Half-keys are scored in float32, and only forward: backward reads the kept."""
+    base, memory, scores = model.base, model.memory, 0.0
+    if memory.kind in PRODUCT_KEYS:
+        placed, key_width = len(memory.placed_layers(base.layers)), memory.key_width or base.width // 2
+        scores = 2.0 * placed * memory.query_heads * round(memory.slots**0.5) * key_width
+    fast = mesh.gpu.half if model.half else mesh.gpu.single
+    seconds = 3 * (model.sizes.flops - scores) / fast + scores / mesh.gpu.single
+    return mesh.tokens * seconds / assumed.utilization
+
+
+def _weights(dense: int, mesh: Mesh, assumed: Assumptions) -> float:
+    """Of one part: gathered forward and backward, gradients summed and cut; summed over copies, if there are some."""
+    shard, gpus = mesh.shard, mesh.gpus
+    cut = 3 * 4 * dense * (shard - 1) / shard / _ring(shard, mesh, assumed)
+    copies = gpus // shard
+    return cut + 2 * 4 * dense / shard * (copies - 1) / copies / _ring(gpus, mesh, assumed)
+
+
+def _table(table: Table, mesh: Mesh, assumed: Assumptions) -> dict[str, float]:
+    ranks, tokens = mesh.table_ranks, mesh.tokens
+    rows, columns = table.part(mesh)
+    bandwidth = mesh.gpu.bandwidth * assumed.bandwidth
+    reads = tokens * ranks * table.layers * table.kept // (ranks if mesh.table == "rows" else 1)  # of one part
+    row = max(columns * table.size, _LEAST_READ)
+    found = {"reading rows": mesh.parts * 2 * reads * row / bandwidth}  # forward, and for the weights' gradients
+    if ranks > 1:
+        found["exchange"] = mesh.parts * table.layers * _exchange(table, mesh, assumed)
+    if table.step == "dense":
+        moved = rows * columns * table.size
+        found["table step"] = (mesh.parts * table.layers * 4 * moved + 7 * moved) / bandwidth  # written, summed; AdamW
+        if mesh.copies > 1:
+            found["copies"] = 2 * moved / _ring(mesh.gpus, mesh, assumed)
+    elif table.step == "sparse":
+        found |= _sparse_step(table, mesh, assumed)
+    if mesh.host_values:
+        pcie = mesh.gpu.pcie * assumed.links
+        found["host rows"] = mesh.parts * min(rows, reads) * columns * table.size / pcie
+    return found
+
+
+def _sparse_step(table: Table, mesh: Mesh, assumed: Assumptions) -> dict[str, float]:
+    """Reads of a step sorted by row, summed twice (norm, step), and the touched rows stepped."""
+    rows, columns = table.part(mesh)
+    reads = table.step_reads(mesh)
+    touched = touched_rows(rows, reads)
+    bandwidth = mesh.gpu.bandwidth * assumed.bandwidth
+    summed = reads * (_SORTED + 2 * max(columns * table.size, _LEAST_READ))
+    stepped = touched * max(2 * columns * (table.size + table.element_state), _LEAST_READ)
+    found = {"table step": (summed + (0 if mesh.host_values else stepped)) / bandwidth}
+    if mesh.host_values:  # gradients leave the GPU, and the host steps its rows
+        found["host step"] = touched * columns * 4 / (mesh.gpu.pcie * assumed.links)
+        found["host step"] += stepped / (mesh.gpu.host_bandwidth * assumed.bandwidth)
+    if mesh.copies > 1:
+        sent = reads * (table.number_bytes(mesh) + table.size) + mesh.step_tokens * table.layers * columns * table.size
+        found["copies"] = sent * (mesh.copies - 1) / mesh.copies / _ring(mesh.gpus, mesh, assumed)
+    return found
+
+
+def touched_rows(rows: int, reads: int) -> float:
+    """Different rows among so many reads, if all rows are read alike: the most that there can be on average."""
+    return -rows * expm1(reads * log1p(-1 / rows)) if rows > 1 else float(min(rows, reads))
+
+
+def _exchange(table: Table, mesh: Mesh, assumed: Assumptions) -> float:
+    """One use, forward and backward, of a table that ranks share out."""
+    others, tokens = mesh.table_ranks - 1, mesh.tokens
+    lists, sums = tokens * table.kept * table.size, tokens * table.width * table.size
+    numbers = tokens * table.kept * 4
+    gather, swap = _ring(mesh.table_ranks, mesh, assumed), _swap(mesh.table_ranks, mesh, assumed)
+    if mesh.table == "rows":  # requests; sums of every owner; their gradient to every owner; answers
+        asked = (2 * numbers + 2 * lists) * others / mesh.table_ranks
+        return (asked + others * sums) / swap + others * sums / gather
+    columns = 2 * sums * others / mesh.table_ranks  # sums, and their gradient
+    return others * (numbers + lists) / gather + (columns + others * lists) / swap
+
+
+def _ring(ranks: int, mesh: Mesh, assumed: Assumptions) -> float:
+    """Bytes a second of gathers and sums: rings use every network port of a machine at once."""
+    rate = mesh.gpu.nvlink if ranks <= PER_MACHINE else min(mesh.gpu.nvlink, PER_MACHINE * mesh.gpu.network)
+    return rate * assumed.links
+
+
+def _swap(ranks: int, mesh: Mesh, assumed: Assumptions) -> float:
+    """Bytes a second of an all-to-all: what leaves the machine goes through a GPU's own port."""
+    if ranks <= PER_MACHINE:
+        return mesh.gpu.nvlink * assumed.links
+    outside = (ranks - PER_MACHINE) / (ranks - 1)
+    return min(mesh.gpu.network / outside, mesh.gpu.nvlink / (1 - outside)) * assumed.links
