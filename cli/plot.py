@@ -21,6 +21,7 @@ class What(StrEnum):
     """The figures there are."""
 
     memory = "memory"
+    qa = "qa"
     loss = "loss"
     rivals = "rivals"
     ablation = "ablation"
@@ -43,12 +44,12 @@ class Tier(StrEnum):
 
 
 _WHAT = (
-    "memory: accuracy and NLL by memory size. loss: curves by step. rivals: memories against dense models, by size "
-    "and by compute. ablation: variants and their differences. usage: slots used by step. finetune: facts learned "
-    "against text forgotten. step: cost of a training step by table size; bench: ops against the device's ceilings and "
-    "against rivals; both from memx bench. namm: policies' scores by the cache they hold; layers: cache by layer; "
-    "dropped: kinds of token that go; all three from memx eval-namm. evolution: memx evolve-namm by generation; front: "
-    "the cache and the score of its answers."
+    "memory: accuracy and NLL by memory size. qa: NQ-open and TriviaQA by memory size, from memx eval. loss: curves by "
+    "step. rivals: memories against dense models, by size and by compute. ablation: variants and their differences. "
+    "usage: slots used by step. finetune: facts learned against text forgotten. step: cost of a training step by table "
+    "size; bench: ops against the device's ceilings and against rivals; both from memx bench. namm: policies' scores "
+    "by the cache they hold; layers: cache by layer; dropped: kinds of token that go; all three from memx eval-namm. "
+    "evolution: memx evolve-namm by generation; front: the cache and the score of its answers."
 )
 
 
@@ -96,6 +97,8 @@ def plot(
     table = None
     if what is What.memory:
         written = plots.plot_memory(order, published=published, accuracy=accuracy)
+    elif what is What.qa:
+        written, table = plots.plot_qa(order, published=published)
     elif what is What.loss:
         written = plots.plot_loss(order)
     elif what is What.usage:

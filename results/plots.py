@@ -95,6 +95,14 @@ def plot_memory(order: Order, *, published: bool = False, accuracy: str = "exact
     return order.write(memory_figure(rows, published=published, accuracy=accuracy), rows)
 
 
+def plot_qa(order: Order, *, published: bool = False) -> tuple[list[Path], Table]:
+    """Draw NQ-open and TriviaQA against memory size; returns the files and the table of all scores."""
+    from .qa_figure import is_wanted, qa_figure, qa_table
+
+    rows = order.rows(is_wanted, hint="`memx eval` makes rows of nq and tqa")
+    return order.write(qa_figure(rows, published=published), rows), qa_table(rows)
+
+
 def plot_loss(order: Order) -> list[Path]:
     """Draw the loss curves of runs; returns the files."""
     from .loss_figure import loss_figure
@@ -175,6 +183,8 @@ def _with_metric(name: str) -> Callable[[Run], bool]:
 def _hint(rows: Sequence[Row]) -> str:
     """Which figure the rows that are there belong to."""
     kinds = {row.kind for row in rows}
+    if any(row.dataset in ("nq", "tqa") for row in rows):
+        return "there are rows of `memx eval`: --what qa"
     if "eviction" in kinds:
         return "there are rows of `memx eval-namm`: --what namm, layers or dropped"
     if "namm" in kinds:
