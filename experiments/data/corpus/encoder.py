@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class Encoder:
         self._tokenizer.encode_special_tokens = True
 
     @property
-    def dtype(self) -> str:
+    def dtype(self) -> Literal["uint16", "uint32"]:
         """The smallest dtype of the two that shards have which holds every id."""
         largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
         return "uint16" if max(largest, self.end, *self.begin) < 2**16 else "uint32"

@@ -6,7 +6,6 @@ import random
 from functools import lru_cache
 from typing import Any
 
-from ..text import ordinary_text
 from .document import Document, Share, text_digest
 
 NAMES = ("python-docs", "python-source")
@@ -46,4 +45,6 @@ class NamedDocuments:
 
 @lru_cache(maxsize=len(NAMES))
 def _texts(name: str) -> tuple[str, ...]:
+    from ..text import ordinary_text  # which needs torch
+
     return tuple(ordinary_text(name))

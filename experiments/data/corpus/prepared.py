@@ -49,6 +49,17 @@ class PreparedSource(BaseModel):
     sizes: dict[str, int]
 
 
+class Settings(BaseModel):
+    """What the bytes of a prepared folder depend on; `shard_tokens` ends a shard."""
+
+    model_config = _STRICT
+
+    sources: tuple[PreparedSource, ...]
+    tokenizer: str | None
+    vocabulary: int
+    shard_tokens: int
+
+
 class Manifest(BaseModel):
     """manifest.json."""
 
@@ -57,7 +68,7 @@ class Manifest(BaseModel):
     version: Literal[1] = VERSION
     dtype: Literal["uint16", "uint32"]
     tokenizer: str  # the digest of the one in the folder
-    sources: tuple[PreparedSource, ...]
+    settings: Settings
     tokens: int
     documents: int
     left_out: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from glob import has_magic
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def open_source(source: CorpusSource, damage: Damage) -> Source:
 
 
 def sample(
-    config: CorpusConfig, sources: list[Source], wanted: Callable[[Document], bool], *, most: int
+    config: CorpusConfig, sources: Sequence[Source], wanted: Callable[[Document], bool], *, most: int
 ) -> Iterator[Document]:
     """Documents of the first epoch, as files have them, lanes in turn and sources by their weights; the same always.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from ....errors import MemxError
 from ...scale_config import CorpusConfig
-from .document import Damage, is_held_out
+from .document import Damage, Source, is_held_out
 from .prepared import TOKENIZER, PreparedTexts
 from .sources import open_sources, sample
 
@@ -35,6 +35,13 @@ def corpus_tokenizer(
     for source in sources:
         if isinstance(source, PreparedTexts):
             return load_tokenizer(str(source.folder / TOKENIZER))
+    return train_on(config, sources, vocabulary)
+
+
+def train_on(config: CorpusConfig, sources: Sequence[Source], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Train a tokenizer on the first documents that are not held out. Raises MemxError if there are none."""
+    from ..tokenizer import train_tokenizer
+
     found = sample(config, sources, lambda one: not is_held_out(one.digest, config.held_out), most=2 * _DOCUMENTS)
     texts: list[str] = []
     size = 0
@@ -47,6 +54,4 @@ def corpus_tokenizer(
     if not texts:
         names = ", ".join(source.name for source in sources)
         raise MemxError(f"{names}: no text to train a tokenizer on", hint="check the field, and what was left out")
-    from ..tokenizer import train_tokenizer
-
     return train_tokenizer(texts, vocabulary)

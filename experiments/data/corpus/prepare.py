@@ -1,0 +1,225 @@
+"""Sources of text -> a folder of memory-mapped shards of token ids, with the tokenizer and a manifest.
+
+Shards are written one after the other. After each, unfinished.json says where reading goes on, so a killed run that
+goes on ends with the same bytes as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from ....errors import MemxError
+from ....results.files import write_atomically
+from ...scale_config import CorpusConfig, CorpusSource
+from ...stop import Interrupted, stop_on_signals
+from .document import Damage, Documents, Share, Source
+from .encode_pool import encode_in_order
+from .encoder import Encoder, encoder_of
+from .prepare_folder import Progress, check_free, check_same, earlier_progress, empty_folder, own_folder
+from .prepared import MANIFEST, TOKENIZER, UNFINISHED, Manifest, PreparedSource, PreparedTexts, Settings, read_manifest
+from .shards import Encoded, ShardWriter
+from .sources import open_source
+from .vocabulary import train_on
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_TOGETHER = 256  # documents that are tokenised at once, at most
+_AT_ONCE = 2**20  # characters, about
+_HINT = "mend it and start anew with --force, or leave such parts out: --damaged skip --resume"
+
+
+@dataclass(frozen=True)
+class PrepareOrder:
+    """What to prepare, and where to. shard_tokens: a shard ends with the documents that reach so many."""
+
+    sources: tuple[CorpusSource, ...]
+    out: Path
+    tokenizer: str | None = None
+    vocabulary: int = 32_768
+    shard_tokens: int = 100_000_000
+    jobs: int = 1
+    damaged: Literal["fatal", "skip"] = "fatal"
+    resume: bool = False
+    force: bool = False
+
+
+class Written(NamedTuple):
+    """How far a run is."""
+
+    documents: int
+    tokens: int
+    shards: int
+
+
+class _Batch(NamedTuple):
+    """Documents to tokenise, and where reading goes on after them."""
+
+    texts: list[str]
+    digests: list[int]
+    place: tuple[int, Any]
+    left_out: int
+
+
+def prepare(
+    order: PrepareOrder, notes: Callable[[str], None], tell: Callable[[Written], None] = lambda written: None
+) -> Manifest:
+    """Tokenise all documents of the sources into order.out, and return its manifest.
+
+    Raises MemxError before anything is written for a source or tokenizer that cannot be had and a folder that may not
+    be written; on damage, unless it is skipped. A signal ends it with Interrupted; `resume` goes on.
+    """
+    check_free(order.out, resume=order.resume, force=order.force)
+    damage = Damage(order.damaged, notes, _HINT)
+    sources = [_texts_of(one, damage) for one in order.sources]
+    settings = _settings(order, sources)
+    if order.resume and (order.out / MANIFEST).is_file() and not (order.out / UNFINISHED).is_file():
+        return _finished(order.out, settings, notes)
+    progress = earlier_progress(order.out, settings) if order.resume else None
+    kept = progress is not None and (order.out / TOKENIZER).is_dir()
+    tokenizer = None if kept else _tokenizer(order, sources)
+    with own_folder(order.out):
+        if progress is None:
+            empty_folder(order.out)
+            progress = Progress(settings=settings)
+            progress.save(order.out)
+        if tokenizer is not None:
+            _save_tokenizer(tokenizer, order.out)
+        return _write_all(order, progress, sources, damage, tell)
+
+
+def _write_all(
+    order: PrepareOrder, progress: Progress, sources: list[Source], damage: Damage, tell: Callable[[Written], None]
+) -> Manifest:
+    from ...host import load_tokenizer
+
+    encoder = encoder_of(load_tokenizer(str(order.out / TOKENIZER)))
+    damage.left_out = progress.left_out
+    progress = _write_shards(order, progress, encoder, _batches(sources, damage, progress.place), tell)
+    if not progress.shards:
+        empty_folder(order.out)
+        names = ", ".join(source.name for source in sources)
+        raise MemxError(f"{names}: no text in the field that is read", hint="--field names it; see what was left out")
+    manifest = Manifest(
+        dtype=encoder.dtype,
+        tokenizer=encoder.digest,
+        settings=progress.settings,
+        tokens=sum(shard.tokens for shard in progress.shards),
+        documents=sum(shard.documents for shard in progress.shards),
+        left_out=damage.left_out,
+        shards=progress.shards,
+    )
+    write_atomically(order.out / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    (order.out / UNFINISHED).unlink()
+    return manifest
+
+
+def _write_shards(
+    order: PrepareOrder,
+    progress: Progress,
+    encoder: Encoder,
+    batches: Iterator[_Batch],
+    tell: Callable[[Written], None],
+) -> Progress:
+    """Write the shards that are missing; unfinished.json follows each."""
+    writer: ShardWriter | None = None
+    last: _Batch | None = None
+    encoded = encode_in_order(batches, lambda batch: batch.texts, encoder, encoder.dtype, order.jobs)
+    try:
+        with stop_on_signals() as stop:
+            for batch, (ids, lengths) in encoded:
+                if stop.asked:
+                    raise Interrupted(f"{len(progress.shards)} shards are written in {order.out}")
+                writer, last = writer or ShardWriter(order.out, len(progress.shards)), batch
+                writer.add(Encoded(ids, lengths, batch.digests))
+                if writer.tokens >= order.shard_tokens:
+                    progress, writer = _with_shard(progress, writer, batch, order.out), None
+                tell(_written(progress, writer))
+            if writer is not None and last is not None:
+                progress, writer = _with_shard(progress, writer, last, order.out), None
+    finally:
+        encoded.close()
+        if writer is not None:
+            writer.drop()
+    return progress
+
+
+def _with_shard(progress: Progress, writer: ShardWriter, batch: _Batch, folder: Path) -> Progress:
+    shards = (*progress.shards, writer.finish())
+    progress = progress.model_copy(update={"shards": shards, "place": batch.place, "left_out": batch.left_out})
+    progress.save(folder)
+    return progress
+
+
+def _written(progress: Progress, writer: ShardWriter | None) -> Written:
+    documents = sum(shard.documents for shard in progress.shards) + (writer.documents if writer else 0)
+    tokens = sum(shard.tokens for shard in progress.shards) + (writer.tokens if writer else 0)
+    return Written(documents, tokens, len(progress.shards))
+
+
+def _batches(sources: list[Source], damage: Damage, place: tuple[int, Any]) -> Iterator[_Batch]:
+    """All documents of all sources from a place on; where a batch ends depends on nothing but where it begins."""
+    first, inside = place
+    for number in range(first, len(sources)):
+        documents = sources[number].read(Share(0, 1, None), 0, inside if number == first else None)
+        while batch := _take(documents):
+            texts, digests = map(list, zip(*batch, strict=True))
+            yield _Batch(texts, digests, (number, documents.place), damage.left_out)
+
+
+def _take(documents: Documents) -> list[tuple[str, int]]:
+    taken: list[tuple[str, int]] = []
+    size = 0
+    while len(taken) < _TOGETHER and size < _AT_ONCE and (found := next(documents, None)) is not None:
+        taken.append((str(found.content), found.digest))
+        size += len(taken[-1][0])
+    return taken
+
+
+def _texts_of(source: CorpusSource, damage: Damage) -> Source:
+    found = open_source(source, damage)
+    if isinstance(found, PreparedTexts):
+        raise MemxError(f"{source.path} is prepared already", hint=f"memx train --corpus {source.path} reads it")
+    return found
+
+
+def _settings(order: PrepareOrder, sources: list[Source]) -> Settings:
+    told = [
+        PreparedSource(**one.model_dump(exclude={"weight"}), sizes=source.sizes)
+        for one, source in zip(order.sources, sources, strict=True)
+    ]
+    return Settings(
+        sources=tuple(told), tokenizer=order.tokenizer, vocabulary=order.vocabulary, shard_tokens=order.shard_tokens
+    )
+
+
+def _finished(folder: Path, settings: Settings, notes: Callable[[str], None]) -> Manifest:
+    manifest = read_manifest(folder)
+    check_same(folder, manifest.settings, settings)
+    notes(f"{folder} is finished already")
+    return manifest
+
+
+def _tokenizer(order: PrepareOrder, sources: list[Source]) -> PreTrainedTokenizerFast:
+    from ...host import load_tokenizer
+
+    if order.tokenizer is not None:
+        tokenizer = load_tokenizer(order.tokenizer)
+        encoder_of(tokenizer)  # tells what it lacks before anything is written
+        return tokenizer
+    silent = Damage(order.damaged, lambda line: None, _HINT)
+    config = CorpusConfig(sources=order.sources, lanes=1, held_out=0.0)
+    return train_on(config, [open_source(one, silent) for one in order.sources], order.vocabulary)
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Save it whole or not at all."""
+    temporary = folder / f".{TOKENIZER}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    tokenizer.save_pretrained(temporary)
+    shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+    temporary.rename(folder / TOKENIZER)
