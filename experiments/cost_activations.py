@@ -18,6 +18,8 @@ def saved_bytes(base: ModelConfig, memory: MemoryConfig, tokens: int, half: bool
     plain = base.layers - (placed if memory.insertion == "replace" else 0)
     per_token = base.layers * _attention(base, half) + plain * _feed_forward(base, half)
     per_token += placed * _memory(base, memory, half)
+    if memory.insertion == "beside" and not half:
+        per_token -= placed * 4 * d  # both read the same input, where none is cast
     kept = tokens * (per_token + 2 * 4 * d + 4 + 8)  # the last norm and the token's number
     if memory.normed and memory.kind in PRODUCT_KEYS:  # half-keys, normalised and then scaled, and their norms
         half_keys = 2 * memory.query_heads * round(memory.slots**0.5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import expm1, log1p, prod
 from typing import NamedTuple
 
 from ..memory_layers.config import MemoryConfig, ModelConfig
@@ -64,7 +64,7 @@ class Table:
     def number_bytes(self, mesh: Mesh) -> int:
         """Bytes of a slot in lists of reads, and of its bag where a table is cut by rows."""
         slot = 8 if mesh.table_ranks == 1 or self.rows >= 1 << 31 else 4
-        return 2 * slot if mesh.table == "rows" else slot
+        return slot + 8 if mesh.table == "rows" else slot
 
     def step_reads(self, mesh: Mesh) -> int:
         """Rows that the part is read for in a step, by all tokens of all GPUs; of a cut by rows its even share."""
@@ -151,7 +151,13 @@ def fetched_bytes(table: Table, mesh: Mesh) -> int:
     """Host values: the rows of a micro-batch, and of those that are fetched ahead."""
     rows, columns = table.part(mesh)
     reads = mesh.tokens * mesh.table_ranks * table.layers * table.kept
-    return min(rows, reads) * columns * table.size * (1 + mesh.prefetch)
+    reads //= mesh.table_ranks if mesh.table == "rows" else 1
+    return round(touched_rows(rows, reads)) * columns * table.size * (1 + mesh.prefetch)
+
+
+def touched_rows(rows: int, reads: int) -> float:
+    """Different rows among so many reads, if all rows are read alike: the most that there can be on average."""
+    return -rows * expm1(reads * log1p(-1 / rows)) if rows > 1 else float(min(rows, reads))
 
 
 def exchange_bytes(table: Table, mesh: Mesh) -> int:

@@ -32,7 +32,7 @@ def planned(model: Described, config: TrainConfig, plan: Plan) -> dict[str, Any]
     seconds = step_seconds(model, mesh, plan.assumed)
     step_tokens = config.training.batch * row_tokens(config)
     steps = -(-plan.tokens // step_tokens) if plan.tokens else config.training.steps
-    problems = _refused(config, mesh) + _problems(held, mesh)
+    problems = _refused(config, mesh) + _problems(held, mesh, config)
     hours = None if problems else steps * seconds["step"] / 3600
     return {
         "gpus": mesh.gpus,
@@ -58,10 +58,15 @@ def planned(model: Described, config: TrainConfig, plan: Plan) -> dict[str, Any]
 
 
 def _refused(config: TrainConfig, mesh: Mesh) -> list[str]:
-    """What several processes do not train."""
+    """What so many processes do not train."""
     found, memory = [], config.memory
     if mesh.gpus == 1:
         return found
+    if config.corpus.sources:
+        for key, shared in (("training.batch", config.training.batch), ("corpus.lanes", config.corpus.lanes)):
+            if shared % mesh.gpus:
+                more = -(-shared // mesh.gpus) * mesh.gpus
+                found.append(f"{key} {shared} cannot be shared evenly by {mesh.gpus} processes; set it to {more}")
     if config.finetune.train in ("lora", "slots"):
         found.append(f"finetune.train {config.finetune.train} runs in one process; plan one GPU")
     if memory.slots and config.training.value_optimizer == "dense":
@@ -80,19 +85,19 @@ def _notes(config: TrainConfig, mesh: Mesh) -> list[str]:
     return [f"{told} computes {idle:.0%} padding; a multiple of {cut} has none"]
 
 
-def _problems(held: Mapping[str, int], mesh: Mesh) -> list[str]:
+def _problems(held: Mapping[str, int], mesh: Mesh, config: TrainConfig) -> list[str]:
     """A line for each memory that is too small, with what would help."""
     found = []
     if held["total"] > mesh.gpu.memory:
         told = f"{held['total'] / 1e9:,.0f} GB of {mesh.gpu.memory / 1e9:.0f} GB"
-        found.append(f"does not fit: {told}; {_advice(held, mesh)}")
+        found.append(f"does not fit: {told}; {_advice(held, mesh, config)}")
     if held["host"] > mesh.gpu.host_memory:
         told = f"{held['host'] / 1e9:,.0f} GB of {mesh.gpu.host_memory / 1e9:.0f} GB of host memory a GPU"
         found.append(f"does not fit: {told}; {_smaller_table(mesh)}")
     return found
 
 
-def _advice(held: Mapping[str, int], mesh: Mesh) -> str:
+def _advice(held: Mapping[str, int], mesh: Mesh, config: TrainConfig) -> str:
     """What to change first: the group that takes the most, among those that something can still be done about."""
     groups: dict[str, int] = dict.fromkeys(_ADVICE, 0)
     for name, number in held.items():
@@ -103,6 +108,8 @@ def _advice(held: Mapping[str, int], mesh: Mesh) -> str:
         return _smaller_table(mesh)
     if most == "weights" and mesh.shard == mesh.gpus:
         return "plan more GPUs"
+    if most == "activations" and mesh.tokens == row_tokens(config):  # one row at a time already
+        return "lower data.sequence, or plan more GPUs"
     return _ADVICE[most]
 
 

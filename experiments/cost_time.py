@@ -5,10 +5,10 @@ No torch here. Nothing in here was measured on a GPU.
 
 from __future__ import annotations
 
-from math import expm1, log1p, prod
+from math import prod
 
 from ..memory_layers.config import PRODUCT_KEYS
-from .cost_bytes import Described, Table
+from .cost_bytes import Described, Table, touched_rows
 from .cost_devices import PER_MACHINE
 from .cost_mesh import Assumptions, Mesh
 
@@ -72,7 +72,7 @@ def _table(table: Table, mesh: Mesh, assumed: Assumptions) -> dict[str, float]:
         found |= _sparse_step(table, mesh, assumed)
     if mesh.host_values:
         pcie = mesh.gpu.pcie * assumed.links
-        found["host rows"] = mesh.parts * min(rows, reads) * columns * table.size / pcie
+        found["host rows"] = mesh.parts * touched_rows(rows, reads) * columns * table.size / pcie
     return found
 
 
@@ -94,22 +94,25 @@ def _sparse_step(table: Table, mesh: Mesh, assumed: Assumptions) -> dict[str, fl
     return found
 
 
-def touched_rows(rows: int, reads: int) -> float:
-    """Different rows among so many reads, if all rows are read alike: the most that there can be on average."""
-    return -rows * expm1(reads * log1p(-1 / rows)) if rows > 1 else float(min(rows, reads))
-
-
 def _exchange(table: Table, mesh: Mesh, assumed: Assumptions) -> float:
-    """One use, forward and backward, of a table that ranks share out."""
+    gathered, swapped = exchanged_bytes(table, mesh)
+    ranks = mesh.table_ranks
+    return gathered / _ring(ranks, mesh, assumed) + swapped / _swap(ranks, mesh, assumed)
+
+
+def exchanged_bytes(table: Table, mesh: Mesh) -> tuple[float, float]:
+    """What a rank gets from the others in one use, forward and backward, of a table that ranks share out.
+
+    Bytes gathered, and bytes by all-to-all.
+    """
     others, tokens = mesh.table_ranks - 1, mesh.tokens
-    lists, sums = tokens * table.kept * table.size, tokens * table.width * table.size
-    numbers = tokens * table.kept * 4
-    gather, swap = _ring(mesh.table_ranks, mesh, assumed), _swap(mesh.table_ranks, mesh, assumed)
-    if mesh.table == "rows":  # requests; sums of every owner; their gradient to every owner; answers
-        asked = (2 * numbers + 2 * lists) * others / mesh.table_ranks
-        return (asked + others * sums) / swap + others * sums / gather
+    slots, weights = tokens * table.kept * 4, tokens * table.kept * table.size
+    sums = tokens * table.width * table.size
+    if mesh.table == "rows":  # requests of slot, bag and weight, and answers; sums of every owner; their gradients
+        asked = (2 * slots + 2 * weights) * others / mesh.table_ranks
+        return float(others * sums), asked + others * sums
     columns = 2 * sums * others / mesh.table_ranks  # sums, and their gradient
-    return others * (numbers + lists) / gather + (columns + others * lists) / swap
+    return float(others * (slots + weights)), columns + others * weights
 
 
 def _ring(ranks: int, mesh: Mesh, assumed: Assumptions) -> float:
