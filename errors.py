@@ -11,8 +11,8 @@ class MemxError(Exception):
         self.told = False  # to the user, by another process
         self.alone = False  # met by this process of several
 
-    def __reduce__(self):  # keeps the hint when an error crosses a process boundary
-        return _rebuild, (self.message, self.hint)
+    def __reduce__(self):  # keeps all when an error crosses a process boundary
+        return _rebuild, (self.message, self.hint), vars(self)
 
 
 def _rebuild(message: str, hint: str) -> MemxError:

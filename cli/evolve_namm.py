@@ -12,7 +12,7 @@ from .console import examples, note, print_json
 _EPILOG = examples(
     "memx evolve-namm namm-tiny",
     "memx evolve-namm --generations 20 --set tasks.length=512",
-    "memx evolve-namm namm-llama-3-8b --dry-run",
+    "torchrun --nproc-per-node 8 --no-python memx evolve-namm namm-llama-3-8b --resume",
 )
 DEFAULT = "namm-smollm2"
 
@@ -50,10 +50,12 @@ def evolve_namm(
     """Evolve a NAMM, a small network that decides what a model's KV cache keeps, on long-context tasks.
 
     All candidates of a generation are judged in one batch, on contexts that are read once. The mean that validated best
-    is written to RUN/namm, for memx evict --namm. A stopped run goes on with --resume, exactly.
+    is written to RUN/namm, for memx evict --namm. A stopped run goes on with --resume, exactly. Under torchrun
+    processes share out the prompts and batches of a generation, and find the same as one.
     """
     from ..errors import MemxError
     from ..experiments.settings import load_evolution_config, parse_assignment, run_name
+    from ..experiments.world import launched
     from ..results.store import RunStore
 
     if config is not None and source is not None:
@@ -71,19 +73,25 @@ def evolve_namm(
     from .evolve_progress import EvolveDisplay
     from .evolve_summary import print_evolution, print_evolution_cost
 
+    world = launched()
     if dry_run:
+        if not world.is_first:
+            return
         from ..experiments.evolve_cost import evolution_cost
 
         cost = evolution_cost(resolved, runs)
         print_json(cost) if json else print_evolution_cost(cost)
         return
-    RunStore(runs).check_free(run_name(resolved), resume=resume, force=force)  # before anything heavy is imported
+    if world.size == 1:  # before anything heavy is imported
+        RunStore(runs).check_free(run_name(resolved), resume=resume, force=force)
     from ..experiments.evolve import evolve_namm as run_evolution
     from ..experiments.evolve_host import host_source
     from ..experiments.sweep import Options
 
-    with EvolveDisplay(run_name(resolved), quiet=json) as display:
+    with EvolveDisplay(run_name(resolved), quiet=json or not world.is_first) as display:
         rows = run_evolution(resolved, Options(runs, resume, force), display.report)
+    if not world.is_first:
+        return
     if json:
         print_json([row.model_dump() for row in rows])
         return

@@ -18,41 +18,43 @@ from .allocator import keep_freed_memory
 from .evolve_config import EvolveConfig
 from .evolve_host import Report
 from .evolve_report import result_rows
-from .evolve_run import EvolutionRun
+from .evolve_run import EvolutionRun, Result
+from .rank_errors import LostRank
 from .settings import run_name, to_yaml
 from .stop import Interrupted, stop_on_signals
 from .sweep import Options
+from .world import World, join
 
 
 def evolve_namm(config: EvolveConfig, options: Options, report: Report) -> list[Row]:
     """Evolve in the config's run folder, to the end; returns the rows. A finished run is kept when resuming.
 
+    The processes of torchrun share out the work: rank 0 evolves, writes and reports. The trajectory is the same to the
+    bit at any number of ranks of the same number of threads.
     Raises MemxError (a folder exists, is in use, a host cannot be had, …), and Interrupted on a stop.
     """
-    with RunStore(options.runs).claim(run_name(config), resume=options.resume, force=options.force) as run:
-        if options.resume and run.status == "finished":
-            report({"note": "finished before"})
-            return run.rows()
-        return _evolve(config, options, run, report)
+    with join(config.host.device) as world:
+        told = report if world.is_first else lambda event: None
+        store, name = RunStore(options.runs), run_name(config)
+        with world.claimed(store, name, resume=options.resume, force=options.force) as run:
+            finished = world.on_first(lambda: run.rows() if options.resume and run.status == "finished" else None)
+            if finished is not None:
+                told({"note": "finished before"})
+                return finished
+            return _evolve(config, options, run, told, world)
 
 
-def _evolve(config: EvolveConfig, options: Options, run: Run, report: Report) -> list[Row]:
+def _evolve(config: EvolveConfig, options: Options, run: Run, report: Report, world: World) -> list[Row]:
     """Evolve in a claimed run folder, and record in it how that ended."""
-    before = run.info()
-    # a run that goes on keeps its threads, and so its bits
-    threads = config.host.threads or before.get("threads") or torch.get_num_threads()
     began = (run.folder / "state" / RECORD).is_file()
     kept = torch.get_num_threads()
     try:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(world.on_first(lambda: _begin(config, run, world)))
         keep_freed_memory()
-        about = {"experiment": run.name, "seed": config.seed, "device": config.host.device}
-        run.begin(to_yaml(config), {**about, "threads": threads})
         with stop_on_signals() as stop:
-            held = EvolutionRun(config, run, options.runs, report, stop)
-            outcome = held.evolve()
-            found = held.compare(outcome.mean)
-        rows = result_rows(held, outcome, found)
+            held = EvolutionRun(config, run, options.runs, report, stop, world)
+            result = held.result()
+        rows = world.on_first(lambda: result_rows(held, result))
     except (Interrupted, KeyboardInterrupt):
         run.end("interrupted")
         raise
@@ -63,10 +65,22 @@ def _evolve(config: EvolveConfig, options: Options, run: Run, report: Report) ->
             run.discard()
         raise
     except Exception as error:
-        run.end("failed", error=f"{type(error).__name__}: {error}")
+        run.end("failed", error=str(error) if isinstance(error, LostRank) else f"{type(error).__name__}: {error}")
         raise
     finally:
         torch.set_num_threads(kept)
-    run.finish(rows, generations=held.evolution.generation, answer=outcome.generation, reason=outcome.reason)
-    shutil.rmtree(run.folder / "state", ignore_errors=True)  # the NAMM is what is left to keep
+    world.on_first(lambda: _finish(run, rows, result))
     return rows
+
+
+def _finish(run: Run, rows: list[Row], result: Result) -> None:
+    run.finish(rows, generations=result.generations, answer=result.outcome.generation, reason=result.outcome.reason)
+    shutil.rmtree(run.folder / "state", ignore_errors=True)  # the NAMM is what is left to keep
+
+
+def _begin(config: EvolveConfig, run: Run, world: World) -> int:
+    """Record that a run goes on; how many threads each rank uses: those that it began with, and so its bits."""
+    threads = config.host.threads or run.info().get("threads") or torch.get_num_threads()
+    about = {"experiment": run.name, "seed": config.seed, "device": config.host.device}
+    run.begin(to_yaml(config), {**about, "threads": threads, "ranks": world.size})
+    return threads

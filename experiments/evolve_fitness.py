@@ -5,9 +5,9 @@ P candidates, N prompts, n parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -56,30 +56,34 @@ def cost_of_cache(kept: Array, config: FitnessConfig) -> Array:
     return config.price * kept
 
 
+class Measured(NamedTuple):
+    """What some candidates did on one prompt: raw and kept [P]. base: of the full cache, where it was asked for."""
+
+    raw: Array
+    kept: Array
+    base: float | None
+
+
 class Evaluator:
-    """Evaluates candidates on prompts; `check` is called before each prompt and may raise to stop."""
+    """Measures candidates on prompts, and says what that is worth."""
 
-    def __init__(
-        self,
-        judge: Judge,
-        tokenizer: PreTrainedTokenizerFast,
-        config: FitnessConfig,
-        check: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.judge, self.tokenizer, self.config, self.check = judge, tokenizer, config, check
+    def __init__(self, judge: Judge, tokenizer: PreTrainedTokenizerFast, config: FitnessConfig) -> None:
+        self.judge, self.tokenizer, self.config = judge, tokenizer, config
 
-    def find(self, prompts: Sequence[Prompt], parameters: Array) -> Found:
-        """Evaluate candidates [P, n] on each prompt."""
-        members = torch.from_numpy(np.asarray(parameters, dtype=np.float32))
-        raw, kept, base = [], [], []
-        for prompt in prompts:
-            self.check()
-            base.append(self._base(prompt))
-            parts = [self._one(prompt, part) for part in members.split(self.config.at_once)]
-            raw.append(torch.cat([part for part, _ in parts]).double().numpy())
-            kept.append(torch.cat([part for _, part in parts]).double().numpy())
-        tasks = tuple(prompt.example.task for prompt in prompts)
-        return self._found(tasks, np.array(raw), np.array(base), np.array(kept))
+    def measure(self, prompt: Prompt, members: torch.Tensor, *, base: bool) -> Measured:
+        """What candidates [P, n] do on a prompt, all in one batch."""
+        full = self._base(prompt) if base else None
+        raw, kept = self._one(prompt, members)
+        return Measured(raw.double().numpy(), kept.double().numpy(), full)
+
+    def collect(self, prompts: Sequence[Prompt], measured: Sequence[Sequence[Measured]]) -> Found:
+        """What candidates did on each prompt, from the parts of all in their order, of which the first has a base."""
+        raw, kept = (
+            np.array([np.concatenate([getattr(part, name) for part in parts]) for parts in measured])
+            for name in ("raw", "kept")
+        )
+        base = np.array([parts[0].base for parts in measured], dtype=np.float64)
+        return self._found(tuple(prompt.example.task for prompt in prompts), raw, base, kept)
 
     def fitness(self, found: Found) -> Array:
         """The fitness of each candidate: [P]."""

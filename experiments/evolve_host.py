@@ -15,6 +15,7 @@ from .evolve_config import HostConfig
 from .host import load_host
 from .settings import load_config
 from .sweep import Options, Point, plan, train_all
+from .world import World, local_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -23,19 +24,25 @@ Report = Callable[[Mapping[str, Any]], None]
 
 
 def prepare_host(
-    config: HostConfig, runs: Path, report: Report
+    config: HostConfig, runs: Path, report: Report, world: World = World()
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, str]:
     """The model in eval mode, its tokenizer and what NAMM files and rows call it.
 
-    Raises MemxError for a host that cannot be had, or a device that is not there.
+    Of several ranks the first trains it, and each has it on its own device. Raises MemxError for a host that cannot be
+    had, or a device that is not there.
     """
-    device = pick_device(config.device, "host.device")
+    device = local_device(world, world.together(lambda: pick_device(config.device, "host.device")))
     if config.name is None:
-        _train(config, runs, report)
+        world.on_first(lambda: _train(config, runs, report, world))
     name = host_source(config, runs)
     report({"phase": f"loading {name}"})
-    model, tokenizer = load_host(name, dtype=getattr(torch, config.dtype), any_decoder=True)
-    torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
+
+    def load() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+        model, tokenizer = load_host(name, dtype=getattr(torch, config.dtype), any_decoder=True)
+        torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
+        return model, tokenizer
+
+    model, tokenizer = world.in_turn(load)  # the first to ask for it may download or convert it
     return model, tokenizer, config.name or str(config.preset)
 
 
@@ -56,10 +63,11 @@ def _point(config: HostConfig) -> Point:
     return points[0]
 
 
-def _train(config: HostConfig, runs: Path, report: Report) -> None:
+def _train(config: HostConfig, runs: Path, report: Report, world: World) -> None:
     """Train a preset's model, or go on with it, if its run is not finished."""
     point = _point(config)
     run = RunStore(runs).run(point.name)
     if run.status != "finished":
         report({"note": f"training the host {config.preset} in {run.folder}"})
-        train_all(point.config, Options(runs, resume=True), lambda index, event: report({**event, "host": True}))
+        with world.alone():
+            train_all(point.config, Options(runs, resume=True), lambda index, event: report({**event, "host": True}))

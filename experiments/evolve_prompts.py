@@ -33,6 +33,12 @@ class Prompts:
     validation: Pools
     test: Pools
 
+    @property
+    def all(self) -> list[Prompt]:
+        """Every prompt, in one order."""
+        pools = (*self.train.values(), *self.validation.values(), *self.test.values())
+        return [prompt for pool in pools for prompt in pool]
+
     def drawn(self, tasks: Sequence[str], count: int, seed: int, generation: int) -> list[Prompt]:
         """Those of a generation: `count` of each family, the same for every candidate."""
         draw = random.Random(f"prompts {seed} {generation}")

@@ -12,27 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..namm.evolution_loop import Outcome
 from ..results.rows import Row
 from ..results.store import Run, commit
 from .evolve_fitness import Array, Found, cost_of_cache, worth
 from .metrics import Z95, Estimate, mean_estimate
 
 if TYPE_CHECKING:
-    from .evolve_run import EvolutionRun
+    from .evolve_run import EvolutionRun, Result
 
 KINDS = ("generation 0", "answer")  # the columns of what is compared
 ALL = "all"
 
 
-def result_rows(held: EvolutionRun, outcome: Outcome, found: Mapping[str, Found]) -> list[Row]:
+def result_rows(held: EvolutionRun, result: Result) -> list[Row]:
     """Rows of each family and of all, in each split (`dataset`: validation/all, test/quote, …): relative likelihood or
     score, the raw one, the share kept in percent, fitness.
 
     `variant` says of whom: generation 0 (zero parameters), the answer, the full cache, or the difference of the former
     two, paired by prompts.
     """
-    config = held.config
+    config, outcome = held.config, result.outcome
     common = dict(
         run=held.run.name,
         experiment=held.run.name,
@@ -47,11 +46,11 @@ def result_rows(held: EvolutionRun, outcome: Outcome, found: Mapping[str, Found]
         target=config.fitness.target,
         price=config.fitness.price,
         parameters_namm=len(outcome.mean),
-        generations=held.evolution.generation,
+        generations=result.generations,
         answer_generation=outcome.generation,
     )
-    rows = [row for split, one in found.items() for row in _split_rows(common, split, one, held)]
-    return [*rows, *_speed_rows(common, held.run, config.evolution.population)]
+    rows = [row for split, one in result.found.items() for row in _split_rows(common, split, one, held)]
+    return [*rows, *_speed_rows(dict(common, ranks=held.world.size), held.run, config.evolution.population)]
 
 
 def _split_rows(common: Mapping[str, Any], split: str, found: Found, held: EvolutionRun) -> list[Row]:

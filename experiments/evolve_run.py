@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,17 @@ from .evolve_config import EvolveConfig, NammConfig
 from .evolve_fitness import Array, Evaluator, Found
 from .evolve_host import Report, prepare_host
 from .evolve_prompts import make_prompts
+from .evolve_ranks import Crew
 from .stop import Interrupted, StopRequest
+from .world import World
+
+
+class Result(NamedTuple):
+    """How an evolution ended after so many generations, and what the answer and zero parameters did in each split."""
+
+    outcome: Outcome
+    found: dict[str, Found]
+    generations: int
 
 
 def empty_namm(config: NammConfig, name: str = "namm") -> Namm:
@@ -38,23 +48,43 @@ def empty_namm(config: NammConfig, name: str = "namm") -> Namm:
 
 
 class EvolutionRun:
-    """Host, prompts, judge and evolution of one run folder; a state that is there is gone on from."""
+    """Host, prompts and judge of one run folder, on each rank, and on rank 0 alone the evolution.
 
-    def __init__(self, config: EvolveConfig, run: Run, runs: Path, report: Report, stop: StopRequest) -> None:
-        self.config, self.run, self.report, self.stop = config, run, report, stop
-        self.model, tokenizer, self.host = prepare_host(config.host, runs, report)
+    A state that is there is gone on from.
+    """
+
+    evolution: Evolution
+
+    def __init__(
+        self, config: EvolveConfig, run: Run, runs: Path, report: Report, stop: StopRequest, world: World = World()
+    ) -> None:
+        self.config, self.run, self.report, self.world = config, run, report, world
+        self.model, tokenizer, self.host = prepare_host(config.host, runs, report, world)
         self.report({"phase": "making prompts"})
-        self.prompts = make_prompts(config, tokenizer)
-        self.namm = self._calibrated()
+        self.prompts = world.on_first(lambda: make_prompts(config, tokenizer))
+        self.namm = world.on_first(self._calibrated)
         self.judge = Judge(self.model, self.namm, mode=config.fitness.mode, remember=config.fitness.remember)
-        self.evaluator = Evaluator(self.judge, tokenizer, config.fitness, self._check)
-        self.evolution = self._evolution()
+        self.evaluator = Evaluator(self.judge, tokenizer, config.fitness)
+        self.crew = Crew(world, self.evaluator, self.prompts.all, stop)
         self._note: dict[str, Any] = {}  # of the generation or validation at hand, beside its fitness
 
     @property
     def state(self) -> Path:
         """The folder of what a run goes on from."""
         return self.run.folder / "state"
+
+    def result(self) -> Result:
+        """Evolve to the end and judge the answer: rank 0 does, while the others take their share of the work.
+
+        Raises Interrupted once any rank is asked to stop.
+        """
+        return self.world.on_first(self._lead, self.crew.follow)
+
+    def _lead(self) -> Result:
+        self.evolution = self._evolution()
+        self._tell_of_idle_ranks()
+        outcome = self.evolve()
+        return Result(outcome, self.compare(outcome.mean), self.evolution.generation)
 
     def evolve(self) -> Outcome:
         """All stages, one after another, to the answer of the last. Raises Interrupted once a stop is asked for."""
@@ -80,10 +110,10 @@ class EvolutionRun:
         """Zero parameters and the answer side by side, [N, 2], on validation and test prompts of the last stage."""
         self.report({"phase": "judging the answer"})
         tasks, both = self._validated_on(), np.stack([0 * answer, answer])
-        found = {"validation": self.evaluator.find(self.prompts.validated(tasks), both)}
-        self.judge.forget()
+        found = {"validation": self._find(self.prompts.validated(tasks), both)}
+        self.crew.forget()
         if tested := self.prompts.tested(tasks):
-            found["test"] = self.evaluator.find(tested, both)
+            found["test"] = self._find(tested, both)
         return found
 
     def save_namm(self, parameters: Vector) -> None:
@@ -103,13 +133,34 @@ class EvolutionRun:
         return float(self._evaluate(self.prompts.validated(self._validated_on()), mean[None])[0])
 
     def _evaluate(self, prompts: list, candidates: Vector) -> Array:
-        start, before = perf_counter(), dict(self.judge.seconds)
-        found = self.evaluator.find(prompts, candidates)
-        spent = {part: total - before.get(part, 0.0) for part, total in self.judge.seconds.items()}
+        start, before = perf_counter(), self._spent()
+        found = self._find(prompts, candidates)
+        spent = {part: total - before.get(part, 0.0) for part, total in self._spent().items()}
         relative = {task: float(found.value[found.of(task)].mean()) for task in dict.fromkeys(found.tasks)}
         kept = float(found.over_tasks(found.kept).mean())
         self._note = {"kept": kept, "tasks": relative, "seconds": {**spent, "fitness": perf_counter() - start}}
         return self.evaluator.fitness(found)
+
+    def _find(self, prompts: list, candidates: Vector) -> Found:
+        try:
+            return self.crew.find(prompts, candidates)
+        except Interrupted:
+            told = f"stopped in generation {self.evolution.generation + 1}, the state before it is saved"
+            raise Interrupted(told) from None
+
+    def _spent(self) -> dict[str, float]:
+        """Seconds so far of rank 0, by what they went to."""
+        return self.judge.seconds | ({"wait": self.crew.waited} if self.world.joined else {})
+
+    def _tell_of_idle_ranks(self) -> None:
+        config = self.config
+        drawn = min(len(stage.tasks) for stage in config.stages) * config.tasks.per_generation
+        units = len(self.crew.units(drawn, config.evolution.population))
+        if units < self.world.size:
+            told = (
+                f"a generation is {units} pieces of work, so that {self.world.size - units} of {self.world.size} ranks"
+            )
+            self.report({"note": f"{told} have none; a smaller fitness.at_once cuts it finer"})
 
     def _validated_on(self) -> tuple[str, ...]:
         return self.config.tasks.validation or self.config.stages[self.evolution.stage].tasks
@@ -135,10 +186,6 @@ class EvolutionRun:
         note = {**self._note, "seconds": {part: round(spent, 4) for part, spent in seconds.items()}}
         self.run.append_metrics(**line, **note)
         self.report({**told, **note, "seconds": seconds["total"]})
-
-    def _check(self) -> None:
-        if self.stop.asked:
-            raise Interrupted(f"stopped in generation {self.evolution.generation + 1}, the state before it is saved")
 
     def _calibrated(self) -> Namm:
         """The NAMM with the mean and variance of its features on this host: measured once a run, then read again."""

@@ -5,16 +5,15 @@ together. Without torchrun the world is this process alone, and nothing here doe
 from __future__ import annotations
 
 import os
-import pickle
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..errors import MemxError
 from ..results.store import Run, RunStore, WatchedRun
+from .rank_errors import LostRank, raise_first, told_by, understood
 
 if TYPE_CHECKING:
     import torch
@@ -40,24 +39,41 @@ class World:
         """Whether this process writes files and talks to the user."""
         return self.rank == 0
 
-    def on_first(self, work: Callable[[], _Result]) -> _Result:
-        """Run on rank 0 and give every rank the (picklable) result, or raise on every rank what it raised."""
+    def on_first(self, work: Callable[[], _Result], follow: Callable[[Any], Any] | None = None) -> _Result:
+        """Run on rank 0 and give every rank the (picklable) result, or raise on every rank what it raised.
+
+        follow: what the other ranks do meanwhile with each item that rank 0 broadcasts from its work.
+        """
         if not self.joined:
             return work()
-        result, error = self.broadcast(self._attempt(work) if self.is_first else (None, None))
-        if error is not None:
-            raise error
-        return cast(_Result, result)
+        done: Any = self.broadcast(_Done(*self._attempt(work)) if self.is_first else None)
+        while not isinstance(done, _Done):
+            assert follow is not None, "rank 0 broadcasts to ranks that do not follow"
+            try:
+                follow(done)
+            except Exception as error:
+                if not getattr(error, "told", False):
+                    raise  # else rank 0 has met it too, and says how it ends
+            done = self.broadcast(None)
+        if done.error is not None:
+            raise done.error
+        return cast(_Result, done.result)
 
     def together(self, work: Callable[[], _Result]) -> _Result:
         """Run on every rank; this rank's own result. What one raised, the first of them, is raised on every rank."""
         if not self.joined:
             return work()
         result, error = self._attempt(work)
-        for one in self.gather(error):
-            if one is not None:
-                raise one
+        raise_first(self.gather(error))
         return cast(_Result, result)
+
+    def each(self, work: Callable[[], _Result]) -> list[_Result]:
+        """`together`, with every rank's picklable result, by rank."""
+        if not self.joined:
+            return [work()]
+        found = self.gather(self._attempt(work))
+        raise_first([error for _, error in found])
+        return [cast(_Result, result) for result, _ in found]
 
     def in_turn(self, work: Callable[[], _Result]) -> _Result:
         """`together`, on the first rank of each machine before the others, who find the files that it has made."""
@@ -119,30 +135,22 @@ class World:
         except LostRank:
             raise
         except Exception as error:
-            sent = _portable(error)
-            sent.add_note(f"on rank {self.rank}:\n{''.join(traceback.format_exception(error))}")
-            setattr(sent, "told", True)  # noqa: B010 - to the user, by rank 0
-            return None, sent
+            return None, told_by(self.rank, error)
 
     @contextmanager
     def _collective(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            raise _understood(error, self) from error
+            raise understood(error, self.size) from error
 
 
-class LostRank(RuntimeError):
-    """A rank is gone, so that no collective works any more."""
+@dataclass(frozen=True)
+class _Done:
+    """How rank 0's work ended."""
 
-
-def _portable(error: Exception) -> Exception:
-    """An error that survives pickling: itself, or what it says."""
-    with suppress(Exception):
-        copy = pickle.loads(pickle.dumps(error))
-        if type(copy) is type(error):
-            return copy
-    return RuntimeError(f"{type(error).__name__}: {error}")
+    result: Any
+    error: Exception | None
 
 
 def launched() -> World:
@@ -191,7 +199,7 @@ def join(device: str = "auto") -> Iterator[World]:
             error.alone = True  # other ranks may not have met it
         raise
     except Exception as error:
-        found = _understood(error, world)
+        found = understood(error, world.size)
         if found is error:
             raise
         raise found from error
@@ -213,23 +221,3 @@ def local_device(world: World, device: torch.device) -> torch.device:
     import torch
 
     return torch.device("cuda", world.local_rank) if device.type == "cuda" and world.joined else device
-
-
-_LOST = ("connection closed", "connection reset", "broken pipe", "timed out", "socket", "gloo", "nccl", "recvvalue")
-
-
-def _understood(error: Exception, world: World) -> Exception:
-    """What a failed collective means: another rank is gone. Other errors stay what they are."""
-    from torch import distributed
-
-    names: Sequence[str] = ("DistBackendError", "DistNetworkError", "DistStoreError")
-    kinds = tuple(getattr(distributed, name) for name in names if hasattr(distributed, name))
-    text = str(error).lower()
-    lost = isinstance(error, kinds) or (type(error) is RuntimeError and any(sign in text for sign in _LOST))
-    if not lost:
-        return error
-    cause = str(error).splitlines()[0].split(". ")[0][:200]
-    return LostRank(
-        f"one of the {world.size} ranks is gone, so the run ends here; --resume goes on from the last saved state "
-        f"({cause})"
-    )

@@ -18,13 +18,15 @@ from memx.experiments.evolve import evolve_namm
 from memx.experiments.evolve_config import TRAINING_TASKS, FitnessConfig, NammConfig
 from memx.experiments.evolve_fitness import Evaluator
 from memx.experiments.evolve_prompts import make_prompts
+from memx.experiments.evolve_ranks import Crew
 from memx.experiments.evolve_report import stratified
 from memx.experiments.evolve_run import empty_namm
 from memx.experiments.evolve_speed import batched_generation, one_by_one_generation
 from memx.experiments.host import load_host
 from memx.experiments.settings import load_evolution_config, run_name, to_yaml
-from memx.experiments.stop import Interrupted
+from memx.experiments.stop import Interrupted, StopRequest
 from memx.experiments.sweep import Options
+from memx.experiments.world import World
 from memx.results.store import RunStore
 
 from .evolving import settings, write_host
@@ -196,6 +198,8 @@ def test_validation_prompts_are_never_trained_on(host):
 class Told:
     """A judge that says what it is told to: of each prompt the candidates' figures, kept shares and the base."""
 
+    mode, remember = "post_hoc", True
+
     def __init__(self, figures):
         self.figures = figures
 
@@ -228,7 +232,7 @@ def test_fitness_by_hand():
     for config in (FitnessConfig(price=0.25), FitnessConfig(price=0.25, at_once=2), FitnessConfig(target=0.6),
                    FitnessConfig(price=0.25, cap=1), FitnessConfig(target=0.6, cap=2)):  # fmt: skip
         evaluator = Evaluator(Told(likelihoods), None, config)
-        found = evaluator.find(prompts, candidates)
+        found = Crew(World(), evaluator, prompts, StopRequest()).find(prompts, candidates)
         e = min(np.exp(1.0), config.cap or np.inf)
         relative = [((e + 1) / 2 + 1) / 2, (1 + e) / 2, ((np.exp(-1) + 1) / 2 + np.exp(-1)) / 2]
         kept = [(0.5 + 1.0) / 2, (0.4 + 0.5) / 2, (0.85 + 0.1) / 2]
@@ -236,7 +240,7 @@ def test_fitness_by_hand():
         assert evaluator.fitness(found) == pytest.approx(np.subtract(relative, cost))
     scores = [([1.0, 0.0, 0.5], [1.0] * 3, 1.0), ([0.0, 0.5, 0.5], [1.0] * 3, 0.5), ([0.1, 0.0, 0.02], [1.0] * 3, 0.0)]
     evaluator = Evaluator(Told(scores), None, FitnessConfig(kind="score", least_base=0.2))
-    found = evaluator.find(prompts, candidates)
+    found = Crew(World(), evaluator, prompts, StopRequest()).find(prompts, candidates)
     wanted = [((1.0 / 2) / 0.75 + 0.1 / 0.2) / 2, (0.25 / 0.75) / 2, (0.5 / 0.75 + 0.02 / 0.2) / 2]
     assert evaluator.fitness(found) == pytest.approx(wanted)
 
