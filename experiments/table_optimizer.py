@@ -70,9 +70,7 @@ class TableOptimizer:
         """What the backward passes since the last step left, by table; a second call finds nothing."""
         found = {}
         for name, table in self.tables.items():
-            assert table.sink is not None
-            parts = [_spoken(_of_all(part, table), table) for part in table.sink]
-            table.sink.clear()  # the same list: a forward pass whose backward is still to come holds it
+            parts = [_spoken(_of_all(part, table), table) for part in table.take()]
             if parts:
                 found[name] = self._grouped(name, parts)
         return found

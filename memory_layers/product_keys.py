@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from .slots import check_top_k, half_keys
 
 if TYPE_CHECKING:
     from ..kernels.embedding_bag.gradient import BagGradient
+    from .host_values import HostRows
     from .shards import TableShard
 
 _DRAWN = 1 << 24  # elements of a shared-out table that are drawn at once
@@ -46,6 +47,7 @@ class MemoryValues(nn.Module):
         self.shape = (slots, width)  # of the whole table
         self.sink: list[BagGradient] | None = None
         self.shard: TableShard | None = None
+        self.host: HostRows | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -75,9 +77,39 @@ class MemoryValues(nn.Module):
         self.weight = nn.Parameter(part.clone(), requires_grad=self.weight.requires_grad)
         self.shard = shard
 
+    def keep_on_host(self) -> None:
+        """Keep the table in host memory from now on, wherever the module moves; lookups take their rows from there."""
+        from .host_values import HostRows
+
+        if not self.weight.is_meta:
+            self.to("cpu")
+        self.host = HostRows()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        if self.host is None:
+            return super()._apply(fn, recurse)
+        probe = fn(self.weight.detach()[:0])  # what would become of it, without moving it there
+        fill = self.weight.is_meta and not probe.is_meta
+        place = torch.device("cpu") if fill else self.weight.device
+        make = torch.empty_like if fill else Tensor.to
+        return super()._apply(lambda x: make(x, dtype=probe.dtype, device=place), recurse)
+
+    def take(self) -> list[BagGradient]:
+        """Empty the sink: what the backward passes left there, on the table's device."""
+        assert self.sink is not None
+        if self.host is not None:
+            self.host.arrive()
+        parts = [*self.sink]
+        self.sink.clear()  # the same list: a forward pass whose backward is still to come holds it
+        return parts
+
     def bag(self, slots: Tensor, weights: Tensor) -> Tensor:
         """Sum the rows of slots [T, K] of the whole table, weighed by weights [T, K]: [T, d_v]."""
         weights = weights.to(self.weight.dtype)
+        if self.host is not None:
+            from .host_values import host_bag
+
+            return host_bag(self, slots, weights)
         if self.shard is not None and self.shard.size > 1:
             from .shards import sharded_bag
 

@@ -10,6 +10,7 @@ The gradient of a shard is complete for the tokens of all ranks of its group, an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,29 +79,40 @@ def of_all_copies(part: BagGradient, shard: TableShard) -> BagGradient:
     return BagGradient(slots, weights, gather(part.dout, shard.copies), bags)
 
 
+Read = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
 def sharded_bag(
-    values: Tensor, slots: Tensor, weights: Tensor, shard: TableShard, sink: list[BagGradient] | None
+    values: Tensor,
+    slots: Tensor,
+    weights: Tensor,
+    shard: TableShard,
+    sink: list[BagGradient] | None,
+    read: Read = lambda values, slots: (values, slots),
 ) -> Tensor:
     """Weighted sums of rows of a table that ranks share: [T, D], for slots [T, K] of the whole table, weights [T, K].
 
     values: this rank's part. sink: gets the part's gradient in the backward pass, as in `embedding_bag`; a table that
-    is trained must have one. Every rank of the group must call this, forward and backward, with as many tokens.
+    is trained must have one. read: turns the part and slots of it into rows where the slots are, for a part that lies
+    elsewhere, and their places among those. Every rank of the group must call this, forward and backward, with as many
+    tokens.
     """
     assert sink is not None or not (values.requires_grad and torch.is_grad_enabled()), "a sharded table needs a sink"
     short = slots.int() if shard.slots < 1 << 31 else slots  # half the traffic
     function = _BagByWidth if shard.by == "width" else _BagByRows
-    return function.apply(values, short, weights, shard, sink)
+    return function.apply(values, short, weights, shard, sink, read)
 
 
 class _BagByWidth(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, shard: TableShard, sink: list[BagGradient] | None
+        ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, shard: TableShard, sink: Any, read: Read
     ) -> Tensor:
         ctx.shard, ctx.sink = shard, sink
         slots, weights = gather(slots, shard.group), gather(weights, shard.group)  # [G*T, K]
-        ctx.save_for_backward(values, slots, weights)
-        columns = weighted_sums(values, slots, weights)  # [G*T, D/G]
+        found, places = read(values, slots)
+        ctx.save_for_backward(found, places, slots, weights)
+        columns = weighted_sums(found, places, weights)  # [G*T, D/G]
         mine = swap(columns.unflatten(0, (shard.size, -1)), shard.group)  # [G, T, D/G]
         return mine.transpose(0, 1).flatten(1)
 
@@ -110,17 +122,17 @@ class _BagByWidth(torch.autograd.Function):
 
     @staticmethod
     def _backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        values, slots, weights = ctx.saved_tensors
+        found, places, slots, weights = ctx.saved_tensors
         group, size = ctx.shard.group, ctx.shard.size
         dout = given.unflatten(1, (size, -1)).transpose(0, 1)  # [G, T, D/G]
         dout = swap(dout, group).flatten(0, 1)  # [G*T, D/G]
         dweights = None
         if ctx.needs_input_grad[2]:
-            dots = dot_products(dout, values, slots)  # [G*T, K], of this rank's columns
+            dots = dot_products(dout, found, places)  # [G*T, K], of this rank's columns
             dweights = sum_scatter(dots.unflatten(0, (size, -1)), group).to(weights.dtype)
         if ctx.needs_input_grad[0]:
             ctx.sink.append(BagGradient(slots, weights, dout))
-        return None, None, dweights, None, None
+        return None, None, dweights, None, None, None
 
 
 @dataclass
@@ -151,7 +163,7 @@ class _Requests:
 class _BagByRows(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, shard: TableShard, sink: list[BagGradient] | None
+        ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, shard: TableShard, sink: Any, read: Read
     ) -> Tensor:
         tokens, kept = slots.shape
         requests = _Requests.of(slots, shard)
@@ -162,9 +174,10 @@ class _BagByRows(torch.autograd.Function):
         bags = source * tokens + requests.send(token, shard.group)  # ascending, in 0..G*T-1
         asked = requests.send(weights.flatten(), shard.group)
         starts = torch.searchsorted(bags, torch.arange(shard.size * tokens + 1, device=bags.device)).to(rows.dtype)
-        sums = _ragged_sums(values, rows, starts, asked)  # [G*T, D]
+        found, places = read(values, rows)
+        sums = _ragged_sums(found, places, starts.to(places.dtype), asked)  # [G*T, D]
         ctx.shard, ctx.sink, ctx.requests, ctx.shape = shard, sink, requests, slots.shape
-        ctx.save_for_backward(values, rows, asked, bags)
+        ctx.save_for_backward(found, places, rows, asked, bags)
         return sum_scatter(sums.unflatten(0, (shard.size, -1)), shard.group)
 
     @staticmethod
@@ -173,15 +186,15 @@ class _BagByRows(torch.autograd.Function):
 
     @staticmethod
     def _backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        values, rows, weights, bags = ctx.saved_tensors
+        found, places, rows, weights, bags = ctx.saved_tensors
         dout = gather(given, ctx.shard.group)  # [G*T, D]
         dweights = None
         if ctx.needs_input_grad[2]:
-            dots = _ragged_dots(values, rows, dout, bags)  # [R]
+            dots = _ragged_dots(found, places, dout, bags)  # [R]
             dweights = ctx.requests.answer(dots, ctx.shard.group).view(ctx.shape).to(weights.dtype)
         if ctx.needs_input_grad[0]:
             ctx.sink.append(BagGradient(rows[:, None], weights[:, None], dout, bags[:, None]))
-        return None, None, dweights, None, None
+        return None, None, dweights, None, None, None
 
 
 def _ragged_sums(values: Tensor, rows: Tensor, starts: Tensor, weights: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class SlotScores:
     @torch.no_grad()
     def add_reference(self, slots: Tensor) -> None:
         """Count one reference batch, given all the slots, any shape, that it looked up."""
-        self.batches_with[torch.unique(slots).long()] += 1
+        self.batches_with[torch.unique(slots).to(self.batches_with.device, torch.int64)] += 1
         self.batches += 1
 
     @torch.no_grad()

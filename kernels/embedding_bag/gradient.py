@@ -175,7 +175,7 @@ def row_gradient(
     if keep is not None:
         kept = keep[slots.long()].nonzero().squeeze(1)
         slots, weights, bags = slots[kept], weights[kept], bags[kept]
-    slots, order = _sorted(slots)
+    slots, order = sorted_slots(slots)
     first = torch.ones_like(slots, dtype=torch.bool)  # of its row
     torch.ne(slots[1:], slots[:-1], out=first[1:])
     starts = first.nonzero().squeeze(1)
@@ -191,7 +191,7 @@ def _sum(x: Tensor) -> Tensor:
     return F.pad(x, (0, -len(x) % part)).view(-1, part).sum(1).sum()
 
 
-def _sorted(slots: Tensor) -> tuple[Tensor, Tensor]:
+def sorted_slots(slots: Tensor) -> tuple[Tensor, Tensor]:
     """Slots [S] in ascending order, equal ones in theirs, and where each came from (int64)."""
     bits = len(slots).bit_length()
     if slots.device.type != "cpu" or (len(slots) and int(slots.max()) >> (63 - bits)):

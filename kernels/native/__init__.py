@@ -3,13 +3,14 @@
 from .attention import log_sum_exp, spectrogram
 from .backward_attention import backward_attention
 from .build import library
-from .rows import adam, available, dots, lookup_backward, scatter
+from .rows import adam, available, dots, gather, lookup_backward, scatter
 
 __all__ = [
     "adam",
     "available",
     "backward_attention",
     "dots",
+    "gather",
     "library",
     "log_sum_exp",
     "lookup_backward",

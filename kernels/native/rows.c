@@ -29,6 +29,14 @@ INLINE float dot(const float *restrict x, const float *restrict y, int64_t width
     return sum + part[0];
 }
 
+/* out[r] = values[rows[r]] for r in [from, to), rows of so many bytes of any kind */
+void memx_gather(const char *values, const int64_t *rows, char *out, int64_t from, int64_t to, int64_t bytes) {
+    for (int64_t r = from; r < to; r++) {
+        if (r + AHEAD < to) prefetch(values + rows[r + AHEAD] * bytes, bytes);
+        memcpy(out + r * bytes, values + rows[r] * bytes, bytes);
+    }
+}
+
 /* out[b, k] = <vectors[b], values[slots[b, k]]> for bags b in [from, to) */
 void memx_dots(const float *vectors, const float *values, const int64_t *slots, float *out, int64_t from, int64_t to,
                int64_t kept, int64_t width) {

@@ -1,4 +1,4 @@
-"""The compiled loops as functions of tensors: dots of bags with rows, sums into rows, the lookup's backward, Adam.
+"""The compiled loops as functions of tensors: rows, dots of bags with them, sums into them, lookup backward, Adam.
 
 N slots of width D, B bags of K rows, U touched rows. Tensors that are read may lie as they like; those that are
 written are contiguous.
@@ -34,6 +34,18 @@ class _Adam(ctypes.Structure):
 def available(*tensors: Tensor) -> bool:
     """Whether the loops can be had here, for tensors that are all on the CPU."""
     return all(x.device.type == "cpu" for x in tensors) and library() is not None
+
+
+def gather(values: Tensor, rows: Tensor, out: Tensor, *, least: int = _LEAST) -> None:
+    """out[r] = values[rows[r]]; values [N, D] and out [R, D] of one dtype, any; rows [R] integers.
+
+    least: rows that are worth a thread. Raises IndexError for a row that is not there.
+    """
+    rows = _checked(rows, len(values))
+    assert values.dtype == out.dtype and out.shape == (len(rows), values.shape[1]), (values.shape, out.shape)
+    assert values.is_contiguous() and out.is_contiguous()
+    tensors, sizes = (values, rows, out), (values.shape[1] * values.itemsize,)
+    shared(lambda _, *bounds: _call("memx_gather", tensors, bounds, sizes), len(rows), least)
 
 
 def dots(vectors: Tensor, values: Tensor, slots: Tensor) -> Tensor:

@@ -95,6 +95,23 @@ def test_gradients_equal_torchs_ops(width, monkeypatch):
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_gathered_rows_are_the_tables(dtype):
+    values, rows = draw(SLOTS, 63).to(dtype), torch.randint(SLOTS, (900,))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        for least in (1, 256, 900):
+            out = torch.full((900, 63), torch.nan, dtype=dtype)
+            native.gather(values, rows, out, least=least)
+            assert torch.equal(out, values[rows])
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(IndexError):
+        native.gather(values, torch.tensor([SLOTS]), out[:1])
+
+
+@needs_compiler
 def test_any_number_of_threads_gives_the_same_bits():
     before, found = torch.get_num_threads(), []
     try:
