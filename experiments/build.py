@@ -33,8 +33,8 @@ def build_tokenizer(config: TrainConfig, split: FactSplit) -> PreTrainedTokenize
     return train_tokenizer(texts, config.data.vocabulary)
 
 
-def llama_config(config: TrainConfig, vocabulary: int) -> MemoryLlamaConfig:
-    """The transformers config of a run's model; entry 0 of its vocabulary pads, entry 1 ends a document."""
+def llama_config(config: TrainConfig, vocabulary: int, *, pad: int = 0, end: int = 1) -> MemoryLlamaConfig:
+    """The transformers config of a run's model; pad and end: the entries of its vocabulary that do so."""
     model = config.model
     return MemoryLlamaConfig(
         **memory_settings(config.memory, model.layers),
@@ -48,10 +48,17 @@ def llama_config(config: TrainConfig, vocabulary: int) -> MemoryLlamaConfig:
         rope_parameters={"rope_type": "default", "rope_theta": model.rope_theta},
         initializer_range=model.initializer_range or model.width**-0.5,
         tie_word_embeddings=model.tie_embeddings,
-        pad_token_id=0,
+        pad_token_id=pad,
         bos_token_id=None,
-        eos_token_id=1,
+        eos_token_id=end,
     )
+
+
+def tokenizer_config(config: TrainConfig, tokenizer: PreTrainedTokenizerFast) -> MemoryLlamaConfig:
+    """`llama_config` for the vocabulary of a tokenizer; one that cannot pad pads with its end."""
+    end: Any = tokenizer.eos_token_id
+    pad: Any = tokenizer.pad_token_id
+    return llama_config(config, len(tokenizer), pad=end if pad is None else pad, end=end)
 
 
 def memory_settings(memory: MemoryConfig, blocks: int) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def build_model(
     config: TrainConfig, tokenizer: PreTrainedTokenizerFast, device: torch.device
 ) -> MemoryLlamaForCausalLM:
     """Build the model with its initial weights: the base is the same numbers for every memory of the same seed."""
-    model = MemoryLlamaForCausalLM(llama_config(config, len(tokenizer)))
+    model = MemoryLlamaForCausalLM(tokenizer_config(config, tokenizer))
     draw_weights(model, config.seed)
     set_table_dtype(model, config.training.value_dtype)
     torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly

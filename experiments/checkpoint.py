@@ -7,7 +7,6 @@ rest JSON. A state is written beside the last one, renamed whole, and only then 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..errors import MemxError
-from ..results.files import cannot_write, sync_folder
+from ..results.files import cannot_write, put_in_place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from .layout import Layout
     from .optimizer import Optimizer
     from .use import UseStatistics
 
@@ -40,7 +40,7 @@ def save_state(
         _save_tensors(temporary / "optimizer.safetensors", optimizer.state_tensors())
         _save_tensors(temporary / "use.safetensors", use.state_tensors())
         (temporary / "state.json").write_text(json.dumps({**rest, "step": step}, indent=2))
-        _put_in_place(temporary, target)
+        put_in_place(temporary, target)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _disk_error(target, error) from None
@@ -48,8 +48,12 @@ def save_state(
         shutil.rmtree(older)
 
 
-def load_state(folder: Path, model: nn.Module, optimizer: Optimizer, use: UseStatistics) -> dict[str, Any] | None:
+def load_state(
+    folder: Path, model: nn.Module, optimizer: Optimizer, use: UseStatistics, layout: Layout | None = None
+) -> dict[str, Any] | None:
     """Restore the newest state of a folder into model, optimizer and use statistics; None if there is none.
+
+    It may be of one process or of several, whatever their number is now.
 
     Raises MemxError for a state that is truncated or belongs to another model.
     """
@@ -57,6 +61,10 @@ def load_state(folder: Path, model: nn.Module, optimizer: Optimizer, use: UseSta
     if not states:
         return None
     newest = states[-1]
+    if layout is not None or (newest / "model").is_dir():
+        from .shared_state import load_shared_state
+
+        return load_shared_state(newest, model, optimizer, use, layout)
     try:
         rest = json.loads((newest / "state.json").read_text("utf-8"))
         weights = load_file(newest / "model.safetensors")
@@ -107,7 +115,7 @@ def save_checkpoint(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedT
         hub_logging.disable_progress_bar()
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        _put_in_place(temporary, folder)
+        put_in_place(temporary, folder)
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError | SafetensorError) or type(error) is Exception:  # as tokenizers raises
@@ -117,17 +125,6 @@ def save_checkpoint(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedT
 
 def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
-
-
-def _put_in_place(temporary: Path, target: Path) -> None:
-    """Make a finished folder last, then give it its name; one that had the name goes."""
-    for path in temporary.iterdir():
-        path.chmod(0o644)
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    sync_folder(target.parent)
 
 
 def _disk_error(path: Path, error: Exception) -> MemxError:

@@ -17,19 +17,17 @@ if TYPE_CHECKING:
 
 def answer_loss(model: MemoryLlamaForCausalLM, batch: Batch) -> Tensor:
     """Cross-entropy summed over the labelled tokens of a packed batch; logits are made for those alone."""
-    hidden = model.model(
-        batch.tokens, attention_mask=block_mask(batch.documents), position_ids=batch.positions, use_cache=False
-    ).last_hidden_state  # [R, S, d]
     labels = batch.labels.flatten()
     counted = (labels != -100).nonzero().squeeze(-1)
-    logits = model.lm_head(hidden.flatten(0, 1).index_select(0, counted))  # [counted, vocabulary]
+    inputs = dict(attention_mask=block_mask(batch.documents), position_ids=batch.positions)
+    logits = model.logits_at(counted, batch.tokens, **inputs)  # [counted, vocabulary]
     return F.cross_entropy(logits.float(), labels.index_select(0, counted), reduction="sum")
 
 
 def text_loss(model: MemoryLlamaForCausalLM, blocks: Tensor) -> Tensor:
     """Mean cross-entropy of the next token over blocks [R, S] of plain text."""
-    hidden = model.model(blocks, use_cache=False).last_hidden_state[:, :-1]  # [R, S-1, d]
-    logits = model.lm_head(hidden.flatten(0, 1))
+    places = torch.arange(blocks.numel(), device=blocks.device).view_as(blocks)[:, :-1].flatten()
+    logits = model.logits_at(places, blocks)
     return F.cross_entropy(logits.float(), blocks[:, 1:].flatten())
 
 

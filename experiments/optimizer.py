@@ -20,7 +20,8 @@ class Optimizer:
     """The optimiser of a run, stepped with the learning rate of its schedule.
 
     reads: table rows that a step reads; tables that together hold at least as many are stepped sparsely, unless the
-    config decides. `sparse` names those. sgd and keep: see `TableOptimizer`; both force the sparse step.
+    config decides. `sparse` names those. sgd and keep: see `TableOptimizer`; both force the sparse step, as do tables
+    that ranks share out.
     """
 
     def __init__(
@@ -40,7 +41,8 @@ class Optimizer:
         for table in tables.values():
             table.sink = None  # another optimizer may have left its own
         rows = sum(table.shape[0] for table in tables.values())
-        chosen = trained if sgd or keep is not None or steps_sparsely(rows, config, reads) else {}
+        shared = any(table.shard is not None for table in tables.values())
+        chosen = trained if sgd or keep is not None or shared or steps_sparsely(rows, config, reads) else {}
         self.tables = TableOptimizer(chosen, config, seed=seed, sgd=sgd, keep=keep)
         alone = {id(table.weight) for table in chosen.values()}
         self.groups["values"] = [(name, p) for name, p in self.groups["values"] if id(p) not in alone]
@@ -107,6 +109,17 @@ class Optimizer:
             for name, parameter in zip(self.names, parameters, strict=True):
                 for key, value in self.adam.state.get(parameter, {}).items():
                     found[f"{name}/{key}"] = value
+        return found
+
+    def empty_state_tensors(self) -> dict[str, torch.Tensor]:
+        """Tensors to read a state into, as `state_tensors` names them: zeros for moments, and the tables' own."""
+        found = {f"tables/{key}": tensor for key, tensor in self.tables.state_tensors().items()}
+        if self.adam is not None:
+            parameters = (p for group in self.adam.param_groups for p in group["params"])
+            for name, parameter in zip(self.names, parameters, strict=True):
+                found[f"{name}/step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                for key in ("exp_avg", "exp_avg_sq"):
+                    found[f"{name}/{key}"] = torch.zeros_like(parameter.detach())
         return found
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
+ShareOut = Callable[[MemoryLlamaForCausalLM], None]
+
+
 class Pretrained(NamedTuple):
     """A loaded model, its tokenizer, and whether its memory is new to it."""
 
@@ -27,12 +31,12 @@ class Pretrained(NamedTuple):
     new_memory: bool
 
 
-def load_pretrained(config: TrainConfig, device: torch.device) -> Pretrained:
+def load_pretrained(config: TrainConfig, device: torch.device, share_out: ShareOut | None = None) -> Pretrained:
     """Load `finetune.source`, put the memory of the config into it, and make trainable what is to be trained.
 
     A model that already has memory layers keeps them, and the config's memory does not count. A memory that stands
     beside the feed-forward changes no output at first; one that replaces it loses what that knew. Raises MemxError as
-    `load_host` does, and if the memory does not fit or cannot learn.
+    `load_host` does, and if the memory does not fit or cannot learn. share_out: as in `insert_memory`.
     """
     source = config.finetune.source
     assert source is not None
@@ -40,8 +44,10 @@ def load_pretrained(config: TrainConfig, device: torch.device) -> Pretrained:
     check_llama_family(host.config)
     tokenizer.padding_side = "left"
     has_memory = _check_fits(config, host.config)
-    model = host if has_memory else insert_memory(host, config.memory, config.seed)
+    model = host if has_memory else insert_memory(host, config.memory, config.seed, share_out)
     assert isinstance(model, MemoryLlamaForCausalLM)
+    if has_memory and share_out is not None:
+        share_out(model)
     model.config.use_cache = True
     set_table_dtype(model, config.training.value_dtype)
     nn.Module.to(model, device)
@@ -86,11 +92,18 @@ def with_memory(host: PretrainedConfig, memory: MemoryConfig) -> MemoryLlamaConf
 
 
 @torch.no_grad()
-def insert_memory(host: PreTrainedModel, memory: MemoryConfig, seed: int) -> MemoryLlamaForCausalLM:
-    """A Llama with memory layers that shares every other weight, by reference, with the host."""
+def insert_memory(
+    host: PreTrainedModel, memory: MemoryConfig, seed: int, share_out: ShareOut | None = None
+) -> MemoryLlamaForCausalLM:
+    """A Llama with memory layers that shares every other weight, by reference, with the host.
+
+    share_out: called with the model before its tables take memory, to cut them to the part of one of several ranks.
+    """
     config = with_memory(host.config, memory)
     with torch.device("meta"):
         model = MemoryLlamaForCausalLM(config)
+    if share_out is not None:
+        share_out(model)
     weights = dict(host.named_parameters(remove_duplicate=False))
     for prefix in [f"model.layers.{index}.mlp." for index in config.memory_layers]:
         for name in [name for name in weights if name.startswith(prefix)]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..memory_layers.config import MemoryConfig, ModelConfig
+from ..memory_layers.llama import count_parameters
 from ..memory_layers.sizes import model_sizes
 from ..memory_layers.usage import Usage
 from ..results.rows import Row
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 class Measured(NamedTuple):
     """What a finished run found out.
 
-    answers: by tier. before: exact match and text loss of a pretrained start. text: NLL per token of ordinary text.
-    use: of each memory layer over the last window. value_step: sparse or dense; empty if no table was trained.
+    answers: by tier. before: exact match and text loss of a pretrained start. text: NLL per token of ordinary text,
+    which `dataset` names. use: of each memory layer over the last window. value_step: sparse or dense; empty if no
+    table was trained.
     """
 
     answers: Mapping[str, Sequence[Answer]]
@@ -35,6 +37,7 @@ class Measured(NamedTuple):
     text: Estimate | None = None
     use: Mapping[str, Usage] = {}
     value_step: str = ""
+    dataset: str = ""
 
 
 def model_and_memory(config: TrainConfig, model: PreTrainedModel) -> tuple[ModelConfig, MemoryConfig]:
@@ -70,7 +73,7 @@ def result_rows(
         variant=config.variant,
         model=base.title,
         memory_slots=memory.slots,
-        parameters_total=sum(parameter.numel() for parameter in model.parameters()),
+        parameters_total=count_parameters(model),
         parameters_active=sizes.parameters_active,
         flops=sizes.flops,
         device=str(device),
@@ -102,7 +105,7 @@ def _answer_rows(common: Mapping, answers: Mapping[str, Sequence[Answer]], train
 def _before_and_text_rows(common: Mapping, config: TrainConfig, measured: Measured) -> list[Row]:
     before = measured.before.get("answers", {})
     rows = [_row(common, tier, "exact_match_before", Estimate(*found)) for tier, found in before.items()]
-    dataset = f"text/{config.text.source}"
+    dataset = measured.dataset or f"text/{config.text.source}"
     if measured.before.get("text"):
         rows.append(_row(common, dataset, "nll_before", Estimate(*measured.before["text"])))
     if measured.text:

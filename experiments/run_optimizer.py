@@ -28,7 +28,7 @@ def run_optimizer(
     sgd = rare is not None and config.finetune.slots_optimizer == "sgd"
     optimizer = Optimizer(model, config.training, reads=reads, seed=config.seed, sgd=sgd, keep=rare)
     if optimizer.value_step:
-        rows = sum(len(table.weight) for table in tables_of(model))
+        rows = sum(table.shape[0] for table in tables_of(model))
         how = f"{optimizer.value_step} value step"
         if model.device.type == "cpu" and library() is None:
             how += ", without compiled loops"

@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..errors import MemxError
 from ..results.rows import Row
 from ..results.store import RunStore
 from .config import TrainConfig
 from .pool import Report, run_pool
 from .settings import config_hash, points, run_name
 from .stop import Interrupted, StopRequest, stop_on_signals
+from .world import World, join, launched
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ def train_all(config: TrainConfig, options: Options, report: Report) -> dict[str
 
         for point in planned:
             check_start(point.config)
+    world = launched()
+    if world.size > 1:
+        _shared(config, planned, options, report)
+    else:
+        _alone(planned, options, report)
+    store = RunStore(options.runs)
+    return {point.name: store.run(point.name).rows() for point in planned}
+
+
+def _alone(planned: list[Point], options: Options, report: Report) -> None:
     store = RunStore(options.runs)
     for point in planned:
         store.check_free(point.name, resume=options.resume, force=options.force)
@@ -62,21 +74,42 @@ def train_all(config: TrainConfig, options: Options, report: Report) -> dict[str
         _one_by_one(planned, tasks, report)
     else:
         run_pool(tasks, jobs, report)
-    return {point.name: store.run(point.name).rows() for point in planned}
+
+
+def _shared(config: TrainConfig, planned: list[Point], options: Options, report: Report) -> None:
+    """Train the points one after another, each over all processes that torchrun started."""
+    if options.jobs > 1:
+        raise MemxError("--jobs and torchrun exclude each other", hint="torchrun's processes share every point")
+    from .layout import check_layout  # brings torch
+
+    with join(config.training.device) as world:
+        for point in planned:
+            check_layout(point.config, world.size)
+        threads = max(1, _cores() // world.local_size)
+        silent: Report = lambda index, event: None  # noqa: E731
+        tasks = [partial(train_point, point, options, threads, world=world) for point in planned]
+        _one_by_one(planned, tasks, report if world.is_first else silent)
 
 
 def train_point(
-    point: Point, options: Options, threads: int, report: Callable[[Mapping[str, Any]], None], stop: StopRequest
+    point: Point,
+    options: Options,
+    threads: int,
+    report: Callable[[Mapping[str, Any]], None],
+    stop: StopRequest,
+    world: World | None = None,
 ) -> None:
     """Train one point in its folder; a finished one is kept when resuming, if its facts are still the same."""
     from .train import check_facts, train  # brings torch
 
-    with RunStore(options.runs).claim(point.name, resume=options.resume, force=options.force) as run:
-        if options.resume and run.status == "finished":
-            check_facts(point.config, run)
+    world = world or World()
+    store = RunStore(options.runs)
+    with world.claimed(store, point.name, resume=options.resume, force=options.force) as run:
+        if options.resume and world.on_first(lambda: run.status) == "finished":
+            world.on_first(lambda: check_facts(point.config, run))
             report({"phase": "finished before"})
             return
-        train(point.config, run, report, stop, threads)
+        train(point.config, run, report, stop, threads, world)
         report({"phase": "finished"})
 
 

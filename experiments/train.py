@@ -17,26 +17,30 @@ from .checkpoint import saved_states
 from .config import TrainConfig
 from .data.facts import facts_digest
 from .data.files import is_facts_file
+from .data.questions import FactSplit
 from .settings import to_yaml
 from .stop import Interrupted, StopRequest
 from .trainer import Report, Trainer
+from .world import World
 
 
-def train(config: TrainConfig, run: Run, report: Report, stop: StopRequest, threads: int) -> list[Row]:
-    """Train one point in a claimed run folder, and record in it how that ended."""
+def train(
+    config: TrainConfig, run: Run, report: Report, stop: StopRequest, threads: int, world: World | None = None
+) -> list[Row]:
+    """Train one point in a claimed run folder, and record in it how that ended. world: the processes that share it."""
     before = run.info()
     # a run that goes on keeps its threads, and so its bits
     threads = config.training.threads or before.get("threads") or threads
     began = bool(saved_states(run.folder / "state"))
     try:
-        split, notes = build_split(config)
+        split, notes = (FactSplit([], [], config.data.seed), []) if config.corpus.sources else build_split(config)
         digest = facts_digest([*split.trained, *split.unseen])
         _same_facts(run, digest)
         for note in notes:
             report({"note": note})
         about = {"experiment": config.experiment, "seed": config.seed, "device": config.training.device}
         run.begin(to_yaml(config), {**about, "threads": threads, "facts": digest})
-        trainer = Trainer(config, split, run, report, stop, threads)
+        trainer = Trainer(config, split, run, report, stop, threads, world)
         rows = trainer.fit()
     except (Interrupted, KeyboardInterrupt):
         run.end("interrupted")
@@ -53,7 +57,8 @@ def train(config: TrainConfig, run: Run, report: Report, stop: StopRequest, thre
     run.finish(
         rows, seconds=round(trainer.seconds, 1), steps=trainer.step, tokens=trainer.tokens, device=str(trainer.device)
     )
-    shutil.rmtree(run.folder / "state", ignore_errors=True)  # the checkpoint is what is left to keep
+    if world is None or world.is_first:
+        shutil.rmtree(run.folder / "state", ignore_errors=True)  # the checkpoint is what is left to keep
     return rows
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..memory_layers.product_keys import ProductKeys
 from ..memory_layers.usage import Usage, UsageWindow
+
+if TYPE_CHECKING:
+    from .layout import Layout
 
 
 class UseStatistics:
@@ -39,6 +43,16 @@ class UseStatistics:
             yield
         finally:
             self._watch(True)
+
+    def gather(self, layout: Layout) -> None:
+        """Put the windows of all ranks together on the first one."""
+        for window in self.windows.values():
+            window.gather(layout.total, keep=layout.world.is_first)
+
+    def gathered(self, layout: Layout) -> dict[str, Tensor]:
+        """`state_tensors` of all ranks together, on the first one."""
+        self.gather(layout)
+        return self.state_tensors()
 
     def read(self) -> dict[str, dict[str, float]]:
         """The window's statistics by block, as metrics; a new window begins."""

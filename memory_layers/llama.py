@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP
 
@@ -79,6 +79,11 @@ class MemoryLlamaForCausalLM(LlamaForCausalLM):
         super().__init__(config)
         place_memory_layers(self, config)
         self.post_init()
+
+    def logits_at(self, places: Tensor, tokens: Tensor, **inputs: Any) -> Tensor:
+        """Logits [P, vocabulary] at places [P] of the flattened tokens [B, S]; none are made for the others."""
+        hidden = self.model(tokens, use_cache=False, **inputs).last_hidden_state  # [B, S, d]
+        return self.lm_head(hidden.flatten(0, 1).index_select(0, places))
 
     def _init_weights(self, module: nn.Module) -> None:
         # called children first, so a memory layer draws over what its Linear and norms were given
@@ -161,11 +166,38 @@ def draw_weights(model: MemoryLlamaForCausalLM, seed: int) -> None:
     matrices that read the hidden size; down projections, which read a feed-forward's width, are scaled to that width.
     """
     for name, module in reversed(list(model.named_modules())):  # children before parents
-        torch.manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
-        model._init_weights(module)
-        if isinstance(module, LlamaMLP):
-            std: Any = model.config.initializer_range
-            nn.init.normal_(module.down_proj.weight, std=std * (module.hidden_size / module.intermediate_size) ** 0.5)
+        draw_module(model, name, module, seed)
+
+
+def draw_module(model: MemoryLlamaForCausalLM, name: str, module: nn.Module, seed: int) -> None:
+    """Initialise one module of a model from its own stream; a parent after its children."""
+    torch.manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
+    model._init_weights(module)
+    if isinstance(module, LlamaMLP):
+        std: Any = model.config.initializer_range
+        nn.init.normal_(module.down_proj.weight, std=std * (module.hidden_size / module.intermediate_size) ** 0.5)
+
+
+@torch.no_grad()
+def make_weights(model: MemoryLlamaForCausalLM, seed: int) -> None:
+    """Make, on the CPU, and initialise the weights of a model that is on the meta device, as `draw_weights` does.
+
+    Of a table that is shared out only this process's part takes memory.
+    """
+    inner: Any = model.model
+    inner.rotary_emb = type(inner.rotary_emb)(model.config)  # its frequencies are no weights
+    for name, module in reversed(list(model.named_modules())):
+        if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+            module.to_empty(device="cpu", recurse=False)
+        draw_module(model, name, module, seed)
+    model.tie_weights()
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Parameters of a model, each once, of shared-out tables and weights all."""
+    tables = tables_of(model)
+    rest = sum(parameter.numel() for parameter in model.parameters()) - sum(t.weight.numel() for t in tables)
+    return rest + sum(table.shape[0] * table.shape[1] for table in tables)
 
 
 @torch.no_grad()

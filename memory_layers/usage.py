@@ -5,6 +5,7 @@ Kept up step by step at the cost of the slots looked up; no step reads the whole
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log
 from typing import NamedTuple
 
@@ -57,6 +58,18 @@ class UsageWindow:
         used = sum(len(rows) for rows in self._touched)
         kl = log(self.slots) - log(self._lookups) + float(self._entropy) / self._lookups
         return Usage(used / self.slots, max(0.0, kl), self._lookups)
+
+    def gather(self, total: Callable[[Tensor], Tensor], *, keep: bool) -> None:
+        """Put the windows of several ranks together, which all call this; keep: here, where others then begin anew.
+
+        total: sums a tensor [N] over the ranks.
+        """
+        counts = total(self.counts)
+        self.reset()
+        if keep:
+            rows = counts.nonzero().squeeze(1)
+            entropy = _c_log_c(counts[rows]).sum()
+            self.load_state_tensors({"rows": rows, "counts": counts[rows], "entropy": entropy})
 
     def reset(self) -> None:
         """Start a new window; only the rows of the last one are cleared."""

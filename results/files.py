@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def put_in_place(temporary: Path, target: Path) -> None:
+    """Make a finished folder last, then give it its name; one that had the name goes."""
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    sync_folder(target.parent)
 
 
 def cannot_write(path: Path, error: OSError) -> MemxError:
