@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ..experiments.cost_mesh import Plan
 
 _HELD = ("weights", "gradients", "optimizer", "gathered", "copies", "activations", "table", "table optimizer",
-         "table gradient", "fetched rows", "exchange", "step's reads", "grouping", "total")  # fmt: skip
+         "table gradient", "fetched rows", "exchange", "step's reads", "grouping", "asking", "total")  # fmt: skip
 _WORDS = {"copies": "bf16 copies", "table optimizer": "its Adam", "table gradient": "its gradient"}
 
 
@@ -42,8 +42,10 @@ def print_plans(costs: Sequence[Mapping[str, Any]]) -> None:
     plans = [cost["plan"] for cost in costs]
     names = [str(cost["variant"] or cost["run"]) for cost in costs]
     where = f"{plans[0]['gpus']} x {plans[0]['gpu']}"
-    title = f"GB on each GPU of {where} (total: at its peak, which is in a backward pass or while reads are grouped)"
-    _print_parts(title, names, [_gigabytes(plan) for plan in plans])
+    _print_parts(f"GB on each GPU of {where}", names, [_gigabytes(plan) for plan in plans])
+    print(
+        "total: the peak, in a backward pass, while a step's reads are grouped by row, or asking with whole weights\n"
+    )
     _print_parts(f"Seconds of a step on {where}", names, [_seconds(plan) for plan in plans])
     _print_parts("The run", names, [_run(plan) for plan in plans])
     for key in ("problems", "notes"):

@@ -88,7 +88,11 @@ def _described(config: TrainConfig, plan: Plan | None) -> Described:
         sizes=sizes,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         weights=weights,
-        table=_table(config, base, memory, sizes, rows, plan is not None and plan.gpus > 1) if rows else None,
+        table=_table(
+            config, base, memory, sizes, rows, (plan is not None and plan.gpus > 1) or config.parallel.host_values
+        )
+        if rows
+        else None,
         half=use_bfloat16(config.training.precision, device),
         answers_only=config.data.loss_on == "answers" and not config.corpus.sources,
     )
@@ -112,7 +116,7 @@ def _table(
 ) -> Table:
     """All value tables, how a step treats them, and what it keeps of each element and each row.
 
-    shared: over several processes, which step tables sparsely alone.
+    shared: over several processes, or in host memory, where tables are stepped sparsely alone.
     """
     training, finetune = config.training, config.finetune
     reads = training.batch * row_tokens(config) * sizes.slots_read

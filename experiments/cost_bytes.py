@@ -66,6 +66,11 @@ class Table:
         slot = 8 if mesh.table_ranks == 1 or self.rows >= 1 << 31 else 4
         return slot + 8 if mesh.table == "rows" else slot
 
+    def use_reads(self, mesh: Mesh) -> int:
+        """Rows that the part is read for in one use, by a micro-batch of all ranks that share the table."""
+        reads = mesh.tokens * self.kept
+        return reads if mesh.table == "rows" else reads * mesh.table_ranks
+
     def step_reads(self, mesh: Mesh) -> int:
         """Rows that the part is read for in a step, by all tokens of all GPUs; of a cut by rows its even share."""
         reads = mesh.step_tokens * self.layers * self.kept
@@ -97,13 +102,14 @@ class Described:
 
 
 def dense_bytes(weights: Sequence[Weight], mesh: Mesh) -> dict[str, int]:
-    """Weights, gradients and AdamW moments of one rank's share; and whole blocks while they are gathered."""
+    """Weights, gradients and AdamW moments of one rank's share; blocks, and all, while they are gathered."""
     trained = sum(_share(weight.shape, mesh.shard) for weight in weights if weight.trained)
     return {
         "weights": 4 * sum(_share(weight.shape, mesh.shard) for weight in weights),
         "gradients": 4 * trained,
         "optimizer": 8 * trained,
         "gathered": _gathered(weights, mesh),
+        "asking": 0 if mesh.shard == 1 else 4 * sum(prod(weight.shape) for weight in weights),
     }
 
 
@@ -125,34 +131,33 @@ def table_bytes(table: Table | None, mesh: Mesh) -> dict[str, int]:
 
 
 def gpu_bytes(model: Described, mesh: Mesh) -> dict[str, int]:
-    """Everything that one GPU holds at its peak, which is either in a backward pass or in the step; and the total.
+    """Everything that one GPU holds, and "total", its peak: in a backward pass, in the step, or while it is asked.
 
-    "host": what lies in host memory in its stead.
+    "host": what lies in host memory in its stead, and is worked on there.
     """
-    table = model.table
+    table, at_once, host = model.table, 1, 0
     found = {**dense_bytes(model.weights, mesh), **table_bytes(table, mesh)}
-    host = 0
     if mesh.host_values and table is not None:
-        host = found.pop("table") + found.pop("table optimizer")
-        found["fetched rows"] = fetched_bytes(table, mesh)
-    found["activations"] = model.activations(mesh.tokens)
+        host = sum(found.pop(name, 0) for name in ("table", "table optimizer", "step's reads", "grouping"))
+        at_once = 1 + mesh.ahead
+        found["fetched rows"] = at_once * fetched_bytes(table, mesh)
+    found["activations"] = at_once * model.activations(mesh.tokens)
     if model.half:
-        found["copies"] = 2 * copied_weights(model.base, model.memory, model.vocabulary)
+        found["copies"] = at_once * 2 * copied_weights(model.base, model.memory, model.vocabulary)
     if table is not None:
         found["exchange"] = exchange_bytes(table, mesh)
     passing = ("activations", "copies", "exchange", "gathered", "fetched rows")
     backward = sum(found.get(name, 0) for name in passing)
-    lasting = sum(number for name, number in found.items() if name not in (*passing, "grouping"))
-    found["total"] = lasting + max(backward, found.get("grouping", 0))
+    lasting = sum(number for name, number in found.items() if name not in (*passing, "grouping", "asking"))
+    found["total"] = lasting + max(backward, found.get("grouping", 0), found.get("asking", 0))
     return {name: number for name, number in found.items() if number} | {"host": host}
 
 
 def fetched_bytes(table: Table, mesh: Mesh) -> int:
-    """Host values: the rows of a micro-batch, and of those that are fetched ahead."""
+    """Host values: the rows of a micro-batch, which each layer fetches for itself, and the place of each read."""
     rows, columns = table.part(mesh)
-    reads = mesh.tokens * mesh.table_ranks * table.layers * table.kept
-    reads //= mesh.table_ranks if mesh.table == "rows" else 1
-    return round(touched_rows(rows, reads)) * columns * table.size * (1 + mesh.prefetch)
+    reads = table.use_reads(mesh)
+    return table.layers * (round(touched_rows(rows, reads)) * columns * table.size + 8 * reads)
 
 
 def touched_rows(rows: int, reads: int) -> float:

@@ -58,6 +58,11 @@ class Mesh:
         return self.tokens * self.parts * self.gpus
 
     @property
+    def ahead(self) -> int:
+        """Host values: micro-batches whose forward pass has begun before its turn."""
+        return min(self.prefetch, self.parts - 1) if self.host_values else 0
+
+    @property
     def copies(self) -> int:
         """Copies of the value table."""
         return self.gpus // self.table_ranks

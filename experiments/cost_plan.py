@@ -58,8 +58,10 @@ def planned(model: Described, config: TrainConfig, plan: Plan) -> dict[str, Any]
 
 
 def _refused(config: TrainConfig, mesh: Mesh) -> list[str]:
-    """What so many processes do not train."""
+    """What so many processes do not train, or not so."""
     found, memory = [], config.memory
+    if mesh.host_values and memory.kind == "peer":
+        found.append("PEER's tables cannot be kept in host memory; set parallel.host_values=false")
     if mesh.gpus == 1:
         return found
     if config.corpus.sources:
@@ -101,7 +103,7 @@ def _advice(held: Mapping[str, int], mesh: Mesh, config: TrainConfig) -> str:
     """What to change first: the group that takes the most, among those that something can still be done about."""
     groups: dict[str, int] = dict.fromkeys(_ADVICE, 0)
     for name, number in held.items():
-        if name not in ("total", "host"):
+        if name not in ("total", "host", "asking"):
             groups[_OF.get(name, name)] += number
     most = max(groups, key=lambda name: groups[name])
     if most == "table" and not mesh.host_values:
@@ -134,5 +136,8 @@ def _assumed(model: Described, mesh: Mesh, plan: Plan) -> list[str]:
         links = f"NVLink {gpu.nvlink / 1e9:.0f} GB/s and network {gpu.network / 1e9:.0f} GB/s a GPU"
         found.append(f"{assumed.links:.0%} of {links}, 8 GPUs a machine; gathering weights hides behind computing")
     if mesh.host_values:
-        found.append(f"{assumed.links:.0%} of PCIe {gpu.pcie / 1e9:.0f} GB/s and a share of the host for each GPU")
+        host = f"{assumed.bandwidth:.0%} of {gpu.host_bandwidth / 1e9:.0f} GB/s host memory"
+        found.append(f"{assumed.links:.0%} of PCIe {gpu.pcie / 1e9:.0f} GB/s and {host} a GPU")
+        if mesh.ahead:
+            found.append("fetching host rows ahead hides behind computing")
     return [*found, "fused attention, nothing recomputed; no time for reading data, evaluation, saving or failures"]

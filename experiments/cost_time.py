@@ -19,7 +19,7 @@ _SORTED = 200  # bytes moved for each read row while a step's reads are grouped:
 def step_seconds(model: Described, mesh: Mesh, assumed: Assumptions) -> dict[str, float]:
     """Seconds of one step, by part, and "step", their total.
 
-    Gathering weights hides behind computing, as far as it takes no longer; so does fetching host values ahead.
+    Gathering weights hides behind computing, as far as it takes no longer; so do host rows that are fetched ahead.
     """
     dense, table = sum(prod(weight.shape) for weight in model.weights), model.table
     found = {
@@ -29,9 +29,9 @@ def step_seconds(model: Described, mesh: Mesh, assumed: Assumptions) -> dict[str
     }
     if table is not None:
         found |= _table(table, mesh, assumed)
-    hidden = found["sharing weights"] + (found.get("host rows", 0.0) if mesh.prefetch else 0.0)
-    apart = [name for name in found if name not in ("computing", "sharing weights") + ("host rows",) * mesh.prefetch]
-    total = max(found["computing"], hidden) + sum(found[name] for name in apart)
+    behind = {"sharing weights"} | ({"host rows"} if mesh.ahead else set())
+    apart = sum(seconds for name, seconds in found.items() if name not in behind | {"computing"})
+    total = apart + max(found["computing"], *(found.get(name, 0.0) for name in behind))
     return {**{name: seconds for name, seconds in found.items() if seconds}, "step": total}
 
 
@@ -55,42 +55,40 @@ def _weights(dense: int, mesh: Mesh, assumed: Assumptions) -> float:
 
 
 def _table(table: Table, mesh: Mesh, assumed: Assumptions) -> dict[str, float]:
-    ranks, tokens = mesh.table_ranks, mesh.tokens
     rows, columns = table.part(mesh)
     bandwidth = mesh.gpu.bandwidth * assumed.bandwidth
-    reads = tokens * ranks * table.layers * table.kept // (ranks if mesh.table == "rows" else 1)  # of one part
+    uses = mesh.parts * table.layers
     row = max(columns * table.size, _LEAST_READ)
-    found = {"reading rows": mesh.parts * 2 * reads * row / bandwidth}  # forward, and for the weights' gradients
-    if ranks > 1:
-        found["exchange"] = mesh.parts * table.layers * _exchange(table, mesh, assumed)
+    found = {"reading rows": uses * 2 * table.use_reads(mesh) * row / bandwidth}  # forward, and for weights' gradients
+    if mesh.table_ranks > 1:
+        found["exchange"] = uses * _exchange(table, mesh, assumed)
     if table.step == "dense":
         moved = rows * columns * table.size
-        found["table step"] = (mesh.parts * table.layers * 4 * moved + 7 * moved) / bandwidth  # written, summed; AdamW
-        if mesh.copies > 1:
-            found["copies"] = 2 * moved / _ring(mesh.gpus, mesh, assumed)
+        found["table step"] = (4 * uses + 7) * moved / bandwidth  # each use written and summed; AdamW
     elif table.step == "sparse":
         found |= _sparse_step(table, mesh, assumed)
-    if mesh.host_values:
-        pcie = mesh.gpu.pcie * assumed.links
-        found["host rows"] = mesh.parts * touched_rows(rows, reads) * columns * table.size / pcie
+    if mesh.host_values:  # gathered into staging memory, and copied from there
+        fetched = uses * touched_rows(rows, table.use_reads(mesh)) * columns * table.size
+        host = mesh.gpu.host_bandwidth * assumed.bandwidth / 3
+        found["host rows"] = fetched / min(host, mesh.gpu.pcie * assumed.links)
     return found
 
 
 def _sparse_step(table: Table, mesh: Mesh, assumed: Assumptions) -> dict[str, float]:
-    """Reads of a step sorted by row, summed twice (norm, step), and the touched rows stepped."""
+    """Reads of a step sorted by row, summed twice (norm, step), and the touched rows stepped; on the host, if there."""
     rows, columns = table.part(mesh)
     reads = table.step_reads(mesh)
-    touched = touched_rows(rows, reads)
-    bandwidth = mesh.gpu.bandwidth * assumed.bandwidth
-    summed = reads * (_SORTED + 2 * max(columns * table.size, _LEAST_READ))
-    stepped = touched * max(2 * columns * (table.size + table.element_state), _LEAST_READ)
-    found = {"table step": (summed + (0 if mesh.host_values else stepped)) / bandwidth}
-    if mesh.host_values:  # gradients leave the GPU, and the host steps its rows
-        found["host step"] = touched * columns * 4 / (mesh.gpu.pcie * assumed.links)
-        found["host step"] += stepped / (mesh.gpu.host_bandwidth * assumed.bandwidth)
+    left = reads * (table.number_bytes(mesh) + table.size) + mesh.step_tokens * table.layers * columns * table.size
+    moved = reads * (_SORTED + 2 * max(columns * table.size, _LEAST_READ))
+    moved += touched_rows(rows, reads) * max(2 * columns * (table.size + table.element_state), _LEAST_READ)
+    found = {}
+    if mesh.host_values:
+        found["host step"] = moved / (mesh.gpu.host_bandwidth * assumed.bandwidth)
+        found["host step"] += left / mesh.copies / (mesh.gpu.pcie * assumed.links)
+    else:
+        found["table step"] = moved / (mesh.gpu.bandwidth * assumed.bandwidth)
     if mesh.copies > 1:
-        sent = reads * (table.number_bytes(mesh) + table.size) + mesh.step_tokens * table.layers * columns * table.size
-        found["copies"] = sent * (mesh.copies - 1) / mesh.copies / _ring(mesh.gpus, mesh, assumed)
+        found["copies"] = left * (mesh.copies - 1) / mesh.copies / _ring(mesh.gpus, mesh, assumed)
     return found
 
 

@@ -90,9 +90,10 @@ def test_a_step_is_no_shorter_than_what_cannot_be_hidden():
 def test_the_total_is_the_peak_of_its_parts():
     held = cost(LARGE, Plan(64))["plan"]["bytes"]
     lasting = ("weights", "gradients", "optimizer", "table", "table optimizer", "step's reads")
-    backward = sum(held[name] for name in ("gathered", "copies", "activations", "exchange"))
-    assert set(held) == {*lasting, "gathered", "copies", "activations", "exchange", "grouping", "total", "host"}
-    assert held["total"] == sum(held[name] for name in lasting) + max(backward, held["grouping"])
+    passing = ("gathered", "copies", "activations", "exchange")
+    assert set(held) == {*lasting, *passing, "grouping", "asking", "total", "host"}
+    peak = max(sum(held[name] for name in passing), held["grouping"], held["asking"])
+    assert held["total"] == sum(held[name] for name in lasting) + peak
 
 
 def test_what_does_not_fit_says_what_would_help():
@@ -109,14 +110,22 @@ def test_what_does_not_fit_says_what_would_help():
 
 
 def test_host_values_leave_the_gpu():
+    moved = {"table", "table optimizer", "step's reads", "grouping"}
     there = cost(LARGE, Plan(8), training__accumulate=32)["plan"]["bytes"]
-    found = cost(LARGE, Plan(8), training__accumulate=32, parallel__host_values=True)["plan"]
+    found, waiting = (
+        cost(LARGE, Plan(8), training__accumulate=32, parallel__host_values=True, parallel__prefetch=ahead)["plan"]
+        for ahead in (1, 0)
+    )
     held = found["bytes"]
-    assert held["host"] == there["table"] + there["table optimizer"]
-    assert not {"table", "table optimizer"} & set(held) and held["total"] < there["total"]
+    assert held["host"] == sum(there[name] for name in moved)
+    assert not moved & set(held) and held["total"] < there["total"]
     assert not found["problems"] and any("PCIe" in line for line in found["assumed"])
-    (problem,) = cost("8b-64m-1t", Plan(8), training__accumulate=64, parallel__host_values=True)["plan"]["problems"][1:]
-    assert "of host memory a GPU" in problem
+    assert held["activations"] == 2 * waiting["bytes"]["activations"]  # two forward passes have begun
+    seconds = found["seconds"]
+    hidden = min(seconds["computing"], seconds["host rows"])
+    assert waiting["seconds"]["step"] == pytest.approx(seconds["step"] + hidden)
+    problems = cost("8b-64m-1t", Plan(8), training__accumulate=64, parallel__host_values=True)["plan"]["problems"]
+    assert any("of host memory a GPU" in problem for problem in problems)
 
 
 @pytest.mark.parametrize(
