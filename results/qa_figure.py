@@ -38,13 +38,14 @@ def qa_figure(rows: Sequence[Row], *, published: bool = False) -> Figure:
     """
     _check_one_way(rows)
     summaries = summarize(rows)
-    lines = lines_of(summaries)
-    panels = [key for key in PANELS if published or any((s.dataset, s.metric) == key for s in summaries)]
-    if not panels:
+    lines = {key: lines_of([s for s in summaries if (s.dataset, s.metric) == key]) for key in PANELS}
+    panels = [key for key in PANELS if published or lines[key]]
+    labels = list(dict.fromkeys(label for key in panels for label in lines[key]))
+    if not labels:
         raise MemxError("there is neither exact match of nq nor F1 of tqa", hint="`memx eval` makes such rows")
     figure, axes = new_figure(panels=len(panels), height=5.4)
     for axis, key in zip(axes, panels, strict=True):
-        _panel(axis, key, lines, published)
+        _panel(axis, key, lines[key], labels, published)
     runs = max(s.runs for s in summaries)
     interval = f"mean of {runs} seeds, 95% t interval" if runs > 1 else "95% interval over questions"
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
@@ -100,10 +101,11 @@ def lines_of(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
     return lines
 
 
-def _panel(axis: Axes, key: tuple[str, str], lines: dict[str, list[Summary]], published: bool) -> None:
-    """One set of questions: own lines over the published ones."""
-    own = {label: [s for s in points if (s.dataset, s.metric) == key] for label, points in lines.items()}
-    everything = [s for points in own.values() for s in points]
+def _panel(
+    axis: Axes, key: tuple[str, str], lines: dict[str, list[Summary]], labels: Sequence[str], published: bool
+) -> None:
+    """One set of questions: own lines over the published ones. labels: of all panels, for the same look in each."""
+    everything = list(dict.fromkeys(s for points in lines.values() for s in points))
     curves = {base: points for (base, title), points in published_curves().items() if title == TITLES[key]}
     curves = curves if published else {}
     others = [p.memory_slots for points in curves.values() for p in points if p.memory_slots]
@@ -115,15 +117,15 @@ def _panel(axis: Axes, key: tuple[str, str], lines: dict[str, list[Summary]], pu
             color=BASE_COLOURS.get(base, "0.5"), linestyle="--", marker="x", markersize=4, linewidth=1.1,
             label=f"published: {base}",
         )  # fmt: skip
-    for i, (label, points) in enumerate(own.items()):
-        if points:
-            errors = [[s.value - s.low for s in points], [s.high - s.value for s in points]]
-            axis.errorbar(
-                [scale.place(s.memory_slots) for s in points],
-                [s.value for s in points],
-                yerr=errors, color=CYCLE[i % len(CYCLE)], marker=_MARKERS[i % len(_MARKERS)], capsize=3,
-                linewidth=1.8, markersize=6, elinewidth=1.1, label=label, zorder=3,
-            )  # fmt: skip
+    for label, points in lines.items():
+        i = labels.index(label)
+        axis.errorbar(
+            [scale.place(s.memory_slots) for s in points],
+            [s.value for s in points],
+            yerr=[[s.value - s.low for s in points], [s.high - s.value for s in points]],
+            color=CYCLE[i % len(CYCLE)], marker=_MARKERS[i % len(_MARKERS)], capsize=3, linewidth=1.8, markersize=6,
+            elinewidth=1.1, label=label, zorder=3,
+        )  # fmt: skip
     scale.dress(axis, everything)
     if len({s.model for s in everything}) != 1:  # parameters by memory size are those of one base
         axis.child_axes[-1].remove()
