@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import signal
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -40,7 +42,10 @@ _LOST = ("connection closed", "connection reset", "broken pipe", "timed out", "s
 
 
 def understood(error: Exception, ranks: int) -> Exception:
-    """What a failed collective means: another rank is gone. Other errors stay what they are."""
+    """What a failed collective means: another rank is gone. Other errors stay what they are.
+
+    From then on SIGTERM is not heard: torchrun sends it to those that are left, before they could say why they end.
+    """
     from torch import distributed
 
     names: Sequence[str] = ("DistBackendError", "DistNetworkError", "DistStoreError")
@@ -49,6 +54,8 @@ def understood(error: Exception, ranks: int) -> Exception:
     lost = isinstance(error, kinds) or (type(error) is RuntimeError and any(sign in text for sign in _LOST))
     if not lost:
         return error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cause = str(error).splitlines()[0].split(". ")[0][:200]
     return LostRank(
         f"one of the {ranks} ranks is gone, so the run ends here; --resume goes on from the last saved state ({cause})"

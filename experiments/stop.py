@@ -37,4 +37,5 @@ def stop_on_signals(*signals: signal.Signals) -> Iterator[StopRequest]:
         yield request
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is ask:  # what was set meanwhile stays
+                signal.signal(number, handler)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ..errors import MemxError
 from ..results.store import Run, RunStore, WatchedRun
 from .rank_errors import LostRank, raise_first, told_by, understood
+from .rendezvous import own_part
 
 if TYPE_CHECKING:
     import torch
@@ -186,13 +187,21 @@ def join(device: str = "auto") -> Iterator[World]:
         return
     import torch
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     cuda = torch.cuda.is_available() and device != "cpu"
     if cuda:
         _check_devices(world, torch.cuda.device_count())
         torch.cuda.set_device(world.local_rank)
     try:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_TIMEOUT)
+        shared, *_ = next(rendezvous("env://", timeout=_TIMEOUT))
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=own_part(shared, world.rank, world.size, _TIMEOUT),
+            rank=world.rank,
+            world_size=world.size,
+            timeout=_TIMEOUT,
+        )
         yield World(world.rank, world.size, world.local_rank, world.local_size, joined=True)
     except MemxError as error:
         if not getattr(error, "told", False):

@@ -1,7 +1,10 @@
 """`memx evolve-namm` on several ranks: one trajectory at any number, stops and deaths that a resumed run makes good."""
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cma  # noqa: F401 - this and the next take seconds: once, before worlds are forked
@@ -172,3 +175,59 @@ def test_ranks_without_work_are_told_of(config, tmp_path):
     *_, notes = run_worlds(evolved, [3], {"config": wide, "root": tmp_path})[3][0]
     (told,) = [one["note"] for one in notes if "note" in one]
     assert told.startswith("a generation is 2 pieces of work, so that 1 of 3 ranks have none")
+
+
+MORTAL = """if True:
+    import os, signal, sys
+    from memx.cli.main import run
+    from memx.experiments.evolve_ranks import Crew
+    follow, tasks = Crew.follow, []
+    def mortal(self, task):
+        tasks.append(len(task.candidates))
+        if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and tasks.count(4) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return follow(self, task)
+    Crew.follow = mortal
+    sys.exit(run(sys.argv[1:]))"""
+
+
+@pytest.mark.slow
+def test_torchrun_starts_anew_what_a_death_has_ended(config, straight, path, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    program = [sys.executable, "-c", MORTAL, "evolve-namm", str(path), "--runs", str(tmp_path)]
+    once = [*launcher, "--max-restarts", "0", "--no-python", *program]
+    done = subprocess.run(once, capture_output=True, text=True)
+    assert done.returncode == 1 and "failed: one of the 2 ranks is gone" in done.stderr, done.stderr
+    run = RunStore(tmp_path).run(run_name(config))
+    assert run.status == "failed" and len([line for line in run.metrics() if "best" in line]) == 1
+    shutil.rmtree(run.folder)
+    done = subprocess.run(
+        [*launcher, "--max-restarts", "1", "--no-python", *program, "--resume"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "resumed after generation 1" in done.stderr, done.stderr
+    assert done.stdout.count("Fitness: generation 0") == 2  # of validation and test, by one rank
+    assert tuple(evolved(config, tmp_path, resume=True)[:3]) == straight
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_torchrun_ends_all_ranks_with_what_they_have(config, path, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    program = [
+        sys.executable,
+        "-m",
+        "memx",
+        "evolve-namm",
+        str(path),
+        "--generations",
+        "10000",
+        "--runs",
+        str(tmp_path),
+    ]
+    with subprocess.Popen([*launcher, *program], stderr=subprocess.PIPE, text=True) as started:
+        told = []
+        for line in started.stderr:
+            told.append(line)
+            if "generation 1/10000" in line:
+                started.send_signal(signal.SIGINT)
+    (run,) = RunStore(tmp_path).runs()
+    assert started.returncode and run.status == "interrupted" and "interrupted: stopped in generation" in "".join(told)

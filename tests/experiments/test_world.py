@@ -3,10 +3,13 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 import torch
 from memx.errors import MemxError
+from memx.experiments.rendezvous import own_part
 from memx.experiments.world import World, is_quiet, join, launched, local_device, speaker
 
 from ..ranks import end_worlds, run_worlds
@@ -29,6 +32,18 @@ def meeting():
         world.wait()
         said = world.any(world.rank == world.size - 1), world.any(False)
         return launched().rank, told, made, world.gather(world.rank**2), said, wrong, speaker()
+
+
+def test_a_restart_does_not_take_dead_ranks_for_its_own():
+    store = torch.distributed.HashStore()
+    for start in range(3):  # the same store, with all that earlier starts have left in it
+        with ThreadPoolExecutor(4) as threads:
+            parts = [*threads.map(lambda rank: own_part(store, rank, 4, timedelta(seconds=20)), range(4))]
+        assert not any(part.check(["key"]) for part in parts)
+        parts[0].set("key", str(start))
+        assert {part.get("key") for part in parts} == {str(start).encode()}
+    with pytest.raises(TimeoutError, match="rank 1 of 4 has waited"):
+        own_part(store, 1, 4, timedelta(seconds=0.05))
 
 
 def fail():
