@@ -94,4 +94,5 @@ def _run(plan: Mapping[str, Any]) -> dict[str, str]:
         "tokens/s": f"{plan['tokens_per_second']:,.0f}" if hours else "",
         "hours": f"{hours:,.3g}" if hours and hours < 100 else f"{hours:,.0f}" if hours else "does not run",
         "GPU hours": f"{plan['gpu_hours']:,.0f}" if hours else "",
+        "a saved state": f"{plan['saved'] / 1e9:,.1f} GB",
     }

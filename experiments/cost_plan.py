@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 from .config import TrainConfig
@@ -46,6 +47,7 @@ def planned(model: Described, config: TrainConfig, plan: Plan) -> dict[str, Any]
         "steps": steps,
         "tokens": steps * step_tokens,
         "bytes": held,
+        "saved": _saved(model),
         "memory": mesh.gpu.memory,
         "seconds": seconds,
         "tokens_per_second": None if problems else step_tokens / seconds["step"],
@@ -55,6 +57,13 @@ def planned(model: Described, config: TrainConfig, plan: Plan) -> dict[str, Any]
         "problems": problems,
         "notes": _notes(config, mesh),
     }
+
+
+def _saved(model: Described) -> int:
+    """Bytes of a state that a run can go on from: weights and optimiser, of all ranks together."""
+    found = sum((4 + 8 * weight.trained) * prod(weight.shape) for weight in model.weights)
+    table = model.table
+    return found if table is None else found + table.rows * table.width * table.size + table.whole_state
 
 
 def _refused(config: TrainConfig, mesh: Mesh) -> list[str]:
@@ -95,7 +104,7 @@ def _problems(held: Mapping[str, int], mesh: Mesh, config: TrainConfig) -> list[
         found.append(f"does not fit: {told}; {_advice(held, mesh, config)}")
     if held["host"] > mesh.gpu.host_memory:
         told = f"{held['host'] / 1e9:,.0f} GB of {mesh.gpu.host_memory / 1e9:.0f} GB of host memory a GPU"
-        found.append(f"does not fit: {told}; {_smaller_table(mesh)}")
+        found.append(f"does not fit: {told}; {_smaller_table(mesh, config)}")
     return found
 
 
@@ -107,7 +116,7 @@ def _advice(held: Mapping[str, int], mesh: Mesh, config: TrainConfig) -> str:
             groups[_OF.get(name, name)] += number
     most = max(groups, key=lambda name: groups[name])
     if most == "table" and not mesh.host_values:
-        return _smaller_table(mesh)
+        return _smaller_table(mesh, config)
     if most == "weights" and mesh.shard == mesh.gpus:
         return "plan more GPUs"
     if most == "activations" and mesh.tokens == row_tokens(config):  # one row at a time already
@@ -115,12 +124,15 @@ def _advice(held: Mapping[str, int], mesh: Mesh, config: TrainConfig) -> str:
     return _ADVICE[most]
 
 
-def _smaller_table(mesh: Mesh) -> str:
-    smaller = "set training.value_moments=bfloat16 or training.value_second_moment=row"
+def _smaller_table(mesh: Mesh, config: TrainConfig) -> str:
+    """What makes a rank's part of the table smaller, but for what is set already."""
+    smaller = {"value_second_moment": "row", "value_moments": "bfloat16", "value_dtype": "bfloat16"}
+    ways = [f"training.{key}={to}" for key, to in smaller.items() if getattr(config.training, key) != to]
+    ways += [] if mesh.host_values else ["parallel.host_values=true"]
+    first = "plan more GPUs"
     if mesh.table_ranks < mesh.gpus:
-        return f"raise parallel.table_ranks (now {mesh.table_ranks} of {mesh.gpus} GPUs), or {smaller}"
-    away = "" if mesh.host_values else ", or parallel.host_values=true"
-    return f"plan more GPUs, {smaller}{away}"
+        first = f"raise parallel.table_ranks (now {mesh.table_ranks} of {mesh.gpus} GPUs)"
+    return " or ".join([first, *([f"set {', '.join(ways)}"] if ways else [])])
 
 
 def _assumed(model: Described, mesh: Mesh, plan: Plan) -> list[str]:

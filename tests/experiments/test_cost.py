@@ -72,6 +72,7 @@ def test_bytes_are_those_of_a_built_model(changes):
     optimizer.step(0)
     moments = {name: tensor for name, tensor in optimizer.state_tensors().items() if not name.endswith("/step")}
     assert cost["optimizer_bytes"] == bytes_of(moments.values())
+    assert cost["plan"]["saved"] == cost["weights_bytes"] + cost["optimizer_bytes"]
     assert held["optimizer"] + held.get("table optimizer", 0) == cost["optimizer_bytes"]
 
 

@@ -103,6 +103,8 @@ def test_what_does_not_fit_says_what_would_help():
     assert found["hours"] is None and found["gpu_hours"] is None and found["tokens_per_second"] is None
     (problem,) = cost(LARGE, Plan(64), parallel__table_ranks=8)["plan"]["problems"]
     assert "raise parallel.table_ranks (now 8 of 64 GPUs)" in problem
+    (problem,) = cost(LARGE, Plan(16), training__value_dtype="bfloat16", training__accumulate=8)["plan"]["problems"]
+    assert "value_moments" in problem and "value_dtype" not in problem
     (problem,) = cost(LARGE, Plan(64), training__accumulate=1)["plan"]["problems"]
     assert problem.endswith("raise training.accumulate")
     (problem,) = cost(LARGE, Plan(256), training__batch=4096)["plan"]["problems"]
