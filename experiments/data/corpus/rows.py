@@ -12,7 +12,8 @@ from .document import Damage, Document, text_digest
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-_BATCH = 128  # rows decoded at once
+_BATCH = 64  # rows decoded at once
+_BUFFER = 2**18
 
 
 def count_rows(path: Path, name: str, damage: Damage) -> int:
@@ -56,7 +57,7 @@ def _open(path: Path, name: str, damage: Damage) -> ParquetFile | None:
     except ImportError:
         raise MemxError("reading .parquet needs pyarrow", hint="pip install 'memx[data]'") from None
     try:
-        return ParquetFile(path, pre_buffer=False)
+        return ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER)  # or a whole column of a row group is held
     except (ArrowException, OSError) as error:
         damage.report(name, -1, f"not a sound parquet file ({_first_line(error)})")
         return None
