@@ -49,9 +49,9 @@ def bench(
     op: Annotated[
         list[str] | None,
         typer.Option(
-            help="An op; `step`, a layer's training step by table size; `model`, a whole model's by kind; `prefill`, "
-            "`decode`, `generate`, a host under eviction policies; `evolve`, a generation of evolve-namm. May be "
-            "repeated; all but `generate` and `evolve` if not said."
+            help="An op; `step`, a layer's training step by table size; `host`, its table in host memory; `model`, a "
+            "whole model's by kind; `prefill`, `decode`, `generate`, a host under eviction policies; `evolve`, a "
+            "generation of evolve-namm. May be repeated; all but `host`, `generate` and `evolve` if not said."
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -70,7 +70,7 @@ def bench(
     compile: Annotated[
         Compile, typer.Option(help="Shapes of an op at which torch.compile of its definition takes part.")
     ] = Compile.last,
-    slots: Annotated[list[int] | None, typer.Option(help="Table sizes of `step` and `model`; may be repeated.")] = None,
+    slots: Annotated[list[int] | None, typer.Option(help="Table sizes of `step`, `host`, `model`; repeatable.")] = None,
     steps: Annotated[
         int, typer.Option(min=1, help="Training steps, or rounds of `prefill` and so on, that are timed.")
     ] = 7,
@@ -190,7 +190,7 @@ def bench(
 
 
 def _print_tables(rows: Sequence[Row]) -> None:
-    from ..results import bench_evict, bench_evolve
+    from ..results import bench_evict, bench_evolve, bench_host
     from ..results.bench_table import ceiling_line, model_table, op_tables
     from ..results.step_figure import step_table
 
@@ -205,6 +205,7 @@ def _print_tables(rows: Sequence[Row]) -> None:
         table = step_table(steps)
         print_table(f"{table.title} ({steps[0].device})", table.columns, table.lines)
     for name, tables, note_line in (
+        (bench_host.EXPERIMENT, bench_host.host_tables, bench_host.note_line),
         (bench_evict.EXPERIMENT, bench_evict.evict_tables, bench_evict.note_line),
         (bench_evolve.EXPERIMENT, bench_evolve.evolve_tables, bench_evolve.note_line),
     ):

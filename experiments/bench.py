@@ -27,8 +27,8 @@ from .config_files import nearest
 from .evict_bench import EVICT_OPS, EvictBench, bench_evict, check_order
 
 __all__ = ["BenchOrder", "Found", "bench_list", "bench_names", "run_bench"]
-_END_TO_END = ("step", *EVICT_OPS, "evolve", "model")
-_LONG = ("generate", "evolve")  # measured only if named
+_END_TO_END = ("step", "host", *EVICT_OPS, "evolve", "model")
+_LONG = ("host", "generate", "evolve")  # measured only if named
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 Compile = Literal["all", "last", "none"]
 
@@ -37,9 +37,9 @@ Compile = Literal["all", "last", "none"]
 class BenchOrder:
     """What to measure: names as `bench_names` has them; where, in which dtype and shapes.
 
-    names: all but `generate` and `evolve` if there are none.
+    names: all but `host`, `generate` and `evolve` if there are none.
     compile: at which shapes of an op its definition also runs under torch.compile; it takes its time to compile.
-    slots, steps: of step and model; no slots: what suits the device, of which step takes the ends if all is measured.
+    slots, steps: of step, host, model; no slots: what suits the device, of which step takes the ends if all is run.
     peers: other packages' layers, of step, and presses, of prefill, decode and generate.
     evict: the host, the policies and sizes of the latter, and of evolve.
     tune: search for launch settings of the kernels first.
@@ -78,6 +78,7 @@ def bench_list() -> dict[str, str]:
     ops = {op.name: "; ".join(map(written, (*op.shapes, *op.large_shapes))) for op in OPS}
     return ops | {
         "step": "a memory layer's training step by table size",
+        "host": "a training step with its table in host memory, micro-batches one by one or ahead; only if named",
         "prefill": "reading a prompt under each eviction policy",
         "decode": "writing with each policy's cache",
         "generate": "both, each policy in a process of its own; only if named",
@@ -175,6 +176,12 @@ def _end_to_end(
         slots = order.slots or (usual if order.names else (usual[0], usual[-1]))
         check_slots(slots, shape)
         found.append(lambda: bench_step(slots, peers=order.peers, shape=shape, **common))
+    if "host" in names:
+        from .host_values_bench import HOST_SLOTS, bench_host, check_host, host_shape
+
+        stack, sizes = host_shape(order.shapes, device), order.slots or HOST_SLOTS[device.type]
+        check_host(sizes, stack)
+        found.append(lambda: bench_host(sizes, shape=stack, **common))
     found += _evictions(order, names, device, tell)
     if "model" in names:
         from .bench_model import bench_model, model_configs, model_shape

@@ -12,7 +12,7 @@ from .bench_table import milliseconds
 from .labels import Table
 from .rows import Row, read_rows
 
-_EXPERIMENTS = ("bench", "bench-step", "bench-model", "bench-evict", "bench-evolve")
+_EXPERIMENTS = ("bench", "bench-step", "bench-host", "bench-model", "bench-evict", "bench-evolve")
 _NOISE = 0.05  # a ratio nearer to 1 than this is no change
 _COLUMNS = ["implementation", "pass", "old ms", "new ms", "new/old", "of ceilings", "verdict"]
 

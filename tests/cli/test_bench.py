@@ -50,7 +50,7 @@ def test_the_list(capsys, monkeypatch):
     monkeypatch.setattr(bench, "OPS", OPS)
     assert memx(["bench", "--list"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == [*(op.name for op in OPS), "step", "prefill", "decode", "generate", "evolve", "model"]
+    assert listed == [*(op.name for op in OPS), "step", "host", "prefill", "decode", "generate", "evolve", "model"]
     assert memx(["bench", "--list", "--json"]) == 0
     assert "N=262144" in json.loads(capsys.readouterr().out)["embedding_bag"]
 

@@ -114,6 +114,7 @@ def test_rows_come_whole_in_any_number_of_pieces(monkeypatch, dtype):
         for given in (slots, slots[:0], slots[:1], slots.flip(0)):
             rows, places = host.read(values, given)
             assert rows.dtype == dtype and torch.equal(rows[places], values[given])
+            assert len(rows) == len(given.unique())
         distinct_rows = [len(part.unique()) for part in (slots, slots[:0], slots[:1], slots)]
         assert host.spent.lookups == 4 and host.spent.slots == 404 and host.spent.rows == sum(distinct_rows)
         assert host.spent.bytes == sum(distinct_rows) * 7 * values.itemsize
