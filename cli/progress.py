@@ -95,4 +95,9 @@ class TrainDisplay:
 
 
 def _scores(evaluation: Mapping[str, Mapping[str, float]]) -> str:
-    return ", ".join(f"{tier} {scores['exact_match']:.1f}%" for tier, scores in evaluation.items())
+    return ", ".join(
+        f"{asked} {scores['exact_match']:.1f}%"
+        if "exact_match" in scores
+        else f"{asked} {scores['nll']:.3f} nats a token"
+        for asked, scores in evaluation.items()
+    )

@@ -25,13 +25,12 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
     for name, found in rows.items():
         by_key = {(row.dataset, row.metric): row for row in found}
         line = {**_who(name, found[0]), **_knows(by_key, tiers)}
-        line |= _text(found) if tuned else _losses(by_key, tiers)
+        line |= _text(found) if tuned or not tiers else _losses(by_key, tiers)
         lines.append({**line, "time": f"{RunStore(runs).run(name).info().get('seconds', 0):.0f} s"})
     columns = [column for column in lines[0] if column not in _needless([found[0] for found in rows.values()])]
     title = "exact match before → after, and NLL of ordinary text" if tuned else "exact match and NLL per answer token"
-    print_table(
-        f"Closed-book QA ({title}, ± half the 95% interval)", columns, [[line[c] for c in columns] for line in lines]
-    )
+    title = f"Closed-book QA ({title}, ± half the 95% interval)" if tiers else "Held-out text (nats a token)"
+    print_table(title, columns, [[line[column] for column in columns] for line in lines])
     chance = {tier: row.value for found in rows.values() for tier in tiers for row in found if _is_chance(row, tier)}
     if chance:
         said = ", ".join(f"{_SHORT[tier]} {value:.1f}%" for tier, value in chance.items())
@@ -85,9 +84,9 @@ def _losses(by_key: Mapping[tuple[str, str], Row], tiers: Sequence[str]) -> dict
 
 
 def _text(found: Sequence[Row]) -> dict[str, str]:
-    """NLL of ordinary text before and after."""
+    """NLL of ordinary text, or of a corpus's held-out documents, before and after."""
     before, after = (
-        next((row for row in found if row.dataset.startswith("text/") and row.metric == metric), None)
+        next((row for row in found if row.dataset.startswith(("text/", "corpus")) and row.metric == metric), None)
         for metric in ("nll_before", "nll")
     )
     start = f"{before.value:.3f} → " if before else ""

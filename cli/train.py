@@ -13,7 +13,7 @@ from .plan import plan_of
 _EPILOG = examples(
     "memx train facts --dry-run",
     "memx train --init-from smollm2 --facts my.csv --train memory",
-    "memx train facts --facts my.csv --set training.lr=1e-3 --jobs 2",
+    "torchrun --nproc-per-node 8 --no-python memx train 373m --variant memory+ --corpus my-texts/ --resume",
 )
 
 
@@ -38,6 +38,16 @@ def train(
     facts: Annotated[
         list[str] | None,
         typer.Option(help="Tables or files of facts (.csv, .jsonl, .parquet); may be repeated."),
+    ] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Text to train on in place of facts: .txt, .jsonl or .parquet files, folders, prepared ones, or a hub "
+            "data set; may be repeated."
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Of a corpus: a hub name or a folder; one is trained if not said.")
     ] = None,
     variants: Annotated[
         list[str] | None, typer.Option("--variant", help="A variant of the preset alone; may be repeated.")
@@ -83,6 +93,7 @@ def train(
         raise MemxError("--resume and --force exclude each other")
     flags = {"memory.slots": slots, "training.steps": steps, "seed": seed, "data.facts": facts, "name": name}
     flags |= {"training.device": device, "match.by": match, "finetune.source": init_from, "finetune.train": train_what}
+    flags |= {"corpus.sources": corpus, "corpus.tokenizer": tokenizer}
     chosen = [(key, value) for key, value in flags.items() if value is not None and value != []]
     resolved = load_config(
         (source or ("retrofit" if init_from else "facts")) if config is None else config,

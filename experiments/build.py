@@ -88,16 +88,18 @@ def build_model(
     """Build the model with its initial weights: the base is the same numbers for every memory of the same seed."""
     model = MemoryLlamaForCausalLM(tokenizer_config(config, tokenizer))
     draw_weights(model, config.seed)
-    set_table_dtype(model, config.training.value_dtype)
+    prepare_tables(model, config)
     torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
     return model
 
 
-def set_table_dtype(model: MemoryLlamaForCausalLM, value_dtype: str) -> None:
-    """Round the value tables to bfloat16 if `training.value_dtype` asks for it."""
-    if value_dtype == "bfloat16":
-        for table in tables_of(model):
+def prepare_tables(model: MemoryLlamaForCausalLM, config: TrainConfig) -> None:
+    """Give value tables the dtype and the place that a config asks for; before the model moves to its device."""
+    for table in tables_of(model):
+        if config.training.value_dtype == "bfloat16":
             table.to(torch.bfloat16)
+        if config.parallel.host_values:
+            table.keep_on_host()
 
 
 def pick_device(name: str, said: str = "training.device") -> torch.device:

@@ -81,7 +81,7 @@ class Examiner:
         return self.text.training if self.text is not None else self.held_out
 
     def _held_out(self, notes: Callable[[str], None]) -> Tensor | None:
-        from .data.corpus import held_out_blocks
+        from .data.corpus.held_out import held_out_blocks
 
         corpus, sequence = self.config.corpus, self.config.data.sequence
         blocks = held_out_blocks(corpus, self.tokenizer, sequence, corpus.blocks, notes=notes)

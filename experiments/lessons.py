@@ -17,7 +17,7 @@ from .world import World
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from .data.corpus import CorpusBatches
+    from .data.corpus.stream import CorpusBatches
 
 
 class Lessons:
@@ -37,7 +37,7 @@ class Lessons:
         """The endless stream of batches. Raises MemxError for facts that fit in no row, or a lacking corpus."""
         config = self.config
         if self.divided:
-            from .data.corpus import CorpusBatches
+            from .data.corpus.stream import CorpusBatches
 
             return CorpusBatches(
                 config.corpus,
@@ -65,7 +65,7 @@ class Lessons:
         """Where the stream stands, for any number of ranks to go on from; every rank calls this."""
         if not self.divided:
             return cast(dict[str, Any], batches.position)
-        from .data.corpus import merge_positions
+        from .data.corpus.stream import merge_positions
 
         return merge_positions(self.world.gather(batches.position))
 
@@ -91,9 +91,10 @@ class Lessons:
         return path.read_text("utf-8")
 
     def _corpus_tokenizer(self) -> PreTrainedTokenizerFast:
-        from .data.corpus import corpus_tokenizer
+        from .data.corpus.vocabulary import corpus_tokenizer
 
-        return corpus_tokenizer(self.config.corpus, self.config.data.vocabulary)
+        notes = lambda text: self.report({"note": text})  # noqa: E731
+        return corpus_tokenizer(self.config.corpus, self.config.data.vocabulary, notes)
 
     def _note_short_training(self) -> None:
         """Say so if the steps end before every phrasing of a fact was shown: then not all of `seen` was seen."""

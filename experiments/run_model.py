@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..memory_layers.llama import MemoryLlamaForCausalLM, make_weights, tables_of
-from .build import build_model, set_table_dtype, tokenizer_config
+from .build import build_model, prepare_tables, tokenizer_config
 from .config import TrainConfig
 from .pretrained import Pretrained, load_pretrained
 
@@ -48,7 +48,7 @@ def build_shared_model(
         model = MemoryLlamaForCausalLM(tokenizer_config(config, tokenizer))
     layout.share_out_tables(model)
     make_weights(model, config.seed)
-    set_table_dtype(model, config.training.value_dtype)
+    prepare_tables(model, config)
     for table in tables_of(model):
         table.to(device)
     return model

@@ -8,11 +8,12 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..memory_layers.llama import moe_layers_of
 from ..results.rows import Row
 from ..results.store import Run
+from .ahead import run_ahead
 from .allocator import keep_freed_memory
 from .build import pick_device, use_bfloat16
 from .checkpoint import load_state, save_checkpoint, save_state
@@ -102,14 +103,19 @@ class Trainer:
         experts = moe_layers_of(self.model)
         weight = self.config.memory.balance / (len(parts) * self.world.size)
         total = torch.zeros((), device=self.device)
-        for part in parts:
-            part = Batch(*(tensor.to(self.device) for tensor in part))
-            self._count_only(part.documents.flatten() >= 0)
+
+        def forward(part: Batch) -> tuple[Tensor, Tensor]:
             with self._autocast():
                 loss = answer_loss(self.model, part) / counted
-                whole = loss + balance_loss(experts, weight)
-            whole.backward()
-            total += loss.detach()
+                return loss, loss + balance_loss(experts, weight)
+
+        def backward(found: tuple[Tensor, Tensor]) -> None:
+            total.add_(found[0].detach())
+            found[1].backward()
+
+        on_device = (Batch(*(tensor.to(self.device) for tensor in part)) for part in parts)
+        ahead = self.config.parallel.prefetch if self.config.parallel.host_values else 0
+        run_ahead(on_device, forward, backward, ahead=ahead, turn=self._count_part)
         self._text_step()
         loss, stopping = float(total), False
         if self.layout is not None:
@@ -139,7 +145,10 @@ class Trainer:
             with self._autocast():
                 (text_loss(self.model, blocks.to(self.device)) / self.world.size).backward()
 
-    def _count_only(self, mask: torch.Tensor | None) -> None:
+    def _count_part(self, part: Batch) -> None:
+        self._count_only(part.documents.flatten() >= 0)
+
+    def _count_only(self, mask: Tensor | None) -> None:
         """Leave padding out of the statistics of use and of the experts' balance."""
         self.use.count_only(mask)
         for layer in moe_layers_of(self.model):
