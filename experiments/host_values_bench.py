@@ -27,7 +27,7 @@ from .ahead import run_ahead
 from .allocator import keep_freed_memory
 from .bench_environment import row_settings
 from .bench_shapes import changes, written
-from .bench_time import PeakMemory, timing
+from .bench_time import timing
 from .build import pick_device
 from .config import TrainingConfig
 from .optimizer import Optimizer
@@ -184,16 +184,16 @@ class _Run:
         if host is not None:
             host.spent = Spent()
         parts = [*given.to(self.device)]
-        with PeakMemory(self.device) as memory:
-            began = self._now()
-            run_ahead(parts, lambda x: self.stack(x).square().mean(), backward, ahead=self.ahead or 0)
-            computed = self._now()
-            self.optimizer.step(number)
-            ended = self._now()
+        before = self._held(anew=True)
+        began = self._now()
+        run_ahead(parts, lambda x: self.stack(x).square().mean(), backward, ahead=self.ahead or 0)
+        computed = self._now()
+        self.optimizer.step(number)
+        ended = self._now()
         self.losses.append([float(loss) for loss in losses])
         if number < _WARM:
             return
-        self.peaks.append(memory.bytes or 0)
+        self.peaks.append(self._peak() - before)
         self.times.step.append(ended - began)
         self.times.update.append(ended - computed)
         if host is not None:
@@ -222,5 +222,13 @@ class _Run:
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
-    def _held(self) -> int:
-        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
+    def _held(self, *, anew: bool = False) -> int:
+        """Bytes of the device's memory that are in use; 0 on a CPU. anew: their peak starts here."""
+        if self.device.type != "cuda":
+            return 0
+        if anew:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        return torch.cuda.memory_allocated(self.device)
+
+    def _peak(self) -> int:
+        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
