@@ -109,7 +109,7 @@ def print_costs(costs: Sequence[Mapping[str, Any]]) -> None:
             "FLOPs": short(cost["flops_per_token"], 1000),
             "weights": _bytes(cost["weights_bytes"]),
             "optimizer": _bytes(cost["optimizer_bytes"]),
-            "activ.": _bytes(cost["activation_bytes"]),
+            "activ.": "" if cost.get("plan") else _bytes(cost["activation_bytes"]),
             "values": cost.get("value_step") or "",
             "steps": f"{cost['steps']:,}",
             "training": f"{cost['training_flops']:.2g}",

@@ -83,7 +83,10 @@ def mesh_of(config: TrainConfig, plan: Plan, value_width: int) -> Mesh:
             f"a value table of width {value_width} cannot be cut into {ranks} equal parts",
             hint="set parallel.table_ranks to a divisor of the width, or parallel.table=rows",
         )
-    rows = -(-training.batch // (plan.gpus * training.accumulate))
+    parts = training.accumulate
+    if config.corpus.sources:  # a rank splits rows of its own; facts are split first, and then shared out and padded
+        parts = min(parts, -(-training.batch // plan.gpus))
+    rows = -(-training.batch // (plan.gpus * parts))
     return Mesh(
         gpus=plan.gpus,
         gpu=plan.gpu,
@@ -92,7 +95,7 @@ def mesh_of(config: TrainConfig, plan: Plan, value_width: int) -> Mesh:
         table_ranks=ranks,
         host_values=parallel.host_values and value_width > 0,
         prefetch=parallel.prefetch,
-        parts=training.accumulate,
+        parts=parts,
         tokens=rows * row_tokens(config),
     )
 

@@ -89,7 +89,7 @@ def _refused(config: TrainConfig, mesh: Mesh) -> list[str]:
 
 def _notes(config: TrainConfig, mesh: Mesh) -> list[str]:
     rows, cut = config.training.batch, mesh.gpus * mesh.parts
-    if rows % cut == 0:
+    if rows % cut == 0 or config.corpus.sources:
         return []
     idle = 1 - rows / (-(-rows // cut) * cut)
     told = f"training.batch {rows} in {mesh.parts} parts on {mesh.gpus} GPUs"

@@ -21,11 +21,12 @@ def step_seconds(model: Described, mesh: Mesh, assumed: Assumptions) -> dict[str
 
     Gathering weights hides behind computing, as far as it takes no longer; so do host rows that are fetched ahead.
     """
-    dense, table = sum(prod(weight.shape) for weight in model.weights), model.table
+    table, dense = model.table, sum(prod(weight.shape) for weight in model.weights)
+    trained = sum(prod(weight.shape) for weight in model.weights if weight.trained)
     found = {
         "computing": mesh.parts * _compute(model, mesh, assumed),
         "sharing weights": mesh.parts * _weights(dense, mesh, assumed),
-        "adam": 28 * dense / mesh.shard / (mesh.gpu.bandwidth * assumed.bandwidth),
+        "adam": 28 * trained / mesh.shard / (mesh.gpu.bandwidth * assumed.bandwidth),
     }
     if table is not None:
         found |= _table(table, mesh, assumed)

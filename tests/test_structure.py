@@ -23,8 +23,8 @@ TORCH_FREE = ["results/**/*.py", "memory_layers/config.py", "memory_layers/sizes
               "experiments/config.py", "experiments/settings.py", "experiments/config_files.py",
               "experiments/evolve_config.py", "experiments/eval_config.py", "experiments/eval_sources.py",
               "experiments/eval_cost.py", "experiments/bootstrap.py", "experiments/match.py",
-              "experiments/scale_config.py", "memory_layers/placement.py", "experiments/metrics.py",
-              "cli/*.py"]  # fmt: skip
+              "experiments/scale_config.py", "experiments/cost_*.py", "memory_layers/placement.py",
+              "experiments/metrics.py", "cli/*.py"]  # fmt: skip
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:

@@ -60,6 +60,13 @@ def test_rows_are_shared_out_as_in_training():
     assert notes == ["training.batch 10 in 2 parts on 4 GPUs computes 38% padding; a multiple of 8 has none"]
 
 
+def test_a_rank_splits_its_own_rows_of_a_corpus():
+    """As many parts as it has rows, at most."""
+    found = cost(LARGE, Plan(256), training__accumulate=16)["plan"]
+    assert (found["parts"], found["tokens_per_part"], found["notes"]) == (2, 2048, [])
+    assert cost(LARGE, Plan(64), training__accumulate=3)["plan"]["tokens_per_part"] == 3 * 2048
+
+
 def test_a_dense_model_on_one_gpu_takes_its_flops():
     asked = Plan(assumed=Assumptions(utilization=0.5))
     found = cost("134m", asked, memory__kind="dense", data__biographies=20, variants={})
