@@ -46,6 +46,9 @@ def qa_figure(rows: Sequence[Row], *, published: bool = False) -> Figure:
     figure, axes = new_figure(panels=len(panels), height=5.4)
     for axis, key in zip(axes, panels, strict=True):
         _panel(axis, key, lines[key], labels, published)
+    for axis, key in zip(axes, panels, strict=True):
+        above = any(other.child_axes for other in axes)  # an axis of parameters
+        axis.set_title(f"{PANELS[key][0]} against memory size", pad=34 if above else 10)
     runs = max(s.runs for s in summaries)
     interval = f"mean of {runs} seeds, 95% t interval" if runs > 1 else "95% interval over questions"
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
@@ -129,10 +132,8 @@ def _panel(
     scale.dress(axis, everything)
     if len({s.model for s in everything}) != 1:  # parameters by memory size are those of one base
         axis.child_axes[-1].remove()
-    title, unit = PANELS[key]
-    axis.set_ylabel(unit)
+    axis.set_ylabel(PANELS[key][1])
     axis.set_ylim(bottom=0)
-    axis.set_title(f"{title} against memory size", pad=34 if axis.child_axes else 10)
 
 
 def _check_one_way(rows: Sequence[Row]) -> None:
