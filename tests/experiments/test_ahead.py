@@ -8,16 +8,29 @@ import time
 import pytest
 import torch
 from memx.errors import MemxError
-from memx.experiments.ahead import run_ahead
+from memx.experiments.ahead import kept_whole, run_ahead
 from memx.experiments.config import TrainingConfig
 from memx.experiments.optimizer import Optimizer
 from memx.experiments.use import UseStatistics
 from memx.memory_layers.host_values import keep_on_host
 from memx.memory_layers.layer import MemoryLayer
 from memx.memory_layers.product_keys import MemoryValues
-from torch import nn
+from memx.memory_layers.shards import TableShard
+from torch import distributed, nn
+from torch.distributed.fsdp import fully_shard
+
+from tests.ranks import run_worlds
 
 ROWS, WIDTH, TOKENS, STEPS = 64, 24, 16, 3
+
+
+class Block(nn.Module):
+    def __init__(self, memory: MemoryLayer) -> None:
+        super().__init__()
+        self.matrix, self.memory = nn.Linear(WIDTH, WIDTH), memory
+
+    def forward(self, x):
+        return x + self.memory(self.matrix(x).tanh())
 
 
 class Stack(nn.Module):
@@ -28,15 +41,14 @@ class Stack(nn.Module):
         torch.manual_seed(0)
         values = MemoryValues(ROWS, WIDTH)
         shared = [MemoryLayer(WIDTH, ROWS, heads=2, top_k=4, values=values) for _ in range(3)]
-        self.values = values
-        self.memories = nn.ModuleList([*shared, MemoryLayer(WIDTH, ROWS, heads=2, top_k=4)])
-        self.matrices = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in self.memories)
+        memories = [*shared, MemoryLayer(WIDTH, ROWS, heads=2, top_k=4)]
+        self.values, self.blocks = values, nn.ModuleList(map(Block, memories))
         if on_host:
             keep_on_host(self)
 
     def forward(self, x):
-        for matrix, memory in zip(self.matrices, self.memories, strict=True):
-            x = x + memory(matrix(x).tanh())
+        for block in self.blocks:
+            x = block(x)
         return x
 
 
@@ -149,8 +161,8 @@ def test_no_more_begin_than_may_and_one_computes_at_a_time():
 @pytest.mark.parametrize("layer", [0, 3])
 def test_an_error_of_a_forward_pass_comes_out_and_the_others_end(layer, monkeypatch):
     stack, done = Stack(), []
-    stack.values.sink, stack.memories[3].values.sink = [], []
-    right = stack.memories[layer].forward
+    stack.values.sink, stack.blocks[3].memory.values.sink = [], []
+    right = stack.blocks[layer].memory.forward
     given = batches(4)[0]
 
     def failing(x):
@@ -159,7 +171,7 @@ def test_an_error_of_a_forward_pass_comes_out_and_the_others_end(layer, monkeypa
             raise MemxError("a bad micro-batch", hint="none")
         return y
 
-    monkeypatch.setattr(stack.memories[layer], "forward", failing)
+    monkeypatch.setattr(stack.blocks[layer].memory, "forward", failing)
     with pytest.raises(MemxError, match="a bad micro-batch"):
         run_ahead(given, lambda x: stack(x).sum(), lambda loss: done.append(loss.backward()), ahead=2)
     before = len(done)
@@ -226,6 +238,50 @@ def test_forward_passes_run_as_the_caller_would():
     found.clear()
     run_ahead(range(3), settings, found.append, ahead=1)
     assert found == [settings()] * 3
+
+
+def on_a_rank() -> list[list]:
+    """For 0 and 1 ahead: losses, then gradients of both steps, of a stack whose weights and tables ranks share out."""
+    distributed.init_process_group("gloo")
+    try:
+        return [sharded_steps(ahead) for ahead in (0, 1)]
+    finally:
+        distributed.destroy_process_group()
+
+
+def sharded_steps(ahead: int) -> list:
+    rank, size = distributed.get_rank(), distributed.get_world_size()
+    stack, found = Stack(on_host=False), []
+    tables = [module for module in stack.modules() if isinstance(module, MemoryValues)]
+    for table in tables:
+        table.share_out(TableShard("width", distributed.group.WORLD, rank, size, ROWS, WIDTH))
+        table.sink = []
+    keep_on_host(stack)
+    kept = {table.weight for table in tables}
+    for unit in (*stack.blocks, stack):
+        fully_shard(unit, ignored_params=kept)
+    with pytest.raises(MemxError, match="one micro-batch may run ahead"), kept_whole(stack, 2):
+        pass
+
+    def backward(loss):
+        loss.backward()
+        found.append(loss.detach())
+
+    for given in batches(4)[:2]:
+        mine = [x.chunk(size)[rank] for x in given]
+        with kept_whole(stack, ahead):
+            run_ahead(mine, lambda x: stack(x).square().mean(), backward, ahead=ahead)
+        dense = [p for p in stack.parameters() if p not in kept]
+        found += [p.grad.to_local().clone() for p in dense]
+        found += [x for table in tables for part in table.take() for x in part[:3]]
+        torch.optim.SGD(dense, lr=0.1).step()
+        stack.zero_grad()
+    return found
+
+
+def test_one_ahead_with_weights_that_ranks_share_out():
+    for expected, found in run_worlds(on_a_rank, (2,))[2]:
+        assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
 
 
 @pytest.mark.gpu
