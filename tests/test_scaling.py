@@ -47,7 +47,7 @@ def command_of(template: str, row: dict[str, str]) -> str:
 
 @cache
 def planned(command: str) -> dict:
-    """The plan that a command prints for its one run."""
+    """What a command prints of its one run."""
     _, _, name, *flags = shlex.split(command)
     flags.remove("--dry-run")
     given = list(zip(flags[::2], flags[1::2], strict=True))
@@ -58,14 +58,15 @@ def planned(command: str) -> dict:
     (point,) = plan(load_config(name, sets, variants or None))
     tokens = parse_count(asked["--tokens"]) if "--tokens" in asked else None
     where = Plan(int(asked.get("--gpus", 1)), GPUS[asked.get("--gpu", "h100")], tokens=tokens)
-    return cost_of(point, Path("runs"), where)["plan"]
+    return cost_of(point, Path("runs"), where)
 
 
 def expected(template: str, column: str, row: dict[str, str]) -> str:
     """What a cell must say."""
     if column.startswith("hours on "):
         row = {**row, "GPU": column.removeprefix("hours on ").lower()}
-    found = planned(command_of(template, row))
+    cost = planned(command_of(template, row))
+    found = cost["plan"]
     if column.startswith("hours"):
         return hours(found["hours"])
     if column in HELD:
@@ -73,10 +74,10 @@ def expected(template: str, column: str, row: dict[str, str]) -> str:
         return f"{held / 1e9:,.1f}" if held else ""
     if column == "saved state":
         return f"{found['saved'] / 1e12:.2f} TB"
+    if column == "checkpoint":
+        return f"{cost['weights_bytes'] / 1e12:.2f} TB"
     if column == "steps":
         return f"{found['steps']:,}"
-    if column == "tokens/s":
-        return f"{found['tokens_per_second']:,.0f}"
     return f"{found['seconds'][column]:.2f}" if column in found["seconds"] else ""
 
 
@@ -99,6 +100,12 @@ def test_the_page_says_what_the_command_says(place):
         for column, cell in row.items():
             if not column.isupper():  # those in capitals are what the command is given
                 assert cell == expected(template, column, row), (command_of(template, row), column)
+
+
+def test_the_page_counts_parameters_as_the_command_does():
+    cost = planned("memx train 1.3b-64m-1t --dry-run --gpus 64")
+    total, active = (f"{cost[f'parameters_{which}'] / 1e9:.1f}B" for which in ("total", "active"))
+    assert f"{total} parameters, of which a token uses {active}" in PAGE.read_text("utf-8")
 
 
 def test_the_page_names_what_there_is():
