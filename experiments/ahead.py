@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
+from itertools import chain, islice
 from threading import Semaphore, Thread
 from typing import Any, Generic, TypeVar
 
@@ -37,14 +38,17 @@ def run_ahead(
 ) -> None:
     """Run forward and then backward for every part: backward in the caller's thread and in the order of the parts.
 
-    ahead: forward passes that may have begun before that of a part is through, each of which holds its activations; 0
-    runs one part after another. turn: called with a part, in the caller's thread, before its forward begins and each
-    time it goes on, to set what is kept outside of it, as the mask that statistics of use count by. Forward passes run
-    with the caller's grad mode, autocast (without its cache, which threads would share), threads and CUDA stream; what
-    else torch keeps by thread they must set themselves. Whatever a forward or backward raises ends all and is raised.
+    parts: taken as they are needed. ahead: forward passes that may have begun before that of a part is through, each of
+    which holds its activations; 0 runs one part after another. turn: called with a part, in the caller's thread, before
+    its forward begins and each time it goes on, to set what is kept outside of it, as the mask that statistics of use
+    count by. Forward passes run with the caller's grad mode, autocast (without its cache, which threads would share),
+    threads and CUDA stream; what else torch keeps by thread they must set themselves. Whatever a forward or backward
+    raises ends all and is raised.
     """
-    left, under_way = deque(parts), deque[_Forward[Part, Found]]()
-    if ahead == 0 or len(left) < 2:
+    left = iter(parts)
+    first = [*islice(left, 1 + (ahead > 0))]
+    left, under_way = chain(first, left), deque[_Forward[Part, Found]]()
+    if len(first) < 2:
         for part in left:
             turn(part)
             backward(forward(part))
@@ -55,8 +59,8 @@ def run_ahead(
         one.go_on()
 
     def begin() -> None:
-        if left:
-            under_way.append(_Forward(left.popleft(), forward))
+        for part in islice(left, 1):
+            under_way.append(_Forward(part, forward))
             go_on(under_way[-1])
 
     try:
@@ -78,7 +82,8 @@ def run_ahead(
 def kept_whole(model: nn.Module, ahead: int) -> Iterator[None]:
     """Inside, FSDP's units of a model that were gathered once stay so: another micro-batch may be halfway through one.
 
-    Nothing happens for a model without, or for ahead=0. Raises MemxError for more than one ahead: FSDP shards a unit
+    After it all are sharded, and again after each use, but for the model itself: FSDP's own way. Nothing happens for a
+    model without units, or for ahead=0. Raises MemxError for more than one ahead: FSDP shards a unit
     again after the second of the forward passes that are in it.
     """
     units = [module for module in model.modules() if isinstance(module, FSDPModule)] if ahead else []
@@ -94,6 +99,8 @@ def kept_whole(model: nn.Module, ahead: int) -> Iterator[None]:
         yield
     finally:
         for unit in units:
+            unit.set_reshard_after_forward(unit is not model, recurse=False)
+            unit.set_reshard_after_backward(True, recurse=False)
             unit.reshard()
 
 

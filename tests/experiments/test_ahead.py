@@ -18,6 +18,7 @@ from memx.memory_layers.product_keys import MemoryValues
 from memx.memory_layers.shards import TableShard
 from torch import distributed, nn
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from tests.ranks import run_worlds
 
@@ -135,7 +136,21 @@ def test_turns_go_round_in_a_fixed_order():
     assert trace(1, 3, 2) == ["f0", "f1", "f0", "f1", "f0", "b0", "f2", "f1", "b1", "f2", "f2", "b2"]
     assert trace(2, 2, 1) == ["f0", "f1", "f0", "b0", "f1", "b1"]
     assert trace(1, 3, 0) == ["f0", "f1", "b0", "f2", "b1", "b2"]
-    assert trace(1, 0, 1) == []
+    assert trace(1, 0, 1) == trace(0, 0, 1) == []
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+def test_parts_are_taken_as_they_are_needed(ahead):
+    taken, done = [], []
+
+    def parts():
+        for part in range(6):
+            taken.append(part)
+            assert len(taken) <= len(done) + 1 + ahead
+            yield part
+
+    run_ahead(parts(), lambda part: part, done.append, ahead=ahead)
+    assert done == taken == [*range(6)]
 
 
 def test_no_more_begin_than_may_and_one_computes_at_a_time():
@@ -275,6 +290,9 @@ def sharded_steps(ahead: int) -> list:
         found += [p.grad.to_local().clone() for p in dense]
         found += [x for table in tables for part in table.take() for x in part[:3]]
         torch.optim.SGD(dense, lr=0.1).step()
+        with torch.no_grad():
+            found.append(stack(mine[0]))
+        assert all(isinstance(p, DTensor) for p in stack.parameters() if p not in kept)
         stack.zero_grad()
     return found
 
