@@ -14,8 +14,11 @@ class CorpusSource(BaseModel):
 
     model_config = _STRICT
 
-    path: str = Field(description="a .txt, .jsonl or .parquet file, a folder or pattern of them, or a hub data set")
-    weight: float = Field(default=1.0, gt=0, description="its share of the rows, against the other sources'")
+    path: str = Field(
+        description="a .txt, .jsonl or .parquet file, a folder or pattern of them, a folder that `memx prepare` wrote, "
+        "python-docs, python-source, or a hub data set"
+    )
+    weight: float = Field(default=1.0, gt=0, description="its share of the documents, against the other sources'")
     field: str = Field(default="text", description="the field or column that holds the text")
     split: str = Field(default="train", description="of a hub data set")
     subset: str | None = Field(default=None, description="of a hub data set: the configuration's name")
@@ -27,12 +30,13 @@ class CorpusConfig(BaseModel):
     model_config = _STRICT
 
     sources: tuple[CorpusSource, ...] = Field(
-        default=(), description="files, folders, hub data sets, or one folder that `memx prepare` wrote; none: facts"
+        default=(), description="files, folders, hub data sets, folders that `memx prepare` wrote; none: facts"
     )
     tokenizer: str | None = Field(
-        default=None, description="a hub name or a folder; none: one trained on the first documents"
+        default=None,
+        description="a hub name or a folder; none: that of a prepared folder, or one trained on the first documents",
     )
-    shuffle: int = Field(default=1024, ge=0, description="documents of a lane's shuffle buffer; 0: in their order")
+    shuffle: int = Field(default=1024, ge=0, description="documents that a lane shuffles at a time; 0: in their order")
     lanes: int = Field(
         default=8, ge=1, description="independent streams that rows are taken from in turn; ranks share them out"
     )
@@ -47,7 +51,8 @@ class CorpusConfig(BaseModel):
     @field_validator("sources", mode="before")
     @classmethod
     def _names_are_paths(cls, sources: Any) -> Any:
-        return [{"path": one} if isinstance(one, str) else one for one in sources] if sources else ()
+        named = [sources] if isinstance(sources, str | dict) else sources or ()
+        return [{"path": one} if isinstance(one, str) else one for one in named]
 
 
 class ParallelConfig(BaseModel):

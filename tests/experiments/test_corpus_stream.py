@@ -12,6 +12,8 @@ from memx.experiments.data.corpus.document import is_held_out, text_digest
 from memx.experiments.data.corpus.held_out import held_out_blocks
 from memx.experiments.data.corpus.stream import CorpusBatches, merge_positions
 from memx.experiments.data.corpus.vocabulary import corpus_tokenizer
+from memx.experiments.scale_config import CorpusConfig
+from tokenizers import Tokenizer
 
 from .corpora import (
     KINDS,
@@ -128,6 +130,32 @@ def test_a_text_that_names_the_end_token_does_not_end(tmp_path):
     row = next(batches(config, rows=1, length=60)).tokens[0].tolist()
     end = tokenizer().eos_token_id
     assert tokenizer().decode(row[: row.index(end)]) == text
+
+
+def test_a_tokenizer_that_begins_texts_begins_each_document(tmp_path):
+    """As Llama 3's does; what a saved one truncates or pads to plays no part."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    told = Tokenizer.from_str(tokenizer().backend_tokenizer.to_str())
+    told.add_special_tokens(["<|begin|>"])
+    begin = told.token_to_id("<|begin|>")
+    told.post_processor = TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", begin)])
+    told.enable_truncation(5)
+    made = PreTrainedTokenizerFast(tokenizer_object=told, bos_token="<|begin|>", eos_token=tokenizer().eos_token)
+    config = settings(write_lines(tmp_path / "a.jsonl", texts("a", 20)), lanes=1, shuffle=0)
+    batch = next(CorpusBatches(config, made, rows=1, sequence=100, seed=0, notes=pytest.fail))
+    expected = [id for text in texts("a", 20) for id in [begin, *tokenizer()(text)["input_ids"], made.eos_token_id]]
+    assert batch.tokens[0].tolist() == expected[:100]
+    with pytest.raises(MemxError, match="no end token"):
+        CorpusBatches(config, PreTrainedTokenizerFast(tokenizer_object=told), rows=1, sequence=9, seed=0, notes=print)
+
+
+def test_sources_may_be_names_or_more():
+    sources = CorpusConfig(sources="a.txt").sources
+    assert sources == CorpusConfig(sources=["a.txt"]).sources == CorpusConfig(sources={"path": "a.txt"}).sources
+    assert CorpusConfig(sources=None).sources == ()
+    assert [one.weight for one in CorpusConfig(sources=["a", {"path": "b", "weight": 2}]).sources] == [1, 2]
 
 
 def test_an_epoch_shows_each_document_once_and_the_next_another_order(tmp_path):
