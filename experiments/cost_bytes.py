@@ -180,11 +180,15 @@ def _share(shape: tuple[int, ...], ranks: int) -> int:
 
 
 def _gathered(weights: Sequence[Weight], mesh: Mesh) -> int:
-    """What is whole while it is used: weights outside blocks, two blocks, and their gradients before they are cut."""
+    """What is whole while it is used: weights outside blocks, two blocks, and their gradients before they are cut.
+
+    Where a micro-batch runs ahead, all weights stay whole to the end of the step.
+    """
     if mesh.shard == 1:
         return 0
     sizes = Counter[str]()
     for weight in weights:
         sizes[weight.block] += prod(weight.shape)
     blocks = sorted((size for block, size in sizes.items() if block), reverse=True)
-    return 2 * 4 * (sizes[""] + sum(blocks[:2]))
+    used = sizes[""] + sum(blocks[:2])
+    return 4 * used + 4 * (sizes.total() if mesh.ahead else used)

@@ -73,6 +73,10 @@ def _refused(config: TrainConfig, mesh: Mesh) -> list[str]:
         found.append("PEER's tables cannot be kept in host memory; set parallel.host_values=false")
     if mesh.gpus == 1:
         return found
+    if mesh.ahead > 1 and mesh.shard > 1:
+        found.append(
+            f"parallel.prefetch {mesh.prefetch}: where weights are sharded, one part may run ahead; set it to 1"
+        )
     if config.corpus.sources:
         for key, shared in (("training.batch", config.training.batch), ("corpus.lanes", config.corpus.lanes)):
             if shared % mesh.gpus:

@@ -25,7 +25,7 @@ def step_seconds(model: Described, mesh: Mesh, assumed: Assumptions) -> dict[str
     trained = sum(prod(weight.shape) for weight in model.weights if weight.trained)
     found = {
         "computing": mesh.parts * _compute(model, mesh, assumed),
-        "sharing weights": mesh.parts * _weights(dense, mesh, assumed),
+        "sharing weights": _weights(dense, mesh, assumed),
         "adam": 28 * trained / mesh.shard / (mesh.gpu.bandwidth * assumed.bandwidth),
     }
     if table is not None:
@@ -48,11 +48,13 @@ def _compute(model: Described, mesh: Mesh, assumed: Assumptions) -> float:
 
 
 def _weights(dense: int, mesh: Mesh, assumed: Assumptions) -> float:
-    """Of one part: gathered forward and backward, gradients summed and cut; summed over copies, if there are some."""
-    shard, gpus = mesh.shard, mesh.gpus
-    cut = 3 * 4 * dense * (shard - 1) / shard / _ring(shard, mesh, assumed)
+    """Weights gathered forward and backward in each part, or once where a part runs ahead; gradients summed and cut in
+    each, and summed over copies, if there are some."""
+    shard, gpus, parts = mesh.shard, mesh.gpus, mesh.parts
+    gathers = (1 if mesh.ahead else 2 * parts) + parts
+    cut = gathers * 4 * dense * (shard - 1) / shard / _ring(shard, mesh, assumed)
     copies = gpus // shard
-    return cut + 2 * 4 * dense / shard * (copies - 1) / copies / _ring(gpus, mesh, assumed)
+    return cut + parts * 2 * 4 * dense / shard * (copies - 1) / copies / _ring(gpus, mesh, assumed)
 
 
 def _table(table: Table, mesh: Mesh, assumed: Assumptions) -> dict[str, float]:

@@ -131,6 +131,8 @@ def test_host_values_leave_the_gpu():
     assert not found["problems"] and any("PCIe" in line for line in found["assumed"])
     assert held["activations"] == 2 * waiting["bytes"]["activations"]  # two forward passes have begun
     seconds = found["seconds"]
+    assert held["gathered"] - waiting["bytes"]["gathered"] > 3 * 10**9  # all weights, but for two blocks
+    assert seconds["sharing weights"] < waiting["seconds"]["sharing weights"] < seconds["computing"]
     hidden = min(seconds["computing"], seconds["host rows"])
     assert waiting["seconds"]["step"] == pytest.approx(seconds["step"] + hidden)
     problems = cost("8b-64m-1t", Plan(8), training__accumulate=64, parallel__host_values=True)["plan"]["problems"]
@@ -142,6 +144,7 @@ def test_host_values_leave_the_gpu():
     [
         ({"memory__kind": "peer", "memory__slots": 1024}, "PEER's tables are not shared out"),
         ({"training__value_optimizer": "dense"}, "training.value_optimizer dense runs in one process"),
+        ({"parallel__host_values": True, "parallel__prefetch": 2, "training__accumulate": 4}, "parallel.prefetch 2: "),
         ({"corpus__lanes": 12}, "corpus.lanes 12 cannot be shared evenly by 8 processes; set it to 16"),
         ({"training__batch": 20}, "training.batch 20 cannot be shared evenly by 8 processes; set it to 24"),
     ],
