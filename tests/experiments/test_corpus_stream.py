@@ -229,6 +229,10 @@ def test_one_trained_tokenizer_for_one_corpus(tmp_path):
     with pytest.raises(MemxError, match="hub cannot be reached") as told:
         corpus_tokenizer(settings(*config.sources, tokenizer="some/model"), 500)
     assert "hf download some/model" in told.value.hint
+    for content in ("{", '{"version": "1.0"}', '["tokens"]'):
+        (tmp_path / "tokenizer" / "tokenizer.json").write_text(content)
+        with pytest.raises(MemxError, match=r"cannot load .*tokenizer"):
+            corpus_tokenizer(named, 500)
 
 
 def test_a_prepared_corpus_wants_its_own_tokenizer(tmp_path):
