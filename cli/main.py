@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from ..errors import MemxError
-from . import bench, config, eval, eval_namm, evict, evolve_namm, plot, prepare, presets, runs, train
+from . import bench, config, convert, eval, eval_namm, evict, evolve_namm, plot, prepare, presets, runs, train
 
 app = typer.Typer(
     name="memx",
@@ -53,7 +53,7 @@ def options(
     """Give a transformer memory: train product-key memory layers, measure what they hold, draw it."""
 
 
-for module in (train, prepare, eval, evolve_namm, eval_namm, evict, plot, bench, runs, presets, config):
+for module in (train, prepare, eval, evolve_namm, eval_namm, evict, plot, bench, runs, presets, config, convert):
     module.register(app)
 
 

@@ -104,12 +104,15 @@ def train(
         _dry_run(resolved, runs, json, plan_asked)
         return
     from ..experiments.sweep import Options, plan, train_all
+    from ..experiments.world import launched
     from .progress import TrainDisplay
     from .summary import print_training
 
-    points = plan(resolved)
-    with TrainDisplay([point.name for point in points], quiet=json) as display:
+    points, first = plan(resolved), launched().is_first
+    with TrainDisplay([point.name for point in points], quiet=json or not first) as display:
         rows = train_all(resolved, Options(runs, resume, force, jobs), display.report)
+    if not first:
+        return
     if json:
         print_json([row.model_dump() for found in rows.values() for row in found])
         return

@@ -22,12 +22,7 @@ def convert_state(folder: Path, target: Path) -> Path:
 
     One process does this, with at most one file's tensors in memory. Raises MemxError if there is no such state.
     """
-    states = [state for state in saved_states(folder) if (state / "model").is_dir()]
-    if not states:
-        raise MemxError(
-            f"{folder} holds no state of several processes", hint="finish the run with --resume: it writes checkpoint/"
-        )
-    source = states[-1]
+    source = newest_state(folder)
     temporary = target.with_name(f".{target.name}.tmp")
 
     def write() -> None:
@@ -44,6 +39,18 @@ def convert_state(folder: Path, target: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def newest_state(folder: Path) -> Path:
+    """The newest state of several processes in a folder. Raises MemxError if there is none."""
+    states = [state for state in saved_states(folder) if (state / "model").is_dir()]
+    if not states:
+        done = (folder.parent / "checkpoint").is_dir()
+        hint = (
+            f"the run is finished: {folder.parent / 'checkpoint'}" if done else "--resume finishes a run of one process"
+        )
+        raise MemxError(f"{folder} holds no state of several processes", hint=hint)
+    return states[-1]
 
 
 def _write_files(source: Path, target: Path) -> None:

@@ -122,6 +122,11 @@ def check_layout(config: TrainConfig, ranks: int) -> None:
         raise MemxError(
             "training.value_optimizer dense runs in one process", hint="set it to sparse, or run without torchrun"
         )
+    if config.parallel.host_values and config.parallel.prefetch > 1:
+        raise MemxError(
+            f"parallel.prefetch {config.parallel.prefetch}: over several processes one micro-batch may run ahead",
+            hint="set parallel.prefetch to 0 or 1",
+        )
     if config.memory.kind == "peer" and config.parallel.table != "replicated":
         raise MemxError("PEER's tables are not shared out", hint="set parallel.table=replicated")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..memory_layers.llama import moe_layers_of
 from ..results.rows import Row
 from ..results.store import Run
-from .ahead import run_ahead
+from .ahead import kept_whole, run_ahead
 from .allocator import keep_freed_memory
 from .build import pick_device, use_bfloat16
 from .checkpoint import load_state, save_checkpoint, save_state
@@ -115,7 +115,8 @@ class Trainer:
 
         on_device = (Batch(*(tensor.to(self.device) for tensor in part)) for part in parts)
         ahead = self.config.parallel.prefetch if self.config.parallel.host_values else 0
-        run_ahead(on_device, forward, backward, ahead=ahead, turn=self._count_part)
+        with kept_whole(self.model, ahead):
+            run_ahead(on_device, forward, backward, ahead=ahead, turn=self._count_part)
         self._text_step()
         loss, stopping = float(total), False
         if self.layout is not None:
