@@ -41,9 +41,9 @@ def run_ahead(
     parts: taken as they are needed. ahead: forward passes that may have begun before that of a part is through, each of
     which holds its activations; 0 runs one part after another. turn: called with a part, in the caller's thread, before
     its forward begins and each time it goes on, to set what is kept outside of it, as the mask that statistics of use
-    count by. Forward passes run with the caller's grad mode, autocast (without its cache, which threads would share),
-    threads and CUDA stream; what else torch keeps by thread they must set themselves. Whatever a forward or backward
-    raises ends all and is raised.
+    count by. Forward passes run with the caller's grad mode, autocast, threads and CUDA stream; the rest of what torch
+    keeps by thread they must set themselves. Autocast's cache, which threads would share, is off where parts run ahead:
+    a weight that a forward pass uses twice is cast twice. Whatever a forward or backward raises ends all and is raised.
     """
     left = iter(parts)
     first = [*islice(left, 1 + (ahead > 0))]

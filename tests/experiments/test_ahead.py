@@ -108,6 +108,24 @@ def test_under_autocast_too():
         check_same(train(ahead, 3, bfloat16=True), expected)
 
 
+def test_a_weight_that_is_used_twice_is_cast_anew_for_each_micro_batch_and_use():
+    def gradients(ahead, cache):
+        stack = Stack()
+        stack.values.sink, stack.blocks[3].memory.values.sink = [], []
+
+        def forward(x):
+            with torch.autocast("cpu", torch.bfloat16, cache_enabled=cache):
+                return stack.blocks[0](stack(stack.blocks[0](x))).float().square().mean()
+
+        run_ahead(batches(3)[0], forward, lambda loss: loss.backward(), ahead=ahead)
+        return {name: p.grad for name, p in stack.named_parameters() if p.grad is not None}
+
+    expected = gradients(0, False)
+    assert not torch.equal(gradients(0, True)["blocks.0.matrix.weight"], expected["blocks.0.matrix.weight"])
+    for ahead in (1, 2):
+        check_same((gradients(ahead, None),), (expected,))
+
+
 def trace(ahead: int, parts: int, lookups: int) -> list[str]:
     """Who had the turn, and which backward ran: f is a forward that began, goes on; b is backward."""
     table, told = MemoryValues(4, 2), []
