@@ -118,6 +118,9 @@ class FinetuneConfig(BaseModel):
     train: Literal["all", "memory", "slots", "lora"] = Field(
         default="all", description="all weights, the memory layers, the top value rows of each step, or LoRA"
     )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="what is not trained is held in; bfloat16 takes half the memory"
+    )
     spread: bool = Field(
         default=True, description="fit the queries of a new memory to the model's hidden states, so that slots spread"
     )
@@ -214,6 +217,11 @@ class TrainConfig(BaseModel):
             raise ValueError("match.by: a pretrained start keeps its size; leave out --init-from, or match by none")
         if self.match.resize == "width" and self.match.by != "flops":
             raise ValueError("match.resize width is for match.by flops")
+        if self.finetune.dtype == "bfloat16" and self.finetune.train not in ("memory", "slots"):
+            raise ValueError(
+                f"finetune.dtype bfloat16 would round small steps away with finetune.train {self.finetune.train}; "
+                "train the memory alone, or use float32"
+            )
         if self.finetune.train == "slots" and self.text.source is None:
             raise ValueError("finetune.train slots needs text to tell common rows; --set text.source=python-docs")
         if self.finetune.train == "slots" and self.training.value_dtype != "float32":

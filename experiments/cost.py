@@ -41,6 +41,8 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> dict[str, Any
     training, sizes, table = config.training, model.sizes, model.table
     tokens = training.batch * row_tokens(config)
     trained = sum(prod(weight.shape) for weight in model.weights if weight.trained)
+    held = sum(prod(weight.shape) for weight in model.weights) - trained
+    halved = 2 * held if config.finetune.dtype == "bfloat16" else 0
     copies = 2 * copied_weights(model.base, model.memory, model.vocabulary) if model.half else 0
     found = {
         "run": point.name,
@@ -54,7 +56,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> dict[str, Any
         "published_total": published_total(model.base.name, model.memory.kind, model.memory.slots),
         "parameters_active": sizes.parameters_active,
         "flops_per_token": sizes.flops,
-        "weights_bytes": sizes.weight_bytes(4, table.size if table else 4),
+        "weights_bytes": sizes.weight_bytes(4, table.size if table else 4) - halved,
         "optimizer_bytes": 8 * trained + (table.whole_state if table else 0),
         "activation_bytes": model.activations(tokens // training.accumulate) + copies,
         "value_step": table.step if table else "",

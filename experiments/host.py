@@ -155,7 +155,7 @@ def _pad_left(tokenizer: PreTrainedTokenizerFast) -> None:
     if tokenizer.pad_token_id is None:
         vocabulary = tokenizer.get_vocab()
         tokenizer.pad_token = next((token for token in _PADS if token in vocabulary), tokenizer.eos_token)
-    tokenizer.padding_side = "left"
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # the second is what is saved
 
 
 def _cannot_load(source: str, error: Exception, hint: str) -> MemxError:
@@ -177,7 +177,8 @@ def _cannot_load(source: str, error: Exception, hint: str) -> MemxError:
         place = source.rpartition("/")[2]
         return MemxError(
             f"there is no folder {source}, and the Hugging Face hub cannot be reached",
-            hint=f"where it can, run: hf download {source} --local-dir {place}; then give the folder {place}",
+            hint=f"where it can, run: hf download {source} --local-dir {place} --exclude 'original/*'; "
+            f"then give the folder {place}",
         )
     return MemxError(f"cannot load {source}: {' '.join(str(error).split())[:200]}", hint=hint)
 

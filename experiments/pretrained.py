@@ -12,9 +12,9 @@ from ..errors import MemxError
 from ..memory_layers.config import MemoryConfig, ModelConfig
 from ..memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_memory_weights, tables_of
 from ..memory_layers.product_keys import ProductKeys
-from .build import memory_settings, set_table_dtype
+from .build import memory_settings, prepare_tables, use_bfloat16
 from .config import TrainConfig
-from .host import check_llama_family, host_config, load_host
+from .host import host_config, load_host
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -40,16 +40,18 @@ def load_pretrained(config: TrainConfig, device: torch.device, share_out: ShareO
     """
     source = config.finetune.source
     assert source is not None
-    host, tokenizer = load_host(source)
-    check_llama_family(host.config)
-    tokenizer.padding_side = "left"
-    has_memory = _check_fits(config, host.config)
-    model = host if has_memory else insert_memory(host, config.memory, config.seed, share_out)
+    has_memory = _check_fits(config, host_config(source))
+    _check_precision(config, device)
+    frozen = getattr(torch, config.finetune.dtype)
+    # a memory that is there is read as it was written, and only then is the rest rounded
+    host, tokenizer = load_host(source, dtype=torch.float32 if has_memory else frozen)
+    model = host if has_memory else insert_memory(host, config.memory, config.seed, share_out, dtype=torch.float32)
     assert isinstance(model, MemoryLlamaForCausalLM)
     if has_memory and share_out is not None:
         share_out(model)
     model.config.use_cache = True
-    set_table_dtype(model, config.training.value_dtype)
+    _round_base(model, frozen)
+    prepare_tables(model, config)
     nn.Module.to(model, device)
     choose_trainable(model, config.finetune.train)
     return Pretrained(model, tokenizer, not has_memory and bool(model.config.memory_layers))
@@ -59,6 +61,24 @@ def check_start(config: TrainConfig) -> None:
     """Raise MemxError, before any weight is read, if `finetune.source` is not there or cannot be trained as asked."""
     if config.finetune.source is not None:
         _check_fits(config, host_config(config.finetune.source))
+
+
+def _check_precision(config: TrainConfig, device: torch.device) -> None:
+    if config.finetune.dtype == "bfloat16" and not use_bfloat16(config.training.precision, device):
+        raise MemxError(
+            f"finetune.dtype bfloat16 computes in bfloat16, and training.precision {config.training.precision} on "
+            f"{device.type} in float32",
+            hint="--set training.precision=bfloat16",
+        )
+
+
+def _round_base(model: nn.Module, dtype: torch.dtype) -> None:
+    """Round every weight but those of a memory, and no buffer."""
+    kept = {id(weight) for layer in model.modules() if isinstance(layer, ProductKeys) for weight in layer.parameters()}
+    kept |= {id(table) for tables in tables_of(model) for table in tables.parameters()}
+    for weight in model.parameters():
+        if id(weight) not in kept:
+            weight.data = weight.data.to(dtype)
 
 
 def _check_fits(config: TrainConfig, host: PretrainedConfig) -> bool:
@@ -93,11 +113,17 @@ def with_memory(host: PretrainedConfig, memory: MemoryConfig) -> MemoryLlamaConf
 
 @torch.no_grad()
 def insert_memory(
-    host: PreTrainedModel, memory: MemoryConfig, seed: int, share_out: ShareOut | None = None
+    host: PreTrainedModel,
+    memory: MemoryConfig,
+    seed: int,
+    share_out: ShareOut | None = None,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> MemoryLlamaForCausalLM:
     """A Llama with memory layers that shares every other weight, by reference, with the host.
 
     share_out: called with the model before its tables take memory, to cut them to the part of one of several ranks.
+    dtype: of the memory; the host's if not said.
     """
     config = with_memory(host.config, memory)
     with torch.device("meta"):
@@ -111,7 +137,7 @@ def insert_memory(
             if memory.insertion == "beside":
                 weights[f"{prefix}feed_forward.{name.removeprefix(prefix)}"] = weight
     model.load_state_dict(weights, strict=False, assign=True)
-    draw_memory_weights(model, seed, dtype=host.dtype)
+    draw_memory_weights(model, seed, dtype=dtype or host.dtype)
     _copy_buffers(model, host)
     model.tie_weights()
     left = [name for name, parameter in model.named_parameters() if parameter.is_meta]
