@@ -220,8 +220,7 @@ def refused(command, capsys):
 
 
 @pytest.mark.parametrize("command", [
-    ["train", "--init-from", NAME], ["train", "--init-from", NAME, "--dry-run"],
-    ["evolve-namm", "--host", NAME], ["evolve-namm", "--host", NAME, "--dry-run"],
+    ["train", "--init-from", NAME], ["evolve-namm", "--host", NAME], ["evolve-namm", "--host", NAME, "--dry-run"],
     ["evict", "--file", "TEXT", "--host", NAME, "--policy", "recency"],
     ["eval-namm", "SAVED", "--host", NAME],
 ], ids=lambda command: " ".join([command[0], *command[3:4]]))  # fmt: skip
