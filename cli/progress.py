@@ -11,12 +11,15 @@ _INTERVAL = 10.0  # seconds between plain lines of one run
 
 
 class TrainDisplay:
-    """Shows what `train_all` reports; used as a context."""
+    """Shows what `train_all` reports; used as a context.
 
-    def __init__(self, names: Sequence[str], *, quiet: bool = False) -> None:
+    rank: of torchrun's processes, of which the first shows all, the others what is theirs alone.
+    """
+
+    def __init__(self, names: Sequence[str], *, quiet: bool = False, rank: int = 0) -> None:
         self.names = list(names)
-        self.quiet = quiet
-        self.terminal = sys.stderr.isatty() and not quiet
+        self.quiet, self.rank = quiet, rank
+        self.terminal = sys.stderr.isatty() and not quiet and not rank
         self._told: dict[int, float] = {}
         self._begun: dict[int, tuple[float, int]] = {}
         self._bars: Any = None
@@ -52,7 +55,7 @@ class TrainDisplay:
 
     def report(self, index: int, event: Mapping[str, Any]) -> None:
         """Show one event of run `index`."""
-        if self.quiet:
+        if self.quiet or (self.rank and not event.get("own")):
             return
         if "note" in event:
             self._line(index, event["note"])
@@ -87,7 +90,7 @@ class TrainDisplay:
             self._bars.update(task, what=event["phase"])
 
     def _line(self, index: int, text: str) -> None:
-        line = f"{self.names[index]}: {text}"
+        line = f"{self.names[index]}: {f'rank {self.rank}: ' if self.rank else ''}{text}"
         if self._bars is not None:
             self._bars.console.print(line, highlight=False)
         else:

@@ -108,10 +108,10 @@ def train(
     from .progress import TrainDisplay
     from .summary import print_training
 
-    points, first = plan(resolved), launched().is_first
-    with TrainDisplay([point.name for point in points], quiet=json or not first) as display:
+    points, rank = plan(resolved), launched().rank
+    with TrainDisplay([point.name for point in points], quiet=json, rank=rank) as display:
         rows = train_all(resolved, Options(runs, resume, force, jobs), display.report)
-    if not first:
+    if rank:
         return
     if json:
         print_json([row.model_dump() for found in rows.values() for row in found])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -120,3 +121,8 @@ def pick_device(name: str, said: str = "training.device") -> torch.device:
 def use_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether to autocast: where asked for, or on a CUDA device by default; on CPU float32 is faster."""
     return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+
+
+def autocast_for(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Inside, what can be is computed in bfloat16, if `use_bfloat16` says so."""
+    return torch.autocast(device.type, torch.bfloat16) if use_bfloat16(precision, device) else nullcontext()

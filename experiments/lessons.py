@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from torch import Tensor
+
 from ..results.files import write_atomically
 from ..results.store import Run
 from .build import build_tokenizer
@@ -47,7 +49,7 @@ class Lessons:
                 seed=config.seed,
                 rank=self.world.rank,
                 world=self.world.size,
-                notes=lambda text: self.report({"note": text}),
+                notes=self._own_note,
             )
         check_lengths(self.split.trained, tokenizer, config.data.sequence, self.split.seed)
         self._note_short_training()
@@ -76,6 +78,11 @@ class Lessons:
         batches.seek({"epoch": 0, "cursor": 0})
         return first
 
+    def first_tokens(self, batches: PackedBatches | CorpusBatches) -> tuple[Tensor, Tensor]:
+        """The tokens [R, S] of the first batch of facts, and which of them are no padding."""
+        first = self.first_batch(batches)
+        return first.tokens, first.documents >= 0
+
     def tokens_per_step(self, batches: PackedBatches | CorpusBatches) -> int:
         """Tokens that the ranks read together in a step, padding too."""
         if self.divided:
@@ -93,8 +100,10 @@ class Lessons:
     def _corpus_tokenizer(self) -> PreTrainedTokenizerFast:
         from .data.corpus.vocabulary import corpus_tokenizer
 
-        notes = lambda text: self.report({"note": text})  # noqa: E731
-        return corpus_tokenizer(self.config.corpus, self.config.data.vocabulary, notes)
+        return corpus_tokenizer(self.config.corpus, self.config.data.vocabulary, self._own_note)
+
+    def _own_note(self, text: str) -> None:
+        self.report({"note": text, "own": True})  # other ranks read other documents
 
     def _note_short_training(self) -> None:
         """Say so if the steps end before every phrasing of a fact was shown: then not all of `seen` was seen."""

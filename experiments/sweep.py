@@ -46,6 +46,7 @@ def plan(config: TrainConfig) -> list[Point]:
 def train_all(config: TrainConfig, options: Options, report: Report) -> dict[str, list[Row]]:
     """Train every point that is not finished; returns the rows by run. report gets (index of the point, event).
 
+    Of torchrun's processes each reports; what the first need not know too is marked "own".
     Raises MemxError (a folder exists, is in use, …) before anything is trained, and Interrupted on a stop.
     """
     planned = plan(config)
@@ -86,9 +87,8 @@ def _shared(config: TrainConfig, planned: list[Point], options: Options, report:
         for point in planned:
             check_layout(point.config, world.size)
         threads = max(1, _cores() // world.local_size)
-        silent: Report = lambda index, event: None  # noqa: E731
         tasks = [partial(train_point, point, options, threads, world=world) for point in planned]
-        _one_by_one(planned, tasks, report if world.is_first else silent)
+        _one_by_one(planned, tasks, report)
 
 
 def train_point(

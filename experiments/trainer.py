@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from ..results.rows import Row
 from ..results.store import Run
 from .ahead import kept_whole, run_ahead
 from .allocator import keep_freed_memory
-from .build import pick_device, use_bfloat16
+from .build import autocast_for, pick_device
 from .checkpoint import load_state, save_checkpoint, save_state
 from .config import TrainConfig
 from .convert import convert_state
@@ -116,7 +116,13 @@ class Trainer:
         on_device = (Batch(*(tensor.to(self.device) for tensor in part)) for part in parts)
         ahead = self.config.parallel.prefetch if self.config.parallel.host_values else 0
         with kept_whole(self.model, ahead):
-            run_ahead(on_device, forward, backward, ahead=ahead, turn=self._count_part)
+            run_ahead(
+                on_device,
+                forward,
+                backward,
+                ahead=ahead,
+                turn=lambda part: self._count_only(part.documents.flatten() >= 0),
+            )
         self._text_step()
         loss, stopping = float(total), False
         if self.layout is not None:
@@ -146,19 +152,14 @@ class Trainer:
             with self._autocast():
                 (text_loss(self.model, blocks.to(self.device)) / self.world.size).backward()
 
-    def _count_part(self, part: Batch) -> None:
-        self._count_only(part.documents.flatten() >= 0)
-
     def _count_only(self, mask: Tensor | None) -> None:
         """Leave padding out of the statistics of use and of the experts' balance."""
         self.use.count_only(mask)
         for layer in moe_layers_of(self.model):
             layer.counted = mask
 
-    def _autocast(self):
-        if use_bfloat16(self.config.training.precision, self.device):
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
+    def _autocast(self) -> AbstractContextManager[object]:
+        return autocast_for(self.config.training.precision, self.device)
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
@@ -218,8 +219,8 @@ class Trainer:
         return every is not None and self.step % every == 0
 
     def _save(self) -> None:
-        rest = {"position": self.lessons.position(self.batches), "seconds": self.seconds, "tokens": self.tokens}
-        rest["before"] = self.before
+        rest: dict[str, Any] = {"position": self.lessons.position(self.batches), "before": self.before}
+        rest |= {"seconds": self.seconds, "tokens": self.tokens}
         folder = self.run.folder / "state"
         if self.layout is None:
             save_state(folder, self.step, self.model, self.optimizer, self.use, rest)
@@ -231,9 +232,8 @@ class Trainer:
         if state is None:
             self.run.rewind_metrics(0)
             return
-        self.step, self.seconds, self.tokens = state["step"], state["seconds"], state["tokens"]
+        self.step, self.seconds, self.tokens, self.before = (state[k] for k in ("step", "seconds", "tokens", "before"))
         self.batches.seek(state["position"])
-        self.before = state["before"]
         self.run.rewind_metrics(self.step)
         self.report({"note": f"resumed at step {self.step}"})
 
@@ -241,13 +241,9 @@ class Trainer:
         """Fit a new memory's queries to the host's hidden states of ordinary text, or of the facts without it."""
         self.report({"phase": "fitting the queries to the model"})
         text = self.examiner.common_text()
-        if text is None:
-            first = self.lessons.first_batch(self.batches)
-            text, counted = first.tokens, first.documents >= 0
-        else:
-            counted = None
+        given = self.lessons.first_tokens(self.batches) if text is None else (text, None)
         with self._autocast():
-            spread_queries(self.model.model, text, counted)
+            spread_queries(self.model.model, *given)
 
     def _optimizer(self) -> Optimizer:
         rare = None

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from .. import native
 from ..op import fastest
 from ..zeros import lazy_zeros
+from .sorting import sort_slots, sum_in_parts
 
 
 class BagGradient(NamedTuple):
@@ -120,7 +121,7 @@ class RowGradient:
         of_bags = torch.linalg.vector_norm(self.dout, dim=1).double()  # one thread per row: any count, same bits
         places = self.starts[:-1][alone]
         single = self.weights.index_select(0, places).double() * of_bags.index_select(0, self.bags[places])
-        total = _sum(single.square())
+        total = sum_in_parts(single.square())
         rest = self._rows_where(~alone, counts)
         for start, stop in rest.chunks():
             total += torch.linalg.vector_norm(rest.chunk(start, stop), dim=1).double().square().sum()
@@ -175,7 +176,7 @@ def row_gradient(
     if keep is not None:
         kept = keep[slots.long()].nonzero().squeeze(1)
         slots, weights, bags = slots[kept], weights[kept], bags[kept]
-    slots, order = sorted_slots(slots)
+    slots, order = sort_slots(slots)
     first = torch.ones_like(slots, dtype=torch.bool)  # of its row
     torch.ne(slots[1:], slots[:-1], out=first[1:])
     starts = first.nonzero().squeeze(1)
@@ -183,23 +184,6 @@ def row_gradient(
     starts = torch.cat([starts, starts.new_tensor([len(slots)])])
     bags, weights = bags.index_select(0, order), weights.index_select(0, order)
     return RowGradient(rows, starts, bags, weights, dout.contiguous(), slots if triton else None)
-
-
-def _sum(x: Tensor) -> Tensor:
-    """The sum of x [S], in parts that each one thread sums: the same bits with any number of them."""
-    part = 4096
-    return F.pad(x, (0, -len(x) % part)).view(-1, part).sum(1).sum()
-
-
-def sorted_slots(slots: Tensor) -> tuple[Tensor, Tensor]:
-    """Slots [S] in ascending order, equal ones in theirs, and where each came from (int64)."""
-    bits = len(slots).bit_length()
-    if slots.device.type != "cpu" or (len(slots) and int(slots.max()) >> (63 - bits)):
-        return slots.sort(stable=True)
-    # slot and place as one number: no two are the same, and numpy's sort of those is many times faster
-    both = (slots.long() << bits) | torch.arange(len(slots), device=slots.device)
-    both.numpy().sort()
-    return both >> bits, both & ((1 << bits) - 1)
 
 
 def _bag_numbers(parts: Sequence[BagGradient]) -> list[Tensor]:
