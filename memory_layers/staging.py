@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import native
-from ..kernels.embedding_bag.gradient import sorted_slots
+from ..kernels.embedding_bag.sorting import sort_slots
 
 _PIECE = 8 << 20  # bytes of either piece of staging memory
 
@@ -53,7 +53,7 @@ def distinct(slots: Tensor) -> tuple[Tensor, Tensor]:
     """
     if slots.numel() == 0:
         return slots.new_zeros(1, dtype=torch.int64), slots.long()
-    ordered, order = sorted_slots(slots.flatten().long())
+    ordered, order = sort_slots(slots.flatten().long())
     number = torch.zeros_like(ordered)
     number[1:] = ordered[1:] != ordered[:-1]
     number = number.cumsum(0)
