@@ -9,6 +9,7 @@ import torch
 
 from ..errors import MemxError
 from ..memory_layers.config import MemoryConfig
+from ..memory_layers.host_values import keep_on_host
 from ..memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_weights, tables_of
 from .config import TrainConfig
 from .data.facts import load_facts
@@ -95,12 +96,15 @@ def build_model(
 
 
 def prepare_tables(model: MemoryLlamaForCausalLM, config: TrainConfig) -> None:
-    """Give value tables the dtype and the place that a config asks for; before the model moves to its device."""
+    """Give value tables the dtype and the place that a config asks for; before the model moves to its device.
+
+    Raises MemxError for tables that cannot be kept in host memory, or a model without any.
+    """
     for table in tables_of(model):
         if config.training.value_dtype == "bfloat16":
             table.to(torch.bfloat16)
-        if config.parallel.host_values:
-            table.keep_on_host()
+    if config.parallel.host_values and config.memory.kind != "dense":
+        keep_on_host(model)
 
 
 def pick_device(name: str, said: str = "training.device") -> torch.device:

@@ -44,7 +44,9 @@ class TrainingConfig(BaseModel):
     model_config = _STRICT
 
     steps: int = Field(default=1000, ge=1)
-    batch: int = Field(default=512, ge=1, description="documents per step, over all accumulated parts")
+    batch: int = Field(
+        default=512, ge=1, description="documents of facts, or rows of a corpus, per step, over all accumulated parts"
+    )
     accumulate: int = Field(default=1, ge=1, description="parts a step is computed in, to save memory")
     lr: float = Field(default=3e-3, gt=0, description="peak learning rate of everything but the value table")
     value_lr: float = Field(default=1e-2, gt=0, description="peak learning rate of the value table")

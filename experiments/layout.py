@@ -37,6 +37,9 @@ class Layout:
         held = 1 if self.by == "replicated" else config.parallel.table_ranks or world.size
         self.dense = init_device_mesh(device.type, (world.size // shard, shard), mesh_dim_names=("replicate", "shard"))
         self.tables = init_device_mesh(device.type, (world.size // held, held), mesh_dim_names=("copies", "table"))
+        # a DTensor lies where its mesh computes
+        at = "cpu" if config.parallel.host_values else device.type
+        self.saved = self.tables if at == device.type else init_device_mesh(at, tuple(self.tables.shape))
 
     def table_shard(self, slots: int, width: int) -> TableShard:
         """This rank's part of a table [slots, width]."""
@@ -95,7 +98,7 @@ class Layout:
             shape = torch.Size((shard.slots, shard.width)[: tensor.dim()])
             stride = (shape[-1], 1) if len(shape) == 2 else (1,)
             places = [Replicate(), Shard(dim)]
-            return DTensor.from_local(tensor, self.tables, places, run_check=False, shape=shape, stride=stride)
+            return DTensor.from_local(tensor, self.saved, places, run_check=False, shape=shape, stride=stride)
         return tensor
 
     @contextmanager

@@ -21,7 +21,7 @@ class Optimizer:
 
     reads: table rows that a step reads; tables that together hold at least as many are stepped sparsely, unless the
     config decides. `sparse` names those. sgd and keep: see `TableOptimizer`; both force the sparse step, as do tables
-    that ranks share out.
+    that ranks share out or that lie in host memory.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class Optimizer:
         for table in tables.values():
             table.sink = None  # another optimizer may have left its own
         rows = sum(table.shape[0] for table in tables.values())
-        shared = any(table.shard is not None for table in tables.values())
-        chosen = trained if sgd or keep is not None or shared or steps_sparsely(rows, config, reads) else {}
+        apart = any(table.shard is not None or table.host is not None for table in tables.values())
+        chosen = trained if sgd or keep is not None or apart or steps_sparsely(rows, config, reads) else {}
         self.tables = TableOptimizer(chosen, config, seed=seed, sgd=sgd, keep=keep)
         alone = {id(table.weight) for table in chosen.values()}
         self.groups["values"] = [(name, p) for name, p in self.groups["values"] if id(p) not in alone]
