@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 OUT ?= results/runs/gpu
+# of make gpu-train
+STEPS ?= 200
 # tests in several processes, of one thread each; on a GPU it is the kernels that compile side by side
 SHARED := -n $(JOBS) --maxprocesses 8 --dist worksteal
 # seconds for the search for races between threads, and the small tests it takes
@@ -25,13 +27,14 @@ PYTEST := $(BIN)/pytest
 TESTED := $(VENV)/.memx-test
 endif
 
-.PHONY: demo test check gpu link figure comparisons smollm2 gemma3 evolve-demo clean help
+.PHONY: demo test check gpu gpu-train link figure comparisons smollm2 gemma3 evolve-demo clean help
 
 help:
 	@echo "make demo    train on real facts at several memory sizes and draw the picture (minutes)"
 	@echo "make test    the default tests"
 	@echo "make check   format, lint, types and tests"
 	@echo "make gpu     GPU tests and benchmarks, rows and figures under OUT=$(OUT); VENV= installs nothing"
+	@echo "make gpu-train  tokens per second of a 134M base, dense and with a million slots, on one GPU"
 	@echo "make figure  the demo with three seeds at every memory size"
 	@echo "make comparisons  memory, PEER, MoE and dense models at equal cost; widths; ablations (an hour)"
 	@echo "make evolve-demo  evolve a NAMM on SmolLM2, draw how it went, compare it with other policies (an hour)"
@@ -97,6 +100,12 @@ gpu: $(TESTED)
 	$(MEMX) bench --save "$(OUT)" --force || failed=1; \
 	$(MEMX) plot --what bench "$(OUT)" --out "$(OUT)" --formats png || failed=1; \
 	exit $$failed
+
+# minutes on one GPU: what a published base trains at, dense and with a million slots, on text that Python brings
+gpu-train: $(TESTED)
+	$(MEMX) train 134m --variant dense --variant memory+ --corpus python-source --corpus python-docs --steps $(STEPS) \
+		--set training.batch=64 --set training.accumulate=2 --set training.warmup=20 --set evaluation.every=null \
+		--set corpus.held_out=0.01 --set corpus.shuffle=64 --runs "$(OUT)/train" --resume
 
 figure: $(VENV)/.memx
 	$(BIN)/memx train facts-3seeds --jobs $(JOBS) --resume

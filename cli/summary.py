@@ -26,7 +26,7 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
         by_key = {(row.dataset, row.metric): row for row in found}
         line = {**_who(name, found[0]), **_knows(by_key, tiers)}
         line |= _text(found) if tuned or not tiers else _losses(by_key, tiers)
-        lines.append({**line, "time": f"{RunStore(runs).run(name).info().get('seconds', 0):.0f} s"})
+        lines.append(line | _took(RunStore(runs).run(name).info(), found[0], speed=not tiers))
     columns = [column for column in lines[0] if column not in _needless([found[0] for found in rows.values()])]
     title = "exact match before → after, and NLL of ordinary text" if tuned else "exact match and NLL per answer token"
     title = f"Closed-book QA ({title}, ± half the 95% interval)" if tiers else "Held-out text (nats a token)"
@@ -51,6 +51,17 @@ def _who(name: str, first: Row) -> dict[str, str]:
         "params": short(first.parameters_total or 0, 1000),
         "FLOPs": short(first.flops or 0, 1000),
     }
+
+
+def _took(info: Mapping[str, Any], first: Row, *, speed: bool) -> dict[str, str]:
+    """What a run took; with its speed: tokens and FLOPs of both passes a second, and peak memory of one process."""
+    seconds = info.get("seconds", 0)
+    cells = {"time": f"{seconds:.0f} s"}
+    if speed and seconds:
+        rate = info.get("tokens", 0) / seconds
+        cells |= {"tokens/s": f"{rate:,.0f}", "TFLOP/s": f"{3 * (first.flops or 0) * rate / 1e12:.3g}"}
+        cells["peak GB"] = f"{info.get('peak_bytes', 0) / 1e9:.2f}"
+    return cells
 
 
 def _needless(firsts: Sequence[Row]) -> set[str]:

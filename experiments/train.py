@@ -7,7 +7,11 @@ state, but some of torch's backward passes add in no fixed order there.
 
 from __future__ import annotations
 
+import resource
 import shutil
+import sys
+
+import torch
 
 from ..errors import MemxError
 from ..results.rows import Row
@@ -54,12 +58,18 @@ def train(
     except Exception as error:
         run.end("failed", error=f"{type(error).__name__}: {error}")
         raise
-    run.finish(
-        rows, seconds=round(trainer.seconds, 1), steps=trainer.step, tokens=trainer.tokens, device=str(trainer.device)
-    )
+    took = {"seconds": round(trainer.seconds, 1), "steps": trainer.step, "tokens": trainer.tokens}
+    run.finish(rows, **took, device=str(trainer.device), peak_bytes=peak_bytes(trainer.device))
     if world is None or world.is_first:
         shutil.rmtree(run.folder / "state", ignore_errors=True)  # the checkpoint is what is left to keep
     return rows
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that this process has held: allocated on a CUDA device, else resident in the host's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def check_facts(config: TrainConfig, run: Run) -> None:
