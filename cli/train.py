@@ -117,7 +117,8 @@ def train(
         print_json([row.model_dump() for found in rows.values() for row in found])
         return
     print_training(rows, runs)
-    note(f"runs are in {runs}; next: memx plot --runs {runs}")
+    what = " --what loss" if resolved.corpus.sources else ""
+    note(f"runs are in {runs}; next: memx plot{what} --runs {runs}")
 
 
 def _dry_run(config, runs: Path, json: bool, plan_asked) -> None:

@@ -55,7 +55,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     bare = folder.is_dir() and not (folder / "config.json").is_file()
     source, hint = (str(folder), "give a folder with a tokenizer's files") if bare else _resolve(name)
     try:
-        with _quiet():
+        with mute_hub():
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # tokenizers raises plain ones, and a damaged file any kind
         raise _cannot_load(source, error, hint) from None
@@ -71,7 +71,7 @@ def host_config(name: str, *, any_decoder: bool = False) -> PretrainedConfig:
     assert AutoModelForCausalLM
     source, hint = _resolve(name)
     try:
-        with _quiet():
+        with mute_hub():
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise _cannot_load(source, error, hint) from None
@@ -82,7 +82,7 @@ def host_config(name: str, *, any_decoder: bool = False) -> PretrainedConfig:
 def _resolve(name: str) -> tuple[str, str]:
     """The folder or hub name that a name means, and the hint for when it does not load."""
     if name in PACKAGED:
-        with _quiet():
+        with mute_hub():
             folder = PACKAGED[name]()
         return str(folder), f"rm -r {folder}; the next run converts it anew"
     folder = Path(name).expanduser()
@@ -122,7 +122,7 @@ def _load(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
-        with _quiet():
+        with mute_hub():
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             check(config)  # before any weights are fetched
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -190,8 +190,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Mute the progress bars and messages of transformers and its hub, and leave their settings as they were."""
+def mute_hub() -> Iterator[None]:
+    """Mute the progress bars and messages of transformers and its hub inside; their settings stay as they were."""
     from huggingface_hub.utils import logging as hub
     from transformers.utils import logging
 

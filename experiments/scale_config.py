@@ -44,7 +44,7 @@ class CorpusConfig(BaseModel):
         default="fatal", description="what becomes of a line or file that cannot be read: end the run, or leave it out"
     )
     held_out: float = Field(
-        default=0.001, ge=0, lt=1, description="share of the documents that training never shows, by their hash"
+        default=0.01, ge=0, lt=1, description="share of the documents that training never shows, by their hash"
     )
     blocks: int = Field(default=40, ge=1, description="rows of held-out text whose loss is measured")
 

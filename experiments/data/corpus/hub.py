@@ -79,9 +79,12 @@ def _load(source: CorpusSource) -> IterableDataset:
         raise MemxError(
             f"streaming {source.path} from the hub needs datasets", hint="pip install 'memx[data]'"
         ) from None
+    from ...host import mute_hub  # brings torch
+
     name = source.path
     try:
-        data: Any = datasets.load_dataset(name, name=source.subset, split=source.split, streaming=True)
+        with mute_hub():
+            data: Any = datasets.load_dataset(name, name=source.subset, split=source.split, streaming=True)
         return data
     except Exception as error:  # datasets and its hub raise many kinds, of no common base
         raise _cannot_stream(name, error) from None
