@@ -100,11 +100,13 @@ def train(
         [*chosen, *map(parse_assignment, assignments or [])],
         variants,
     )
+    from ..experiments.world import launched
+
     if dry_run:
-        _dry_run(resolved, runs, json, plan_asked)
+        if launched().is_first:
+            _dry_run(resolved, runs, json, plan_asked)
         return
     from ..experiments.sweep import Options, plan, train_all
-    from ..experiments.world import launched
     from .progress import TrainDisplay
     from .summary import print_training
 

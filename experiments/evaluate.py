@@ -51,15 +51,19 @@ def answer_questions(
     *,
     batch: int = 256,
     max_answer: int = 24,
+    synced: bool = False,
 ) -> list[Answer]:
-    """Ask every question: a greedy answer by `generate`, and the NLL of the taught answer with its end token."""
+    """Ask every question: a greedy answer by `generate`, and the NLL of the taught answer with its end token.
+
+    synced: all ranks of the default process group do so together.
+    """
     was_training = model.training
     model.eval()
     answers: list[Answer | None] = [None] * len(questions)
     by_length = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt) + len(questions[i].answer))
     for chunk in _chunks(by_length, batch):
         asked = [questions[i] for i in chunk]
-        texts = greedy_answers(model, tokenizer, [question.prompt for question in asked], max_answer)
+        texts = greedy_answers(model, tokenizer, [question.prompt for question in asked], max_answer, synced)
         scores = answer_nll(model, tokenizer, asked)
         for i, question, text, (nll, tokens) in zip(chunk, asked, texts, scores, strict=True):
             answers[i] = Answer(question, text, nll, tokens)
@@ -68,12 +72,16 @@ def answer_questions(
 
 
 def greedy_answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], max_answer: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[str],
+    max_answer: int,
+    synced: bool = False,
 ) -> list[str]:
-    """Continue prompts greedily up to the end token; left-padded."""
+    """Continue prompts greedily up to the end token; left-padded. synced: until every rank is done."""
     inputs = tokenizer(list(prompts), return_tensors="pt", padding=True, return_token_type_ids=False).to(model.device)
     generate: Any = model.generate
-    output = generate(**inputs, max_new_tokens=max_answer, do_sample=False)
+    output = generate(**inputs, max_new_tokens=max_answer, do_sample=False, synced_gpus=synced)
     return [
         text.strip()
         for text in tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -24,7 +24,10 @@ CORPUS = "corpus"  # what rows call the held-out documents of a corpus
 
 
 class Examiner:
-    """Asks a model. Inside `quiet` it is asked under autocast, with whole weights, and nothing counts as use."""
+    """Asks a model. Inside `quiet` it is asked under autocast, with whole weights, and nothing counts as use.
+
+    synced: every rank of a world asks the same, and none ends a generation before the others.
+    """
 
     def __init__(
         self,
@@ -33,8 +36,9 @@ class Examiner:
         tokenizer: PreTrainedTokenizerFast,
         quiet: Callable[[], AbstractContextManager[object]],
         notes: Callable[[str], None],
+        synced: bool = False,
     ) -> None:
-        self.config, self.tokenizer, self.quiet = config, tokenizer, quiet
+        self.config, self.tokenizer, self.quiet, self.synced = config, tokenizer, quiet, synced
         self.questions = question_sets(split) if split.trained else {}
         longest = longest_answer(split.trained, tokenizer) + 1 if split.trained else 1
         self.max_answer = max(config.evaluation.max_answer, longest)
@@ -97,9 +101,6 @@ class Examiner:
         return sample_questions(self.questions, self.config.evaluation.final_questions, self.config.data.seed)
 
     def _ask(self, model: MemoryLlamaForCausalLM, sets: Mapping[str, Sequence[Question]]) -> dict[str, list]:
-        batch = self.config.evaluation.batch
+        how = {"batch": self.config.evaluation.batch, "max_answer": self.max_answer, "synced": self.synced}
         with self.quiet():
-            return {
-                tier: answer_questions(model, self.tokenizer, asked, batch=batch, max_answer=self.max_answer)
-                for tier, asked in sets.items()
-            }
+            return {tier: answer_questions(model, self.tokenizer, asked, **how) for tier, asked in sets.items()}

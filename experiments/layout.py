@@ -59,8 +59,12 @@ class Layout:
         for table in tables_of(model):
             table.share_out(self.table_shard(*table.shape))
 
-    def shard_dense(self, model: MemoryLlamaForCausalLM) -> None:
-        """Shard all weights but the tables' by FSDP2, block by block. Gradients are summed over ranks, not averaged."""
+    @torch.no_grad()
+    def shard_dense(self, model: MemoryLlamaForCausalLM, device: torch.device) -> None:
+        """Shard all weights but the tables' by FSDP2, block by block. Gradients are summed over ranks, not averaged.
+
+        All of the model is on the device then, tables in host memory excepted.
+        """
         blocks: Any = model.model.layers
         for unit in [*blocks, model]:
             ignored = {parameter for table in tables_of(unit) for parameter in table.parameters()}
@@ -68,6 +72,11 @@ class Layout:
             unit.set_force_sum_reduction_for_comms(True)  # gloo knows no other
             unit.set_gradient_divide_factor(1.0)
         register_fsdp_forward_method(model, "logits_at")
+        nn.Module.to(model, device)
+        # FSDP takes for its root whatever is called first, which is to be the model and not a part of it
+        one = torch.zeros(1, 1, dtype=torch.int64, device=device)
+        model.logits_at(one[0], one)
+        cast(FSDPModule, model).reshard()
 
     def share_of(self, part: Batch) -> Batch:
         """This rank's rows of a part of a batch: as many on every rank, some of them padding."""

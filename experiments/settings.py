@@ -133,7 +133,7 @@ def experiment_name(config: TrainConfig) -> str:
     tree["variants"] = {}
     for key in config.sweep:
         tree = assign(tree, key, None)
-    return f"{config.name}-{_hash(tree)}"
+    return f"{config.name}-{_hash(_of_the_run(tree))}"
 
 
 def load_evolution_config(source: str, assignments: Iterable[tuple[str, Any]] = ()) -> EvolveConfig:
@@ -173,8 +173,8 @@ def to_yaml(config: BaseModel) -> str:
 
 
 def config_hash(config: BaseModel) -> str:
-    """Eight hexadecimal digits of the whole resolved config."""
-    return _hash(to_tree(config))
+    """Eight hexadecimal digits of the resolved config, less what says how processes lie and not what they compute."""
+    return _hash(_of_the_run(to_tree(config)))
 
 
 def run_name(config: TrainConfig | EvolveConfig | EvalConfig) -> str:
@@ -228,6 +228,14 @@ def _slug(text: str) -> str:
 
 def _hash(tree: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _of_the_run(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree without what another number of processes may need otherwise: a run goes on where these change."""
+    kept = {key: value for key, value in tree.items() if key != "parallel"}
+    if isinstance(training := tree.get("training"), Mapping):
+        kept["training"] = {key: value for key, value in training.items() if key != "accumulate"}
+    return kept
 
 
 def _yaml_value(text: str) -> Any:

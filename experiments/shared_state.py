@@ -6,6 +6,7 @@ state.json, and transformers/ (config and tokenizer), which is all that `convert
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ..errors import MemxError
+from ..memory_layers.llama import MemoryLlamaForCausalLM
 from ..memory_layers.product_keys import MemoryValues
 from ..results.files import put_in_place
 from .checkpoint import saved_states
@@ -49,13 +51,14 @@ def save_shared_state(
     temporary = target.with_name(f".{target.name}.tmp")
 
     def begin() -> None:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in folder.glob(".step-*"):  # by a kill or a full disk
+            shutil.rmtree(left, ignore_errors=True)
         for part in ("model", "optimizer", "transformers"):
             (temporary / part).mkdir(parents=True)
 
     def end() -> None:
         save_file({name: tensor.cpu().contiguous() for name, tensor in used.items()}, temporary / "use.safetensors")
-        model.config.save_pretrained(temporary / "transformers")
+        _save_config(model, temporary / "transformers")
         tokenizer.save_pretrained(temporary / "transformers")
         (temporary / "state.json").write_text(json.dumps({**rest, "step": step}, indent=2))
         put_in_place(temporary, target)
@@ -91,6 +94,16 @@ def load_shared_state(
     if layout is None or layout.world.is_first:
         use.load_state_tensors(used)
     return rest
+
+
+def _save_config(model: PreTrainedModel, folder: Path) -> None:
+    """What `save_pretrained` writes beside the weights."""
+    config = copy.deepcopy(model.config)
+    config.architectures = [MemoryLlamaForCausalLM.__name__]  # FSDP gives the class another name
+    config.dtype = next(iter(model.parameters())).dtype
+    config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
 
 
 def _weights(model: nn.Module, layout: Layout | None) -> dict[str, Tensor]:

@@ -64,15 +64,20 @@ def train_all(config: TrainConfig, options: Options, report: Report) -> dict[str
     return {point.name: store.run(point.name).rows() for point in planned}
 
 
-def _alone(planned: list[Point], options: Options, report: Report) -> None:
-    store = RunStore(options.runs)
+def _check(planned: list[Point], options: Options, check: Callable[[TrainConfig], None]) -> None:
+    """Raise MemxError for the first point that must not begin."""
     for point in planned:
-        store.check_free(point.name, resume=options.resume, force=options.force)
+        check(point.config)
+        RunStore(options.runs).check_free(point.name, resume=options.resume, force=options.force)
+
+
+def _alone(planned: list[Point], options: Options, report: Report) -> None:
+    _check(planned, options, lambda config: None)
     jobs = min(options.jobs, len(planned))
     threads = max(1, _cores() // jobs)
     tasks = [partial(train_point, point, options, threads) for point in planned]
     if jobs == 1:
-        _one_by_one(planned, tasks, report)
+        _one_by_one(planned, tasks, report, World())
     else:
         run_pool(tasks, jobs, report)
 
@@ -84,11 +89,10 @@ def _shared(config: TrainConfig, planned: list[Point], options: Options, report:
     from .layout import check_layout  # brings torch
 
     with join(config.training.device) as world:
-        for point in planned:
-            check_layout(point.config, world.size)
+        world.on_first(lambda: _check(planned, options, partial(check_layout, ranks=world.size)))
         threads = max(1, _cores() // world.local_size)
         tasks = [partial(train_point, point, options, threads, world=world) for point in planned]
-        _one_by_one(planned, tasks, report)
+        _one_by_one(planned, tasks, report, world)
 
 
 def train_point(
@@ -113,10 +117,10 @@ def train_point(
         report({"phase": "finished"})
 
 
-def _one_by_one(planned: list[Point], tasks: list[partial[None]], report: Report) -> None:
+def _one_by_one(planned: list[Point], tasks: list[partial[None]], report: Report, world: World) -> None:
     with stop_on_signals() as stop:
         for index, task in enumerate(tasks):
-            if stop.asked:
+            if world.any(stop.asked):
                 raise Interrupted(f"stopped before {planned[index].name}")
             task(partial(report, index), stop)
 

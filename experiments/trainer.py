@@ -8,23 +8,19 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from ..memory_layers.llama import moe_layers_of
 from ..results.rows import Row
 from ..results.store import Run
-from .ahead import kept_whole, run_ahead
 from .allocator import keep_freed_memory
 from .build import autocast_for, pick_device
-from .checkpoint import load_state, save_checkpoint, save_state
+from .checkpoint import begun_value_step, load_state, save_checkpoint, save_state
 from .config import TrainConfig
 from .convert import convert_state
-from .data.batches import Batch
 from .data.questions import FactSplit
 from .examiner import Examiner
+from .gradients import Gradients
 from .layout import Layout
 from .lessons import Lessons
-from .objective import answer_loss, balance_loss, parts_of, text_loss
 from .optimizer import Optimizer
 from .pretrained import add_lora
 from .report import Measured, result_rows
@@ -64,15 +60,19 @@ class Trainer:
         )
         self.lora = add_lora(self.model, config) if config.finetune.train == "lora" else None
         self.batches = self.lessons.batches(self.tokenizer)
-        self.examiner = Examiner(config, split, self.tokenizer, self._quiet, self._note)
+        asked = {"quiet": self._quiet, "notes": self._note, "synced": self.world.joined}
+        self.examiner = Examiner(config, split, self.tokenizer, **asked)
         if new_memory and config.finetune.spread:
             self._spread_queries()  # when resuming too: what is common in text is counted at the start of a run
         if self.layout is not None:
-            self.layout.shard_dense(self.model)
-            nn.Module.to(self.model, self.device)
+            with self._autocast():
+                self.layout.shard_dense(self.model, self.device)
         self.optimizer = self._optimizer()
         self.use = UseStatistics(self.model)
-        self.step, self.seconds, self.tokens = 0, 0.0, 0
+        self.gradients = Gradients(
+            config, self.model, self.use, self.examiner.text, self.device, self.layout, divided=self.lessons.divided
+        )
+        self.step, self.seconds, self.tokens, self.saved = 0, 0.0, 0, 0
         self.before: dict[str, Any] = {}
         self._restore()
 
@@ -99,31 +99,7 @@ class Trainer:
 
     def _train_step(self) -> tuple[float, dict[str, float], int, bool]:
         """One step; its loss, norms, tokens, all over all ranks, and whether some rank was asked to stop."""
-        parts, counted, tokens = self._next_parts()
-        experts = moe_layers_of(self.model)
-        weight = self.config.memory.balance / (len(parts) * self.world.size)
-        total = torch.zeros((), device=self.device)
-
-        def forward(part: Batch) -> tuple[Tensor, Tensor]:
-            with self._autocast():
-                loss = answer_loss(self.model, part) / counted
-                return loss, loss + balance_loss(experts, weight)
-
-        def backward(found: tuple[Tensor, Tensor]) -> None:
-            total.add_(found[0].detach())
-            found[1].backward()
-
-        on_device = (Batch(*(tensor.to(self.device) for tensor in part)) for part in parts)
-        ahead = self.config.parallel.prefetch if self.config.parallel.host_values else 0
-        with kept_whole(self.model, ahead):
-            run_ahead(
-                on_device,
-                forward,
-                backward,
-                ahead=ahead,
-                turn=lambda part: self._count_only(part.documents.flatten() >= 0),
-            )
-        self._text_step()
+        total, tokens = self.gradients(next(self.batches), self.step)
         loss, stopping = float(total), False
         if self.layout is not None:
             loss, asked = self.layout.totals([loss, float(self.stop.asked)])
@@ -131,32 +107,6 @@ class Trainer:
         if loss != loss:
             raise RuntimeError(f"the loss is NaN at step {self.step}; lower training.lr or training.value_lr")
         return loss, self.optimizer.step(self.step), tokens, stopping
-
-    def _next_parts(self) -> tuple[list[Batch], int, int]:
-        """This rank's parts of the next batch, and how many tokens of all ranks are counted in the loss and shown."""
-        batch = next(self.batches)
-        parts = parts_of(batch, self.config.training.accumulate)
-        counted, tokens = int((batch.labels != -100).sum()), int((batch.documents >= 0).sum())
-        if self.layout is None:
-            return parts, counted, tokens
-        if self.lessons.divided:
-            counted, tokens = map(int, self.layout.totals([counted, tokens]))
-            return parts, counted, tokens
-        return [self.layout.share_of(part) for part in parts], counted, tokens
-
-    def _text_step(self) -> None:
-        """Blocks of ordinary text beside the facts; of several ranks each takes them all, for its share."""
-        blocks = self.examiner.text.mixed_in(self.step) if self.examiner.text else None
-        if blocks is not None:
-            self._count_only(None)
-            with self._autocast():
-                (text_loss(self.model, blocks.to(self.device)) / self.world.size).backward()
-
-    def _count_only(self, mask: Tensor | None) -> None:
-        """Leave padding out of the statistics of use and of the experts' balance."""
-        self.use.count_only(mask)
-        for layer in moe_layers_of(self.model):
-            layer.counted = mask
 
     def _autocast(self) -> AbstractContextManager[object]:
         return autocast_for(self.config.training.precision, self.device)
@@ -207,7 +157,8 @@ class Trainer:
             self.lora.merge_and_unload()
         place = self.run.folder / "checkpoint"
         if self.layout is not None:
-            self._save()
+            if self.saved != self.step:
+                self._save()
             state = self.run.folder / "state"
             self.world.on_first(lambda: convert_state(state, place))
         self.optimizer.tables.release()
@@ -220,7 +171,8 @@ class Trainer:
 
     def _save(self) -> None:
         rest: dict[str, Any] = {"position": self.lessons.position(self.batches), "before": self.before}
-        rest |= {"seconds": self.seconds, "tokens": self.tokens}
+        rest |= {"seconds": self.seconds, "tokens": self.tokens, "value_step": self.optimizer.value_step}
+        self.saved = self.step
         folder = self.run.folder / "state"
         if self.layout is None:
             save_state(folder, self.step, self.model, self.optimizer, self.use, rest)
@@ -234,6 +186,7 @@ class Trainer:
             return
         self.step, self.seconds, self.tokens, self.before = (state[k] for k in ("step", "seconds", "tokens", "before"))
         self.batches.seek(state["position"])
+        self.saved = self.step
         self.run.rewind_metrics(self.step)
         self.report({"note": f"resumed at step {self.step}"})
 
@@ -253,4 +206,5 @@ class Trainer:
             with self._autocast():
                 rare = RareRows(self.model, self.config.finetune, self.examiner.text.training)
         tokens = self.lessons.tokens_per_step(self.batches)
-        return run_optimizer(self.config, self.model, tokens, rare, self.report)
+        begun = begun_value_step(self.run.folder / "state")
+        return run_optimizer(self.config, self.model, tokens, rare, self.report, begun)

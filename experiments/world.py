@@ -15,6 +15,7 @@ from ..errors import MemxError
 from ..results.store import Run, RunStore, WatchedRun
 from .rank_errors import LostRank, raise_first, told_by, understood
 from .rendezvous import own_part
+from .stop import Interrupted
 
 if TYPE_CHECKING:
     import torch
@@ -165,7 +166,7 @@ def launched() -> World:
 def is_quiet(error: BaseException) -> bool:
     """Whether rank 0 tells the user of this error, so that this rank need not."""
     same = isinstance(error, MemxError) and not getattr(error, "alone", False)
-    return launched().rank > 0 and (getattr(error, "told", False) or same)
+    return launched().rank > 0 and (getattr(error, "told", False) or same or isinstance(error, Interrupted))
 
 
 def speaker() -> str:

@@ -47,6 +47,11 @@ class TableShard:
                 f"a value table of width {self.width} cannot be cut into {self.size} equal parts",
                 hint="set parallel.table_ranks to a divisor of the width, or parallel.table=rows",
             )
+        if self.by == "rows" and self.rows_each * (self.size - 1) >= self.slots:
+            raise MemxError(
+                f"a value table of {self.slots} rows leaves some of {self.size} processes without any",
+                hint="set parallel.table_ranks lower",
+            )
 
     @property
     def rows_each(self) -> int:

@@ -55,9 +55,13 @@ def put_in_place(temporary: Path, target: Path) -> None:
             path.chmod(0o644)
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
-    shutil.rmtree(target, ignore_errors=True)
+    aside = target.with_name(f".{target.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if target.exists():
+        target.rename(aside)  # removing it may take long
     temporary.rename(target)
     sync_folder(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def cannot_write(path: Path, error: OSError) -> MemxError:

@@ -19,6 +19,7 @@ from memx.results.store import RunStore
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.experiments.llama3 import write_llama3
 from tests.ranks import end_worlds, run_worlds
 
 SETTINGS = {
@@ -88,9 +89,11 @@ def stop_at_eight(runs: Path, changes: dict | None = None) -> None:
     ("began", "ends", "changes"),
     [
         (4, (2, 1), {}),
-        (1, (4,), {}),
-        (2, (4, 1), {"parallel.table": "rows", "training.value_second_moment": "row"}),
-        (4, (2,), {"parallel.shard": 2, "parallel.table_ranks": 2}),
+        pytest.param(1, (4,), {}, marks=pytest.mark.slow),
+        pytest.param(
+            2, (4, 1), {"parallel.table": "rows", "training.value_second_moment": "row"}, marks=pytest.mark.slow
+        ),
+        pytest.param(4, (2,), {"parallel.shard": 2, "parallel.table_ranks": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_a_state_of_some_processes_is_gone_on_from_by_others(began, ends, changes, tmp_path):
@@ -145,8 +148,7 @@ def die_at_ten(runs: Path) -> None:
         return step(trainer)
 
     Trainer._train_step = dying
-    sets = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-    sys.exit(run(["train", "tiny", "--runs", str(runs), *sets]))
+    command(runs, {}, [])
 
 
 def test_a_killed_rank_ends_the_run_with_a_clear_line_and_it_goes_on_from_the_last_state(alone, tmp_path):
@@ -169,12 +171,51 @@ def test_a_killed_rank_ends_the_run_with_a_clear_line_and_it_goes_on_from_the_la
     ],
 )
 def test_what_cannot_be_laid_out_is_one_line(changes, said, tmp_path):
-    (ended,) = end_worlds(refuse, (2,), {"runs": tmp_path, "changes": changes}).values()
+    (ended,) = end_worlds(command, (2,), {"runs": tmp_path, "changes": changes, "more": []}).values()
     assert [one.code for one in ended] == [2, 2]
     assert said in ended[0].printed
     assert not any(path.name != ".lock" for path in tmp_path.rglob("*") if path.is_file())
 
 
-def refuse(runs: Path, changes: dict) -> None:
+def test_auto_goes_on_with_the_value_step_that_a_run_began_with(tmp_path):
+    changes = {"training.value_optimizer": "auto"}  # dense in one process: a step reads more rows than there are
+    run_worlds(stop_at_eight, (2,), {"runs": tmp_path, "changes": changes})
+    train(tmp_path, changes, resume=True)
+    run = RunStore(tmp_path).run(folder(tmp_path, changes).name)
+    assert {(row.model_extra or {})["value_step"] for row in run.rows()} == {"sparse"}
+    dense = tmp_path / "dense"
+    stop_at_eight(dense, changes)
+    (ended,) = end_worlds(command, (2,), {"runs": dense, "changes": changes, "more": ["--resume"]}).values()
+    assert [one.code for one in ended] == [2, 2] and "began with the dense value step" in ended[0].printed
+    train(dense, changes, resume=True)
+
+
+def test_how_processes_lie_is_no_part_of_a_runs_name_but_a_sweep_over_it_has_as_many_points(tmp_path):
+    other = {"parallel.table": "rows", "parallel.shard": 1, "training.accumulate": 3}
+    assert folder(tmp_path) == folder(tmp_path, other)
+    run_worlds(stop_at_eight, (2,), {"runs": tmp_path})
+    run_worlds(train, (2,), {"runs": tmp_path, "changes": other, "resume": True})
+    found = [line for line in RunStore(tmp_path).run(folder(tmp_path).name).metrics() if "loss" in line]
+    assert [line["step"] for line in found] == [*range(1, 17)]
+    swept = load_config("tiny", {**SETTINGS, "sweep": {"parallel.table": ["width", "rows"]}}.items())
+    assert len({point.name for point in plan(swept)}) == 2
+
+
+def test_a_pretrained_start_learns_a_corpus_over_processes_and_keeps_what_it_generates_by(tmp_path):
+    source = write_llama3(tmp_path / "llama")
+    changes = {
+        "finetune.source": str(source), "finetune.train": "memory", "memory.insertion": "beside",
+        "memory.key_width": 8, "corpus.sources": ["python-docs"], "corpus.lanes": 2, "corpus.held_out": 0.1,
+        "corpus.blocks": 2, "training.steps": 3,
+    }  # fmt: skip
+    train(tmp_path / "1", changes)
+    run_worlds(train, (2,), {"runs": tmp_path / "2", "changes": changes})
+    assert losses(tmp_path / "2", changes) == pytest.approx(losses(tmp_path / "1", changes), abs=1e-6)
+    one, two = (folder(tmp_path / size, changes) / "checkpoint" for size in "12")
+    for name in ("generation_config.json", "config.json"):
+        assert json.loads((one / name).read_text()) == json.loads((two / name).read_text())
+
+
+def command(runs: Path, changes: dict, more: list[str]) -> None:
     sets = [part for key, value in {**SETTINGS, **changes}.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-    sys.exit(run(["train", "tiny", "--runs", str(runs), *sets]))
+    sys.exit(run(["train", "tiny", "--runs", str(runs), *sets, *more]))
