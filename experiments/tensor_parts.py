@@ -18,6 +18,7 @@ from torch.distributed import checkpoint
 from ..errors import MemxError
 from ..results.files import cannot_write
 
+_AT_ONCE = 16 * 10**9  # bytes of whole tensors that are written at once, unless one is larger
 _dcp: Any = checkpoint  # whose names its module does not list
 
 
@@ -34,25 +35,50 @@ class Whole(NamedTuple):
 
 
 def write_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write what this rank holds of DTensors, and its share of tensors that all ranks hold; every rank calls this."""
-    if tensors:
+    """Write what this rank holds of DTensors, and its share of tensors that all ranks hold; every rank calls this.
+
+    Some tensors at a time, each time to a folder of their own: torch holds what it writes twice more in host memory.
+    """
+    for number, names in enumerate(_groups(tensors)):
         with _quiet():
-            _dcp.save(dict(tensors), storage_writer=_dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
+            writer = _dcp.HuggingFaceStorageWriter(str(folder / f"{number:05d}"), save_distributed=True)
+            _dcp.save({name: tensors[name] for name in names}, storage_writer=writer)
 
 
 def read_parts(folder: Path, tensors: Mapping[str, Tensor], *, alone: bool = False) -> None:
     """Fill tensors, DTensors or whole ones, in place. alone: this process reads, the others of its world do not."""
-    if tensors:
-        with _quiet():
-            reader = _dcp.HuggingFaceStorageReader(str(folder))
-            _dcp.load(dict(tensors), storage_reader=reader, no_dist=alone)
+    for place, there in _places(folder):
+        wanted = {name: tensors[name] for name in there if name in tensors}
+        if wanted:
+            with _quiet():
+                _dcp.load(wanted, storage_reader=_dcp.HuggingFaceStorageReader(str(place)), no_dist=alone)
 
 
 def whole_tensors(folder: Path) -> dict[str, Whole]:
     """Every tensor that lies in a folder, by name."""
-    with _quiet():
-        metadata = _dcp.HuggingFaceStorageReader(str(folder)).read_metadata()
-    return {name: Whole(tuple(of.size), of.properties.dtype) for name, of in metadata.state_dict_metadata.items()}
+    return {name: whole for _, there in _places(folder) for name, whole in there.items()}
+
+
+def _places(folder: Path) -> Iterator[tuple[Path, dict[str, Whole]]]:
+    """The folders of `write_parts`, or one that holds whole tensors, and what lies in each."""
+    for place in sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()) or [folder]:
+        with _quiet():
+            found = _dcp.HuggingFaceStorageReader(str(place)).read_metadata().state_dict_metadata
+        yield place, {name: Whole(tuple(of.size), of.properties.dtype) for name, of in found.items()}
+
+
+def _groups(tensors: Mapping[str, Tensor]) -> list[list[str]]:
+    """Names of tensors to be written at once, the same on every rank."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        if not groups or size > room:
+            groups.append([])
+            room = _AT_ONCE
+        groups[-1].append(name)
+        room -= size
+    return groups
 
 
 def disk_errors(target: Path, work: Callable[[], None]) -> None:

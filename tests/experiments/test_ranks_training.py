@@ -11,6 +11,7 @@ import pytest
 import torch
 from memx.cli.main import run
 from memx.errors import MemxError
+from memx.experiments import tensor_parts
 from memx.experiments.convert import convert_state
 from memx.experiments.settings import load_config
 from memx.experiments.stop import Interrupted
@@ -120,9 +121,15 @@ def begin(size: int, runs: Path, changes: dict) -> None:
         run_worlds(stop_at_eight, (size,), {"runs": runs, "changes": changes})
 
 
-def test_a_state_becomes_a_folder_that_transformers_reads(tmp_path, monkeypatch):
-    run_worlds(stop_at_eight, (2,), {"runs": tmp_path})
+def stop_in_small_groups(runs: Path) -> None:
+    tensor_parts._AT_ONCE = 10_000
+    stop_at_eight(runs)
+
+
+def test_a_state_becomes_a_folder_that_transformers_reads(alone, tmp_path, monkeypatch):
+    run_worlds(stop_in_small_groups, (2,), {"runs": tmp_path})
     place = folder(tmp_path)
+    assert len([*place.glob("state/step-*/model/*/")]) > 3
     convert_state(place / "state", place / "one")
     monkeypatch.setattr("memx.experiments.convert._LARGEST", 200_000)
     convert_state(place / "state", place / "many")
@@ -131,6 +138,9 @@ def test_a_state_becomes_a_folder_that_transformers_reads(tmp_path, monkeypatch)
     assert len(AutoTokenizer.from_pretrained(place / "one")) == one.config.vocab_size
     other = dict(many.named_parameters())
     assert all(torch.equal(weight, other[name]) for name, weight in one.named_parameters())
+    shutil.copytree(tmp_path, tmp_path / "goes on", ignore=lambda _, names: {"one", "many", "goes on"} & {*names})
+    train(tmp_path / "goes on", resume=True)
+    assert losses(tmp_path / "goes on") == pytest.approx(losses(alone), abs=1e-6)
     shutil.rmtree(place / "state")
     with pytest.raises(MemxError, match="holds no state of several"):
         convert_state(place / "state", place / "none")
