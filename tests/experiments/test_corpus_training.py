@@ -95,7 +95,7 @@ def test_tables_in_host_memory_train_to_the_same_bits_however_far_ahead_rows_are
         assert all(torch.equal(tensor, weights[0][1][name]) for name, tensor in tensors.items())
 
 
-@pytest.mark.parametrize("table", ["width", "replicated"])
+@pytest.mark.parametrize("table", ["width", pytest.param("replicated", marks=pytest.mark.slow)])
 def test_tables_in_host_memory_are_shared_out_as_others_are(table, corpus, tmp_path):
     changes = {"parallel.host_values": True, "parallel.table": table}
     train(corpus, tmp_path / "1", changes)
