@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import MemxError
 from ..results.files import cannot_write, put_in_place
+from .states import saved_states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -77,22 +78,6 @@ def load_state(
     optimizer.load_state_tensors(moments)
     use.load_state_tensors(used)
     return rest
-
-
-def begun_value_step(folder: Path) -> str:
-    """How the run of the newest state steps its tables, sparse or dense; empty without a state or tables."""
-    states = saved_states(folder)
-    if not states:
-        return ""
-    try:
-        return str(json.loads((states[-1] / "state.json").read_text("utf-8")).get("value_step", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""  # `load_state` says what is wrong with it
-
-
-def saved_states(folder: Path) -> list[Path]:
-    """The whole states in a folder, oldest first."""
-    return sorted(folder.glob("step-*")) if folder.is_dir() else []
 
 
 def own_parameters(model: nn.Module) -> dict[str, torch.Tensor]:

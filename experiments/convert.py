@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from ..errors import MemxError
 from ..results.files import put_in_place
-from .checkpoint import saved_states
+from .states import saved_states
 from .tensor_parts import Whole, disk_errors, read_parts, readable, whole_tensors
 
 _LARGEST = 5 * 10**9  # bytes of a file, unless one tensor is larger; as transformers does

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
@@ -141,8 +141,3 @@ def check_layout(config: TrainConfig, ranks: int) -> None:
         )
     if config.memory.kind == "peer" and config.parallel.table != "replicated":
         raise MemxError("PEER's tables are not shared out", hint="set parallel.table=replicated")
-
-
-def mesh_names(mesh: DeviceMesh) -> str:
-    """A mesh in words, as in 2 x 4 (replicate, shard)."""
-    return f"{' x '.join(map(str, mesh.shape))} ({', '.join(mesh.mesh_dim_names or ())})"

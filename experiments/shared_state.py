@@ -21,7 +21,7 @@ from ..errors import MemxError
 from ..memory_layers.llama import MemoryLlamaForCausalLM
 from ..memory_layers.product_keys import MemoryValues
 from ..results.files import put_in_place
-from .checkpoint import saved_states
+from .states import saved_states
 from .tensor_parts import disk_errors, read_parts, readable, whole_tensors, write_parts
 
 if TYPE_CHECKING:

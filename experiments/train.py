@@ -17,12 +17,12 @@ from ..errors import MemxError
 from ..results.rows import Row
 from ..results.store import Run
 from .build import build_split
-from .checkpoint import saved_states
 from .config import TrainConfig
 from .data.facts import facts_digest
 from .data.files import is_facts_file
 from .data.questions import FactSplit
 from .settings import to_yaml
+from .states import saved_states
 from .stop import Interrupted, StopRequest
 from .trainer import Report, Trainer
 from .world import World

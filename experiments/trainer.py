@@ -13,7 +13,7 @@ from ..results.rows import Row
 from ..results.store import Run
 from .allocator import keep_freed_memory
 from .build import autocast_for, pick_device
-from .checkpoint import begun_value_step, load_state, save_checkpoint, save_state
+from .checkpoint import load_state, save_checkpoint, save_state
 from .config import TrainConfig
 from .convert import convert_state
 from .data.questions import FactSplit
@@ -28,6 +28,7 @@ from .run_model import run_model
 from .run_optimizer import Report, run_optimizer
 from .shared_state import save_shared_state
 from .spread import spread_queries
+from .states import begun_value_step
 from .stop import Interrupted, StopRequest
 from .text_probe import RareRows
 from .use import UseStatistics

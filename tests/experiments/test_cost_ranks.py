@@ -42,7 +42,7 @@ def hold(changes):
         layout.share_out_tables(model)
         make_weights(model, 0)
         prepare_tables(model, config)
-        layout.shard_dense(model)
+        layout.shard_dense(model, torch.device("cpu"))
         optimizer = Optimizer(model, config.training)
         rows = config.training.batch // world.size // config.training.accumulate
         for part in range(config.training.accumulate):

@@ -55,23 +55,23 @@ def alone(tmp_path_factory) -> Path:
     return runs
 
 
-def test_losses_and_answers_of_two_and_four_processes_are_those_of_one(alone, tmp_path):
-    for size in (2, 4):
-        runs = tmp_path / str(size)
-        run_worlds(train, (size,), {"runs": runs})
-        assert losses(runs) == pytest.approx(losses(alone), abs=1e-6)
-        one, other = (RunStore(place).run(folder(place).name) for place in (alone, runs))
-        for mine, theirs in zip(one.metrics(), other.metrics(), strict=True):
-            assert mine["tokens"] == theirs["tokens"] and mine["memory_use"].keys() == {"0", "1"}
-            for block, use in mine["memory_use"].items():
-                assert theirs["memory_use"][block] == pytest.approx(use)
-        known = [[(row.dataset, row.metric) for row in run.rows()] for run in (one, other)]
-        assert known[0] == known[1]
-        assert {row.parameters_total for row in one.rows()} == {row.parameters_total for row in other.rows()}
-        mine, theirs = (load_file(folder(place) / "checkpoint" / "model.safetensors") for place in (alone, runs))
-        assert mine.keys() == theirs.keys()
-        for name, weight in mine.items():
-            torch.testing.assert_close(theirs[name], weight, rtol=1e-3, atol=1e-4)
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.slow), 4])
+def test_losses_and_answers_of_several_processes_are_those_of_one(size, alone, tmp_path):
+    runs = tmp_path / str(size)
+    run_worlds(train, (size,), {"runs": runs})
+    assert losses(runs) == pytest.approx(losses(alone), abs=1e-6)
+    one, other = (RunStore(place).run(folder(place).name) for place in (alone, runs))
+    for mine, theirs in zip(one.metrics(), other.metrics(), strict=True):
+        assert mine["tokens"] == theirs["tokens"] and mine["memory_use"].keys() == {"0", "1"}
+        for block, use in mine["memory_use"].items():
+            assert theirs["memory_use"][block] == pytest.approx(use)
+    known = [[(row.dataset, row.metric) for row in run.rows()] for run in (one, other)]
+    assert known[0] == known[1]
+    assert {row.parameters_total for row in one.rows()} == {row.parameters_total for row in other.rows()}
+    mine, theirs = (load_file(folder(place) / "checkpoint" / "model.safetensors") for place in (alone, runs))
+    assert mine.keys() == theirs.keys()
+    for name, weight in mine.items():
+        torch.testing.assert_close(theirs[name], weight, rtol=1e-3, atol=1e-4)
 
 
 def stop_at_eight(runs: Path, changes: dict | None = None) -> None:

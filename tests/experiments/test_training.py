@@ -272,9 +272,9 @@ def test_accumulation_gives_the_same_steps(tmp_path):
     weights = []
     for parts in (1, 4):
         config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 5), ("training.accumulate", parts)])
-        train_all(config, Options(tmp_path), quiet)
+        train_all(config, Options(tmp_path / str(parts)), quiet)
         (point,) = plan(config)
-        weights.append(load_file(tmp_path / point.name / "checkpoint" / "model.safetensors"))
+        weights.append(load_file(tmp_path / str(parts) / point.name / "checkpoint" / "model.safetensors"))
     for name, first in weights[0].items():
         torch.testing.assert_close(first, weights[1][name], rtol=1e-3, atol=1e-4)
 
