@@ -20,7 +20,7 @@ def print_questions(rows: Sequence[Row]) -> None:
     lines = []
     for (_, dataset), scores in found.items():
         first = scores["exact_match"]
-        cells = [_who(first), dataset, f"{first.n:,}", str((first.model_extra or {})["shots"])]
+        cells = [_who(first), dataset, f"{first.n:,}", _shots(first)]
         lines.append([*cells, *(_cell(scores[metric]) for metric in _QA)])
     if lines:
         columns = ["model", "questions", "n", "shots", *_QA.values()]
@@ -48,6 +48,12 @@ def print_plan(costs: Sequence[Mapping[str, Any]]) -> None:
             ["would write", cost["folder"]],
         ]
     print_table("Nothing was loaded or asked", ["what", "how much"], lines, left=2)
+
+
+def _shots(row: Row) -> str:
+    """Examples before each question; at most so many where some had no room."""
+    extra = row.model_extra or {}
+    return f"{'≤ ' if extra['fewer_shots'] else ''}{extra['shots']}"
 
 
 def _who(row: Row) -> str:

@@ -52,7 +52,9 @@ def prepare(
     field: Annotated[str, typer.Option(help="The field or column that holds the text.")] = "text",
     split: Annotated[str, typer.Option(help="Of hub data sets.")] = "train",
     subset: Annotated[str | None, typer.Option(help="Of hub data sets: the configuration's name.")] = None,
-    shard_tokens: Annotated[int, typer.Option(min=1, help="Tokens after which a shard ends.")] = 100_000_000,
+    shard_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens after which a shard ends, at the next 256 documents.")
+    ] = 100_000_000,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that tokenise.")] = 1,
     damaged: Annotated[
         Damaged, typer.Option(help="A line or file that cannot be read ends the run, or is left out with a note.")

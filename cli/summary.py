@@ -101,7 +101,7 @@ def _text(found: Sequence[Row]) -> dict[str, str]:
         for metric in ("nll_before", "nll")
     )
     start = f"{before.value:.3f} → " if before else ""
-    return {"text NLL": f"{start}{after.value:.3f}" if after else ""}
+    return {"text NLL": f"{start}{after.value:.3f}" if after else "none held out"}
 
 
 def print_costs(costs: Sequence[Mapping[str, Any]]) -> None:

@@ -89,6 +89,8 @@ def train(
     if config is not None and source is not None:
         raise MemxError("--config and an argument both say what to train", hint="give one of them")
     plan_asked = plan_of(dry_run, gpus, gpu, utilization, tokens)
+    if facts and corpus:
+        raise MemxError("--facts and --corpus exclude each other", hint="a corpus is trained on in place of facts")
     if resume and force:
         raise MemxError("--resume and --force exclude each other")
     flags = {"memory.slots": slots, "training.steps": steps, "seed": seed, "data.facts": facts, "name": name}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
-from ..results.files import write_atomically
+from ..results.files import put_in_place, write_atomically
 from ..results.store import Run
 from .build import build_tokenizer
 from .config import TrainConfig
@@ -31,9 +33,11 @@ class Lessons:
 
     def new_tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer of a run from scratch: trained at its start, read again when it goes on, or one by name."""
-        if self.divided and self.config.corpus.tokenizer is not None:
-            return self.world.in_turn(self._corpus_tokenizer)
-        return tokenizer_from_text(self.world.on_first(self._trained))
+        if not self.divided:
+            return tokenizer_from_text(self.world.on_first(self._trained))
+        from .host import load_tokenizer
+
+        return load_tokenizer(str(self.world.on_first(self._of_the_corpus)))
 
     def batches(self, tokenizer: PreTrainedTokenizerFast) -> PackedBatches | CorpusBatches:
         """The endless stream of batches. Raises MemxError for facts that fit in no row, or a lacking corpus."""
@@ -93,14 +97,23 @@ class Lessons:
         path = self.run.folder / "tokenizer.json"
         if not path.is_file():
             self.report({"phase": "training the tokenizer"})
-            made = self._corpus_tokenizer() if self.divided else build_tokenizer(self.config, self.split)
+            made = build_tokenizer(self.config, self.split)
             write_atomically(path, made.backend_tokenizer.to_str())
         return path.read_text("utf-8")
 
-    def _corpus_tokenizer(self) -> PreTrainedTokenizerFast:
+    def _of_the_corpus(self) -> Path:
+        """The folder of the run's tokenizer; it is written at the start of the run."""
         from .data.corpus.vocabulary import corpus_tokenizer
 
-        return corpus_tokenizer(self.config.corpus, self.config.data.vocabulary, self._own_note)
+        path = self.run.folder / "tokenizer"
+        if not path.is_dir():
+            self.report({"phase": "finding or training the tokenizer"})
+            made = corpus_tokenizer(self.config.corpus, self.config.data.vocabulary, self._own_note)
+            temporary = path.with_name(".tokenizer.tmp")
+            shutil.rmtree(temporary, ignore_errors=True)
+            made.save_pretrained(temporary)
+            put_in_place(temporary, path)
+        return path
 
     def _own_note(self, text: str) -> None:
         self.report({"note": text, "own": True})  # other ranks read other documents

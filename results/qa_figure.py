@@ -52,7 +52,8 @@ def qa_figure(rows: Sequence[Row], *, published: bool = False) -> Figure:
     runs = max(s.runs for s in summaries)
     interval = f"mean of {runs} seeds, 95% t interval" if runs > 1 else "95% interval over questions"
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
-    text = f"closed book, {_shots(rows[0])} shots · {devices} · {interval}"
+    fewer = any((row.model_extra or {}).get("fewer_shots") for row in rows)
+    text = f"closed book, {'at most ' if fewer else ''}{_shots(rows[0])} shots · {devices} · {interval}"
     caption_below(figure, text + (" · published: Memory+" if published else ""), axes)
     return figure
 

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from memx.cli.main import run
+from memx.experiments.data.tokenizer import train_tokenizer
 from memx.experiments.settings import load_config
 from memx.experiments.stop import Interrupted
 from memx.experiments.sweep import Options, plan, train_all
 from memx.results.store import RunStore
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from tests.ranks import run_worlds
 
@@ -102,3 +105,21 @@ def test_tables_in_host_memory_are_shared_out_as_others_are(table, corpus, tmp_p
     run_worlds(train, (2,), {"corpus": corpus, "runs": tmp_path / "2", "changes": changes})
     one, two = (run_of(corpus, tmp_path / size, changes) for size in ("1", "2"))
     assert losses(two) == pytest.approx(losses(one), abs=1e-6)
+
+
+def test_a_run_speaks_with_the_tokenizer_that_its_text_was_prepared_with(corpus, tmp_path):
+    texts = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
+    made = train_tokenizer(texts, 280)
+    made.add_special_tokens({"eos_token": "<stop>"})  # unlike those that memx trains
+    made.save_pretrained(tmp_path / "own")
+    prepared = tmp_path / "prepared"
+    assert run(["prepare", str(corpus), "--out", str(prepared), "--tokenizer", str(tmp_path / "own")]) == 0
+    train(prepared, tmp_path / "runs")
+    place = run_of(prepared, tmp_path / "runs").folder / "checkpoint"
+    assert AutoTokenizer.from_pretrained(place).eos_token == "<stop>"
+    assert json.loads((place / "config.json").read_text())["eos_token_id"] == made.convert_tokens_to_ids("<stop>")
+
+
+def test_facts_and_a_corpus_exclude_each_other(corpus, capsys):
+    assert run(["train", "tiny", "--corpus", str(corpus), "--facts", "people"]) == 2
+    assert "exclude each other" in capsys.readouterr().err
