@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from ..errors import MemxError
-from . import bench, config, convert, eval, eval_namm, evict, evolve_namm, plot, prepare, presets, runs, train
+from .commands import bench, config, convert, eval, eval_namm, evict, evolve_namm, plot, prepare, presets, runs, train
 
 app = typer.Typer(
     name="memx",
@@ -79,8 +79,8 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
 
 
 def _tell(error: Exception) -> int:
-    from ..experiments.stop import Interrupted
-    from ..experiments.world import is_quiet
+    from ..experiments.distributed.process_group import is_quiet
+    from ..experiments.runtime.signals import Interrupted
 
     if is_quiet(error):
         return 2 if isinstance(error, MemxError) else 130 if isinstance(error, Interrupted) else 1
@@ -107,7 +107,7 @@ def _tell(error: Exception) -> int:
 
 
 def _say(line: str, hint: str, *, code: int) -> int:
-    from ..experiments.world import speaker
+    from ..experiments.distributed.process_group import speaker
 
     print(speaker() + " ".join(line.split()), file=sys.stderr)
     if hint:

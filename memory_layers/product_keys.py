@@ -21,8 +21,8 @@ from .slots import check_top_k, half_keys
 
 if TYPE_CHECKING:
     from ..kernels.embedding_bag.gradient import BagGradient
-    from .host_values import HostRows
-    from .shards import TableShard
+    from .tables.host_rows import HostRows
+    from .tables.table_shards import TableShard
 
 _DRAWN = 1 << 24  # elements of a shared-out table that are drawn at once
 
@@ -79,7 +79,7 @@ class MemoryValues(nn.Module):
 
     def keep_on_host(self) -> None:
         """Keep the table in host memory from now on, wherever the module moves; lookups take their rows from there."""
-        from .host_values import HostRows
+        from .tables.host_rows import HostRows
 
         if not self.weight.is_meta:
             self.to("cpu")
@@ -107,11 +107,11 @@ class MemoryValues(nn.Module):
         """Sum the rows of slots [T, K] of the whole table, weighed by weights [T, K]: [T, d_v]."""
         weights = weights.to(self.weight.dtype)
         if self.host is not None:
-            from .host_values import host_bag
+            from .tables.host_rows import host_bag
 
             return host_bag(self, slots, weights)
         if self.shard is not None and self.shard.size > 1:
-            from .shards import sharded_bag
+            from .tables.table_shards import sharded_bag
 
             return sharded_bag(self.weight, slots, weights, self.shard, self.sink)
         return embedding_bag(self.weight, slots, weights, gradient="dense" if self.sink is None else self.sink)

@@ -6,33 +6,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .cache import EvictingCache
+    from .attach import Attached, attach
+    from .cache.cache import EvictingCache
     from .calibration import calibrate
-    from .evolution import Evolution
-    from .evolution_files import load_evolution
-    from .evolution_loop import Outcome, evolve
-    from .files import load, save
-    from .host import Attached, attach
-    from .network import Namm
-    from .policies import POLICIES, make_policy
-    from .policy import Policy, Rule
+    from .evolution.files import load_evolution
+    from .evolution.loop import Outcome, evolve
+    from .evolution.search import Evolution
+    from .policies.base import Policy, Rule
+    from .policies.files import load, save
+    from .policies.network import Namm
+    from .policies.simple import POLICIES, make_policy
 
 _HOME = {
-    "Attached": ".host",
-    "EvictingCache": ".cache",
-    "Evolution": ".evolution",
-    "Namm": ".network",
-    "Outcome": ".evolution_loop",
-    "POLICIES": ".policies",
-    "Policy": ".policy",
-    "Rule": ".policy",
-    "attach": ".host",
+    "Attached": ".attach",
+    "EvictingCache": ".cache.cache",
+    "Evolution": ".evolution.search",
+    "Namm": ".policies.network",
+    "Outcome": ".evolution.loop",
+    "POLICIES": ".policies.simple",
+    "Policy": ".policies.base",
+    "Rule": ".policies.base",
+    "attach": ".attach",
     "calibrate": ".calibration",
-    "evolve": ".evolution_loop",
-    "load": ".files",
-    "load_evolution": ".evolution_files",
-    "make_policy": ".policies",
-    "save": ".files",
+    "evolve": ".evolution.loop",
+    "load": ".policies.files",
+    "load_evolution": ".evolution.files",
+    "make_policy": ".policies.simple",
+    "save": ".policies.files",
 }
 __all__ = [
     "POLICIES",

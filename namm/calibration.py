@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MemxError
-from .features import BINS, HOP, Normalisation
-from .host import attach
-from .network import RUN, moving_spectrum
-from .policy import Block, Rule, View, check_every
+from .attach import attach
+from .policies.base import Block, Rule, View, check_every
+from .policies.features import BINS, HOP, Normalisation
+from .policies.network import RUN, moving_spectrum
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

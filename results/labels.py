@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .rows import Row
+from .store.rows import Row
 from .summary import Summary
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import MemxError
-from .files import make_folder, write_atomically
-from .rows import Row, read_rows, write_rows
-from .store import Run, RunStore
+from ..files import make_folder, write_atomically
+from .store.rows import Row, read_rows, write_rows
+from .store.runs import Run, RunStore
 from .summary import TIERS, check_alike, choose_experiment, choose_name
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Order:
 
 def plot_memory(order: Order, *, published: bool = False, accuracy: str = "exact_match") -> list[Path]:
     """Draw accuracy and NLL against memory size; returns the files, pictures first, the plotted rows last."""
-    from .memory_figure import PANELS, memory_figure
+    from .memory.slots import PANELS, memory_figure
 
     if accuracy not in PANELS or accuracy == "nll":
         raise MemxError(f"--accuracy: no metric {accuracy!r}", hint="use exact_match or f1")
@@ -97,7 +97,7 @@ def plot_memory(order: Order, *, published: bool = False, accuracy: str = "exact
 
 def plot_qa(order: Order, *, published: bool = False) -> tuple[list[Path], Table]:
     """Draw NQ-open and TriviaQA against memory size; returns the files and the table of all scores."""
-    from .qa_figure import is_wanted, qa_figure, qa_table
+    from .memory.questions import is_wanted, qa_figure, qa_table
 
     rows = order.rows(is_wanted, hint="`memx eval` makes rows of nq and tqa")
     return order.write(qa_figure(rows, published=published), rows), qa_table(rows)
@@ -105,14 +105,14 @@ def plot_qa(order: Order, *, published: bool = False) -> tuple[list[Path], Table
 
 def plot_loss(order: Order) -> list[Path]:
     """Draw the loss curves of runs; returns the files."""
-    from .loss_figure import loss_figure
+    from .memory.loss import loss_figure
 
     return order.write(loss_figure(order.runs(_with_metric("loss"))))
 
 
 def plot_usage(order: Order) -> list[Path]:
     """Draw how runs use the slots of their memory layers; returns the files."""
-    from .usage_figure import usage_figure
+    from .memory.usage import usage_figure
 
     return order.write(usage_figure(order.runs(_with_metric("memory_use"))))
 
@@ -122,8 +122,8 @@ def plot_rivals(order: Order, tier: str = "rephrased") -> tuple[list[Path], Tabl
 
     The rows written beside the pictures are those of all tiers; the pictures show one.
     """
-    from .rivals import METRICS, bases_of, rivals_table
-    from .rivals_figure import rivals_figure
+    from .memory.baselines import METRICS, bases_of, rivals_table
+    from .memory.baselines_figure import rivals_figure
 
     rows = order.rows(lambda row: row.dataset in TIERS and row.metric in METRICS)
     drawn = [row for row in rows if row.dataset == tier]
@@ -133,8 +133,8 @@ def plot_rivals(order: Order, tier: str = "rephrased") -> tuple[list[Path], Tabl
 
 def plot_ablation(order: Order, tier: str = "rephrased", baseline: str | None = None) -> tuple[list[Path], Table]:
     """Draw variants and their differences to the baseline, or the first; returns the files and the table."""
-    from .ablation import METRICS, ablation_table, variants_of
-    from .ablation_figure import ablation_figure
+    from .memory.ablation import METRICS, ablation_table, variants_of
+    from .memory.ablation_figure import ablation_figure
 
     rows = order.rows(lambda row: row.dataset in TIERS and row.metric in METRICS)
     drawn = [row for row in rows if row.dataset == tier]
@@ -144,8 +144,8 @@ def plot_ablation(order: Order, tier: str = "rephrased", baseline: str | None = 
 
 def plot_finetune(order: Order) -> tuple[list[Path], Table]:
     """Draw facts learned against text forgotten for each method; returns the files and the table."""
-    from .finetune import by_method, finetune_table, is_wanted, methods_of
-    from .finetune_figure import finetune_figure
+    from .memory.finetune import by_method, finetune_table, is_wanted, methods_of
+    from .memory.finetune_figure import finetune_figure
 
     rows = order.rows(is_wanted, by_method)
     methods = methods_of(rows)
@@ -154,7 +154,7 @@ def plot_finetune(order: Order) -> tuple[list[Path], Table]:
 
 def plot_step(order: Order) -> tuple[list[Path], Table]:
     """Draw what a training step costs by table size; returns the files and the table."""
-    from .step_figure import METRICS, step_figure, step_table
+    from .bench.step import METRICS, step_figure, step_table
 
     rows = order.rows(lambda row: row.metric in METRICS and row.dataset.startswith("step "))
     return order.write(step_figure(rows), rows), step_table(rows)
@@ -162,9 +162,9 @@ def plot_step(order: Order) -> tuple[list[Path], Table]:
 
 def plot_bench(order: Order) -> list[Path]:
     """Draw the roofline and the bars of benchmarked ops; returns the files: roofline, bars, and the rows of both."""
-    from .bench_bars import bars_figure
-    from .bench_roofline import roofline_figure
-    from .bench_rows import check_times, of_ops
+    from .bench.bars import bars_figure
+    from .bench.roofline import roofline_figure
+    from .bench.rows import check_times, of_ops
 
     rows = order.rows(of_ops)
     check_times(rows, ", ".join(map(str, order.sources)))

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from ..errors import MemxError
-from .rows import Row
+from .store.rows import Row
 
 TIERS = ("seen", "rephrased", "unseen")
 TIER_LABELS = {

@@ -23,9 +23,9 @@ FIXTURE_SETTINGS = {
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory):
     """A finished run of the tiny preset, 40 steps: (run, rows)."""
-    from memx.experiments.settings import load_config
-    from memx.experiments.sweep import Options, plan, train_all
-    from memx.results.store import RunStore
+    from memx.experiments.config.loading import load_config
+    from memx.experiments.training.sweep import Options, plan, train_all
+    from memx.results.store.runs import RunStore
 
     root: Path = tmp_path_factory.mktemp("runs")
     config = load_config("tiny", FIXTURE_SETTINGS.items())

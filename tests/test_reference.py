@@ -9,13 +9,13 @@ from statistics import fmean
 import pytest
 import torch
 from memx import namm
-from memx.experiments.match import sizes_of
-from memx.experiments.settings import load_config, points
-from memx.results.bench_rows import floor_share, measured
-from memx.results.rows import read_rows
+from memx.experiments.config.loading import load_config, points
+from memx.experiments.config.matching import sizes_of
+from memx.results.bench.rows import floor_share, measured
+from memx.results.store.rows import read_rows
 from memx.results.summary import summarize
 
-from .experiments.evolving import write_host
+from .experiments.evolution.tiny_evolution import write_host
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "results" / "reference"

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ...errors import MemxError
-from .questions import Document, documents_of
-from .record import Fact
+from .facts.questions import Document, documents_of
+from .facts.record import Fact
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

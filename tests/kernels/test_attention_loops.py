@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from memx.experiments.bench_check import check_op
+from memx.experiments.benchmarks.ops.correctness import check_op
 from memx.kernels import native
 from memx.kernels.attention_spectrogram import (
     OP,
@@ -159,7 +159,7 @@ CHECKS = """
 import torch
 from memx.kernels import native
 from memx.kernels.attention_spectrogram import OP
-from memx.experiments.bench_check import check_op
+from memx.experiments.benchmarks.ops.correctness import check_op
 assert (native.library() is None) == {without}
 cpu = torch.device("cpu")
 assert OP.label("torch", cpu) == ("torch" if {without} else "torch, compiled loops")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from memx.errors import MemxError
-from memx.experiments.bench_check import check_op
+from memx.experiments.benchmarks.ops.correctness import check_op
 from memx.kernels.attention_spectrogram import (
     OP,
     attention_lse,

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from memx.kernels import native
-from memx.namm.scorer import bam_scores
+from memx.namm.policies.scorer import bam_scores
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler here")
 LENGTHS = (1, 5, 33, 64, 127, 300)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from memx.errors import MemxError
-from memx.experiments.bench_check import check_op
+from memx.experiments.benchmarks.ops.correctness import check_op
 from memx.kernels.embedding_bag import OP, BagGradient, embedding_bag, embedding_bag_reference, row_gradient
 from memx.kernels.embedding_bag.sums import dot_products, gather
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from memx.experiments.bench_check import check_op
-from memx.experiments.settings import load_config
-from memx.experiments.sweep import Options, train_all
+from memx.experiments.benchmarks.ops.correctness import check_op
+from memx.experiments.config.loading import load_config
+from memx.experiments.training.sweep import Options, train_all
 from memx.kernels.ops import OPS
 from memx.memory_layers.layer import MemoryLayer
 

@@ -73,7 +73,8 @@ def gate(folder: Path, op: str) -> subprocess.CompletedProcess:
     """The check of `memx bench` alone, at shapes that fill no tile, with the interpreter mended as in the tests."""
     code = (
         f"import runpy; runpy.run_path('{ROOT / 'tests' / 'triton' / 'interpreter.py'}')['mend']();"
-        "import sys, torch, memx; from memx.experiments.bench_check import check_implementations as check;"
+        "import sys, torch, memx;"
+        "from memx.experiments.benchmarks.ops.correctness import check_implementations as check;"
         "from memx.kernels.ops import OPS; cpu = torch.device('cpu');"
         f"assert memx.__file__.startswith('{folder}'), memx.__file__;"
         f"(op,) = [op for op in OPS if op.name == '{op}'];"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from memx.errors import MemxError
-from memx.experiments.bench_check import check_op
+from memx.experiments.benchmarks.ops.correctness import check_op
 from memx.kernels.product_topk import OP, product_topk, product_topk_reference
 from memx.kernels.product_topk.op import unpruned
 from memx.kernels.product_topk.reference import candidate_ranks

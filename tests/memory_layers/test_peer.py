@@ -6,8 +6,8 @@ from math import sqrt
 import pytest
 import torch
 from memx import PeerLayer
-from memx.experiments.config import TrainingConfig
-from memx.experiments.optimizer import Optimizer
+from memx.experiments.config.training import TrainingConfig
+from memx.experiments.optim.optimizer import Optimizer
 from memx.kernels.embedding_bag import row_gradient
 
 

@@ -5,7 +5,7 @@ from math import log
 import pytest
 import torch
 from memx import MemoryLayer, MemoryLlamaConfig, MemoryLlamaForCausalLM
-from memx.experiments.use import UseStatistics
+from memx.experiments.models.slot_usage import UseStatistics
 from memx.memory_layers.usage import UsageWindow
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from memx import namm
-from memx.namm.network import Namm
-from memx.namm.policy import Rule
+from memx.namm.policies.base import Rule
+from memx.namm.policies.network import Namm
 
 from .hosts import left_padded, make_host, prompts
 

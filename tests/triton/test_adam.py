@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from memx.experiments.bench_check import check_op
+from memx.experiments.benchmarks.ops.correctness import check_op
 from memx.kernels.embedding_bag import BagGradient, row_gradient
 from memx.kernels.sparse_adam import OP, make_state, sparse_adam
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from memx.errors import MemxError
-from memx.experiments.bench_check import check_op
+from memx.experiments.benchmarks.ops.correctness import check_op
 from memx.kernels.bag_dot import OP as BAG_DOT
 from memx.kernels.bag_dot import bag_dot
 from memx.kernels.embedding_bag import OP as EMBEDDING_BAG

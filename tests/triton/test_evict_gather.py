@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from memx.experiments.bench_check import check_op
+from memx.experiments.benchmarks.ops.correctness import check_op
 from memx.kernels.evict_gather import OP, evict_gather, evict_gather_reference
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from memx.errors import MemxError
-from memx.experiments.tune import search, tune_ops
+from memx.experiments.benchmarks.ops.tune import search, tune_ops
 from memx.kernels import tuning
 from memx.kernels.embedding_bag import OP, embedding_bag
 from memx.kernels.op import interpreted

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...scale_config import CorpusConfig
-from .document import Damage, is_held_out
+from ...config.scale import CorpusConfig
 from .encoder import encoder_of
-from .sources import open_sources, sample
+from .readers.document import Damage, is_held_out
+from .readers.sources import open_sources, sample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import MemxError
-from ...scale_config import CorpusConfig
-from .document import Document, Documents, Share, Source, is_held_out
+from ...config.scale import CorpusConfig
 from .encoder import Encoder
+from .readers.document import Document, Documents, Share, Source, is_held_out
 
 _BLOCK = 2**24  # characters or tokens after which a block is full, however few its documents
 _AT_ONCE = 2**18  # characters, about, that are tokenised at once

@@ -13,16 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ....errors import MemxError
-from ....results.files import write_atomically
-from ...scale_config import CorpusConfig, CorpusSource
-from ...stop import Interrupted, stop_on_signals
-from .document import Damage, Documents, Share, Source
+from ....files import write_atomically
+from ...config.scale import CorpusConfig, CorpusSource
+from ...runtime.signals import Interrupted, stop_on_signals
 from .encode_pool import encode_in_order
 from .encoder import Encoder, encoder_of
 from .prepare_folder import Progress, check_free, check_same, earlier_progress, empty_folder, own_folder
-from .prepared import MANIFEST, TOKENIZER, UNFINISHED, Manifest, PreparedSource, PreparedTexts, Settings, read_manifest
+from .readers.document import Damage, Documents, Share, Source
+from .readers.prepared import (
+    MANIFEST,
+    TOKENIZER,
+    UNFINISHED,
+    Manifest,
+    PreparedSource,
+    PreparedTexts,
+    Settings,
+    read_manifest,
+)
+from .readers.sources import open_source
 from .shards import Encoded, ShardWriter
-from .sources import open_source
 from .vocabulary import train_on
 
 if TYPE_CHECKING:
@@ -95,7 +104,7 @@ def prepare(
 def _write_all(
     order: PrepareOrder, progress: Progress, sources: list[Source], damage: Damage, tell: Callable[[Written], None]
 ) -> Manifest:
-    from ...host import load_tokenizer
+    from ...base_models.load import load_tokenizer
 
     encoder = encoder_of(load_tokenizer(str(order.out / TOKENIZER)))
     damage.left_out = progress.left_out
@@ -205,7 +214,7 @@ def _finished(folder: Path, settings: Settings, notes: Callable[[str], None]) ->
 
 
 def _tokenizer(order: PrepareOrder, sources: list[Source]) -> PreTrainedTokenizerFast:
-    from ...host import load_tokenizer
+    from ...base_models.load import load_tokenizer
 
     if order.tokenizer is not None:
         tokenizer = load_tokenizer(order.tokenizer)

@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ....errors import MemxError
-from ....results.files import make_folder, write_atomically
-from .prepared import MANIFEST, TOKENIZER, UNFINISHED, Settings, Shard
+from ....files import make_folder, write_atomically
+from .readers.prepared import MANIFEST, TOKENIZER, UNFINISHED, Settings, Shard
 
 _LOCK = ".lock"
 _OURS = (MANIFEST, UNFINISHED, "shard-*.bin", "shard-*.idx", ".shard-*")

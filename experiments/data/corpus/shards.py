@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import MemxError
-from ....results.files import cannot_write, sync_folder, write_atomically
-from .prepared import Shard, is_prepared, read_manifest, size_wrong
+from ....files import cannot_write, sync_folder, write_atomically
+from .readers.prepared import Shard, is_prepared, read_manifest, size_wrong
 
 
 class Encoded(NamedTuple):

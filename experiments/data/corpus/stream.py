@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ....errors import MemxError
-from ...scale_config import CorpusConfig
+from ...config.scale import CorpusConfig
 from ..batches import Batch
-from .document import Damage
 from .encoder import encoder_of
 from .lane import Lane
-from .prepared import PreparedTexts
-from .sources import open_sources
+from .readers.document import Damage
+from .readers.prepared import PreparedTexts
+from .readers.sources import open_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

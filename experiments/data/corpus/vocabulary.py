@@ -7,10 +7,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ....errors import MemxError
-from ...scale_config import CorpusConfig
-from .document import Damage, Source, is_held_out
-from .prepared import TOKENIZER, PreparedTexts
-from .sources import open_sources, sample
+from ...config.scale import CorpusConfig
+from .readers.document import Damage, Source, is_held_out
+from .readers.prepared import TOKENIZER, PreparedTexts
+from .readers.sources import open_sources, sample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -27,7 +27,7 @@ def corpus_tokenizer(
     The same config and files give the same tokenizer. Raises MemxError if there is none, it cannot be reached, or the
     sources hold no text.
     """
-    from ...host import load_tokenizer
+    from ...base_models.load import load_tokenizer
 
     if config.tokenizer is not None:
         return load_tokenizer(config.tokenizer)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ....errors import MemxError
-from ...config_files import nearest
+from ...config.presets import nearest
 from .continuation import code_next, prose_next
 from .counting import count, frequent_word
 from .example import Example, Recipe, TokenCount, fit

@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterable
 from functools import cache
 
-from ..biographies import biographies
-from ..facts import TABLES, answers_of, merge_duplicates
-from ..questions import phrasings
-from ..record import Fact
+from ..facts.biographies import biographies
+from ..facts.load import TABLES, answers_of, merge_duplicates
+from ..facts.questions import phrasings
+from ..facts.record import Fact
 from .example import Example, Recipe
 from .material import Draw, split_of, weave
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ....errors import MemxError
-from ...config_files import nearest
+from ...config.presets import nearest
 from .example import Example
 
 

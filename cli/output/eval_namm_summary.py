@@ -1,0 +1,134 @@
+"""Tables of an evaluation: policies at each size of the cache, and NAMMs beside the full cache and the best rival."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ...results.store.rows import Row
+from .console import print_table
+
+_SETS = ("trained/all", "held-out/all")
+_ABOUT = {"trained/all": "trained", "held-out/all": "held out"}
+_FULL = "full"
+Line = tuple[str, float | None, str, str]  # variant, budget, size, beside
+
+
+def print_evaluation(rows: Sequence[Row]) -> None:
+    """For each size a table of policies, then what the NAMMs win and lose."""
+    found = _by_line(rows)
+    full = next(line for line in found if line[0] == _FULL)
+    sets = [one for one in _SETS if ("exact", one) in found[full]]
+    for size, lines in _sizes(found, full):
+        _print_size(size, [full, *lines], found, sets)
+    _print_verdicts([line for line in found if line[0].split()[0] == "namm"], found, sets)
+    if any(line[0].endswith(" per head") for line in found):
+        print(
+            "namm at a budget: one threshold, placed on each prompt so that all layers together hold that many bytes; "
+            "a layer may hold more than another.\nnamm per head, and the rivals: the same share in every head."
+        )
+    if any(line[0].startswith("kvpress ") for line in found):
+        print(
+            "kvpress's presses choose from the whole context; for the others its newest tokens, under 16, always stay."
+        )
+
+
+def _by_line(rows: Sequence[Row]) -> dict[Line, dict[tuple[str, str], Row]]:
+    """The rows of each line of the tables, by metric and data set."""
+    found: dict[Line, dict[tuple[str, str], Row]] = {}
+    for row in rows:
+        extra = row.model_extra or {}
+        if "layer" in extra or "token_kind" in extra or row.dataset.startswith("kinds/"):
+            continue
+        line = row.variant, extra.get("budget"), extra["size"], extra.get("beside", "")
+        found.setdefault(line, {})[row.metric, row.dataset] = row
+    return found
+
+
+def _sizes(found: Mapping[Line, Any], full: Line) -> Iterator[tuple[str, list[Line]]]:
+    """What each table is about, and its lines but the full cache."""
+    lines = [line for line in found if line != full]
+    for budget in dict.fromkeys(line[1] for line in lines if line[2] == "budget"):
+        yield f"budget {100 * (budget or 1):g}%", [line for line in lines if line[1:3] == (budget, "budget")]
+    for variant in dict.fromkeys(line[3] or line[0] for line in lines if line[2] == "own"):
+        own = [line for line in lines if line[2] == "own" and variant in (line[0], line[3])]
+        yield f"as many bytes as {variant} holds by its own threshold", own
+
+
+def _print_size(size: str, lines: Sequence[Line], found: Mapping[Line, Any], sets: Sequence[str]) -> None:
+    columns, table = ["policy"], []
+    scored = [one for one in sets if ("score", one) in found[lines[0]]]
+    for one in sets:
+        columns += [f"{_ABOUT[one]}: exact %", "likelihood", "nats lost", *(["score %"] if one in scored else [])]
+    for line in lines:
+        rows = found[line]
+        cells = [line[0]]
+        for one in sets:
+            cells += [_cell(rows["exact", one], 1), _cell(rows["relative_log_likelihood", one], 2)]
+            cells.append(_cell(rows["lost_nats", one], 2))
+            if one in scored:
+                cells.append(_cell(rows["score", one], 1))
+        table.append([*cells, *(f"{rows[size, 'all/all'].value:.1f}%" for size in ("held", "kept"))])
+    n = ", ".join(f"{found[lines[0]]['exact', one].n} {_ABOUT[one]}" for one in sets)
+    print_table(
+        f"{size} (prompts: {n}; ± half the 95% interval; likelihood: of the full cache's, 1 at most; held: bytes)",
+        [*columns, "held", "kept"],
+        table,
+    )
+
+
+def _print_verdicts(namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequence[str]) -> None:
+    """NAMMs less the full cache, and less the best rival at their size, in nats a token and in percent."""
+    table = []
+    for line in namms:
+        rows = found[line]
+        size = f"{100 * line[1]:g}%" if line[1] is not None else f"own, {rows['held', 'all/all'].value:.1f}%"
+        for one in sets:
+            cells = [line[0], size, _ABOUT[one]]
+            for metric, digits in (("log_likelihood", 2), ("exact", 1)):
+                best = rows.get((f"{metric}_over_best_rival", one))
+                cells.append(_signed(rows[f"{metric}_minus_full", one], digits))
+                cells.append("" if best is None else f"{_signed(best, digits)} {(best.model_extra or {})['rival']}")
+            table.append(cells)
+    columns = [
+        "NAMM",
+        "held",
+        "tasks",
+        "nats − full cache",
+        "nats − best rival",
+        "exact % − full",
+        "exact % − best rival",
+    ]
+    title = "NAMMs less others [95%]; the best rival is chosen on these prompts, which favours it"
+    print_table(title, columns, table, left=3)
+
+
+def _signed(row: Row, digits: int) -> str:
+    return f"{row.value:+.{digits}f} [{row.low:+.{digits}f}, {row.high:+.{digits}f}]"
+
+
+def _cell(row: Row, digits: int) -> str:
+    half = (row.high - row.low) / 2 if row.low is not None and row.high is not None else 0.0
+    return f"{row.value:.{digits}f} ±{half:.{digits}f}"
+
+
+def print_evaluation_cost(cost: Mapping[str, Any]) -> None:
+    """What a dry run found."""
+    sizes = [f"{100 * budget:g}%" for budget in cost["budgets"]]
+    sizes += [f"{cost['own_sizes']} own"] * bool(cost["own_sizes"])
+    online = f", then {cost['read_online']:,} tokens by the policies themselves" if cost["read_online"] else ""
+    lines = [
+        ["host", cost["host"]],
+        *(["NAMM", namm] for namm in cost["namms"]),
+        ["trained", ", ".join(cost["trained"]) or "none"],
+        ["held out", ", ".join(cost["held_out"]) or "none"],
+        ["policies", f"{', '.join(cost['policies'])}, and the full cache, {cost['mode']}"],
+        ["sizes", ", ".join(sizes)],
+        ["prompts", f"{cost['prompts']:,} of {cost['length']:,} tokens at most"],
+        ["contexts read", f"{cost['prefills']:,} of {cost['prefill_tokens']:,} tokens at most{online}"],
+        *([["presses", ", ".join(cost["presses"])]] if cost["presses"] else []),
+        *([["documents", f"{cost['documents']} to see what is dropped"]] if cost["documents"] else []),
+        ["answers", f"{cost['answers']:,} by likelihood" + (", and written" if cost["written"] else "")],
+    ]
+    print_table("Nothing was loaded or evaluated", ["what", "how much"], lines, left=2)
+    print(f"would write {cost['folder']}")

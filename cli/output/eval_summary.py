@@ -1,0 +1,80 @@
+"""Tables of `memx eval`: what each model knows, and what a dry run would ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...results.store.rows import Row
+from .console import print_table
+
+_QA = {"exact_match": "exact match %", "f1": "F1 %", "nll": "nats a token"}
+
+
+def print_questions(rows: Sequence[Row]) -> None:
+    """A line for each model and set of questions, then one for each score of lm-eval."""
+    own = [row for row in rows if "harness" not in (row.model_extra or {})]
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in own:
+        found.setdefault((row.run, row.dataset), {})[row.metric] = row
+    lines = []
+    for (_, dataset), scores in found.items():
+        first = scores["exact_match"]
+        cells = [_who(first), dataset, f"{first.n:,}", _shots(first)]
+        lines.append([*cells, *(_cell(scores[metric]) for metric in _QA)])
+    if lines:
+        columns = ["model", "questions", "n", "shots", *_QA.values()]
+        print_table("Closed-book questions (± half the 95% interval)", columns, lines, left=2)
+    for run, dataset in found:
+        _tell_cuts(found[run, dataset]["exact_match"])
+    lines = [
+        [_who(row), row.dataset, row.metric, f"{row.n:,}", _cell(row)]
+        for row in rows
+        if "harness" in (row.model_extra or {})
+    ]
+    if lines:
+        print_table("lm-eval (± half the 95% interval)", ["model", "task", "score", "n", "value"], lines, left=3)
+
+
+def print_plan(costs: Sequence[Mapping[str, Any]]) -> None:
+    """What dry runs found."""
+    lines = []
+    for cost in costs:
+        asked = ", ".join(f"{name} {count:,}" for name, count in cost["questions"].items())
+        lines += [
+            ["model", f"{cost['model']}: {cost['kind']}, {cost['context']:,} tokens of context"],
+            *([["questions", f"{asked}, with {cost['shots']} examples"]] if asked else []),
+            *([["lm-eval", ", ".join(cost["harness"])]] if cost["harness"] else []),
+            ["would write", cost["folder"]],
+        ]
+    print_table("Nothing was loaded or asked", ["what", "how much"], lines, left=2)
+
+
+def _shots(row: Row) -> str:
+    """Examples before each question; at most so many where some had no room."""
+    extra = row.model_extra or {}
+    return f"{'≤ ' if extra['fewer_shots'] else ''}{extra['shots']}"
+
+
+def _who(row: Row) -> str:
+    memory = (
+        f", {row.kind} {row.memory_slots:,}" if row.memory_slots else f", {row.kind}" if row.kind != "dense" else ""
+    )
+    return f"{row.model}{memory}{f', {row.variant}' if row.variant else ''}"
+
+
+def _cell(row: Row) -> str:
+    half = "" if row.low is None or row.high is None else f" ±{(row.high - row.low) / 2:.2f}"
+    return f"{row.value:.2f}{half}"
+
+
+def _tell_cuts(row: Row) -> None:
+    """What did not fit in the context."""
+    extra = row.model_extra or {}
+    if extra["fewer_shots"]:
+        print(
+            f"{row.dataset}: {extra['fewer_shots']:,} of {row.n:,} questions were asked with fewer than "
+            f"{extra['shots']} examples, for that is what fits in the context of {row.model}."
+        )
+    if extra["cut_questions"]:
+        print(f"{row.dataset}: {extra['cut_questions']:,} questions do not fit themselves, and lost their beginning.")

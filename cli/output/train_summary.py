@@ -1,0 +1,165 @@
+"""Tables of training runs: what each point cost and what it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...results.store.rows import Row
+from ...results.store.runs import RunStore
+from .console import print_table
+
+_SHORT = {"seen": "seen", "rephrased": "new phrasing", "unseen": "unseen"}
+
+
+def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
+    """One line per run: what it is, its cost, exact match and NLL of each tier with half its 95% interval, and time.
+
+    Of fine-tuned models, exact match and text NLL before and after. Columns that say the same of all runs, or what
+    a variant's name says, are left out.
+    """
+    tiers = [tier for tier in _SHORT if any(row.dataset == tier for found in rows.values() for row in found)]
+    tuned = any(row.metric == "exact_match_before" for found in rows.values() for row in found)
+    lines = []
+    for name, found in rows.items():
+        by_key = {(row.dataset, row.metric): row for row in found}
+        line = {**_who(name, found[0]), **_knows(by_key, tiers)}
+        line |= _text(found) if tuned or not tiers else _losses(by_key, tiers)
+        lines.append(line | _took(RunStore(runs).run(name).info(), found[0], speed=not tiers))
+    columns = [column for column in lines[0] if column not in _needless([found[0] for found in rows.values()])]
+    title = "exact match before → after, and NLL of ordinary text" if tuned else "exact match and NLL per answer token"
+    title = f"Closed-book QA ({title}, ± half the 95% interval)" if tiers else "Held-out text (nats a token)"
+    print_table(title, columns, [[line[column] for column in columns] for line in lines])
+    chance = {tier: row.value for found in rows.values() for tier in tiers for row in found if _is_chance(row, tier)}
+    if chance:
+        said = ", ".join(f"{_SHORT[tier]} {value:.1f}%" for tier, value in chance.items())
+        print(f"Guessing by relation and first letter scores: {said}.")
+
+
+def _who(name: str, first: Row) -> dict[str, str]:
+    """What a run is, and what it costs."""
+    from ...results.labels import short
+
+    return {
+        "run": name,
+        "model": first.model,
+        "kind": first.variant or first.kind,
+        "slots": f"{first.memory_slots:,}" if first.memory_slots else "",
+        "trained": str((first.model_extra or {}).get("trained", "all")),
+        "seed": str(first.seed),
+        "params": short(first.parameters_total or 0, 1000),
+        "FLOPs": short(first.flops or 0, 1000),
+    }
+
+
+def _took(info: Mapping[str, Any], first: Row, *, speed: bool) -> dict[str, str]:
+    """What a run took; with its speed: tokens and FLOPs of both passes a second, and peak memory of one process."""
+    seconds = info.get("seconds", 0)
+    cells = {"time": f"{seconds:.0f} s"}
+    if speed and seconds:
+        rate = info.get("tokens", 0) / seconds
+        cells |= {"tokens/s": f"{rate:,.0f}", "TFLOP/s": f"{3 * (first.flops or 0) * rate / 1e12:.3g}"}
+        cells["peak GB"] = f"{info.get('peak_bytes', 0) / 1e9:.2f}"
+    return cells
+
+
+def _needless(firsts: Sequence[Row]) -> set[str]:
+    """Columns to leave out, given one row of each run."""
+    needless = {"run", "model", "slots", "trained"}
+    points = {(row.model, row.variant, row.kind, row.memory_slots, row.seed) for row in firsts}
+    if len(points) < len(firsts):
+        needless.remove("run")
+    if len({row.model for row in firsts}) > 1:
+        needless.remove("model")
+    unnamed = any(row.memory_slots and not row.variant for row in firsts)
+    if unnamed or len({(row.variant, row.memory_slots) for row in firsts}) > len({row.variant for row in firsts}):
+        needless.remove("slots")
+    if len({(row.model_extra or {}).get("trained") for row in firsts}) > 1 and not all(row.variant for row in firsts):
+        needless.remove("trained")
+    return needless
+
+
+def _knows(by_key: Mapping[tuple[str, str], Row], tiers: Sequence[str]) -> dict[str, str]:
+    """Exact match of each tier; of a pretrained start, what it was before too."""
+    cells = {}
+    for tier in tiers:
+        before, after = by_key.get((tier, "exact_match_before")), _with_error(by_key.get((tier, "exact_match")), 1)
+        cells[f"EM % {_SHORT[tier]}"] = f"{before.value:.1f} → {after}" if before else after
+    return cells
+
+
+def _losses(by_key: Mapping[tuple[str, str], Row], tiers: Sequence[str]) -> dict[str, str]:
+    """NLL of the answers of each tier that was trained on."""
+    return {f"NLL {_SHORT[t]}": _with_error(by_key.get((t, "nll")), 2) for t in tiers if t != "unseen"}
+
+
+def _text(found: Sequence[Row]) -> dict[str, str]:
+    """NLL of ordinary text, or of a corpus's held-out documents, before and after."""
+    before, after = (
+        next((row for row in found if row.dataset.startswith(("text/", "corpus")) and row.metric == metric), None)
+        for metric in ("nll_before", "nll")
+    )
+    start = f"{before.value:.3f} → " if before else ""
+    return {"text NLL": f"{start}{after.value:.3f}" if after else "none held out"}
+
+
+def print_costs(costs: Sequence[Mapping[str, Any]]) -> None:
+    """The table of a dry run; published totals and the distance from them, if there are any."""
+    from ...results.labels import short
+
+    lines = []
+    for cost in costs:
+        line = {
+            "run": cost["run"],
+            "kind": cost.get("variant") or cost.get("kind", ""),
+            "slots": f"{cost['memory_slots']:,}" if cost["memory_slots"] else "",
+            "parameters": _count(cost["parameters_total"]),
+            "published": _published(cost),
+            "active": short(cost["parameters_active"], 1000),
+            "FLOPs": short(cost["flops_per_token"], 1000),
+            "weights": _bytes(cost["weights_bytes"]),
+            "optimizer": _bytes(cost["optimizer_bytes"]),
+            "activ.": "" if cost.get("plan") else _bytes(cost["activation_bytes"]),
+            "values": cost.get("value_step") or "",
+            "steps": f"{cost['steps']:,}",
+            "training": f"{cost['training_flops']:.2g}",
+        }
+        lines.append(line)
+    columns = [column for column in lines[0] if any(line[column] for line in lines)]
+    title = "Nothing was trained (FLOPs of a token, and of training; values: how the table is stepped)"
+    print_table(title, columns, [[line[column] for column in columns] for line in lines])
+    for cost in costs:
+        print(f"would write {cost['folder']}")
+
+
+def _published(cost: Mapping[str, Any]) -> str:
+    """The published total of the same model, and how far ours is from it: 984M (+0.1%)."""
+    from ...results.labels import short
+
+    total = cost.get("published_total")
+    if not total:
+        return ""
+    percent = round(100 * (cost["parameters_total"] / total - 1), 1) + 0.0  # + 0.0: no "-0.0"
+    return f"{short(total, 1000)} ({percent:+.1f}%)"
+
+
+def _count(number: int) -> str:
+    """A count in full, from ten million on in millions."""
+    return f"{number:,}" if number < 10**7 else f"{number / 10**6:,.1f}M"
+
+
+def _bytes(number: float) -> str:
+    """Bytes in MiB, from 1024 of them on in GiB."""
+    return f"{number / 2**20:.1f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
+
+
+def _with_error(row: Row | None, digits: int) -> str:
+    if row is None:
+        return ""
+    half = (row.high - row.low) / 2 if row.low is not None and row.high is not None else 0.0
+    return f"{row.value:.{digits}f} ±{half:.{digits}f}"
+
+
+def _is_chance(row: Row, tier: str) -> bool:
+    return row.dataset == tier and row.metric == "chance_exact_match"

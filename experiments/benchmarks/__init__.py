@@ -1,0 +1,1 @@
+"""`memx bench`: what it measures and how."""

@@ -1,0 +1,1 @@
+"""Benchmarks of eviction policies and of a generation of evolution."""

@@ -1,0 +1,186 @@
+"""Who takes part in the benchmark of eviction: names and budgets -> ways to run a transformers model.
+
+The plain model with torch's attention, in one piece and in the pieces that a policy cuts a prompt into; memx's
+policies; and kvpress's presses at the same compression, where it is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ....errors import MemxError
+from ....namm.attach import attach
+from ....namm.cache.cache import EvictingCache
+from ....namm.policies.base import Policy, Rule
+from ....namm.policies.network import Namm
+from ....namm.policies.scorer import BAM_PARAMETERS
+from ....namm.policies.simple import POLICIES, make_policy
+from ...config.policy_eval import EAGER, PRESSES
+from ...config.presets import nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PLAIN, KEEP_ALL, NAMM = "plain", "namm-keep-all", "namm"
+_SPREAD = 0.065  # of a NAMM's random parameters: as wide as evolution's first generation
+
+
+class Held(NamedTuple):
+    """What a cache holds: slots of a head (physical) and tokens of a head (logical), means over layers; bytes."""
+
+    slots: float
+    tokens: float
+    kv_bytes: int
+    beside_bytes: int
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to run a model.
+
+    on: a context in which the model runs this way. budget: the share that stays, None for all. exact: memx's, whose
+    caches hold what the budget says to the token. piece: how many tokens a forward pass takes, None for all of them.
+    """
+
+    policy: str
+    on: Callable[[PreTrainedModel], AbstractContextManager[object]]
+    package: str = "memx"
+    budget: float | None = None
+    piece: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What tables call it: the policy and its budget."""
+        return self.policy if self.budget is None else f"{self.policy} {self.budget:g}"
+
+    @property
+    def exact(self) -> bool:
+        """Whether the tokens that it holds are known beforehand."""
+        return self.package == "memx"
+
+    def keeps(self, context: int, every: int) -> int:
+        """Tokens of a context that are held after its prefill: the share at the last run, and all since."""
+        seen = context // every * every
+        return context if self.budget is None else max(1, int(seen * Fraction(str(self.budget)))) + context - seen
+
+
+def policy_names() -> list[str]:
+    """memx's policies that can be measured."""
+    return [KEEP_ALL, NAMM, *POLICIES]
+
+
+def check_policies(names: Sequence[str], budgets: Sequence[float]) -> None:
+    """Raise MemxError for a name that is no policy, or a budget that is no share in (0, 1]."""
+    for name in names:
+        if name not in (PLAIN, *policy_names()):
+            hint = nearest(name, policy_names()) or f"there are: {', '.join(policy_names())}"
+            raise MemxError(f"--policy: no policy {name!r}", hint=hint)
+    for budget in budgets:
+        if not 0 < budget <= 1:
+            raise MemxError(f"--budget {budget:g} is no share of the cache", hint="use above 0, at most 1")
+
+
+def check_peers() -> None:
+    """Raise MemxError if kvpress is not installed, or does not run with the transformers that is."""
+    hint = "pip install -c constraints-peers.txt -e '.[peers]' in an environment of its own"
+    if find_spec("kvpress") is None:
+        raise MemxError("--peers needs kvpress", hint=hint)
+    try:
+        import_module("kvpress")
+    except (ImportError, AttributeError) as error:
+        raise MemxError(f"kvpress does not run with this transformers: {error}", hint=hint) from None
+
+
+def contestants(names: Sequence[str], budgets: Sequence[float], every: int, *, peers: bool) -> list[Contestant]:
+    """The plain model both ways, then memx's policies (all if none is named), then the presses that do as they do."""
+    found = [
+        Contestant(PLAIN, lambda model: nullcontext(), "transformers"),
+        Contestant(f"{PLAIN}, pieces of {every}", lambda model: nullcontext(), "transformers", piece=every),
+    ]
+    for name in names or policy_names():
+        if name in (KEEP_ALL, "full"):
+            found.append(_memx(name, None, every))
+        elif name != PLAIN:
+            found += [_memx(name, budget, every) for budget in budgets]
+    if peers:
+        rivals = [name for name, own in PRESSES.items() if not names or own in names]
+        found += [_press(name, budget) for name in rivals for budget in budgets if budget < 1]
+    return found
+
+
+def _memx(name: str, budget: float | None, every: int) -> Contestant:
+    policy = build_policy(name, budget, every)
+    return Contestant(name, lambda model: attach(model, policy), budget=budget)
+
+
+def build_policy(name: str, budget: float | None, every: int) -> Policy:
+    """A policy of memx; a NAMM has zero parameters if it keeps all, else random ones."""
+    if name == KEEP_ALL:
+        return Namm(every=every)
+    if name == NAMM:
+        parameters = torch.randn(BAM_PARAMETERS, generator=torch.Generator().manual_seed(0)) * _SPREAD
+        return Namm(parameters, rule=Rule(budget=budget), every=every)
+    return make_policy(name, budget=budget, every=every)
+
+
+def _press(name: str, budget: float) -> Contestant:
+    kind: Any = getattr(import_module("kvpress"), name)
+    press, eager = kind(compression_ratio=1 - budget), name in EAGER
+
+    @contextmanager
+    def on(model: PreTrainedModel) -> Iterator[None]:
+        usual = model.config._attn_implementation or "sdpa"
+        try:
+            if eager:  # it reads the probabilities, which fused attention never writes
+                model.set_attn_implementation("eager")
+            with press(model):
+                yield
+        finally:
+            model.set_attn_implementation(usual)
+
+    return Contestant(f"kvpress {name}{' (eager)' if eager else ''}", on, "kvpress", budget)
+
+
+def prefill(model: PreTrainedModel, ids: Tensor, piece: int | None = None) -> tuple[Tensor, Any]:
+    """Read prompts [B, N], so many tokens a forward pass: the next tokens [B, 1], and the cache."""
+    cache, logits, length = None, None, ids.shape[1]
+    for start in range(0, length, piece or length):
+        part = ids[:, start : start + (piece or length)]
+        found = _forward(model, part, start, cache)
+        cache, logits = found.past_key_values, found.logits
+    assert logits is not None
+    return logits[:, -1].argmax(-1, keepdim=True), cache
+
+
+def decode(model: PreTrainedModel, token: Tensor, cache: Any, start: int, count: int) -> None:
+    """Write so many tokens greedily, the first of them given [B, 1], at the absolute position where it belongs."""
+    for place in range(start, start + count):
+        token = _forward(model, token, place, cache).logits[:, -1].argmax(-1, keepdim=True)
+
+
+def _forward(model: Any, ids: Tensor, start: int, cache: Any) -> Any:
+    positions = torch.arange(start, start + ids.shape[1], device=ids.device)[None].expand(ids.shape)
+    return model(ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+
+
+def held(cache: Any) -> Held:
+    """What a cache of memx or of transformers holds."""
+    if isinstance(cache, EvictingCache):
+        sizes = cache.sizes()
+        return Held(
+            sum(size.slots for size in sizes) / len(sizes),
+            sum(size.tokens for size in sizes) / len(sizes),
+            sum(size.kv_bytes for size in sizes),
+            sum(size.bookkeeping_bytes for size in sizes),
+        )
+    slots = sum(layer.keys.shape[2] for layer in cache.layers) / len(cache.layers)
+    return Held(slots, slots, sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers), 0)

@@ -1,0 +1,1 @@
+"""Benchmarks of layers and models in training."""

@@ -1,0 +1,1 @@
+"""Benchmarks of single ops: correctness first, then time against the measured peaks."""

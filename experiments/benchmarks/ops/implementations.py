@@ -1,0 +1,107 @@
+"""Who takes part in the benchmark of an op: its implementations, its rivals and its definition under torch.compile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ....kernels.op import Op
+
+COMPILED = "torch.compile"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A name, a function of the op's inputs, and whether it is somebody else's way to the same output."""
+
+    name: str
+    call: Callable
+    rival: bool
+
+
+def ways_of(op: Op, device: torch.device, implementations: Iterable[str], *, compiled: bool) -> list[Way]:
+    """The named implementations of memx, the rivals that the op names, then its definition, compiled."""
+    own = [Way(op.label(impl, device), _with(op.run, impl), rival=False) for impl in implementations]
+    rivals = [Way(name, call, rival=True) for name, call in op.rivals.items()]
+    return [*own, *rivals, *([Way(COMPILED, _compile(op.reference), rival=True)] if compiled else [])]
+
+
+def cannot_compile(device: torch.device) -> str:
+    """Why torch.compile has nothing to compile with here; empty if it has."""
+    if device.type == "cuda" or any(map(shutil.which, [os.environ.get("CXX") or "g++", "clang++"])):
+        return ""
+    return "torch.compile is left out: there is no C++ compiler"
+
+
+def forward_call(way: Way, inputs: tuple) -> Callable[[], object]:
+    """The forward pass of a way, without gradients."""
+
+    def call() -> object:
+        with torch.no_grad():
+            return way.call(*inputs)
+
+    return call
+
+
+def training_call(op: Op, way: Way, inputs: tuple) -> Callable[[], object]:
+    """Both passes of a way."""
+
+    def call() -> object:
+        outputs, wanted, given = _graph(op, way, inputs)
+        return torch.autograd.grad(outputs, wanted, given)
+
+    return call
+
+
+def backward_call(op: Op, way: Way, inputs: tuple) -> Callable[[], object]:
+    """The backward pass of a way alone, on a graph that is kept."""
+    outputs, wanted, given = _graph(op, way, inputs)
+    return lambda: torch.autograd.grad(outputs, wanted, given, retain_graph=True)
+
+
+@contextmanager
+def quiet_compiler() -> Iterator[None]:
+    """Let torch.compile work in silence, and let the backward passes that it makes run more than once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch._dynamo  # takes a second: only those who compile wait for it
+        from torch._functorch import config
+    loggers = [logging.getLogger(name) for name in ("torch._dynamo", "torch._inductor", "torch._functorch")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings(), config.patch(donated_buffer=False):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        torch._dynamo.reset()
+
+
+def _graph(op: Op, way: Way, inputs: tuple) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Differentiable outputs, the inputs whose gradients are wanted, and random gradients of the outputs."""
+    leaves = [x.detach().requires_grad_() if i in op.gradients else x for i, x in enumerate(inputs)]
+    found = way.call(*leaves)
+    outputs = [x for x in (found if isinstance(found, tuple) else (found,)) if x.requires_grad]
+    return outputs, [leaves[i] for i in op.gradients], [torch.randn_like(x) for x in outputs]
+
+
+def _with(run: Callable, impl: str) -> Callable:
+    return lambda *given: run(*given, impl=impl)
+
+
+def _compile(reference: Callable) -> Callable:
+    """Compile at the first call, within whoever keeps the compiler quiet."""
+    compiled = cache(lambda: torch.compile(reference, dynamic=False))
+    return lambda *given: compiled()(*given)

@@ -1,0 +1,134 @@
+"""One op at one shape: is it right, and if so, how fast is each way to it -> rows.
+
+Rows of dataset "<op> <shape>": correct (1 or 0, with error and limit); forward_ms and backward_ms (with p20 and p80,
+the least bytes and FLOPs, and the floor_ms that the measured ceilings give them); forward_peak_mb, backward_peak_mb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import torch
+
+from ....kernels.op import Op, Shape, interpreted
+from ....results.store.rows import Row
+from ..ceilings import Ceilings
+from ..timing import PeakMemory, Stopwatch, Timing
+from .correctness import Check, check_implementations, check_where_it_fits, first_line, inputs_of
+from .implementations import COMPILED, Way, backward_call, forward_call, quiet_compiler, training_call, ways_of
+from .shapes import written
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every op is measured with: the device's stopwatch and ceilings, what all rows share, whom to tell."""
+
+    stopwatch: Stopwatch
+    ceilings: Ceilings
+    dtype: torch.dtype
+    common: dict[str, Any]
+    tell: Callable[[str], None]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.stopwatch.device
+
+
+def check_edges(bench: Bench, op: Op) -> list[Row]:
+    """Judge every implementation at shapes that fill no tile, in float32 and in what is timed; rows of what is wrong.
+
+    The shapes that are timed are powers of two, at which a wrong mask or an index at an edge would not show.
+    """
+    rows = []
+    for dtype in dict.fromkeys((torch.float32, bench.dtype)):
+        for shape in op.odd_shapes:
+            checks = check_implementations(op, shape, dtype, bench.device)
+            facts = _Facts(bench, op, shape)
+            rows += [facts.verdict(impl, check, shape) for impl, check in checks.items() if not check.right]
+    return rows
+
+
+def bench_op(bench: Bench, op: Op, shape: Shape, *, compiled: bool) -> list[Row]:
+    """Judge every implementation; if all are right, time every way."""
+    title = f"{op.name} {written(shape)}"
+    bench.tell(title)
+    if bench.device.type == "cpu" and interpreted():
+        bench.tell("Triton interprets its kernels here (TRITON_INTERPRET): they are checked and not timed")
+    checked, checks = check_where_it_fits(op, shape, bench.dtype, bench.device)
+    if checked != shape:
+        bench.tell(f"{title}: checked at {written(checked)}, whose fp64 copies fit in memory")
+    if left_out := [impl for impl in op.available(bench.device) if impl not in checks]:
+        bench.tell(f"{title}: not for such inputs: {', '.join(left_out)}")
+    facts = _Facts(bench, op, shape)
+    rows = [facts.verdict(impl, check, checked) for impl, check in checks.items()]
+    if not all(check.right for check in checks.values()):
+        return rows
+    inputs = inputs_of(op, shape, bench.dtype, bench.device)
+    timed = [impl for impl in checks if not (impl == "triton" and bench.device.type == "cpu")]
+    for way in ways_of(op, bench.device, timed, compiled=compiled):
+        with quiet_compiler() if way.name == COMPILED else nullcontext():
+            try:
+                rows += _time_way(facts, way, inputs)
+            except Exception as error:  # a rival may fail in any way, and the others are still worth knowing
+                if not way.rival and not isinstance(error, torch.OutOfMemoryError):
+                    raise
+                bench.tell(f"{title}: {way.name} is left out: {type(error).__name__}: {first_line(error)}")
+    return rows
+
+
+def _time_way(facts: _Facts, way: Way, inputs: tuple) -> list[Row]:
+    """The times of both passes, then their memory: what is compiled at the first call is not counted."""
+    bench, op = facts.bench, facts.op
+    forward = forward_call(way, inputs)
+    rows = [facts.time(way, "forward", bench.stopwatch.time(forward))]
+    rows += facts.peak(way, "forward", forward)
+    if op.gradients:
+        rows.append(facts.time(way, "backward", bench.stopwatch.time(backward_call(op, way, inputs))))
+        rows += facts.peak(way, "backward", training_call(op, way, inputs))
+    return rows
+
+
+class _Facts:
+    """Makes the rows of one op at one shape."""
+
+    def __init__(self, bench: Bench, op: Op, shape: Shape) -> None:
+        self.bench, self.op = bench, op
+        moved, dtype = op.bytes_moved(shape, bench.dtype), bench.dtype
+        back = op.backward_bytes(shape, dtype) if op.backward_bytes else None
+        self.cost = {
+            "forward": (moved, op.flops(shape)),
+            "backward": (back, op.backward_flops(shape) if op.backward_flops else None),
+        }
+        slots = shape.get("N") or shape.get("n", 0) ** 2
+        self.common = bench.common | {"dataset": f"{op.name} {written(shape)}", "memory_slots": slots}
+
+    def verdict(self, impl: str, check: Check, checked: Shape) -> Row:
+        """Whether an implementation is right."""
+        error = check.error if isfinite(check.error) else None
+        kind = self.op.label(impl, self.bench.device)
+        extra = dict(error=error, limit=check.limit, told=check.told, checked=written(checked), rival=False)
+        return self._row(kind=kind, metric="correct", value=float(check.right), n=1, **extra)
+
+    def time(self, way: Way, which: str, found: Timing) -> Row:
+        """A median and its spread, beside the floor."""
+        moved, flops = self.cost[which]
+        floor = None if moved is None else 1e3 * self.bench.ceilings.floor(moved, flops or 0)
+        spread = dict(value=1e3 * found.seconds, low=1e3 * found.low, high=1e3 * found.high, n=found.n)
+        extra = dict(bytes=moved, floor_ms=floor, rival=way.rival)
+        return self._row(kind=way.name, metric=f"{which}_ms", flops=flops, **spread, **extra)
+
+    def peak(self, way: Way, which: str, call: Callable[[], object]) -> list[Row]:
+        """The memory that a pass takes, the backward pass with its forward pass; nothing where it cannot be known."""
+        with PeakMemory(self.bench.device) as memory:
+            call()
+        if memory.bytes is None:
+            return []
+        return [self._row(kind=way.name, metric=f"{which}_peak_mb", value=memory.bytes / 1e6, n=1, rival=way.rival)]
+
+    def _row(self, **facts: Any) -> Row:
+        return Row(**self.common, **facts)

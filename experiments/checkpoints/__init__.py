@@ -1,0 +1,1 @@
+"""Saved training states and exported models."""

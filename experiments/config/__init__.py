@@ -1,0 +1,1 @@
+"""Configs, presets and sweeps, without torch."""

@@ -1,0 +1,105 @@
+"""Presets and config files as plain trees: a name or a path, and what it extends -> nested dictionaries."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...errors import MemxError
+
+TRAIN = "train"  # the command that a config is for if it does not say
+
+
+def presets(command: str = TRAIN) -> dict[str, str]:
+    """Names of the presets of a command and the line that each says about itself, in the order of their names."""
+    return {name: about for name, (of, about) in all_presets().items() if of == command}
+
+
+def all_presets() -> dict[str, tuple[str, str]]:
+    """Name -> the command that a preset is for, and the line that it says about itself."""
+    found = {}
+    for entry in sorted(_preset_folder().iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".yaml"):
+            tree = yaml.safe_load(entry.read_text("utf-8"))
+            found[entry.name.removesuffix(".yaml")] = command_of(tree), tree.get("about", "")
+    return found
+
+
+def command_of(tree: Mapping[str, Any]) -> str:
+    """The command that a config is for."""
+    return str(tree.get("command", TRAIN))
+
+
+def check_command(tree: Mapping[str, Any], source: str, command: str) -> None:
+    """Raise MemxError for a config that is for another command."""
+    of = command_of(tree)
+    if of == command:
+        return
+    hint = f"memx {of} {source}" if of in {known for known, _ in all_presets().values()} else "see `memx presets`"
+    if of == TRAIN and source not in presets():
+        hint = f"say `command: {command}` in it, or extend a preset: {', '.join(presets(command))}"
+    raise MemxError(f"{source} is a config of memx {of}, not of memx {command}", hint=hint)
+
+
+def preset_text(name: str) -> str:
+    """The YAML text of a preset. Raises MemxError, with the nearest name, for one that does not exist."""
+    entry = _preset_folder() / f"{name}.yaml"
+    if not entry.is_file():
+        raise MemxError(f"no preset or file {name!r}", hint=nearest(name, all_presets()) or "see `memx presets`")
+    return entry.read_text("utf-8")
+
+
+def read_tree(source: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read a preset's name or a YAML file's path into a plain tree. Raises MemxError if it is neither.
+
+    `extends: PRESET` takes everything that the tree does not say itself from a preset, section by section; in a sweep
+    and in variants, null takes away what the preset has.
+    """
+    path = Path(source)
+    is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
+    tree = _read_file(path) if is_path else yaml.safe_load(preset_text(source))
+    base = tree.pop("extends", None)
+    if base is None:
+        return tree
+    if str(base) in (source, *above):
+        raise MemxError(f"{source} extends itself", hint="extends names a preset or another file")
+    return _merge(read_tree(str(base), above=(*above, source)), tree)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and value:
+            merged[key] = _merge(below, value)
+            if key in ("sweep", "variants"):  # null takes one away
+                merged[key] = {name: entry for name, entry in merged[key].items() if entry is not None}
+        else:  # an empty section says "nothing", as in `sweep: {}`
+            merged[key] = value
+    return merged
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise MemxError(f"cannot read {path}: {error.strerror}", hint="see `memx presets`") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MemxError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise MemxError(f"{path} is not a config", hint="`memx config copy PRESET my.yaml` writes one to start from")
+    return tree
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint "did you mean …?" if something comes close, else an empty text."""
+    match = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"did you mean {match[0]!r}?" if match else ""
+
+
+def _preset_folder() -> Path:
+    return Path(__file__).with_name("presets")

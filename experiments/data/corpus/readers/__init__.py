@@ -1,0 +1,1 @@
+"""Readers of a corpus's sources: one document after another, from any place on."""

@@ -1,0 +1,109 @@
+"""What a fact is, and where facts come from: named tables and a user's own files -> a checked list of facts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ....errors import MemxError
+from ...config.presets import nearest
+from ...config.training import DataConfig
+from .biographies import biographies
+from .files import is_facts_file, read_facts_file
+from .record import Fact
+from .tables import airport_cities, airports, countries, elements
+
+TABLES: dict[str, Callable[[], list[Fact]]] = {
+    "airports": airports,
+    "airport_cities": airport_cities,
+    "elements": elements,
+    "countries": countries,
+}
+
+
+@dataclass(frozen=True)
+class FactList:
+    """The facts of a run, in a fixed order, and what was noticed on the way."""
+
+    facts: list[Fact]
+    notes: list[str] = field(default_factory=list)
+
+
+def load_facts(config: DataConfig) -> FactList:
+    """Load every source of config.facts, merge duplicates, keep the chosen relations, draw down to the limit.
+
+    Raises MemxError for a source that is not there, is malformed or leaves no facts.
+    """
+    facts: list[Fact] = []
+    notes: list[str] = []
+    for source in config.facts:
+        facts += _load(source, config, notes)
+    facts, duplicates = merge_duplicates(facts)
+    if duplicates:
+        notes.append(f"{duplicates:,} duplicate facts merged")
+    facts = _keep_relations(facts, config.relations)
+    if config.limit is not None and len(facts) > config.limit:
+        keep = sorted(random.Random(f"limit {config.seed}").sample(range(len(facts)), config.limit))
+        facts = [facts[i] for i in keep]
+    return FactList(facts, notes)
+
+
+def merge_duplicates(facts: Iterable[Fact]) -> tuple[list[Fact], int]:
+    """Merge facts that state the same (aliases united). Returns them in first-seen order, and how many went."""
+    merged: dict[tuple[str, str, str], Fact] = {}
+    count = 0
+    for fact in facts:
+        key = (fact.subject, fact.relation, fact.object)
+        count += 1
+        if key in merged:
+            aliases = dict.fromkeys([*merged[key].aliases, *fact.aliases])
+            merged[key] = Fact(*key, aliases=tuple(aliases))
+        else:
+            merged[key] = fact
+    return list(merged.values()), count - len(merged)
+
+
+def facts_digest(facts: Sequence[Fact]) -> str:
+    """A hash of facts, to notice that a file or table has changed."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def answers_of(facts: Sequence[Fact]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """For each (subject, relation), every answer that counts as right: all its objects and their aliases."""
+    accepted: dict[tuple[str, str], dict[str, None]] = {}
+    for fact in facts:
+        accepted.setdefault((fact.subject, fact.relation), {}).update(dict.fromkeys([fact.object, *fact.aliases]))
+    return {key: tuple(answers) for key, answers in accepted.items()}
+
+
+def _load(source: str, config: DataConfig, notes: list[str]) -> list[Fact]:
+    if source in TABLES:
+        return TABLES[source]()
+    if source == "biographies":
+        return biographies(config.biographies, config.seed)
+    if is_facts_file(source):
+        found = read_facts_file(source, skip_bad_rows=config.skip_bad_rows)
+        notes += found.notes
+        return found.facts
+    names = [*TABLES, "biographies"]
+    raise MemxError(
+        f"data.facts: no table or file {source!r}",
+        hint=nearest(source, names) or f"use {', '.join(names)}, or a path ending in .csv, .jsonl or .parquet",
+    )
+
+
+def _keep_relations(facts: list[Fact], relations: Sequence[str] | None) -> list[Fact]:
+    if relations is None:
+        return facts
+    known = Counter(fact.relation for fact in facts)
+    for relation in relations:
+        if relation not in known:
+            raise MemxError(
+                f"data.relations: no relation {relation!r}",
+                hint=nearest(relation, known) or f"there are: {', '.join(sorted(known)[:12])}",
+            )
+    return [fact for fact in facts if fact.relation in relations]

@@ -1,0 +1,1 @@
+"""`memx evict`, and tasks answered by a model with an evicting cache."""

@@ -1,0 +1,73 @@
+"""The host of an evolution: its config -> a model on its device and a tokenizer, trained first if it is a preset's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...errors import MemxError
+from ...results.store.runs import RunStore
+from ..base_models.load import load_host
+from ..config.evolution import HostConfig
+from ..config.loading import load_config
+from ..distributed.process_group import World, local_device
+from ..models.build import pick_device
+from ..training.sweep import Options, Point, plan, train_all
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+def prepare_host(
+    config: HostConfig, runs: Path, report: Report, world: World = World()
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, str]:
+    """The model in eval mode, its tokenizer and what NAMM files and rows call it.
+
+    Of several ranks the first trains it, and each has it on its own device. Raises MemxError for a host that cannot be
+    had, or a device that is not there.
+    """
+    device = local_device(world, world.together(lambda: pick_device(config.device, "host.device")))
+    if config.name is None:
+        world.on_first(lambda: _train(config, runs, report, world))
+    name = host_source(config, runs)
+    report({"phase": f"loading {name}"})
+
+    def load() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+        model, tokenizer = load_host(name, dtype=getattr(torch, config.dtype), any_decoder=True)
+        torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
+        return model, tokenizer
+
+    model, tokenizer = world.in_turn(load)  # the first to ask for it may download or convert it
+    return model, tokenizer, config.name or str(config.preset)
+
+
+def host_source(config: HostConfig, runs: Path) -> str:
+    """What names the model: the config's own name, or the checkpoint of its preset's run, there or not.
+
+    Raises MemxError for a preset that is a sweep.
+    """
+    return config.name or str(runs / _point(config).name / "checkpoint")
+
+
+def _point(config: HostConfig) -> Point:
+    points = plan(load_config(str(config.preset)))
+    if len(points) != 1:
+        raise MemxError(
+            f"host.preset: {config.preset} trains {len(points)} models", hint="name a preset that trains one"
+        )
+    return points[0]
+
+
+def _train(config: HostConfig, runs: Path, report: Report, world: World) -> None:
+    """Train a preset's model, or go on with it, if its run is not finished."""
+    point = _point(config)
+    run = RunStore(runs).run(point.name)
+    if run.status != "finished":
+        report({"note": f"training the host {config.preset} in {run.folder}"})
+        with world.alone():
+            train_all(point.config, Options(runs, resume=True), lambda index, event: report({**event, "host": True}))

@@ -1,0 +1,142 @@
+"""kvpress's presses on one prompt, at the sizes that memx's policies were given: an answer from what each keeps.
+
+A press chooses once, when the whole context has been read; what it keeps of a layer does not change what the next layer
+reads. So one reading serves all presses at all sizes, and one more those that need the attention's probabilities,
+which only eager attention writes. Presses see the context to its last token; memx's policies, which are noted by hops
+of 16 queries, leave the newest tokens, fewer than 16, in the cache unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from ...errors import MemxError
+from ...namm.attach import find_decoder, layer_windows
+from ..config.policy_eval import EAGER
+from .answers import Prompt, answer, write
+from .score import LOG_LIKELIHOOD, score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+Labels = Mapping[str, Any]
+
+
+def check_host(model: PreTrainedModel) -> None:
+    """Raise MemxError for a host with layers that see a window alone: presses do not know of windows."""
+    if any(window is not None for window in layer_windows(find_decoder(model))):
+        raise MemxError(
+            f"{type(model).__name__} has layers of sliding-window attention, which presses misread",
+            hint="leave --peers out, or use a host without windows, such as smollm2",
+        )
+
+
+@torch.no_grad()
+def press_facts(
+    model: PreTrainedModel,
+    prompt: Prompt,
+    presses: Sequence[str],
+    sizes: Sequence[tuple[float, Labels]],
+    tokenizer: PreTrainedTokenizerFast | None = None,
+) -> list[dict[str, Any]]:
+    """What each press does with a prompt at each size, the share that it keeps, as `EvalJudge.judge` tells it.
+
+    tokenizer: to write greedy answers too.
+    """
+    held = _read(model, prompt.context, presses, [share for share, _ in sizes])
+    found = []
+    for place, (_, labels) in enumerate(sizes):
+        cache = _together([held[name, place] for name in presses])
+        facts = [{"variant": f"kvpress {name}", **labels, **_held(held[name, place], prompt)} for name in presses]
+        texts: list[str] = []
+        if tokenizer is not None and prompt.example.metric != LOG_LIKELIHOOD:
+            texts = write(model, prompt, deepcopy(cache), tokenizer)
+        told = answer(model, prompt, cache)
+        for number, one in enumerate(facts):
+            one |= {"log_likelihood": float(told.log_likelihood[number]), "exact": bool(told.exact[number])}
+            if texts:
+                one |= {"score": score(prompt.example, texts[number]), "text": texts[number]}
+        found += facts
+    return found
+
+
+Pairs = list[tuple[Tensor, Tensor]]  # keys and values [1, H, T, d] of each layer
+
+
+def _read(
+    model: PreTrainedModel, context: Tensor, presses: Sequence[str], shares: Sequence[float]
+) -> dict[tuple[str, int], Pairs]:
+    """What each press keeps of a context [N] at each share."""
+    kvpress, held = import_module("kvpress"), {}
+    for eager in (False, True):
+        chosen = {
+            (name, place): getattr(kvpress, name)(compression_ratio=1 - share)
+            for name in presses
+            if (name in EAGER) == eager
+            for place, share in enumerate(shares)
+        }
+        if chosen:
+            kept: dict[tuple[str, int], Pairs] = {key: [] for key in chosen}
+            with ExitStack() as stack:
+                if eager:
+                    stack.enter_context(_eager(model))
+                stack.enter_context(_all_of(chosen, kept)(model))
+                model.base_model(input_ids=context[None].to(model.device), past_key_values=DynamicCache())
+            held |= kept
+    return held
+
+
+def _all_of(presses: Mapping[tuple[str, int], Any], kept: Mapping[tuple[str, int], Pairs]) -> Any:
+    """A press that shows each layer to many, notes what each would keep, and keeps everything itself."""
+
+    class Together(import_module("kvpress").BasePress):
+        def post_init_from_model(self, model: nn.Module) -> None:
+            for press in presses.values():
+                press.post_init_from_model(model)
+
+        def compress(self, module: nn.Module, *args: Any) -> tuple[Tensor, Tensor]:
+            for key, press in presses.items():
+                kept[key].append(press.compress(module, *args))
+            keys, values = args[1:3]
+            return keys, values
+
+    return Together()
+
+
+@contextmanager
+def _eager(model: PreTrainedModel) -> Iterator[None]:
+    usual = model.config._attn_implementation or "sdpa"
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(usual)
+
+
+def _together(pairs: Sequence[Pairs]) -> DynamicCache:
+    """A cache of one sequence a press; at the same size all keep as many tokens of every head."""
+    cache = DynamicCache()
+    for layer, held in enumerate(zip(*pairs, strict=True)):
+        keys, values = (torch.cat([pair[part] for pair in held]) for part in (0, 1))
+        cache.update(keys, values, layer)
+    return cache
+
+
+def _held(pairs: Pairs, prompt: Prompt) -> dict[str, Any]:
+    """What a press keeps: see `eval_judge.held_by`. Nothing is noted beside the keys and values."""
+    shares = [keys.shape[2] / len(prompt.context) for keys, _ in pairs]
+    return {
+        "kept": sum(shares) / len(shares),
+        "held": sum(shares) / len(shares),
+        "layers": [round(share, 5) for share in shares],
+        "kv_bytes": sum(keys.nbytes + values.nbytes for keys, values in pairs),
+        "bookkeeping_bytes": 0,
+    }

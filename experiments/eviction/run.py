@@ -1,0 +1,254 @@
+"""One prompt under an eviction policy: an order -> the answer, and which tokens each layer still holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from ...errors import MemxError
+from ...namm.attach import attach
+from ...namm.cache.cache import EvictingCache
+from ...namm.policies.base import Policy
+from ...namm.policies.files import load
+from ...namm.policies.keep import Grouping
+from ...namm.policies.network import RUN, Namm
+from ...namm.policies.simple import POLICIES, make_policy
+from ...results.eviction.report import EvictionReport, LayerCache, Written
+from ..base_models.load import SMOLLM2, load_host
+from ..config.presets import nearest
+from ..models.build import pick_device
+from .text import tokenize
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+DEFAULT_POLICY, DEFAULT_BUDGET = "snapkv", 0.5
+_SPAN = re.compile(r"(-?\d+)?:(-?\d+)?")
+Span = tuple[int | None, int | None]
+
+
+@dataclass(frozen=True)
+class EvictOrder:
+    """What to run: a prompt, a host, and a policy by name or a saved NAMM's folder.
+
+    budget, every: None for the policy's own; threshold, grouping: of a NAMM; protect: spans START:STOP of token
+    numbers, either end open or counted from the prompt's end; compare: whether the full cache writes an answer too.
+    """
+
+    prompt: str
+    host: str = SMOLLM2
+    policy: str | None = None
+    namm: Path | None = None
+    budget: float | None = None
+    every: int | None = None
+    threshold: float | None = None
+    grouping: str | None = None
+    protect: Sequence[str] = ()
+    new_tokens: int = 64
+    compare: bool = False
+    seed: int = 0
+    device: str = "auto"
+    dtype: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of this order's folder: the same order has the same."""
+        tree = json.dumps(asdict(self), sort_keys=True, default=str)
+        return f"evict-{hashlib.sha256(tree.encode()).hexdigest()[:8]}"
+
+
+def run_eviction(order: EvictOrder, tell: Callable[[str], None] = lambda text: None) -> EvictionReport:
+    """Read the prompt under the policy, write an answer greedily, and report what is held when the answer begins.
+
+    tell gets a line for each thing that takes time. Raises MemxError for an empty prompt, a policy, interval, budget,
+    span or device that is none, and a host that cannot be had or observed, all before its weights are read; and for a
+    prompt that with its answer does not fit into the host's context.
+    """
+    if not order.prompt.strip():
+        raise MemxError("the prompt is empty", hint="give some text, or --file PATH")
+    policy = build_policy(order)
+    spans = [parse_span(text) for text in order.protect]
+    device = pick_device(order.device, "--device")
+    dtype = _dtype(order.dtype, device)
+    tell(f"loading {order.host}")
+    model, tokenizer = load_host(order.host, dtype=dtype, any_decoder=True)
+    ids, units = tokenize(tokenizer, order.prompt)
+    _check_length(len(ids), order.new_tokens, model.config)
+    protect = tuple(_resolve(span, text, len(ids)) for span, text in zip(spans, order.protect, strict=True))
+    torch.nn.Module.to(model, device)
+    prompt = torch.tensor([ids], device=device)
+    writer = _Writer(model, tokenizer, ids, order.new_tokens)
+    tell(f"reading {len(ids):,} tokens under {policy.name}, {describe(policy)}")
+    with attach(model, policy, protect=protect) as attached:
+        first, output, seconds = writer.read(prompt)
+        cache = attached.cache
+        assert cache is not None
+        layers, held = _layers(cache), [[min(1.0, share) for share in layer] for layer in cache.holds().tolist()]
+        answer, new = writer.write(first, output, seconds)
+        after = _layers(cache)
+    full = None
+    if order.compare:
+        tell("once more with the full cache")
+        full, other = writer.write(*writer.read(prompt))
+        same = next((i for i, (a, b) in enumerate(zip(new, other, strict=False)) if a != b), min(len(new), len(other)))
+        answer = replace(answer, agrees=same)
+    return EvictionReport(
+        host=order.host,
+        policy=policy.name,
+        rule=describe(policy),
+        every=policy.every,
+        protect=protect,
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        units=units,
+        held=held,
+        layers=layers,
+        after=after,
+        answer=answer,
+        full=full,
+    )
+
+
+def build_policy(order: EvictOrder) -> Policy:
+    """The policy of an order. Raises MemxError for one that there is not, or settings that do not go together."""
+    if order.namm is None:
+        if order.policy == "namm":
+            raise MemxError("--policy namm needs to know which", hint="--namm FOLDER")
+        for said, value in (("--threshold", order.threshold), ("--grouping", order.grouping)):
+            if value is not None:
+                raise MemxError(f"{said} is for a NAMM", hint="add --namm FOLDER; other policies take --budget")
+        name = order.policy or DEFAULT_POLICY
+        if name not in POLICIES:
+            hint = nearest(name.lower(), POLICIES) or f"policies: {', '.join(POLICIES)}"
+            raise MemxError(f"no policy {name!r}", hint=hint)
+        budget = DEFAULT_BUDGET if order.budget is None and name != "full" else order.budget
+        policy = make_policy(name, budget=budget, every=RUN if order.every is None else order.every, seed=order.seed)
+    else:
+        policy = _build_namm(order, order.namm)
+    EvictingCache(policy, [None])  # raises for an interval that is too short
+    return policy
+
+
+def _build_namm(order: EvictOrder, folder: Path) -> Namm:
+    if order.policy not in (None, "namm"):
+        raise MemxError(f"--namm and --policy {order.policy} are two policies", hint="give one of them")
+    if order.budget is not None and order.threshold is not None:
+        raise MemxError("--budget and --threshold are two rules", hint="give one of them")
+    namm = load(folder)
+    rule = namm.rule
+    if order.budget is not None:
+        rule = replace(rule, budget=order.budget)
+    if order.threshold is not None:
+        rule = replace(rule, budget=None, threshold=order.threshold)
+    if order.grouping is not None:
+        rule = replace(rule, grouping=cast(Grouping, order.grouping))  # checked by the rule itself
+    return replace(namm, rule=rule, every=namm.every if order.every is None else order.every)
+
+
+def describe(policy: Policy) -> str:
+    """How a policy chooses, in words."""
+    rule = policy.rule
+    if policy.every is None:
+        return "which keeps everything"
+    if rule.budget is not None:
+        return f"budget {rule.budget:g}"
+    return f"scores from {rule.threshold:g}, {rule.grouping}"
+
+
+def parse_span(text: str) -> Span:
+    """START:STOP as two numbers, None for an open end. Raises MemxError for anything else."""
+    found = _SPAN.fullmatch(text.strip())
+    if found is None:
+        raise MemxError(
+            f"--protect: {text!r} is no span of tokens", hint="use START:STOP, as 0:16, or -64: for the last"
+        )
+    start, stop = found.groups()
+    return None if start is None else int(start), None if stop is None else int(stop)
+
+
+def _resolve(span: Span, text: str, tokens: int) -> tuple[int, int]:
+    start, stop = (0 if span[0] is None else span[0]), (tokens if span[1] is None else span[1])
+    start, stop = start + tokens * (start < 0), stop + tokens * (stop < 0)
+    if not 0 <= start < stop <= tokens:
+        raise MemxError(
+            f"--protect {text} is no span of the prompt, which has {tokens:,} tokens",
+            hint="use START:STOP with START < STOP; either may be left out, or count from the end as -64:",
+        )
+    return start, stop
+
+
+def _dtype(name: str | None, device: torch.device) -> torch.dtype:
+    return getattr(torch, name) if name else torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def _check_length(prompt: int, new: int, config: PretrainedConfig) -> None:
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if prompt == 0:
+        raise MemxError("the prompt has no tokens", hint="give more text")
+    if context is not None and prompt + new > context:
+        raise MemxError(
+            f"{prompt:,} tokens and {new:,} new ones do not fit into the host's context of {context:,}",
+            hint="shorten the prompt, lower --new-tokens, or choose another --host",
+        )
+
+
+class _Writer:
+    """Greedy decoding with a model, step by step, so that the cache can be looked at when the prompt is read."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, prompt: list[int], most: int) -> None:
+        self.model: Any = model
+        self.tokenizer, self.prompt, self.most = tokenizer, prompt, most
+        ends = getattr(model.generation_config, "eos_token_id", None)
+        self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+
+    @torch.no_grad()
+    def read(self, prompt: Tensor) -> tuple[Tensor, Any, float]:
+        """Prefill [1, N]: the first new token [1, 1], the cache, seconds."""
+        begun = time.perf_counter()
+        output = self.model(input_ids=prompt, use_cache=True, logits_to_keep=1)
+        first = output.logits[:, -1:].argmax(-1)
+        first.tolist()  # waits for the device
+        return first, output.past_key_values, time.perf_counter() - begun
+
+    @torch.no_grad()
+    def write(self, token: Tensor, cache: Any, prefill: float) -> tuple[Written, list[int]]:
+        """The answer from its first token on, and its token ids."""
+        begun, new = time.perf_counter(), token.flatten().tolist()
+        while len(new) < self.most and new[-1] not in self.ends:
+            output = self.model(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            token, cache = output.logits[:, -1:].argmax(-1), output.past_key_values
+            new += token.flatten().tolist()
+        seconds = (time.perf_counter() - begun) / (len(new) - 1) if len(new) > 1 else None
+        return Written(self._text(new), len(new), new[-1] in self.ends, prefill, seconds), new
+
+    def _text(self, new: list[int]) -> str:
+        """What new tokens add to the prompt's text, without special ones."""
+        both, before = (
+            str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in (self.prompt + new, self.prompt)
+        )
+        if both.startswith(before):
+            return both[len(before) :]
+        return str(self.tokenizer.decode(new, skip_special_tokens=True))  # the prompt ended within a character
+
+
+def _layers(cache: EvictingCache) -> tuple[LayerCache, ...]:
+    """The sizes of all layers as plain data."""
+    seen, found = cache.seen[0], []
+    for size, layer in zip(cache.sizes(), cache.layers, strict=True):
+        visible = seen if layer.window is None else min(seen, layer.window - 1)  # what the plain model would hold
+        full = size.kv_bytes // size.slots * visible
+        found.append(
+            LayerCache(
+                size.layer, layer.keys.shape[1], size.tokens, size.slots, size.kv_bytes, size.bookkeeping_bytes, full
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,102 @@
+"""The prompts of an evolution: config and tokenizer -> training, validation and test prompts, and who is drawn when.
+
+Training, validation and test prompts are of splits that share no document, word, number or entity; LongBench's rows
+are split by their number.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...errors import MemxError
+from ..config.evolution import LONGBENCH, EvolveConfig
+from ..data.long_context.benchmarks import longbench
+from ..data.long_context.example import Example, shortened
+from ..data.long_context.families import examples
+from ..data.long_context.material import split_of
+from .answers import Prompt, tokenise
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Pools = dict[str, list[Prompt]]  # by family
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """All prompts of an evolution, in tokens."""
+
+    train: Pools
+    validation: Pools
+    test: Pools
+
+    @property
+    def all(self) -> list[Prompt]:
+        """Every prompt, in one order."""
+        pools = (*self.train.values(), *self.validation.values(), *self.test.values())
+        return [prompt for pool in pools for prompt in pool]
+
+    def drawn(self, tasks: Sequence[str], count: int, seed: int, generation: int) -> list[Prompt]:
+        """Those of a generation: `count` of each family, the same for every candidate."""
+        draw = random.Random(f"prompts {seed} {generation}")
+        return [prompt for task in tasks for prompt in draw.sample(self.train[task], count)]
+
+    def validated(self, tasks: Sequence[str]) -> list[Prompt]:
+        """Every validation prompt of some families."""
+        return [prompt for task in tasks for prompt in self.validation[task]]
+
+    def tested(self, tasks: Sequence[str]) -> list[Prompt]:
+        """Every test prompt of some families."""
+        return [prompt for task in tasks for prompt in self.test[task]]
+
+
+def make_prompts(config: EvolveConfig, tokenizer: PreTrainedTokenizerFast) -> Prompts:
+    """Make all prompts of a config. Raises MemxError for a length that cannot be met, or rows that are not there."""
+    tasks = config.tasks
+
+    def pools(names: Sequence[str], split: str, count: int) -> Pools:
+        draw = Draws(split, count, tasks.length, config.seed, tasks.source)
+        return {name: task_prompts(name, tokenizer, draw) for name in names}
+
+    return Prompts(
+        pools(tasks.train, "train", tasks.pool),
+        pools(config.validated_on, "validation", tasks.validation_prompts),
+        pools(config.validated_on, "test", tasks.test_prompts),
+    )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Which examples of a family: so many of a split, of at most `length` tokens, and where LongBench's rows are."""
+
+    split: str
+    count: int
+    length: int
+    seed: int
+    source: str | None = None
+
+
+def task_prompts(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> list[Prompt]:
+    """The prompts of a family, memx's or LongBench's. Raises MemxError as `make_prompts` does."""
+    return [tokenise(one, tokenizer) for one in _examples(task, tokenizer, draws)]
+
+
+def _examples(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> list[Example]:
+    def tokens(text: str) -> int:
+        return len(tokenizer(text, verbose=False)["input_ids"])  # type: ignore[arg-type]
+
+    split, count, length, seed = draws.split, draws.count, draws.length, draws.seed
+    if not task.startswith(LONGBENCH):
+        return examples(task, tokens, length=length, count=count, split=split, seed=seed)
+    rows = longbench(task.removeprefix(LONGBENCH), draws.source)
+    mine = [row for number, row in enumerate(rows) if split_of(f"{task} {number}") == split]
+    if len(mine) < count:
+        raise MemxError(
+            f"{task} has {len(mine)} of {len(rows)} rows for {split}, not {count}",
+            hint="lower tasks.pool, tasks.validation_prompts, tasks.test_prompts or --prompts",
+        )
+    chosen = random.Random(f"{task} {split} {seed}").sample(mine, count)
+    return [shortened(row, tokens, length) for row in chosen]

@@ -1,0 +1,1 @@
+"""`memx evolve-namm`."""

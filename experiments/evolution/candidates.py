@@ -1,0 +1,156 @@
+"""Candidates of a NAMM's evolution on long-context prompts: parameters -> how well each answers, what it kept.
+
+P candidates, n parameters. Two ways, never to be mixed in one table: `post_hoc`, where a context is read once with
+everything kept and each candidate then chooses from it, once; and `online`, where candidates evict as they read, as a
+NAMM in use does. Either way what all candidates share is computed once, and they answer in one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from ...namm.cache.cache import EvictingCache
+from ...namm.evolution.population import Population, Watch
+from ...namm.policies.base import View
+from ...namm.policies.network import Namm
+from ...namm.policies.simple import Full
+from ..eviction.answers import Prompt, answer, branched, feed, read, write
+from ..eviction.score import score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+Mode = Literal["post_hoc", "online"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Of each candidate [P]: the gold answer's mean log-likelihood in nats a token, and the share of the cache kept.
+
+    The share is of tokens times heads, when the question begins.
+    """
+
+    log_likelihood: Tensor
+    kept: Tensor
+
+
+@dataclass(frozen=True)
+class Written:
+    """Of each candidate [P]: its greedy answer, its score, 0 to 1, and the share of the cache kept."""
+
+    texts: list[str]
+    score: Tensor
+    kept: Tensor
+
+
+class Judge:
+    """Judges candidates on a host. All but the parameters of a NAMM is given; contexts read once may be kept."""
+
+    def __init__(self, model: PreTrainedModel, namm: Namm, *, mode: Mode = "post_hoc", remember: bool = True) -> None:
+        self.model, self.namm, self.mode, self.remember = model, namm, mode, remember
+        self.seconds: dict[str, float] = {}  # by what they went to: "context", "choice", "answer"
+        self._shared: dict[int, tuple[Prompt, EvictingCache]] = {}
+        self._base: dict[tuple[int, str], tuple[Prompt, float]] = {}
+
+    @torch.no_grad()
+    def judge(self, prompt: Prompt, parameters: Tensor) -> Judged:
+        """Judge candidates [P, n] on one prompt by the gold answer's likelihood, all in one batch."""
+        cache = self._chosen(prompt, parameters)
+        kept = held_share(cache)
+        return Judged(self._answer(prompt, cache), kept)
+
+    @torch.no_grad()
+    def write(self, prompt: Prompt, parameters: Tensor, tokenizer: PreTrainedTokenizerFast) -> Written:
+        """Let candidates [P, n] answer one prompt greedily, all in one batch, and score what they write."""
+        cache = self._chosen(prompt, parameters)
+        kept = held_share(cache)
+        texts = self._write(prompt, cache, tokenizer)
+        return Written(texts, torch.tensor([score(prompt.example, text) for text in texts]), kept)
+
+    @torch.no_grad()
+    def base(self, prompt: Prompt) -> float:
+        """The log-likelihood of the answer with the full cache, nats a token; computed once."""
+        return self._once(prompt, "log_likelihood", lambda cache: float(self._answer(prompt, cache)[0]))
+
+    @torch.no_grad()
+    def base_score(self, prompt: Prompt, tokenizer: PreTrainedTokenizerFast) -> float:
+        """The score of the greedy answer with the full cache; computed once."""
+        return self._once(
+            prompt, "score", lambda cache: score(prompt.example, self._write(prompt, cache, tokenizer)[0])
+        )
+
+    def forget(self) -> None:
+        """Let go of the contexts that were read."""
+        self._shared.clear()
+        self._base.clear()
+
+    def _chosen(self, prompt: Prompt, parameters: Tensor) -> EvictingCache:
+        """What candidates [P, n] hold of the context when the question begins, under the policy they go on with."""
+        population = Population(parameters, self.namm)
+        shared, online = self._read(prompt), self.mode == "online"
+        with self._timed("choice"):
+            cache = branched(shared, population, Keep(), len(parameters), online=online)
+        done = shared.get_seq_length()
+        if online and done < len(prompt.context):
+            with self._timed("context"):
+                feed(self.model, prompt.context[done:], cache)
+        return cache
+
+    def _once(self, prompt: Prompt, what: str, measure: Callable[[EvictingCache], float]) -> float:
+        """What the full cache brings, remembered."""
+        known = self._base.get((id(prompt), what))
+        if known is None:
+            shared = self._read(prompt)
+            cache = shared.branch(Keep(), then=Full())
+            if shared.get_seq_length() < len(prompt.context):
+                feed(self.model, prompt.context[shared.get_seq_length() :], cache)
+            known = self._base[id(prompt), what] = (prompt, measure(cache))
+        return known[1]
+
+    def _read(self, prompt: Prompt) -> EvictingCache:
+        """What all candidates share: the whole context, or online what comes before the first run."""
+        if (known := self._shared.get(id(prompt))) is not None:
+            return known[1]
+        stop = len(prompt.context) if self.mode == "post_hoc" else min(self.namm.every, len(prompt.context))
+        with self._timed("context"):
+            cache = read(self.model, prompt.context[:stop], Watch())
+        if self.remember:
+            self._shared[id(prompt)] = (prompt, cache)
+        return cache
+
+    def _answer(self, prompt: Prompt, cache: EvictingCache) -> Tensor:
+        """The answer's mean log-likelihood in each sequence of a cache: [P], float32, on the CPU."""
+        with self._timed("answer"):
+            return answer(self.model, prompt, cache).log_likelihood
+
+    def _write(self, prompt: Prompt, cache: EvictingCache, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+        """What each sequence of a cache goes on with after the question, greedily."""
+        with self._timed("answer"):
+            return write(self.model, prompt, cache, tokenizer)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+
+
+class Keep(Watch):
+    """Reads what a NAMM reads and keeps everything."""
+
+    def scores(self, view: View) -> Tensor:
+        """All alike."""
+        return view.ages.float() * 0
+
+
+def held_share(cache: EvictingCache) -> Tensor:
+    """The share of all tokens that each sequence still holds, over layers and heads: [B]."""
+    held = torch.tensor([layer.counts for layer in cache.layers], dtype=torch.float32)  # [L, B, H]
+    return held.mean((0, 2)) / torch.tensor(cache.seen)

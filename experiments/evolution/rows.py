@@ -1,0 +1,117 @@
+"""What a finished evolution says: what zero parameters and the answer did on validation and test prompts -> rows.
+
+The validation prompts have chosen the answer among the means, the test prompts have not; both are of families that it
+was evolved on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...results.store.rows import Row
+from ...results.store.runs import Run, commit
+from ..metrics.estimates import Z95, Estimate, mean_estimate
+from .fitness import Array, Found, cost_of_cache, worth
+
+if TYPE_CHECKING:
+    from .loop import EvolutionRun, Result
+
+KINDS = ("generation 0", "answer")  # the columns of what is compared
+ALL = "all"
+
+
+def result_rows(held: EvolutionRun, result: Result) -> list[Row]:
+    """Rows of each family and of all, in each split (`dataset`: validation/all, test/quote, …): relative likelihood or
+    score, the raw one, the share kept in percent, fitness.
+
+    `variant` says of whom: generation 0 (zero parameters), the answer, the full cache, or the difference of the former
+    two, paired by prompts.
+    """
+    config, outcome = held.config, result.outcome
+    common = dict(
+        run=held.run.name,
+        experiment=held.run.name,
+        kind="namm",
+        model=held.host,
+        parameters_total=sum(parameter.numel() for parameter in held.model.parameters()),
+        device=str(held.model.device),
+        seed=config.seed,
+        commit=commit(),
+        mode=config.fitness.mode,
+        budget=config.namm.budget if config.namm.rule == "budget" else None,
+        target=config.fitness.target,
+        price=config.fitness.price,
+        parameters_namm=len(outcome.mean),
+        generations=result.generations,
+        answer_generation=outcome.generation,
+    )
+    rows = [row for split, one in result.found.items() for row in _split_rows(common, split, one, held)]
+    return [*rows, *_speed_rows(dict(common, ranks=held.world.size), held.run, config.evolution.population)]
+
+
+def _split_rows(common: Mapping[str, Any], split: str, found: Found, held: EvolutionRun) -> list[Row]:
+    kind, value = held.config.fitness.kind, worth(found, held.config.fitness)
+    rows: list[Row] = []
+    for dataset in (ALL, *dict.fromkeys(found.tasks)):
+        chosen = [*range(len(found.tasks))] if dataset == ALL else found.of(dataset)
+
+        def add(variant: str, metric: str, figures: Array, dataset=dataset, chosen=chosen) -> None:
+            estimate = stratified(figures[chosen], [found.tasks[number] for number in chosen])
+            rows.append(
+                Row(**common, dataset=f"{split}/{dataset}", variant=variant, metric=metric, **estimate._asdict())
+            )
+
+        for column, variant in enumerate(KINDS):
+            add(variant, f"relative_{kind}", value[:, column])
+            add(variant, kind, found.raw[:, column])
+            add(variant, "kept", 100 * found.kept[:, column])
+        add("full cache", kind, found.base)
+        add("difference", f"relative_{kind}", value[:, 1] - value[:, 0])
+        if dataset == ALL:
+            own = fitness_by_prompt(found, held)
+            for column, variant in enumerate(KINDS):
+                add(variant, "fitness", own[:, column])
+            add("difference", "fitness", own[:, 1] - own[:, 0])
+    return rows
+
+
+def fitness_by_prompt(found: Found, held: EvolutionRun) -> Array:
+    """Each prompt's part in the fitness, [N, P], whose mean over families is the fitness."""
+    config = held.config.fitness
+    if config.target is None:
+        return worth(found, config) - cost_of_cache(found.kept, config)
+    mean = found.over_tasks(found.kept)  # the target is for the mean, not for each prompt
+    beyond = np.where(mean > config.target, found.kept - config.target, 0.0)
+    return worth(found, config) - config.weight * beyond
+
+
+def stratified(figures: Array, tasks: Sequence[str]) -> Estimate:
+    """The mean over families of the mean over prompts, with the normal 95% interval of the spread within families."""
+    groups = [figures[[one == task for one in tasks]] for task in dict.fromkeys(tasks)]
+    parts = [mean_estimate(group.tolist()) for group in groups]
+    value = float(np.mean([part.value for part in parts]))
+    errors = [part.stderr for part in parts if part.stderr is not None]
+    stderr = sqrt(sum(error**2 for error in errors)) / len(parts) if len(errors) == len(parts) else None
+    half = Z95 * (stderr or 0.0)
+    return Estimate(value, len(figures), stderr, value - half, value + half)
+
+
+def _speed_rows(common: Mapping[str, Any], run: Run, population: int) -> list[Row]:
+    """Candidates a second over all generations, with all that a generation takes, and the seconds by part."""
+    lines = [line for line in run.metrics() if "best" in line and "seconds" in line]
+    total = sum(line["seconds"]["total"] for line in lines)
+    if not total:
+        return []
+    settings = dict(common, dataset=ALL, variant="speed", n=len(lines))
+    held = [
+        Row(**settings, metric="candidates_per_second", value=population * len(lines) / total),
+        Row(**settings, metric="seconds_a_generation", value=total / len(lines)),
+    ]
+    for part in sorted({part for line in lines for part in line["seconds"]} - {"total"}):
+        spent = sum(line["seconds"].get(part, 0.0) for line in lines) / len(lines)
+        held.append(Row(**settings, metric=f"seconds_{part}", value=spent))
+    return held

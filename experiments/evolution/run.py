@@ -1,0 +1,86 @@
+"""`memx evolve-namm`: config -> a run folder with a NAMM that was evolved on a host, and rows on what it is worth.
+
+The state is saved after each generation; a run that goes on from it, after a kill in mid-generation too, ends
+bit-identical, on the same machine and number of threads, to one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import torch
+
+from ...errors import MemxError
+from ...namm.evolution.files import RECORD
+from ...results.store.rows import Row
+from ...results.store.runs import Run, RunStore
+from ..config.evolution import EvolveConfig
+from ..config.loading import run_name, to_yaml
+from ..distributed.process_group import World, join
+from ..distributed.rank_errors import LostRank
+from ..eviction.base_model import Report
+from ..runtime.malloc import keep_freed_memory
+from ..runtime.signals import Interrupted, stop_on_signals
+from ..training.sweep import Options
+from .loop import EvolutionRun, Result
+from .rows import result_rows
+
+
+def evolve_namm(config: EvolveConfig, options: Options, report: Report) -> list[Row]:
+    """Evolve in the config's run folder, to the end; returns the rows. A finished run is kept when resuming.
+
+    The processes of torchrun share out the work: rank 0 evolves, writes and reports. The trajectory is the same to the
+    bit at any number of ranks of the same number of threads.
+    Raises MemxError (a folder exists, is in use, a host cannot be had, …), and Interrupted on a stop.
+    """
+    with join(config.host.device) as world:
+        told = report if world.is_first else lambda event: None
+        store, name = RunStore(options.runs), run_name(config)
+        with world.claimed(store, name, resume=options.resume, force=options.force) as run:
+            finished = world.on_first(lambda: run.rows() if options.resume and run.status == "finished" else None)
+            if finished is not None:
+                told({"note": "finished before"})
+                return finished
+            return _evolve(config, options, run, told, world)
+
+
+def _evolve(config: EvolveConfig, options: Options, run: Run, report: Report, world: World) -> list[Row]:
+    """Evolve in a claimed run folder, and record in it how that ended."""
+    began = (run.folder / "state" / RECORD).is_file()
+    kept = torch.get_num_threads()
+    try:
+        torch.set_num_threads(world.on_first(lambda: _begin(config, run, world)))
+        keep_freed_memory()
+        with stop_on_signals() as stop:
+            held = EvolutionRun(config, run, options.runs, report, stop, world)
+            result = held.result()
+        rows = world.on_first(lambda: result_rows(held, result))
+    except (Interrupted, KeyboardInterrupt):
+        run.end("interrupted")
+        raise
+    except MemxError as error:
+        if began or (run.folder / "state" / RECORD).is_file():
+            run.end("failed", error=error.message)
+        else:
+            run.discard()
+        raise
+    except Exception as error:
+        run.end("failed", error=str(error) if isinstance(error, LostRank) else f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        torch.set_num_threads(kept)
+    world.on_first(lambda: _finish(run, rows, result))
+    return rows
+
+
+def _finish(run: Run, rows: list[Row], result: Result) -> None:
+    run.finish(rows, generations=result.generations, answer=result.outcome.generation, reason=result.outcome.reason)
+    shutil.rmtree(run.folder / "state", ignore_errors=True)  # the NAMM is what is left to keep
+
+
+def _begin(config: EvolveConfig, run: Run, world: World) -> int:
+    """Record that a run goes on; how many threads each rank uses: those that it began with, and so its bits."""
+    threads = config.host.threads or run.info().get("threads") or torch.get_num_threads()
+    about = {"experiment": run.name, "seed": config.seed, "device": config.host.device}
+    run.begin(to_yaml(config), {**about, "threads": threads, "ranks": world.size})
+    return threads

@@ -1,0 +1,236 @@
+"""A pretrained start: a host model -> the same model with memory layers in it, and with the chosen part trainable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ...errors import MemxError
+from ...memory_layers.config import MemoryConfig, ModelConfig
+from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_memory_weights, tables_of
+from ...memory_layers.product_keys import ProductKeys
+from ..base_models.load import host_config, load_host
+from ..config.training import TrainConfig
+from .build import memory_settings, prepare_tables, use_bfloat16
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+
+ShareOut = Callable[[MemoryLlamaForCausalLM], None]
+
+
+class Pretrained(NamedTuple):
+    """A loaded model, its tokenizer, and whether its memory is new to it."""
+
+    model: MemoryLlamaForCausalLM
+    tokenizer: PreTrainedTokenizerFast
+    new_memory: bool
+
+
+def load_pretrained(config: TrainConfig, device: torch.device, share_out: ShareOut | None = None) -> Pretrained:
+    """Load `finetune.source`, put the memory of the config into it, and make trainable what is to be trained.
+
+    A model that already has memory layers keeps them, and the config's memory does not count. A memory that stands
+    beside the feed-forward changes no output at first; one that replaces it loses what that knew. Raises MemxError as
+    `load_host` does, and if the memory does not fit or cannot learn. share_out: as in `insert_memory`.
+    """
+    source = config.finetune.source
+    assert source is not None
+    has_memory = _check_fits(config, host_config(source))
+    _check_precision(config, device)
+    frozen = getattr(torch, config.finetune.dtype)
+    # a memory that is there is read as it was written, and only then is the rest rounded
+    host, tokenizer = load_host(source, dtype=torch.float32 if has_memory else frozen)
+    model = host if has_memory else insert_memory(host, config.memory, config.seed, share_out, dtype=torch.float32)
+    assert isinstance(model, MemoryLlamaForCausalLM)
+    if has_memory and share_out is not None:
+        share_out(model)
+    model.config.use_cache = True
+    _round_base(model, frozen)
+    prepare_tables(model, config)
+    nn.Module.to(model, device)
+    choose_trainable(model, config.finetune.train)
+    return Pretrained(model, tokenizer, not has_memory and bool(model.config.memory_layers))
+
+
+def check_start(config: TrainConfig) -> None:
+    """Raise MemxError, before any weight is read, if `finetune.source` is not there or cannot be trained as asked."""
+    if config.finetune.source is not None:
+        _check_fits(config, host_config(config.finetune.source))
+
+
+def _check_precision(config: TrainConfig, device: torch.device) -> None:
+    if config.finetune.dtype == "bfloat16" and not use_bfloat16(config.training.precision, device):
+        raise MemxError(
+            f"finetune.dtype bfloat16 computes in bfloat16, and training.precision {config.training.precision} on "
+            f"{device.type} in float32",
+            hint="--set training.precision=bfloat16",
+        )
+
+
+def _round_base(model: nn.Module, dtype: torch.dtype) -> None:
+    """Round every weight but those of a memory, and no buffer."""
+    kept = {id(weight) for layer in model.modules() if isinstance(layer, ProductKeys) for weight in layer.parameters()}
+    kept |= {id(table) for tables in tables_of(model) for table in tables.parameters()}
+    for weight in model.parameters():
+        if id(weight) not in kept:
+            weight.data = weight.data.to(dtype)
+
+
+def _check_fits(config: TrainConfig, host: PretrainedConfig) -> bool:
+    """Whether the host has a memory; raises MemxError for what its shape or its lack of a memory forbids."""
+    has_memory = bool(getattr(host, "memory_layers", None))
+    context: Any = host.max_position_embeddings
+    longest = max(config.data.sequence, config.text.block if config.text.source else 0)
+    if longest > context:
+        raise MemxError(
+            f"data.sequence and text.block must fit in the {context} tokens that {config.finetune.source} reads",
+            hint=f"lower the one that is {longest}",
+        )
+    if config.finetune.train == "slots" and not has_memory and config.memory.insertion == "beside":
+        raise MemxError(
+            "finetune.train slots: a new memory beside the feed-forward is silent, whatever its values are",
+            hint="train it first with finetune.train=memory, then start from that checkpoint",
+        )
+    return has_memory
+
+
+def with_memory(host: PretrainedConfig, memory: MemoryConfig) -> MemoryLlamaConfig:
+    """The config of a host with memory layers in it. Raises MemxError if they do not fit it."""
+    fields: Any = host.to_dict()
+    for key in ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype"):
+        fields.pop(key, None)
+    if memory.slots and memory.key_width is None and fields["hidden_size"] % 4:
+        raise MemxError(
+            f"memory.key_width has no default for width {fields['hidden_size']}", hint="set an even memory.key_width"
+        )
+    return MemoryLlamaConfig(**{**fields, **memory_settings(memory, fields["num_hidden_layers"])})
+
+
+@torch.no_grad()
+def insert_memory(
+    host: PreTrainedModel,
+    memory: MemoryConfig,
+    seed: int,
+    share_out: ShareOut | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> MemoryLlamaForCausalLM:
+    """A Llama with memory layers that shares every other weight, by reference, with the host.
+
+    share_out: called with the model before its tables take memory, to cut them to the part of one of several ranks.
+    dtype: of the memory; the host's if not said.
+    """
+    config = with_memory(host.config, memory)
+    with torch.device("meta"):
+        model = MemoryLlamaForCausalLM(config)
+    if share_out is not None:
+        share_out(model)
+    weights = dict(host.named_parameters(remove_duplicate=False))
+    for prefix in [f"model.layers.{index}.mlp." for index in config.memory_layers]:
+        for name in [name for name in weights if name.startswith(prefix)]:
+            weight = weights.pop(name)
+            if memory.insertion == "beside":
+                weights[f"{prefix}feed_forward.{name.removeprefix(prefix)}"] = weight
+    model.load_state_dict(weights, strict=False, assign=True)
+    draw_memory_weights(model, seed, dtype=dtype or host.dtype)
+    _copy_buffers(model, host)
+    model.tie_weights()
+    left = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    assert not left, f"no weights for {left[:3]}"
+    if host.generation_config is not None:
+        model.generation_config = host.generation_config
+    return model.train(host.training)
+
+
+def _copy_buffers(model: nn.Module, host: nn.Module) -> None:
+    """The rotary frequencies, which no state dict holds."""
+    theirs = dict(host.named_buffers())
+    for name, _ in list(model.named_buffers()):
+        path, _, last = name.rpartition(".")
+        model.get_submodule(path)._buffers[last] = theirs[name]
+        if last == "inv_freq":
+            model.get_submodule(path).original_inv_freq = theirs[name]  # what transformers resets it to
+
+
+def choose_trainable(model: nn.Module, train: str) -> None:
+    """Freeze everything but what `finetune.train` names; for lora, everything. Raises MemxError without a memory."""
+    layers = [module for module in model.modules() if isinstance(module, ProductKeys)]
+    if train in ("memory", "slots") and not layers:
+        raise MemxError(
+            f"finetune.train {train}: the model has no memory layers", hint="set memory.slots, or finetune.train=all"
+        )
+    model.requires_grad_(train == "all")
+    if train == "memory":
+        for layer in layers:
+            layer.requires_grad_(True)
+    if train in ("memory", "slots"):
+        for table in tables_of(model):
+            table.requires_grad_(True)
+
+
+def add_lora(model: nn.Module, config: TrainConfig) -> Any:
+    """Put LoRA adapters into the model in place; the returned tuner merges them at the end.
+
+    Raises MemxError if peft is missing, or no module has a name that was asked for; of the default ones some may lack.
+    """
+    try:
+        from peft import LoraConfig, LoraModel
+    except ImportError:
+        raise MemxError("finetune.train lora needs peft", hint="pip install peft") from None
+    finetune = config.finetune
+    names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    targets = [target for target in finetune.targets if target in names]
+    missing = [target for target in finetune.targets if target not in names]
+    if not targets or (missing and finetune.targets != type(finetune).model_fields["targets"].default):
+        raise MemxError(
+            f"finetune.targets: the model has none of {', '.join(missing)}", hint=f"it has {', '.join(sorted(names))}"
+        )
+    torch.manual_seed(config.seed)
+    lora: Any = LoraConfig(r=finetune.rank, lora_alpha=2 * finetune.rank, target_modules=targets, lora_dropout=0.0)
+    return LoraModel(model, lora, "default")
+
+
+def host_model_config(config: PretrainedConfig, name: str) -> ModelConfig:
+    """The shape of a loaded model as `sizes.py` counts it."""
+    values: Any = config
+    return ModelConfig(
+        name=name,
+        layers=values.num_hidden_layers,
+        width=values.hidden_size,
+        heads=values.num_attention_heads,
+        kv_heads=values.num_key_value_heads,
+        feed_forward=values.intermediate_size,
+        rope_theta=values.rope_parameters["rope_theta"],
+        tie_embeddings=values.tie_word_embeddings,
+        context=values.max_position_embeddings,
+    )
+
+
+def host_memory_config(config: PretrainedConfig) -> MemoryConfig:
+    """The memory of a loaded model as `sizes.py` counts it; dense for a plain Llama."""
+    values: Any = config
+    if not getattr(values, "memory_layers", None):
+        return MemoryConfig(kind="dense")
+    kind = "memory+" if values.memory_kind == "memory" and values.memory_gating else values.memory_kind
+    return MemoryConfig(
+        kind=kind,
+        slots=values.memory_slots,
+        heads=values.memory_heads,
+        top_k=values.memory_top_k,
+        layers=tuple(values.memory_layers),
+        insertion=values.memory_insertion,
+        key_width=values.memory_key_width,
+        value_width=values.memory_value_width,
+        qk_norm=values.memory_qk_norm,
+        gating=values.memory_gating,
+        output_gate=values.memory_output_gate,
+        shared=values.memory_shared,
+        experts=values.memory_experts,
+        experts_per_token=values.memory_experts_per_token,
+        expert_width=values.memory_expert_width,
+    )

@@ -1,0 +1,1 @@
+"""Optimizers, learning-rate schedule, and the choice of weights that train."""

@@ -1,0 +1,170 @@
+"""AdamW for matrices, vectors and keys, dense or sparse Adam for value tables; schedule and clipping.
+
+The value tables have their own learning rate, their own clipping norm and no decay (arXiv 2412.09764, section 3).
+"""
+
+from __future__ import annotations
+
+from math import cos, inf, isfinite, pi
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...memory_layers.product_keys import MemoryValues, ProductKeys
+from ..config.training import TrainingConfig
+from .value_optimizer import Rows, TableOptimizer
+
+
+class Optimizer:
+    """The optimiser of a run, stepped with the learning rate of its schedule.
+
+    reads: table rows that a step reads; tables that together hold at least as many are stepped sparsely, unless the
+    config decides. `sparse` names those. sgd and keep: see `TableOptimizer`; both force the sparse step, as do tables
+    that ranks share out or that lie in host memory.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainingConfig,
+        *,
+        reads: int = 0,
+        seed: int = 0,
+        sgd: bool = False,
+        keep: Rows | None = None,
+    ) -> None:
+        self.config = config
+        self.groups = parameter_groups(model)
+        tables = {name: table for name, table in model.named_modules() if isinstance(table, MemoryValues)}
+        trained = {name: table for name, table in tables.items() if table.weight.requires_grad}
+        for table in tables.values():
+            table.sink = None  # another optimizer may have left its own
+        rows = sum(table.shape[0] for table in tables.values())
+        apart = any(table.shard is not None or table.host is not None for table in tables.values())
+        chosen = trained if sgd or keep is not None or apart or steps_sparsely(rows, config, reads) else {}
+        self.tables = TableOptimizer(chosen, config, seed=seed, sgd=sgd, keep=keep)
+        alone = {id(table.weight) for table in chosen.values()}
+        self.groups["values"] = [(name, p) for name, p in self.groups["values"] if id(p) not in alone]
+        peaks = {"matrices": config.lr, "others": config.lr, "values": config.value_lr}
+        decays = {"matrices": config.weight_decay, "others": 0.0, "values": 0.0}
+        self.names = [name for group in self.groups.values() for name, _ in group]
+        groups = [
+            {"params": [p for _, p in group], "lr": peaks[kind], "peak": peaks[kind], "weight_decay": decays[kind]}
+            for kind, group in self.groups.items()
+            if group
+        ]
+        self.adam = torch.optim.AdamW(groups, betas=config.betas, fused=True) if groups else None
+
+    @property
+    def sparse(self) -> list[str]:
+        """The tables whose touched rows alone are stepped."""
+        return list(self.tables.tables)
+
+    @property
+    def value_step(self) -> str:
+        """How tables are stepped: sparse or dense; empty if none is trained."""
+        return "sparse" if self.sparse else "dense" if self.groups["values"] else ""
+
+    def step(self, step: int) -> dict[str, float]:
+        """Clip, update and clear the gradients of step `step` (0-based); returns the norms and the learning rate."""
+        share = learning_rate_share(step, self.config)
+        rest = [p for kind in ("matrices", "others") for _, p in self.groups[kind]]
+        norms = {"gradient_norm": self._clip(rest)} if rest else {}
+        dense = [p for _, p in self.groups["values"]]
+        rows, scale = self.tables.gradients(), 1.0
+        if dense or self.tables.tables:
+            squares = self.tables.squared_norms(rows)
+            squares += [float(torch.linalg.vector_norm(p.grad)) ** 2 for p in dense if p.grad is not None]
+            norm = norms["value_gradient_norm"] = sum(squares) ** 0.5
+            scale = self._scale(norm)
+            for p in dense:
+                if p.grad is not None and scale < 1.0:
+                    p.grad.mul_(scale)
+        for name, norm in norms.items():
+            if not isfinite(norm):
+                raise RuntimeError(f"the {name} is {norm} at step {step}; lower training.lr or training.value_lr")
+        if dense or self.tables.tables:
+            self.tables.step(rows, step, self.config.value_lr * share, scale)
+        if self.adam is not None:
+            for group in self.adam.param_groups:
+                group["lr"] = group["peak"] * share
+            self.adam.step()
+            self.adam.zero_grad()
+        return {**norms, "lr": self.config.lr * share}
+
+    def _clip(self, parameters: list[nn.Parameter]) -> float:
+        limit = inf if self.config.clip is None else self.config.clip
+        norm: Any = nn.utils.clip_grad_norm_(parameters, limit)
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # of weights that ranks share out
+
+    def _scale(self, norm: float) -> float:
+        return 1.0 if self.config.clip is None else min(1.0, self.config.clip / (norm + 1e-6))
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """The moments and step counts, by parameter name."""
+        found = {f"tables/{key}": tensor for key, tensor in self.tables.state_tensors().items()}
+        if self.adam is not None:
+            parameters = (p for group in self.adam.param_groups for p in group["params"])
+            for name, parameter in zip(self.names, parameters, strict=True):
+                for key, value in self.adam.state.get(parameter, {}).items():
+                    found[f"{name}/{key}"] = value
+        return found
+
+    def empty_state_tensors(self) -> dict[str, torch.Tensor]:
+        """Tensors to read a state into, as `state_tensors` names them: zeros for moments, and the tables' own."""
+        found = {f"tables/{key}": tensor for key, tensor in self.tables.state_tensors().items()}
+        if self.adam is not None:
+            parameters = (p for group in self.adam.param_groups for p in group["params"])
+            for name, parameter in zip(self.names, parameters, strict=True):
+                found[f"{name}/step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                for key in ("exp_avg", "exp_avg_sq"):
+                    found[f"{name}/{key}"] = torch.zeros_like(parameter.detach())
+        return found
+
+    def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Restore what `state_tensors` gave."""
+        of_tables = {key: value for key, value in tensors.items() if key.startswith("tables/")}
+        self.tables.load_state_tensors({key.removeprefix("tables/"): value for key, value in of_tables.items()})
+        if self.adam is None:
+            return
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in tensors.items():
+            if key not in of_tables:
+                name, _, moment = key.rpartition("/")
+                state.setdefault(self.names.index(name), {})[moment] = value
+        assert set(state) == set(range(len(self.names))) or not state, "moments are missing"
+        self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
+
+
+def steps_sparsely(rows: int, config: TrainingConfig, reads: int) -> bool:
+    """Whether tables of `rows` rows take the sparse step: as the config says, else if a step reads no more of them."""
+    if config.value_optimizer != "auto":
+        return config.value_optimizer == "sparse"
+    return config.value_dtype != "float32" or reads <= rows
+
+
+def parameter_groups(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Split the parameters: value tables; keys, norms and biases (never decayed); every other matrix."""
+    values = {id(p) for module in model.modules() if isinstance(module, MemoryValues) for p in module.parameters()}
+    keys = {id(module.keys) for module in model.modules() if isinstance(module, ProductKeys)}
+    groups: dict[str, list[tuple[str, nn.Parameter]]] = {"matrices": [], "others": [], "values": []}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        vector = parameter.dim() < 2 or id(parameter) in keys
+        groups["values" if id(parameter) in values else "others" if vector else "matrices"].append((name, parameter))
+    return groups
+
+
+def learning_rate_share(step: int, config: TrainingConfig) -> float:
+    """The learning rate of a step (0-based) as a share of its peak: linear warm-up, then cosine or stable-and-decay."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    if config.schedule == "cosine":
+        done = (step - config.warmup) / max(1, config.steps - config.warmup)
+        falling = 0.5 * (1 + cos(pi * min(1.0, done)))
+    else:
+        decay_steps = max(1, round(config.decay * config.steps))
+        falling = min(1.0, (config.steps - step) / decay_steps)
+    return config.final_lr + (1 - config.final_lr) * falling

@@ -1,0 +1,164 @@
+"""The sparse step of value tables: gradients kept as slots and weights -> an update of the touched rows alone.
+
+Nothing here reads or writes a whole table: a step costs what its tokens touch, however many rows there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from ...errors import MemxError
+from ...kernels.embedding_bag.gradient import BagGradient, RowGradient, row_gradient
+from ...kernels.huge_pages import use_huge_pages
+from ...kernels.sparse_adam import TableState, WholeRows, make_state, sparse_adam, sparse_sgd
+from ...memory_layers.product_keys import MemoryValues
+from ...memory_layers.tables.exchange import total
+from ...memory_layers.tables.table_shards import of_all_copies
+from ..config.training import TrainingConfig
+
+Rows = Callable[[str, list[BagGradient]], Tensor | None]
+
+
+class TableOptimizer:
+    """Row-wise Adam, or SGD, over the named tables of a model. The tables' dense gradients are switched off.
+
+    keep: called with a table's name and what its gradient consists of; gives the rows [U] that may be trained, sorted,
+    or None for all. seed draws the stochastic rounding of bfloat16 tables. Raises MemxError for betas that no row can
+    coast with.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, MemoryValues],
+        config: TrainingConfig,
+        *,
+        seed: int = 0,
+        sgd: bool = False,
+        keep: Rows | None = None,
+    ) -> None:
+        self.tables, self.config, self.seed, self.keep = dict(tables), config, seed, keep
+        if self.tables and not sgd and config.betas[0] ** 2 >= config.betas[1]:
+            raise MemxError(
+                f"training.betas {config.betas}: the sparse value step needs the first below the root of the second",
+                hint="lower the first, or set training.value_optimizer=dense",
+            )
+        self.states: dict[str, TableState] = {}
+        self._kept: dict[str, Tensor] = {}  # [N] for each table, all false between steps
+        for name, table in self.tables.items():
+            table.sink = []
+            use_huge_pages(table.weight.detach())  # a loaded one does not lie there yet
+            if keep is not None:
+                self._kept[name] = torch.zeros(len(table.weight), dtype=torch.bool, device=table.weight.device)
+            if not sgd:
+                self.states[name] = make_state(
+                    table.weight,
+                    second_moment=config.value_second_moment,
+                    moments=getattr(torch, config.value_moments),
+                    masters=config.value_rounding == "masters" and table.weight.dtype != torch.float32,
+                )
+
+    def release(self) -> None:
+        """Give the tables their dense gradients back."""
+        for table in self.tables.values():
+            table.sink = None
+
+    def gradients(self) -> dict[str, RowGradient]:
+        """What the backward passes since the last step left, by table; a second call finds nothing."""
+        found = {}
+        for name, table in self.tables.items():
+            parts = [_spoken(_of_all(part, table), table) for part in table.take()]
+            if parts:
+                found[name] = self._grouped(name, parts)
+        return found
+
+    def squared_norms(self, gradients: Mapping[str, RowGradient]) -> list[float]:
+        """The squared L2 norm of each gradient, over all parts of a shared-out table."""
+        norms = []
+        for name, gradient in gradients.items():
+            norm, shard = gradient.squared_norm(), self.tables[name].shard
+            norms.append(float(total(norm, shard.group) if shard is not None and shard.size > 1 else norm))
+        return norms
+
+    def _grouped(self, name: str, parts: list[BagGradient]) -> RowGradient:
+        rows = self.keep(name, parts) if self.keep else None
+        size = len(self.tables[name].weight)
+        if rows is None:
+            return row_gradient(parts, size=size)
+        kept = self._kept[name]
+        kept[rows] = True
+        gradient = row_gradient(parts, keep=kept, size=size)
+        kept[rows] = False
+        return gradient
+
+    def step(self, gradients: Mapping[str, RowGradient], step: int, lr: float, scale: float) -> None:
+        """Update the touched rows in step `step` (0-based); scale is the clipping's share of the gradients."""
+        for place, (name, gradient) in enumerate(gradients.items()):
+            values = self.tables[name].weight
+            generator = self._generator(self.tables[name], step, place)
+            if name in self.states:
+                sparse_adam(
+                    values.detach(),
+                    gradient,
+                    self.states[name],
+                    step=step + 1,
+                    lr=lr,
+                    betas=self.config.betas,
+                    scale=scale,
+                    generator=generator,
+                    whole=_whole_rows(self.tables[name]),
+                )
+            else:
+                sparse_sgd(values.detach(), gradient, lr=lr, scale=scale, generator=generator)
+
+    def _generator(self, table: MemoryValues, step: int, place: int) -> torch.Generator | None:
+        if table.weight.dtype == torch.float32:
+            return None  # nothing is rounded
+        drawn = (self.seed * 1_000_003 + step) * 64 + place
+        part = table.shard.rank if table.shard is not None else 0  # each rounds on its own
+        return torch.Generator(table.weight.device).manual_seed(drawn + (part << 48))
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Moments, last steps and masters, by table."""
+        return {
+            f"{name}/{field.name}": tensor
+            for name, state in self.states.items()
+            for field in fields(state)
+            if (tensor := getattr(state, field.name)) is not None
+        }
+
+    @torch.no_grad()
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `state_tensors` gave."""
+        own = self.state_tensors()
+        assert own.keys() == tensors.keys(), "the state is of another optimizer"
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def _of_all(part: BagGradient, table: MemoryValues) -> BagGradient:
+    return part if table.shard is None else of_all_copies(part, table.shard)
+
+
+def _spoken(part: BagGradient, table: MemoryValues) -> BagGradient:
+    """Without the bags that no loss depends on, as those of padding: their rows were not touched."""
+    counts = (part.dout != 0).any(-1)  # [B]
+    if table.shard is not None and table.shard.size > 1 and table.shard.by == "width":
+        counts = total(counts.int(), table.shard.group) > 0  # all columns of a bag, or none
+    if part.bags is not None:
+        counts = counts[part.bags[:, 0]]
+        chosen = (part.slots[counts], part.weights[counts], part.dout, part.bags[counts])
+        return part if bool(counts.all()) else BagGradient(*chosen)
+    counts &= (part.weights != 0).any(-1)  # either factor may be the loss's
+    return part if bool(counts.all()) else BagGradient(part.slots[counts], part.weights[counts], part.dout[counts])
+
+
+def _whole_rows(table: MemoryValues) -> WholeRows | None:
+    """How squares of a part's rows become those of whole rows; None where a part has them whole."""
+    shard = table.shard
+    if shard is None or shard.size == 1 or shard.by == "rows":
+        return None
+    return WholeRows(shard.width, lambda squares: total(squares, shard.group))

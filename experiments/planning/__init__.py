@@ -1,0 +1,1 @@
+"""`memx train --dry-run`: bytes, hours and GPUs of a run, without building it."""

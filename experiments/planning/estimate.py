@@ -1,0 +1,149 @@
+"""What a run would cost, before it starts: the model built on the meta device, bytes, FLOPs, steps, folder, GPUs."""
+
+from __future__ import annotations
+
+import re
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...memory_layers.config import MemoryConfig, ModelConfig
+from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, tables_of
+from ...memory_layers.sizes import Sizes, layer_cost, model_sizes
+from ...results.published import published_total
+from ..base_models.load import host_config
+from ..config.training import TrainConfig
+from ..models.build import build_split, llama_config, pick_device, use_bfloat16
+from ..models.pretrained import check_start, choose_trainable, host_memory_config, host_model_config, with_memory
+from ..optim.optimizer import steps_sparsely
+from ..training.sweep import Point
+from .activations import copied_weights
+from .memory import Described, Table, Weight
+from .mesh import Plan, row_tokens
+from .plan import planned
+
+
+def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> dict[str, Any]:
+    """Cost of one point, and with a plan what it takes on those GPUs (key "plan", see `cost_plan.planned`).
+
+    Facts are loaded and checked, a corpus is not looked at; nothing is trained, and no weight takes memory.
+    tokens_per_step is that of full rows of a corpus, or estimated from what a step's documents fill at most.
+    activation_bytes is of one process, with the copies of weights that autocast keeps; the rest is exact for the
+    vocabulary of the config. published_total: the published parameters of the same base, kind and slots, if there are
+    any. Raises MemxError for a plan that cannot be.
+    """
+    config = point.config
+    check_start(config)
+    split = None if config.corpus.sources else build_split(config)[0]
+    model = _described(config, plan)
+    training, sizes, table = config.training, model.sizes, model.table
+    tokens = training.batch * row_tokens(config)
+    trained = sum(prod(weight.shape) for weight in model.weights if weight.trained)
+    held = sum(prod(weight.shape) for weight in model.weights) - trained
+    halved = 2 * held if config.finetune.dtype == "bfloat16" else 0
+    copies = 2 * copied_weights(model.base, model.memory, model.vocabulary) if model.half else 0
+    found = {
+        "run": point.name,
+        "folder": str(runs / point.name),
+        "facts": len(split.trained) if split else None,
+        "unseen_facts": len(split.unseen) if split else None,
+        "kind": model.memory.kind,
+        "variant": config.variant,
+        "memory_slots": model.memory.slots,
+        "parameters_total": model.parameters,
+        "published_total": published_total(model.base.name, model.memory.kind, model.memory.slots),
+        "parameters_active": sizes.parameters_active,
+        "flops_per_token": sizes.flops,
+        "weights_bytes": sizes.weight_bytes(4, table.size if table else 4) - halved,
+        "optimizer_bytes": 8 * trained + (table.whole_state if table else 0),
+        "activation_bytes": model.activations(tokens // training.accumulate) + copies,
+        "value_step": table.step if table else "",
+        "steps": training.steps,
+        "tokens_per_step": tokens,
+        "training_flops": 3 * sizes.flops * tokens * training.steps,
+    }
+    return found if plan is None else {**found, "plan": planned(model, config, plan)}
+
+
+def _described(config: TrainConfig, plan: Plan | None) -> Described:
+    """The model of a config, or of its pretrained start, whose weights stay unread; computing here, or on a plan."""
+    base, memory, llama = _shapes(config)
+    with torch.device("meta"):
+        model = MemoryLlamaForCausalLM(llama)
+    choose_trainable(model, config.finetune.train)
+    vocabulary: Any = llama.vocab_size
+    sizes = model_sizes(base, memory, vocabulary)
+    of_tables = {id(table.weight) for table in tables_of(model)}
+    weights = [
+        Weight(tuple(parameter.shape), parameter.requires_grad, _block(name))
+        for name, parameter in model.named_parameters()
+        if id(parameter) not in of_tables
+    ]
+    device = torch.device("cuda") if plan else pick_device(config.training.device)
+    rows = sum(len(table.weight) for table in tables_of(model))
+    return Described(
+        base=base,
+        memory=memory,
+        vocabulary=vocabulary,
+        sizes=sizes,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        weights=weights,
+        table=_table(
+            config, base, memory, sizes, rows, (plan is not None and plan.gpus > 1) or config.parallel.host_values
+        )
+        if rows
+        else None,
+        half=use_bfloat16(config.training.precision, device),
+        answers_only=config.data.loss_on == "answers" and not config.corpus.sources,
+    )
+
+
+def _shapes(config: TrainConfig) -> tuple[ModelConfig, MemoryConfig, MemoryLlamaConfig]:
+    """Shape, memory and transformers config."""
+    source = config.finetune.source
+    if source is None:
+        return config.model, config.memory, llama_config(config, config.data.vocabulary)
+    host = host_config(source)
+    base = host_model_config(host, source.rstrip("/").rpartition("/")[2])
+    if getattr(host, "memory_layers", None):
+        assert isinstance(host, MemoryLlamaConfig)
+        return base, host_memory_config(host), host
+    return base, config.memory, with_memory(host, config.memory)
+
+
+def _table(
+    config: TrainConfig, base: ModelConfig, memory: MemoryConfig, sizes: Sizes, rows: int, shared: bool
+) -> Table:
+    """All value tables, how a step treats them, and what it keeps of each element and each row.
+
+    shared: over several processes, or in host memory, where tables are stepped sparsely alone.
+    """
+    training, finetune = config.training, config.finetune
+    reads = training.batch * row_tokens(config) * sizes.slots_read
+    sparse = shared or finetune.train == "slots" or steps_sparsely(rows, training, reads)
+    step = "" if finetune.train == "lora" else "sparse" if sparse else "dense"
+    layers = len(memory.placed_layers(base.layers))
+    element, row = (8, 0) if step == "dense" else (0, 0)
+    if step == "sparse" and not (finetune.train == "slots" and finetune.slots_optimizer == "sgd"):
+        moment, full = 2 if training.value_moments == "bfloat16" else 4, training.value_second_moment == "full"
+        masters = training.value_dtype == "bfloat16" and training.value_rounding == "masters"
+        element = moment * (2 if full else 1) + (4 if masters else 0)
+        row = 8 + (0 if full else 4)  # when it was touched, twice; its second moment
+    return Table(
+        rows=rows,
+        width=sizes.table // rows,
+        step=step,
+        layers=layers,
+        kept=layer_cost(base, memory).rows,
+        size=2 if training.value_dtype == "bfloat16" else 4,
+        element_state=element,
+        row_state=row,
+    )
+
+
+def _block(name: str) -> str:
+    """The block that a parameter belongs to, "" for those outside all."""
+    found = re.match(r"model\.layers\.\d+\.", name)
+    return found[0] if found else ""

@@ -1,0 +1,159 @@
+"""What a run costs on a mesh: described model, config and plan -> bytes of a GPU, seconds, hours. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from ..config.training import TrainConfig
+from .memory import Described, gpu_bytes
+from .mesh import Mesh, Plan, mesh_of, row_tokens
+from .time import step_seconds
+
+_ADVICE = {  # what to change, by what there is the most of
+    "weights": "raise parallel.shard",
+    "activations": "raise training.accumulate",
+    "step's reads": "lower training.batch, memory.top_k or memory.heads",
+    "table": "raise parallel.table_ranks",
+}
+_OF = {"gradients": "weights", "optimizer": "weights", "gathered": "weights", "copies": "weights"}
+_OF |= {"table optimizer": "table", "table gradient": "table", "grouping": "step's reads"}
+_OF |= {"exchange": "activations", "fetched rows": "activations"}
+
+
+def planned(model: Described, config: TrainConfig, plan: Plan) -> dict[str, Any]:
+    """Bytes and times of one GPU of the plan, hours of the run, what was assumed, and what stands in the way.
+
+    hours is None where it does not fit. Raises MemxError for a mesh that cannot be.
+    """
+    table = model.table
+    mesh = mesh_of(config, plan, table.width if table else 0)
+    held = gpu_bytes(model, mesh)
+    seconds = step_seconds(model, mesh, plan.assumed)
+    step_tokens = config.training.batch * row_tokens(config)
+    steps = -(-plan.tokens // step_tokens) if plan.tokens else config.training.steps
+    problems = _refused(config, mesh) + _problems(held, mesh, config)
+    hours = None if problems else steps * seconds["step"] / 3600
+    return {
+        "gpus": mesh.gpus,
+        "gpu": mesh.gpu.title,
+        "shard": mesh.shard,
+        "table": mesh.table,
+        "table_ranks": mesh.table_ranks,
+        "host_values": mesh.host_values,
+        "parts": mesh.parts,
+        "tokens_per_part": mesh.tokens,
+        "steps": steps,
+        "tokens": steps * step_tokens,
+        "bytes": held,
+        "saved": _saved(model),
+        "memory": mesh.gpu.memory,
+        "seconds": seconds,
+        "tokens_per_second": None if problems else step_tokens / seconds["step"],
+        "hours": hours,
+        "gpu_hours": hours and hours * mesh.gpus,
+        "assumed": _assumed(model, mesh, plan),
+        "problems": problems,
+        "notes": _notes(config, mesh),
+    }
+
+
+def _saved(model: Described) -> int:
+    """Bytes of a state that a run can go on from: weights and optimiser, of all ranks together."""
+    found = sum((4 + 8 * weight.trained) * prod(weight.shape) for weight in model.weights)
+    table = model.table
+    return found if table is None else found + table.rows * table.width * table.size + table.whole_state
+
+
+def _refused(config: TrainConfig, mesh: Mesh) -> list[str]:
+    """What so many processes do not train, or not so."""
+    found, memory = [], config.memory
+    if mesh.host_values and memory.kind == "peer":
+        found.append("PEER's tables cannot be kept in host memory; set parallel.host_values=false")
+    if mesh.gpus == 1:
+        return found
+    if mesh.ahead > 1 and mesh.shard > 1:
+        found.append(
+            f"parallel.prefetch {mesh.prefetch}: where weights are sharded, one part may run ahead; set it to 1"
+        )
+    if config.corpus.sources:
+        for key, shared in (("training.batch", config.training.batch), ("corpus.lanes", config.corpus.lanes)):
+            if shared % mesh.gpus:
+                more = -(-shared // mesh.gpus) * mesh.gpus
+                found.append(f"{key} {shared} cannot be shared evenly by {mesh.gpus} processes; set it to {more}")
+    if config.finetune.train in ("lora", "slots"):
+        found.append(f"finetune.train {config.finetune.train} runs in one process; plan one GPU")
+    if memory.slots and config.training.value_optimizer == "dense":
+        found.append("training.value_optimizer dense runs in one process; set it to sparse")
+    if memory.kind == "peer" and config.parallel.table != "replicated":
+        found.append("PEER's tables are not shared out; set parallel.table=replicated")
+    return found
+
+
+def _notes(config: TrainConfig, mesh: Mesh) -> list[str]:
+    rows, cut = config.training.batch, mesh.gpus * mesh.parts
+    if rows % cut == 0 or config.corpus.sources:
+        return []
+    idle = 1 - rows / (-(-rows // cut) * cut)
+    told = f"training.batch {rows} in {mesh.parts} parts on {mesh.gpus} GPUs"
+    return [f"{told} computes {idle:.0%} padding; a multiple of {cut} has none"]
+
+
+def _problems(held: Mapping[str, int], mesh: Mesh, config: TrainConfig) -> list[str]:
+    """A line for each memory that is too small, with what would help."""
+    found = []
+    if held["total"] > mesh.gpu.memory:
+        told = f"{held['total'] / 1e9:,.0f} GB of {mesh.gpu.memory / 1e9:.0f} GB"
+        found.append(f"does not fit: {told}; {_advice(held, mesh, config)}")
+    if held["host"] > mesh.gpu.host_memory:
+        told = f"{held['host'] / 1e9:,.0f} GB of {mesh.gpu.host_memory / 1e9:.0f} GB of host memory a GPU"
+        found.append(f"does not fit: {told}; {_smaller_table(mesh, config)}")
+    return found
+
+
+def _advice(held: Mapping[str, int], mesh: Mesh, config: TrainConfig) -> str:
+    """What to change first: the group that takes the most, among those that something can still be done about."""
+    groups: dict[str, int] = dict.fromkeys(_ADVICE, 0)
+    for name, number in held.items():
+        if name not in ("total", "host", "asking"):
+            groups[_OF.get(name, name)] += number
+    most = max(groups, key=lambda name: groups[name])
+    if most == "table" and not mesh.host_values:
+        return _smaller_table(mesh, config)
+    if most == "weights" and mesh.shard == mesh.gpus:
+        return "plan more GPUs"
+    if most == "activations" and mesh.tokens == row_tokens(config):  # one row at a time already
+        return "lower data.sequence, or plan more GPUs"
+    return _ADVICE[most]
+
+
+def _smaller_table(mesh: Mesh, config: TrainConfig) -> str:
+    """What makes a rank's part of the table smaller, but for what is set already."""
+    smaller = {"value_second_moment": "row", "value_moments": "bfloat16", "value_dtype": "bfloat16"}
+    ways = [f"training.{key}={to}" for key, to in smaller.items() if getattr(config.training, key) != to]
+    ways += [] if mesh.host_values else ["parallel.host_values=true"]
+    first = "plan more GPUs"
+    if mesh.table_ranks < mesh.gpus:
+        first = f"raise parallel.table_ranks (now {mesh.table_ranks} of {mesh.gpus} GPUs)"
+    return " or ".join([first, *([f"set {', '.join(ways)}"] if ways else [])])
+
+
+def _assumed(model: Described, mesh: Mesh, plan: Plan) -> list[str]:
+    """Every assumption behind the hours, in words."""
+    gpu, assumed = mesh.gpu, plan.assumed
+    peak = gpu.half if model.half else gpu.single
+    found = [f"{assumed.utilization:.0%} of the peak {peak / 1e12:,.0f} TFLOP/s"]
+    if model.table is not None:
+        found[0] += f" (half-keys scored in float32: of {gpu.single / 1e12:.0f})"
+        found.append(f"{assumed.bandwidth:.0%} of {gpu.bandwidth / 1e12:.2f} TB/s memory for table rows and optimisers")
+        found.append("all slots read alike, so that a step touches as many rows as it can")
+    if mesh.gpus > 1:
+        links = f"NVLink {gpu.nvlink / 1e9:.0f} GB/s and network {gpu.network / 1e9:.0f} GB/s a GPU"
+        found.append(f"{assumed.links:.0%} of {links}, 8 GPUs a machine; gathering weights hides behind computing")
+    if mesh.host_values:
+        host = f"{assumed.bandwidth:.0%} of {gpu.host_bandwidth / 1e9:.0f} GB/s host memory"
+        found.append(f"{assumed.links:.0%} of PCIe {gpu.pcie / 1e9:.0f} GB/s and {host} a GPU")
+        if mesh.ahead:
+            found.append("fetching host rows ahead hides behind computing")
+    return [*found, "fused attention, nothing recomputed; no time for reading data, evaluation, saving or failures"]

@@ -1,0 +1,1 @@
+"""`memx eval-namm`: policies compared on the same prompts."""

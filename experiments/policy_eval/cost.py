@@ -1,0 +1,41 @@
+"""What an evaluation would do, before anything is loaded: config -> how many prompts, contexts read and answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..config.loading import run_name
+from ..config.policy_eval import EAGER, EvalConfig
+
+
+def evaluation_cost(config: EvalConfig, runs: Path) -> dict[str, Any]:
+    """Counts, exact; a context is read once for all policies of memx, up to their first run if they evict online."""
+    prompts = len(config.tasks) * config.prompts
+    thresholds = sum(one.budget is None for one in config.namms)
+    shares, rivals = len(config.shares), len(config.policies)
+    presses = len(config.presses)
+    online = config.mode == "online"
+    answers = 1 + shares * (len(config.namms) + rivals + presses) + thresholds * (1 + rivals + presses)
+    answers += 0 if online else shares * thresholds  # under a threshold of their own, and with all heads alike
+    eager = {name in EAGER for name in config.presses}  # these read a context of their own
+    return {
+        "folder": str(runs / run_name(config)),
+        "host": config.host.name or f"{config.host.preset} of memx train",
+        "namms": [f"{one.label}: {one.folder}" for one in config.namms],
+        "mode": config.mode,
+        "trained": [task for task in config.tasks if task in config.trained],
+        "held_out": [task for task in config.tasks if task not in config.trained],
+        "length": config.length,
+        "budgets": list(config.shares),
+        "own_sizes": thresholds,
+        "policies": list(config.policies),
+        "prompts": prompts,
+        "presses": list(config.presses),
+        "prefills": prompts * (1 + len(eager)),
+        "prefill_tokens": min(config.every, config.length) if online else config.length,
+        "read_online": (answers - 1) * prompts * max(config.length - config.every, 0) if online else 0,
+        "answers": answers * prompts,
+        "documents": 2 * config.documents,
+        "written": answers * prompts if config.write else 0,
+    }

@@ -1,0 +1,187 @@
+"""Lines of an evaluation -> rows: each policy at each size, on each family, beside the full cache and the NAMM.
+
+A mean over several families is the mean of their means. Differences are paired by prompts; their intervals and all
+others but those of shares of a single family come from one bootstrap over prompts within families.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...results.store.rows import Row
+from ...results.store.runs import commit
+from ..config.policy_eval import FULL, PER_HEAD, EvalConfig
+from ..metrics.bootstrap import Array, Bootstrap
+from ..metrics.estimates import Estimate, share_estimate
+
+TRAINED, HELD_OUT = "trained", "held-out"
+_BYTES = ("kv_bytes", "bookkeeping_bytes")
+
+
+class Key(NamedTuple):
+    """A line of the table: a policy at a size; beside: the NAMM whose own size it is, of a rival."""
+
+    variant: str
+    budget: float | None
+    size: str
+    beside: str = ""
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The figures of all prompts: by line of the table, then by what was measured, arrays [N]."""
+
+    families: list[str]  # [N], as trained/needles
+    figures: dict[Key, dict[str, Array]]
+    layers: dict[Key, Array]  # [N, layers]
+
+    @classmethod
+    def of(cls, config: EvalConfig, lines: Sequence[Mapping[str, Any]]) -> Sets:
+        """Sort the lines by family and number, whatever order they came in."""
+        order = {task: place for place, task in enumerate(config.tasks)}
+        lines = sorted(lines, key=lambda line: (order[line["task"]], line["number"]))
+        families = [f"{TRAINED if line['task'] in config.trained else HELD_OUT}/{line['task']}" for line in lines]
+        names = ("log_likelihood", "exact", "kept", "held", *_BYTES, *(["score"] if config.write else []))
+        figures: dict[Key, dict[str, list[float]]] = {}
+        layers: dict[Key, list[list[float]]] = {}
+        for line in lines:
+            for facts in line["facts"]:
+                key = Key(facts["variant"], facts["budget"], facts["size"], facts.get("beside", ""))
+                own = figures.setdefault(key, {name: [] for name in names})
+                for name in names:
+                    own[name].append(float(facts.get(name, np.nan)))
+                layers.setdefault(key, []).append(facts["layers"])
+        arrays = {key: {name: np.array(found) for name, found in own.items()} for key, own in figures.items()}
+        return cls(families, arrays, {key: np.array(found) for key, found in layers.items()})
+
+    @property
+    def datasets(self) -> dict[str, list[str]]:
+        """What rows are about -> the families it is the mean of."""
+        known = list(dict.fromkeys(self.families))
+        found = {}
+        for group in (TRAINED, HELD_OUT):
+            own = [family for family in known if family.startswith(f"{group}/")]
+            found |= {family: [family] for family in own} | ({f"{group}/all": own} if own else {})
+        return {**found, "all/all": known}
+
+
+class EvalReport:
+    """Makes the rows of one line of the table after another."""
+
+    def __init__(
+        self, config: EvalConfig, lines: Sequence[Mapping[str, Any]], *, run: str, about: Mapping[str, Any]
+    ) -> None:
+        """lines: of prompts; about: model, device and parameters of the host."""
+        self.config, self.sets = config, (sets := Sets.of(config, lines))
+        self.common = dict(run=run, experiment=run, kind="eviction", commit=commit(), **about)
+        self.bootstrap = Bootstrap(sets.families, resamples=config.resamples, seed=config.seed)
+        self.namms = {name: one for one in config.namms for name in (one.label, one.label + PER_HEAD)}
+        self.full = sets.figures[Key(FULL, None, "budget")]
+
+    def rows(self) -> list[Row]:
+        """All rows on prompts."""
+        return [row for key in self.sets.figures for row in self.of(key)]
+
+    def of(self, key: Key) -> Iterator[Row]:
+        """The rows of a line."""
+        for dataset, families in self.sets.datasets.items():
+            for metric, estimate in self._measured(key, dataset, families):
+                yield self.row(key, dataset, metric, estimate)
+            if key.variant in self.namms:
+                yield from self._over_rivals(key, dataset, families)
+        share = 100 * self.sets.layers[key]
+        if key.variant in self.namms or np.ptp(share, axis=1).max() > 0:  # under a budget layers are often alike
+            for layer, figures in enumerate(share.T):
+                yield self.row(key, "all/all", "kept_layer", self.bootstrap.mean(figures), layer=layer)
+
+    def _measured(self, key: Key, dataset: str, families: Sequence[str]) -> Iterator[tuple[str, Estimate]]:
+        """What a policy did by itself and beside the full cache."""
+        own, full, boot = self.sets.figures[key], self.full, self.bootstrap
+        lost = full["log_likelihood"] - own["log_likelihood"]
+        yield "log_likelihood", boot.mean(own["log_likelihood"], families)
+        yield "relative_log_likelihood", boot.mean(np.minimum(np.exp(-lost), 1), families)
+        yield "lost_nats", boot.mean(lost, families)
+        yield "log_likelihood_minus_full", boot.mean(-lost, families)
+        yield "exact", self._exact(own["exact"], families)
+        yield "exact_minus_full", boot.mean(100 * (own["exact"] - full["exact"]), families)
+        if (ratio := boot.ratio(own["exact"], full["exact"], families)) is not None:
+            yield "relative_exact", ratio
+        yield "kept", boot.mean(100 * own["kept"], families)
+        yield "held", boot.mean(100 * own["held"], families)
+        if dataset.endswith("/all"):
+            for name in _BYTES:
+                yield name, boot.mean(own[name], families)
+        if self.config.write:
+            yield from self._scores(own["score"], families)
+
+    def _exact(self, exact: Array, families: Sequence[str]) -> Estimate:
+        """Percent; of a single family with Wilson's interval, which is sound at 0 and 100 too."""
+        if len(families) == 1:
+            return share_estimate(exact[self.bootstrap.groups[families[0]]].tolist())
+        return self.bootstrap.mean(100 * exact, families)
+
+    def _scores(self, own: Array, families: Sequence[str]) -> Iterator[tuple[str, Estimate]]:
+        """Of families that have a score."""
+        scored = [family for family in families if np.isfinite(own[self.bootstrap.groups[family]]).all()]
+        if scored:
+            yield "score", self.bootstrap.mean(100 * own, scored)
+            if (ratio := self.bootstrap.ratio(own, self.full["score"], scored)) is not None:
+                yield "relative_score", ratio
+
+    def _over_rivals(self, key: Key, dataset: str, families: Sequence[str]) -> Iterator[Row]:
+        """A NAMM's likelihood and exactness less those of each rival at the same size, and of the best of them."""
+        own, rivals = self.sets.figures[key], self._rivals(key)
+        for metric, unit in (("log_likelihood", 1), ("exact", 100)):
+            over = {
+                rival.variant: self.bootstrap.mean(unit * (own[metric] - figures[metric]), families)
+                for rival, figures in rivals.items()
+            }
+            for rival, estimate in over.items():
+                yield self.row(key, dataset, f"{metric}_over", estimate, rival=rival)
+            if over:
+                best = min(over, key=lambda rival: over[rival].value)
+                yield self.row(key, dataset, f"{metric}_over_best_rival", over[best], rival=best)
+
+    def _rivals(self, key: Key) -> dict[Key, dict[str, Array]]:
+        """The policies that were given the same size as a NAMM's line."""
+        beside = key.variant if key.size == "own" else ""
+        return {
+            other: figures
+            for other, figures in self.sets.figures.items()
+            if other.variant not in (*self.namms, FULL)
+            and (other.budget, other.size, other.beside) == (key.budget, key.size, beside)
+        }
+
+    def row(self, key: Key, dataset: str, metric: str, estimate: Estimate, **more: Any) -> Row:
+        """One fact on a line of the table."""
+        config, namm = self.config, self.namms.get(key.variant)
+        extra: dict[str, Any] = {
+            "budget": key.budget,
+            "size": key.size,
+            "mode": config.mode,
+            "split": config.split,
+            "length": config.length,
+            "every": config.every,
+            "evolved_on": namm.evolved_on if namm else "",
+            "package": package_of(key.variant),
+            **({"beside": key.beside} if key.beside else {}),
+            **more,
+        }
+        return Row(
+            **self.common,
+            variant=key.variant,
+            dataset=dataset,
+            metric=metric,
+            seed=namm.seed if namm else 0,
+            **estimate._asdict(),
+            **extra,
+        )
+
+
+def package_of(variant: str) -> str:
+    """Whose implementation a policy is."""
+    return variant.split()[0] if variant.startswith("kvpress ") else "memx"

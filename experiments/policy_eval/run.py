@@ -1,0 +1,208 @@
+"""`memx eval-namm`: config -> a run folder with what each policy did with each prompt, and rows on what that means.
+
+Results of each prompt are appended as they come, so that a stopped run goes on after the last of them and ends with
+the same rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from ...errors import MemxError
+from ...files import cannot_write, write_atomically
+from ...namm.policies.files import TENSORS, load
+from ...namm.policies.network import Namm
+from ...results.store.rows import Row
+from ...results.store.runs import Run, RunStore
+from ..benchmarks.eviction.policies import check_peers
+from ..config.loading import run_name, to_yaml
+from ..config.policy_eval import EvalConfig, NammSource
+from ..eviction.answers import Prompt
+from ..eviction.base_model import Report, prepare_host
+from ..eviction.kvpress import check_host, press_facts
+from ..eviction.tasks import Draws, task_prompts
+from ..runtime.malloc import keep_freed_memory
+from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
+from ..training.sweep import Options
+from .measure import EvalJudge, Facts
+from .rows import EvalReport
+from .token_drops import draw_documents, dropped_of, kind_rows
+
+RESULTS = "prompts.jsonl"
+Line = dict[str, Any]
+
+
+def eval_namm(config: EvalConfig, options: Options, report: Report) -> list[Row]:
+    """Evaluate in the config's run folder, to the end; returns the rows. A finished run is kept when resuming.
+
+    Raises MemxError (a folder exists, is in use, a host cannot be had, a NAMM is another one, …), and Interrupted.
+    """
+    with RunStore(options.runs).claim(run_name(config), resume=options.resume, force=options.force) as run:
+        if options.resume and run.status == "finished":
+            report({"note": "finished before"})
+            return run.rows()
+        return _evaluate(config, options, run, report)
+
+
+def _evaluate(config: EvalConfig, options: Options, run: Run, report: Report) -> list[Row]:
+    """Evaluate in a claimed run folder, and record in it how that ended."""
+    before = run.info()
+    threads = config.host.threads or before.get("threads") or torch.get_num_threads()
+    kept, results = torch.get_num_threads(), Results(run.folder / RESULTS)
+    try:
+        torch.set_num_threads(threads)
+        keep_freed_memory()
+        if config.peers:
+            check_peers()
+        namms = [_load(source) for source in config.namms]
+        about = {"experiment": run.name, "seed": config.seed, "device": config.host.device, "threads": threads}
+        run.begin(to_yaml(config), about)
+        with stop_on_signals() as stop:
+            judged = Evaluation(config, namms, options.runs, results, report, stop)
+            judged.run()
+        rows = judged.rows(run.name)
+    except (Interrupted, KeyboardInterrupt):
+        run.end("interrupted")
+        raise
+    except MemxError as error:
+        if results.lines():
+            run.end("failed", error=error.message)
+        else:
+            run.discard()
+        raise
+    except Exception as error:
+        run.end("failed", error=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        torch.set_num_threads(kept)
+    run.finish(rows)
+    return rows
+
+
+class Evaluation:
+    """Host, prompts and judge of one run; lines that are there are gone on from."""
+
+    def __init__(
+        self,
+        config: EvalConfig,
+        namms: list[Namm],
+        runs: Path,
+        results: Results,
+        report: Report,
+        stop: StopRequest,
+    ) -> None:
+        self.config, self.results, self.report, self.stop = config, results, report, stop
+        self.model, self.tokenizer, self.host = prepare_host(config.host, runs, report)
+        if config.peers:
+            check_host(self.model)
+        self.judge = EvalJudge(self.model, self.tokenizer, config, namms, self._check)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What all rows say of the host."""
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        return {"model": self.host, "device": str(self.model.device), "parameters_total": count}
+
+    def run(self) -> None:
+        """Judge every prompt, and document, that has no line yet. Raises Interrupted once a stop is asked for."""
+        lines = self.results.rewind()
+        judged = {(line["task"], line["number"]) for line in lines if "task" in line}
+        looked_at = {(line["document"], line["number"]) for line in lines if "document" in line}
+        total = len(self.config.tasks) * self.config.prompts
+        if lines:
+            self.report({"note": f"resumed after {len(judged)} of {total} prompts"})
+        self.report({"phase": "making prompts"})
+        for task, number, prompt in self._prompts():
+            if (task, number) in judged:
+                continue
+            start = perf_counter()
+            facts = self._judge(prompt)
+            self.results.append({"task": task, "number": number, "tokens": len(prompt.context), "facts": facts})
+            judged.add((task, number))
+            self.report({"done": len(judged), "total": total, "what": task, "seconds": perf_counter() - start})
+        self.report({"phase": "looking at what is dropped"})
+        for document in draw_documents(self.config, self.tokenizer):
+            if (document.text, document.number) not in looked_at:
+                self._check()
+                self.results.append(dropped_of(self.judge, document))
+
+    def rows(self, run: str) -> list[Row]:
+        """All rows that the lines come to."""
+        lines = self.results.lines()
+        report = EvalReport(self.config, [line for line in lines if "task" in line], run=run, about=self.about)
+        return [*report.rows(), *kind_rows(report, [line for line in lines if "document" in line])]
+
+    def _judge(self, prompt: Prompt) -> list[Facts]:
+        """What every policy did with a prompt; presses at the sizes that memx's policies had."""
+        facts = self.judge.judge(prompt)
+        if not self.config.presses:
+            return facts
+        sizes, writer = self.judge.sizes(prompt, facts), self.tokenizer if self.config.write else None
+        return facts + press_facts(self.model, prompt, self.config.presses, sizes, writer)
+
+    def _prompts(self) -> Iterator[tuple[str, int, Prompt]]:
+        """Prompts of all families, taking turns, so that a stopped run has seen some of each."""
+        config = self.config
+        draws = Draws(config.split, config.prompts, config.length, config.seed, config.source)
+        made = {task: task_prompts(task, self.tokenizer, draws) for task in config.tasks}
+        for number in range(config.prompts):
+            for task, prompts in made.items():
+                yield task, number, prompts[number]
+
+    def _check(self) -> None:
+        if self.stop.asked:
+            raise Interrupted("what was judged before is saved")
+
+
+class Results:
+    """The lines of prompts.jsonl, in the order that they came."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add a line. Raises MemxError when the disk is full or forbids it."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+
+    def lines(self) -> list[Line]:
+        """All lines; a last one that a kill cut off is left out."""
+        try:
+            texts = self.path.read_text("utf-8").splitlines()
+        except OSError:
+            return []
+        found = []
+        for text in texts:
+            try:
+                found.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+        return found
+
+    def rewind(self) -> list[Line]:
+        """All whole lines, which then are all that the file holds."""
+        found = self.lines()
+        if self.path.is_file():
+            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in found))
+        return found
+
+
+def _load(source: NammSource) -> Namm:
+    """A NAMM. Raises MemxError if it is not the one that the config was made with."""
+    namm = load(source.folder)
+    if hashlib.sha256((Path(source.folder) / TENSORS).read_bytes()).hexdigest() != source.sha256:
+        raise MemxError(
+            f"the NAMM in {source.folder} is another than when this evaluation was configured",
+            hint="name the run again, for an evaluation of the NAMM as it is now",
+        )
+    return namm

@@ -1,0 +1,116 @@
+"""Folders of evolutions and of saved NAMMs -> what an evaluation of them is by default, as a plain tree. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import MemxError
+from ..config.evolution import EvolveConfig
+from ..config.loading import load_evolution_config
+from ..config.policy_eval import HELD_OUT_TASKS, NAMM, is_known
+
+_DESCRIPTION = "namm.json"  # of namm.files, which imports torch
+
+
+def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any]:
+    """The config tree of an evaluation of what some folders hold: runs of `memx evolve-namm`, or saved NAMMs.
+
+    said: what the user has said, by key; where the runs differ in something else, or a saved NAMM says nothing of it,
+    that is asked for. Raises MemxError for that, and for a folder that holds neither.
+    """
+    if not folders:
+        raise MemxError("no NAMM to evaluate", hint="name a run folder of memx evolve-namm, or one with a saved NAMM")
+    places = [_place(folder) for folder in folders]
+    configs = [config for _, config in places if config is not None]
+    described = [_described(place) for place, _ in places]
+    labels = _labels([folder if config else place for folder, (place, config) in zip(folders, places, strict=True)])
+    trained = {
+        task: None
+        for one, (_, config) in zip(described, places, strict=True)
+        for task in [*one["tasks"], *(config.validated_on if config else ())]
+    }
+    validated = dict.fromkeys(task for config in configs for task in config.validated_on)
+    tree: dict[str, Any] = {
+        "command": "eval-namm",
+        "namms": [
+            {
+                "folder": str(place),
+                "label": label,
+                "sha256": one["sha256"],
+                "seed": config.seed if config else 0,
+                "evolved_on": one["host"] or "",
+                "budget": one["rule"]["budget"],
+            }
+            for (place, config), one, label in zip(places, described, labels, strict=True)
+        ],
+        "tasks": [*(validated or filter(is_known, trained)), *HELD_OUT_TASKS],
+        "trained": [*trained],
+    }
+    if not {"host", "host.name", "host.preset"} & said.keys():
+        tree["host"] = _host(configs, described)
+    shared: dict[str, tuple[str, Callable[[EvolveConfig], Any]]] = {
+        "length": ("--length", lambda config: config.tasks.length),
+        "mode": ("--mode", lambda config: config.fitness.mode),
+        "source": ("--set source=FOLDER", lambda config: config.tasks.source),
+    }
+    for key, (option, of) in shared.items():
+        if key not in said and configs:
+            tree[key] = _agreed(key, option, [of(config) for config in configs])
+    mode = said.get("mode", tree.get("mode", "post_hoc"))
+    if "every" not in said:
+        intervals = [one["every"] for one in described]
+        tree["every"] = _agreed("every", "--every", intervals) if mode == "online" else intervals[0]
+    return tree
+
+
+def _place(folder: Path) -> tuple[Path, EvolveConfig | None]:
+    """Where a folder's NAMM lies, and the config of its evolution if the folder is a run."""
+    if (folder / _DESCRIPTION).is_file():
+        return folder, None
+    if (folder / "config.yaml").is_file():
+        config = load_evolution_config(str(folder / "config.yaml"))
+        if not (folder / NAMM / _DESCRIPTION).is_file():
+            raise MemxError(f"the run {folder} has no NAMM yet", hint=f"memx evolve-namm --resume goes on: {folder}")
+        return folder / NAMM, config
+    there = "holds no NAMM and is no run of memx evolve-namm" if folder.is_dir() else "is not there"
+    raise MemxError(f"{folder} {there}", hint="memx runs lists the runs; a run's NAMM is in RUN/namm")
+
+
+def _described(place: Path) -> dict[str, Any]:
+    """What namm.json says of a NAMM."""
+    try:
+        found = json.loads((place / _DESCRIPTION).read_text("utf-8"))
+        wanted = ("sha256", "host", "tasks", "every")
+        told = {name: found[name] for name in wanted} | {"tasks": list(found["tasks"])}
+        return {**told, "rule": {"budget": found["rule"]["budget"]}}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MemxError(f"the NAMM {place} cannot be read: {error}", hint="copy or save it anew") from None
+
+
+def _host(configs: Sequence[EvolveConfig], described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The host of the runs, if they agree on one and nothing else is asked for."""
+    if len(configs) < len(described):
+        known = ", ".join(dict.fromkeys(str(one["host"]) for one in described if one["host"]))
+        raise MemxError("a saved NAMM has no host of its own", hint=f"give --host{f', as {known}' if known else ''}")
+    return _agreed("host", "--host", [config.host.model_dump(mode="json", exclude={"threads"}) for config in configs])
+
+
+def _agreed(key: str, option: str, values: Sequence[Any]) -> Any:
+    if any(value != values[0] for value in values):
+        found = ", ".join(dict.fromkeys(str(value) for value in values))
+        raise MemxError(f"the NAMMs differ in {key}: {found}", hint=f"say {option}")
+    return values[0]
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """namm; of several, each with the name of its run, without the hash where that tells them apart."""
+    if len(folders) == 1:
+        return [NAMM]
+    resolved = [folder.resolve() for folder in folders]
+    names = [one.parent.name if one.name == NAMM else one.name for one in resolved]
+    short = [name.rpartition("-")[0] or name for name in names]
+    chosen = short if len(set(short)) == len(short) else names
+    return [f"{NAMM} {name}" for name in chosen]

@@ -1,0 +1,1 @@
+"""`memx eval`: closed-book questions, and lm-eval's tasks."""

@@ -1,0 +1,27 @@
+"""What an evaluation would ask, before any weight is loaded: config -> how many questions of which length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..config.question_answering import QaConfig
+from .lm_eval import check_harness
+from .model import check_model, context_of
+from .run import read_sets
+
+
+def eval_cost(config: QaConfig, runs: Path) -> dict[str, Any]:
+    """Counts, exact; the data and the model's config are read. Raises MemxError for what would not run."""
+    model = check_model(config)
+    check_harness(config.harness)
+    return {
+        "folder": str(runs / config.folder),
+        "model": config.model,
+        "kind": model.model_type,
+        "context": context_of(model),
+        "shots": config.shots,
+        "answer_tokens": config.answer_tokens,
+        "questions": {one.task.name: len(one.questions) for one in read_sets(config)},
+        "harness": list(config.harness.tasks),
+    }

@@ -1,0 +1,192 @@
+"""The tasks of lm-eval on a loaded model: their names -> results, and those as rows.
+
+Its own scores keep their names and units, but for exact match and accuracy, which memx gives in percent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import version
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from ...errors import MemxError
+from ...results.store.rows import Row
+from ..config.presets import nearest
+from ..config.question_answering import HarnessConfig, QaConfig
+from ..eviction.base_model import Report
+from ..metrics.estimates import Z95
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+PERCENT = {"exact_match": "exact_match", "em": "exact_match", "acc": "accuracy", "acc_norm": "accuracy_norm"}
+
+
+def check_harness(config: HarnessConfig) -> Any:
+    """The task manager of lm-eval that knows all tasks of a config; none where none is asked for.
+
+    Raises MemxError if lm-eval is missing, or a task is unknown.
+    """
+    if not config.tasks:
+        return None
+    try:
+        TaskManager: Any = import_module("lm_eval.tasks").TaskManager
+    except ImportError as error:
+        raise MemxError(f"--harness needs lm-eval ({error})", hint="pip install 'memx[eval]'") from None
+    with _muted():
+        if config.folder is not None:
+            own = TaskManager(include_path=config.folder, include_defaults=False)
+            if set(config.tasks) <= set(own.all_tasks):
+                return own  # without the seconds that lm-eval needs to read all of its own
+        manager = TaskManager(include_path=config.folder)
+    for task in config.tasks:
+        if task not in manager.all_tasks:
+            alike = sorted((name for name in manager.all_tasks if task in name), key=len)[:3]
+            hint = f"there are {', '.join(alike)}" if alike else nearest(task, manager.all_tasks)
+            raise MemxError(
+                f"lm-eval has no task {task!r}", hint=hint or "`lm-eval ls tasks` lists them; --harness-tasks adds some"
+            )
+    return manager
+
+
+def run_harness(
+    manager: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    task: str,
+    config: QaConfig,
+    batch: int,
+    report: Report,
+    check: Callable[[], None],
+) -> dict[str, Any]:
+    """Run one task or group: its results as lm-eval gives them, with the number of questions and shots of each.
+
+    check: called at every batch, to end the run by an exception. Raises MemxError if the task's data cannot be had.
+    """
+    simple_evaluate: Any = import_module("lm_eval").simple_evaluate
+    lm = _with_progress(model, tokenizer, batch, task, report, check)
+    try:
+        with _muted():
+            found: Any = simple_evaluate(
+                lm,
+                tasks=[task],
+                num_fewshot=config.harness.shots,
+                limit=config.limit,
+                task_manager=manager,
+                log_samples=False,
+                random_seed=config.seed,
+                numpy_random_seed=config.seed,
+                torch_random_seed=config.seed,
+                fewshot_random_seed=config.seed,
+            )
+    except OSError as error:  # what `datasets` raises for a set that is neither here nor to be reached
+        said = " ".join(str(error).split())
+        raise MemxError(
+            f"lm-eval cannot read the data of {task}: {said[:160]}",
+            hint=f"where the hub can be reached, run: lm-eval run --model dummy --tasks {task} --limit 1; "
+            "then copy ~/.cache/huggingface here. Or write a task of local files for --harness-tasks",
+        ) from None
+    kept = {name: found.get(name, {}) for name in ("results", "n-samples", "n-shot", "group_subtasks", "versions")}
+    return {**kept, "lm_eval": _version()}
+
+
+def harness_rows(results: Mapping[str, Any], about: Mapping[str, Any]) -> list[Row]:
+    """Rows of what `run_harness` gave: `dataset` is the task's name. about: the fields that are about the model."""
+    rows = []
+    for task, values in results["results"].items():
+        scores = {key: value for key, value in values.items() if "," in key and isinstance(value, int | float)}
+        metrics = [key.split(",")[0] for key in scores]
+        for key, value in scores.items():
+            metric, filtered = key.split(",", 1)
+            if metric.endswith("_stderr"):
+                continue
+            scale = 100.0 if metric in PERCENT else 1.0
+            name = PERCENT.get(metric) or metric
+            name += f" {filtered}" if metrics.count(metric) > 1 else ""  # of one answer, parsed in several ways
+            error = scores.get(f"{metric}_stderr,{filtered}")
+            half = None if error is None else scale * Z95 * error
+            rows.append(
+                Row(
+                    **about,
+                    dataset=task,
+                    metric=name,
+                    value=scale * value,
+                    n=_count(task, results),
+                    stderr=None if error is None else scale * error,
+                    low=None if half is None else scale * value - half,
+                    high=None if half is None else scale * value + half,
+                    **{"harness": f"lm-eval {results['lm_eval']}", "filter": filtered},
+                    **({"shots": results["n-shot"][task]} if task in results["n-shot"] else {}),
+                )
+            )
+    return rows
+
+
+def _count(task: str, results: Mapping[str, Any]) -> int:
+    """Questions of a task, or of all tasks of a group."""
+    if task in results["n-samples"]:
+        return results["n-samples"][task]["effective"]
+    return sum(_count(one, results) for one in results["group_subtasks"].get(task, []))
+
+
+def _with_progress(model: Any, tokenizer: Any, batch: int, task: str, report: Report, check: Callable[[], None]) -> Any:
+    """lm-eval's own model of transformers', which tells of its progress as memx does."""
+    base: Any = import_module("lm_eval.models.huggingface").HFLM
+
+    class Model(base):
+        """Counts requests as they are answered; requests that share a text are answered together."""
+
+        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            self._start(requests)
+            return super().generate_until(requests, disable_tqdm=True)
+
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            self._start(requests)
+            return super().loglikelihood(requests, disable_tqdm=True)
+
+        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            self._start(requests)
+            return super().loglikelihood_rolling(requests, disable_tqdm=True)
+
+        def _model_generate(self, context: Any, *rest: Any, **options: Any) -> Any:
+            found = super()._model_generate(context, *rest, **options)
+            self._count(len(context))
+            return found
+
+        def _model_call(self, inps: Any, *rest: Any, **options: Any) -> Any:
+            found = super()._model_call(inps, *rest, **options)
+            self._count(len(inps))
+            return found
+
+        def _start(self, requests: Any) -> None:
+            self.answered, self.asked, self.last = 0, len(requests), perf_counter()
+
+        def _count(self, answered: int) -> None:
+            check()
+            now = perf_counter()
+            seconds, self.last = (now - self.last) / answered, now
+            self.answered = min(self.answered + answered, self.asked)
+            report({"done": self.answered, "total": self.asked, "what": f"lm-eval {task}", "seconds": seconds})
+
+    with _muted():
+        return Model(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch)
+
+
+def _version() -> str:
+    return version("lm-eval")
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Keep lm-eval's log of its own settings off the screen."""
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,90 @@
+"""The model of an evaluation: its config -> the loaded model with its tokenizer, and what all rows say of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...errors import MemxError
+from ...memory_layers.sizes import model_sizes
+from ...results.store.runs import Run, commit
+from ..base_models.load import LLAMA_FAMILY, host_config, load_host
+from ..config.loading import load_config
+from ..config.question_answering import QaConfig
+from ..models.build import pick_device
+from ..models.pretrained import host_memory_config, host_model_config
+from ..training.rows import model_and_memory
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+    from ..config.training import TrainConfig
+
+
+def load_model(config: QaConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Load the model on its device, set to plain greedy writing. Raises MemxError as `load_host` and `pick_device`."""
+    from transformers import GenerationConfig
+
+    device = pick_device(config.device, "--device")
+    model, tokenizer = load_host(config.model, dtype=getattr(torch, config.dtype), any_decoder=True)
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    # a checkpoint may bring sampling and penalties, which `generate` takes where nothing else is said
+    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
+    torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
+    return model.eval(), tokenizer
+
+
+def check_model(config: QaConfig) -> PretrainedConfig:
+    """The config of the model that would be loaded. Raises MemxError, before any weight is read."""
+    pick_device(config.device, "--device")
+    return host_config(config.model, any_decoder=True)
+
+
+def context_of(config: PretrainedConfig) -> int:
+    """Tokens that a model reads and writes together."""
+    values: Any = config.get_text_config()
+    return int(values.max_position_embeddings)
+
+
+def about_model(config: QaConfig, model: PreTrainedModel, label: str) -> dict[str, Any]:
+    """The fields of rows that say which model was asked.
+
+    Of a run of memx train its base, variant, seed and experiment, so that a sweep's evaluations lie on one line.
+    """
+    about: dict[str, Any] = {
+        "experiment": "",
+        "kind": "dense",
+        "model": label,
+        "parameters_total": sum(parameter.numel() for parameter in model.parameters()),
+        "device": str(model.device),
+        "commit": commit(),
+        "checkpoint": config.model,
+        "dtype": config.dtype,
+    }
+    trained = _training(config)
+    if trained is not None:
+        about |= {
+            "variant": trained.variant,
+            "seed": trained.seed,
+            "experiment": Run(Path(config.run or "")).experiment,
+        }
+    if model.config.model_type not in LLAMA_FAMILY:
+        return about
+    base, memory = host_model_config(model.config, label), host_memory_config(model.config)
+    if trained is not None:
+        base, memory = model_and_memory(trained, model)
+    sizes = model_sizes(base, memory, model.config.vocab_size)
+    about |= {"kind": memory.kind, "model": base.title, "memory_slots": memory.slots}
+    return about | {"parameters_active": sizes.parameters_active, "flops": sizes.flops}
+
+
+def _training(config: QaConfig) -> TrainConfig | None:
+    """What the model's run was told; none where it is no run, or its config is of another version."""
+    if config.run is None:
+        return None
+    try:
+        return load_config(str(Path(config.run) / "config.yaml"))
+    except MemxError:
+        return None

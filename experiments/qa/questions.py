@@ -1,0 +1,138 @@
+"""NQ-open and TriviaQA as they are published -> questions with all answers that count as right. No torch.
+
+NQ-open (Lee et al. 2019): lines of {"question", "answer": [...]}. TriviaQA (Joshi et al. 2017): {"Data": [{"Question",
+"QuestionId", "Answer": {"Value", "Aliases", "NormalizedAliases"}}]}. Both also as the rows that the Hugging Face hub
+has of them, as JSON lines or parquet, where TriviaQA's answer is {"value", "aliases", "normalized_aliases"}.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...errors import MemxError
+
+_COLUMNS = ("question", "question_id", "answer")
+_PUBLISHED = 'give {"question": …, "answer": [...]} a line, TriviaQA\'s {"Data": [...]}, or their parquet'
+
+
+class QaQuestion(NamedTuple):
+    """A question, its place in its files from 1 on, and the accepted answers; the first is the gold answer."""
+
+    number: int
+    id: str
+    text: str
+    answers: tuple[str, ...]
+
+
+def read_questions(paths: Sequence[Path]) -> list[QaQuestion]:
+    """All questions of files, in their order.
+
+    Raises MemxError, naming file and line, for a file that cannot be read and a row that is no answered question.
+    """
+    found: list[QaQuestion] = []
+    for path in paths:
+        for where, row in _rows(path):
+            found.append(_question(row, len(found) + 1, where))
+    if not found:
+        raise MemxError(f"{', '.join(map(str, paths))}: there are no questions", hint=_PUBLISHED)
+    return found
+
+
+def questions_of(rows: Iterable[Mapping[str, Any]], source: str) -> list[QaQuestion]:
+    """The questions of rows that `datasets` loaded. Raises MemxError, naming the row, as `read_questions` does."""
+    return [_question(row, number, f"{source} row {number}") for number, row in enumerate(rows, start=1)]
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of a file, each with the words that say where it is."""
+    try:
+        if path.suffix == ".parquet":
+            yield from ((f"{path} row {number}", row) for number, row in enumerate(_parquet(path), start=1))
+            return
+        with path.open(encoding="utf-8-sig") as file:
+            # TriviaQA's files are one object over many lines, which starts with a brace of its own or all in one line
+            if path.suffix == ".json":
+                yield from _document(path, file.read())
+                return
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"{path} line {number}", _json(line, f"{path} line {number}")
+    except UnicodeDecodeError as error:
+        raise MemxError(f"{path} is not UTF-8 (byte {error.start})", hint=_PUBLISHED) from None
+    except OSError as error:
+        raise MemxError(f"cannot read {path}: {error.strerror or error}", hint="--file nq=PATH or tqa=PATH") from None
+
+
+def _document(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    """The rows of a .json file: TriviaQA's, a list of rows, or lines that are JSON each."""
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # a second value after the first: JSON lines under another name
+            for number, line in enumerate(text.splitlines(), start=1):
+                if line.strip():
+                    yield f"{path} line {number}", _json(line, f"{path} line {number}")
+            return
+        raise MemxError(f"{path} line {error.lineno} is not JSON ({error.msg})", hint=_PUBLISHED) from None
+    if isinstance(tree, dict) and isinstance(tree.get("Data"), list):
+        tree = tree["Data"]
+    elif isinstance(tree, dict):
+        tree = [tree]
+    if not isinstance(tree, list):
+        raise MemxError(f"{path} holds no questions", hint=_PUBLISHED)
+    yield from ((f"{path} entry {number}", row) for number, row in enumerate(tree, start=1))
+
+
+def _json(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise MemxError(f"{where} is not JSON ({error.msg})", hint=_PUBLISHED) from None
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise MemxError(f"reading {path} needs pyarrow", hint="pip install 'memx[data]'") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
+            for batch in file.iter_batches(columns=columns):
+                yield from batch.to_pylist()
+    except ArrowException as error:
+        said = " ".join(str(error).split())
+        raise MemxError(f"{path} is not parquet, or damaged: {said[:100]}", hint=_PUBLISHED) from None
+
+
+def _question(row: Any, number: int, where: str) -> QaQuestion:
+    if not isinstance(row, Mapping):
+        raise MemxError(f"{where} is no question", hint=_PUBLISHED)
+    text = row.get("question", row.get("Question"))
+    if not isinstance(text, str) or not text.strip():
+        raise MemxError(f"{where} has no question", hint=_PUBLISHED)
+    answers = _answers(row.get("answer", row.get("Answer")))
+    if not answers:
+        raise MemxError(
+            f"{where} has no answers that are text", hint="a test split is published without them: use the dev set"
+        )
+    return QaQuestion(number, str(row.get("question_id", row.get("QuestionId", number))), text.strip(), answers)
+
+
+def _answers(answer: Any) -> tuple[str, ...]:
+    """All accepted answers, the gold one first; none where they are not as published."""
+    if isinstance(answer, Mapping):
+        lower = {str(key).lower().replace("_", ""): value for key, value in answer.items()}
+        aliases = [lower.get(key) or [] for key in ("aliases", "normalizedaliases", "humananswers")]
+        if not all(isinstance(names, list) for names in aliases):
+            return ()
+        value = lower.get("value")
+        if value in (None, "", "<unk>"):  # the hub's test split
+            return ()
+        answer = [value, *(name for names in aliases for name in names)]
+    if not isinstance(answer, list) or not all(isinstance(name, str) for name in answer):
+        return ()
+    return tuple(dict.fromkeys(name.strip() for name in answer if name.strip()))

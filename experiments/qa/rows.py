@@ -1,0 +1,36 @@
+"""Answers to a set of questions -> rows: exact match, F1 and the NLL of the gold answer, each with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...results.store.rows import Row
+from ..config.question_answering import QaConfig, QaTask
+from ..metrics.estimates import Estimate, mean_estimate, ratio_estimate, share_estimate
+
+
+def answer_rows(
+    config: QaConfig, task: QaTask, lines: Sequence[Mapping[str, Any]], about: Mapping[str, Any]
+) -> list[Row]:
+    """The rows of a set from what is kept of its answers. about: the fields of `Row` that are about the model.
+
+    exact_match and f1 in percent, nll in nats a token, answer_nll in nats an answer (as Berges et al. 2024 report it
+    of their ablations). shots: examples asked for; fewer_shots: questions whose prompt had no room for all of them.
+    """
+    estimates: dict[str, Estimate] = {
+        "exact_match": share_estimate([line["exact_match"] for line in lines]),
+        "f1": mean_estimate([line["f1"] for line in lines], scale=100.0),
+        "nll": ratio_estimate([line["nll"] for line in lines], [line["gold_tokens"] for line in lines]),
+        "answer_nll": mean_estimate([line["nll"] for line in lines]),
+    }
+    beside = {
+        "shots": config.shots,
+        "fewer_shots": sum(line["dropped"] > 0 for line in lines),
+        "cut_questions": sum(line["cut"] > 0 for line in lines),
+        "asked_with_seed": config.seed,
+    }
+    return [
+        Row(**{**about, **beside}, dataset=task.name, metric=metric, **estimate._asdict())
+        for metric, estimate in estimates.items()
+    ]

@@ -1,0 +1,198 @@
+"""`memx eval`: config -> a run folder with what a model answered to each question, and rows on what that means.
+
+Answers are appended a batch at a time, so that a stopped run goes on after the last batch and ends with the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from ...errors import MemxError
+from ...files import write_atomically
+from ...results.store.rows import Row
+from ...results.store.runs import Run, RunStore
+from ..config.loading import to_yaml
+from ..config.question_answering import TITLES, QaConfig, QaTask
+from ..eviction.base_model import Report
+from ..metrics.estimates import exact_match, f1
+from ..policy_eval.run import Results
+from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
+from ..training.sweep import Options
+from .answer import Said, answer_batch
+from .lm_eval import check_harness, harness_rows, run_harness
+from .model import about_model, context_of, load_model
+from .prompt import Asked, Asker, not_asked, sample
+from .questions import QaQuestion
+from .rows import answer_rows
+from .sources import load_questions
+
+ANSWERS, HARNESS = "answers.jsonl", "harness.jsonl"
+Line = dict[str, Any]
+
+
+class Sets(NamedTuple):
+    """The questions of a set that are asked, and those that examples are drawn from."""
+
+    task: QaTask
+    questions: list[QaQuestion]
+    examples: list[QaQuestion]
+
+
+def read_sets(config: QaConfig) -> list[Sets]:
+    """The questions of all sets. Raises MemxError for files that are not as published, and a hub out of reach."""
+    sets = []
+    for task in config.tasks:
+        everything = load_questions(task, "asked")
+        examples = not_asked(load_questions(task, "examples"), everything) if config.shots else []
+        if len(examples) < config.shots:
+            raise MemxError(
+                f"{TITLES[task.name]}: {config.shots} shots cannot be drawn from {len(examples)} training questions, "
+                "not counting those that are asked",
+                hint=f"give others by --train {task.name}=PATH, or lower --shots",
+            )
+        sets.append(Sets(task, sample(everything, config.limit, config.seed), examples))
+    return sets
+
+
+def eval_model(config: QaConfig, options: Options, report: Report, *, batch: int = 32) -> list[Row]:
+    """Evaluate in the config's run folder, to the end; returns the rows. A finished run is kept when resuming.
+
+    batch: questions at once. Raises MemxError (a folder exists, a model or data cannot be had, …), and Interrupted.
+    """
+    with RunStore(options.runs).claim(config.folder, resume=options.resume, force=options.force) as run:
+        if options.resume and run.status == "finished":
+            report({"note": "finished before"})
+            return run.rows()
+        return _evaluate(config, run, report, batch)
+
+
+def _evaluate(config: QaConfig, run: Run, report: Report, batch: int) -> list[Row]:
+    """Evaluate in a claimed run folder, and record in it how that ended."""
+    answers, harness = Results(run.folder / ANSWERS), Results(run.folder / HARNESS)
+    try:
+        manager, sets = check_harness(config.harness), read_sets(config)
+        run.begin(to_yaml(config), {"experiment": run.name, "seed": config.seed, "device": config.device})
+        report({"phase": f"loading {config.model}"})
+        model, tokenizer = load_model(config)
+        about = about_model(config, model, config.name.removeprefix("eval-"))
+        about |= {"run": run.name, "experiment": about["experiment"] or run.name}
+        with stop_on_signals() as stop:
+            asking = _Asking(config, model, tokenizer, report, stop, batch)
+            asking.ask_all(sets, answers)
+            asking.run_harness(manager, harness)
+        rows = [row for task in config.tasks for row in answer_rows(config, task, _of(answers, task.name), about)]
+        rows += [row for line in harness.lines() for row in harness_rows(line["results"], about)]
+    except (Interrupted, KeyboardInterrupt):
+        run.end("interrupted")
+        raise
+    except MemxError as error:
+        if answers.lines() or harness.lines():
+            run.end("failed", error=error.message)
+        else:
+            run.discard()
+        raise
+    except Exception as error:
+        run.end("failed", error=f"{type(error).__name__}: {error}")
+        raise
+    run.finish(rows, experiment=about["experiment"])
+    return rows
+
+
+class _Asking:
+    """A loaded model that is asked everything that has no line yet; Interrupted is raised once a stop is asked for."""
+
+    def __init__(
+        self, config: QaConfig, model: Any, tokenizer: Any, report: Report, stop: StopRequest, batch: int
+    ) -> None:
+        self.config, self.model, self.tokenizer = config, model, tokenizer
+        self.report, self.stop, self.batch = report, stop, batch
+
+    def ask_all(self, sets: Sequence[Sets], answers: Results) -> None:
+        """Ask every question, the longest prompts of each set first."""
+        lines, total = answers.rewind(), sum(len(one.questions) for one in sets)
+        for one in sets:
+            chunks = self._chunks(one)
+            lines = _whole_batches(answers, lines, one.task.name, chunks)
+            known = {line["number"] for line in lines if line["task"] == one.task.name}
+            if known:
+                self.report({"note": f"{TITLES[one.task.name]}: {len(known)} questions were answered before"})
+            for chunk in chunks:
+                if chunk[0].question.number in known:
+                    continue
+                self.check()
+                start = perf_counter()
+                said = answer_batch(self.model, self.tokenizer, chunk, self.config.answer_tokens)
+                for asked, found in zip(chunk, said, strict=True):
+                    lines.append(_line(one.task.name, asked, found))
+                    answers.append(lines[-1])
+                seconds = (perf_counter() - start) / len(chunk)
+                self.report({"done": len(lines), "total": total, "what": TITLES[one.task.name], "seconds": seconds})
+
+    def _chunks(self, one: Sets) -> list[list[Asked]]:
+        """The prompts of a set in batches of about one length."""
+        asker = Asker(
+            self.tokenizer,
+            one.examples,
+            shots=self.config.shots,
+            room=context_of(self.model.config),
+            answer_tokens=self.config.answer_tokens,
+            seed=self.config.seed,
+        )
+        asked = sorted(map(asker.ask, one.questions), key=lambda a: (-len(a.prompt), a.question.number))
+        return [asked[start : start + self.batch] for start in range(0, len(asked), self.batch)]
+
+    def run_harness(self, manager: Any, results: Results) -> None:
+        """Run every task of lm-eval."""
+        known = {line["task"] for line in results.rewind()}
+        for task in self.config.harness.tasks:
+            if task not in known:
+                self.check()
+                self.report({"phase": f"lm-eval: {task}"})
+                found = run_harness(
+                    manager, self.model, self.tokenizer, task, self.config, self.batch, self.report, self.check
+                )
+                results.append({"task": task, "results": found})
+
+    def check(self) -> None:
+        """Raise Interrupted if a stop was asked for."""
+        if self.stop.asked:
+            raise Interrupted("what was answered before is saved")
+
+
+def _whole_batches(answers: Results, lines: list[Line], task: str, chunks: Sequence[Sequence[Asked]]) -> list[Line]:
+    """The lines without those of a batch that a kill cut off: it is asked again as a whole, for the same rounding."""
+    known = {line["number"] for line in lines if line["task"] == task}
+    parts = [{item.question.number for item in chunk} for chunk in chunks]
+    again = {number for part in parts if not part <= known for number in part & known}
+    kept = [line for line in lines if line["task"] != task or line["number"] not in again]
+    if len(kept) < len(lines):
+        write_atomically(answers.path, "".join(json.dumps(line) + "\n" for line in kept))
+    return kept
+
+
+def _line(task: str, asked: Asked, said: Said) -> Line:
+    """What is kept of an answer."""
+    question = asked.question
+    return {
+        "task": task,
+        "number": question.number,
+        "id": question.id,
+        "question": question.text,
+        "answer": said.text,
+        "accepted": list(question.answers),
+        "exact_match": exact_match(said.text, question.answers),
+        "f1": f1(said.text, question.answers),
+        "nll": said.nll,
+        "gold_tokens": said.tokens,
+        "shots": list(asked.shots),
+        "dropped": asked.dropped,
+        "cut": asked.cut,
+        "prompt_tokens": len(asked.prompt),
+    }
+
+
+def _of(answers: Results, task: str) -> list[Line]:
+    return [line for line in answers.lines() if line["task"] == task]

@@ -1,0 +1,1 @@
+"""Processes, signals, devices, memory allocation and hub settings."""

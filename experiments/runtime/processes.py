@@ -1,0 +1,123 @@
+"""Several processes at once: tasks -> events as they happen; stopped, killed or orphaned workers are all accounted for.
+
+Each worker has a pipe of its own, so one that dies, however it dies, is seen at once and blocks nobody.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple, cast
+
+from ...errors import MemxError
+from .signals import Interrupted, StopRequest, stop_on_signals
+
+Report = Callable[[int, Mapping[str, Any]], None]
+Work = Callable[[Callable[[Mapping[str, Any]], None], StopRequest], None]
+
+
+class _Died(RuntimeError):
+    """A worker that ended without a word."""
+
+
+class _Worker(NamedTuple):
+    task: int
+    process: Any
+    receiver: Connection
+
+
+def run_pool(tasks: Sequence[Work], jobs: int, report: Report) -> None:
+    """Run picklable tasks, `jobs` at a time; report gets (index, event) for what they report.
+
+    The first failure, or a SIGINT or SIGTERM here, asks all running tasks to stop once and waits for them. Raises
+    the first failure, or Interrupted if a task did not end.
+    """
+    waiting = list(enumerate(tasks))
+    running: list[_Worker] = []
+    failure: Exception | None = None
+    told = interrupted = False
+    with stop_on_signals() as stop:
+        try:
+            while running or (waiting and not told):
+                while waiting and len(running) < jobs and not told:
+                    running.append(_start(*waiting.pop(0)))
+                for worker in _ready(running):
+                    ended = _receive(worker, report)
+                    if ended is None:
+                        continue
+                    running.remove(worker)
+                    if isinstance(ended, Interrupted) or (told and isinstance(ended, _Died)):
+                        interrupted = True
+                    elif isinstance(ended, Exception):
+                        failure = failure or ended
+                if (stop.asked or failure or interrupted) and not told:
+                    told = True
+                    for worker in running:
+                        worker.process.terminate()
+        finally:
+            for worker in running:  # only when interrupted for the second time
+                worker.process.kill()
+    if failure is not None:
+        raise failure
+    if interrupted or waiting:
+        raise Interrupted("stopped, states saved")
+
+
+def _start(number: int, task: Work) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(task, sender), daemon=False)
+    # a worker is stopped by its parent alone: it inherits that Ctrl-C, which reaches the whole group, means nothing
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    sender.close()
+    return _Worker(number, process, cast(Connection, receiver))
+
+
+def _ready(running: Sequence[_Worker]) -> list[_Worker]:
+    ready = wait([worker.receiver for worker in running], timeout=0.5)
+    return [worker for worker in running if worker.receiver in ready]
+
+
+def _receive(worker: _Worker, report: Report) -> Exception | bool | None:
+    """Take one message: None for an event, True for a good end, or the exception that ended the worker."""
+    try:
+        kind, content = worker.receiver.recv()
+    except (EOFError, OSError):
+        worker.process.join()
+        return _Died(f"a worker process died (exit {worker.process.exitcode}); --resume goes on")
+    if kind == "event":
+        report(worker.task, content)
+        return None
+    worker.process.join()
+    return content or True
+
+
+def _work(task: Work, sender: Connection) -> None:
+    """The worker process: runs its task and sends what happens; without a parent to tell, it saves and stops."""
+    with stop_on_signals(signal.SIGTERM) as stop:
+
+        def send(event: Mapping[str, Any]) -> None:
+            try:
+                sender.send(("event", dict(event)))
+            except OSError:
+                stop.asked = True
+
+        failure: Exception | None = None
+        try:
+            task(send, stop)
+        except (MemxError, Interrupted) as error:
+            failure = error
+        except KeyboardInterrupt:
+            failure = Interrupted("stopped at once")
+        except Exception as error:
+            failure = RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+        with suppress(OSError):
+            sender.send(("end", failure))

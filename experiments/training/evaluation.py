@@ -1,0 +1,106 @@
+"""What a run is asked: questions on facts in tiers, the loss on ordinary text or on a corpus's held-out documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..config.training import TrainConfig
+from ..data.facts.questions import FactSplit, Question, question_sets
+from ..data.text import text_nll
+from ..metrics.estimates import Estimate, ratio_estimate
+from .fact_qa import answer_questions, estimates, longest_answer, sample_questions
+from .held_out_text import TextProbe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from ...memory_layers.llama import MemoryLlamaForCausalLM
+
+CORPUS = "corpus"  # what rows call the held-out documents of a corpus
+
+
+class Examiner:
+    """Asks a model. Inside `quiet` it is asked under autocast, with whole weights, and nothing counts as use.
+
+    synced: every rank of a world asks the same, and none ends a generation before the others.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        split: FactSplit,
+        tokenizer: PreTrainedTokenizerFast,
+        quiet: Callable[[], AbstractContextManager[object]],
+        notes: Callable[[str], None],
+        synced: bool = False,
+    ) -> None:
+        self.config, self.tokenizer, self.quiet, self.synced = config, tokenizer, quiet, synced
+        self.questions = question_sets(split) if split.trained else {}
+        longest = longest_answer(split.trained, tokenizer) + 1 if split.trained else 1
+        self.max_answer = max(config.evaluation.max_answer, longest)
+        self.text = TextProbe(config.text, tokenizer, config.data.seed) if config.text.source else None
+        self.held_out = self._held_out(notes) if config.corpus.sources and config.corpus.held_out else None
+
+    def on_the_way(self, model: MemoryLlamaForCausalLM) -> dict[str, dict[str, float]]:
+        """Metrics of each tier, or of the held-out documents."""
+        evaluation = self.config.evaluation
+        drawn = sample_questions(self.questions, evaluation.questions, self.config.data.seed)
+        found = {}
+        for tier, answers in self._ask(model, drawn).items():
+            found[tier] = {metric: estimate.value for metric, estimate in estimates(answers).items()}
+        if self.held_out is not None:
+            found[CORPUS] = {"nll": self._held_out_nll(model).value}
+        return found
+
+    def before(self, model: MemoryLlamaForCausalLM) -> dict[str, Any]:
+        """What a pretrained model knows before it is trained."""
+        answers = self._ask(model, self._final_questions())
+        found: dict[str, Any] = {"answers": {tier: estimates(given)["exact_match"] for tier, given in answers.items()}}
+        if (text := self.measure_text(model)) is not None:
+            found["text"] = text
+        return found
+
+    def final(self, model: MemoryLlamaForCausalLM) -> dict[str, list]:
+        """The answers to the final questions, by tier."""
+        return self._ask(model, self._final_questions())
+
+    def measure_text(self, model: MemoryLlamaForCausalLM) -> Estimate | None:
+        """NLL in nats per token of ordinary text, or of the corpus's held-out documents; None without either."""
+        if self.text is None:
+            return self._held_out_nll(model) if self.held_out is not None else None
+        with self.quiet():
+            return self.text.measure(model)
+
+    @property
+    def dataset(self) -> str:
+        """What rows call the text that `measure_text` measures."""
+        return f"text/{self.config.text.source}" if self.text is not None else CORPUS
+
+    def common_text(self) -> Tensor | None:
+        """Blocks [R, S] of what the model is to be at home in, the same on every rank."""
+        return self.text.training if self.text is not None else self.held_out
+
+    def _held_out(self, notes: Callable[[str], None]) -> Tensor | None:
+        from ..data.corpus.held_out import held_out_blocks
+
+        corpus, sequence = self.config.corpus, self.config.data.sequence
+        blocks = held_out_blocks(corpus, self.tokenizer, sequence, corpus.blocks, notes=notes)
+        return blocks if len(blocks) else None
+
+    def _held_out_nll(self, model: MemoryLlamaForCausalLM) -> Estimate:
+        assert self.held_out is not None
+        with self.quiet():
+            found = text_nll(model, self.held_out)
+        return ratio_estimate([nll for nll, _ in found], [tokens for _, tokens in found])
+
+    def _final_questions(self) -> dict[str, list[Question]]:
+        return sample_questions(self.questions, self.config.evaluation.final_questions, self.config.data.seed)
+
+    def _ask(self, model: MemoryLlamaForCausalLM, sets: Mapping[str, Sequence[Question]]) -> dict[str, list]:
+        how = {"batch": self.config.evaluation.batch, "max_answer": self.max_answer, "synced": self.synced}
+        with self.quiet():
+            return {tier: answer_questions(model, self.tokenizer, asked, **how) for tier, asked in sets.items()}

@@ -1,0 +1,154 @@
+"""Closed-book QA: a model and sets of questions -> greedy exact match, F1 and NLL per answer token, as rows.
+
+B questions, T tokens of the longest prompt and answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from ..data.facts.questions import Guesser, Question
+from ..data.facts.record import Fact
+from ..metrics.estimates import Estimate, exact_match, f1, mean_estimate, ratio_estimate, share_estimate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+class Answer(NamedTuple):
+    """What a model said to one question, and the NLL (nats, summed over `tokens`) of the answer that was taught."""
+
+    question: Question
+    text: str
+    nll: float
+    tokens: int
+
+
+def sample_questions(sets: Mapping[str, Sequence[Question]], most: int | None, seed: int) -> dict[str, list[Question]]:
+    """At most `most` questions of each set, in the set's order, the same for the same seed.
+
+    Sets of one length ask of the same facts in the same order, so the same places are drawn from each.
+    """
+    drawn = {}
+    for name, questions in sets.items():
+        chosen = range(len(questions))
+        if most is not None and most < len(questions):
+            chosen = sorted(random.Random(f"questions {seed} {len(questions)}").sample(chosen, most))
+        drawn[name] = [questions[i] for i in chosen]
+    return drawn
+
+
+@torch.no_grad()
+def answer_questions(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    questions: Sequence[Question],
+    *,
+    batch: int = 256,
+    max_answer: int = 24,
+    synced: bool = False,
+) -> list[Answer]:
+    """Ask every question: a greedy answer by `generate`, and the NLL of the taught answer with its end token.
+
+    synced: all ranks of the default process group do so together.
+    """
+    was_training = model.training
+    model.eval()
+    answers: list[Answer | None] = [None] * len(questions)
+    by_length = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt) + len(questions[i].answer))
+    for chunk in _chunks(by_length, batch):
+        asked = [questions[i] for i in chunk]
+        texts = greedy_answers(model, tokenizer, [question.prompt for question in asked], max_answer, synced)
+        scores = answer_nll(model, tokenizer, asked)
+        for i, question, text, (nll, tokens) in zip(chunk, asked, texts, scores, strict=True):
+            answers[i] = Answer(question, text, nll, tokens)
+    model.train(was_training)
+    return [answer for answer in answers if answer is not None]
+
+
+def greedy_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[str],
+    max_answer: int,
+    synced: bool = False,
+) -> list[str]:
+    """Continue prompts greedily up to the end token; left-padded. synced: until every rank is done."""
+    inputs = tokenizer(list(prompts), return_tensors="pt", padding=True, return_token_type_ids=False).to(model.device)
+    generate: Any = model.generate
+    output = generate(**inputs, max_new_tokens=max_answer, do_sample=False, synced_gpus=synced)
+    return [
+        text.strip()
+        for text in tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    ]
+
+
+def longest_answer(facts: Sequence[Fact], tokenizer: PreTrainedTokenizerFast) -> int:
+    """Tokens of the longest object or alias."""
+    texts = {text for fact in facts for text in (fact.object, *fact.aliases)}
+    return max(len(ids) for ids in _ids(tokenizer, [" " + text for text in texts], begin=False))
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, begin: bool) -> list[list[int]]:
+    """Token ids of each text; begin: with the token that some tokenizers put before a text."""
+    encoded: Any = tokenizer(list(texts), add_special_tokens=begin)
+    return encoded["input_ids"]
+
+
+def answer_nll(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question]
+) -> list[tuple[float, int]]:
+    """For each question the NLL in nats of its taught answer (end token included), and how many tokens that is."""
+    end: Any = tokenizer.eos_token_id
+    prompts = _ids(tokenizer, [question.prompt for question in questions], begin=True)
+    texts = [" " + question.answer for question in questions]
+    answers = [[*ids, end] for ids in _ids(tokenizer, texts, begin=False)]
+    longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
+    tokens = torch.zeros(len(questions), longest, dtype=torch.long)
+    labels = torch.full((len(questions), longest), -100)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        start, stop = len(prompt), len(prompt) + len(answer)
+        tokens[row, :stop] = torch.tensor(prompt + answer)
+        labels[row, start - 1 : stop - 1] = torch.tensor(answer)
+    # right padding needs no mask: no answer token can see it
+    hidden = model.model(tokens.to(model.device), use_cache=False).last_hidden_state
+    asked = labels != -100
+    logits = model.lm_head(hidden[asked.to(hidden.device)]).float()
+    nll = torch.zeros(labels.shape)
+    nll[asked] = F.cross_entropy(logits, labels[asked].to(logits.device), reduction="none").float().cpu()
+    return list(zip(nll.sum(-1).tolist(), asked.sum(-1).tolist(), strict=True))
+
+
+def estimates(answers: Sequence[Answer]) -> dict[str, Estimate]:
+    """Exact match and F1 in percent, NLL in nats per answer token, each with n and a 95% interval."""
+    return {
+        "exact_match": share_estimate([exact_match(a.text, a.question.accepted) for a in answers]),
+        "f1": mean_estimate([f1(a.text, a.question.accepted) for a in answers], scale=100.0),
+        "nll": ratio_estimate([a.nll for a in answers], [a.tokens for a in answers]),
+    }
+
+
+def make_guessers(trained: Sequence[Fact]) -> dict[str, Guesser]:
+    """Two guessers without memory, by metric: the most common answer, and the one by first letter (chance)."""
+    return {
+        "majority_exact_match": Guesser(trained, "relation"),
+        "chance_exact_match": Guesser(trained, "first letter"),
+    }
+
+
+def guess_estimates(questions: Sequence[Question], guessers: Mapping[str, Guesser]) -> dict[str, Estimate]:
+    """Exact match of each guesser."""
+    return {
+        metric: share_estimate([exact_match(guesser.guess(q.subject, q.relation), q.accepted) for q in questions])
+        for metric, guesser in guessers.items()
+    }
+
+
+def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

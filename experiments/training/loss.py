@@ -1,0 +1,43 @@
+"""What a training step minimises: a packed batch or blocks of text -> a loss to differentiate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...memory_layers.moe import MoeLayer
+from ..data.batches import Batch, block_mask
+
+if TYPE_CHECKING:
+    from ...memory_layers.llama import MemoryLlamaForCausalLM
+
+
+def answer_loss(model: MemoryLlamaForCausalLM, batch: Batch) -> Tensor:
+    """Cross-entropy summed over the labelled tokens of a packed batch; logits are made for those alone."""
+    labels = batch.labels.flatten()
+    counted = (labels != -100).nonzero().squeeze(-1)
+    inputs = dict(attention_mask=block_mask(batch.documents), position_ids=batch.positions)
+    logits = model.logits_at(counted, batch.tokens, **inputs)  # [counted, vocabulary]
+    return F.cross_entropy(logits.float(), labels.index_select(0, counted), reduction="sum")
+
+
+def text_loss(model: MemoryLlamaForCausalLM, blocks: Tensor) -> Tensor:
+    """Mean cross-entropy of the next token over blocks [R, S] of plain text."""
+    places = torch.arange(blocks.numel(), device=blocks.device).view_as(blocks)[:, :-1].flatten()
+    logits = model.logits_at(places, blocks)
+    return F.cross_entropy(logits.float(), blocks[:, 1:].flatten())
+
+
+def balance_loss(layers: list[MoeLayer], weight: float) -> Tensor | float:
+    """The load-balance losses that the last forward pass left, summed and weighed; 0 without a mixture of experts."""
+    found = [layer.balance for layer in layers if layer.balance is not None]
+    return weight * torch.stack(found).sum() if found else 0.0
+
+
+def parts_of(batch: Batch, parts: int) -> list[Batch]:
+    """Split a batch by rows for accumulation."""
+    split = [tensor.tensor_split(parts) for tensor in batch]
+    return [Batch(*part) for part in zip(*split, strict=True) if len(part[0])]

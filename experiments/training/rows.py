@@ -1,0 +1,129 @@
+"""What a finished training run says: answers -> rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...memory_layers.config import MemoryConfig, ModelConfig
+from ...memory_layers.llama import count_parameters
+from ...memory_layers.sizes import model_sizes
+from ...memory_layers.usage import Usage
+from ...results.store.rows import Row
+from ...results.store.runs import commit
+from ..config.training import TrainConfig
+from ..data.facts.questions import Guesser
+from ..data.facts.record import Fact
+from ..metrics.estimates import Estimate
+from ..models.pretrained import host_memory_config, host_model_config
+from .fact_qa import Answer, estimates, guess_estimates, make_guessers
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+class Measured(NamedTuple):
+    """What a finished run found out.
+
+    answers: by tier. before: exact match and text loss of a pretrained start. text: NLL per token of ordinary text,
+    which `dataset` names. use: of each memory layer over the last window. value_step: sparse or dense; empty if no
+    table was trained.
+    """
+
+    answers: Mapping[str, Sequence[Answer]]
+    before: Mapping[str, Any] = {}
+    text: Estimate | None = None
+    use: Mapping[str, Usage] = {}
+    value_step: str = ""
+    dataset: str = ""
+
+
+def model_and_memory(config: TrainConfig, model: PreTrainedModel) -> tuple[ModelConfig, MemoryConfig]:
+    """Shape and memory of a run's model: the config's, or those that a pretrained start brought."""
+    if config.finetune.source is None:
+        return config.model, config.memory
+    return host_model_config(model.config, _name_of(config.finetune.source)), host_memory_config(model.config)
+
+
+def _name_of(source: str) -> str:
+    """The last part of a hub name or folder; of a run's checkpoint, the run's name."""
+    path = Path(source)
+    parts = path.resolve().parts if path.exists() else ("", *source.rstrip("/").split("/"))
+    return parts[-2] if parts[-1] == "checkpoint" and parts[-2] else parts[-1]
+
+
+def result_rows(
+    config: TrainConfig,
+    run: str,
+    model: PreTrainedModel,
+    device: torch.device,
+    measured: Measured,
+    trained: Sequence[Fact],
+) -> list[Row]:
+    """Rows for each tier (`dataset`: seen, rephrased, unseen) and each relation in it (`seen/airport_country`),
+    for ordinary text (`text/NAME`) and the use of each memory layer (`layer 0`)."""
+    base, memory = model_and_memory(config, model)
+    sizes = model_sizes(base, memory, model.config.vocab_size)
+    common = dict(
+        run=run,
+        experiment=config.experiment or run,
+        kind=memory.kind,
+        variant=config.variant,
+        model=base.title,
+        memory_slots=memory.slots,
+        parameters_total=count_parameters(model),
+        parameters_active=sizes.parameters_active,
+        flops=sizes.flops,
+        device=str(device),
+        seed=config.seed,
+        commit=commit(),
+        value_step=measured.value_step,
+        trained=config.finetune.train,
+    )
+    return [
+        *_answer_rows(common, measured.answers, trained),
+        *_before_and_text_rows(common, config, measured),
+        *_use_rows(common, measured.use),
+    ]
+
+
+def _answer_rows(common: Mapping, answers: Mapping[str, Sequence[Answer]], trained: Sequence[Fact]) -> list[Row]:
+    guessers = make_guessers(trained)
+    rows: list[Row] = []
+    for tier, asked in answers.items():
+        for metric, estimate in _with_guesses(asked, guessers).items():
+            rows.append(_row(common, tier, metric, estimate))
+        for relation in sorted({answer.question.relation for answer in asked}):
+            of_relation = [answer for answer in asked if answer.question.relation == relation]
+            for metric, estimate in _with_guesses(of_relation, guessers).items():
+                rows.append(_row(common, f"{tier}/{relation}", metric, estimate))
+    return rows
+
+
+def _before_and_text_rows(common: Mapping, config: TrainConfig, measured: Measured) -> list[Row]:
+    before = measured.before.get("answers", {})
+    rows = [_row(common, tier, "exact_match_before", Estimate(*found)) for tier, found in before.items()]
+    dataset = measured.dataset or f"text/{config.text.source}"
+    if measured.before.get("text"):
+        rows.append(_row(common, dataset, "nll_before", Estimate(*measured.before["text"])))
+    if measured.text:
+        rows.append(_row(common, dataset, "nll", measured.text))
+    return rows
+
+
+def _use_rows(common: Mapping, use: Mapping[str, Usage]) -> list[Row]:
+    rows = []
+    for layer, found in use.items():
+        for metric, value in (("slots_used", 100 * found.used), ("usage_kl", found.kl)):
+            rows.append(Row(**common, dataset=f"layer {layer}", metric=metric, value=value, n=found.lookups))
+    return rows
+
+
+def _with_guesses(answers: Sequence[Answer], guessers: Mapping[str, Guesser]) -> dict[str, Estimate]:
+    return {**estimates(answers), **guess_estimates([answer.question for answer in answers], guessers)}
+
+
+def _row(common: Mapping, dataset: str, metric: str, estimate: Estimate) -> Row:
+    return Row(**common, dataset=dataset, metric=metric, **estimate._asdict())

@@ -1,0 +1,85 @@
+"""One training run: config and run folder -> checkpoint, metrics and rows.
+
+The run saves its state on the way; started again with the same folder it goes on from the last one and ends
+bit-identical, on the same CPU and number of threads, to a run that was never stopped. On CUDA it goes on from the same
+state, but some of torch's backward passes add in no fixed order there.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+
+import torch
+
+from ...errors import MemxError
+from ...results.store.rows import Row
+from ...results.store.runs import Run
+from ..checkpoints.states import saved_states
+from ..config.loading import to_yaml
+from ..config.training import TrainConfig
+from ..data.facts.files import is_facts_file
+from ..data.facts.load import facts_digest
+from ..data.facts.questions import FactSplit
+from ..distributed.process_group import World
+from ..models.build import build_split
+from ..runtime.signals import Interrupted, StopRequest
+from .loop import Report, Trainer
+
+
+def train(
+    config: TrainConfig, run: Run, report: Report, stop: StopRequest, threads: int, world: World | None = None
+) -> list[Row]:
+    """Train one point in a claimed run folder, and record in it how that ended. world: the processes that share it."""
+    before = run.info()
+    # a run that goes on keeps its threads, and so its bits
+    threads = config.training.threads or before.get("threads") or threads
+    began = bool(saved_states(run.folder / "state"))
+    try:
+        split, notes = (FactSplit([], [], config.data.seed), []) if config.corpus.sources else build_split(config)
+        digest = facts_digest([*split.trained, *split.unseen])
+        _same_facts(run, digest)
+        for note in notes:
+            report({"note": note})
+        about = {"experiment": config.experiment, "seed": config.seed, "device": config.training.device}
+        run.begin(to_yaml(config), {**about, "threads": threads, "facts": digest})
+        trainer = Trainer(config, split, run, report, stop, threads, world)
+        rows = trainer.fit()
+    except (Interrupted, KeyboardInterrupt):
+        run.end("interrupted")
+        raise
+    except MemxError as error:
+        if began or saved_states(run.folder / "state"):
+            run.end("failed", error=error.message)
+        else:
+            run.discard()
+        raise
+    except Exception as error:
+        run.end("failed", error=f"{type(error).__name__}: {error}")
+        raise
+    took = {"seconds": round(trainer.seconds, 1), "steps": trainer.step, "tokens": trainer.tokens}
+    run.finish(rows, **took, device=str(trainer.device), peak_bytes=peak_bytes(trainer.device))
+    if world is None or world.is_first:
+        shutil.rmtree(run.folder / "state", ignore_errors=True)  # the checkpoint is what is left to keep
+    return rows
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that this process has held: allocated on a CUDA device, else resident in the host's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def check_facts(config: TrainConfig, run: Run) -> None:
+    """Raise MemxError if a user's file says other facts than those that a finished run was trained on."""
+    if any(is_facts_file(source) for source in config.data.facts):
+        split, _ = build_split(config)
+        _same_facts(run, facts_digest([*split.trained, *split.unseen]))
+
+
+def _same_facts(run: Run, digest: str) -> None:
+    before = run.info().get("facts")
+    if before not in (None, digest):
+        raise MemxError(f"the facts have changed since run {run.name} began", hint="--force starts it anew")

@@ -1,0 +1,129 @@
+"""A sweep: a config's points, each a run of its own folder, one after another or several processes at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...errors import MemxError
+from ...results.store.rows import Row
+from ...results.store.runs import RunStore
+from ..config.loading import config_hash, points, run_name
+from ..config.training import TrainConfig
+from ..distributed.process_group import World, join, launched
+from ..runtime.processes import Report, run_pool
+from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where runs go, and what to do with those that are there."""
+
+    runs: Path
+    resume: bool = False
+    force: bool = False
+    jobs: int = 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep: its folder's name and its config."""
+
+    name: str
+    config: TrainConfig
+
+
+def plan(config: TrainConfig) -> list[Point]:
+    """The points of a config, each once, with the names of their folders, `<name>-<hash of the whole config>`."""
+    planned = [Point(run_name(point), point) for point in points(config)]
+    return list({config_hash(point.config): point for point in planned}.values())
+
+
+def train_all(config: TrainConfig, options: Options, report: Report) -> dict[str, list[Row]]:
+    """Train every point that is not finished; returns the rows by run. report gets (index of the point, event).
+
+    Of torchrun's processes each reports; what the first need not know too is marked "own".
+    Raises MemxError (a folder exists, is in use, …) before anything is trained, and Interrupted on a stop.
+    """
+    planned = plan(config)
+    if any(point.config.finetune.source for point in planned):
+        from ..models.pretrained import check_start  # brings torch
+
+        for point in planned:
+            check_start(point.config)
+    world = launched()
+    if world.size > 1:
+        _shared(config, planned, options, report)
+    else:
+        _alone(planned, options, report)
+    store = RunStore(options.runs)
+    return {point.name: store.run(point.name).rows() for point in planned}
+
+
+def _check(planned: list[Point], options: Options, check: Callable[[TrainConfig], None]) -> None:
+    """Raise MemxError for the first point that must not begin."""
+    for point in planned:
+        check(point.config)
+        RunStore(options.runs).check_free(point.name, resume=options.resume, force=options.force)
+
+
+def _alone(planned: list[Point], options: Options, report: Report) -> None:
+    _check(planned, options, lambda config: None)
+    jobs = min(options.jobs, len(planned))
+    threads = max(1, _cores() // jobs)
+    tasks = [partial(train_point, point, options, threads) for point in planned]
+    if jobs == 1:
+        _one_by_one(planned, tasks, report, World())
+    else:
+        run_pool(tasks, jobs, report)
+
+
+def _shared(config: TrainConfig, planned: list[Point], options: Options, report: Report) -> None:
+    """Train the points one after another, each over all processes that torchrun started."""
+    if options.jobs > 1:
+        raise MemxError("--jobs and torchrun exclude each other", hint="torchrun's processes share every point")
+    from ..distributed.parallel import check_layout  # brings torch
+
+    with join(config.training.device) as world:
+        world.on_first(lambda: _check(planned, options, partial(check_layout, ranks=world.size)))
+        threads = max(1, _cores() // world.local_size)
+        tasks = [partial(train_point, point, options, threads, world=world) for point in planned]
+        _one_by_one(planned, tasks, report, world)
+
+
+def train_point(
+    point: Point,
+    options: Options,
+    threads: int,
+    report: Callable[[Mapping[str, Any]], None],
+    stop: StopRequest,
+    world: World | None = None,
+) -> None:
+    """Train one point in its folder; a finished one is kept when resuming, if its facts are still the same."""
+    from .run import check_facts, train  # brings torch
+
+    world = world or World()
+    store = RunStore(options.runs)
+    with world.claimed(store, point.name, resume=options.resume, force=options.force) as run:
+        if options.resume and world.on_first(lambda: run.status) == "finished":
+            world.on_first(lambda: check_facts(point.config, run))
+            report({"phase": "finished before"})
+            return
+        train(point.config, run, report, stop, threads, world)
+        report({"phase": "finished"})
+
+
+def _one_by_one(planned: list[Point], tasks: list[partial[None]], report: Report, world: World) -> None:
+    with stop_on_signals() as stop:
+        for index, task in enumerate(tasks):
+            if world.any(stop.asked):
+                raise Interrupted(f"stopped before {planned[index].name}")
+            task(partial(report, index), stop)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

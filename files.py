@@ -1,0 +1,69 @@
+"""Writing files so that a reader sees the old one or the new one, never a part: temporary, fsync, rename."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from .errors import MemxError
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all. Raises MemxError when the disk is full or forbids it."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary: str | None = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+        temporary = None
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents. Raises MemxError when the disk is full or forbids it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename in a folder last through a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def put_in_place(temporary: Path, target: Path) -> None:
+    """Make a finished folder last, then give it its name; one that had the name goes."""
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    aside = target.with_name(f".{target.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if target.exists():
+        target.rename(aside)  # removing it may take long
+    temporary.rename(target)
+    sync_folder(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def cannot_write(path: Path, error: OSError) -> MemxError:
+    """The user's error for a failed write, with what to do about it."""
+    return MemxError(f"cannot write {path}: {error.strerror or error}", hint="free space, or choose another folder")

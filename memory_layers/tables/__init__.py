@@ -1,0 +1,1 @@
+"""Value tables: plain, sharded over processes, or in host memory."""

@@ -1,0 +1,113 @@
+"""`attach`: a transformers decoder and an eviction policy -> the same decoder, whose cache forgets.
+
+Nothing of the model is rewritten. Its attention is switched to a registered function, which computes the same output by
+torch's scaled dot-product attention and then hands queries and keys to the cache; its forward pass is cut where the
+policy runs, so that prompts of any length, padded batches and generation all meet the policy in the same steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MemxError
+from .cache.attention import ATTENTION, register
+from .cache.cache import EvictingCache
+from .cache.chunks import chunked_forward
+from .policies.base import Policy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_KINDS = ("full_attention", "sliding_attention")
+
+
+class Attached:
+    """A host under a policy. `cache` is the one that it has used last, None before its first forward pass."""
+
+    def __init__(self, decoder: PreTrainedModel, policy: Policy, protect: Sequence[tuple[int, int]]) -> None:
+        self.decoder, self.policy, self.protect = decoder, policy, tuple(protect)
+        self.windows = layer_windows(decoder)
+        self.cache: EvictingCache | None = None
+
+    def new_cache(self) -> EvictingCache:
+        """An empty cache for this host; a forward pass without one makes its own."""
+        return EvictingCache(self.policy, self.windows, self.protect)
+
+
+@contextmanager
+def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[int, int]] = ()) -> Iterator[Attached]:
+    """Let a policy evict from the cache of a transformers decoder: `with attach(model, policy): model.generate(...)`.
+
+    Inside, forward passes, chunked or not, `generate` (greedy, sampling, beams) and pipelines use an evicting cache;
+    afterwards the model is as it was. protect: spans (first, one past the last) of token numbers, padding not counted,
+    that no policy evicts; out of a layer's window they go all the same. Gradients do not pass what was evicted.
+    Raises MemxError for a host without transformers' attention interface, or with attention that is not plain or
+    windowed softmax; for a policy interval that is no multiple of the hop; and inside for a cache that was begun
+    without a policy, packed sequences and masks other than one of padding.
+    """
+    decoder = find_decoder(model)
+    if "forward" in vars(decoder) and getattr(decoder.forward, "memx", False):
+        raise MemxError("this model has a policy attached already", hint="leave its `with` block first")
+    for span in protect:
+        if not (len(span) == 2 and all(isinstance(end, int) for end in span) and 0 <= span[0] < span[1]):
+            raise MemxError(f"{span} is no span of tokens", hint="give (first, one past the last), from 0")
+    attached = Attached(decoder, policy, protect)
+    attached.new_cache()  # finds what does not fit before anything is changed
+    register()
+    config: Any = decoder.config
+    usual, plain = config._attn_implementation, decoder.forward
+    before = vars(decoder).get("forward")  # what hooks have put over the class's
+
+    @wraps(plain)
+    def forward(*args, **kwargs):
+        return chunked_forward(attached, plain, *args, **kwargs)
+
+    forward.memx = True  # type: ignore[attr-defined]
+    try:
+        config._attn_implementation = ATTENTION
+        decoder.forward = forward  # type: ignore[method-assign]
+        yield attached
+    finally:
+        config._attn_implementation = usual
+        vars(decoder).pop("forward", None)
+        if before is not None:
+            decoder.forward = before  # type: ignore[method-assign]
+
+
+def find_decoder(model: PreTrainedModel) -> PreTrainedModel:
+    """The part of a model that maps tokens to hidden states. Raises MemxError if attention there cannot be observed."""
+    kind = type(model).__name__
+    decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else None
+    config = getattr(decoder, "config", None)
+    hint = "hosts are decoders on transformers' attention interface: Llama, Mistral, Qwen, Gemma, GPT-2…"
+    if config is None or not getattr(decoder, "_supports_attention_backend", False):
+        raise MemxError(f"{kind} has no attention interface", hint=hint)
+    both_ways = any(not getattr(module, "is_causal", True) for module in decoder.modules())
+    if getattr(config, "is_encoder_decoder", False) or not getattr(config, "is_causal", True) or both_ways:
+        raise MemxError(f"{kind} is not a causal decoder", hint=hint)
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        raise MemxError(f"{kind} caps its attention scores, which is not supported", hint=hint)
+    return decoder
+
+
+def layer_windows(decoder: PreTrainedModel) -> list[int | None]:
+    """How many positions the queries of each layer see back, None for all.
+
+    Raises MemxError for layers that are not plain or windowed attention, or share another's keys.
+    """
+    config: Any = decoder.config
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    count = config.num_hidden_layers
+    if kinds is None:
+        kinds = [_KINDS[window is not None]] * count
+    strange = sorted({kind for kind in kinds if kind not in _KINDS})
+    if strange or getattr(config, "num_kv_shared_layers", 0):
+        raise MemxError(
+            f"{type(decoder).__name__} has layers of {', '.join(strange) or 'shared keys'}, which is not supported",
+            hint="hosts have layers of full or sliding-window attention, each with keys of its own",
+        )
+    return [window if kind == "sliding_attention" else None for kind in kinds[:count]]

@@ -1,0 +1,144 @@
+"""The attention function that hosts run under a policy: torch's own attention, then queries and keys go to the cache.
+
+B sequences, Hq query heads that share H key-value heads, Q queries, T cached keys, d numbers a head.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention.bias import causal_lower_right
+
+from ...errors import MemxError
+
+if TYPE_CHECKING:
+    from .cache import EvictingCache
+
+ATTENTION = "memx"  # its name among transformers' attention functions
+CACHE = "memx_cache"  # the argument by which a decoder hands its cache down to it
+_STRANGE = ("s_aux", "position_bias", "head_mask")  # what some hosts add to attention
+
+
+def register() -> None:
+    """Make the function known to transformers, which finds it by name; once is enough, more does no harm."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, observed_attention)
+
+
+def observed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of queries [B, Hq, Q, d] over the slots of a cache's layer: [B, Q, Hq, d]. Called by transformers."""
+    cache: EvictingCache | None = kwargs.get(CACHE)
+    kind = type(module).__name__
+    if kwargs.get("output_attentions"):
+        raise MemxError("a policy's attention gives no probabilities", hint="leave output_attentions out")
+    if cache is None:
+        raise MemxError(
+            f"{kind} was not handed the cache of a policy",
+            hint="call the model inside `with attach(...)`; some hosts do not hand arguments down to their attention",
+        )
+    layer = cache.layers[module.layer_idx]  # type: ignore[index]
+    added = [attention_mask, softcap, *(kwargs.get(name) for name in _STRANGE)]
+    uncached = key is not layer.keys or value is not layer.values
+    if any(given is not None for given in added) or uncached or kwargs.get("is_causal") is False:
+        raise MemxError(
+            f"{kind} is not plain causal attention over the keys and values that it caches",
+            hint="a policy would see something else than the host does; no gradient checkpointing, or another host",
+        )
+    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+    observing = layer.policy.hop > 0 and query.shape[2] >= layer.policy.hop
+    output, lse = attend(query, key, value, layer.visible(), scale, dropout=dropout, with_lse=observing)
+    with torch.no_grad():
+        layer.settle(query.detach(), lse, scale)
+    return output.transpose(1, 2).contiguous(), None
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    visible: Tensor | None,
+    scale: float,
+    *,
+    dropout: float = 0.0,
+    with_lse: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention [B, Hq, Q, d], and the log-sum-exp of the scores [B, Hq, Q] if asked and had for nothing.
+
+    visible [B or 1, H or 1, Q, T], bool: the keys that each query sees; None: all up to its own, the queries' own keys
+    being the last Q.
+    """
+    group, (queries, keys) = query.shape[1] // key.shape[1], (query.shape[2], key.shape[2])
+    causal = visible is None and queries > 1
+    if _has_lse(query, value, dropout) and (with_lse or (causal and queries < keys)):
+        return _fused(query, key, value, visible, scale)
+    if visible is not None and visible.shape[1] > 1:
+        visible = visible.repeat_interleave(group, 1)
+    if causal and queries < keys and query.device.type == "cpu":
+        visible, causal = lower_right(queries, keys, query.device)[None, None], False
+    given: Any = dict(dropout_p=dropout, scale=scale)
+    if group > 1 and queries == 1:  # queries of a group as queries of one head
+        query = query.unflatten(1, (-1, group)).squeeze(3)  # [B, H, G, d]
+        if visible is not None and visible.shape[1] > 1:
+            visible = visible.unflatten(1, (-1, group)).squeeze(3)
+        output = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, **given)
+        return output.flatten(1, 2)[:, :, None], None
+    if group > 1 and query.device.type != "cpu" and (visible is not None or queries < keys):
+        # fused attention on a GPU takes groups without a mask alone
+        key, value, group = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1), 1
+    mask: Any = visible
+    if causal and queries < keys:
+        mask, causal = causal_lower_right(queries, keys), False
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=group > 1, **given
+    ), None
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """`attend` on a CPU by what scaled_dot_product_attention runs there, but with its log-sum-exp."""
+    run = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    queries, old = query.shape[2], key.shape[2] - query.shape[2]
+    if visible is not None:
+        visible = visible.repeat_interleave(query.shape[1] // visible.shape[1], 1) if visible.shape[1] > 1 else visible
+        bias = torch.zeros_like(visible, dtype=query.dtype).masked_fill_(~visible, -torch.inf)
+        output, lse = run(query, key, value, 0.0, False, attn_mask=bias, scale=scale)
+        return output, lse.contiguous()
+    output, lse = run(query, key[:, :, old:], value[:, :, old:], 0.0, queries > 1, scale=scale)
+    if old == 0:
+        return output, lse.contiguous()
+    # older keys are seen by all queries: two runs without a mask cost less than one with it
+    before, old_lse = run(query, key[:, :, :old], value[:, :, :old], 0.0, False, scale=scale)
+    both = torch.logaddexp(lse, old_lse)
+    share = (old_lse - both).exp_()[..., None].to(output.dtype)
+    return output.lerp(before, share), both.contiguous()
+
+
+def lower_right(queries: int, keys: int, device: torch.device) -> Tensor:
+    """Which of all keys each of the last queries sees, those up to its own: [Q, T], bool."""
+    own = torch.arange(keys - queries, keys, device=device)[:, None]
+    return torch.arange(keys, device=device) <= own
+
+
+def _has_lse(query: Tensor, value: Tensor, dropout: float) -> bool:
+    """Whether torch's fused attention here returns a log-sum-exp; if not, the policy's own pass computes it."""
+    return (
+        query.device.type == "cpu"
+        and query.dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+        and query.shape[3] == value.shape[3]
+        and dropout == 0
+        and not (torch.is_grad_enabled() and (query.requires_grad or value.requires_grad))
+        and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
+    )

@@ -1,0 +1,116 @@
+"""A transformers cache that holds what an eviction policy lets survive, and frees the rest.
+
+N columns of input are not N tokens of every sequence: padding is never stored. Each sequence counts its own tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from ...errors import MemxError
+from ..policies.base import Policy, check_every
+from .layer import EvictingLayer
+from .new_tokens import Arrival, LayerSize
+
+
+class EvictingCache(Cache):
+    """Past keys and values of all layers under one policy; made by `memx.namm.attach`."""
+
+    layers: list[EvictingLayer]
+
+    def __init__(self, policy: Policy, windows: Sequence[int | None], protect: Sequence[tuple[int, int]] = ()) -> None:
+        """windows: how far each layer's queries see back, None for all; protect: spans of token numbers that stay.
+
+        Raises MemxError for a policy whose interval is no multiple of the hop, or shorter than what it looks at.
+        """
+        check_every(policy.every)
+        if policy.every is not None and policy.context > policy.every:
+            raise MemxError(
+                f"{policy.name} looks at {policy.context} queries, more than the {policy.every} between its runs",
+                hint=f"run it every {policy.context} tokens or more",
+            )
+        super().__init__(layers=[EvictingLayer(i, policy, window, protect) for i, window in enumerate(windows)])
+        self.policy, self.protect = policy, tuple(protect)
+        self.seen: list[int] = []  # tokens that each sequence ever had
+        self.columns: Tensor | None = None  # [B, N] bool: which columns so far were tokens
+
+    def begin(self, columns: Tensor) -> None:
+        """Make room for the next columns [B, Q] of a forward pass; True where they hold tokens, first in each row."""
+        new = columns.sum(1).tolist()
+        self.seen = self.seen or [0] * len(new)
+        arrival = Arrival.of(self.seen, new, columns.shape[1], self.policy.every, self.policy.hop, columns.device)
+        for layer in self.layers:
+            layer.arrival, layer.begun = arrival, True
+
+    def finish(self) -> None:
+        """Count the tokens of the columns that all layers have seen now."""
+        arrival = self.layers[0].arrival
+        self.seen = [seen + new for seen, new in arrival.pairs()]
+        for layer in self.layers:
+            layer.begun = False
+
+    def branch(self, policy: Policy, copies: int = 1, *, then: Policy) -> EvictingCache:
+        """A new cache of so many copies of each sequence, in which `policy` has run once, now; this one stays.
+
+        It goes on under `then`: the policy itself, or one that never runs again. This cache's own policy must have
+        noted the same as `policy` reads. Copy c of sequence s is sequence c * S + s. The newest tokens, fewer than a
+        hop, which no policy has seen yet, stay.
+        """
+        mine = self.policy
+        assert (mine.hop, mine.context, mine.width) == (policy.hop, policy.context, policy.width), (mine, policy)
+        other = EvictingCache(then, [layer.window for layer in self.layers], self.protect)
+        other.layers = [layer.branch(policy, copies, self.seen, then) for layer in self.layers]
+        other.seen = self.seen * copies
+        other.columns = None if self.columns is None else self.columns.repeat(copies, 1)
+        return other
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Columns of input so far, evicted tokens and padding included: where the next position follows."""
+        return 0 if self.columns is None else self.columns.shape[1]
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Let sequence i continue what sequence beam_idx[i] was: for beam search."""
+        self._select(beam_idx.tolist())
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every sequence."""
+        self._select([b for b in range(len(self.seen)) for _ in range(repeats)])
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Hold some sequences alone."""
+        self._select(torch.arange(len(self.seen))[indices.cpu()].tolist())
+
+    def _select(self, order: list[int]) -> None:
+        def rows(tensor: Tensor) -> Tensor:
+            return tensor.index_select(0, torch.tensor(order, device=tensor.device))
+
+        self.seen = [self.seen[b] for b in order]
+        self.columns = None if self.columns is None else rows(self.columns)
+        for layer in self.layers:
+            layer.select(rows, order)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.seen, self.columns = [], None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> EvictingCache:
+        """A copy that goes on by itself, under the same policy: for a beginning that several continuations share."""
+        memo[id(self.policy)] = self.policy
+        other = object.__new__(type(self))
+        memo[id(self)] = other
+        other.__dict__.update({name: deepcopy(value, memo) for name, value in vars(self).items()})
+        return other
+
+    def sizes(self) -> list[LayerSize]:
+        """What each layer holds now, of all sequences together."""
+        return [layer.size() for layer in self.layers]
+
+    def holds(self, sequence: int = 0) -> Tensor:
+        """The share of each layer's heads that still hold each token of a sequence: [layers, tokens], on the CPU."""
+        return torch.stack([layer.holds(sequence, self.seen[sequence]) for layer in self.layers])

@@ -1,0 +1,189 @@
+"""A decoder's forward pass, cut where a policy runs: columns of input -> hidden states of the same columns.
+
+B sequences, N columns of input, of which padding holds no tokens, wherever it stands. Each sequence's tokens are moved
+to the left, so that all reach their first run together; the hidden states are moved back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from ...errors import MemxError
+from .attention import CACHE
+from .cache import EvictingCache
+
+if TYPE_CHECKING:
+    from ..attach import Attached
+
+_BY_COLUMN = ("input_ids", "inputs_embeds", "token_type_ids")
+_COUNTS_TOKENS = ("opt",)  # hosts whose positions leave padding out even if they are not told
+_REFUSED = ("encoder_hidden_states", "head_mask", "cu_seq_lens_q", "output_router_logits")
+
+
+def chunked_forward(attached: Attached, plain: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Call a decoder's plain forward piece by piece with an evicting cache; return what it would return in one."""
+    if args:
+        kwargs = {"input_ids": args[0], **kwargs}
+        if len(args) > 1:
+            raise MemxError("give a decoder under a policy its arguments by name", hint="model(input_ids, …=…)")
+    for name in _REFUSED:
+        if kwargs.get(name) not in (None, False):
+            raise MemxError(f"a decoder under a policy takes no {name}", hint="leave it out, or the policy")
+    kwargs.pop("cache_position", None)  # the cache knows
+    keep, as_dict = kwargs.pop("use_cache", None), kwargs.pop("return_dict", None)
+    cache = _cache(attached, kwargs.pop("past_key_values", None))
+    given = {name: kwargs.pop(name) for name in _BY_COLUMN if kwargs.get(name) is not None}
+    first = next(iter(given.values()))
+    if first.shape[1] == 0:
+        raise MemxError("the input has no columns", hint="give at least one token")
+    there = _tokens(cache, kwargs.pop("attention_mask", None), first)
+    positions = kwargs.pop("position_ids", None)
+    if positions is None and attached.decoder.config.model_type in _COUNTS_TOKENS:
+        positions = torch.tensor(cache.seen or [0] * len(there), device=there.device)[:, None] + there.cumsum(1) - 1
+    positions = _positions(cache, positions, there)
+    columns = Columns(there)
+    given = {name: columns.pack(tensor) for name, tensor in given.items()}
+    given["position_ids"] = columns.pack(positions)
+    outputs, start = [], 0
+    cache.columns = there if cache.columns is None else torch.cat([cache.columns, there], 1)
+    while start < columns.width:
+        stop = start + _next(cache, columns, start)
+        cache.begin(columns.packed[:, start:stop])
+        piece = {name: tensor[:, start:stop] for name, tensor in given.items()}
+        outputs.append(
+            plain(**piece, past_key_values=cache, use_cache=True, return_dict=True, **kwargs, **{CACHE: cache})
+        )
+        cache.finish()
+        start = stop
+    attached.cache = cache
+    return _join(outputs, columns, cache if keep is not False else None, as_tuple=as_dict is False)
+
+
+class Columns:
+    """Which columns of an input are tokens, [B, N] bool, and how they are packed to the left and spread out again."""
+
+    def __init__(self, there: Tensor) -> None:
+        self.all = bool(there.all())
+        counts = there.sum(1)
+        self.counts: list[int] = counts.tolist()
+        self.width = max(self.counts)
+        if self.all:
+            self.packed = there
+            return
+        self.packed = torch.arange(self.width, device=there.device) < counts[:, None]
+        # tokens before padding, each in their order; and for each column its place among the packed
+        self._order = (~there).to(torch.uint8).sort(dim=1, stable=True).indices[:, : self.width]
+        self._place = (there.cumsum(1) - 1).clamp_min(0)
+        self._there = there
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        """[B or 1, N, ...] -> [B, width, ...]: the tokens of each row, then whatever."""
+        if self.all:
+            return tensor
+        tensor = tensor.expand(len(self.counts), *tensor.shape[1:])
+        return tensor.gather(1, _like(self._order, tensor))
+
+    def spread(self, packed: Tensor) -> Tensor:
+        """[B, width, ...] -> [B, N, ...]: zeros where there is no token."""
+        if self.all:
+            return packed
+        out = packed.gather(1, _like(self._place, packed))
+        return out * self._there.view(*self._there.shape, *[1] * (packed.dim() - 2)).to(packed.dtype)
+
+
+def _like(index: Tensor, tensor: Tensor) -> Tensor:
+    return index.view(*index.shape, *[1] * (tensor.dim() - 2)).expand(*index.shape, *tensor.shape[2:])
+
+
+def _cache(attached: Attached, given: Any) -> EvictingCache:
+    """The cache to go on with: the given one, or a new one.
+
+    An empty DynamicCache, which `generate` and users make, becomes an evicting one itself: whoever holds it finds in it
+    what survives.
+    """
+    if isinstance(given, EvictingCache):
+        if given.policy is not attached.policy or given.protect != attached.protect:
+            raise MemxError(
+                "this cache was begun under another policy or other protected spans",
+                hint="keep to the same for a whole sequence",
+            )
+        if any(layer.begun for layer in given.layers):
+            raise MemxError("this cache was left in the middle of a forward pass", hint="begin a new one")
+        return given
+    cache = attached.new_cache()
+    if given is None:
+        return cache
+    if type(given) is not DynamicCache or given.get_seq_length() > 0 or getattr(given, "offloading", False):
+        begun = "begun without the policy" if given.get_seq_length() > 0 else f"a {type(given).__name__}"
+        raise MemxError(f"this cache is {begun}", hint="prefill inside `with attach(...)`, and pass no cache")
+    given.__dict__.clear()
+    given.__dict__.update(vars(cache))
+    given.__class__ = EvictingCache  # pyright: ignore[reportAttributeAccessIssue]
+    return given  # pyright: ignore[reportReturnType]
+
+
+def _tokens(cache: EvictingCache, mask: Any, first: Tensor) -> Tensor:
+    """Which of the new columns are tokens: [B, N], bool."""
+    batch, new = first.shape[:2]
+    if cache.seen and len(cache.seen) != batch:
+        raise MemxError(f"the cache holds {len(cache.seen)} sequences, the input {batch}", hint="use one cache a batch")
+    if mask is None:
+        return torch.ones(batch, new, dtype=torch.bool, device=first.device)
+    past = cache.get_seq_length()
+    if not isinstance(mask, Tensor) or mask.dim() != 2 or mask.shape[1] not in (new, past + new):
+        shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise MemxError(
+            f"attention mask {shape} is not one of padding",
+            hint=f"under a policy give [{batch}, {past + new}] of ones and zeros, or none",
+        )
+    mask = mask.to(first.device, torch.bool)
+    if cache.columns is not None and mask.shape[1] > new and not torch.equal(mask[:, :past], cache.columns):
+        raise MemxError("the attention mask differs from the one before in columns that are cached", hint="extend it")
+    there = mask[:, mask.shape[1] - new :]
+    if not there.any():
+        raise MemxError("the input is padding alone", hint="give at least one token")
+    return there
+
+
+def _positions(cache: EvictingCache, given: Tensor | None, there: Tensor) -> Tensor:
+    """The rotary or learned position of each new column: [B or 1, N]; by default the column's number."""
+    if given is None:
+        start = cache.get_seq_length()
+        return torch.arange(start, start + there.shape[1], device=there.device)[None]
+    if given.dim() != 2:
+        raise MemxError(
+            f"positions of {given.dim()} dimensions", hint="a policy knows text alone: [sequences, columns]"
+        )
+    both = there[:, 1:] & there[:, :-1]
+    if ((given.diff(dim=1) != 1).expand_as(both) & both).any():
+        raise MemxError("positions of neighbouring tokens do not follow one another", hint="unpack packed sequences")
+    return given
+
+
+def _next(cache: EvictingCache, columns: Columns, start: int) -> int:
+    """How many packed columns until the next run of any sequence, or the end."""
+    every, left = cache.policy.every, columns.width - start
+    if every is None:
+        return left
+    seen = cache.seen or [0] * len(columns.counts)
+    return min([left, *(every - s % every for s, count in zip(seen, columns.counts, strict=True) if count > start)])
+
+
+def _join(outputs: list, columns: Columns, cache: EvictingCache | None, *, as_tuple: bool) -> Any:
+    """One output of all pieces, its hidden states by column again."""
+    joined, last = outputs[-1], outputs
+    for name in ("last_hidden_state", "hidden_states"):
+        parts = [output.get(name) for output in last]
+        if parts[0] is None:
+            continue
+        if isinstance(parts[0], Tensor):
+            joined[name] = columns.spread(torch.cat(parts, 1))
+        else:
+            joined[name] = tuple(columns.spread(torch.cat(layer, 1)) for layer in zip(*parts, strict=True))
+    joined["past_key_values"] = cache
+    return joined.to_tuple() if as_tuple else joined

@@ -1,0 +1,162 @@
+"""An evolution on disk: a folder with its numbers (safetensors) and evolution.json, which names and vouches for them.
+
+The numbers are written beside the old ones; renaming evolution.json is the moment at which the new state counts, and
+only then do the old numbers go. A kill at any time leaves one state whole. Nothing in it is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import suppress
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as read_arrays
+from safetensors.numpy import save as array_bytes
+
+from ... import __version__
+from ...errors import MemxError
+from .cma_state import Array, Covariance, StepSize
+from .search import Evolution, State
+
+FORMAT = 1
+RECORD = "evolution.json"
+_TURNED = "|transposed"  # an array that lies in memory by columns: products of it round otherwise than by rows
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Settings(_Strict):
+    n: PositiveInt
+    population: PositiveInt
+    sigma: FiniteFloat
+    seed: NonNegativeInt
+    covariance: Covariance
+    step_size: StepSize
+    eigen_every: int | None
+
+
+class _Found(_Strict):
+    fitness: FiniteFloat
+    generation: NonNegativeInt
+
+
+class _Record(_Strict):
+    format: int
+    memx: str
+    cma: str
+    arrays: str
+    sha256: str
+    settings: _Settings
+    rng: dict[str, Any]
+    generation: NonNegativeInt
+    stage: NonNegativeInt
+    began: NonNegativeInt
+    stopped: list[str]
+    validated: _Found | None
+    best: _Found | None
+
+
+def save_evolution(evolution: Evolution, folder: str | PathLike[str]) -> None:
+    """Write a state to a folder; the one that is there stays until the new one is whole.
+
+    Raises MemxError when the disk is full or forbids it.
+    """
+    folder, state = Path(folder), evolution.state()
+    data = array_bytes(dict(_to_file(name, array) for name, array in state.arrays.items()))
+    sha256 = hashlib.sha256(data).hexdigest()
+    name = f"evolution-{state.rest['generation']:08d}-{sha256[:8]}.safetensors"
+    head = {"format": FORMAT, "memx": __version__, "cma": version("cma"), "arrays": name, "sha256": sha256}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / name, data)
+        _write(folder / RECORD, (json.dumps({**head, **state.rest}, indent=2) + "\n").encode())
+        for old in (*folder.glob("evolution-*.safetensors"), *folder.glob(".evolution*")):
+            if old.name != name:
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        raise MemxError(
+            f"cannot write {folder}: {error.strerror or error}", hint="free space, or choose another folder"
+        ) from None
+
+
+def load_evolution(folder: str | PathLike[str]) -> Evolution:
+    """Read a state that `Evolution.save` wrote: what follows is what would have followed, to the bit.
+
+    Raises MemxError for a folder that holds none, or one that is damaged or of another format or version of cma.
+    """
+    folder = Path(folder)
+    try:
+        found = json.loads((folder / RECORD).read_text("utf-8"))
+        record = _understand(found)
+        data = (folder / Path(record.arrays).name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != record.sha256:
+            raise ValueError(f"{record.arrays} is damaged, or not the one that {RECORD} was written with")
+        arrays = dict(_from_file(name, array) for name, array in read_arrays(data).items())
+        rest = record.model_dump(exclude={"format", "memx", "cma", "arrays", "sha256"})
+        return Evolution.of_state(State(arrays, rest))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        lacking = f"holds no {Path(error.filename).name}" if folder.is_dir() else "is no folder"
+        raise MemxError(f"no evolution: {folder} {lacking}", hint="start anew, or give another folder") from None
+    except OSError as error:
+        raise MemxError(f"cannot read {folder}: {error.strerror or error}", hint="check who may read it") from None
+    except (ValueError, KeyError, TypeError, AssertionError, SafetensorError) as error:
+        raise MemxError(
+            f"the evolution {folder} cannot be used: {error}", hint="copy it again, or start anew"
+        ) from None
+
+
+def _understand(found: Any) -> _Record:
+    """What evolution.json says. Raises ValueError with one line if it is damaged or another version's."""
+    if not isinstance(found, dict) or "format" not in found:
+        raise ValueError(f"{RECORD} describes none")
+    if found["format"] != FORMAT:
+        raise ValueError(f"its format version is {found['format']}, this memx ({__version__}) reads {FORMAT}")
+    if found.get("cma") != version("cma"):  # whose attributes a state consists of
+        raise ValueError(f"it was made with cma {found.get('cma')}, here is {version('cma')}")
+    try:
+        return _Record.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{RECORD}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _to_file(name: str, array: Array) -> tuple[str, Array]:
+    if array.ndim == 2 and not array.flags.c_contiguous and array.flags.f_contiguous:
+        return name + _TURNED, array.T
+    return name, np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _from_file(name: str, array: Array) -> tuple[str, Array]:
+    return (name.removesuffix(_TURNED), array.T) if name.endswith(_TURNED) else (name, array)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(temporary).unlink(missing_ok=True)
+        raise
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

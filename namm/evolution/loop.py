@@ -1,0 +1,105 @@
+"""The evolution run: generations, validation of the mean, early stopping and saving -> the mean that validated best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from time import perf_counter
+from typing import Any
+
+from .search import Evolution, Fitness, Vector
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended: the answer [n] with its validation fitness, if there was any, and why no more was done.
+
+    generation: after how many generations the answer was the mean. reason: "generations", "patience", or the stop
+    conditions of CMA-ES that hold, such as "tolx" (the steps have shrunk to nothing), joined by commas.
+    """
+
+    mean: Vector
+    validation: float | None
+    generation: int
+    reason: str
+
+
+def evolve(
+    evolution: Evolution,
+    fitness: Fitness,
+    *,
+    generations: int,
+    validate: Callable[[Vector], float] | None = None,
+    validate_every: int = 10,
+    patience: int | None = None,
+    on_event: Callable[[Mapping[str, Any]], None] | None = None,
+    save: str | PathLike[str] | None = None,
+) -> Outcome:
+    """Evolve until this stage has had `generations`, counting those that it had before.
+
+    fitness: gets candidates [population, n] and the generation's number, which decides the prompts; larger is better.
+    validate: the fitness of a mean [n] on data that is not trained on; called at the start of the stage, every
+    `validate_every` generations of it and at its end. The answer is the mean for which it was largest, or the last mean
+    without it. patience: stop after so many validations in a row that brought nothing better.
+    on_event: gets a mapping after each generation ("best", "mean", "std", "sigma", "seconds"), each validation
+    ("validation", "improved") and at the end ("ended"), all with "generation" and "stage".
+    save: a folder that gets the state after each generation and validation: whatever is raised or killed here, a later
+    `evolve(load_evolution(save), ...)` with the same arguments goes on to the same answer.
+    Raises MemxError for fitness that is not finite; passes on what fitness and validate raise.
+    """
+    assert generations >= 0 and validate_every > 0, (generations, validate_every)
+    assert patience is None or (patience > 0 and validate is not None), "patience needs validation"
+
+    def report(**event: Any) -> None:
+        if on_event is not None:
+            on_event({"generation": evolution.generation, "stage": evolution.stage, **event})
+
+    def keep() -> None:
+        if save is not None:
+            evolution.save(save)
+
+    while True:
+        reason = _reason(evolution, generations, None)
+        if validate is not None and _is_due(evolution, validate_every, at_end=reason is not None):
+            value = float(validate(evolution.mean))
+            improved = evolution.record_validation(value)
+            keep()
+            report(validation=value, improved=improved)
+        reason = _reason(evolution, generations, patience)
+        if reason is not None:
+            report(ended=reason)
+            return _outcome(evolution, reason)
+        start = perf_counter()
+        done = evolution.step(fitness)
+        keep()
+        figures = {name: getattr(done, name) for name in ("best", "mean", "std", "sigma")}
+        report(**figures, seconds=perf_counter() - start)
+
+
+def _is_due(evolution: Evolution, every: int, *, at_end: bool) -> bool:
+    """Whether this mean is to be validated and has not been."""
+    last = evolution.validations[-1] if evolution.validations else None
+    if last is not None and (last.generation, last.stage) == (evolution.generation, evolution.stage):
+        return False
+    return at_end or (evolution.generation - evolution.began) % every == 0
+
+
+def _reason(evolution: Evolution, generations: int, patience: int | None) -> str | None:
+    """Why this stage is over, or None."""
+    if evolution.stopped:
+        return ", ".join(evolution.stopped)
+    if evolution.generation - evolution.began >= generations:
+        return "generations"
+    if patience is not None and evolution.validated is not None:
+        best = evolution.validated.generation
+        if sum(one.generation > best for one in evolution.validations) >= patience:
+            return "patience"
+    return None
+
+
+def _outcome(evolution: Evolution, reason: str) -> Outcome:
+    found = evolution.validated
+    if found is None:
+        return Outcome(evolution.mean, None, evolution.generation, reason)
+    return Outcome(found.vector, found.fitness, found.generation, reason)

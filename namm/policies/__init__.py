@@ -1,0 +1,1 @@
+"""Eviction policies: NAMMs, and the published rules that they are compared with."""

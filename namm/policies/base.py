@@ -1,0 +1,203 @@
+"""What an eviction policy is: it watches new queries meet the cached keys of a layer, and scores the keys when asked.
+
+B sequences, Hq query heads that share H key-value heads, Q queries, T cached keys, oldest first; d numbers a head.
+One policy serves all layers of a host and holds nothing of any sequence: what it must remember of a token lies in the
+cache beside the token's key, and is moved and forgotten with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import isnan
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ...errors import MemxError
+from ...kernels.attention_spectrogram import attention_lse
+from .features import HOP
+from .keep import Grouping
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How scores become a choice: those of at least `threshold` stay, or with a budget the best of each head.
+
+    budget: the share of all tokens seen so far that stays, in (0, 1]; `threshold` is then unused. The newest token and
+    protected ones always stay. grouping: see `kept_tokens`. Raises MemxError for a budget that is no such share.
+    """
+
+    threshold: float = 0.0
+    budget: float | None = None
+    grouping: Grouping = "layer_max"
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and not 0 < self.budget <= 1:
+            raise MemxError(f"budget {self.budget:g} is no share of the cache", hint="use above 0, at most 1")
+        if isnan(self.threshold):
+            raise MemxError("the threshold is no number", hint="use a number, inf or -inf")
+        if self.grouping not in ("layer_max", "per_head"):
+            raise MemxError(f"no grouping {self.grouping!r}", hint="use layer_max or per_head")
+
+    def room(self, seen: Sequence[int]) -> list[int] | None:
+        """How many tokens each sequence may keep after so many: the share rounded down, at least 1; None: no budget."""
+        if self.budget is None:
+            return None
+        share = Fraction(str(self.budget))  # as it is written: 0.42 of 38,400 is 16,128, in floats one less
+        return [max(1, int(tokens * share)) for tokens in seen]
+
+
+def check_every(every: int | None) -> None:
+    """Raise MemxError for an interval between runs that is not a positive multiple of the spectrogram's hop."""
+    if every is not None and (every <= 0 or every % HOP):
+        raise MemxError(
+            f"every {every} tokens is not a multiple of {HOP}, the hop of the spectrogram",
+            hint=f"use {HOP}, {4 * HOP}, {32 * HOP}…",
+        )
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Queries of one layer and all keys that were cached when the last of them came.
+
+    query [B, Hq, Q, d] and key [B, H, T, d] (after rotary positions; any strides), oldest first. lse [B, Hq, Q],
+    natural: the log-sum-exp of each query's scores *when it attended*, over keys that may be gone by now; +inf for a
+    query that never was. own [B, 1, Q] and positions [B, H, T]: how many tokens the sequence had before each query and
+    each key. exists [B, H, T], bool, or None for all: other entries hold no token. window: how many positions a query
+    sees back, itself counted, or None for all.
+    """
+
+    query: Tensor
+    key: Tensor
+    lse: Tensor
+    own: Tensor
+    positions: Tensor
+    exists: Tensor | None
+    scale: float
+    window: int | None
+
+    def last(self, count: int) -> Attention:
+        """The last few queries alone, or none for 0, with all keys."""
+        chosen = slice(max(self.query.shape[2] - count, 0), None)
+        return replace(self, query=self.query[:, :, chosen], lse=self.lse[:, :, chosen], own=self.own[:, :, chosen])
+
+    def parts(self, size: int) -> Iterator[Attention]:
+        """So many queries at a time, each with the keys up to its last one's own. The last Q keys are the queries'."""
+        queries, keys = self.query.shape[2], self.key.shape[2]
+        for start in range(0, queries, size):
+            stop = min(start + size, queries)
+            part, seen = slice(start, stop), slice(keys - queries + stop)
+            exists = None if self.exists is None else self.exists[..., seen]
+            query, lse, own = self.query[:, :, part], self.lse[:, :, part], self.own[:, :, part]
+            yield Attention(
+                query, self.key[:, :, seen], lse, own, self.positions[..., seen], exists, self.scale, self.window
+            )
+
+    def rows(self) -> Tensor:
+        """Attention of all queries, averaged over the query heads of a group: [B, H, Q, T], float32."""
+        lse = self.lse.unflatten(1, (self.key.shape[1], -1))[..., None]
+        return (self._scores() - lse).exp_().masked_fill_(~self.visible()[:, :, None], 0).mean(2)
+
+    def log_sum_exp(self) -> Tensor:
+        """The log-sum-exp of each query's scores over the keys here, whose last Q are the queries': [B, Hq, Q]."""
+        if self.window is None:
+            return attention_lse(self.query, self.key, self.exists, self.scale)
+        unseen = ~self.visible()[:, :, None]
+        return self._scores().masked_fill_(unseen, -torch.inf).logsumexp(-1).flatten(1, 2)
+
+    def visible(self) -> Tensor:
+        """Which keys each query sees: [B, H, Q, T], bool."""
+        back = self.own[..., :, None] - self.positions[..., None, :]
+        seen = back >= 0 if self.window is None else (back >= 0) & (back < self.window)
+        return seen if self.exists is None else seen & self.exists[..., None, :]
+
+    def _scores(self) -> Tensor:
+        """Scaled products of all queries and keys: [B, H, G, Q, T], float32."""
+        dtype = torch.promote_types(self.query.dtype, torch.float32)
+        grouped = self.query.to(dtype).unflatten(1, (self.key.shape[1], -1)).flatten(2, 3)  # [B, H, G*Q, d]
+        scores = (grouped @ self.key.to(dtype).mT).mul_(self.scale)
+        return scores.unflatten(2, (-1, self.query.shape[2]))
+
+
+@dataclass(frozen=True)
+class Block:
+    """New queries for `Policy.observe`: Q of them, a multiple of the policy's hop.
+
+    context: the `Policy.context` queries before them, against the T - Q keys that were there before; state [B, H,
+    T - Q, width]: what `observe` returned for those, or None without a token.
+    """
+
+    attention: Attention
+    context: Attention
+    state: Tensor | None
+
+
+@dataclass(frozen=True)
+class View:
+    """A layer at a run, for `Policy.scores`.
+
+    recent: the `Policy.context` newest queries against all cached keys. value [B, H, T, d]; state [B, H, T, width];
+    seen [B]: all tokens that each sequence ever had; room [B] or None: how many of them the rule lets it keep.
+    """
+
+    layer: int
+    recent: Attention
+    value: Tensor
+    state: Tensor
+    seen: Tensor
+    room: Tensor | None
+
+    @property
+    def key(self) -> Tensor:
+        """The cached keys [B, H, T, d], at their original rotary positions."""
+        return self.recent.key
+
+    @property
+    def ages(self) -> Tensor:
+        """How many tokens ago each token came, 0 for the newest: [B, H, T]."""
+        return self.seen[:, None, None] - 1 - self.recent.positions
+
+
+class Policy(Protocol):
+    """Scores cached tokens; those that its rule then drops are forgotten for good."""
+
+    @property
+    def name(self) -> str:
+        """What tables and pictures call it."""
+        ...
+
+    @property
+    def rule(self) -> Rule:
+        """How its scores become a choice."""
+        ...
+
+    @property
+    def every(self) -> int | None:
+        """It runs whenever a sequence's length is a multiple of this many tokens; None: never."""
+        ...
+
+    @property
+    def hop(self) -> int:
+        """`observe` takes queries by so many or a multiple; 0: it need not see any."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """How many of the last queries it looks at again when new ones come, and at a run."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """How many numbers it keeps beside each key."""
+        ...
+
+    def observe(self, block: Block) -> Tensor:
+        """The numbers beside each key after new queries: [B, H, T, width], float32."""
+        ...
+
+    def scores(self, view: View) -> Tensor:
+        """What each cached token is worth: [B, H, T]; entries that hold no token may score anything."""
+        ...

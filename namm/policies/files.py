@@ -1,0 +1,246 @@
+"""A NAMM on disk: a folder with its numbers (namm.safetensors) and with what they mean (namm.json).
+
+The JSON holds the SHA-256 of the numbers, so that halves of two NAMMs are never taken for one. A folder is written
+beside its place, flushed to the disk and renamed. Nothing in it is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensor_bytes
+from torch import Tensor
+
+from ... import __version__
+from ...errors import MemxError
+from .base import Rule
+from .features import AGES, BINS, DECAY, FEATURES, HOP, N_FFT
+from .keep import Grouping
+from .network import Namm, Scorer
+from .scorer import BAM_PARAMETERS, count, layer_sizes
+
+FORMAT = 1  # raise it when a NAMM of before would be read wrongly
+TENSORS, DESCRIPTION = "namm.safetensors", "namm.json"
+# what the numbers of a NAMM mean; one made with others would load and decide nonsense
+CONSTANTS: dict[str, Any] = {
+    "n_fft": N_FFT,
+    "hop": HOP,
+    "window": "hann periodic",
+    "decay": DECAY,
+    "age base": 50_000,
+    "ages": AGES,
+    "eps": 1e-5,
+    "features": "age, spectrum",
+    "parameters": "of each layer: weight (in x out), bias",
+}
+
+
+class _Rule(BaseModel):
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+
+    threshold: float
+    budget: float | None
+    grouping: Grouping
+
+
+class _Description(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    format: int
+    memx: str
+    name: str
+    scorer: Scorer
+    hidden: tuple[PositiveInt, ...]
+    strict: bool
+    rule: _Rule
+    every: PositiveInt
+    constants: dict[str, Any]
+    host: str | None
+    tasks: tuple[str, ...]
+    sha256: str
+
+
+def save(namm: Namm, path: str | PathLike[str], *, host: str | None = None, tasks: Sequence[str] = ()) -> None:
+    """Write a NAMM to a folder, float32 numbers; one that is there already is replaced as a whole.
+
+    host, tasks: what it was trained on, for readers of the file. Raises MemxError for a path that holds something else,
+    a NAMM that `load` would refuse, or a disk that is full or forbids it.
+    """
+    folder = Path(path).resolve()  # through links, which stay
+    tensors = {"parameters": namm.parameters, "mean": namm.mean, "variance": namm.variance}
+    data = tensor_bytes({name: tensor.detach().cpu().float().contiguous() for name, tensor in tensors.items()})
+    text = _describe(namm, host, tasks, hashlib.sha256(data).hexdigest())
+    try:
+        _unpack(text, data)
+    except ValueError as error:
+        raise MemxError(f"this NAMM cannot be saved: {error}", hint="load would refuse it; mend it first") from None
+    try:
+        _check_place(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _put_in_place(folder, {TENSORS: data, DESCRIPTION: text.encode()})
+    except OSError as error:
+        raise MemxError(
+            f"cannot write {folder}: {error.strerror or error}", hint="free space, or choose another folder"
+        ) from None
+
+
+def load(path: str | PathLike[str]) -> Namm:
+    """Read a NAMM that `save` wrote, bit for bit, its tensors on the CPU.
+
+    Raises MemxError for a folder that is missing, damaged, of another format version or of other constants.
+    """
+    folder = Path(path)
+    try:
+        text, data = (folder / DESCRIPTION).read_text("utf-8"), (folder / TENSORS).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        lacking = f"holds no {Path(error.filename).name}" if folder.is_dir() else "is no folder"
+        raise MemxError(f"no NAMM: {folder} {lacking}", hint="give a folder that memx.namm.save wrote") from None
+    except OSError as error:
+        raise MemxError(f"cannot read {folder}: {error.strerror or error}", hint="check who may read it") from None
+    except UnicodeDecodeError:
+        text, data = "", b""  # no JSON either
+    try:
+        return _unpack(text, data)
+    except ValueError as error:
+        raise MemxError(f"the NAMM {folder} cannot be used: {error}", hint="copy or save it anew") from None
+
+
+def _describe(namm: Namm, host: str | None, tasks: Sequence[str], sha256: str) -> str:
+    rule = _Rule.model_construct(
+        threshold=namm.rule.threshold, budget=namm.rule.budget, grouping=namm.rule.grouping
+    )  # checked when it is read back
+    described = _Description.model_construct(
+        format=FORMAT,
+        memx=__version__,
+        name=namm.name,
+        scorer=namm.scorer,
+        hidden=tuple(namm.hidden),
+        strict=namm.strict,
+        rule=rule,
+        every=namm.every,
+        constants=CONSTANTS,
+        host=host,
+        tasks=tuple(tasks),
+        sha256=sha256,
+    )
+    return described.model_dump_json(indent=2, warnings=False) + "\n"
+
+
+def _unpack(text: str, data: bytes) -> Namm:
+    """The NAMM of both files' contents. Raises ValueError with one line on what is wrong."""
+    described = _understand(text)
+    if hashlib.sha256(data).hexdigest() != described.sha256:
+        raise ValueError(f"{TENSORS} is damaged, or not the one that {DESCRIPTION} was written with")
+    scorer, hidden = described.scorer, described.hidden
+    wanted = BAM_PARAMETERS if scorer == "bam" else count(layer_sizes((FEATURES, *hidden, 1)))
+    try:
+        tensors = read_tensors(data)
+    except SafetensorError as error:
+        raise ValueError(f"{TENSORS} is damaged: {error}") from None
+    for name, length in (("parameters", wanted), ("mean", BINS), ("variance", BINS)):
+        _check_vector(name, tensors.get(name), length)
+    if (tensors["variance"] < 0).any():
+        raise ValueError("a variance is below zero")
+    rule = described.rule
+    try:
+        return Namm(
+            parameters=tensors["parameters"],
+            mean=tensors["mean"],
+            variance=tensors["variance"],
+            rule=Rule(rule.threshold, rule.budget, rule.grouping),
+            every=described.every,
+            scorer=scorer,
+            hidden=hidden,
+            strict=described.strict,
+            name=described.name,
+        )
+    except MemxError as error:
+        raise ValueError(error.message) from None
+
+
+def _understand(text: str) -> _Description:
+    """What namm.json says. Raises ValueError with one line if it is damaged or means something else than here."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{DESCRIPTION} is no JSON: {error}") from None
+    if not isinstance(found, dict) or "format" not in found:
+        raise ValueError(f"{DESCRIPTION} describes no NAMM")
+    if found["format"] != FORMAT:
+        raise ValueError(f"its format version is {found['format']}, this memx ({__version__}) reads {FORMAT}")
+    constants = found.get("constants")
+    if not isinstance(constants, dict):
+        raise ValueError(f"{DESCRIPTION} holds no constants")
+    for name in sorted({*constants, *CONSTANTS}):
+        theirs, ours = (json.dumps(held[name]) if name in held else "nothing" for held in (constants, CONSTANTS))
+        if name not in constants or name not in CONSTANTS or constants[name] != CONSTANTS[name]:
+            raise ValueError(f"its constant {name!r} is {theirs}, here it is {ours}")
+    try:
+        described = _Description.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{DESCRIPTION}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if described.rule.threshold != described.rule.threshold:
+        raise ValueError(f"{DESCRIPTION}: the threshold is not a number")
+    return described
+
+
+def _check_vector(name: str, vector: Tensor | None, length: int) -> None:
+    if vector is None:
+        raise ValueError(f"{TENSORS} holds no {name}")
+    if vector.shape != (length,):
+        raise ValueError(f"{name} has shape {list(vector.shape)}, not [{length}]")
+    if vector.dtype != torch.float32:
+        raise ValueError(f"{name} is {vector.dtype}, not float32")
+    if not vector.isfinite().all():
+        raise ValueError(f"{name} holds numbers that are not finite")
+
+
+def _check_place(folder: Path) -> None:
+    """Raise MemxError unless nothing, an empty folder or a NAMM's files alone are there."""
+    if not folder.exists():
+        return
+    if not folder.is_dir() or any(file.name not in (TENSORS, DESCRIPTION) for file in folder.iterdir()):
+        raise MemxError(f"{folder} is there and is no NAMM", hint="choose a folder that is new, empty or a NAMM")
+
+
+def _put_in_place(folder: Path, files: dict[str, bytes]) -> None:
+    """Give a folder of such files its name; what had the name goes, and comes back if that fails."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        made, old = Path(temporary, "new"), Path(temporary, "old")
+        made.mkdir()
+        for name, data in files.items():
+            with (made / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync(made)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            made.rename(folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            raise
+        _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

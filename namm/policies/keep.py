@@ -1,0 +1,76 @@
+"""Which tokens of a layer's cache stay: scores -> a mask.
+
+B sequences, H key-value heads, T tokens, oldest first. Source: Cetin et al. 2024 (arXiv 2410.13166), section 3.3.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...errors import MemxError
+
+Grouping = Literal["layer_max", "per_head"]
+
+
+def kept_tokens(
+    scores: Tensor,
+    *,
+    threshold: float = 0.0,
+    budget: float | Tensor | None = None,
+    grouping: Grouping = "layer_max",
+    exists: Tensor | None = None,
+    protected: Tensor | None = None,
+) -> Tensor:
+    """The tokens that stay: [B, H, T], bool.
+
+    scores [B, H, T]; exists [B, 1 or H, T], bool: the tokens there are; protected, the same: those that stay whatever
+    they score, as does the newest. A token stays if its score is at least the threshold (-inf keeps all, inf the newest
+    alone). With grouping "layer_max" every head of a layer then keeps as many as its most generous head, filled up by
+    its next best; with "per_head" exactly those. budget keeps the best instead: so many of each head, or for a number
+    of at most 1 that share of the tokens there are; a tensor [B] of integers is so many for each sequence. Ties fall to
+    the newer token. Sequences never influence each other.
+    Raises MemxError for a budget that is not above 0, or a number above 1 that is not whole.
+    """
+    there = torch.ones_like(scores, dtype=torch.bool) if exists is None else exists.expand_as(scores)
+    always = newest(there) if protected is None else newest(there) | (protected & there)
+    if budget is None:
+        wanted = ((scores >= threshold) & there) | always
+        if grouping == "per_head":
+            return wanted
+        room = wanted.sum(-1).amax(1, keepdim=True).expand(scores.shape[:2])  # [B, H]
+    elif isinstance(budget, Tensor):
+        wanted, room = always, budget[:, None].expand(scores.shape[:2])
+    else:
+        check_budget(budget)
+        wanted = always
+        alive = there.sum(-1)  # [B, H]
+        room = (alive * budget).long() if budget <= 1 else torch.full_like(alive, int(budget))
+    room = torch.minimum(torch.maximum(room, wanted.sum(-1)), there.sum(-1))
+    return _best(scores, room, first=wanted, there=there)
+
+
+def check_budget(budget: float) -> None:
+    """Raise MemxError for what is no budget: a share in (0, 1], or a whole number of tokens."""
+    if not budget > 0 or (budget > 1 and budget != int(budget)):
+        raise MemxError(
+            f"budget {budget:g} is no share of the cache", hint="use above 0 to 1, or a whole number of tokens"
+        )
+
+
+def newest(there: Tensor) -> Tensor:
+    """The last token of each head that exists."""
+    later = there.flip(-1).cumsum(-1).flip(-1)  # how many exist from here on
+    return there & (later == 1)
+
+
+def _best(scores: Tensor, room: Tensor, *, first: Tensor, there: Tensor) -> Tensor:
+    """So many tokens of each head, room [B, H]: the first ones, then the best of those there are."""
+    # three sorts, each stable, the last the weightiest: newer before older, by score, then by right
+    order = torch.arange(scores.shape[-1] - 1, -1, -1, device=scores.device).expand_as(scores)
+    for key in (scores, first.to(torch.uint8) + there.to(torch.uint8)):
+        order = order.gather(-1, key.gather(-1, order).sort(dim=-1, descending=True, stable=True).indices)
+    rank = torch.arange(scores.shape[-1], device=scores.device) < room[..., None]
+    return torch.zeros_like(there).scatter(-1, order, rank)

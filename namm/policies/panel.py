@@ -1,0 +1,151 @@
+"""Several policies at once: all watch one reading of a context, and those under the same rule go on in one batch.
+
+P members, S sequences; sequence s of member p is number p * S + s. Read a context under `Seats`, then
+`EvictingCache.branch` with a `Panel`: each member decides as it would alone, on its own copies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+
+import torch
+from torch import Tensor
+
+from .base import Block, Policy, Rule, View
+from .features import HOP
+from .simple import Full
+
+
+@dataclass(frozen=True)
+class Seats:
+    """Keeps everything and notes, for a choice that is made later, what each of some kinds of policies reads.
+
+    kinds: one policy of each kind; those of a class that keep numbers beside a key note the same and share them.
+    All wait for a full hop of 16 queries, also those that observe none: at a length that is no multiple of 16 the
+    newest tokens, fewer than 16, are not seen by any policy yet and stay, within its budget. Where the cache holds the
+    numbers in float16, it holds those of every kind so.
+    """
+
+    kinds: tuple[Policy, ...]
+
+    name = "seats"
+    every = None
+    hop = HOP
+    rule = Rule(threshold=-inf)
+
+    def __post_init__(self) -> None:
+        assert all(kind.hop in (0, HOP) for kind in self.kinds), self.kinds
+
+    @property
+    def context(self) -> int:
+        """The most that any kind looks back."""
+        return max(kind.context for kind in self.kinds)
+
+    @property
+    def observers(self) -> dict[type, tuple[Policy, slice]]:
+        """By its class, each kind that keeps numbers beside a key, and where they lie."""
+        found: dict[type, tuple[Policy, slice]] = {}
+        start = 0
+        for kind in self.kinds:
+            if kind.width and type(kind) not in found:
+                found[type(kind)] = kind, slice(start, start + kind.width)
+                start += kind.width
+        return found
+
+    @property
+    def width(self) -> int:
+        """Of all observers together."""
+        return sum(kind.width for kind, _ in self.observers.values())
+
+    def observe(self, block: Block) -> Tensor:
+        """The numbers of all observers side by side: [B, H, T, width]."""
+        met = block.attention
+        found = [torch.zeros(*met.key.shape[:3], 0, device=met.key.device)]
+        for kind, own in self.observers.values():
+            state = None if block.state is None else block.state[..., own]
+            found.append(kind.observe(Block(met, block.context.last(kind.context), state)))
+        return torch.cat(found, -1)
+
+    def scores(self, view: View) -> Tensor:
+        """Never asked."""
+        raise AssertionError("these policies have not been told to choose")
+
+    def view(self, view: View, policy: Policy) -> View:
+        """What one policy sees of what was noted for all."""
+        own = self.observers[type(policy)][1] if policy.width else slice(0)
+        return replace(view, recent=view.recent.last(policy.context), state=view.state[..., own])
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Policies under the same rule, each with its own copies of the same sequences."""
+
+    seats: Seats
+    members: tuple[Policy, ...]
+
+    name = "panel"
+    hop = HOP
+
+    def __post_init__(self) -> None:
+        rules = {(member.rule, member.every) for member in self.members}
+        assert len(rules) == 1, f"members of a panel run at the same lengths under one rule: {rules}"
+
+    @property
+    def rule(self) -> Rule:
+        """That of each member."""
+        return self.members[0].rule
+
+    @property
+    def every(self) -> int | None:
+        """That of each member."""
+        return self.members[0].every
+
+    @property
+    def context(self) -> int:
+        """That of the seats."""
+        return self.seats.context
+
+    @property
+    def width(self) -> int:
+        """That of the seats."""
+        return self.seats.width
+
+    def observe(self, block: Block) -> Tensor:
+        """The numbers of all kinds side by side: [P*S, H, T, width]."""
+        return self.seats.observe(block)
+
+    def scores(self, view: View) -> Tensor:
+        """Each member's scores of its own sequences: [P*S, H, T]."""
+        size, left = divmod(len(view.seen), len(self.members))
+        assert not left, "a batch of a panel holds the same sequences for each member"
+        return torch.cat(
+            [
+                member.scores(self.seats.view(_part(view, slice(number * size, (number + 1) * size)), member))
+                for number, member in enumerate(self.members)
+            ]
+        )
+
+
+def keep_all(seats: Seats) -> Panel:
+    """A panel of one that keeps everything, for branches in which nothing is chosen yet."""
+    return Panel(seats, (Full(),))
+
+
+def _part(view: View, chosen: slice) -> View:
+    """Some sequences of a view."""
+    met = view.recent
+
+    def some(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[chosen]
+
+    recent = replace(
+        met,
+        query=met.query[chosen],
+        key=met.key[chosen],
+        lse=met.lse[chosen],
+        own=met.own[chosen],
+        positions=met.positions[chosen],
+        exists=some(met.exists),
+    )
+    return View(view.layer, recent, view.value[chosen], view.state[chosen], view.seen[chosen], some(view.room))

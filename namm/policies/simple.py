@@ -1,0 +1,268 @@
+"""The rivals of a NAMM: rules that score each cached token by its place, its key or its attention; no parameters.
+
+B sequences, H key-value heads, Q queries, T cached keys. All under a budget keep exactly so many tokens in every head,
+run at the same lengths and leave keys at their original rotary positions, so that a table compares the choice alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...errors import MemxError
+from .base import Block, Policy, Rule, View, check_every
+from .features import HOP
+from .network import RUN
+
+_ROWS = 128  # rows of attention written out at a time
+_WORD = 2**32 - 1
+
+
+def _begin(policy: Any) -> None:
+    """Set the rule of a policy. Raise MemxError for a budget that is no share in (0, 1], or a bad interval."""
+    check_every(policy.every)
+    object.__setattr__(policy, "rule", Rule(budget=policy.budget))
+
+
+def _unobserved(policy: Policy, block: Block) -> Tensor:
+    """Never called, as the hop is 0: this policy notes nothing of a token."""
+    raise AssertionError(f"{policy.name} observes no queries")
+
+
+@dataclass(frozen=True)
+class Full:
+    """Keeps every token: what a model does without memx."""
+
+    name = "full"
+    rule = Rule(threshold=-torch.inf)
+    every = None
+    hop = context = width = 0
+    observe = _unobserved
+
+    def scores(self, view: View) -> Tensor:
+        """All alike: [B, H, T]."""
+        return torch.zeros_like(view.ages, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Random:
+    """Keeps tokens by lot: uniformly among all that a sequence ever had, other ones in each layer and head.
+
+    A token's lot is a hash of (seed, layer, head, its number in the sequence), drawn once: the same alone and in a
+    batch, in one piece and in many.
+    """
+
+    budget: float
+    every: int = RUN
+    seed: int = 0
+    rule: Rule = field(init=False, repr=False)
+
+    name = "random"
+    hop = context = width = 0
+    __post_init__ = _begin
+    observe = _unobserved
+
+    def scores(self, view: View) -> Tensor:
+        """Uniform in [0, 1): [B, H, T]."""
+        positions = view.recent.positions
+        heads = torch.arange(positions.shape[1], device=positions.device)[:, None]
+        lots = _hash(_hash(_hash(self.seed & _WORD) + view.layer) + heads)
+        return (_hash(lots + positions.long()) >> 8).float() / 2**24
+
+
+def _hash(number: Any) -> Any:
+    """A permutation of the integers of 32 bits that looks random, of an int or an int64 tensor: murmur3's finaliser."""
+    number = (number + 0x9E3779B9) & _WORD  # 0 is a fixed point of the rest
+    number = ((number ^ (number >> 16)) * 0x85EBCA6B) & _WORD  # int64 may overflow, the low half stays right
+    number = ((number ^ (number >> 13)) * 0xC2B2AE35) & _WORD
+    return number ^ (number >> 16)
+
+
+@dataclass(frozen=True)
+class Recency:
+    """Keeps the newest tokens."""
+
+    budget: float
+    every: int = RUN
+    rule: Rule = field(init=False, repr=False)
+
+    name = "recency"
+    hop = context = width = 0
+    __post_init__ = _begin
+    observe = _unobserved
+
+    def scores(self, view: View) -> Tensor:
+        """The younger the better: [B, H, T]."""
+        return -view.ages.float()
+
+
+@dataclass(frozen=True)
+class StreamingLLM:
+    """Keeps the first few tokens, on which attention rests that has nowhere to go, and the newest.
+
+    Source: Xiao et al. 2023, "Efficient Streaming Language Models with Attention Sinks" (arXiv 2309.17453), 4 sinks.
+    There tokens are renumbered by their place in the cache; here they stay at their original positions.
+    """
+
+    budget: float
+    every: int = RUN
+    sinks: int = 4
+    rule: Rule = field(init=False, repr=False)
+
+    name = "streamingllm"
+    hop = context = width = 0
+    __post_init__ = _begin
+    observe = _unobserved
+
+    def scores(self, view: View) -> Tensor:
+        """The first tokens from the first on, then the younger the better: [B, H, T]."""
+        positions = view.recent.positions
+        return torch.where(positions < self.sinks, self.sinks - positions, -view.ages).float()
+
+
+@dataclass(frozen=True)
+class H2O:
+    """Keeps heavy hitters, the tokens that all queries since they came attended to most, and as many of the newest.
+
+    Source: Zhang et al. 2023, "H2O: Heavy-Hitter Oracle" (arXiv 2306.14048), algorithm 1, with half of the room for
+    each. Heads of a group share keys, so their attention is averaged.
+    """
+
+    budget: float
+    every: int = RUN
+    rule: Rule = field(init=False, repr=False)
+
+    name = "h2o"
+    hop, context, width = HOP, 0, 1  # by hops, so that a generated token costs no pass over the keys of its own
+    __post_init__ = _begin
+
+    def observe(self, block: Block) -> Tensor:
+        """The sum of each key's attention over all queries so far: [B, H, T, 1]."""
+        met = block.attention
+        total = torch.zeros(met.key.shape[:3], device=met.key.device)
+        if block.state is not None:
+            total[..., : block.state.shape[2]] = block.state[..., 0]
+        for part in met.parts(_ROWS):
+            total[..., : part.key.shape[2]] += part.rows().sum(2)
+        return total[..., None]
+
+    def scores(self, view: View) -> Tensor:
+        """Accumulated attention; inf for the newest that fill half of the room: [B, H, T]."""
+        assert view.room is not None
+        newest = view.room - view.room // 2
+        return view.state[..., 0].float().masked_fill(view.ages < newest[:, None, None], torch.inf)
+
+
+@dataclass(frozen=True)
+class Knorm:
+    """Keeps the tokens whose keys are short.
+
+    Source: Devoto et al. 2024, "A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression" (arXiv
+    2406.11430). Rotary positions leave the norm as it is. Norms within 0.07% of each other count as equal, and of those
+    the newer token stays.
+    """
+
+    budget: float
+    every: int = RUN
+    rule: Rule = field(init=False, repr=False)
+
+    name = "knorm"
+    hop = context = width = 0
+    __post_init__ = _begin
+    observe = _unobserved
+
+    def scores(self, view: View) -> Tensor:
+        """The shorter the key the better: [B, H, T]."""
+        norms = torch.linalg.vector_norm(view.key, dim=-1, dtype=torch.promote_types(view.key.dtype, torch.float32))
+        # a word's keys in the first layer differ by their rotation alone: rounding errors must not choose among them
+        return -norms.log2().round(decimals=3)
+
+
+@dataclass(frozen=True)
+class TOVA:
+    """Keeps the tokens that the newest query attends to most, over all heads of a layer together.
+
+    Source: Oren et al. 2024, "Transformers are Multi-State RNNs" (arXiv 2401.06104), section 4.
+    """
+
+    budget: float
+    every: int = RUN
+    rule: Rule = field(init=False, repr=False)
+
+    name = "tova"
+    hop, context, width = 0, 1, 0
+    __post_init__ = _begin
+    observe = _unobserved
+
+    def scores(self, view: View) -> Tensor:
+        """Attention of the last query, averaged over the heads, which so hold the same tokens: [B, H, T]."""
+        rows = view.recent.rows()  # [B, H, 1, T]
+        return rows.mean(1).expand(rows.shape[0], rows.shape[1], rows.shape[3])
+
+
+@dataclass(frozen=True)
+class SnapKV:
+    """Keeps the last `window` tokens, and those before that they attend to most, or whose neighbours they do.
+
+    Source: Li et al. 2024, "SnapKV: LLM Knows What You are Looking for Before Generation" (arXiv 2404.14469), listing
+    1 and the settings for LongBench: 32 queries, maxima over 7 tokens. Neighbours are those in the cache.
+    """
+
+    budget: float
+    every: int = RUN
+    window: int = 32
+    kernel: int = 7
+    pooling: Literal["max", "avg"] = "max"
+    rule: Rule = field(init=False, repr=False)
+
+    name = "snapkv"
+    hop = width = 0
+    observe = _unobserved
+
+    def __post_init__(self) -> None:
+        assert self.window > 0 and self.kernel % 2 == 1, (self.window, self.kernel)
+        _begin(self)
+
+    @property
+    def context(self) -> int:
+        """The queries that vote."""
+        return self.window
+
+    def scores(self, view: View) -> Tensor:
+        """Mean attention of the last queries, pooled along older tokens; inf for the queries' own: [B, H, T]."""
+        voters = view.ages < self.window
+        # the queries' own tokens and slots without one count as nothing, as does what lies beyond the ends
+        unpooled = view.recent.rows().mean(2).masked_fill(voters, 0)
+        pool = F.max_pool1d if self.pooling == "max" else F.avg_pool1d
+        return pool(unpooled, self.kernel, stride=1, padding=self.kernel // 2).masked_fill(voters, torch.inf)
+
+
+POLICIES: dict[str, Callable[..., Policy]] = {
+    kind.name: kind for kind in (Full, Random, Recency, StreamingLLM, H2O, Knorm, TOVA, SnapKV)
+}
+
+
+def make_policy(name: str, *, budget: float | None = None, every: int = RUN, seed: int = 0) -> Policy:
+    """A rival by its name in POLICIES, with its published settings.
+
+    budget: the share of all tokens so far that stays, in (0, 1], for all but "full"; every: tokens between runs; seed:
+    of "random" alone. Raises MemxError for an unknown name, a budget that is missing, too much or no share, and an
+    interval that is no multiple of 16.
+    """
+    if name not in POLICIES:
+        close = get_close_matches(name.lower(), POLICIES, n=1, cutoff=0.6)
+        hint = f"did you mean {close[0]!r}?" if close else f"policies: {', '.join(POLICIES)}"
+        raise MemxError(f"no policy {name!r}", hint=hint)
+    if name == "full":
+        if budget not in (None, 1):
+            raise MemxError("full keeps every token, whatever the budget", hint="leave the budget out")
+        return Full()
+    if budget is None:
+        raise MemxError(f"{name} needs a budget", hint="give the share of tokens to keep, above 0, at most 1")
+    return POLICIES[name](budget, every, **({"seed": seed} if name == "random" else {}))

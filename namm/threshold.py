@@ -1,0 +1,126 @@
+"""How much a threshold keeps: a context that was read and a wanted share of it -> the threshold that keeps so much.
+
+Scores of all layers and heads meet the same threshold: they decide where tokens stay, the threshold how many. Knowing
+every layer's scores before the first choice is possible after a context was read, not while it is.
+L layers, H heads, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from math import inf
+
+import torch
+from torch import Tensor
+
+from .cache.cache import EvictingCache
+from .policies.base import Block, Policy, Rule, View
+from .policies.keep import Grouping, newest
+from .policies.network import Namm
+from .policies.simple import Full
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a policy thinks of one sequence: scores [1, H, T] and which of the tokens exist, of each layer.
+
+    tokens: all that the sequence ever had; held: those that stay in any case, as no policy has seen them yet.
+    """
+
+    scores: list[Tensor]
+    exists: list[Tensor | None]
+    tokens: int
+    held: int
+
+    def kept(self, threshold: float, grouping: Grouping) -> float:
+        """The share of tokens times heads that stays: see `kept_tokens`."""
+        stay = 0
+        for scores, there in self._layers():
+            counts = (((scores >= threshold) & there) | newest(there)).sum(-1)
+            most = int(counts.max()) if grouping == "layer_max" else counts
+            stay += int(there.sum(-1).clamp(max=most).sum() if grouping == "layer_max" else counts.sum())
+        return self._share(stay)
+
+    def alike(self, share: float) -> float:
+        """The share of tokens times heads that stays if every head keeps a share, or all that it can see of it."""
+        room = max(1, int(self.tokens * Fraction(str(share)))) - self.held
+        return self._share(sum(int(there.sum(-1).clamp(max=max(room, 1)).sum()) for _, there in self._layers()))
+
+    def _layers(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Scores and which tokens exist, [H, T], of each layer."""
+        for scores, exists in zip(self.scores, self.exists, strict=True):
+            there = torch.ones_like(scores, dtype=torch.bool) if exists is None else exists.expand_as(scores)
+            yield scores[0], there[0]
+
+    def _share(self, stay: int) -> float:
+        heads = sum(scores.shape[1] for scores in self.scores)
+        return (stay / heads + self.held) / self.tokens
+
+    def threshold(self, share: float, grouping: Grouping) -> float:
+        """The lowest threshold that keeps at most a share of tokens times heads; inf if each keeps more."""
+        if self.kept(-inf, grouping) <= share:
+            return -inf
+        values = torch.cat([scores.flatten() for scores in self.scores]).unique()
+        low, high = 0, len(values)  # that before low keeps too much, that at high does not, or is inf
+        while low < high:
+            middle = (low + high) // 2
+            if self.kept(float(values[middle]), grouping) <= share:
+                high = middle
+            else:
+                low = middle + 1
+        return float(values[low]) if low < len(values) else inf
+
+
+def scored(cache: EvictingCache, policy: Policy) -> Scored:
+    """What a policy thinks of the one sequence of a cache that was read under another, which notes the same."""
+    assert len(cache.seen) == 1, "one sequence at a time"
+    listener = _Listener(policy)
+    cache.branch(listener, then=Full())
+    return Scored(listener.scores_of, listener.exists_of, cache.seen[0], cache.seen[0] % max(policy.hop, 1))
+
+
+@dataclass(frozen=True)
+class _Listener:
+    """Writes down what a policy says, and keeps everything."""
+
+    policy: Policy
+    scores_of: list[Tensor] = field(default_factory=list)
+    exists_of: list[Tensor | None] = field(default_factory=list)
+
+    name = "listener"
+    rule = Rule(threshold=-inf)
+
+    @property
+    def every(self) -> int | None:
+        return self.policy.every
+
+    @property
+    def hop(self) -> int:
+        return self.policy.hop
+
+    @property
+    def context(self) -> int:
+        return self.policy.context
+
+    @property
+    def width(self) -> int:
+        return self.policy.width
+
+    def observe(self, block: Block) -> Tensor:
+        return self.policy.observe(block)
+
+    def scores(self, view: View) -> Tensor:
+        found, exists = self.policy.scores(view), view.recent.exists
+        if (window := view.recent.window) is not None:  # what has left it is gone, whatever it scores
+            near = view.ages < max(1, window - 1)
+            exists = near if exists is None else exists & near
+        self.scores_of.append(found)
+        self.exists_of.append(exists)
+        return found
+
+
+def with_threshold(namm: Namm, threshold: float, grouping: Grouping) -> Namm:
+    """A NAMM with another threshold, and no budget."""
+    return replace(namm, rule=Rule(threshold, None, grouping))

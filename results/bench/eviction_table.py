@@ -1,0 +1,74 @@
+"""Rows of `memx bench --op prefill|decode|generate` -> a table for each operation, context and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..labels import Table
+from ..store.rows import Row
+from .ops_table import milliseconds
+from .rows import where
+
+EXPERIMENT = "bench-evict"
+_HELD = {"kept_slots": "slots", "kept_tokens": "tokens", "kv_mb": "KV MB", "beside_percent": "beside %"}
+_COLUMNS = {
+    "prefill": {
+        "prefill_ms": "ms (p20–p80)", "prefill_ratio": "x plain", "prefill_ratio_pieces": "x pieces",
+        **_HELD, "kept_in_pieces": "slots in pieces", "peak_memory_mb": "peak MB",
+    },
+    "decode": {
+        "token_ms": "ms a token", "decode_ratio": "x plain", "tokens_per_second": "tokens/s",
+        **_HELD, "peak_memory_mb": "peak MB",
+    },
+    "generate": {
+        "total_ms": "ms in all", "prefill_ms": "prefill ms", "token_ms": "ms a token", "tokens_per_second": "tokens/s",
+        **_HELD, "peak_memory_mb": "peak MB",
+    },
+}  # fmt: skip
+
+
+def evict_tables(rows: Sequence[Row]) -> list[Table]:
+    """Everyone's line, in the order of the rows; where anything is wrong, that in place of times."""
+    tables = []
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        found = [row for row in rows if row.dataset == dataset]
+        op = dataset.partition(" ")[0]
+        wrong = [row for row in found if row.metric == "correct" and not row.value]
+        facts = [row.model_dump() for row in found]
+        title = f"{dataset} on {where(found)}, {found[0].model}"
+        if wrong:
+            lines = [[row.kind, f"FAIL: {(row.model_extra or {}).get('wrong', '')}"] for row in wrong]
+            tables.append(Table(title, ["policy", "what is wrong"], lines, facts))
+        elif any(row.metric != "correct" for row in found):
+            tables.append(Table(title, ["policy", *_COLUMNS[op].values()], _lines(found, op), facts))
+    return tables
+
+
+def note_line(rows: Sequence[Row]) -> str:
+    """What the columns are."""
+    every = (rows[0].model_extra or {}).get("every", "")
+    return (
+        f"x plain: over the plain model in one piece, x pieces: over it in pieces of {every} tokens; medians of "
+        "ratios within a round.\nSlots: what a head really holds after the prefill; tokens: how many of them are in "
+        f"use; slots in pieces: after a prefill by {every} tokens a call.\nBeside: what the policy keeps beside keys "
+        "and values, of their bytes. Peak: beyond the model's weights; of decode, with the prefill."
+    )
+
+
+def _lines(rows: Sequence[Row], op: str) -> list[list[str]]:
+    values = {(row.kind, row.metric): row for row in rows}
+    kinds = dict.fromkeys(row.kind for row in rows if row.metric != "correct")
+    return [[kind, *(_said(values.get((kind, metric))) for metric in _COLUMNS[op])] for kind in kinds]
+
+
+def _said(row: Row | None) -> str:
+    if row is None:
+        return ""
+    if row.metric.endswith("_ms"):
+        said = milliseconds(row.value)
+        if row.metric != "prefill_ms" or row.low is None or row.high is None or row.n == 1:
+            return said
+        return f"{said} ({milliseconds(row.low)}–{milliseconds(row.high)})"
+    if "ratio" in row.metric:
+        return f"{row.value:.2f}"
+    return f"{row.value:,.0f}" if row.metric.startswith("kept") else f"{row.value:,.4g}"

@@ -1,0 +1,122 @@
+"""Rows of `memx bench` -> the tables that it prints: one for each op, one for whole models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..labels import Table, slots_label
+from ..store.rows import Row
+from .rows import PASSES, Measured, by_op, ceiling, floor_share, measured, rate, where
+
+_COLUMNS = [
+    "implementation", "forward ms (p20–p80)", "GB/s", "{}FLOP/s", "of ceiling",
+    "backward ms (p20–p80)", "GB/s", "{}FLOP/s", "of ceiling", "peak MB",
+]  # fmt: skip
+
+
+def op_tables(rows: Sequence[Row]) -> list[Table]:
+    """Each op's implementations and rivals, under a line for each shape; a wrong one says so in place of a time."""
+    tables = []
+    unit, size = flop_unit(rows)
+    columns = [column.format(unit) for column in _COLUMNS]
+    for op, shapes in by_op(measured(rows)).items():
+        lines: list[list[str]] = []
+        for shape, found in shapes.items():
+            lines.append([shape, *[""] * (len(columns) - 1)])
+            wrong = any(line.rows["correct"].value == 0 for line in found if "correct" in line.rows)
+            lines += [_verdict(line) if wrong else _times(line, size) for line in found]
+        facts = [row.model_dump() for row in rows if row.dataset.partition(" ")[0] == op]
+        tables.append(Table(f"{op} on {where(rows)}, {rows[0].model}", columns, lines, facts))
+    return tables
+
+
+def flop_unit(rows: Sequence[Row]) -> tuple[str, float]:
+    """The unit of FLOP/s that suits a device, T or G, and its size."""
+    return ("T", 1e12) if (ceiling(rows, "matmul_tflops") or 0) >= 5 else ("G", 1e9)
+
+
+def ceiling_line(rows: Sequence[Row]) -> str:
+    """The ceilings in a sentence; empty if none were measured."""
+    copy, matmul = ceiling(rows, "copy_gbps"), ceiling(rows, "matmul_tflops")
+    if copy is None or matmul is None:
+        return ""
+    unit, size = flop_unit(rows)
+    return (
+        f"Ceilings measured in this run: a large copy moves {short_rate(copy)} GB/s, a {rows[0].model} matmul computes "
+        f"{short_rate(1e12 * matmul / size)} {unit}FLOP/s.\nOf ceiling: the time that these allow over the time taken; "
+        "an op whose data fit in cache may pass 100%. Peak MB: of the forward pass / of both passes."
+    )
+
+
+def model_table(rows: Sequence[Row]) -> Table:
+    """Each kind and size: time of a step, what its parts share, tokens a second, memory."""
+    found: dict[tuple[str, int], dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault((row.kind, row.memory_slots), {})[row.metric] = row
+    lines = []
+    for (kind, slots), values in found.items():
+        step = values["step_ms"]
+        shares = [values[f"{part}_ms"].value / step.value for part in ("forward", "backward", "optimizer")]
+        peak = values.get("peak_memory_gb")
+        lines.append(
+            [
+                kind,
+                slots_label(slots) if slots else "",
+                f"{step.parameters_total or 0:,}",
+                _spread(step),
+                " / ".join(f"{100 * share:.0f}" for share in shares),
+                f"{values['tokens_per_second'].value:,.0f}",
+                f"{peak.value:.2f}" if peak else "",
+            ]
+        )
+    columns = [
+        "kind",
+        "slots",
+        "parameters",
+        "step ms (p20–p80)",
+        "% forward / backward / optimizer",
+        "tokens/s",
+        "peak GB",
+    ]
+    title = f"A training step of {rows[0].model}, {rows[0].dataset.removeprefix('model ')}, on {where(rows)}"
+    return Table(title, columns, lines, [row.model_dump() for row in rows])
+
+
+def short_rate(value: float) -> str:
+    """A rate with three digits, without exponents."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def milliseconds(value: float) -> str:
+    """Milliseconds with three digits or so."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.{1 if value >= 10 else 2 if value >= 1 else 3}f}"
+
+
+def _verdict(line: Measured) -> list[str]:
+    row = line.rows["correct"]
+    return [f"  {line.name}", str((row.model_extra or {}).get("told", "")), *[""] * (len(_COLUMNS) - 2)]
+
+
+def _times(line: Measured, unit: float) -> list[str]:
+    cells = [f"  {line.name}"]
+    for which in PASSES:
+        row = line.time(which)
+        if row is None:
+            cells += [""] * 4
+            continue
+        share = floor_share(row)
+        moved, flops = rate(row, "bytes"), rate(row, "flops")
+        cells += [
+            _spread(row),
+            short_rate(moved / 1e9) if moved else "",
+            short_rate(flops / unit) if flops else "",
+            f"{100 * share:.2g}%" if share and share < 0.1 else f"{100 * share:.0f}%" if share else "",
+        ]
+    peaks = [line.rows.get(f"{which}_peak_mb") for which in PASSES]
+    return [*cells, " / ".join(f"{row.value:,.0f}" for row in peaks if row)]
+
+
+def _spread(row: Row) -> str:
+    if row.low is None or row.high is None:
+        return milliseconds(row.value)
+    return f"{milliseconds(row.value)} ({milliseconds(row.low)}–{milliseconds(row.high)})"

@@ -1,0 +1,87 @@
+"""The cost of a training step: rows of `memx bench --op step` -> time and peak memory against table size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ...errors import MemxError
+from ..labels import Table, slots_label
+from ..store.rows import Row
+from ..style import CYCLE, caption_below, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+METRICS = ("step_ms", "forward_backward_ms", "forward_ms", "peak_memory_gb")
+_OWN = "memx"
+
+
+def step_figure(rows: Sequence[Row]) -> Figure:
+    """Draw each layer and optimiser: memx's with full lines, others dashed. Raises MemxError without such rows."""
+    kinds = _kinds(rows)
+    figure, (times, memory) = new_figure(panels=2)
+    for axis, metric, label in (
+        (times, "step_ms", "ms a training step"),
+        (memory, "peak_memory_gb", "peak memory (GB)"),
+    ):
+        for place, kind in enumerate(kinds):
+            found = sorted(
+                (row for row in rows if (row.kind, row.metric) == (kind, metric)), key=lambda row: row.memory_slots
+            )
+            own = kind.startswith(_OWN)
+            axis.plot(
+                [row.memory_slots for row in found],
+                [row.value for row in found],
+                color=CYCLE[place % len(CYCLE)],
+                linestyle="-" if own else "--",
+                marker="os^vDPX*hd"[place % 10],
+                markersize=5,
+                linewidth=1.9 if own else 1.2,
+                label=kind,
+            )
+        _dress(axis, rows, label)
+    times.set_title("Whole step: forward, backward, optimiser")
+    memory.set_title("Memory of the process")
+    caption_below(figure, f"{rows[0].dataset} · {rows[0].model} · {rows[0].device}", [times, memory])
+    return figure
+
+
+def step_table(rows: Sequence[Row]) -> Table:
+    """Each contestant's times and memory at every size, and how its step grows from the smallest to the largest."""
+    kinds = _kinds(rows)
+    sizes = sorted({row.memory_slots for row in rows})
+    values = {(row.kind, row.memory_slots, row.metric): row.value for row in rows}
+    lines, facts = [], []
+    for kind in kinds:
+        growth = values[kind, sizes[-1], "step_ms"] / values[kind, sizes[0], "step_ms"]
+        parts = ["/".join(f"{values[kind, size, metric]:.0f}" for metric in METRICS[2::-1]) for size in sizes]
+        lines.append([kind, *parts, f"{growth:.1f}", f"{values[kind, sizes[-1], 'peak_memory_gb']:.2f}"])
+        facts += [
+            {"kind": kind, "slots": size, **{metric: values[kind, size, metric] for metric in METRICS}}
+            for size in sizes
+        ]
+    columns = ["layer + optimizer", *map(slots_label, sizes), "last/first", "peak GB"]
+    return Table(
+        "ms forward / with backward / whole step by slots; peak memory at the most slots", columns, lines, facts
+    )
+
+
+def _kinds(rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        raise MemxError("there are no rows of a training step", hint="`memx bench --op step --save FOLDER` makes some")
+    return list(dict.fromkeys(row.kind for row in rows))
+
+
+def _dress(axis: Axes, rows: Sequence[Row], label: str) -> None:
+    sizes = sorted({row.memory_slots for row in rows})
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.set_xticks(sizes, [slots_label(size) for size in sizes])
+    axis.minorticks_off()
+    ticks = [digit * 10.0**power for power in range(-1, 5) for digit in (1, 2, 5)]
+    low, high = axis.get_ylim()
+    axis.set_yticks([tick for tick in ticks if low <= tick <= high], [f"{t:g}" for t in ticks if low <= t <= high])
+    axis.set_xlabel("memory slots (log scale)")
+    axis.set_ylabel(label)

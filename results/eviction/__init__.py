@@ -1,0 +1,1 @@
+"""The page and picture of one eviction."""

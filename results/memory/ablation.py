@@ -1,0 +1,126 @@
+"""Rows of named variants -> each variant's accuracy and loss, and its differences to the first, paired by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from ...errors import MemxError
+from ..labels import Table, with_half
+from ..published import published_ablations
+from ..store.rows import Row
+from ..summary import TIER_LABELS, Summary, mean_interval, summarize
+
+METRICS = ("exact_match", "nll")
+Verdict = Literal["first", "better", "worse", "not told apart", "one seed", "no common seed"]
+
+
+class Difference(NamedTuple):
+    """A variant less the first one, over the seeds that both have."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    values: tuple[float, ...]
+    verdict: Verdict
+
+
+class Variant(NamedTuple):
+    """One variant: a summary and a difference for each metric."""
+
+    name: str
+    summaries: dict[str, Summary]
+    differences: dict[str, Difference]
+
+
+def variants_of(rows: Sequence[Row], tier: str, baseline: str | None = None) -> list[Variant]:
+    """The variants of rows at a tier, the baseline (the first, if none is named) first.
+
+    Raises MemxError if there are no two variants, or one was run at several sizes.
+    """
+    rows = [row for row in rows if row.variant and row.dataset == tier and row.metric in METRICS]
+    found: dict[str, dict[str, Summary]] = {row.variant: {} for row in rows}
+    if len(found) < 2:
+        said = f"only the variant {next(iter(found))!r}" if found else "no variants"
+        raise MemxError(
+            f"there are {said} to compare", hint="train a preset with variants; `--what memory` compares sizes"
+        )
+    if baseline is not None and baseline not in found:
+        raise MemxError(f"--baseline: no variant {baseline!r}", hint=f"there are: {', '.join(found)}")
+    for s in summarize(rows):
+        if s.metric in found[s.variant]:
+            raise MemxError(
+                f"variant {s.variant!r} was run with several bases or memory sizes", hint="name the runs of one of them"
+            )
+        found[s.variant][s.metric] = s
+    first = baseline or next(iter(found))
+    names = [first, *(name for name in found if name != first)]
+    return [_variant(name, found[name], found[first]) for name in names]
+
+
+def difference(ours: Summary, first: Summary, *, higher_is_better: bool) -> Difference:
+    """The paired difference over common seeds, with Student's t; no verdict from fewer than two."""
+    theirs = dict(zip(first.seeds, first.values, strict=True))
+    values = tuple(v - theirs[seed] for seed, v in zip(ours.seeds, ours.values, strict=True) if seed in theirs)
+    if not values:
+        return Difference(None, None, None, (), "no common seed")
+    mean, low, high = mean_interval(values)
+    if low is None or high is None:
+        return Difference(mean, None, None, values, "one seed")
+    if low <= 0 <= high:
+        return Difference(mean, low, high, values, "not told apart")
+    return Difference(mean, low, high, values, "better" if (mean > 0) == higher_is_better else "worse")
+
+
+def ablation_table(variants: Sequence[Variant], tier: str) -> Table:
+    """Each variant's means, its differences to the first and what they say; published losses where names match."""
+    published = published_ablations()
+    known = any(variant.name.strip().lower() in published for variant in variants)
+    columns = ["variant", "seeds"]
+    for title in ("EM %", "NLL"):
+        columns += [title, f"{title.split()[0]} - first", f"by {title.split()[0]}"]
+    if known:
+        columns.append("373M, published*")
+    title = f"Variants ({TIER_LABELS[tier]}); differences to {variants[0].name!r}, paired by seed"
+    note = "; *NLL in training/of NQ/of TQA, Berges et al. 2024" if known else ""
+    table = Table(title + note, columns, [], [])
+    for variant in variants:
+        runs = max(s.runs for s in variant.summaries.values())
+        line, fact = [variant.name, str(runs)], {"variant": variant.name, "runs": runs}
+        for metric, digits in (("exact_match", 1), ("nll", 3)):
+            line += _cells(variant, metric, digits)
+            fact[metric] = _facts(variant, metric)
+        losses = published.get(variant.name.strip().lower())
+        if known:
+            line.append("/".join(f"{value:.2f}" for value in losses) if losses else "")
+            fact["published"] = losses._asdict() if losses else None
+        table.lines.append(line)
+        table.facts.append(fact)
+    return table
+
+
+def _variant(name: str, summaries: dict[str, Summary], first: dict[str, Summary]) -> Variant:
+    differences = {
+        metric: Difference(None, None, None, (), "first")
+        if s is first.get(metric)
+        else difference(s, first[metric], higher_is_better=metric == "exact_match")
+        for metric, s in summaries.items()
+        if metric in first
+    }
+    return Variant(name, summaries, differences)
+
+
+def _cells(variant: Variant, metric: str, digits: int) -> list[str]:
+    s, d = variant.summaries.get(metric), variant.differences.get(metric)
+    value = with_half(s.value, s.low, s.high, digits) if s else ""
+    if d is None:
+        return [value, "", ""]
+    apart = "" if d.value is None else with_half(d.value, d.low, d.high, digits, "+")
+    return [value, apart, "" if d.verdict == "first" else d.verdict]
+
+
+def _facts(variant: Variant, metric: str) -> dict[str, Any] | None:
+    s, d = variant.summaries.get(metric), variant.differences.get(metric)
+    if s is None:
+        return None
+    return {"value": s.value, "low": s.low, "high": s.high, "difference": d._asdict() if d else None}

@@ -1,0 +1,64 @@
+"""Use of memory: the metrics of runs -> share of slots used and KL from uniform by step, for each memory layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...errors import MemxError
+from ..store.runs import Run
+from ..style import CYCLE, caption_below, new_figure
+from .loss import run_label
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DASHES = ("-", "--", "-.", ":")
+
+
+def usage_figure(runs: Sequence[Run]) -> Figure:
+    """Draw each memory layer of each run: colours are models, dashes are layers, seeds of a model look the same.
+
+    Raises MemxError if no run has metrics of its memory.
+    """
+    curves: list[tuple[Run, list[dict[str, Any]]]] = []
+    for run in runs:
+        lines = [line for line in run.metrics() if line.get("memory_use")]
+        if lines:
+            curves.append((run, lines))
+    if not curves:
+        raise MemxError(
+            "no run here has metrics of its memory's use", hint="`memx train` writes them for memory layers"
+        )
+    models = list(dict.fromkeys(run_label(run) for run, _ in curves))
+    layers = sorted({layer for _, lines in curves for line in lines for layer in line["memory_use"]}, key=_number)
+    figure, (used, kl) = new_figure(panels=2)
+    for run, lines in curves:
+        model = run_label(run)
+        for layer in sorted({layer for line in lines for layer in line["memory_use"]}, key=_number):
+            found = [(line["step"], line["memory_use"][layer]) for line in lines if layer in line["memory_use"]]
+            steps = [step for step, _ in found]
+            look: dict[str, Any] = dict(
+                color=CYCLE[models.index(model) % len(CYCLE)],
+                linestyle=_DASHES[layers.index(layer) % len(_DASHES)],
+                linewidth=1.4,
+                marker="." if len(steps) < 3 else None,
+                label=model if len(layers) == 1 else f"{model}, layer {layer}",
+            )
+            used.plot(steps, [100 * use["used"] for _, use in found], **look)
+            kl.plot(steps, [use["kl"] for _, use in found], **look)
+    for axis, title, label in (
+        (used, "Slots that are looked up", "slots used since the last line of metrics (%)"),
+        (kl, "How evenly", "KL of lookups from uniform (nats)"),
+    ):
+        axis.set_title(title)
+        axis.set_xlabel("step")
+        axis.set_ylabel(label)
+        axis.set_ylim(bottom=0)
+    said = f"layer {layers[0]}" if len(layers) == 1 else f"layers {', '.join(layers)}"
+    caption_below(figure, f"{curves[-1][0].experiment} · {said}", [used])
+    return figure
+
+
+def _number(layer: str) -> tuple[int, str]:
+    return (int(layer), "") if layer.isdigit() else (10**9, layer)

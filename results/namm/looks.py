@@ -1,0 +1,69 @@
+"""How policies look in figures: a colour each, NAMMs strong, dashed in their colour with the same share in every head.
+
+Presses of kvpress are dashed in the colour of their rival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..style import CYCLE, NAMM_COLOURS, POLICY_COLOURS, POLICY_LABELS, POLICY_MARKERS
+from .curves import Curve
+from .rows import NAMM, PER_HEAD, is_namm
+
+# presses of kvpress and the policies of memx that they are
+PRESSES = {
+    "KnormPress": "knorm",
+    "SnapKVPress": "snapkv",
+    "StreamingLLMPress": "streamingllm",
+    "TOVAPress": "tova",
+    "ObservedAttentionPress": "h2o",
+    "RandomPress": "random",
+}
+
+
+class Look(NamedTuple):
+    """Colour of lines and of names, marker, kind of line; strong for NAMMs."""
+
+    colour: str
+    ink: str
+    marker: str
+    line: str
+    strong: bool
+
+
+def looks_of(drawn: Iterable[Curve]) -> dict[str, Look]:
+    """The look of each policy of these curves."""
+    policies = {curve.policy: curve.package for curve in drawn}
+    namms = list(dict.fromkeys(policy.removesuffix(PER_HEAD) for policy in policies if is_namm(policy)))
+    others = [policy for policy in policies if _rival(policy) not in POLICY_COLOURS and not is_namm(policy)]
+    looks: dict[str, Look] = {}
+    for policy, package in policies.items():
+        if is_namm(policy):
+            colour = NAMM_COLOURS[namms.index(policy.removesuffix(PER_HEAD)) % len(NAMM_COLOURS)]
+            looks[policy] = Look(colour, colour, "o", "--" if policy.endswith(PER_HEAD) else "-", True)
+            continue
+        name = _rival(policy)
+        colour = POLICY_COLOURS.get(name) or CYCLE[others.index(policy) % len(CYCLE)]
+        ink = {"#999999": "0.4", "#E69F00": "#A87400", "#56B4E9": "#2C87BD"}.get(colour, colour)
+        looks[policy] = Look(colour, ink, POLICY_MARKERS.get(name, "o"), "-" if package == "memx" else "--", False)
+    return looks
+
+
+def policy_label(policy: str, among: Iterable[str]) -> str:
+    """A policy's name in a figure or table: NAMM if there is one, else with what tells it from the others."""
+    if is_namm(policy):
+        name = policy.removesuffix(PER_HEAD)
+        if len({other.removesuffix(PER_HEAD) for other in among if is_namm(other)}) == 1:
+            name = NAMM
+        return POLICY_LABELS[NAMM] + name.removeprefix(NAMM) + (PER_HEAD if policy.endswith(PER_HEAD) else "")
+    name = _rival(policy)
+    label = POLICY_LABELS.get(name, name)
+    return label if name == policy else f"{label} (kvpress)"
+
+
+def _rival(policy: str) -> str:
+    """The policy of memx that a press is; any other by its own name."""
+    package, _, press = policy.partition(" ")
+    return PRESSES.get(press, press) if package == "kvpress" else policy

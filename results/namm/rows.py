@@ -1,0 +1,158 @@
+"""Rows of `memx eval-namm`: policies at sizes of the cache, checked to belong together, seeds of a NAMM as one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from math import isclose
+from typing import Any, NamedTuple
+
+from ...errors import MemxError
+from ..bench.rows import extra
+from ..store.rows import Row
+
+FULL, NAMM, OWN = "full", "namm", "own"
+PER_HEAD = " per head"  # after the name of a NAMM whose heads all hold the same share
+EVICTION = "eviction"  # the kind of these rows
+ALIKE = ("model", "mode", "length", "every", "split")  # what policies on one figure have in common
+DATASETS = {"held-out/all": "held-out tasks", "trained/all": "trained tasks", "all/all": "all tasks"}
+
+
+class Score(NamedTuple):
+    """How a metric is shown: its axis, its column, whether more is better, digits."""
+
+    label: str
+    column: str
+    rises: bool
+    digits: int
+
+
+SCORES = {
+    "relative_log_likelihood": Score(
+        "likelihood a token, full cache = 1\n(an answer counts at most 1)", "likelihood", True, 2
+    ),
+    "exact": Score("exact answers (%)", "exact %", True, 1),
+    "lost_nats": Score("nats a token lost against the full cache", "lost nats", False, 3),
+    "log_likelihood": Score("log-likelihood (nats a token)", "log-lik.", True, 3),
+    "relative_exact": Score("exact answers, full cache = 1", "rel. exact", True, 2),
+    "score": Score("task score (%)", "score %", True, 1),
+    "relative_score": Score("task score, full cache = 1", "rel. score", True, 2),
+}
+
+
+def is_namm(policy: str) -> bool:
+    """Whether a policy is a NAMM rather than a rival or the full cache."""
+    return policy == NAMM or policy.startswith(f"{NAMM} ")
+
+
+def size_of(row: Row) -> str:
+    """The size that a row is of: a budget as text, own (of the NAMM that a prepared row names) or full."""
+    if row.variant == FULL:
+        return FULL
+    budget = extra(row, "budget")
+    if extra(row, "size") != OWN and budget is not None:
+        return f"{float(budget):g}"
+    return f"{OWN} {extra(row, 'own_of', '')}".strip()
+
+
+def is_own(size: str) -> bool:
+    """Whether a size is a NAMM's own."""
+    return size.partition(" ")[0] == OWN
+
+
+def size_label(size: str) -> str:
+    """A size as people read it: 25%, own size, full cache."""
+    if is_own(size):
+        return f"own size{size.removeprefix(OWN).replace(f' {NAMM} ', ' of ')}"
+    return "full cache" if size == FULL else f"{100 * float(size):g}%"
+
+
+def at_size(size: str) -> str:
+    """The same in a sentence: at 25% of the cache, at the NAMM's own size."""
+    if is_own(size):
+        return "at the NAMM's own size" if size == OWN else f"at the {size_label(size)}"
+    return f"at {size_label(size)} of the cache"
+
+
+def in_order(sizes: Iterable[str]) -> list[str]:
+    """Each size once: the full cache, budgets from the largest, own sizes."""
+    return sorted(set(sizes), key=lambda size: (size != FULL, is_own(size), size if is_own(size) else -_share(size)))
+
+
+def _share(size: str) -> float:
+    return 1.0 if size == FULL else float(size)
+
+
+def prepared(rows: Sequence[Row]) -> list[Row]:
+    """Rows that may share a figure, each point once, NAMMs that differ in their seed alone under one name.
+
+    Raises MemxError if hosts, modes, lengths, intervals or splits differ, or two runs disagree on a point.
+    """
+    for name in ALIKE:
+        values = {str(getattr(row, name, None)) for row in rows}
+        if len(values) > 1:
+            raise MemxError(
+                f"these evaluations differ in {name}: {', '.join(sorted(values))}",
+                hint="name the run folders of one of them, or choose it with --experiment",
+            )
+    names = _policies(rows)
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        known = found.setdefault(_point(row), row)
+        if not isclose(known.value, row.value, rel_tol=1e-4, abs_tol=1e-9):
+            raise MemxError(
+                f"runs {known.run} and {row.run} differ on {row.variant} at {size_label(size_of(row))}, {row.metric}",
+                hint="name one of them, or evaluate their NAMMs together: memx eval-namm RUN RUN2",
+            )
+    several = len({names[row.variant] for row in rows if is_namm(row.variant) and is_own(size_of(row))}) > 1
+    return [_named(row, names, several) for row in found.values()]
+
+
+def prompts_of(rows: Iterable[Row]) -> str:
+    """How many prompts the rows are about, and of which split: 96 test prompts."""
+    rows = list(rows)
+    splits = sorted({str(extra(row, "split", "")) for row in rows} - {""})
+    names = [{"train": "training"}.get(split, split) for split in splits]
+    return " ".join([str(max(row.n for row in rows)), *names, "prompts"])
+
+
+def datasets_of(rows: Iterable[Row]) -> list[str]:
+    """The means over tasks there are: held-out and trained ones, or over all if they are not told apart."""
+    there = {row.dataset for row in rows}
+    return [name for name in DATASETS if name in there and name != "all/all"] or [
+        name for name in DATASETS if name in there
+    ]
+
+
+def without_seed(name: str) -> str:
+    """A run's or NAMM's name without its seed and the hash of its config."""
+    return re.sub(r"[-_ ](seed[-_ ]?\d+|[0-9a-f]{8})(?=$|[-_ ])", "", name)
+
+
+def _named(row: Row, names: dict[str, str], several: bool) -> Row:
+    """A row under its policy's name; of an own size, with the NAMM whose own it is if there are several."""
+    changes: dict[str, Any] = {"variant": names.get(row.variant, row.variant)}
+    if several and is_own(size_of(row)):
+        whose = row.variant if is_namm(row.variant) else str(extra(row, "beside", ""))
+        changes["own_of"] = names.get(whose, whose)
+    return row.model_copy(update=changes)
+
+
+def _policies(rows: Iterable[Row]) -> dict[str, str]:
+    """The policy that each NAMM is of: those of one name are one if their seeds differ."""
+    groups: dict[str, set[tuple[str, int]]] = {}
+    for row in rows:
+        if is_namm(row.variant):
+            groups.setdefault(without_seed(row.variant), set()).add((row.variant, row.seed))
+    return {
+        variant: name if len({seed for _, seed in members}) == len(members) else variant
+        for name, members in groups.items()
+        for variant, _ in members
+    }
+
+
+def _point(row: Row) -> tuple[Any, ...]:
+    """What a row is about, whichever run wrote it; a rival at the own size of a NAMM is of that NAMM's run."""
+    aside = [extra(row, name) for name in ("layer", "token_kind", "rival", "beside")]
+    run = row.run if is_own(size_of(row)) else ""
+    return (run, row.variant, row.seed, size_of(row), row.dataset, row.metric, *aside)

@@ -1,0 +1,219 @@
+"""The figure of NAMMs: scores by the share of the cache that is held, held-out and trained tasks side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..bench.rows import extra
+from ..labels import host_label
+from ..store.rows import Row
+from ..style import caption_below, new_figure, spread
+from .curves import Curve, Point, by_bytes, curves, full_cache
+from .looks import Look, looks_of, policy_label
+from .rows import DATASETS, PER_HEAD, SCORES, datasets_of, is_namm, is_own, prompts_of, size_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_HEIGHT = 4.0  # inches of a panel
+_CAPTION = 0.45  # inches of its lines
+_LABEL = 9.6  # points between the names of two lines
+_LEAST_SPAN = {"exact": 10.0, "score": 10.0}  # of an axis, where nothing scores
+_ASIDE = 1.3  # points between the error bars of two policies at one size
+
+
+def namm_figure(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
+    """Draw a row of panels for each metric of prepared rows: policies by the share held, NAMMs strong, rivals thin."""
+    datasets = datasets_of(rows)
+    columns = len(datasets) if len(datasets) > 1 else min(len(metrics), 2)
+    lines = -(-len(metrics) * len(datasets) // columns)
+    figure, axes = new_figure(columns, _HEIGHT, lines, sharey="row" if len(datasets) > 1 else "none")
+    figure.set_figheight(_HEIGHT * lines + _CAPTION)
+    if len(axes) == 1:
+        figure.set_figwidth(8.4)
+    for axis in axes[len(metrics) * len(datasets) :]:
+        axis.remove()
+    axes = axes[: len(metrics) * len(datasets)]
+    panels = [(metric, dataset) for metric in metrics for dataset in datasets]
+    drawn = {panel: curves(rows, panel[1], panel[0]) for panel in panels}
+    looks = looks_of(curve for panel in drawn.values() for curve in panel)
+    for axis, (metric, dataset) in zip(axes, panels, strict=True):
+        _panel(axis, rows, drawn[metric, dataset], looks, dataset, metric)
+    cut = False
+    for row, metric in enumerate(metrics):
+        mine = axes[row * len(datasets) : (row + 1) * len(datasets)]
+        everything = [curve for dataset in datasets for curve in drawn[metric, dataset]]
+        fulls = [full for dataset in datasets if (full := full_cache(rows, dataset, metric))]
+        cut |= _limits(mine[0], everything, fulls, metric)
+        mine[0].set_ylabel(SCORES[metric].label)
+        for axis, dataset in zip(mine, datasets, strict=True):
+            _names(axis, drawn[metric, dataset], looks)
+    asked = f"{_asked(rows, datasets)}{' (the widest are cut off)' if cut else ''}"
+    caption_below(figure, "\n".join(filter(None, (evaluation_caption(rows), asked, _sharing(rows)))), axes)
+    return figure
+
+
+def evaluation_caption(rows: Sequence[Row]) -> str:
+    """What was evaluated, and how."""
+    first = rows[0]
+    mode = {"post_hoc": "evicted once, after reading", "online": "evicted while reading"}.get(str(extra(first, "mode")))
+    length = f"{extra(first, 'length'):,} tokens" if extra(first, "length") else None
+    title = " + ".join(dict.fromkeys(row.experiment for row in rows))
+    devices = ", ".join(sorted({row.device for row in rows if row.device}))
+    others = sorted({str(extra(row, "evolved_on", "")) for row in rows if is_namm(row.variant)} - {"", first.model})
+    moved = f"NAMM evolved on {', '.join(map(host_label, others))}" if others else None
+    return " · ".join(part for part in (title, host_label(first.model), moved, mode, length, devices) if part)
+
+
+def _asked(rows: Sequence[Row], datasets: Sequence[str]) -> str:
+    """On how many prompts, and what the intervals are."""
+    prompts = [f"{prompts_of(row for row in rows if row.dataset == d)} of {DATASETS[d]}" for d in datasets]
+    seeds: dict[str, set[tuple[str, int]]] = {}
+    for row in rows:
+        if is_namm(row.variant) and not row.variant.endswith(PER_HEAD):
+            seeds.setdefault(row.variant, set()).add((row.run, row.seed))
+    several = [f"of {policy_label(name, seeds)} over {len(s)} seeds (thin)" for name, s in seeds.items() if len(s) > 1]
+    return " · ".join([*prompts, ", ".join(["95% intervals over prompts", *several])])
+
+
+def _sharing(rows: Sequence[Row]) -> str:
+    """How policies share a size out among layers and heads, where NAMMs with a threshold do otherwise than rivals."""
+    namms = [row for row in rows if is_namm(row.variant)]
+    alike = any(row.variant.endswith(PER_HEAD) for row in namms)
+    if not alike and not any(is_own(size_of(row)) for row in namms):
+        return ""
+    others = "per head and rivals" if alike else "rivals"
+    return f"NAMM: layers may keep unlike shares; {others}: the same share in every head"
+
+
+def _panel(
+    axis: Axes, rows: Sequence[Row], drawn: Sequence[Curve], looks: dict[str, Look], dataset: str, metric: str
+) -> None:
+    axis.set_title(DATASETS[dataset].capitalize())
+    if full := full_cache(rows, dataset, metric):
+        axis.axhline(full.value, color="0.35", linestyle=(0, (5, 3)), linewidth=1.1, zorder=1, label="full cache")
+    rivals = [curve.policy for curve in drawn if not looks[curve.policy].strong]
+    for curve in drawn:
+        look = looks[curve.policy]
+        if look.strong:
+            _namm(axis, curve, look)
+        else:
+            _rival(axis, curve, look, _ASIDE * (rivals.index(curve.policy) - (len(rivals) - 1) / 2))
+    _share_axis(axis, drawn, "held, in bytes" if by_bytes(rows) else "that is kept")
+
+
+def _namm(axis: Axes, curve: Curve, look: Look) -> None:
+    """A strong line with its band, faint ones of its seeds, and a star at its own size."""
+    band = [(p.share, p.low, p.high) for p in curve.points if p.low is not None and p.high is not None]
+    share, low, high = ([one[place] for one in band] for place in range(3))
+    axis.fill_between(
+        share, low, high, color=look.colour, alpha=0.16 if look.line == "-" else 0.07, linewidth=0, zorder=2
+    )
+    for line in curve.members:
+        axis.plot(
+            [p.share for p in line], [p.value for p in line], color=look.colour, alpha=0.45, linewidth=0.8, zorder=4
+        )
+    axis.plot(
+        [p.share for p in curve.points], [p.value for p in curve.points], color=look.colour, linestyle=look.line,
+        marker="o", linewidth=2.4, markersize=6, zorder=5, label=f"_{curve.policy}",
+    )  # fmt: skip
+    for own in curve.own:
+        axis.errorbar(
+            [own.share], [own.value], yerr=_errors([own]), color=look.colour, marker="*", markersize=15, capsize=3,
+            markeredgecolor="white", elinewidth=1.3, linestyle="none", zorder=6, label="at the NAMM's own size",
+        )  # fmt: skip
+
+
+def _rival(axis: Axes, curve: Curve, look: Look, aside: float) -> None:
+    """A thin line with error bars, drawn a little aside so that rivals of one size do not hide each other."""
+    from matplotlib.transforms import ScaledTranslation
+
+    place = axis.transData + ScaledTranslation(aside / 72, 0, axis.figure.dpi_scale_trans)
+    style: dict[str, Any] = dict(
+        color=look.colour, marker=look.marker, markersize=4, elinewidth=0.7, zorder=3, transform=place
+    )
+    line: dict[str, Any] = dict(linestyle=look.line, linewidth=1.2, alpha=0.85)
+    if curve.points:
+        x, y = [p.share for p in curve.points], [p.value for p in curve.points]
+        _, _, bars = axis.errorbar(x, y, yerr=_errors(curve.points), **style, **line, label=f"_{curve.policy}")
+        for bar in bars:
+            bar.set_alpha(0.35)
+    for own in curve.own:
+        _, _, bars = axis.errorbar(
+            [own.share], [own.value], yerr=_errors([own]), **style, linestyle="none", label=f"_{curve.policy}, own size"
+        )
+        for bar in bars:
+            bar.set_alpha(0.35)
+
+
+def _errors(points: Sequence[Point]) -> list[list[float]] | None:
+    """How far down and up the intervals reach; nothing if a point has none."""
+    known = [(p.value, p.low, p.high) for p in points if p.low is not None and p.high is not None]
+    if len(known) < len(points):
+        return None
+    return [[max(value - low, 0.0) for value, low, _ in known], [max(high - value, 0.0) for value, _, high in known]]
+
+
+def _share_axis(axis: Axes, drawn: Sequence[Curve], measured: str) -> None:
+    """Halvings of the cache on a log axis, with room on the left for the names of lines."""
+    from matplotlib.ticker import NullFormatter, NullLocator
+
+    least = min((point.share for curve in drawn for point in curve.everywhere), default=12.5)
+    ticks = [100.0, 75.0]
+    while ticks[-1] > 1.05 * least or len(ticks) < 5:
+        ticks.append(50.0 if len(ticks) == 2 else ticks[-1] / 2)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ticks, [f"{tick:g}%" if tick >= 1 else f"{tick:.1g}%" for tick in ticks])
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlim(min(least, ticks[-1]) / 2.3, 108.0)
+    axis.set_xlabel(f"share of the cache {measured} (log scale)")
+
+
+def _limits(axis: Axes, drawn: Sequence[Curve], fulls: Sequence[Point], metric: str) -> bool:
+    """From zero if nothing is below, to the top of what is drawn; whether a wide interval is cut off."""
+    points = [point for curve in drawn for point in curve.everywhere]
+    values = [point.value for point in [*points, *fulls]]
+    lows = [point.value if point.low is None else point.low for point in points]
+    highs = [point.value if point.high is None else point.high for point in points]
+    least, most = min([*values, 0.0]), max([*values, 0.0])
+    span = max(most - least, _LEAST_SPAN.get(metric, 0.1))
+    top = max(most, min(max(highs, default=most), most + 0.6 * span), least + span) + 0.04 * span
+    below = metric in ("lost_nats", "log_likelihood")  # what else there is has no values below zero
+    bottom = min(least, max(min(lows, default=0.0), least - 0.6 * span)) - 0.04 * span if below else 0.0
+    axis.set_ylim(bottom, 0.0 if metric == "log_likelihood" else top)
+    return max(highs, default=0.0) > top or (below and min(lows, default=0.0) < bottom)
+
+
+def _names(axis: Axes, drawn: Sequence[Curve], looks: dict[str, Look]) -> None:
+    """The name of each line left of its least share, moved apart, tied to it by a hair."""
+    ends = [(curve, curve.points[0]) for curve in drawn if curve.points]
+    if not ends:
+        return
+    bottom, top = axis.get_ylim()
+    gap = _LABEL * (top - bottom) / (_HEIGHT * 72 * 0.72)
+    places = _within(spread([point.value for _, point in ends], gap), gap, bottom + gap / 2, top - gap / 2)
+    left = min(point.share for curve in drawn for point in curve.everywhere)
+    for (curve, point), place in zip(ends, places, strict=True):
+        look = looks[curve.policy]
+        axis.annotate(
+            policy_label(curve.policy, looks), xy=(point.share, point.value), xytext=(left / 1.16, place), ha="right",
+            va="center", fontsize=8.5 if look.strong else 7.8, fontweight="bold" if look.strong else "normal",
+            color=look.ink, annotation_clip=False, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+            arrowprops={
+                "arrowstyle": "-", "linewidth": 0.5, "color": look.colour, "alpha": 0.6, "shrinkA": 1, "shrinkB": 3,
+                "relpos": (1, 0.5),
+            },
+        )  # fmt: skip
+
+
+def _within(places: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Places that are a gap apart, pushed into the panel from below, then from above."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    for rank, i in enumerate(order):
+        places[i] = max(places[i], low + rank * gap)
+    for rank, i in enumerate(reversed(order)):
+        places[i] = min(places[i], high - rank * gap)
+    return places

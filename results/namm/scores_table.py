@@ -1,0 +1,118 @@
+"""What the figure of NAMMs says in numbers: policies at each size, held-out and trained, and who is on the front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..bench.rows import extra
+from ..labels import Table, with_half
+from ..store.rows import Row
+from ..summary import mean_interval
+from .curves import Point, by_bytes, curves, front, full_cache
+from .looks import policy_label
+from .rows import SCORES, datasets_of, in_order, is_namm, size_label, size_of
+
+_BEST = "log_likelihood_over_best_rival"
+_SHORT = {"held-out/all": "held-out", "trained/all": "trained", "all/all": "all"}
+
+
+def namm_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
+    """A line for each policy at each size of prepared rows; * marks the front, of points of all sizes."""
+    datasets = datasets_of(rows)
+    found = {(dataset, metric): _points(rows, dataset, metric) for dataset in datasets for metric in metrics}
+    fronts = {
+        key: {(point.policy, point.size) for point in front(points, rises=SCORES[key[1]].rises)}
+        for key, points in found.items()
+    }
+    best: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        if row.metric == _BEST:
+            best.setdefault((row.dataset, row.variant, size_of(row)), []).append(row)
+    columns = ["size", "policy", *(["held %"] if (bytes_told := by_bytes(rows)) else []), "kept %"]
+    columns += [f"{_SHORT[dataset]}\n{SCORES[metric].column}" for dataset in datasets for metric in metrics]
+    columns += [f"{_SHORT[dataset]}, nats\nover best rival" for dataset in datasets] if best else []
+    title = (
+        "Policies by size of the cache, ± half the 95% interval; * on the front: none holds as little and scores more"
+    )
+    table = Table(title, columns, [], [], left=2)
+    everything = [point for points in found.values() for point in points]
+    policies = list(dict.fromkeys(point.policy for point in everything))
+    for size in in_order(point.size for point in everything):
+        for policy in policies:
+            mine = {key: _at(points, policy, size) for key, points in found.items()}
+            known = [point for point in mine.values() if point]
+            if not known:
+                continue
+            line = [
+                size_label(size),
+                policy_label(policy, policies),
+                *([_percent(known[0].held)] if bytes_told else []),
+            ]
+            line.append(_percent(known[0].kept))
+            line += [_cell(point, key[1], (policy, size) in fronts[key]) for key, point in mine.items()]
+            over = {dataset: _over(best.get((dataset, policy, size))) for dataset in datasets}
+            line += [_said(one) for one in over.values()] if best else []
+            table.lines.append(line)
+            table.facts.append(_fact(known[0], mine, fronts, over))
+    return table
+
+
+def _points(rows: Sequence[Row], dataset: str, metric: str) -> list[Point]:
+    """Every policy at every size, the full cache first."""
+    full = full_cache(rows, dataset, metric)
+    drawn = [point for curve in curves(rows, dataset, metric) for point in curve.everywhere]
+    return [*([full] if full else []), *drawn]
+
+
+def _at(points: Sequence[Point], policy: str, size: str) -> Point | None:
+    return next((point for point in points if (point.policy, point.size) == (policy, size)), None)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1f}"
+
+
+def _cell(point: Point | None, metric: str, best: bool) -> str:
+    if point is None:
+        return ""
+    return with_half(point.value, point.low, point.high, SCORES[metric].digits) + (" *" if best else "  ")
+
+
+def _over(rows: Sequence[Row] | None) -> dict[str, Any] | None:
+    """The difference to the best rival, the mean over NAMMs if there are several, with all rivals that were best."""
+    if not rows:
+        return None
+    value, low, high = mean_interval([row.value for row in rows])
+    if len(rows) == 1:
+        low, high = rows[0].low, rows[0].high
+    rivals = dict.fromkeys(str(extra(row, "rival", "")) for row in rows)
+    return {"value": value, "low": low, "high": high, "rival": ", ".join(rivals)}
+
+
+def _said(over: dict[str, Any] | None) -> str:
+    if over is None:
+        return ""
+    names = ", ".join(policy_label(rival, ()) for rival in over["rival"].split(", "))
+    return f"{with_half(over['value'], over['low'], over['high'], 3, '+')} {names}"
+
+
+def _fact(
+    of: Point,
+    points: dict[tuple[str, str], Point | None],
+    fronts: dict[tuple[str, str], set[tuple[str, str]]],
+    over: dict[str, dict[str, Any] | None],
+) -> dict[str, Any]:
+    shares = {"held": of.held, "kept": of.kept}
+    fact: dict[str, Any] = {"policy": of.policy, "size": of.size, **shares, "namm": is_namm(of.policy)}
+    for (dataset, metric), point in points.items():
+        if point:
+            told = {"value": point.value, "low": point.low, "high": point.high, "n": point.n}
+            on = (of.policy, of.size) in fronts[dataset, metric]
+            fact.setdefault(_SHORT[dataset], {})[metric] = {
+                **told, "held": point.held, "kept": point.kept, "front": on,
+            }  # fmt: skip
+    for dataset, difference in over.items():
+        if difference:
+            fact.setdefault(_SHORT[dataset], {})[_BEST] = difference
+    return fact

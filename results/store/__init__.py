@@ -1,0 +1,1 @@
+"""Run folders, rows and JSON lines on disk."""

@@ -1,0 +1,28 @@
+"""What `memx bench --save` leaves in a folder: rows.jsonl and environment.json, whole after every op."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import MemxError
+from ...files import make_folder, write_atomically
+from .rows import Row, write_rows
+
+
+def claim_bench(folder: Path, *, force: bool) -> None:
+    """Make the folder, before anything is measured. Raises MemxError if it holds rows already, or cannot be written."""
+    if folder.exists() and not folder.is_dir():
+        raise MemxError(f"--save: {folder} is not a folder", hint="name a new one")
+    if not force and ((folder / "rows.jsonl").exists() or (folder / "run.json").exists()):
+        raise MemxError(f"--save: {folder} holds a run already", hint="name another folder, or add --force")
+    make_folder(folder)
+    write_rows(folder / "rows.jsonl", ())
+
+
+def save_bench(folder: Path, rows: Sequence[Row], environment: Mapping[str, Any]) -> None:
+    """Write both files, each whole or not at all. Raises MemxError when the disk is full or forbids it."""
+    write_atomically(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+    write_rows(folder / "rows.jsonl", rows)

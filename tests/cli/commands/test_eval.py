@@ -1,0 +1,148 @@
+"""`memx eval`: exit codes, the dry run, tables, JSON, what it does with runs of memx train, and missing lm-eval."""
+
+import json
+import sys
+
+import pytest
+from memx.cli.main import run as memx
+from memx.results.store.runs import RunStore
+
+from ...experiments.evolution.tiny_evolution import write_host
+from ...experiments.qa.taught_model import nq_files, tqa_file
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("questions")
+    nq_files(folder)
+    tqa_file(folder / "unfiltered-web-dev.json", [("who is it", ["The Band", "Band"])])
+    (folder / "bad.jsonl").write_text('{"question": "a", "answer": ["b"]}\nno JSON\n')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    return write_host(tmp_path_factory.mktemp("host") / "tiny-host")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["nowhere"], "no model or folder 'nowhere'", "save_pretrained"),
+        (["."], "holds no model", "save_pretrained"),
+        (["HOST", "--task", "squad"], "no questions 'squad'", "--harness"),
+        (["HOST", "--file", "nq"], "'nq' is not NAME=PATH", "nq=NQ-open.dev.jsonl"),
+        (["HOST", "--file", "nq=gone.jsonl"], "no file or folder gone.jsonl", ""),
+        (["HOST", "--file", "tqa=FILES/NQ-open.dev.jsonl", "--task", "nq"], "tqa, which is not asked", "--task tqa"),
+        (["HOST", "--task", "nq", "--file", "nq=HOST"], "holds no NQ-open", "NQ-open.dev.jsonl"),
+        (["HOST", "--task", "nq", "--file", "nq=FILES/NQ-open.dev.jsonl"], "5 shots of NQ-open", "--train nq=PATH"),
+        (["HOST", "--task", "nq", "--file", "nq=FILES"], "5 shots cannot be drawn from 3", "lower --shots"),
+        (["HOST", "--task", "nq", "--file", "nq=FILES/bad.jsonl", "--shots", "0"], "bad.jsonl line 2 is not JSON", ""),
+        (["HOST", "--task", "nq", "--file", "nq=FILES", "--shots", "1", "--device", "tpu"], "tpu", "auto"),
+        (["HOST", "--harness", ","], "names no task", "piqa"),
+        (["HOST", "--harness-tasks", "FILES"], "needs --harness", ""),
+        (["HOST", "--harness", "a", "--harness-tasks", "gone"], "there is no folder gone", ""),
+        (["HOST", "--name", "a/b"], "no name for a folder", ""),
+        (["HOST", "--limit", "0"], "--limit", ""),
+        (["HOST", "--resume", "--force"], "exclude each other", ""),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)  # fmt: skip
+def test_mistakes_exit_2_with_one_line_and_a_hint(capsys, tmp_path, monkeypatch, host, files, arguments, message, hint):
+    monkeypatch.chdir(tmp_path)
+    given = [one.replace("HOST", str(host)).replace("FILES", str(files)) for one in arguments]
+    if arguments[0] in ("nowhere", "."):  # only the model is wrong
+        given += ["--task", "nq", "--shots", "0", "--file", f"nq={files}"]
+    assert memx(["eval", *given]) == 2
+    captured = capsys.readouterr()
+    told = [line for line in captured.err.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert captured.out == "" and "Traceback" not in captured.err
+    assert message in told[0] and hint in " ".join(told[1:]), captured.err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_help_ends_in_three_examples(capsys):
+    assert memx(["eval", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--harness" in shown and shown.partition("Examples:")[2].count("memx eval") == 3
+
+
+def test_without_lm_eval_the_extra_is_named(capsys, tmp_path, monkeypatch, host):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    for more in ([], ["--dry-run"]):
+        assert memx(["eval", str(host), "--harness", "piqa", "--runs", str(tmp_path / "runs"), *more]) == 2
+        told = capsys.readouterr().err
+        assert "--harness needs lm-eval" in told and "pip install 'memx[eval]'" in told
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_without_files_and_without_the_hub_the_way_out_is_told(capsys, tmp_path, monkeypatch, host):
+    from types import ModuleType
+
+    def load_dataset(path, **options):
+        raise ConnectionError(f"Couldn't reach {path!r} on the Hub (OfflineModeIsEnabled)")
+
+    module = ModuleType("datasets")
+    monkeypatch.setattr(module, "load_dataset", load_dataset, raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    assert memx(["eval", str(host), "--runs", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "cannot load google-research-datasets/nq_open" in told
+    assert "hf download google-research-datasets/nq_open" in told and "--file nq=nq_open" in told
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert memx(["eval", str(host), "--runs", str(tmp_path)]) == 2
+    assert "pip install 'memx[data]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_loads_no_weights_and_writes_nothing(capsys, tmp_path, host, files):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in host.iterdir():
+        if path.suffix != ".safetensors":
+            (bare / path.name).write_bytes(path.read_bytes())
+    runs = tmp_path / "runs"
+    given = ["eval", str(bare), "--file", f"nq={files}", "--file", f"tqa={files}", "--train", f"tqa={files}"]
+    given = [*given, "--shots", "0", "--limit", "5", "--runs", str(runs), "--dry-run"]
+    assert memx([*given, "--json"]) == 0
+    (plan,) = json.loads(capsys.readouterr().out)
+    assert plan["questions"] == {"nq": 5, "tqa": 1} and plan["shots"] == 0 and plan["kind"] == "llama"
+    assert memx(given) == 0
+    assert "nq 5, tqa 1" in capsys.readouterr().out and not runs.exists()
+
+
+def test_a_run_of_memx_train_is_asked_told_of_and_drawn(capsys, tmp_path, tiny_run, files):
+    run, _ = tiny_run
+    runs = tmp_path / "runs"
+    given = ["eval", str(run.folder), "--file", f"nq={files}", "--file", f"tqa={files}", "--shots", "0"]
+    given += ["--answer-tokens", "4", "--runs", str(runs)]
+    assert memx([*given, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    trained = run.rows()[0]
+    assert {(row["dataset"], row["metric"]) for row in rows} == {
+        (name, metric) for name in ("nq", "tqa") for metric in ("exact_match", "f1", "nll", "answer_nll")
+    }
+    for row in rows:
+        same = ("model", "kind", "memory_slots", "parameters_total", "parameters_active", "flops", "experiment")
+        assert all(row[name] == getattr(trained, name) for name in same)
+        assert row["n"] == (9 if row["dataset"] == "nq" else 1) and row["low"] <= row["value"] <= row["high"]
+    (found,) = RunStore(runs).runs()
+    assert found.name.startswith(f"eval-{run.name}-") and found.status == "finished"
+    assert len((found.folder / "answers.jsonl").read_text().splitlines()) == 10
+    assert memx(given) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert memx([*given, "--resume"]) == 0
+    told = capsys.readouterr()
+    assert "finished before" in told.err and "exact match %" in told.out and "--what qa" in told.err
+    out = tmp_path / "figures"
+    assert memx(["plot", str(found.folder), "--what", "qa", "--published", "--out", str(out), "--formats", "png"]) == 0
+    assert (out / "qa.png").stat().st_size > 10_000 and "memory" in capsys.readouterr().out
+
+
+def test_a_run_without_a_checkpoint_is_said_to_have_none(capsys, tmp_path, files):
+    folder = tmp_path / "runs" / "cut-12345678"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text('{"status": "interrupted"}')
+    assert memx(["eval", "cut-12345678", "--file", f"nq={files}", "--task", "nq", "--runs", str(folder.parent)]) == 2
+    assert "has no checkpoint" in capsys.readouterr().err

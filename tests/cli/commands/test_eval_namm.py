@@ -1,0 +1,146 @@
+"""`memx eval-namm`: exit codes, the dry run, JSON, tables, and what it does with a run of `memx evolve-namm`."""
+
+import json
+
+import pytest
+import torch
+from memx import namm
+from memx.cli.main import run as memx
+from memx.experiments.config.loading import load_evolution_config, to_yaml
+from memx.namm.policies.base import Rule
+from memx.namm.policies.network import Namm
+
+from ...experiments.evolution.tiny_evolution import settings, write_host
+
+COMMAND = "eval-namm"
+SMALL = ["--length", "200", "--prompts", "1", "--threads", "1", "--set", "documents=1", "--set", "resamples=100"]
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    return write_host(tmp_path_factory.mktemp("host"))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("namm") / "mine"
+    parameters = 0.3 * torch.randn(4172, generator=torch.Generator().manual_seed(0))
+    namm.save(Namm(parameters, rule=Rule(budget=0.4), every=64), folder, host="smollm2", tasks=["key_values"])
+    return folder
+
+
+def mistake(capsys, *arguments):
+    assert memx(list(arguments)) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    lines = lines[[line.startswith("error: ") for line in lines].index(True) :]  # a host is looked for on the way
+    assert captured.out == "" and len(lines) <= 2 and "Traceback" not in captured.err, captured
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        ([], "no NAMM to evaluate", "run folder of memx evolve-namm"),
+        (["nowhere"], "nowhere is not there", "memx runs"),
+        (["."], "holds no NAMM and is no run", "RUN/namm"),
+        (["SAVED"], "a saved NAMM has no host of its own", "--host, as smollm2"),
+        (["SAVED", "--host", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),
+        (["SAVED", "--host", "smollm2", "--task", "pass"], "no task 'pass'", "passkey"),
+        (["SAVED", "--host", "smollm2", "--policy", "full"], "no policy 'full'", ""),
+        (["SAVED", "--host", "smollm2", "--budget", "1.5"], "budget 1.5 is no share to be kept", "below 1"),
+        (["SAVED", "--host", "smollm2", "--budget", "0.5", "--budget", "0.5"], "budgets names one twice", ""),
+        (["SAVED", "--host", "smollm2", "--mode", "both"], "mode: ", ""),
+        (["SAVED", "--host", "smollm2", "--split", "all"], "split: ", ""),
+        (["SAVED", "--host", "smollm2", "--prompts", "0"], "prompts: ", ""),
+        (["SAVED", "--host", "smollm2", "--every", "100"], "every: ", ""),
+        (["SAVED", "--host", "smollm2", "--peers", "--mode", "online"], "kvpress chooses once", "post_hoc"),
+        (["SAVED", "--host", "smollm2", "--mode", "online", "--every", "16"], "snapkv looks at 32", "every"),
+        (["SAVED", "--host", "smollm2", "--set", "prompt=3"], "unknown key 'prompt'", "'prompts'"),
+        (["SAVED", "--config", "x.yaml"], "both say what to evaluate", "one of them"),
+        (["--config", "namm-tiny"], "is a config of memx evolve-namm", "memx evolve-namm namm-tiny"),
+        (["SAVED", "--host", "smollm2", "--resume", "--force"], "exclude each other", ""),
+    ],
+    ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else "",
+)  # fmt: skip
+def test_mistakes_exit_2_with_one_line_and_a_hint(capsys, tmp_path, monkeypatch, saved, arguments, message, hint):
+    monkeypatch.chdir(tmp_path)
+    told = mistake(capsys, COMMAND, *(str(saved) if one == "SAVED" else one for one in arguments))
+    assert message in told and hint in told
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_help_ends_in_three_examples(capsys):
+    assert memx([COMMAND, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--peers" in shown and shown.partition("Examples:")[2].count("memx eval-namm") == 3
+
+
+def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, saved):
+    from memx.experiments.eviction import base_model as evolve_host
+
+    def never(*arguments, **options):
+        raise AssertionError("a dry run loads nothing")
+
+    monkeypatch.setattr(evolve_host, "load_host", never)
+    arguments = [COMMAND, str(saved), "--host", "smollm2", "--runs", str(tmp_path / "runs"), "--dry-run"]
+    assert memx([*arguments, "--json", "--prompts", "3"]) == 0
+    cost = json.loads(capsys.readouterr().out)
+    assert cost["trained"] == ["key_values"] and len(cost["held_out"]) == 7
+    assert cost["prompts"] == cost["prefills"] == 24 and cost["budgets"] == [0.75, 0.5, 0.4, 0.25, 0.125]
+    assert cost["documents"] == 8 and cost["presses"] == []
+    assert memx([*arguments, "--json", "--prompts", "3", "--peers", "--policy", "tova", "--policy", "recency"]) == 0
+    peers = json.loads(capsys.readouterr().out)
+    assert peers["presses"] == ["TOVAPress"] and peers["answers"] == 24 * (1 + 5 * (1 + 2 + 1))
+    assert peers["prefills"] == 2 * 24
+    assert cost["answers"] == 24 * (1 + 5 * 8) and cost["written"] == cost["read_online"] == 0
+    assert memx([*arguments, "--mode", "online", "--every", "256", "--write"]) == 0
+    shown = capsys.readouterr().out
+    assert "Nothing was loaded" in shown and f"{40 * 8 * 16 * 768:,} tokens" in shown and "and written" in shown
+    assert not (tmp_path / "runs").exists()
+
+
+def test_from_the_command_line_to_a_table(capsys, tmp_path, host, saved):
+    runs = tmp_path / "runs"
+    arguments = [COMMAND, str(saved), "--host", str(host), "--task", "key_values", "--task", "passkey", *SMALL]
+    arguments += ["--budget", "0.5", "--policy", "tova", "--policy", "recency", "--name", "mine", "--runs", str(runs)]
+    assert memx([*arguments, "--write"]) == 0
+    captured = capsys.readouterr()
+    (run,) = runs.iterdir()
+    assert run.name.startswith("mine-") and (run / "rows.jsonl").is_file()
+    assert "budget 50% (prompts: 1 trained, 1 held out" in captured.out and "budget 40%" in captured.out
+    assert "score %" in captured.out and "less others [95%]" in captured.out and "recency" in captured.out
+    assert "prompt 2/2: passkey" in captured.err and f"next: memx plot --what namm {run}" in captured.err
+    assert "exists" in mistake(capsys, *arguments, "--write")
+    assert memx([*arguments, "--write", "--resume", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["variant"] for row in rows} == {"full", "namm", "tova", "recency", "random"}  # random: by kinds alone
+    assert {row["budget"] for row in rows} == {None, 0.5, 0.4} and {row["size"] for row in rows} == {"budget"}
+    copy = tmp_path / "copy.yaml"
+    assert memx(["config", "copy", str(run / "config.yaml"), str(copy)]) == 0
+    assert f"memx eval-namm {copy}" in capsys.readouterr().err
+    again = [COMMAND, str(copy), "--name", "again", "--runs", str(runs), "--json"]
+    assert memx(again) == 0
+    figures = [
+        [(row["metric"], row["value"]) for row in found] for found in (rows, json.loads(capsys.readouterr().out))
+    ]
+    assert figures[0] == figures[1]
+
+
+def test_a_run_of_an_evolution_online(capsys, tmp_path, host):
+    path, runs = tmp_path / "evolve.yaml", tmp_path / "runs"
+    given = settings(host, evolution__generations=1, tasks__test_prompts=0, namm__rule="threshold")
+    path.write_text(to_yaml(load_evolution_config("namm-smollm2", given)))
+    assert memx(["evolve-namm", str(path), "--runs", str(runs)]) == 0
+    (evolved,) = runs.iterdir()
+    capsys.readouterr()
+    arguments = [COMMAND, str(evolved), "--mode", "online", "--task", "prose_next", "--task", "passkey"]
+    assert memx([*arguments, "--budget", "0.5", "--policy", "h2o", "--runs", str(runs), *SMALL, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["dataset"] for row in rows} >= {"trained/prose_next", "held-out/passkey", "kinds/code"}
+    assert {(row["mode"], row["every"], row["evolved_on"]) for row in rows if row["variant"] == "namm"} == {
+        ("online", 64, str(host))
+    }
+    assert {row["variant"]: row["size"] for row in rows if "namm" in row["variant"]} == {
+        "namm": "own", "namm per head": "budget"
+    }  # fmt: skip

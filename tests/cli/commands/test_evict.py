@@ -1,0 +1,264 @@
+"""`memx evict` on a tiny host: what it prints and writes, and one line and a hint for every mistake."""
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pydoc_data.topics import topics
+from types import SimpleNamespace
+
+import pytest
+import torch
+from memx.cli.main import run as memx
+from memx.experiments.base_models import load as host
+from memx.experiments.data.tokenizer import train_tokenizer
+from memx.experiments.eviction import run as evict
+from memx.experiments.eviction.run import EvictOrder, run_eviction
+from memx.experiments.eviction.text import tokenize
+from memx.namm import Namm, Rule
+from memx.namm.policies.simple import POLICIES
+from memx.results.eviction import files as evict_files
+from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, MambaConfig
+
+SIZES = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2)
+PROMPT = "".join(topics.values())[:400] + " naïve 漢字 😀 end"
+NAMES = ["evict.html", "evict.json", "evict.png"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A folder with a random Llama of 512 positions and a tokenizer that knows no emoji."""
+    folder = tmp_path_factory.mktemp("host")
+    tokenizer = train_tokenizer(list(topics.values())[:10], 300)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    ends = dict(pad_token_id=0, bos_token_id=None, eos_token_id=1)
+    LlamaForCausalLM(LlamaConfig(vocab_size=300, max_position_embeddings=512, **SIZES, **ends)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny):
+    return host.load_host(str(tiny))[1]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """An empty folder to work in."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def no_picture(monkeypatch):
+    """Drawing takes time; one test does it."""
+    monkeypatch.setattr(evict_files, "_png", lambda report: b"picture")
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    """Mistakes that can be known before are told before any weights are read."""
+    monkeypatch.setattr(evict, "load_host", lambda *given, **named: pytest.fail("it loaded the host"))
+
+
+def mistake(capsys, folder, *arguments: str) -> str:
+    before = sorted(folder.rglob("*"))
+    capsys.readouterr()
+    assert memx(["evict", *arguments]) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.strip().splitlines() if not line.startswith(("loading", "reading"))]
+    assert captured.out == "" and len(lines) == 2, captured
+    assert lines[0].startswith("error: ") and lines[1].startswith("hint: ")
+    assert sorted(folder.rglob("*")) == before, "nothing is written"
+    return "\n".join(lines)
+
+
+def test_everything_is_told_and_written(capsys, tiny, elsewhere):
+    arguments = [PROMPT, "--host", str(tiny), "--every", "64", "--budget", ".25", "--new-tokens", "6"]
+    assert memx(["evict", *arguments, "--compare", "--protect", "4:8"]) == 0
+    captured = capsys.readouterr()
+    (folder,) = (elsewhere / "results" / "runs").iterdir()
+    assert folder.name.startswith("evict-") and sorted(path.name for path in folder.iterdir()) == NAMES
+    assert all(str(folder.relative_to(elsewhere) / name) in captured.out for name in NAMES)
+    assert "with the full cache" in captured.out and "0 to 2, each" in captured.out and "new tokens" in captured.out
+    assert "next:" in captured.err and "warning" not in captured.err
+    facts = json.loads((folder / "evict.json").read_text("utf-8"))
+    held = torch.tensor(facts["held"])
+    assert held.shape == (3, facts["prompt_tokens"]) and (held[:, 4:8] == 1).all()
+    last = facts["runs"][-1]
+    assert (held[:, last:] == 1).all() and held[:, :last].sum(1).tolist() == [last // 4] * 3
+    assert [layer["slots"] for layer in facts["layers"]] == [last // 4 + facts["prompt_tokens"] - last] * 3
+    assert "".join(unit["text"] for unit in facts["units"]) == PROMPT
+    assert facts["share"] == pytest.approx(facts["layers"][0]["slots"] / facts["prompt_tokens"])
+
+
+def test_json_is_all_on_stdout(capsys, tiny, no_picture):
+    arguments = ["-", "--host", str(tiny), "--every", "32", "--policy", "h2o", "--new-tokens", "3", "--json"]
+    stdin, sys.stdin = sys.stdin, SimpleNamespace(buffer=io.BytesIO(PROMPT.encode()))
+    try:
+        assert memx(["evict", *arguments, "--out", "here"]) == 0
+    finally:
+        sys.stdin = stdin
+    captured = capsys.readouterr()
+    facts = json.loads(captured.out)
+    assert captured.err == "" and facts["policy"] == "h2o" and facts["files"][0] == "here/evict.html"
+    assert facts["answer"]["tokens"] <= 3 and facts["full"] is None and len(facts["held"]) == 3
+
+
+def test_a_folder_is_replaced_with_force_alone(capsys, tiny, elsewhere, tmp_path, no_picture):
+    (tmp_path / "prompt.txt").write_text(PROMPT, "utf-8")
+    arguments = ["--file", str(tmp_path / "prompt.txt"), "--host", str(tiny), "--new-tokens", "2", "--out", "here"]
+    assert memx(["evict", *arguments, "--policy", "full"]) == 0
+    before = (elsewhere / "here" / "evict.json").read_bytes()
+    assert "--force" in mistake(capsys, elsewhere, *arguments)
+    assert (elsewhere / "here" / "evict.json").read_bytes() == before
+    assert memx(["evict", *arguments, "--every", "16", "--policy", "recency", "--force"]) == 0
+    assert (elsewhere / "here" / "evict.json").read_bytes() != before
+
+
+def test_a_prompt_that_is_too_short_for_a_run_is_a_warning(capsys, tiny, no_picture):
+    for prompt, often in (("Some words, not many.", ""), (PROMPT, ", or --every 1")):
+        assert memx(["evict", prompt, "--host", str(tiny), "--new-tokens", "2"]) == 0
+        told = capsys.readouterr().err
+        assert "warning:" in told and "never ran" in told and f"hint: give a longer prompt{often}" in told
+
+
+def test_the_full_policy_writes_what_the_full_cache_writes(tiny):
+    order = EvictOrder(PROMPT, host=str(tiny), policy="full", new_tokens=12, compare=True)
+    report = run_eviction(order)
+    assert report.full is not None and report.answer.text == report.full.text
+    assert report.answer.agrees == report.answer.tokens and min(map(min, report.held)) == 1
+    everything = run_eviction(replace(order, policy="knorm", every=16, budget=1.0))
+    assert everything.answer.text == report.full.text and everything.layers[0].slots == report.tokens
+
+
+def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
+    namm = tmp_path / "namm"
+    Namm(rule=Rule(threshold=1.0), every=64).save(namm)  # all score 0: each run leaves the newest alone
+    order = EvictOrder(PROMPT, host=str(tiny), namm=namm, new_tokens=2)
+    report = run_eviction(order)
+    last = report.runs[-1]
+    assert report.every == 64 and sum(report.held[0]) == 1 + report.tokens - last and "from 1" in report.rule
+    assert min(map(min, run_eviction(replace(order, threshold=0.0)).held)) == 1
+    half = run_eviction(replace(order, budget=0.5, every=128, grouping="per_head"))
+    assert half.rule == "budget 0.5" and half.runs[0] == 128
+    description = json.loads((namm / "namm.json").read_text())
+    description["constants"]["hop"] = 8
+    (namm / "namm.json").write_text(json.dumps(description))
+    told = mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--host", str(tiny))
+    assert "constant 'hop' is 8, here it is 16" in told
+    (namm / "namm.json").write_text("{")
+    assert "cannot be used" in mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--host", str(tiny))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no prompt"),
+        (["text", "--file", "some.txt"], "both"),
+        (["--file", "absent.txt"], "cannot read absent.txt"),
+        ([" \n"], "the prompt is empty"),
+        (["text", "--policy", "snapvk"], "did you mean 'snapkv'?"),
+        (["text", "--policy", "namm"], "--namm FOLDER"),
+        (["text", "--policy", "h2o", "--namm", "absent"], "two policies"),
+        (["text", "--namm", "absent"], "is no folder"),
+        (["text", "--namm", "absent", "--budget", ".5", "--threshold", "0"], "two rules"),
+        (["text", "--threshold", "0"], "--threshold is for a NAMM"),
+        (["text", "--grouping", "per_head"], "--grouping is for a NAMM"),
+        (["text", "--grouping", "heads"], "--grouping"),
+        (["text", "--budget", "0"], "budget 0 is no share"),
+        (["text", "--budget", "1.5"], "budget 1.5 is no share"),
+        (["text", "--budget", "nan"], "budget nan is no share"),
+        (["text", "--policy", "full", "--budget", ".5"], "full keeps every token"),
+        (["text", "--every", "40"], "multiple of 16"),
+        (["text", "--every", "0"], "multiple of 16"),
+        (["text", "--every", "16"], "snapkv looks at 32 queries"),
+        (["text", "--protect", "4-8"], "'4-8' is no span"),
+        (["text", "--new-tokens", "0"], "--new-tokens"),
+        (["text", "--device", "tpu"], "--device"),
+        (["text", "--out", "in-the-way"], "is not a folder"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_mistakes_are_told_before_the_host_is_loaded(capsys, elsewhere, no_weights, arguments, message):
+    (elsewhere / "in-the-way").write_text("")
+    assert message in mistake(capsys, elsewhere, *arguments)
+
+
+def test_text_that_is_not_utf8(capsys, elsewhere):
+    (elsewhere / "latin.txt").write_bytes(b"caf\xe9")
+    assert "latin.txt is not UTF-8" in mistake(capsys, elsewhere, "--file", "latin.txt")
+
+
+@pytest.mark.parametrize("span", ["3:3", "-9999:", "0:9999", ":-9999"])
+def test_spans_outside_the_prompt(capsys, tiny, elsewhere, span):
+    told = mistake(capsys, elsewhere, "a few words", "--host", str(tiny), "--protect", span)
+    assert f"--protect {span} is no span of the prompt, which has" in told
+
+
+def test_open_spans_count_from_either_end(tiny):
+    order = EvictOrder(PROMPT, host=str(tiny), every=64, new_tokens=1, protect=(":4", "-8:"))
+    report = run_eviction(order)
+    assert report.protect == ((0, 4), (report.tokens - 8, report.tokens))
+
+
+def test_a_prompt_that_does_not_fit(capsys, tiny, elsewhere):
+    told = mistake(capsys, elsewhere, "word " * 500, "--host", str(tiny))
+    assert "do not fit into the host's context of 512" in told and "--new-tokens" in told
+
+
+def test_hosts_that_cannot_be_had_or_observed(capsys, tmp_path, elsewhere):
+    for name, config, message in (
+        ("mamba", MambaConfig(num_hidden_layers=2), "no attention interface"),
+        ("gpt2", GPT2Config(n_layer=1), "cannot load"),  # observable, but without weights
+    ):
+        config.save_pretrained(tmp_path / name)
+        train_tokenizer(["some text"], 300).save_pretrained(tmp_path / name)
+        assert message in mistake(capsys, elsewhere, "text", "--host", str(tmp_path / name))
+    assert "no model or folder 'smollm'" in mistake(capsys, elsewhere, "text", "--host", "smollm")
+    told = mistake(capsys, elsewhere, "text", "--host", "some-org/a-model-that-is-not-here")
+    assert "cannot be reached" in told and "hf download" in told
+
+
+def test_a_failure_leaves_nothing(capsys, tiny, elsewhere, monkeypatch):
+    def fails(*given, **named):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(evict, "attach", fails)
+    assert memx(["evict", "text", "--host", str(tiny)]) == 1
+    assert "failed: out of memory" in capsys.readouterr().err and not list(elsewhere.iterdir())
+
+
+def test_characters_of_several_tokens_are_one_unit(tokenizer):
+    ids, units = tokenize(tokenizer, PROMPT)
+    assert "".join(unit.text for unit in units) == PROMPT and not any("\ufffd" in unit.text for unit in units)
+    assert [unit.start for unit in units[1:]] == [unit.stop for unit in units[:-1]] and units[-1].stop == len(ids)
+    (emoji,) = [unit for unit in units if "😀" in unit.text]
+    assert emoji.stop - emoji.start == 4
+
+    class Slow:
+        """The same tokenizer without offsets."""
+
+        is_fast, all_special_ids, decode = False, tokenizer.all_special_ids, staticmethod(tokenizer.decode)
+
+        def __call__(self, text):
+            return {"input_ids": ids}
+
+    assert tokenize(Slow(), PROMPT) == (ids, units)
+
+
+def test_help_imports_no_torch():
+    code = "import sys; from memx.cli.main import run; run(['evict', '--help']); sys.exit('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0 and "memx evict --file" in result.stdout
+    assert all(name in result.stdout for name in POLICIES)
+
+
+def test_an_interrupt_that_typer_takes_itself_is_told_too(monkeypatch, capsys):
+    from memx.cli import main
+
+    monkeypatch.setattr(main, "app", lambda **kwargs: 130)
+    assert main.run(["evict", "text"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"

@@ -1,0 +1,128 @@
+"""`memx evolve-namm`: exit codes, presets of two commands, the dry run, JSON and what a pipe is told."""
+
+import json
+
+import pytest
+import yaml
+from memx.cli.main import run as memx
+from memx.experiments.config.loading import load_evolution_config, to_yaml
+from memx.experiments.config.presets import all_presets, presets
+
+from ...experiments.evolution.tiny_evolution import settings, write_host
+
+COMMAND = "evolve-namm"
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    return write_host(tmp_path_factory.mktemp("host"))
+
+
+def mistake(capsys, *arguments):
+    assert memx(list(arguments)) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    lines = lines[[line.startswith("error: ") for line in lines].index(True) :]  # a host is looked for on the way
+    assert captured.out == "" and len(lines) <= 2 and "Traceback" not in captured.err, captured
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["facts"], "facts is a config of memx train, not of memx evolve-namm", "memx train facts"),
+        (["namm-smolm2"], "no preset or file 'namm-smolm2'", "'namm-smollm2'"),
+        (["--set", "evolution.sigmas=1"], "unknown key 'evolution.sigmas'", "'evolution.sigma'"),
+        (["--set", "namm.every=100"], "namm.every: ", ""),
+        (["--budget", "1.5"], "namm.budget: ", ""),
+        (["--population", "2"], "evolution.population: ", ""),
+        (["--set", "tasks.train=[passkey]"], "'passkey' is no task to evolve on", "others stay unseen"),
+        (["--set", "tasks.train=[prose_next]", "--set", "fitness.kind=score"], "prose_next has no score", ""),
+        (["--set", "tasks.per_generation=99"], "per_generation 99 is more than the pool of", ""),
+        (["--set", "evolution.stages=[{tasks: [prose_next]}]"], "prose_next is not among tasks.train", "add it"),
+        (["--set", "fitness.price=1", "--set", "fitness.target=0.5"], "both charge for the cache", ""),
+        (["--set", "host.preset=tiny"], "name a host or a preset", ""),
+        (["--set", "namm.hidden=[8]"], "hidden layers are an MLP's", "scorer"),
+        (["--resume", "--force"], "exclude each other", ""),
+        (["--host", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),
+        (["namm-tiny", "--set", "host.preset=facts", "--runs", "none"], "facts trains 4 models", "one"),
+        (["--set", "host.device=tpu"], "host.device: no device 'tpu'", "cpu"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_mistakes_exit_2_with_one_line_and_a_hint(capsys, tmp_path, monkeypatch, arguments, message, hint):
+    monkeypatch.chdir(tmp_path)
+    told = mistake(capsys, COMMAND, *arguments)
+    assert message in told and hint in told
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_presets_say_whose_they_are(capsys):
+    assert {"namm-smollm2", "namm-tiny", "namm-llama-3-8b"} == set(presets(COMMAND))
+    for name in presets(COMMAND):
+        assert load_evolution_config(name).name == name
+    assert "memx evolve-namm namm-tiny" in mistake(capsys, "train", "namm-tiny")
+    assert memx(["presets", "--json"]) == 0
+    found = {one["name"]: one["command"] for one in json.loads(capsys.readouterr().out)}
+    assert found == {name: command for name, (command, _) in all_presets().items()}
+    assert memx(["config", "show", "namm-tiny", "--set", "seed=3"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["seed"] == 3 and shown["host"]["preset"] == "namm-host"
+
+
+def test_a_copied_config_says_its_command(capsys, tmp_path):
+    path = tmp_path / "mine.yaml"
+    assert memx(["config", "copy", "namm-smollm2", str(path)]) == 0
+    assert f"memx evolve-namm {path}" in capsys.readouterr().err
+    assert load_evolution_config(str(path)) == load_evolution_config("namm-smollm2")
+    path.write_text("evolution: {generations: 3}\n")
+    assert "command: evolve-namm" in mistake(capsys, COMMAND, str(path))
+    path.write_text("extends: namm-tiny\nevolution: {generations: 3}\n")
+    assert load_evolution_config(str(path)).evolution.generations == 3
+
+
+def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host):
+    from memx.experiments.eviction import base_model as evolve_host
+    from memx.experiments.eviction import tasks as evolve_prompts
+
+    def never(*arguments, **options):
+        raise AssertionError("a dry run builds nothing")
+
+    monkeypatch.setattr(evolve_host, "load_host", never)
+    monkeypatch.setattr(evolve_prompts, "examples", never)
+    runs = ["--runs", str(tmp_path / "runs"), "--dry-run"]
+    for which in (["namm-tiny"], ["namm-llama-3-8b"], ["--host", str(host)]):
+        assert memx([COMMAND, *which, *runs, "--json"]) == 0
+        cost = json.loads(capsys.readouterr().out)
+        assert cost["hours"] > 0 and "FLOPs a second" in cost["assumption"] and not (tmp_path / "runs").exists()
+    weights = sum(path.stat().st_size for path in host.glob("*.safetensors")) / 4
+    assert cost["host_parameters"] == pytest.approx(weights, rel=0.05) and cost["namm_parameters"] == 4172
+    assert cost["prefills"] == 50 + 40 + 20
+    assert cost["answers"] == 16 * 5 * cost["generations"] + 40 * (cost["generations"] // 10 + 3) + 2 * 20
+    assert cost["bytes_per_token"] == 2 * 2 * (2 * 8 * 4 + 17 * 4 + 4)
+    assert memx([COMMAND, "namm-llama-3-8b", *runs]) == 0
+    shown = capsys.readouterr().out
+    assert "8.03B parameters in bfloat16" in shown and "would write" in shown and "expected time" in shown
+
+
+def test_from_the_command_line_to_a_namm(capsys, tmp_path, host):
+    path, runs = tmp_path / "mine.yaml", tmp_path / "runs"
+    path.write_text(to_yaml(load_evolution_config("namm-smollm2", settings(host, evolution__generations=1))))
+    arguments = [COMMAND, str(path), "--name", "mine", "--runs", str(runs)]
+    assert memx(arguments) == 0
+    captured = capsys.readouterr()
+    (run,) = runs.iterdir()
+    assert run.name.startswith("mine-") and (run / "namm" / "namm.json").is_file()
+    assert "difference [95%]" in captured.out and "key_values" in captured.out and "Fitness: " in captured.out
+    assert f"memx evict --file long.txt --host {host} --namm {run / 'namm'}" in captured.err
+    assert "generation 1/1: fitness" in captured.err and "/min, " in captured.err
+    assert "exists" in mistake(capsys, *arguments)
+    assert memx([*arguments, "--resume", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["run"] for row in rows} == {run.name} and {"all", "validation/all", "test/prose_next"} <= {
+        row["dataset"] for row in rows
+    }
+    prompt = tmp_path / "long.txt"
+    prompt.write_text("a word and another word. " * 30)
+    assert memx(["evict", "--file", str(prompt), "--host", str(host), "--namm", str(run / "namm"), "--new-tokens", "2",
+                 "--out", str(tmp_path / "evicted")]) == 0  # fmt: skip

@@ -1,0 +1,227 @@
+"""The benchmark of eviction: what it checks, counts and refuses. Times are never asserted."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+from memx.errors import MemxError
+from memx.experiments.base_models import synthetic as evict_bench_hosts
+from memx.experiments.base_models.synthetic import LARGE, TINY, Host, build_host, check_host
+from memx.experiments.benchmarks.eviction import correctness as evict_bench_check
+from memx.experiments.benchmarks.eviction import policies as evict_bench_contestants
+from memx.experiments.benchmarks.eviction import prefill_decode as evict_bench
+from memx.experiments.benchmarks.eviction.correctness import check_contestants, logits_error
+from memx.experiments.benchmarks.eviction.generate import bench_generate
+from memx.experiments.benchmarks.eviction.policies import Contestant, contestants, held, prefill
+from memx.experiments.benchmarks.eviction.prefill_decode import EvictBench, bench_evict, check_order
+from memx.experiments.benchmarks.run import BenchOrder, bench_list, run_bench
+from memx.namm.policies.simple import POLICIES
+from memx.results.bench.eviction_table import evict_tables, note_line
+
+CPU = torch.device("cpu")
+SMALL = EvictBench(layers=1, contexts=(70,), every=32, new_tokens=2, policies=("namm", "knorm"), budgets=(0.5, 0.25))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """More would wait for each other."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(usual)
+
+
+@pytest.fixture(scope="module")
+def host():
+    return build_host(TINY, 1, CPU, torch.float32)
+
+
+def rows_of(rows, kind, metric):
+    return [row.value for row in rows if (row.kind, row.metric) == (kind, metric)]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return bench_evict(["prefill", "decode"], SMALL, device=CPU, dtype=torch.float32, rounds=2)
+
+
+def test_everything_takes_part_by_default():
+    found = contestants((), (0.5,), 32, peers=False)
+    kinds = [entrant.name for entrant in found]
+    rivals = [f"{name} 0.5" for name in POLICIES if name != "full"]
+    assert kinds == ["plain", "plain, pieces of 32", "namm-keep-all", "namm 0.5", "full", *rivals]
+    assert [entrant.name for entrant in contestants(("knorm", "plain"), (0.5, 0.25), 32, peers=False)][2:] == [
+        "knorm 0.5",
+        "knorm 0.25",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("budget", "context", "kept"), [(0.5, 64, 32), (0.29, 100, 31), (0.7, 70, 50), (0.07, 3200, 224), (1, 70, 70)]
+)
+def test_how_many_tokens_a_budget_keeps(budget, context, kept):
+    assert contestants(("knorm",), (budget,), 32, peers=False)[-1].keeps(context, 32) == kept
+
+
+def test_all_contestants_are_right(host):
+    verdicts = check_contestants(host, contestants((), (0.5,), 32, peers=False), 70, 32)
+    assert [v.wrong for v in verdicts] == [""] * len(verdicts)
+    assert verdicts[0].error < 1e-5 and verdicts[0].limit == 1e-4
+
+
+def test_rows_of_prefill_and_decode(rows):
+    names = ["plain", "plain, pieces of 32", "namm 0.5", "namm 0.25", "knorm 0.5", "knorm 0.25"]
+    timed = [row for row in rows if row.metric == "prefill_ms"]
+    assert [row.kind for row in timed] == names and all(row.value > 0 and row.n == 2 for row in timed)
+    assert rows_of(rows, "plain", "prefill_ratio") == [1.0]
+    assert rows_of(rows, "plain, pieces of 32", "prefill_ratio_pieces") == [1.0]
+    assert rows_of(rows, "plain", "kept_slots") == [70, 70]  # of prefill and of decode
+    assert rows_of(rows, "knorm 0.25", "kept_slots") == rows_of(rows, "knorm 0.25", "kept_tokens") == [22, 22]
+    assert rows_of(rows, "namm 0.5", "kept_in_pieces") == [38]
+    assert rows_of(rows, "plain", "kv_mb") == [2 * 4 * 70 * 32 * 4 / 1e6] * 2
+    assert rows_of(rows, "plain", "beside_percent") == [0, 0] and rows_of(rows, "namm 0.5", "beside_percent")[0] > 0
+    assert {row.dataset for row in rows} == {
+        "prefill host=tiny-llama context=70 batch=1",
+        "decode host=tiny-llama context=70 batch=1 new=2",
+    }
+    assert {row.experiment for row in rows} == {"bench-evict"}
+    [decoded] = [row for row in rows if (row.kind, row.metric) == ("knorm 0.5", "tokens_per_second")]
+    [step] = [row for row in rows if (row.kind, row.metric) == ("knorm 0.5", "token_ms")]
+    assert decoded.value == pytest.approx(1e3 / step.value)
+    assert decoded.model_extra["budget"] == 0.5 and decoded.model_extra["package"] == "memx"
+
+
+def test_tables(rows):
+    first, second = evict_tables(rows)
+    assert first.title.startswith("prefill host=tiny-llama") and second.title.startswith("decode host")
+    assert [line[0] for line in first.lines][:2] == ["plain", "plain, pieces of 32"]
+    assert all(len(line) == len(table.columns) for table in (first, second) for line in table.lines)
+    assert "pieces of 32 tokens" in note_line(rows)
+
+
+def test_batches_and_contexts_have_rows_of_their_own():
+    order = dataclasses.replace(SMALL, contexts=(32, 64), batches=(1, 3), policies=("recency",), budgets=(0.5,))
+    rows = bench_evict(["prefill"], order, device=CPU, dtype=torch.float32, rounds=1)
+    kept = {(row.model_extra["context"], row.model_extra["batch"]): row for row in rows if row.metric == "kept_slots"}
+    assert set(kept) == {(32, 1), (32, 3), (64, 1), (64, 3)}
+    assert not [row for row in rows if row.metric.startswith("token")]
+
+
+def test_a_policy_that_keeps_too_many_fails_without_a_speed(monkeypatch):
+    wrong = dataclasses.replace(contestants(("knorm",), (0.5,), 32, peers=False)[-1], budget=0.25)
+    usual = evict_bench.contestants
+    monkeypatch.setattr(evict_bench, "contestants", lambda *given, **more: [*usual(*given, **more), wrong])
+    order = dataclasses.replace(SMALL, policies=("knorm",), budgets=(0.5,))
+    found = run_bench(BenchOrder(["prefill"], "cpu", evict=order, steps=1))
+    assert found.wrong == ["prefill host=tiny-llama context=70 batch=1: knorm 0.25"]
+    assert {row.metric for row in found.rows} == {"correct"}
+    [table] = evict_tables(found.rows)
+    assert table.lines == [["knorm 0.25", "FAIL: holds 38 tokens, not 22"]]
+
+
+def test_logits_that_differ_fail(host, monkeypatch):
+    with torch.inference_mode():
+        assert logits_error(host.model, host.ids(1, 70), 32) < 1e-5
+    monkeypatch.setattr(evict_bench_check, "logits_error", lambda *given: float("nan"))
+    verdict = check_contestants(host, [], 70, 32)[0]
+    assert verdict.name == "namm-keep-all" and "off by nan" in verdict.wrong
+
+
+def test_a_half_precision_host_is_checked_beside_a_small_one(monkeypatch):
+    half = build_host(TINY, 1, CPU, torch.bfloat16)
+    seen = []
+    monkeypatch.setattr(evict_bench_check, "logits_error", lambda model, *rest: seen.append(model.dtype) or 0.0)
+    entrants = contestants(("tova",), (0.5,), 32, peers=False)
+    assert [v.wrong for v in check_contestants(half, entrants, 64, 32)] == ["", ""]
+    assert half.model.dtype == torch.bfloat16 and seen == [torch.float32]
+
+
+def test_generate_in_a_process_of_its_own():
+    order = dataclasses.replace(SMALL, policies=("knorm",), budgets=(0.25,))
+    rows = bench_generate(order, device=CPU, dtype=torch.float32)
+    assert rows_of(rows, "knorm 0.25", "kept_slots") == [22] and rows_of(rows, "plain", "kept_slots") == [70]
+    assert all(value > 0 for value in rows_of(rows, "knorm 0.25", "total_ms"))
+    [table] = evict_tables(rows)
+    assert [line[0] for line in table.lines] == ["plain", "plain, pieces of 32", "knorm 0.25"]
+
+
+def test_prompts_of_a_text_start_apart_and_wrap():
+    model = build_host(TINY, 1, CPU, torch.float32).model
+    ids = Host("text", model, torch.arange(10)).ids(2, 7)
+    assert ids.tolist() == [[0, 1, 2, 3, 4, 5, 6], [5, 6, 7, 8, 9, 0, 1]]
+
+
+def test_what_caches_of_transformers_hold(host):
+    with torch.inference_mode():
+        cache = prefill(host.model, host.ids(2, 40), piece=16)[1]
+    assert held(cache) == (40, 40, 2 * 2 * 4 * 40 * 32 * 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"policies": ("snapvk",)}, "no policy 'snapvk'"),
+        ({"budgets": (0.0,)}, "budget 0 is no share"),
+        ({"budgets": (1.5,)}, "budget 1.5 is no share"),
+        ({"every": 20}, "not a multiple of 16"),
+        ({"contexts": (16,)}, "policies run every 32 tokens"),
+        ({"contexts": (2**18,)}, "takes 131,072 tokens"),
+        ({"host": "no such model", "layers": None}, "no model or folder"),
+    ],
+    ids=str,
+)
+def test_orders_that_cannot_be(change, message):
+    with pytest.raises(MemxError, match=message):
+        check_order(dataclasses.replace(SMALL, **change), CPU, peers=False)
+
+
+def test_a_host_with_weights_has_the_layers_and_the_context_that_it_has(monkeypatch):
+    monkeypatch.setattr(evict_bench_hosts, "host_config", lambda name: SimpleNamespace(max_position_embeddings=80))
+    check_host("some/model", None, 80)
+    with pytest.raises(MemxError, match="--layers: those of some/model are given"):
+        check_host("some/model", 1, 80)
+    with pytest.raises(MemxError, match="some/model takes 80 tokens, not 81"):
+        check_host("some/model", None, 81)
+
+
+def test_peers_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(evict_bench_contestants, "find_spec", lambda name: None)
+    with pytest.raises(MemxError, match="needs kvpress"):
+        check_order(SMALL, CPU, peers=True)
+    monkeypatch.setattr(evict_bench_contestants, "find_spec", lambda name: object())
+
+    def old(name):
+        raise ImportError("cannot import name 'x'")
+
+    monkeypatch.setattr(evict_bench_contestants, "import_module", old)
+    with pytest.raises(MemxError, match="does not run with this transformers"):
+        check_order(SMALL, CPU, peers=True)
+
+
+def test_presses_keep_the_same_in_one_piece_and_more_in_many(host):
+    pytest.importorskip("kvpress")
+    entrants = [e for e in contestants((), (0.5,), 32, peers=True) if e.package == "kvpress"]
+    assert len(entrants) == 6
+    named = [e.policy for e in contestants(("namm", "knorm"), (0.5,), 32, peers=True) if e.package == "kvpress"]
+    assert named == ["kvpress KnormPress"]
+    usual = host.model.config._attn_implementation
+    with torch.inference_mode():
+        for entrant in entrants:
+            with entrant.on(host.model):
+                ids = host.ids(1, 256)
+                assert held(prefill(host.model, ids)[1]).slots == 128, entrant.name
+                assert held(prefill(host.model, ids, 128)[1]).slots == 192, entrant.name
+    assert host.model.config._attn_implementation == usual
+
+
+def test_the_large_host_is_a_llama_of_eight_billion():
+    check_host(LARGE, None, 2**17)
+    model = build_host(LARGE, 1, torch.device("meta"), torch.bfloat16).model
+    sizes = [p.numel() for name, p in model.named_parameters() if "layers.0" in name]
+    assert sum(sizes) == 218_112_000 and model.dtype == torch.bfloat16
+
+
+def test_generate_is_measured_only_if_named():
+    assert {"prefill", "decode", "generate"} <= set(bench_list())
+    assert isinstance(contestants((), (0.5,), 32, peers=False)[0], Contestant)

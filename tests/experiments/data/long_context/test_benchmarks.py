@@ -1,0 +1,151 @@
+"""LongBench, InfiniteBench and RULER from small files in their formats, and from a hub that may be out of reach."""
+
+import json
+import sys
+from types import ModuleType
+
+import pytest
+from memx.errors import MemxError
+from memx.experiments.data.long_context.benchmarks import RULER_TASKS, infinitebench, longbench, ruler
+from memx.experiments.data.long_context.rows import task_table
+from memx.experiments.eviction.score import METRICS, score
+
+QASPER = {"input": "Which set?", "context": "An article {with} braces. ", "answers": ["SQuAD", "the SQuAD set"],
+          "length": 4, "dataset": "qasper", "language": "en", "all_classes": None, "_id": "1"}  # fmt: skip
+
+
+def write(path, *rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def hub(monkeypatch, answer):
+    """A stand-in for `datasets`; returns the calls that it gets."""
+    calls = []
+
+    def load_dataset(*args, **kwargs):
+        calls.append((args, kwargs))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    module = ModuleType("datasets")
+    module.load_dataset = load_dataset
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    return calls
+
+
+def test_longbench_from_a_file_and_a_folder(tmp_path):
+    path = write(tmp_path / "data" / "qasper.jsonl", QASPER, {**QASPER, "input": "And {x}?"})
+    first, second = longbench("qasper", path)
+    assert longbench("qasper", str(tmp_path), limit=1) == [first]
+    assert first.context.startswith("You are given a scientific article") and first.context.endswith("with} braces.")
+    assert first.question.startswith(" \n\n Answer the question based") and first.question.endswith(
+        "Which set?\n\nAnswer:"
+    )
+    assert "And {x}?" in second.question
+    assert first.answers == ("SQuAD", "the SQuAD set") and first.target == " SQuAD"
+    assert (first.task, first.metric, first.max_new_tokens) == ("longbench/qasper", "qa_f1_score", 128)
+    assert score(first, " SQuAD\nset") == 1
+
+
+def test_longbench_classes_first_lines_and_the_even_set(tmp_path):
+    row = {**QASPER, "answers": ["City"], "all_classes": ["City", "Person"]}
+    write(tmp_path / "trec_e.jsonl", row)
+    (example,) = longbench("trec_e", str(tmp_path))
+    assert example.classes == ("City", "Person")
+    assert score(example, "\nCity\nQuestion: Person") == 1
+    write(tmp_path / "passage_count.jsonl", {**QASPER, "answers": ["12"]})
+    (example,) = longbench("passage_count", str(tmp_path))
+    assert example.prompt.endswith("The final answer is: ") and example.target == "12"
+
+
+def test_every_task_has_a_prompt_a_metric_and_a_length():
+    for name, entry in task_table("longbench.yaml").items():
+        assert entry["prompt"].count("{context}") == 1 and entry["metric"] in METRICS, name
+    assert len(task_table("longbench.yaml")) == 21
+    for name, entry in task_table("infinitebench.yaml").items():
+        assert entry["prompt"].count("{context}") == 1 and f"{name}_score" in METRICS, name
+        assert entry["max_new_tokens"] > 0
+    assert len(task_table("infinitebench.yaml")) == 12
+    assert {name.partition("_")[0] for name in RULER_TASKS} == set(task_table("ruler.yaml"))
+
+
+def test_infinitebench_from_files(tmp_path):
+    base = {"id": 1, "context": "Long text.", "input": "What is the pass key?", "answer": ["71432"], "options": []}
+    write(tmp_path / "passkey.jsonl", base)
+    (example,) = infinitebench("passkey", str(tmp_path))
+    assert example.prompt.endswith("Long text.\n\nWhat is the pass key?\n\nThe pass key is")
+    assert example.max_new_tokens == 6 and score(example, " 71432.") == 1
+    write(tmp_path / "longbook_choice_eng.jsonl", {**base, "options": ["w", "x", "y", "z"], "answer": ["y"]})
+    (example,) = infinitebench("longbook_choice_eng", str(tmp_path))
+    assert "A. w\nB. x\nC. y\nD. z\n" in example.question and example.answers == ("C", "y")
+    write(tmp_path / "code_run.jsonl", {**base, "input": "Give the value of func_1(-3).", "answer": -4})
+    (example,) = infinitebench("code_run", str(tmp_path))
+    assert example.question.endswith("The value of func_1(-3) is") and example.answers == ("-4",)
+    assert example.context.startswith("There is a function called func_1 ")
+    write(tmp_path / "math_calc.jsonl", {**base, "answer": [1, 4, 8]})
+    (example,) = infinitebench("math_calc", str(tmp_path))
+    assert score(example, " [1, 4, 8]") == 1
+
+
+def test_ruler_from_its_own_files_and_split_rows(tmp_path):
+    text = (
+        "Some special magic numbers are hidden.\nA tale. What a tale.\nWhat are all the special magic numbers for ox?"
+    )
+    row = {"index": 0, "input": text, "outputs": ["12", "34"], "length": 20, "answer_prefix": " They are"}
+    write(tmp_path / "niah_multivalue" / "validation.jsonl", row)
+    (example,) = ruler("niah_multivalue", str(tmp_path))
+    assert example.context.endswith("What a tale.")
+    assert example.question == "\nWhat are all the special magic numbers for ox? They are"
+    assert (example.answers, example.max_new_tokens) == (("12", "34"), 128)
+    assert score(example, " 12 and 35") == 0.5
+    split = {"context": "C.\n", "question": "Q?", "answer_prefix": " A: ", "answer": ["x"], "task": "vt"}
+    path = write(tmp_path / "rows.jsonl", split, {**split, "task": "cwe"})
+    (example,) = ruler("vt", path)
+    assert (example.prompt, example.target) == ("C.\nQ? A: ", "x")
+
+
+def test_files_that_are_wrong(tmp_path):
+    with pytest.raises(MemxError, match="LongBench has no task 'qaspar'") as error:
+        longbench("qaspar")
+    assert "qasper" in error.value.hint
+    with pytest.raises(MemxError, match="holds no hotpotqa"):
+        longbench("hotpotqa", str(tmp_path))
+    with pytest.raises(MemxError, match="row 1 has no answers"):
+        longbench("qasper", write(tmp_path / "a.jsonl", {"context": "", "input": ""}))
+    (tmp_path / "b.jsonl").write_text("{", encoding="utf-8")
+    with pytest.raises(MemxError, match="not JSON"):
+        longbench("qasper", str(tmp_path / "b.jsonl"))
+    with pytest.raises(MemxError, match="no question beginning"):
+        ruler("vt", write(tmp_path / "c.jsonl", {"input": "x", "outputs": ["y"]}))
+    with pytest.raises(MemxError, match="none of the options"):
+        row = {"context": "", "input": "", "answer": ["q"], "options": ["a", "b", "c", "d"]}
+        infinitebench("code_debug", write(tmp_path / "d.jsonl", row))
+
+
+def test_the_hub(monkeypatch):
+    calls = hub(monkeypatch, [QASPER])
+    (example,) = longbench("qasper", limit=1)
+    assert example.answers[0] == "SQuAD"
+    assert calls == [(("json",), {"data_files": "zip://data/qasper.jsonl::hf://datasets/zai-org/LongBench/data.zip",
+                                  "split": "train"})]  # fmt: skip
+    calls = hub(monkeypatch, [{"context": "C", "question": "Q", "answer": ["x"], "task": "vt"}])
+    assert ruler("vt", length=8192)[0].answers == ("x",)
+    assert calls[0][1]["name"] == "8192"
+
+
+def test_a_hub_out_of_reach_says_what_to_run(monkeypatch):
+    hub(monkeypatch, ConnectionError("no route to the hub"))
+    with pytest.raises(MemxError, match="cannot load zai-org/LongBench") as error:
+        longbench("qasper")
+    assert "hf download zai-org/LongBench data.zip --repo-type dataset" in error.value.hint
+    hub(monkeypatch, ValueError("this data set is gated"))
+    with pytest.raises(MemxError, match="gated") as error:
+        infinitebench("passkey")
+    assert "hf auth login" in error.value.hint
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MemxError, match="needs datasets") as error:
+        ruler("vt")
+    assert error.value.hint == "pip install 'memx[data]'"

@@ -1,0 +1,105 @@
+"""Candidates in one batch against each alone, read anew; the base against the plain model."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from memx import namm
+from memx.errors import MemxError
+from memx.experiments.data.long_context.example import Example
+from memx.experiments.eviction.answers import Prompt, tokenise
+from memx.experiments.evolution.candidates import Judge, held_share
+from memx.namm.evolution.population import Watch
+from memx.namm.policies.base import Rule
+from memx.namm.policies.network import Namm
+from memx.namm.policies.simple import Full
+from transformers import LlamaConfig, LlamaForCausalLM
+
+EXAMPLE = Example("made", "context", "question", ("answer",), "log_likelihood")
+
+
+@pytest.fixture(scope="module")
+def host():
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=96)
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 2:
+                weight.normal_(0, weight.shape[-1] ** -0.5)
+    return model
+
+
+def draw(context, rest=9, answer=3, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, 96, (context + rest,), generator=generator)
+    return Prompt(EXAMPLE, ids[:context], ids[context:], answer)
+
+
+def candidates(count=3):
+    return 0.3 * torch.randn(count, 4172, generator=torch.Generator().manual_seed(2))
+
+
+def likelihood(logits, prompt):
+    wanted = prompt.rest[-prompt.answer :]
+    return logits[0, -prompt.answer - 1 : -1].log_softmax(-1).gather(-1, wanted[:, None]).mean()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rule", [Rule(), Rule(budget=0.4)], ids=str)
+def test_online_candidates_are_attached_namms(host, rule):
+    prompt, one = draw(200), Namm(rule=rule, every=64)
+    for remember in (True, False):
+        judged = Judge(host, one, mode="online", remember=remember).judge(prompt, candidates())
+        for number, parameters in enumerate(candidates()):
+            with namm.attach(host, replace(one, parameters=parameters)) as attached:
+                host(prompt.context[None])
+                kept = held_share(attached.cache)
+                logits = host(prompt.rest[None], past_key_values=attached.cache).logits
+            logits = torch.cat([torch.zeros(1, 1, 96), logits], 1)[:, 1:]
+            assert float(judged.log_likelihood[number]) == pytest.approx(float(likelihood(logits, prompt)), abs=1e-4)
+            assert float(judged.kept[number]) == pytest.approx(float(kept[0]))
+
+
+@torch.no_grad()
+def test_post_hoc_candidates_choose_once_from_the_whole_context(host):
+    prompt, one = draw(160), Namm(rule=Rule(budget=0.25), every=64)
+    judge = Judge(host, one)
+    together = judge.judge(prompt, candidates())
+    for number, parameters in enumerate(candidates()):
+        alone = Judge(host, one).judge(prompt, parameters[None])
+        assert float(together.log_likelihood[number]) == pytest.approx(float(alone.log_likelihood[0]), abs=1e-4)
+        with namm.attach(host, Watch()) as attached:
+            host(prompt.context[None])
+        own = attached.cache.branch(replace(one, parameters=parameters), then=(never := Full()))
+        with namm.attach(host, never):
+            logits = host(prompt.rest[None], past_key_values=own).logits
+        assert float(together.log_likelihood[number]) == pytest.approx(float(likelihood(logits, prompt)), abs=1e-4)
+    assert together.kept.tolist() == pytest.approx([0.25] * 3)
+    assert set(judge.seconds) == {"context", "choice", "answer"} and min(judge.seconds.values()) > 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["post_hoc", "online"])
+def test_the_base_is_the_plain_model_and_zero_parameters_are_as_good(host, mode):
+    judge = Judge(host, Namm(every=64), mode=mode)
+    for prompt in (draw(150), draw(40), draw(3, seed=4)):
+        wanted = likelihood(host(torch.cat([prompt.context, prompt.rest])[None]).logits, prompt)
+        assert judge.base(prompt) == pytest.approx(float(wanted), abs=1e-4)
+        judged = judge.judge(prompt, torch.zeros(2, 4172))
+        assert judged.log_likelihood.tolist() == pytest.approx([float(wanted)] * 2, abs=1e-4)
+        assert judged.kept.tolist() == [1, 1]
+
+
+def test_texts_become_context_question_and_answer():
+    class Words:
+        bos_token_id = None
+
+        def __call__(self, text, add_special_tokens=True):
+            return {"input_ids": [len(word) for word in text.split()]}
+
+    example = Example("made", "a bb ccc", " dddd e", ("ff ggg", "other"), "log_likelihood")
+    prompt = tokenise(example, Words())
+    assert prompt.context.tolist() == [1, 2, 3] and prompt.rest.tolist() == [4, 1, 2, 3] and prompt.answer == 2
+    with pytest.raises(MemxError, match="empty answer"):
+        tokenise(replace(example, answers=("",)), Words())

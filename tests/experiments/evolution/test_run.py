@@ -1,0 +1,300 @@
+"""Evolution on a tiny host: the same trajectory whatever stops it, and figures that agree with those made by hand."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from memx import namm
+from memx.errors import MemxError
+from memx.experiments.base_models.load import load_host
+from memx.experiments.benchmarks.eviction.evolution_timing import batched_generation, one_by_one_generation
+from memx.experiments.config.evolution import TRAINING_TASKS, FitnessConfig, NammConfig
+from memx.experiments.config.loading import load_evolution_config, run_name, to_yaml
+from memx.experiments.data.long_context.example import Example
+from memx.experiments.data.long_context.families import TRAINING
+from memx.experiments.distributed.process_group import World
+from memx.experiments.eviction.tasks import make_prompts
+from memx.experiments.evolution.candidates import Judge, Judged, Prompt, Written
+from memx.experiments.evolution.fitness import Evaluator
+from memx.experiments.evolution.loop import empty_namm
+from memx.experiments.evolution.ranks import Crew
+from memx.experiments.evolution.rows import stratified
+from memx.experiments.evolution.run import evolve_namm
+from memx.experiments.runtime.signals import Interrupted, StopRequest
+from memx.experiments.training.sweep import Options
+from memx.results.store.runs import RunStore
+
+from .tiny_evolution import settings, write_host
+
+PRESET = "namm-smollm2"
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    return write_host(tmp_path_factory.mktemp("host"))
+
+
+@pytest.fixture(scope="module")
+def straight(host, tmp_path_factory):
+    """A run that nothing stopped: (config, run, rows)."""
+    root = tmp_path_factory.mktemp("runs")
+    config = load_evolution_config(PRESET, settings(host))
+    rows = evolve_namm(config, Options(root), quiet)
+    return config, RunStore(root).run(run_name(config)), rows
+
+
+def quiet(event):
+    pass
+
+
+def trajectory(run):
+    """All of the metrics but the time that they took, and the bytes of the NAMM."""
+    lines = [{key: value for key, value in line.items() if key != "seconds"} for line in run.metrics()]
+    return lines, (run.folder / "namm" / "namm.safetensors").read_bytes()
+
+
+def test_a_run_writes_all_that_it_found(straight, host):
+    config, run, rows = straight
+    assert run.status == "finished" and run.rows() == rows and not (run.folder / "state").exists()
+    assert load_evolution_config(str(run.folder / "config.yaml")) == config
+    lines = run.metrics()
+    assert [line["step"] for line in lines if "best" in line] == [1, 2, 3]
+    assert [line["step"] for line in lines if "validation" in line] == [0, 2, 3]
+    for line in lines:
+        assert {"context", "choice", "answer"} <= set(line["seconds"]) and 0.3 < line["kept"] <= 0.41
+        assert ("tell" in line["seconds"]) == ("best" in line)
+    found = {(row.dataset, row.variant, row.metric): row for row in rows}
+    best = max(line["validation"] for line in lines if "validation" in line)
+    assert found["validation/all", "answer", "fitness"].value == pytest.approx(best, rel=1e-4)
+    assert found["validation/all", "generation 0", "fitness"].value == pytest.approx(lines[0]["validation"], rel=1e-4)
+    difference = found["validation/all", "difference", "fitness"]
+    assert difference.value == pytest.approx(best - lines[0]["validation"], abs=1e-4) and difference.n == 4
+    assert (
+        found["validation/key_values", "answer", "kept"].n == 2
+        and found["test/prose_next", "answer", "kept"].n == 1
+        and found["all", "speed", "candidates_per_second"].value > 0
+    )
+    made = namm.load(run.folder / "namm")
+    described = json.loads((run.folder / "namm" / "namm.json").read_text())
+    assert described["host"] == str(host) and described["tasks"] == ["key_values", "prose_next"]
+    assert made.rule.budget == 0.4 and made.every == 64 and made.variance.min() > 0
+
+
+def test_the_same_seed_gives_the_same_and_another_another(straight, host, tmp_path):
+    config, run, _ = straight
+    evolve_namm(config, Options(tmp_path), quiet)
+    assert trajectory(RunStore(tmp_path).run(run.name)) == trajectory(run)
+    other = load_evolution_config(PRESET, settings(host, seed=1))
+    evolve_namm(other, Options(tmp_path), quiet)
+    assert trajectory(RunStore(tmp_path).run(run_name(other))) != trajectory(run)
+
+
+def test_stopped_on_request_and_gone_on(straight, tmp_path):
+    config, run, rows = straight
+
+    def stop(event):
+        if event.get("generation") == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="generation 2"):
+        evolve_namm(config, Options(tmp_path), stop)
+    stopped = RunStore(tmp_path).run(run.name)
+    assert stopped.status == "interrupted" and (stopped.folder / "namm").is_dir()
+    with pytest.raises(MemxError, match="exists"):
+        evolve_namm(config, Options(tmp_path), quiet)
+    notes = []
+    again = evolve_namm(config, Options(tmp_path, resume=True), notes.append)
+    assert {"note": "resumed after generation 1"} in notes
+    assert trajectory(stopped) == trajectory(run)
+    facts = [[row for row in found if row.variant != "speed"] for found in (again, rows)]
+    assert facts[0] == facts[1]
+    assert evolve_namm(config, Options(tmp_path, resume=True), quiet) == again
+
+
+def test_killed_in_mid_generation_and_gone_on(straight, tmp_path):
+    config, run, _ = straight
+    code = """if True:
+        import os, signal, sys
+        from memx.experiments.evolution.candidates import Judge
+        from memx.cli.main import run
+        judge, calls = Judge.judge, []
+        def killed(self, prompt, parameters):
+            calls.append(len(parameters))
+            if calls.count(4) == 4:  # the second prompt of the second generation
+                os.kill(os.getpid(), signal.SIGKILL)
+            return judge(self, prompt, parameters)
+        Judge.judge = killed
+        run(sys.argv[1:])"""
+    path = tmp_path / "mine.yaml"
+    path.write_text(to_yaml(config))
+    command = [sys.executable, "-c", code, "evolve-namm", str(path), "--runs", str(tmp_path)]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    killed = RunStore(tmp_path).run(run.name)
+    assert killed.status == "interrupted" and [line["step"] for line in killed.metrics()] == [0, 1]
+    # as if the kill had come between the state and what is told of it
+    (killed.folder / "metrics.jsonl").write_text(json.dumps(killed.metrics()[0]) + "\n")
+    evolve_namm(config, Options(tmp_path, resume=True), quiet)
+    (lines, numbers), (wanted, same) = trajectory(killed), trajectory(run)
+    assert numbers == same
+    assert lines[1] == {key: wanted[1][key] for key in lines[1]} and lines[2:] == wanted[2:]
+
+
+def test_stages_follow_one_another_from_the_whole_state(host, tmp_path):
+    stages = [{"tasks": ["key_values"], "generations": 1}, {"tasks": ["key_values", "prose_next"], "generations": 2}]
+    config = load_evolution_config(PRESET, settings(host, evolution__stages=stages, evolution__validate_every=1))
+    whole = evolve_namm(config, Options(tmp_path / "a"), quiet)
+    run = RunStore(tmp_path / "a").run(run_name(config))
+    assert [(line["step"], line["stage"]) for line in run.metrics() if "best" in line] == [(1, 0), (2, 1), (3, 1)]
+    assert [sorted(line["tasks"]) for line in run.metrics() if "best" in line][:2] == [
+        ["key_values"], ["key_values", "prose_next"]
+    ]  # fmt: skip
+
+    def stop(event):
+        if event.get("generation") == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        evolve_namm(config, Options(tmp_path / "b"), stop)
+    again = evolve_namm(config, Options(tmp_path / "b", resume=True), quiet)
+    assert trajectory(RunStore(tmp_path / "b").run(run.name)) == trajectory(run)
+    assert len(again) == len(whole)
+
+
+@pytest.mark.parametrize("changes", [
+    {"fitness.kind": "score", "tasks.train": ["key_values", "facts"], "fitness.mode": "online"},
+    {"namm.scorer": "mlp", "namm.rule": "threshold", "fitness.price": 0.5, "fitness.remember": False},
+], ids=["score online", "mlp price"])  # fmt: skip
+def test_other_kinds_of_fitness(host, tmp_path, changes):
+    config = load_evolution_config(PRESET, settings(host, evolution__generations=1, **changes))
+    rows = {(row.dataset, row.variant, row.metric): row for row in evolve_namm(config, Options(tmp_path), quiet)}
+    kind = config.fitness.kind
+    own, kept = (rows["test/all", "answer", metric].value for metric in (f"relative_{kind}", "kept"))
+    assert rows["test/all", "answer", "fitness"].value == pytest.approx(own - config.fitness.price * kept / 100)
+    if kind == "log_likelihood":  # zero parameters under a threshold are the full cache
+        assert rows["test/all", "generation 0", "fitness"].value == pytest.approx(0.5, abs=1e-4)
+
+
+def test_validation_prompts_are_never_trained_on(host):
+    config = load_evolution_config(PRESET, settings(host, tasks__pool=6, tasks__validation_prompts=6))
+    _, tokenizer = load_host(str(host))
+    prompts = make_prompts(config, tokenizer)
+    validated = prompts.validated(config.tasks.train) + prompts.tested(config.tasks.train)
+    drawn = [prompts.drawn(config.tasks.train, 2, seed, generation) for seed in (0, 1) for generation in range(10)]
+    trained = {prompt.example.prompt for one in drawn for prompt in one}
+    assert len(validated) == 14 == len({prompt.example.prompt for prompt in validated}) and len(trained) > 6
+    assert not trained & {prompt.example.prompt for prompt in validated}
+    assert not {line for text in trained for line in text.splitlines() if len(line) > 60} & {
+        line for prompt in validated for line in prompt.example.context.splitlines()
+    }
+    assert drawn[0] == prompts.drawn(config.tasks.train, 2, 0, 0) != drawn[1]
+    assert [prompt.example.task for prompt in drawn[0]] == ["key_values", "key_values", "prose_next", "prose_next"]
+
+
+class Told:
+    """A judge that says what it is told to: of each prompt the candidates' figures, kept shares and the base."""
+
+    mode, remember = "post_hoc", True
+
+    def __init__(self, figures):
+        self.figures = figures
+
+    def judge(self, prompt, parameters):
+        own, kept, _ = self.figures[prompt.answer]
+        chosen = parameters[:, 0].long()
+        return Judged(torch.tensor(own)[chosen], torch.tensor(kept)[chosen])
+
+    def write(self, prompt, parameters, tokenizer):
+        judged = self.judge(prompt, parameters)
+        return Written(["?"] * len(parameters), judged.log_likelihood, judged.kept)
+
+    def base(self, prompt):
+        return self.figures[prompt.answer][2]
+
+    def base_score(self, prompt, tokenizer):
+        return self.base(prompt)
+
+
+def prompt(number, task):
+    example = Example(task, "context", "question", ("answer",), "string_match_part")
+    return Prompt(example, torch.zeros(3), torch.zeros(3), number)
+
+
+def test_fitness_by_hand():
+    prompts = [prompt(0, "a"), prompt(1, "a"), prompt(2, "b")]
+    likelihoods = [([-1.0, -2.0, -3.0], [0.5, 0.6, 0.7], -2.0), ([-1.0, -1.0, -1.0], [0.5, 0.2, 1.0], -1.0),
+                   ([-4.0, -3.0, -5.0], [1.0, 0.5, 0.1], -4.0)]  # fmt: skip
+    candidates = np.arange(3.0)[:, None]
+    for config in (FitnessConfig(price=0.25), FitnessConfig(price=0.25, at_once=2), FitnessConfig(target=0.6),
+                   FitnessConfig(price=0.25, cap=1), FitnessConfig(target=0.6, cap=2)):  # fmt: skip
+        evaluator = Evaluator(Told(likelihoods), None, config)
+        found = Crew(World(), evaluator, prompts, StopRequest()).find(prompts, candidates)
+        e = min(np.exp(1.0), config.cap or np.inf)
+        relative = [((e + 1) / 2 + 1) / 2, (1 + e) / 2, ((np.exp(-1) + 1) / 2 + np.exp(-1)) / 2]
+        kept = [(0.5 + 1.0) / 2, (0.4 + 0.5) / 2, (0.85 + 0.1) / 2]
+        cost = [0.25 * share if config.price else max(0, share - 0.6) for share in kept]
+        assert evaluator.fitness(found) == pytest.approx(np.subtract(relative, cost))
+    scores = [([1.0, 0.0, 0.5], [1.0] * 3, 1.0), ([0.0, 0.5, 0.5], [1.0] * 3, 0.5), ([0.1, 0.0, 0.02], [1.0] * 3, 0.0)]
+    evaluator = Evaluator(Told(scores), None, FitnessConfig(kind="score", least_base=0.2))
+    found = Crew(World(), evaluator, prompts, StopRequest()).find(prompts, candidates)
+    wanted = [((1.0 / 2) / 0.75 + 0.1 / 0.2) / 2, (0.25 / 0.75) / 2, (0.5 / 0.75 + 0.02 / 0.2) / 2]
+    assert evaluator.fitness(found) == pytest.approx(wanted)
+
+
+def test_intervals_are_of_the_spread_within_families():
+    found = stratified(np.array([1.0, 3.0, 10.0, 14.0]), ["a", "a", "b", "b"])
+    assert found.value == 7 and found.n == 4 and found.stderr == pytest.approx(np.sqrt(1 + 4) / 2)
+    assert stratified(np.array([1.0, 2.0]), ["a", "b"]).stderr is None
+
+
+def test_a_generation_in_one_batch_is_the_one_after_another(host):
+    config = load_evolution_config(PRESET, settings(host))
+    model, tokenizer = load_host(str(host))
+    prompts = make_prompts(config, tokenizer).validated(["key_values"])
+    candidates = 0.3 * torch.randn(3, 4172, generator=torch.Generator().manual_seed(0))
+    for mode in ("post_hoc", "online"):
+        batched, alone = (
+            way(Judge(model, empty_namm(config.namm), mode=mode, remember=remember), prompts, candidates)
+            for way, remember in ((batched_generation, True), (one_by_one_generation, False))
+        )
+        assert batched[1].shape == (2, 3) and min(batched[0], alone[0]) > 0
+        assert torch.allclose(batched[1], alone[1], atol=1e-4)
+
+
+@torch.no_grad()
+def test_written_answers_are_those_of_generate(host):
+    config = load_evolution_config(PRESET, settings(host))
+    model, tokenizer = load_host(str(host))
+    one = make_prompts(config, tokenizer).validation["key_values"][0]
+    ids = torch.cat([one.context, one.rest[: -one.answer]])[None]
+    options = dict(do_sample=False, max_new_tokens=one.example.max_new_tokens, attention_mask=torch.ones_like(ids))
+
+    def text(told):
+        return tokenizer.decode(told[0, ids.shape[1] :], skip_special_tokens=True)
+
+    plain = text(model.generate(ids, **options))
+    zero = empty_namm(NammConfig(every=64))
+    evolved = namm.Namm(0.3 * torch.randn(4172, generator=torch.Generator().manual_seed(0)), every=64)
+    for mode in ("post_hoc", "online"):
+        written = Judge(model, zero, mode=mode).write(one, torch.zeros(2, 4172), tokenizer)
+        assert written.texts == [plain, plain] and written.kept.tolist() == [1, 1]
+    with namm.attach(model, evolved):
+        wanted = text(model.generate(ids, **options))
+    both = torch.stack([torch.zeros(4172), evolved.parameters])
+    assert Judge(model, evolved, mode="online").write(one, both, tokenizer).texts == [plain, wanted]
+    assert Judge(model, zero).base_score(one, tokenizer) in (0, 1)
+
+
+def test_the_tasks_are_the_families_for_training():
+    assert TRAINING_TASKS == TRAINING
+
+
+def test_a_failure_before_the_start_leaves_no_folder(tmp_path, host):
+    config = load_evolution_config(PRESET, settings(host, tasks__length=64, tasks__train=["passages"]))
+    with pytest.raises(MemxError, match="does not fit"):
+        evolve_namm(config, Options(tmp_path), quiet)
+    assert not list(tmp_path.iterdir())

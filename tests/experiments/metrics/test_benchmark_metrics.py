@@ -1,0 +1,134 @@
+"""The benchmarks' answer metrics against values worked out by hand."""
+
+import sys
+
+import pytest
+from memx.errors import MemxError
+from memx.experiments.data.long_context.example import Example
+from memx.experiments.eviction.score import METRICS, cut_at, score
+from memx.experiments.metrics.infinitebench import (
+    code_debug_score,
+    code_run_score,
+    first_integer_score,
+    kv_retrieval_score,
+    longbook_choice_score,
+    longbook_qa_chn_score,
+    longdialogue_score,
+    math_calc_score,
+    math_find_score,
+)
+from memx.experiments.metrics.longbench import (
+    classification_score,
+    code_sim_score,
+    count_score,
+    qa_f1_score,
+    qa_f1_zh_score,
+    retrieval_score,
+    rouge_score,
+    rouge_zh_score,
+    string_match_all,
+    string_match_part,
+)
+from memx.experiments.metrics.rouge import rouge_l, rouge_l_sum
+
+
+def test_containment_as_in_ruler():
+    assert string_match_all(" 12 and PEAR", ["12", "pear", "34", "56"]) == 0.5
+    assert string_match_part("It is Paris.", ["London", "paris"]) == 1
+    assert string_match_part("", ["paris"]) == 0
+
+
+def test_qa_f1_by_hand():
+    assert qa_f1_score("The New York City", ["Rome", "new york"]) == pytest.approx(2 * 2 / (3 + 2))
+    assert qa_f1_score("a b b", ["b b b c"]) == pytest.approx(2 * 2 / (2 + 4))  # "a" is an article
+    assert qa_f1_score("", ["x"]) == qa_f1_score("the", ["the"]) == 0
+
+
+def test_rouge_l_by_hand():
+    # longest common subsequence "the sat": 2 of 3 words each
+    assert rouge_l("the dog sat", "the cat sat") == pytest.approx(2 / 3)
+    # sentences part at full stops; different words count once: hits {a, b, c}, 4 words and 3 words
+    assert rouge_l("a b x. c", "c a b. b") == pytest.approx(2 * 3 / (4 + 3))
+    assert rouge_l("", "a") == rouge_l("...", "a") == 0
+    assert rouge_score("a b", ["c", "a b"]) == 1
+
+
+def test_rouge_l_sum_by_hand():
+    assert rouge_l_sum("The Cat!", "the cat") == 1
+    # lines "a b" and "c"; the answer "a c b": union of "a b" and "c", 3 hits of 3 and 3
+    assert rouge_l_sum("a b\nc", "a c b") == 1
+    assert rouge_l_sum("a a a", "a b") == pytest.approx(2 * 1 / (3 + 2))
+    assert rouge_l_sum("", "a b") == 0
+
+
+def test_classification_by_hand():
+    classes = ["Person", "Group of person", "City", "person"]
+    assert classification_score("City", ["City"], classes) == 1
+    assert classification_score("City or Person", ["City"], classes) == 0.5
+    assert classification_score("Group of person", ["Group of person"], classes) == 1  # "person" is a part of it
+    assert classification_score("nothing", ["City"], classes) == 0
+
+
+def test_retrieval_and_count_by_hand():
+    assert retrieval_score("Paragraph 7", ["Paragraph 7"]) == 1
+    assert retrieval_score("7 or 8, 7", ["Paragraph 7"]) == pytest.approx(2 / 3)
+    assert retrieval_score("段落3", ["段落3"]) == 1
+    assert retrieval_score("17", ["7"]) == retrieval_score("none", ["7"]) == 0
+    assert count_score("5 of 10", ["5"]) == 0.5
+
+
+def test_code_similarity_by_hand():
+    assert code_sim_score("\n\n# a comment\nreturn x\nmore", ["return x"]) == 1
+    assert code_sim_score("abcd", ["bcde"]) == 0.75  # 2 * 3 / 8
+    assert code_sim_score("abc", ["abd"]) == 0.67
+    assert code_sim_score("`x`", ["x"]) == code_sim_score("", ["x"]) == 0
+
+
+def test_chinese_metrics(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    with pytest.raises(MemxError, match="jieba"):
+        qa_f1_zh_score("你好", ["你好"])
+    parts = type("jieba", (), {"cut": staticmethod(lambda text, cut_all: iter(text))})
+    monkeypatch.setitem(sys.modules, "jieba", parts)
+    assert qa_f1_zh_score("北京。", ["北 京！"]) == 1
+    assert rouge_zh_score("北京", ["北平"]) == pytest.approx(0.5)
+    assert longbook_qa_chn_score("北京！", ["北平"]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("metric", "output", "answers", "value"),
+    [
+        (first_integer_score, " is 12345.", ["12345"], 1),
+        (first_integer_score, "1 12345", ["12345"], 0),
+        (kv_retrieval_score, ' "ab-1c".', ["ab-1c"], 1),
+        (kv_retrieval_score, "ab-1cd", ["ab-1c"], 0),
+        (longdialogue_score, "it is Anna, I think", ["ANNA"], 1),
+        (longdialogue_score, "Annabel", ["ANNA"], 0),
+        (code_run_score, "The value is: -7.", ["-7"], 1),
+        (code_run_score, "7 apples", ["7"], 0),
+        (code_debug_score, "B. load", ["B", "load"], 1),
+        (code_debug_score, "The answer is: load", ["B", "load"], 1),
+        (code_debug_score, "The answer is: C", ["B", "load"], 0),
+        (code_debug_score, "load", ["B", "load"], 0),
+        (longbook_choice_score, "B", ["B", "a dog"], 1),
+        (longbook_choice_score, "Because the answer is C.", ["B", "a dog"], 1),  # the first letter decides
+        (longbook_choice_score, "The answer is a dog", ["B", "a dog"], 1),
+        (longbook_choice_score, "I choose C, not B", ["B", "a dog"], 0),
+        (longbook_choice_score, "", ["B", "a dog"], 0),
+        (math_find_score, "is 3.5 or 4", ["3.5"], 1),
+        (math_find_score, "none", ["3"], 0),
+        (math_calc_score, "[1, 4, 8]", ["1", "4", "9", "2"], 0.5),
+    ],
+)
+def test_infinitebench_by_hand(metric, output, answers, value):
+    assert metric(output, answers) == value
+
+
+def test_an_output_is_scored_up_to_its_stop():
+    example = Example("t", "c", "q", ("7",), "count_score", stop=("\n", "##"))
+    assert cut_at("\n\na##b\nc", example.stop) == "a"
+    assert cut_at("ab", ()) == "ab"
+    assert score(example, "\n7\n8") == 1
+    assert {"qa_f1_score", "passkey_score", "string_match_all"} < set(METRICS)
+    with pytest.raises(AssertionError, match="log-likelihood"):
+        score(Example("t", "c", "q", ("7",), "log_likelihood"), "7")

@@ -1,0 +1,125 @@
+"""All policies judged on one reading, on tiny hosts: each answers, and holds, as it does alone."""
+
+from dataclasses import replace
+from zlib import crc32
+
+import pytest
+import torch
+from memx import namm
+from memx.experiments.config.policy_eval import RIVALS
+from memx.experiments.evolution.candidates import Judge
+from memx.experiments.policy_eval.measure import EvalJudge
+from memx.experiments.policy_eval.token_drops import kept_by_head, mean_run
+from memx.namm.policies.base import Rule
+from memx.namm.policies.simple import Full, make_policy
+
+from ...namm.hosts import make_host
+from .tiny_evaluation import BUDGET, EVERY, config, draw, scorer
+
+
+def alone(host, policy, prompt):
+    """What a policy attached by itself holds after the context, and how it answers; the next run is far."""
+    with namm.attach(host, policy) as attached:
+        host(prompt.context[None])
+        sizes, tokens = attached.cache.sizes(), kept_by_head(attached.cache)
+        logits = host(prompt.rest[None], past_key_values=attached.cache).logits
+    wanted, logits = prompt.rest[-prompt.answer :], logits[0, -prompt.answer - 1 : -1].float()
+    likelihood = logits.log_softmax(-1).gather(-1, wanted[:, None]).mean()
+    return tokens, sizes, float(likelihood), bool((logits.argmax(-1) == wanted).all())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("kind", "mode", "length"),
+    [("llama", "post_hoc", 192), ("qwen", "online", 217), ("gemma", "online", 217), ("gpt2", "post_hoc", 192)],
+)
+def test_each_policy_answers_as_it_does_alone(kind, mode, length):
+    """On hosts of several architectures, whatever host a NAMM came from."""
+    host, prompt, rule = make_host(kind).double(), draw(length), Rule(grouping="per_head")
+    every = length if mode == "post_hoc" else EVERY
+    asked = config(mode=mode, every=EVERY)
+    judge = EvalJudge(host, None, asked, [scorer(rule)])
+    facts = judge.judge(prompt)
+    assert [(one["variant"], one["budget"], one["size"]) for one in facts] == [
+        ("full", None, "budget"),
+        *((name, BUDGET, "budget") for name in ("namm per head", *RIVALS)),
+        *([("namm", BUDGET, "budget")] if mode == "post_hoc" else []),
+        *((name, None, "own") for name in ("namm", *RIVALS)),
+    ]
+    mine = replace(scorer(rule), every=every)
+    for one in facts:
+        name, own = one["variant"], one["size"] == "own"
+        budget = judge.own_budget(facts[-len(RIVALS) - 1]["held"], length) if own else BUDGET
+        if name == "full":
+            policy = Full()
+        elif name == "namm" and not own:  # by a threshold that its scores of this very context call for
+            layers = len(one["layers"])
+            assert BUDGET - 2 / layers / length <= one["kept"] <= BUDGET and one["held"] == pytest.approx(one["kept"])
+            continue
+        elif name == "namm":
+            policy = mine
+        elif name == "namm per head":
+            policy = replace(mine, rule=Rule(budget=BUDGET))
+        else:
+            policy = make_policy(
+                name, budget=budget, every=every, seed=crc32(prompt.context.numpy().tobytes(), asked.seed)
+            )
+        tokens, sizes, likelihood, exact = alone(host, policy, prompt)
+        assert one["exact"] == exact and one["log_likelihood"] == pytest.approx(likelihood, abs=1e-4), (name, own)
+        windowed = kind == "gemma"  # alone, what is out of a window's sight may go a little sooner
+        if not windowed:
+            assert one["kept"] == pytest.approx(float(tokens.double().mean()))
+            assert one["layers"] == pytest.approx([float(layer.double().mean()) for layer in tokens], abs=1e-5)
+            assert one["kv_bytes"] == sum(size.kv_bytes for size in sizes), name
+            assert one["bookkeeping_bytes"] == sum(size.bookkeeping_bytes for size in sizes), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["post_hoc", "online"])
+def test_batches_of_any_size_find_the_same(mode):
+    host, prompt = make_host().double(), draw(171)
+    few, many = (
+        EvalJudge(host, None, config(mode=mode, at_once=size), [scorer(Rule())]).judge(prompt) for size in (3, 99)
+    )
+    for one, other in zip(few, many, strict=True):
+        assert one.pop("log_likelihood") == pytest.approx(other.pop("log_likelihood"), abs=1e-6) and one == other
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["qwen", "gpt2", "mistral"])
+def test_a_namm_keeps_on_another_host_what_it_keeps_attached_to_it(kind, tmp_path):
+    namm.save(scorer(Rule(budget=BUDGET)), tmp_path / "namm", host="a llama")
+    host, prompt, mine = make_host(kind, num_hidden_layers=3).double(), draw(192), namm.load(tmp_path / "namm")
+    judge = EvalJudge(host, None, config(policies=()), [mine])
+    cache = judge.chosen(prompt.context, judge.read(prompt.context), (replace(mine, every=192),))
+    with namm.attach(host, replace(mine, every=192)) as attached:
+        host(prompt.context[None])
+    kept = kept_by_head(cache)
+    assert len(kept) == len(host.get_decoder().layers if kind != "gpt2" else host.get_decoder().h)
+    assert torch.equal(kept, kept_by_head(attached.cache))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("mode", "length"), [("post_hoc", 171), ("online", 171), ("online", 50)])
+def test_rivals_keep_as_many_as_a_threshold_did(mode, length):
+    judge = EvalJudge(make_host(), None, config(mode=mode, budgets=()), [scorer(Rule(grouping="per_head"))])
+    full, own, *rivals = judge.judge(draw(length))
+    assert own["variant"] == "namm" and (0 < own["kept"] < 1 or length < EVERY) and full["kept"] == 1
+    assert {one["beside"] for one in rivals} == {"namm"} and len(rivals) == len(RIVALS)
+    for one in rivals:
+        assert abs(one["held"] - own["held"]) * length <= 0.5 + 1e-9 and one["kept"] == pytest.approx(one["held"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["post_hoc", "online"])
+def test_a_namm_is_judged_as_its_evolution_judged_it(mode):
+    host, prompt, mine = make_host(), draw(171), scorer(Rule(budget=BUDGET))
+    judged = Judge(host, mine, mode=mode).judge(prompt, mine.parameters[None])
+    found = EvalJudge(host, None, config(mode=mode), [mine]).judge(prompt)[1]
+    assert found["variant"] == "namm" and found["kept"] == pytest.approx(float(judged.kept[0]))
+    assert found["log_likelihood"] == pytest.approx(float(judged.log_likelihood[0]), abs=1e-5)
+
+
+def test_runs_of_dropped_tokens():
+    dropped = torch.tensor([[1, 1, 0, 1, 0, 0], [0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]]).bool()
+    assert mean_run(dropped) == (2 + 1 + 6) / 3 and mean_run(dropped[1:2]) == 0
