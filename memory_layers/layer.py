@@ -92,7 +92,7 @@ class MemoryLayer(ProductKeys):
         return y.to(x.dtype).view(x.shape)
 
 
-class Beside(nn.Module):
+class ResidualMemory(nn.Module):
     """A feed-forward and a memory side by side: feed_forward(x) + memory(x)."""
 
     def __init__(self, feed_forward: nn.Module, memory: nn.Module) -> None:

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from ..errors import MemxError
-from .layer import Beside, MemoryLayer
+from .layer import MemoryLayer, ResidualMemory
 from .moe import MoeLayer
 from .peer import PeerLayer
 from .product_keys import MemoryValues, ProductKeys
@@ -114,7 +114,7 @@ def place_memory_layers(model: LlamaForCausalLM, config: MemoryLlamaConfig) -> N
         layer = _make_layer(config, table if config.memory_shared else None)
         if isinstance(layer, MemoryLayer):
             table = layer.values
-        block.mlp = Beside(block.mlp, layer) if config.memory_insertion == "beside" else layer
+        block.mlp = ResidualMemory(block.mlp, layer) if config.memory_insertion == "beside" else layer
 
 
 def _make_layer(config: MemoryLlamaConfig, table: MemoryValues | None) -> nn.Module:

@@ -70,7 +70,7 @@ class MemoryValues(nn.Module):
                 if first < last:
                     self.weight.data[first - int(mine[0]) : last - int(mine[0])] = drawn[first - start : last - start]
 
-    def share_out(self, shard: TableShard) -> None:
+    def schedule(self, shard: TableShard) -> None:
         """Keep this rank's part of the table alone, which its weights, if they are there, are cut to."""
         assert self.shard is None and (shard.slots, shard.width) == self.shape, "another table's shard"
         part = shard.part(self.weight.detach())

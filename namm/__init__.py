@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .attach import Attached, attach
+    from .attachment import Attached, attach
     from .cache.cache import EvictingCache
     from .calibration import calibrate
     from .evolution.files import load_evolution
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .policies.simple import POLICIES, make_policy
 
 _HOME = {
-    "Attached": ".attach",
+    "Attached": ".attachment",
     "EvictingCache": ".cache.cache",
     "Evolution": ".evolution.search",
     "Namm": ".policies.network",
@@ -26,7 +26,7 @@ _HOME = {
     "POLICIES": ".policies.simple",
     "Policy": ".policies.base",
     "Rule": ".policies.base",
-    "attach": ".attach",
+    "attach": ".attachment",
     "calibrate": ".calibration",
     "evolve": ".evolution.loop",
     "load": ".policies.files",

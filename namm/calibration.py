@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MemxError
-from .attach import attach
+from .attachment import attach
 from .policies.base import Block, Rule, View, check_every
 from .policies.features import BINS, HOP, Normalisation
 from .policies.network import RUN, moving_spectrum

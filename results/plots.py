@@ -23,7 +23,7 @@ T = TypeVar("T", Row, Run)
 
 
 @dataclass(frozen=True)
-class Order:
+class PlotRequest:
     """What to draw from and where to: runs, folders of runs or files of rows -> out/name.format.
 
     Sources that are named one by one are drawn together; of a folder of runs, one experiment is: the named one, or
@@ -84,7 +84,7 @@ class Order:
         return [*written, beside]
 
 
-def plot_memory(order: Order, *, published: bool = False, accuracy: str = "exact_match") -> list[Path]:
+def plot_memory(order: PlotRequest, *, published: bool = False, accuracy: str = "exact_match") -> list[Path]:
     """Draw accuracy and NLL against memory size; returns the files, pictures first, the plotted rows last."""
     from .memory.slots import PANELS, memory_figure
 
@@ -95,7 +95,7 @@ def plot_memory(order: Order, *, published: bool = False, accuracy: str = "exact
     return order.write(memory_figure(rows, published=published, accuracy=accuracy), rows)
 
 
-def plot_qa(order: Order, *, published: bool = False) -> tuple[list[Path], Table]:
+def plot_qa(order: PlotRequest, *, published: bool = False) -> tuple[list[Path], Table]:
     """Draw NQ-open and TriviaQA against memory size; returns the files and the table of all scores."""
     from .memory.questions import is_wanted, qa_figure, qa_table
 
@@ -103,21 +103,21 @@ def plot_qa(order: Order, *, published: bool = False) -> tuple[list[Path], Table
     return order.write(qa_figure(rows, published=published), rows), qa_table(rows)
 
 
-def plot_loss(order: Order) -> list[Path]:
+def plot_loss(order: PlotRequest) -> list[Path]:
     """Draw the loss curves of runs; returns the files."""
     from .memory.loss import loss_figure
 
     return order.write(loss_figure(order.runs(_with_metric("loss"))))
 
 
-def plot_usage(order: Order) -> list[Path]:
+def plot_usage(order: PlotRequest) -> list[Path]:
     """Draw how runs use the slots of their memory layers; returns the files."""
     from .memory.usage import usage_figure
 
     return order.write(usage_figure(order.runs(_with_metric("memory_use"))))
 
 
-def plot_rivals(order: Order, tier: str = "rephrased") -> tuple[list[Path], Table]:
+def plot_rivals(order: PlotRequest, tier: str = "rephrased") -> tuple[list[Path], Table]:
     """Draw kinds of memory against dense models; returns the files and what each kind is worth in dense compute.
 
     The rows written beside the pictures are those of all tiers; the pictures show one.
@@ -131,7 +131,7 @@ def plot_rivals(order: Order, tier: str = "rephrased") -> tuple[list[Path], Tabl
     return order.write(rivals_figure(drawn, bases, tier), rows), rivals_table(bases, tier)
 
 
-def plot_ablation(order: Order, tier: str = "rephrased", baseline: str | None = None) -> tuple[list[Path], Table]:
+def plot_ablation(order: PlotRequest, tier: str = "rephrased", baseline: str | None = None) -> tuple[list[Path], Table]:
     """Draw variants and their differences to the baseline, or the first; returns the files and the table."""
     from .memory.ablation import METRICS, ablation_table, variants_of
     from .memory.ablation_figure import ablation_figure
@@ -142,7 +142,7 @@ def plot_ablation(order: Order, tier: str = "rephrased", baseline: str | None = 
     return order.write(ablation_figure(drawn, variants, tier), rows), ablation_table(variants, tier)
 
 
-def plot_finetune(order: Order) -> tuple[list[Path], Table]:
+def plot_finetune(order: PlotRequest) -> tuple[list[Path], Table]:
     """Draw facts learned against text forgotten for each method; returns the files and the table."""
     from .memory.finetune import by_method, finetune_table, is_wanted, methods_of
     from .memory.finetune_figure import finetune_figure
@@ -152,7 +152,7 @@ def plot_finetune(order: Order) -> tuple[list[Path], Table]:
     return order.write(finetune_figure(rows, methods), rows), finetune_table(methods)
 
 
-def plot_step(order: Order) -> tuple[list[Path], Table]:
+def plot_step(order: PlotRequest) -> tuple[list[Path], Table]:
     """Draw what a training step costs by table size; returns the files and the table."""
     from .bench.step import METRICS, step_figure, step_table
 
@@ -160,7 +160,7 @@ def plot_step(order: Order) -> tuple[list[Path], Table]:
     return order.write(step_figure(rows), rows), step_table(rows)
 
 
-def plot_bench(order: Order) -> list[Path]:
+def plot_bench(order: PlotRequest) -> list[Path]:
     """Draw the roofline and the bars of benchmarked ops; returns the files: roofline, bars, and the rows of both."""
     from .bench.bars import bars_figure
     from .bench.roofline import roofline_figure

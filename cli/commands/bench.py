@@ -140,8 +140,8 @@ def bench(
     An op that is wrong prints FAIL and no speed, and the command exits 1.
     """
     from ...errors import MemxError
-    from ...experiments.benchmarks.eviction.prefill_decode import EvictBench
-    from ...experiments.benchmarks.run import BenchOrder, bench_list, run_bench
+    from ...experiments.benchmarks.eviction.prefill_decode import EvictionBenchConfig
+    from ...experiments.benchmarks.run import BenchConfig, bench_list, run_bench
     from ...results.bench.compare import read_bench
     from ...results.store.bench_files import claim_bench, save_bench
 
@@ -158,7 +158,7 @@ def bench(
     if compare is not None and old is not None:
         _print_comparison(read_bench(compare), old, json=json)
         return
-    order = BenchOrder(
+    order = BenchConfig(
         names=op or (),
         device=device,
         dtype=dtype and dtype.value,
@@ -170,7 +170,7 @@ def bench(
         compile=compile.value,
         peers=peers,
         tune=tune,
-        evict=EvictBench(
+        evict=EvictionBenchConfig(
             host, layers, context or (), batch or (1,), policy or (), budget or (0.5,), every, new_tokens, population
         ),
     )

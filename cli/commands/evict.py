@@ -92,10 +92,10 @@ def evict(
     every number.
     """
     text = _read(prompt, file)
-    from ...experiments.eviction.run import EvictOrder, run_eviction
+    from ...experiments.eviction.run import EvictConfig, run_eviction
     from ...results.eviction.files import check_free, write_report
 
-    order = EvictOrder(
+    order = EvictConfig(
         prompt=text,
         host=host,
         policy=policy,

@@ -94,7 +94,7 @@ def plot(
     from ...results import plots
     from ...results.namm import plots as namm_plots
 
-    order = plots.Order(sources or [runs], out, name or what.value, _formats(formats), experiment, note)
+    order = plots.PlotRequest(sources or [runs], out, name or what.value, _formats(formats), experiment, note)
     table = None
     if what is What.memory:
         written = plots.plot_memory(order, published=published, accuracy=accuracy)

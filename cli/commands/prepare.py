@@ -80,10 +80,10 @@ def prepare(
     if resume and force:
         raise MemxError("--resume and --force exclude each other")
     from ...experiments.config.scale import CorpusSource
-    from ...experiments.data.corpus.prepare import PrepareOrder
+    from ...experiments.data.corpus.prepare import PrepareConfig
     from ...experiments.data.corpus.prepare import prepare as prepare_corpus
 
-    order = PrepareOrder(
+    order = PrepareConfig(
         sources=tuple(CorpusSource(path=one, field=field, split=split, subset=subset) for one in sources),
         out=out,
         tokenizer=tokenizer,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError
-from .gguf import CONTROL, cached_folder, check_installed, package_files, read_field, save_model, unpack
+from .gguf_files import CONTROL, cached_folder, check_installed, package_files, read_field, save_model, unpack
 
 if TYPE_CHECKING:
     from gguf import GGUFReader

@@ -106,7 +106,7 @@ def check_attachable(config: PretrainedConfig) -> None:
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    from ...namm.attach import find_decoder, layer_windows
+    from ...namm.attachment import find_decoder, layer_windows
 
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise MemxError(f"a model of type {config.model_type!r} is no causal decoder", hint=_EXAMPLES)

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .gguf import CONTROL, cached_folder, check_installed, package_files, read_field, save_model, unpack
+from .gguf_files import CONTROL, cached_folder, check_installed, package_files, read_field, save_model, unpack
 
 if TYPE_CHECKING:
     from gguf import GGUFReader

@@ -20,13 +20,13 @@ from ..config.presets import nearest
 from ..models.build import pick_device
 from .ceilings import Ceilings, measure_ceilings
 from .environment import bench_environment, row_settings
-from .eviction.prefill_decode import EVICT_OPS, EvictBench, bench_evict, check_order
+from .eviction.prefill_decode import EVICT_OPS, EvictionBenchConfig, bench_evict, check_order
 from .ops.implementations import cannot_compile
 from .ops.measure import Bench, bench_op, check_edges
 from .ops.shapes import shapes_of, written
 from .timing import Stopwatch, Timing
 
-__all__ = ["BenchOrder", "Found", "bench_list", "bench_names", "run_bench"]
+__all__ = ["BenchConfig", "Found", "bench_list", "bench_names", "run_bench"]
 _END_TO_END = ("step", "host", *EVICT_OPS, "evolve", "model")
 _LONG = ("host", "generate", "evolve")  # measured only if named
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -34,7 +34,7 @@ Compile = Literal["all", "last", "none"]
 
 
 @dataclass(frozen=True)
-class BenchOrder:
+class BenchConfig:
     """What to measure: names as `bench_names` has them; where, in which dtype and shapes.
 
     names: all but `host`, `generate` and `evolve` if there are none.
@@ -56,7 +56,7 @@ class BenchOrder:
     compile: Compile = "last"
     peers: bool = False
     tune: bool = False
-    evict: EvictBench = field(default_factory=EvictBench)
+    evict: EvictionBenchConfig = field(default_factory=EvictionBenchConfig)
 
 
 @dataclass
@@ -88,7 +88,7 @@ def bench_list() -> dict[str, str]:
 
 
 def run_bench(
-    order: BenchOrder,
+    order: BenchConfig,
     tell: Callable[[str], None] = lambda text: None,
     keep: Callable[[Found], object] = lambda found: None,
 ) -> Found:
@@ -128,7 +128,7 @@ def run_bench(
 
 
 def _bench_ops(
-    order: BenchOrder,
+    order: BenchConfig,
     ops: Sequence[Op],
     device: torch.device,
     found: Found,
@@ -164,7 +164,7 @@ def _bench_ops(
 
 
 def _end_to_end(
-    order: BenchOrder, names: Sequence[str], device: torch.device, tell: Callable[[str], None]
+    order: BenchConfig, names: Sequence[str], device: torch.device, tell: Callable[[str], None]
 ) -> list[Callable[[], list[Row]]]:
     """What is measured after the ops, with its sizes checked."""
     common: dict[str, Any] = dict(device_name=order.device, threads=order.threads, steps=order.steps, tell=tell)
@@ -193,7 +193,7 @@ def _end_to_end(
 
 
 def _evictions(
-    order: BenchOrder, names: Sequence[str], device: torch.device, tell: Callable[[str], None]
+    order: BenchConfig, names: Sequence[str], device: torch.device, tell: Callable[[str], None]
 ) -> list[Callable[[], list[Row]]]:
     """Prefill and decode, which are measured together, generate, and evolve."""
     ops = [op for op in EVICT_OPS if op in names]

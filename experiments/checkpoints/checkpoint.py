@@ -23,13 +23,13 @@ from .states import saved_states
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from ..distributed.parallel import Layout
-    from ..models.slot_usage import UseStatistics
+    from ..distributed.parallel import Parallelism
+    from ..models.slot_usage import SlotUsage
     from ..optim.optimizer import Optimizer
 
 
 def save_state(
-    folder: Path, step: int, model: nn.Module, optimizer: Optimizer, use: UseStatistics, rest: dict[str, Any]
+    folder: Path, step: int, model: nn.Module, optimizer: Optimizer, use: SlotUsage, rest: dict[str, Any]
 ) -> None:
     """Save the state after `step` steps in folder/step-N and remove older ones."""
     target = folder / f"step-{step:08d}"
@@ -50,7 +50,7 @@ def save_state(
 
 
 def load_state(
-    folder: Path, model: nn.Module, optimizer: Optimizer, use: UseStatistics, layout: Layout | None = None
+    folder: Path, model: nn.Module, optimizer: Optimizer, use: SlotUsage, layout: Parallelism | None = None
 ) -> dict[str, Any] | None:
     """Restore the newest state of a folder into model, optimizer and use statistics; None if there is none.
 

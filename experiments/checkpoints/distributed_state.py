@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from ..distributed.parallel import Layout
-    from ..models.slot_usage import UseStatistics
+    from ..distributed.parallel import Parallelism
+    from ..models.slot_usage import SlotUsage
     from ..optim.optimizer import Optimizer
 
 
@@ -39,9 +39,9 @@ def save_shared_state(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     optimizer: Optimizer,
-    use: UseStatistics,
+    use: SlotUsage,
     rest: dict[str, Any],
-    layout: Layout,
+    layout: Parallelism,
 ) -> None:
     """Save the state after `step` steps in folder/step-N and remove older ones; every rank calls this.
 
@@ -76,7 +76,7 @@ def save_shared_state(
 
 
 def load_shared_state(
-    source: Path, model: nn.Module, optimizer: Optimizer, use: UseStatistics, layout: Layout | None
+    source: Path, model: nn.Module, optimizer: Optimizer, use: SlotUsage, layout: Parallelism | None
 ) -> dict[str, Any]:
     """Restore a state folder, of any number of processes or of one alone, into what any number of them holds.
 
@@ -106,7 +106,7 @@ def _save_config(model: PreTrainedModel, folder: Path) -> None:
         model.generation_config.save_pretrained(folder)
 
 
-def _weights(model: nn.Module, layout: Layout | None) -> dict[str, Tensor]:
+def _weights(model: nn.Module, layout: Parallelism | None) -> dict[str, Tensor]:
     tables = _tables(model)
     return {
         name: _saved(parameter.detach(), tables.get(name.removesuffix(".weight")), layout)
@@ -115,7 +115,7 @@ def _weights(model: nn.Module, layout: Layout | None) -> dict[str, Tensor]:
 
 
 def _moments(
-    model: nn.Module, optimizer: Optimizer, layout: Layout | None, *, empty: bool = False
+    model: nn.Module, optimizer: Optimizer, layout: Parallelism | None, *, empty: bool = False
 ) -> dict[str, Tensor]:
     tables = _tables(model)
     tensors = optimizer.empty_state_tensors() if empty else optimizer.state_tensors()
@@ -131,7 +131,7 @@ def _tables(model: nn.Module) -> dict[str, MemoryValues]:
     return {name: module for name, module in model.named_modules() if isinstance(module, MemoryValues)}
 
 
-def _saved(tensor: Tensor, table: MemoryValues | None, layout: Layout | None) -> Tensor:
+def _saved(tensor: Tensor, table: MemoryValues | None, layout: Parallelism | None) -> Tensor:
     return tensor if layout is None else layout.as_saved(tensor, table)
 
 

@@ -26,7 +26,7 @@ from ..data.batches import Batch
 from .process_group import World
 
 
-class Layout:
+class Parallelism:
     """Meshes of a joined world. Raises MemxError for a config that cannot be laid out over so many ranks."""
 
     def __init__(self, config: TrainConfig, world: World, device: torch.device) -> None:
@@ -54,10 +54,10 @@ class Layout:
             copies.get_group() if copies.size() > 1 else None,
         )
 
-    def share_out_tables(self, model: nn.Module) -> None:
+    def shard_tables(self, model: nn.Module) -> None:
         """Cut every table of a model to this rank's part."""
         for table in tables_of(model):
-            table.share_out(self.table_shard(*table.shape))
+            table.schedule(self.table_shard(*table.shape))
 
     @torch.no_grad()
     def shard_dense(self, model: MemoryLlamaForCausalLM, device: torch.device) -> None:

@@ -22,7 +22,7 @@ class Unit(NamedTuple):
 Share = list[Unit]
 
 
-def share_out(work: Mapping[Unit, int], reading: Sequence[int], held: Sequence[AbstractSet[int]]) -> list[Share]:
+def schedule(work: Mapping[Unit, int], reading: Sequence[int], held: Sequence[AbstractSet[int]]) -> list[Share]:
     """The units of each rank. work: of each unit; reading: of each place's context; held: places that ranks have read.
 
     All in one currency, such as tokens. Whole prompts go to the rank that is done with them first, the longest before

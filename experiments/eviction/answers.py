@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from ...errors import MemxError
-from ...namm.attach import attach
+from ...namm.attachment import attach
 from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Policy
 from ...namm.policies.simple import Full

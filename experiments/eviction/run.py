@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import MemxError
-from ...namm.attach import attach
+from ...namm.attachment import attach
 from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Policy
 from ...namm.policies.files import load
@@ -37,7 +37,7 @@ Span = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)
-class EvictOrder:
+class EvictConfig:
     """What to run: a prompt, a host, and a policy by name or a saved NAMM's folder.
 
     budget, every: None for the policy's own; threshold, grouping: of a NAMM; protect: spans START:STOP of token
@@ -66,7 +66,7 @@ class EvictOrder:
         return f"evict-{hashlib.sha256(tree.encode()).hexdigest()[:8]}"
 
 
-def run_eviction(order: EvictOrder, tell: Callable[[str], None] = lambda text: None) -> EvictionReport:
+def run_eviction(order: EvictConfig, tell: Callable[[str], None] = lambda text: None) -> EvictionReport:
     """Read the prompt under the policy, write an answer greedily, and report what is held when the answer begins.
 
     tell gets a line for each thing that takes time. Raises MemxError for an empty prompt, a policy, interval, budget,
@@ -118,7 +118,7 @@ def run_eviction(order: EvictOrder, tell: Callable[[str], None] = lambda text: N
     )
 
 
-def build_policy(order: EvictOrder) -> Policy:
+def build_policy(order: EvictConfig) -> Policy:
     """The policy of an order. Raises MemxError for one that there is not, or settings that do not go together."""
     if order.namm is None:
         if order.policy == "namm":
@@ -138,7 +138,7 @@ def build_policy(order: EvictOrder) -> Policy:
     return policy
 
 
-def _build_namm(order: EvictOrder, folder: Path) -> Namm:
+def _build_namm(order: EvictConfig, folder: Path) -> Namm:
     if order.policy not in (None, "namm"):
         raise MemxError(f"--namm and --policy {order.policy} are two policies", hint="give one of them")
     if order.budget is not None and order.threshold is not None:

@@ -31,7 +31,7 @@ Mode = Literal["post_hoc", "online"]
 
 
 @dataclass(frozen=True)
-class Judged:
+class CandidateScores:
     """Of each candidate [P]: the gold answer's mean log-likelihood in nats a token, and the share of the cache kept.
 
     The share is of tokens times heads, when the question begins.
@@ -50,7 +50,7 @@ class Written:
     kept: Tensor
 
 
-class Judge:
+class CandidateEvaluator:
     """Judges candidates on a host. All but the parameters of a NAMM is given; contexts read once may be kept."""
 
     def __init__(self, model: PreTrainedModel, namm: Namm, *, mode: Mode = "post_hoc", remember: bool = True) -> None:
@@ -60,11 +60,11 @@ class Judge:
         self._base: dict[tuple[int, str], tuple[Prompt, float]] = {}
 
     @torch.no_grad()
-    def judge(self, prompt: Prompt, parameters: Tensor) -> Judged:
+    def judge(self, prompt: Prompt, parameters: Tensor) -> CandidateScores:
         """Judge candidates [P, n] on one prompt by the gold answer's likelihood, all in one batch."""
         cache = self._chosen(prompt, parameters)
         kept = held_share(cache)
-        return Judged(self._answer(prompt, cache), kept)
+        return CandidateScores(self._answer(prompt, cache), kept)
 
     @torch.no_grad()
     def write(self, prompt: Prompt, parameters: Tensor, tokenizer: PreTrainedTokenizerFast) -> Written:

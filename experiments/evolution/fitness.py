@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..config.evolution import FitnessConfig
-from .candidates import Judge, Prompt
+from .candidates import CandidateEvaluator, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -64,10 +64,10 @@ class Measured(NamedTuple):
     base: float | None
 
 
-class Evaluator:
+class FitnessEvaluator:
     """Measures candidates on prompts, and says what that is worth."""
 
-    def __init__(self, judge: Judge, tokenizer: PreTrainedTokenizerFast, config: FitnessConfig) -> None:
+    def __init__(self, judge: CandidateEvaluator, tokenizer: PreTrainedTokenizerFast, config: FitnessConfig) -> None:
         self.judge, self.tokenizer, self.config = judge, tokenizer, config
 
     def measure(self, prompt: Prompt, members: torch.Tensor, *, base: bool) -> Measured:

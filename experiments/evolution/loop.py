@@ -26,9 +26,9 @@ from ..distributed.process_group import World
 from ..eviction.base_model import Report, prepare_host
 from ..eviction.tasks import make_prompts
 from ..runtime.signals import Interrupted, StopRequest
-from .candidates import Judge
-from .fitness import Array, Evaluator, Found
-from .ranks import Crew
+from .candidates import CandidateEvaluator
+from .fitness import Array, FitnessEvaluator, Found
+from .ranks import DistributedEvaluator
 
 
 class Result(NamedTuple):
@@ -63,9 +63,11 @@ class EvolutionRun:
         self.report({"phase": "making prompts"})
         self.prompts = world.on_first(lambda: make_prompts(config, tokenizer))
         self.namm = world.on_first(self._calibrated)
-        self.judge = Judge(self.model, self.namm, mode=config.fitness.mode, remember=config.fitness.remember)
-        self.evaluator = Evaluator(self.judge, tokenizer, config.fitness)
-        self.crew = Crew(world, self.evaluator, self.prompts.all, stop)
+        self.judge = CandidateEvaluator(
+            self.model, self.namm, mode=config.fitness.mode, remember=config.fitness.remember
+        )
+        self.evaluator = FitnessEvaluator(self.judge, tokenizer, config.fitness)
+        self.crew = DistributedEvaluator(world, self.evaluator, self.prompts.all, stop)
         self._note: dict[str, Any] = {}  # of the generation or validation at hand, beside its fitness
 
     @property

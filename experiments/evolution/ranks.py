@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from ..distributed.process_group import World
-from ..distributed.scheduling import Share, Unit, share_out
+from ..distributed.scheduling import Share, Unit, schedule
 from ..eviction.answers import Prompt
 from ..runtime.signals import Interrupted, StopRequest
-from .fitness import Array, Evaluator, Found, Measured
+from .fitness import Array, FitnessEvaluator, Found, Measured
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Task:
     forget: bool
 
 
-class Crew:
+class DistributedEvaluator:
     """The ranks that evaluate candidates on some of `prompts`: rank 0 leads and calls `find`, the others follow."""
 
-    def __init__(self, world: World, evaluator: Evaluator, prompts: Sequence[Prompt], stop: StopRequest) -> None:
+    def __init__(self, world: World, evaluator: FitnessEvaluator, prompts: Sequence[Prompt], stop: StopRequest) -> None:
         self.world, self.evaluator, self.prompts, self.stop = world, evaluator, prompts, stop
         self.waited = 0.0  # seconds, for ranks that took longer
         self._numbers = {id(prompt): number for number, prompt in enumerate(prompts)}
@@ -83,7 +83,7 @@ class Crew:
         units = self.units(len(numbers), candidates)
         work = {unit: again[unit.place] + (unit.last - unit.first) * fed[unit.place] for unit in units}
         held = [{place for place, number in enumerate(numbers) if number in read} for read in self._read]
-        shares = share_out(work, reading, held)
+        shares = schedule(work, reading, held)
         for read, share in zip(self._read, shares, strict=True):
             read |= {numbers[unit.place] for unit in share}
         return shares

@@ -15,14 +15,14 @@ from .pretrained import Pretrained, load_pretrained
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from ..distributed.parallel import Layout
+    from ..distributed.parallel import Parallelism
 
 
-def run_model(
+def assemble_model(
     config: TrainConfig,
     tokenizer_of: Callable[[], PreTrainedTokenizerFast],
     device: torch.device,
-    layout: Layout | None,
+    layout: Parallelism | None,
     report: Callable[[Mapping[str, Any]], None],
 ) -> Pretrained:
     """Load or build the model of a run. With a layout its tables are shared out; dense weights are not yet sharded."""
@@ -30,7 +30,7 @@ def run_model(
         report({"phase": f"loading {config.finetune.source}"})
         if layout is None:
             return load_pretrained(config, device)
-        return layout.world.in_turn(lambda: load_pretrained(config, device, layout.share_out_tables))
+        return layout.world.in_turn(lambda: load_pretrained(config, device, layout.shard_tables))
     tokenizer = tokenizer_of()
     if layout is None:
         return Pretrained(build_model(config, tokenizer, device), tokenizer, new_memory=False)
@@ -38,7 +38,7 @@ def run_model(
 
 
 def build_shared_model(
-    config: TrainConfig, tokenizer: PreTrainedTokenizerFast, device: torch.device, layout: Layout
+    config: TrainConfig, tokenizer: PreTrainedTokenizerFast, device: torch.device, layout: Parallelism
 ) -> MemoryLlamaForCausalLM:
     """The model of `build_model`, with the same numbers, whose tables are never whole in any process.
 
@@ -46,7 +46,7 @@ def build_shared_model(
     """
     with torch.device("meta"):
         model = MemoryLlamaForCausalLM(tokenizer_config(config, tokenizer))
-    layout.share_out_tables(model)
+    layout.shard_tables(model)
     make_weights(model, config.seed)
     prepare_tables(model, config)
     for table in tables_of(model):

@@ -31,7 +31,7 @@ class Pretrained(NamedTuple):
     new_memory: bool
 
 
-def load_pretrained(config: TrainConfig, device: torch.device, share_out: ShareOut | None = None) -> Pretrained:
+def load_pretrained(config: TrainConfig, device: torch.device, schedule: ShareOut | None = None) -> Pretrained:
     """Load `finetune.source`, put the memory of the config into it, and make trainable what is to be trained.
 
     A model that already has memory layers keeps them, and the config's memory does not count. A memory that stands
@@ -45,10 +45,10 @@ def load_pretrained(config: TrainConfig, device: torch.device, share_out: ShareO
     frozen = getattr(torch, config.finetune.dtype)
     # a memory that is there is read as it was written, and only then is the rest rounded
     host, tokenizer = load_host(source, dtype=torch.float32 if has_memory else frozen)
-    model = host if has_memory else insert_memory(host, config.memory, config.seed, share_out, dtype=torch.float32)
+    model = host if has_memory else insert_memory(host, config.memory, config.seed, schedule, dtype=torch.float32)
     assert isinstance(model, MemoryLlamaForCausalLM)
-    if has_memory and share_out is not None:
-        share_out(model)
+    if has_memory and schedule is not None:
+        schedule(model)
     model.config.use_cache = True
     _round_base(model, frozen)
     prepare_tables(model, config)
@@ -116,7 +116,7 @@ def insert_memory(
     host: PreTrainedModel,
     memory: MemoryConfig,
     seed: int,
-    share_out: ShareOut | None = None,
+    schedule: ShareOut | None = None,
     *,
     dtype: torch.dtype | None = None,
 ) -> MemoryLlamaForCausalLM:
@@ -128,8 +128,8 @@ def insert_memory(
     config = with_memory(host.config, memory)
     with torch.device("meta"):
         model = MemoryLlamaForCausalLM(config)
-    if share_out is not None:
-        share_out(model)
+    if schedule is not None:
+        schedule(model)
     weights = dict(host.named_parameters(remove_duplicate=False))
     for prefix in [f"model.layers.{index}.mlp." for index in config.memory_layers]:
         for name in [name for name in weights if name.startswith(prefix)]:

@@ -13,10 +13,10 @@ from ...memory_layers.product_keys import ProductKeys
 from ...memory_layers.usage import Usage, UsageWindow
 
 if TYPE_CHECKING:
-    from ..distributed.parallel import Layout
+    from ..distributed.parallel import Parallelism
 
 
-class UseStatistics:
+class SlotUsage:
     """Watches every memory layer of a model. `last` is what the last window held, by block."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,12 +44,12 @@ class UseStatistics:
         finally:
             self._watch(True)
 
-    def gather(self, layout: Layout) -> None:
+    def gather(self, layout: Parallelism) -> None:
         """Put the windows of all ranks together on the first one."""
         for window in self.windows.values():
             window.gather(layout.total, keep=layout.world.is_first)
 
-    def gathered(self, layout: Layout) -> dict[str, Tensor]:
+    def gathered(self, layout: Parallelism) -> dict[str, Tensor]:
         """`state_tensors` of all ranks together, on the first one."""
         self.gather(layout)
         return self.state_tensors()

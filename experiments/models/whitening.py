@@ -16,7 +16,7 @@ _SHRINKAGE = 0.1  # of the mean variance, added to each direction's: the least o
 
 
 @torch.no_grad()
-def spread_queries(model: nn.Module, blocks: Tensor, counted: Tensor | None = None) -> None:
+def whiten_queries(model: nn.Module, blocks: Tensor, counted: Tensor | None = None) -> None:
     """Multiply the queries of every memory layer by what whitens its inputs over blocks of tokens [R, S], in place.
 
     model: a Llama without its head. counted [R, S]: tokens that count, if not all. The inputs' mean is projected out,

@@ -13,14 +13,14 @@ from torch import nn
 
 from ...memory_layers.product_keys import MemoryValues, ProductKeys
 from ..config.training import TrainingConfig
-from .value_optimizer import Rows, TableOptimizer
+from .value_optimizer import Rows, ValueOptimizer
 
 
 class Optimizer:
     """The optimiser of a run, stepped with the learning rate of its schedule.
 
     reads: table rows that a step reads; tables that together hold at least as many are stepped sparsely, unless the
-    config decides. `sparse` names those. sgd and keep: see `TableOptimizer`; both force the sparse step, as do tables
+    config decides. `sparse` names those. sgd and keep: see `ValueOptimizer`; both force the sparse step, as do tables
     that ranks share out or that lie in host memory.
     """
 
@@ -43,7 +43,7 @@ class Optimizer:
         rows = sum(table.shape[0] for table in tables.values())
         apart = any(table.shard is not None or table.host is not None for table in tables.values())
         chosen = trained if sgd or keep is not None or apart or steps_sparsely(rows, config, reads) else {}
-        self.tables = TableOptimizer(chosen, config, seed=seed, sgd=sgd, keep=keep)
+        self.tables = ValueOptimizer(chosen, config, seed=seed, sgd=sgd, keep=keep)
         alone = {id(table.weight) for table in chosen.values()}
         self.groups["values"] = [(name, p) for name, p in self.groups["values"] if id(p) not in alone]
         peaks = {"matrices": config.lr, "others": config.lr, "values": config.value_lr}

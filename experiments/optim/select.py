@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Report = Callable[[Mapping[str, Any]], None]
 
 
-def run_optimizer(
+def make_optimizer(
     config: TrainConfig,
     model: MemoryLlamaForCausalLM,
     tokens: int,

@@ -23,7 +23,7 @@ from ..config.training import TrainingConfig
 Rows = Callable[[str, list[BagGradient]], Tensor | None]
 
 
-class TableOptimizer:
+class ValueOptimizer:
     """Row-wise Adam, or SGD, over the named tables of a model. The tables' dense gradients are switched off.
 
     keep: called with a table's name and what its gradient consists of; gives the rows [U] that may be trained, sorted,

@@ -19,7 +19,7 @@ from ...namm.cache.cache import EvictingCache
 from ...namm.cache.layer import EvictingLayer
 from ...namm.policies.base import Policy, Rule
 from ...namm.policies.network import Namm
-from ...namm.policies.panel import Panel, Seats, keep_all
+from ...namm.policies.panel import PolicyBatch, PolicySlots, keep_all
 from ...namm.policies.simple import Full, make_policy
 from ...namm.threshold import scored, with_threshold
 from ..config.policy_eval import FULL, PER_HEAD, EvalConfig
@@ -33,7 +33,7 @@ Facts = dict[str, Any]  # what one policy did with one prompt, as plain data
 
 
 @dataclass(frozen=True)
-class Contender:
+class Baseline:
     """A policy in the tables, made for a budget; a NAMM under its own rule for None."""
 
     variant: str
@@ -50,7 +50,7 @@ class Contender:
         return self.variant + (PER_HEAD if self.threshold and share is not None else "")
 
 
-def contenders(config: EvalConfig, namms: Sequence[Namm], seed: int) -> list[Contender]:
+def baselines(config: EvalConfig, namms: Sequence[Namm], seed: int) -> list[Baseline]:
     """The NAMMs [as in config.namms], then the rivals; seed: of the random one's lots."""
 
     def of_namm(namm: Namm) -> Callable[[float | None], Policy]:
@@ -60,13 +60,11 @@ def contenders(config: EvalConfig, namms: Sequence[Namm], seed: int) -> list[Con
     def rival(name: str) -> Callable[[float | None], Policy]:
         return lambda budget: make_policy(name, budget=budget, every=config.every, seed=seed)
 
-    found = [
-        Contender(source.label, of_namm(namm), namm.rule) for source, namm in zip(config.namms, namms, strict=True)
-    ]
-    return [*found, *(Contender(name, rival(name)) for name in config.policies)]
+    found = [Baseline(source.label, of_namm(namm), namm.rule) for source, namm in zip(config.namms, namms, strict=True)]
+    return [*found, *(Baseline(name, rival(name)) for name in config.policies)]
 
 
-class EvalJudge:
+class PolicyEvaluator:
     """Judges all policies of an evaluation on a host; `check` is called before each batch and may raise to stop."""
 
     def __init__(
@@ -79,8 +77,8 @@ class EvalJudge:
     ) -> None:
         self.model, self.tokenizer, self.config, self.check = model, tokenizer, config, check
         self.namms = namms
-        self.contenders = contenders(config, namms, config.seed)
-        self.seats = Seats(tuple(one.make(0.5) for one in self.contenders))
+        self.baselines = baselines(config, namms, config.seed)
+        self.seats = PolicySlots(tuple(one.make(0.5) for one in self.baselines))
         self.online = config.mode == "online"
         self.heads: list[int] = []  # query heads of each layer, once something was read
 
@@ -89,19 +87,19 @@ class EvalJudge:
         """The facts of the full cache and of every policy at every budget, and at the own size of each threshold."""
         shared = self.read(prompt.context)
         found = [self._full(prompt, shared)]
-        moved = [] if self.online else [self._moved(shared, one) for one in self.contenders if one.threshold]
+        moved = [] if self.online else [self._moved(shared, one) for one in self.baselines if one.threshold]
         for budget in self.config.shares:
-            found += self._panels(prompt, shared, self.contenders, budget, budget=budget, size="budget")
+            found += self._panels(prompt, shared, self.baselines, budget, budget=budget, size="budget")
             for one in moved:  # each under a threshold of its own
                 found += self._panels(prompt, shared, [one], budget, budget=budget, size="budget")
-        for one in self.contenders:
+        for one in self.baselines:
             if one.threshold:
                 found += self._own_size(prompt, shared, one, found[0]["layers"])
         return found
 
     def read(self, context: torch.Tensor) -> EvictingCache:
         """What all policies share: the context [N], or online what comes before their first run. Draws new lots."""
-        self.contenders = contenders(self.config, self.namms, crc32(context.numpy().tobytes(), self.config.seed))
+        self.baselines = baselines(self.config, self.namms, crc32(context.numpy().tobytes(), self.config.seed))
         stop = min(self.config.every, len(context)) if self.online else len(context)
         shared = read(self.model, context[:stop], self.seats)
         self.heads = [0 if layer.recent is None else layer.recent.shape[1] for layer in shared.layers]
@@ -109,7 +107,9 @@ class EvalJudge:
 
     def chosen(self, context: torch.Tensor, shared: EvictingCache, members: tuple[Policy, ...]) -> EvictingCache:
         """What each policy holds when the context [N] is read: a cache of one sequence a policy."""
-        cache = branched(shared, Panel(self.seats, members), keep_all(self.seats), len(members), online=self.online)
+        cache = branched(
+            shared, PolicyBatch(self.seats, members), keep_all(self.seats), len(members), online=self.online
+        )
         self._read_on(context, cache)
         return cache
 
@@ -136,25 +136,25 @@ class EvalJudge:
                 found.append((share, {"budget": None, "size": "own", "beside": one["variant"]}))
         return found
 
-    def _moved(self, shared: EvictingCache, one: Contender) -> Contender:
+    def _moved(self, shared: EvictingCache, one: Baseline) -> Baseline:
         """A NAMM with its threshold where its layers together hold as much of this context as a share of each does.
 
         Heads of a layer hold as many as its most generous one, so that this is so in bytes as well.
         """
         policy: Any = one.make(None)
-        found = scored(shared, Panel(self.seats, (policy,)))
+        found = scored(shared, PolicyBatch(self.seats, (policy,)))
 
         def placed(share: float | None) -> Policy:
             assert share is not None
             return with_threshold(policy, found.threshold(found.alike(share), "layer_max"), "layer_max")
 
-        return Contender(one.variant, placed)
+        return Baseline(one.variant, placed)
 
-    def _own_size(self, prompt: Prompt, shared: EvictingCache, one: Contender, most: Sequence[float]) -> list[Facts]:
+    def _own_size(self, prompt: Prompt, shared: EvictingCache, one: Baseline, most: Sequence[float]) -> list[Facts]:
         """A NAMM under its threshold, and its rivals at the share of bytes that it held."""
         own = self._panels(prompt, shared, [one], None, budget=None, size="own")
         budget = self.own_budget(own[0]["held"], len(prompt.context), most)
-        rivals = [other for other in self.contenders if other.rule is None]
+        rivals = [other for other in self.baselines if other.rule is None]
         return own + self._panels(prompt, shared, rivals, budget, budget=None, size="own", beside=one.variant)
 
     def _full(self, prompt: Prompt, shared: EvictingCache) -> Facts:
@@ -168,7 +168,7 @@ class EvalJudge:
             feed(self.model, context[done:], cache)
 
     def _panels(
-        self, prompt: Prompt, shared: EvictingCache, chosen: Sequence[Contender], share: float | None, **labels: Any
+        self, prompt: Prompt, shared: EvictingCache, chosen: Sequence[Baseline], share: float | None, **labels: Any
     ) -> list[Facts]:
         """The facts of some policies, made for the same share of the cache, in batches."""
         found: list[Facts] = []

@@ -26,12 +26,12 @@ from ..config.loading import run_name, to_yaml
 from ..config.policy_eval import EvalConfig, NammSource
 from ..eviction.answers import Prompt
 from ..eviction.base_model import Report, prepare_host
-from ..eviction.kvpress import check_host, press_facts
+from ..eviction.kvpress_presses import check_host, press_facts
 from ..eviction.tasks import Draws, task_prompts
 from ..runtime.malloc import keep_freed_memory
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
 from ..training.sweep import Options
-from .measure import EvalJudge, Facts
+from .measure import Facts, PolicyEvaluator
 from .rows import EvalReport
 from .token_drops import draw_documents, dropped_of, kind_rows
 
@@ -102,7 +102,7 @@ class Evaluation:
         self.model, self.tokenizer, self.host = prepare_host(config.host, runs, report)
         if config.peers:
             check_host(self.model)
-        self.judge = EvalJudge(self.model, self.tokenizer, config, namms, self._check)
+        self.judge = PolicyEvaluator(self.model, self.tokenizer, config, namms, self._check)
 
     @property
     def about(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ...results.store.rows import Row
 from ..config.policy_eval import EvalConfig
 from ..data.long_context.material import documents
 from ..metrics.bootstrap import Array, Bootstrap
-from .measure import Contender, EvalJudge, Facts
+from .measure import Baseline, Facts, PolicyEvaluator
 from .rows import EvalReport, Key
 from .token_kinds import code_kinds, line_starts, of_tokens, prose_kinds
 
@@ -61,18 +61,18 @@ def draw_documents(config: EvalConfig, tokenizer: PreTrainedTokenizerFast) -> It
 
 
 @torch.no_grad()
-def dropped_of(judge: EvalJudge, document: Document) -> dict[str, Any]:
+def dropped_of(judge: PolicyEvaluator, document: Document) -> dict[str, Any]:
     """How often each kind is in a document, and how many of its tokens each NAMM drops, and the lot at its size."""
     shared = judge.read(document.tokens)
     found, budgets = [], set()
-    for one in judge.contenders:
+    for one in judge.baselines:
         if one.rule is None:
             continue
         own = one.rule.budget
         mine, share = _dropped(judge, document, shared, one, None)
         found.append({"variant": one.variant, "budget": own, "size": "own" if own is None else "budget", **mine})
         if own not in budgets:  # under the same budget the lot is the same
-            lot = Contender(
+            lot = Baseline(
                 CHANCE,
                 lambda budget: make_policy(CHANCE, budget=budget, every=judge.config.every, seed=judge.config.seed),
             )
@@ -86,7 +86,7 @@ def dropped_of(judge: EvalJudge, document: Document) -> dict[str, Any]:
 
 
 def _dropped(
-    judge: EvalJudge, document: Document, shared: EvictingCache, one: Contender, budget: float | None
+    judge: PolicyEvaluator, document: Document, shared: EvictingCache, one: Baseline, budget: float | None
 ) -> tuple[Facts, float]:
     """What a policy drops of each kind, in tokens, how long runs of dropped ones are; and the share it keeps."""
     cache = judge.chosen(document.tokens, shared, (one.make(budget),))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.question_answering import QaConfig
-from .lm_eval import check_harness
+from .lm_eval_tasks import check_harness
 from .model import check_model, context_of
 from .run import read_sets
 

@@ -22,7 +22,7 @@ from ..policy_eval.run import Results
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
 from ..training.sweep import Options
 from .answer import Said, answer_batch
-from .lm_eval import check_harness, harness_rows, run_harness
+from .lm_eval_tasks import check_harness, harness_rows, run_harness
 from .model import about_model, context_of, load_model
 from .prompt import Asked, Asker, not_asked, sample
 from .questions import QaQuestion

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..data.corpus.stream import CorpusBatches
 
 
-class Lessons:
+class TrainingData:
     """Where batches come from. divided: whether a batch holds this rank's rows alone, or those of all ranks."""
 
     def __init__(self, config: TrainConfig, split: FactSplit, run: Run, world: World, report: Report) -> None:

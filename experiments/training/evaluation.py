@@ -13,7 +13,7 @@ from ..data.facts.questions import FactSplit, Question, question_sets
 from ..data.text import text_nll
 from ..metrics.estimates import Estimate, ratio_estimate
 from .fact_qa import answer_questions, estimates, longest_answer, sample_questions
-from .held_out_text import TextProbe
+from .held_out_text import HeldOutText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CORPUS = "corpus"  # what rows call the held-out documents of a corpus
 
 
-class Examiner:
+class Evaluator:
     """Asks a model. Inside `quiet` it is asked under autocast, with whole weights, and nothing counts as use.
 
     synced: every rank of a world asks the same, and none ends a generation before the others.
@@ -42,7 +42,7 @@ class Examiner:
         self.questions = question_sets(split) if split.trained else {}
         longest = longest_answer(split.trained, tokenizer) + 1 if split.trained else 1
         self.max_answer = max(config.evaluation.max_answer, longest)
-        self.text = TextProbe(config.text, tokenizer, config.data.seed) if config.text.source else None
+        self.text = HeldOutText(config.text, tokenizer, config.data.seed) if config.text.source else None
         self.held_out = self._held_out(notes) if config.corpus.sources and config.corpus.held_out else None
 
     def on_the_way(self, model: MemoryLlamaForCausalLM) -> dict[str, dict[str, float]]:

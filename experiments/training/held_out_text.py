@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _TRAINING_BLOCKS = 2000  # at most; a fine-tuning run does not see more
 
 
-class TextProbe:
+class HeldOutText:
     """Blocks of text for training and held-out ones for measuring; they share no document."""
 
     def __init__(self, config: TextConfig, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
@@ -56,7 +56,7 @@ class TextProbe:
         return self.training[places]
 
 
-class RareRows:
+class TrainableRows:
     """Chooses the rows that a step may train: those that its facts look up and ordinary text does not."""
 
     def __init__(self, model: MemoryLlamaForCausalLM, config: FinetuneConfig, text: Tensor) -> None:

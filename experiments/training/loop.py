@@ -17,22 +17,22 @@ from ..checkpoints.distributed_state import save_shared_state
 from ..checkpoints.states import begun_value_step
 from ..config.training import TrainConfig
 from ..data.facts.questions import FactSplit
-from ..distributed.parallel import Layout
+from ..distributed.parallel import Parallelism
 from ..distributed.process_group import World, local_device
-from ..models.assemble import run_model
+from ..models.assemble import assemble_model
 from ..models.build import autocast_for, pick_device
 from ..models.pretrained import add_lora
-from ..models.slot_usage import UseStatistics
-from ..models.whitening import spread_queries
+from ..models.slot_usage import SlotUsage
+from ..models.whitening import whiten_queries
 from ..optim.optimizer import Optimizer
-from ..optim.select import Report, run_optimizer
+from ..optim.select import Report, make_optimizer
 from ..runtime.malloc import keep_freed_memory
 from ..runtime.signals import Interrupted, StopRequest
-from .data import Lessons
-from .evaluation import Examiner
-from .held_out_text import RareRows
+from .data import TrainingData
+from .evaluation import Evaluator
+from .held_out_text import TrainableRows
 from .rows import Measured, result_rows
-from .step import Gradients
+from .step import TrainStep
 
 
 class Trainer:
@@ -54,23 +54,23 @@ class Trainer:
         self.device = local_device(self.world, pick_device(config.training.device))
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.layout = Layout(config, self.world, self.device) if self.world.joined else None
-        self.lessons = Lessons(config, split, run, self.world, report)
-        self.model, self.tokenizer, new_memory = run_model(
+        self.layout = Parallelism(config, self.world, self.device) if self.world.joined else None
+        self.lessons = TrainingData(config, split, run, self.world, report)
+        self.model, self.tokenizer, new_memory = assemble_model(
             config, self.lessons.new_tokenizer, self.device, self.layout, report
         )
         self.lora = add_lora(self.model, config) if config.finetune.train == "lora" else None
         self.batches = self.lessons.batches(self.tokenizer)
         asked = {"quiet": self._quiet, "notes": self._note, "synced": self.world.joined}
-        self.examiner = Examiner(config, split, self.tokenizer, **asked)
+        self.examiner = Evaluator(config, split, self.tokenizer, **asked)
         if new_memory and config.finetune.spread:
             self._spread_queries()  # when resuming too: what is common in text is counted at the start of a run
         if self.layout is not None:
             with self._autocast():
                 self.layout.shard_dense(self.model, self.device)
         self.optimizer = self._optimizer()
-        self.use = UseStatistics(self.model)
-        self.gradients = Gradients(
+        self.use = SlotUsage(self.model)
+        self.gradients = TrainStep(
             config, self.model, self.use, self.examiner.text, self.device, self.layout, divided=self.lessons.divided
         )
         self.step, self.seconds, self.tokens, self.saved = 0, 0.0, 0, 0
@@ -197,7 +197,7 @@ class Trainer:
         text = self.examiner.common_text()
         given = self.lessons.first_tokens(self.batches) if text is None else (text, None)
         with self._autocast():
-            spread_queries(self.model.model, *given)
+            whiten_queries(self.model.model, *given)
 
     def _optimizer(self) -> Optimizer:
         rare = None
@@ -205,7 +205,7 @@ class Trainer:
             assert self.examiner.text is not None
             self.report({"phase": "reading text to find its slots"})
             with self._autocast():
-                rare = RareRows(self.model, self.config.finetune, self.examiner.text.training)
+                rare = TrainableRows(self.model, self.config.finetune, self.examiner.text.training)
         tokens = self.lessons.tokens_per_step(self.batches)
         begun = begun_value_step(self.run.folder / "state")
-        return run_optimizer(self.config, self.model, tokens, rare, self.report, begun)
+        return make_optimizer(self.config, self.model, tokens, rare, self.report, begun)

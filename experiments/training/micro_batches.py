@@ -28,7 +28,7 @@ Part = TypeVar("Part")
 Found = TypeVar("Found")
 
 
-def run_ahead(
+def run_overlapped(
     parts: Iterable[Part],
     forward: Callable[[Part], Found],
     backward: Callable[[Found], object],

@@ -12,16 +12,16 @@ from ...memory_layers.llama import MemoryLlamaForCausalLM, moe_layers_of
 from ..config.training import TrainConfig
 from ..data.batches import Batch
 from ..models.build import autocast_for
-from ..models.slot_usage import UseStatistics
-from .held_out_text import TextProbe
+from ..models.slot_usage import SlotUsage
+from .held_out_text import HeldOutText
 from .loss import answer_loss, balance_loss, parts_of, text_loss
-from .micro_batches import kept_whole, run_ahead
+from .micro_batches import kept_whole, run_overlapped
 
 if TYPE_CHECKING:
-    from ..distributed.parallel import Layout
+    from ..distributed.parallel import Parallelism
 
 
-class Gradients:
+class TrainStep:
     """Leaves the gradients of a training step in a model and in the sinks of its tables.
 
     divided: whether a batch holds this rank's rows alone; else they are taken of it here. The loss-balance of experts
@@ -32,10 +32,10 @@ class Gradients:
         self,
         config: TrainConfig,
         model: MemoryLlamaForCausalLM,
-        use: UseStatistics,
-        text: TextProbe | None,
+        use: SlotUsage,
+        text: HeldOutText | None,
         device: torch.device,
-        layout: Layout | None,
+        layout: Parallelism | None,
         *,
         divided: bool,
     ) -> None:
@@ -62,7 +62,7 @@ class Gradients:
         on_device = (Batch(*(tensor.to(self.device) for tensor in part)) for part in parts)
         ahead = self.config.parallel.prefetch if self.config.parallel.host_values else 0
         with kept_whole(self.model, ahead):
-            run_ahead(
+            run_overlapped(
                 on_device, forward, backward, ahead=ahead, turn=lambda part: self._count(part.documents.flatten() >= 0)
             )
         self._add_text(step, ranks)

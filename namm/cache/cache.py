@@ -15,7 +15,7 @@ from transformers import Cache
 from ...errors import MemxError
 from ..policies.base import Policy, check_every
 from .layer import EvictingLayer
-from .new_tokens import Arrival, LayerSize
+from .new_tokens import LayerSize, NewTokens
 
 
 class EvictingCache(Cache):
@@ -43,7 +43,7 @@ class EvictingCache(Cache):
         """Make room for the next columns [B, Q] of a forward pass; True where they hold tokens, first in each row."""
         new = columns.sum(1).tolist()
         self.seen = self.seen or [0] * len(new)
-        arrival = Arrival.of(self.seen, new, columns.shape[1], self.policy.every, self.policy.hop, columns.device)
+        arrival = NewTokens.of(self.seen, new, columns.shape[1], self.policy.every, self.policy.hop, columns.device)
         for layer in self.layers:
             layer.arrival, layer.begun = arrival, True
 

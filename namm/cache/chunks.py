@@ -18,7 +18,7 @@ from .attention import CACHE
 from .cache import EvictingCache
 
 if TYPE_CHECKING:
-    from ..attach import Attached
+    from ..attachment import Attached
 
 _BY_COLUMN = ("input_ids", "inputs_embeds", "token_type_ids")
 _COUNTS_TOKENS = ("opt",)  # hosts whose positions leave padding out even if they are not told

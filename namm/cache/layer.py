@@ -19,7 +19,7 @@ from ...errors import MemxError
 from ..policies.base import Attention, Policy
 from . import evict, observe
 from .attention import lower_right
-from .new_tokens import Arrival, LayerSize
+from .new_tokens import LayerSize, NewTokens
 
 _TENSORS = ("keys", "values", "positions", "state", "recent", "lse")
 
@@ -39,7 +39,7 @@ class EvictingLayer(CacheLayerMixin):
         """index: the layer's number; window: how far its queries see back, None for all; protect: spans that stay."""
         super().__init__()
         self.index, self.policy, self.window, self.protect = index, policy, window, tuple(protect)
-        self.arrival: Arrival
+        self.arrival: NewTokens
         self.begun = False  # a forward pass under the policy is on
         self.counts: list[list[int]] = []  # [B][H] tokens held
         self.recent = self.lse = None
@@ -195,7 +195,7 @@ class EvictingLayer(CacheLayerMixin):
             setattr(other, name, tensor)
         other.counts = [list(held) for held in self.counts * copies]
         other.dtype, other.device, other.is_initialized, other.scale = self.dtype, self.device, True, self.scale
-        other.arrival = Arrival.of(seen * copies, [0] * len(other.counts), 0, None, policy.hop, self.device)
+        other.arrival = NewTokens.of(seen * copies, [0] * len(other.counts), 0, None, policy.hop, self.device)
         groups = other.arrival.groups
         waits = [other.arrival.seen[group.start or 0] % max(policy.hop, 1) for group in groups]
         stays = [

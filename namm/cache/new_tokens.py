@@ -21,7 +21,7 @@ class LayerSize:
 
 
 @dataclass(frozen=True)
-class Arrival:
+class NewTokens:
     """New tokens of a forward pass, in every layer alike: Q columns, of which each sequence fills its first few.
 
     seen [B]: tokens each sequence had before; new [B]: those it gets now. groups: sequences that go in step, together:
@@ -39,7 +39,7 @@ class Arrival:
     @classmethod
     def of(
         cls, seen: list[int], new: list[int], columns: int, every: int | None, hop: int, device: torch.device
-    ) -> Arrival:
+    ) -> NewTokens:
         """What arrives in sequences of so many tokens, under a policy that runs every so many (None: never)."""
         steps = {(before % (every or hop or 1), now) for before, now in zip(seen, new, strict=True)}
         groups = [slice(None)] if len(steps) == 1 else [slice(b, b + 1) for b in range(len(seen))]

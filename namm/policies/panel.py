@@ -1,7 +1,7 @@
 """Several policies at once: all watch one reading of a context, and those under the same rule go on in one batch.
 
-P members, S sequences; sequence s of member p is number p * S + s. Read a context under `Seats`, then
-`EvictingCache.branch` with a `Panel`: each member decides as it would alone, on its own copies.
+P members, S sequences; sequence s of member p is number p * S + s. Read a context under `PolicySlots`, then
+`EvictingCache.branch` with a `PolicyBatch`: each member decides as it would alone, on its own copies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .simple import Full
 
 
 @dataclass(frozen=True)
-class Seats:
+class PolicySlots:
     """Keeps everything and notes, for a choice that is made later, what each of some kinds of policies reads.
 
     kinds: one policy of each kind; those of a class that keep numbers beside a key note the same and share them.
@@ -78,10 +78,10 @@ class Seats:
 
 
 @dataclass(frozen=True)
-class Panel:
+class PolicyBatch:
     """Policies under the same rule, each with its own copies of the same sequences."""
 
-    seats: Seats
+    seats: PolicySlots
     members: tuple[Policy, ...]
 
     name = "panel"
@@ -127,9 +127,9 @@ class Panel:
         )
 
 
-def keep_all(seats: Seats) -> Panel:
+def keep_all(seats: PolicySlots) -> PolicyBatch:
     """A panel of one that keeps everything, for branches in which nothing is chosen yet."""
-    return Panel(seats, (Full(),))
+    return PolicyBatch(seats, (Full(),))
 
 
 def _part(view: View, chosen: slice) -> View:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ...errors import MemxError
 from ..labels import host_label
 from ..memory.loss import run_config
-from ..plots import Order, collect_rows, collect_runs
+from ..plots import PlotRequest, collect_rows, collect_runs
 from ..store.rows import Row
 from ..store.runs import Run
 from .rows import DATASETS, EVICTION, SCORES, is_namm, prepared, without_seed
@@ -23,7 +23,7 @@ METRICS = ("relative_log_likelihood", "exact")
 _EVALUATE = "`memx eval-namm RUN` makes them, for the RUN of a `memx evolve-namm`"
 
 
-def plot_namm(order: Order, metrics: Sequence[str] = METRICS) -> tuple[list[Path], Table]:
+def plot_namm(order: PlotRequest, metrics: Sequence[str] = METRICS) -> tuple[list[Path], Table]:
     """Draw scores of policies by the share of the cache held; returns the files and the table of all sizes."""
     from .scores_figure import namm_figure
     from .scores_table import namm_table
@@ -45,7 +45,7 @@ def plot_namm(order: Order, metrics: Sequence[str] = METRICS) -> tuple[list[Path
     return order.write(namm_figure(drawn, shown), rows), namm_table(drawn, shown)
 
 
-def plot_layers(order: Order) -> tuple[list[Path], Table]:
+def plot_layers(order: PlotRequest) -> tuple[list[Path], Table]:
     """Draw what each layer keeps of the cache, of policies that tell layers apart; returns the files and the table."""
     from .layers import by_layer, layers_figure, layers_table
 
@@ -55,7 +55,7 @@ def plot_layers(order: Order) -> tuple[list[Path], Table]:
     return order.write(layers_figure(drawn, found), rows), layers_table(found)
 
 
-def plot_dropped(order: Order, budget: float | None = None) -> tuple[list[Path], Table]:
+def plot_dropped(order: PlotRequest, budget: float | None = None) -> tuple[list[Path], Table]:
     """Draw what kinds of token a NAMM drops, at a budget or at its own size; returns the files and the table."""
     from .dropped import METRICS as DROPPED
     from .dropped import choose_size, dropped_table, texts_of
@@ -67,7 +67,7 @@ def plot_dropped(order: Order, budget: float | None = None) -> tuple[list[Path],
     return order.write(dropped_figure(drawn, texts), rows), dropped_table(texts)
 
 
-def plot_evolution(order: Order) -> tuple[list[Path], Table]:
+def plot_evolution(order: PlotRequest) -> tuple[list[Path], Table]:
     """Draw how evolutions went, finished or not; returns the files and where each run stands.
 
     Of a folder of runs the last and those that differ from it in their seed alone are drawn.
@@ -85,7 +85,7 @@ def plot_evolution(order: Order) -> tuple[list[Path], Table]:
     return order.write(evolution_figure(courses, about)), evolution_table(courses)
 
 
-def plot_front(order: Order) -> tuple[list[Path], Table]:
+def plot_front(order: PlotRequest) -> tuple[list[Path], Table]:
     """Draw answers of evolutions by the cache they keep and what they score, and the front; returns files and table.
 
     Of a folder of runs all are drawn that are of the last one's host, mode, kind of fitness and prompts.
@@ -103,7 +103,7 @@ def plot_front(order: Order) -> tuple[list[Path], Table]:
     return order.write(front_figure(answers, split, rows), rows), front_table(answers, split)
 
 
-def _evaluated(order: Order, wanted: Callable[[Row], bool], what: str) -> list[Row]:
+def _evaluated(order: PlotRequest, wanted: Callable[[Row], bool], what: str) -> list[Row]:
     """The wanted rows of an evaluation."""
     return order.rows(
         lambda row: row.kind == EVICTION and wanted(row),
@@ -113,7 +113,7 @@ def _evaluated(order: Order, wanted: Callable[[Row], bool], what: str) -> list[R
     )
 
 
-def _together(order: Order, found: list[T], name: Callable[[T], str], alike: Callable[[T], Any]) -> list[T]:
+def _together(order: PlotRequest, found: list[T], name: Callable[[T], str], alike: Callable[[T], Any]) -> list[T]:
     """Those of the experiment that is asked for, with or without its hash; else what is named, or like the last."""
     if order.experiment is not None:
         chosen = [one for one in found if order.experiment in (name(one), without_seed(name(one)))]

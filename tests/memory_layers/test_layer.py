@@ -6,7 +6,7 @@ import pytest
 import torch
 from memx import MemoryLayer
 from memx.errors import MemxError
-from memx.memory_layers.layer import Beside
+from memx.memory_layers.layer import ResidualMemory
 from memx.memory_layers.slots import half_keys
 
 
@@ -117,7 +117,7 @@ def test_a_silent_layer_says_nothing_at_first_and_learns_to(gating):
     layer = MemoryLayer(16, 64, heads=2, top_k=4, gating=gating, silent=True)
     feed_forward = torch.nn.Linear(16, 16)
     x = torch.randn(9, 16)
-    beside = Beside(feed_forward, layer)
+    beside = ResidualMemory(feed_forward, layer)
     assert torch.equal(beside(x), feed_forward(x))
     beside(x).pow(2).sum().backward()
     assert layer.output.weight.grad.abs().sum() > 0

@@ -5,7 +5,7 @@ from math import log
 import pytest
 import torch
 from memx import MemoryLayer, MemoryLlamaConfig, MemoryLlamaForCausalLM
-from memx.experiments.models.slot_usage import UseStatistics
+from memx.experiments.models.slot_usage import SlotUsage
 from memx.memory_layers.usage import UsageWindow
 
 
@@ -86,7 +86,7 @@ def test_watches_each_layer_of_a_model_and_pauses():
         intermediate_size=24, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=2,
     )  # fmt: skip
     model = MemoryLlamaForCausalLM(config)
-    use = UseStatistics(model)
+    use = SlotUsage(model)
     tokens = torch.arange(10).view(1, 10)
     use.count_only(torch.arange(10) < 4)
     model(tokens)

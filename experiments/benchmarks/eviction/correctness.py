@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ....namm.attach import attach
+from ....namm.attachment import attach
 from ...base_models.synthetic import TINY, Host, build_host
-from .policies import KEEP_ALL, Contestant, build_policy, prefill
+from .policies import KEEP_ALL, Baseline, build_policy, prefill
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +34,7 @@ class Verdict(NamedTuple):
         return error | {"limit": self.limit, "wrong": self.wrong}
 
 
-def check_contestants(host: Host, entrants: Sequence[Contestant], context: int, every: int) -> list[Verdict]:
+def check_baselines(host: Host, entrants: Sequence[Baseline], context: int, every: int) -> list[Verdict]:
     """Check memx's contestants on one prompt.
 
     Zero parameters must give the plain model's logits under the same chunking, in float32: where the host is of half
@@ -64,7 +64,7 @@ def logits_error(model: PreTrainedModel, ids: Tensor, every: int) -> float:
     return float((own - plain).abs().max() / plain.abs().max())
 
 
-def check_kept(model: PreTrainedModel, entrant: Contestant, ids: Tensor, every: int) -> Verdict:
+def check_kept(model: PreTrainedModel, entrant: Baseline, ids: Tensor, every: int) -> Verdict:
     """Whether all layers hold as many slots and tokens as the budget says."""
     with entrant.on(model):
         cache = prefill(model, ids)[1]

@@ -22,12 +22,12 @@ from ...base_models.synthetic import TINY, Host, build_host
 from ...config.evolution import EvolutionConfig, NammConfig
 from ...data.long_context.example import Example
 from ...eviction.answers import Prompt
-from ...evolution.candidates import Judge, Mode
+from ...evolution.candidates import CandidateEvaluator, Mode
 from ...evolution.loop import empty_namm
 from .correctness import Verdict
 from .evolution_rows import generation_rows, verdict_rows
 from .evolution_timing import batched_generation, one_by_one_generation, time_parts
-from .prefill_decode import EvictBench, check_order, common_facts, contexts
+from .prefill_decode import EvictionBenchConfig, check_order, common_facts, contexts
 
 Scorer = Literal["bam", "mlp"]
 SCORERS: tuple[Scorer, ...] = ("bam", "mlp")
@@ -42,7 +42,7 @@ _MOST = 3  # rounds: they are long
 class Case(NamedTuple):
     """What is measured together: so many prompts of a length, the budget of all candidates, the mode."""
 
-    order: EvictBench
+    order: EvictionBenchConfig
     context: int
     prompts: int
     budget: float
@@ -59,7 +59,7 @@ class Generations:
     measured: int = _MEMBERS
 
 
-def check_evolution(order: EvictBench, device: torch.device) -> None:
+def check_evolution(order: EvictionBenchConfig, device: torch.device) -> None:
     """Raise MemxError for what cannot be run, before anything is built."""
     if order.population < 2:
         raise MemxError(f"--population {order.population} is no generation", hint="use 2 or more")
@@ -67,7 +67,7 @@ def check_evolution(order: EvictBench, device: torch.device) -> None:
 
 
 def bench_evolve(
-    order: EvictBench,
+    order: EvictionBenchConfig,
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -132,7 +132,7 @@ def measure(host: Host, case: Case, scorer: Scorer, rounds: int) -> Generations:
 def _works(host: Host, case: Case, scorer: Scorer, seed: int) -> dict[str, Callable[[], tuple[float, Tensor]]]:
     """Each way's generation of some candidates, to be done in this order: the first leaves the second its contexts."""
     namm, candidates = draw_candidates(case, scorer)
-    prompts, judge = draw_prompts(host, case, seed), Judge(host.model, namm, mode=case.mode)
+    prompts, judge = draw_prompts(host, case, seed), CandidateEvaluator(host.model, namm, mode=case.mode)
     batched = partial(batched_generation, judge, prompts, candidates)
     few = candidates[chosen(len(candidates))]
     alone = partial(one_by_one_generation, _forgetful(host, namm, case.mode), prompts, few)
@@ -158,5 +158,5 @@ def chosen(population: int) -> list[int]:
     return torch.linspace(0, population - 1, min(_MEMBERS, population)).round().int().tolist()
 
 
-def _forgetful(host: Host, namm: Namm, mode: Mode) -> Judge:
-    return Judge(host.model, namm, mode=mode, remember=False)
+def _forgetful(host: Host, namm: Namm, mode: Mode) -> CandidateEvaluator:
+    return CandidateEvaluator(host.model, namm, mode=mode, remember=False)

@@ -19,7 +19,7 @@ from ....namm.cache.layer import EvictingLayer
 from ....namm.policies.network import Namm
 from ...config.evolution import FitnessConfig
 from ...eviction.answers import Prompt
-from ...evolution.candidates import Judge
+from ...evolution.candidates import CandidateEvaluator
 from .prefill_decode import now
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 READING, ANSWERS, FEATURES, SCORER, EVICTION = PARTS = ("reading", "answers", "features", "scorer", "eviction")
 
 
-def batched_generation(judge: Judge, prompts: Sequence[Prompt], candidates: Tensor) -> tuple[float, Tensor]:
+def batched_generation(
+    judge: CandidateEvaluator, prompts: Sequence[Prompt], candidates: Tensor
+) -> tuple[float, Tensor]:
     """Seconds, and the log-likelihoods [N, P] of candidates [P, n] judged on N prompts in batches, as evolution does.
 
     A judge that remembers reads each context the first time alone.
@@ -39,7 +41,9 @@ def batched_generation(judge: Judge, prompts: Sequence[Prompt], candidates: Tens
     return now(judge.model.device) - start, torch.stack(found)
 
 
-def one_by_one_generation(judge: Judge, prompts: Sequence[Prompt], candidates: Tensor) -> tuple[float, Tensor]:
+def one_by_one_generation(
+    judge: CandidateEvaluator, prompts: Sequence[Prompt], candidates: Tensor
+) -> tuple[float, Tensor]:
     """The same of candidates judged one after another; with a prefill each if the judge remembers nothing."""
     start = now(judge.model.device)
     found = [torch.cat([judge.judge(prompt, one[None]).log_likelihood for one in candidates]) for prompt in prompts]

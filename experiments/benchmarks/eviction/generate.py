@@ -16,9 +16,9 @@ import torch
 from ....results.store.rows import Row
 from ...base_models.synthetic import build_host
 from ..timing import PeakMemory
-from .correctness import check_contestants
-from .policies import Contestant, Held, contestants
-from .prefill_decode import EvictBench, Setting, common_facts, contexts, read_and_write
+from .correctness import check_baselines
+from .policies import Baseline, Held, baselines
+from .prefill_decode import EvictionBenchConfig, Setting, common_facts, contexts, read_and_write
 from .rows import generate_rows, verdict_rows
 
 _MOST = 3  # runs of each: they are long
@@ -29,7 +29,7 @@ _WARM = 4  # tokens written after a short prompt, before the time is taken
 class Run:
     """What one process does: a contestant by its number, at a context and batch."""
 
-    order: EvictBench
+    order: EvictionBenchConfig
     number: int
     context: int
     batch: int
@@ -50,7 +50,7 @@ class Outcome:
 
 
 def bench_generate(
-    order: EvictBench,
+    order: EvictionBenchConfig,
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -59,7 +59,7 @@ def bench_generate(
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Row]:
     """Measure answers at every context and batch; rows of what is wrong alone if anything is."""
-    entrants = contestants(order.policies, order.budgets, order.every, peers=peers)
+    entrants = baselines(order.policies, order.budgets, order.every, peers=peers)
     rows, layers = _check(order, entrants, device, dtype, tell)
     if any(row.value == 0 for row in rows):
         return rows
@@ -67,7 +67,7 @@ def bench_generate(
     for context in contexts(order, device):
         for batch in order.batches:
             setting = Setting(order, context, batch, common)
-            found: dict[Contestant, list[Outcome]] = {entrant: [] for entrant in entrants}
+            found: dict[Baseline, list[Outcome]] = {entrant: [] for entrant in entrants}
             for turn in range(min(rounds, _MOST)):
                 for number, entrant in enumerate(entrants):
                     if entrant not in found:
@@ -86,8 +86,8 @@ def bench_generate(
 
 
 def _check(
-    order: EvictBench,
-    entrants: list[Contestant],
+    order: EvictionBenchConfig,
+    entrants: list[Baseline],
     device: torch.device,
     dtype: torch.dtype,
     tell: Callable[[str], None],
@@ -98,7 +98,7 @@ def _check(
     rows = []
     for context in contexts(order, device):
         tell(f"{order.host}: checking {context:,} tokens")
-        verdicts = check_contestants(host, entrants, context, order.every)
+        verdicts = check_baselines(host, entrants, context, order.every)
         rows += verdict_rows(
             "generate", verdicts, Setting(order, context, 1, common_facts(order, layers, device, dtype))
         )
@@ -117,7 +117,7 @@ def generate(run: Run) -> Outcome:
     """Read a prompt and write an answer, after a short one that is not counted."""
     torch.set_num_threads(run.threads)
     order, device = run.order, torch.device(run.device)
-    entrant = contestants(order.policies, order.budgets, order.every, peers=run.peers)[run.number]
+    entrant = baselines(order.policies, order.budgets, order.every, peers=run.peers)[run.number]
     host = build_host(order.host, order.layers, device, getattr(torch, run.dtype))
     if device.type == "cuda":
         torch.cuda.empty_cache()

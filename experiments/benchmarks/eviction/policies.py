@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ....errors import MemxError
-from ....namm.attach import attach
+from ....namm.attachment import attach
 from ....namm.cache.cache import EvictingCache
 from ....namm.policies.base import Policy, Rule
 from ....namm.policies.network import Namm
@@ -44,7 +44,7 @@ class Held(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Baseline:
     """One way to run a model.
 
     on: a context in which the model runs this way. budget: the share that stays, None for all. exact: memx's, whose
@@ -100,11 +100,11 @@ def check_peers() -> None:
         raise MemxError(f"kvpress does not run with this transformers: {error}", hint=hint) from None
 
 
-def contestants(names: Sequence[str], budgets: Sequence[float], every: int, *, peers: bool) -> list[Contestant]:
+def baselines(names: Sequence[str], budgets: Sequence[float], every: int, *, peers: bool) -> list[Baseline]:
     """The plain model both ways, then memx's policies (all if none is named), then the presses that do as they do."""
     found = [
-        Contestant(PLAIN, lambda model: nullcontext(), "transformers"),
-        Contestant(f"{PLAIN}, pieces of {every}", lambda model: nullcontext(), "transformers", piece=every),
+        Baseline(PLAIN, lambda model: nullcontext(), "transformers"),
+        Baseline(f"{PLAIN}, pieces of {every}", lambda model: nullcontext(), "transformers", piece=every),
     ]
     for name in names or policy_names():
         if name in (KEEP_ALL, "full"):
@@ -117,9 +117,9 @@ def contestants(names: Sequence[str], budgets: Sequence[float], every: int, *, p
     return found
 
 
-def _memx(name: str, budget: float | None, every: int) -> Contestant:
+def _memx(name: str, budget: float | None, every: int) -> Baseline:
     policy = build_policy(name, budget, every)
-    return Contestant(name, lambda model: attach(model, policy), budget=budget)
+    return Baseline(name, lambda model: attach(model, policy), budget=budget)
 
 
 def build_policy(name: str, budget: float | None, every: int) -> Policy:
@@ -132,7 +132,7 @@ def build_policy(name: str, budget: float | None, every: int) -> Policy:
     return make_policy(name, budget=budget, every=every)
 
 
-def _press(name: str, budget: float) -> Contestant:
+def _press(name: str, budget: float) -> Baseline:
     kind: Any = getattr(import_module("kvpress"), name)
     press, eager = kind(compression_ratio=1 - budget), name in EAGER
 
@@ -147,7 +147,7 @@ def _press(name: str, budget: float) -> Contestant:
         finally:
             model.set_attn_implementation(usual)
 
-    return Contestant(f"kvpress {name}{' (eager)' if eager else ''}", on, "kvpress", budget)
+    return Baseline(f"kvpress {name}{' (eager)' if eager else ''}", on, "kvpress", budget)
 
 
 def prefill(model: PreTrainedModel, ids: Tensor, piece: int | None = None) -> tuple[Tensor, Any]:

@@ -20,8 +20,8 @@ from ....results.store.rows import Row
 from ...base_models.synthetic import TINY, Host, build_host, check_host
 from ..environment import row_settings
 from ..timing import PeakMemory
-from .correctness import check_contestants
-from .policies import Contestant, Held, check_peers, check_policies, contestants, decode, held, prefill
+from .correctness import check_baselines
+from .policies import Baseline, Held, baselines, check_peers, check_policies, decode, held, prefill
 from .rows import decode_rows, prefill_rows, verdict_rows
 
 EVICT_OPS = ("prefill", "decode", "generate")
@@ -30,7 +30,7 @@ _WARM = 1
 
 
 @dataclass(frozen=True)
-class EvictBench:
+class EvictionBenchConfig:
     """What to run: a host (layers: fewer or more of a random one), context lengths, batch sizes, policies, budgets.
 
     No policy: all there are. every: tokens between runs. new_tokens: written greedily after the prefill. population:
@@ -62,13 +62,13 @@ class Times:
 class Setting(NamedTuple):
     """What all rows of one context and batch share beside the contestant."""
 
-    order: EvictBench
+    order: EvictionBenchConfig
     context: int
     batch: int
     common: dict[str, Any]
 
 
-def check_order(order: EvictBench, device: torch.device, *, peers: bool) -> None:
+def check_order(order: EvictionBenchConfig, device: torch.device, *, peers: bool) -> None:
     """Raise MemxError for what cannot be run, before anything is built."""
     check_policies(order.policies, order.budgets)
     check_every(order.every)
@@ -83,14 +83,14 @@ def check_order(order: EvictBench, device: torch.device, *, peers: bool) -> None
         check_peers()
 
 
-def contexts(order: EvictBench, device: torch.device) -> Sequence[int]:
+def contexts(order: EvictionBenchConfig, device: torch.device) -> Sequence[int]:
     """The context lengths: those of the order, or what suits the device."""
     return order.contexts or (CONTEXT[device.type],)
 
 
 def bench_evict(
     ops: Sequence[str],
-    order: EvictBench,
+    order: EvictionBenchConfig,
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -100,12 +100,12 @@ def bench_evict(
 ) -> list[Row]:
     """Measure prefill, decode or both, at every context and batch; rows of what is wrong alone if anything is."""
     host = build_host(order.host, order.layers, device, dtype)
-    entrants = contestants(order.policies, order.budgets, order.every, peers=peers)
+    entrants = baselines(order.policies, order.budgets, order.every, peers=peers)
     common = common_facts(order, host.model.config.num_hidden_layers, device, dtype)
     rows: list[Row] = []
     for context in contexts(order, device):
         tell(f"{order.host}: checking {context:,} tokens")
-        verdicts = check_contestants(host, entrants, context, order.every)
+        verdicts = check_baselines(host, entrants, context, order.every)
         setting = Setting(order, context, 1, common)
         rows += [row for op in ops for row in verdict_rows(op, verdicts, setting)]
         if any(verdict.wrong for verdict in verdicts):
@@ -119,7 +119,7 @@ def bench_evict(
     return rows
 
 
-def common_facts(order: EvictBench, layers: int, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def common_facts(order: EvictionBenchConfig, layers: int, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """What all rows of a run share."""
     return row_settings(device, torch.get_num_threads()) | {
         "experiment": "bench-evict",
@@ -129,8 +129,8 @@ def common_facts(order: EvictBench, layers: int, device: torch.device, dtype: to
 
 
 def measure(
-    host: Host, entrants: Sequence[Contestant], setting: Setting, rounds: int, writes: bool, tell: Callable[[str], None]
-) -> dict[Contestant, Times]:
+    host: Host, entrants: Sequence[Baseline], setting: Setting, rounds: int, writes: bool, tell: Callable[[str], None]
+) -> dict[Baseline, Times]:
     """Let everyone read, and write, by turns: one round that is not counted, then so many, then one for the memory."""
     found = {entrant: Times() for entrant in entrants}
     new = setting.order.new_tokens if writes else 0
@@ -145,7 +145,7 @@ def measure(
     return found
 
 
-def _turn(host: Host, entrant: Contestant, times: Times, setting: Setting, new: int, turn: int, *, last: int) -> None:
+def _turn(host: Host, entrant: Baseline, times: Times, setting: Setting, new: int, turn: int, *, last: int) -> None:
     ids = host.ids(setting.batch, setting.context, seed=turn)
     with torch.inference_mode(), entrant.on(host.model):
         if turn == last:
@@ -160,7 +160,7 @@ def _turn(host: Host, entrant: Contestant, times: Times, setting: Setting, new: 
         times.decode.append(writing)
 
 
-def read_and_write(host: Host, entrant: Contestant, ids: torch.Tensor, new: int) -> tuple[float, float, Held]:
+def read_and_write(host: Host, entrant: Baseline, ids: torch.Tensor, new: int) -> tuple[float, float, Held]:
     """Seconds of a prefill and of so many new tokens after it, and what was held between them."""
     device = host.model.device
     start = now(device)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....results.store.rows import Row
 from ..timing import timing
-from .policies import PLAIN, Contestant, Held
+from .policies import PLAIN, Baseline, Held
 
 if TYPE_CHECKING:
     from .correctness import Verdict
@@ -29,7 +29,7 @@ def settings(op: str, setting: Setting) -> dict[str, Any]:
     return setting.common | {"dataset": dataset, "context": context, "batch": batch}
 
 
-def facts(entrant: Contestant) -> dict[str, Any]:
+def facts(entrant: Baseline) -> dict[str, Any]:
     """What rows of a contestant share."""
     return {
         "kind": entrant.name,
@@ -45,7 +45,7 @@ def verdict_rows(op: str, verdicts: Sequence[Verdict], setting: Setting) -> list
     return [Row(**common, kind=verdict.name, value=float(not verdict.wrong), **verdict.facts()) for verdict in verdicts]
 
 
-def prefill_rows(found: Mapping[Contestant, Times], setting: Setting) -> list[Row]:
+def prefill_rows(found: Mapping[Baseline, Times], setting: Setting) -> list[Row]:
     """Times, what is held, peak memory."""
     rows = []
     for entrant, times in found.items():
@@ -62,7 +62,7 @@ def prefill_rows(found: Mapping[Contestant, Times], setting: Setting) -> list[Ro
     return rows
 
 
-def decode_rows(found: Mapping[Contestant, Times], setting: Setting) -> list[Row]:
+def decode_rows(found: Mapping[Baseline, Times], setting: Setting) -> list[Row]:
     """Times of a token, rates over the batch, what is held when writing begins, peak memory with the prefill."""
     rows = []
     new = setting.order.new_tokens
@@ -77,7 +77,7 @@ def decode_rows(found: Mapping[Contestant, Times], setting: Setting) -> list[Row
     return rows
 
 
-def generate_rows(entrant: Contestant, runs: Sequence[Any], setting: Setting) -> list[Row]:
+def generate_rows(entrant: Baseline, runs: Sequence[Any], setting: Setting) -> list[Row]:
     """Times of whole answers, each run in a process of its own; its peak memory is the highest of all runs."""
     common = settings("generate", setting) | facts(entrant)
     new = setting.order.new_tokens

@@ -27,7 +27,7 @@ from ...config.training import TrainingConfig
 from ...models.build import pick_device
 from ...optim.optimizer import Optimizer
 from ...runtime.malloc import keep_freed_memory
-from ...training.micro_batches import run_ahead
+from ...training.micro_batches import run_overlapped
 from ..environment import row_settings
 from ..ops.shapes import changes, written
 from ..timing import timing
@@ -186,7 +186,7 @@ class _Run:
         parts = [*given.to(self.device)]
         before = self._held(anew=True)
         began = self._now()
-        run_ahead(parts, lambda x: self.stack(x).square().mean(), backward, ahead=self.ahead or 0)
+        run_overlapped(parts, lambda x: self.stack(x).square().mean(), backward, ahead=self.ahead or 0)
         computed = self._now()
         self.optimizer.step(number)
         ended = self._now()

@@ -39,7 +39,7 @@ class StepShape:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Baseline:
     """A layer [T, d] -> [T, d], and what applies and clears its gradients."""
 
     layer: Callable[[Tensor], Tensor]
@@ -68,33 +68,33 @@ class PlainMemory(MemoryLayer):
         )
 
 
-def _memx(shape: StepShape, slots: int, device: torch.device, **settings: Any) -> Contestant:
+def _memx(shape: StepShape, slots: int, device: torch.device, **settings: Any) -> Baseline:
     layer = MemoryLayer(shape.width, slots, heads=shape.heads, top_k=shape.top_k, key_width=shape.key_width).to(device)
     return _with_memx_optimizer(layer, shape, shape.tokens * shape.heads * shape.top_k, settings)
 
 
-def _memx_peer(shape: StepShape, slots: int, device: torch.device) -> Contestant:
+def _memx_peer(shape: StepShape, slots: int, device: torch.device) -> Baseline:
     layer = PeerLayer(shape.width, slots, heads=shape.heads, top_k=shape.top_k, key_width=shape.key_width).to(device)
     return _with_memx_optimizer(layer, shape, 2 * shape.tokens * shape.heads * shape.top_k, {})
 
 
-def _with_memx_optimizer(layer: nn.Module, shape: StepShape, reads: int, settings: Mapping[str, Any]) -> Contestant:
+def _with_memx_optimizer(layer: nn.Module, shape: StepShape, reads: int, settings: Mapping[str, Any]) -> Baseline:
     config = TrainingConfig(lr=_LR, value_lr=_LR, warmup=0, weight_decay=0.0, **settings)
     optimizer = Optimizer(layer, config, reads=reads)
     steps = count()
-    return Contestant(layer, lambda: optimizer.step(next(steps)))
+    return Baseline(layer, lambda: optimizer.step(next(steps)))
 
 
 def _plain(
     shape: StepShape, slots: int, device: torch.device, make: Callable[[PlainMemory], Any], *, sparse: bool = False
-) -> Contestant:
+) -> Baseline:
     layer = PlainMemory(
         shape.width, slots, heads=shape.heads, top_k=shape.top_k, key_width=shape.key_width, sparse=sparse
     ).to(device)
     return _with_torch_optimizers(layer, make(layer))
 
 
-def _with_torch_optimizers(layer: Callable[[Tensor], Tensor], optimizers: Any) -> Contestant:
+def _with_torch_optimizers(layer: Callable[[Tensor], Tensor], optimizers: Any) -> Baseline:
     listed = optimizers if isinstance(optimizers, list) else [optimizers]
 
     def update() -> None:
@@ -102,7 +102,7 @@ def _with_torch_optimizers(layer: Callable[[Tensor], Tensor], optimizers: Any) -
             optimizer.step()
             optimizer.zero_grad()
 
-    return Contestant(layer, update)
+    return Baseline(layer, update)
 
 
 def _adamw(layer: nn.Module, **settings: Any) -> torch.optim.Optimizer:
@@ -114,7 +114,7 @@ def _sparse_adam(layer: PlainMemory) -> list[torch.optim.Optimizer]:
     return [torch.optim.SparseAdam([layer.values.weight], lr=_LR), torch.optim.AdamW(rest, lr=_LR, fused=True)]
 
 
-def _pkm(shape: StepShape, slots: int, device: torch.device) -> Contestant:
+def _pkm(shape: StepShape, slots: int, device: torch.device) -> Baseline:
     pkm: Any = (
         import_module("product_key_memory")
         .PKM(shape.width, heads=shape.heads, num_keys=isqrt(slots), topk=shape.top_k, dim_head=shape.key_width // 2)
@@ -123,7 +123,7 @@ def _pkm(shape: StepShape, slots: int, device: torch.device) -> Contestant:
     return _with_torch_optimizers(lambda x: pkm(x[None])[0], _adamw(pkm))
 
 
-def _peer_pytorch(shape: StepShape, slots: int, device: torch.device) -> Contestant:
+def _peer_pytorch(shape: StepShape, slots: int, device: torch.device) -> Baseline:
     peer: Any = (
         import_module("PEER_pytorch")
         .PEER(
@@ -139,7 +139,7 @@ def _peer_pytorch(shape: StepShape, slots: int, device: torch.device) -> Contest
     return _with_torch_optimizers(lambda x: peer(x[None])[0], _adamw(peer))
 
 
-CONTESTANTS: Mapping[str, Callable[[StepShape, int, torch.device], Contestant]] = {
+CONTESTANTS: Mapping[str, Callable[[StepShape, int, torch.device], Baseline]] = {
     "memx": _memx,
     "memx, one second moment a row": lambda *given: _memx(*given, value_second_moment="row"),
     "memx, also bf16 momentum": lambda *given: _memx(*given, value_second_moment="row", value_moments="bfloat16"),
@@ -154,7 +154,7 @@ CONTESTANTS: Mapping[str, Callable[[StepShape, int, torch.device], Contestant]] 
 _PACKAGES = {"product-key-memory + AdamW": "product_key_memory", "PEER-pytorch + AdamW": "PEER_pytorch"}
 
 
-def contestants(peers: bool) -> list[str]:
+def baselines(peers: bool) -> list[str]:
     """Who takes part: without peers, what needs no other package. Raises MemxError if a peer is not installed."""
     missing = [package for package in _PACKAGES.values() if find_spec(package) is None]
     if peers and missing:

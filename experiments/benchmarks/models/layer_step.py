@@ -32,7 +32,7 @@ from ..environment import row_settings
 from ..ops.correctness import check_op
 from ..ops.shapes import changes
 from ..timing import PeakMemory, timing
-from .layer_baselines import CONTESTANTS, PlainMemory, StepShape, contestants
+from .layer_baselines import CONTESTANTS, PlainMemory, StepShape, baselines
 
 STEP_SLOTS = {"cpu": (2**12, 2**16, 2**18), "cuda": (2**14, 2**20, 2**24)}
 _WARM = 2
@@ -87,7 +87,7 @@ def bench_step(
         raise RuntimeError(f"wrong results: the memory layer is off by {error:.1e} of float64")
     common = row_settings(device, threads)
     rows: list[Row] = []
-    for name in contestants(peers):
+    for name in baselines(peers):
         for size in slots:
             tell(f"step: {name}, {size:,} slots")
             given = (name, size, shape, device, threads, steps)

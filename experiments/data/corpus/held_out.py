@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...config.scale import CorpusConfig
 from .encoder import encoder_of
-from .readers.document import Damage, is_held_out
+from .readers.document import CorruptRecords, is_held_out
 from .readers.sources import open_sources, sample
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def held_out_blocks(
     whole corpus holds fewer rows than asked for, which may be none.
     """
     encoder = encoder_of(tokenizer)
-    sources = open_sources(config, Damage(config.damaged, notes))
+    sources = open_sources(config, CorruptRecords(config.damaged, notes))
     parts: list[NDArray[np.integer]] = []
     size = looked = 0
 

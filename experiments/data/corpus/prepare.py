@@ -19,7 +19,7 @@ from ...runtime.signals import Interrupted, stop_on_signals
 from .encode_pool import encode_in_order
 from .encoder import Encoder, encoder_of
 from .prepare_folder import Progress, check_free, check_same, earlier_progress, empty_folder, own_folder
-from .readers.document import Damage, Documents, Share, Source
+from .readers.document import CorruptRecords, Documents, Share, Source
 from .readers.prepared import (
     MANIFEST,
     TOKENIZER,
@@ -43,7 +43,7 @@ _HINT = "mend it and start anew with --force, or leave such parts out: --damaged
 
 
 @dataclass(frozen=True)
-class PrepareOrder:
+class PrepareConfig:
     """What to prepare, and where to. shard_tokens: a shard ends with the documents that reach so many."""
 
     sources: tuple[CorpusSource, ...]
@@ -75,7 +75,7 @@ class _Batch(NamedTuple):
 
 
 def prepare(
-    order: PrepareOrder, notes: Callable[[str], None], tell: Callable[[Written], None] = lambda written: None
+    order: PrepareConfig, notes: Callable[[str], None], tell: Callable[[Written], None] = lambda written: None
 ) -> Manifest:
     """Tokenise all documents of the sources into order.out, and return its manifest.
 
@@ -83,7 +83,7 @@ def prepare(
     be written; on damage, unless it is skipped. A signal ends it with Interrupted; `resume` goes on.
     """
     check_free(order.out, resume=order.resume, force=order.force)
-    damage = Damage(order.damaged, notes, _HINT)
+    damage = CorruptRecords(order.damaged, notes, _HINT)
     sources = [_texts_of(one, damage) for one in order.sources]
     settings = _settings(order, sources)
     if order.resume and (order.out / MANIFEST).is_file() and not (order.out / UNFINISHED).is_file():
@@ -102,7 +102,11 @@ def prepare(
 
 
 def _write_all(
-    order: PrepareOrder, progress: Progress, sources: list[Source], damage: Damage, tell: Callable[[Written], None]
+    order: PrepareConfig,
+    progress: Progress,
+    sources: list[Source],
+    damage: CorruptRecords,
+    tell: Callable[[Written], None],
 ) -> Manifest:
     from ...base_models.load import load_tokenizer
 
@@ -128,7 +132,7 @@ def _write_all(
 
 
 def _write_shards(
-    order: PrepareOrder,
+    order: PrepareConfig,
     progress: Progress,
     encoder: Encoder,
     batches: Iterator[_Batch],
@@ -170,7 +174,7 @@ def _written(progress: Progress, writer: ShardWriter | None) -> Written:
     return Written(documents, tokens, len(progress.shards))
 
 
-def _batches(sources: list[Source], damage: Damage, place: tuple[int, Any]) -> Iterator[_Batch]:
+def _batches(sources: list[Source], damage: CorruptRecords, place: tuple[int, Any]) -> Iterator[_Batch]:
     """All documents of all sources from a place on; where a batch ends depends on nothing but where it begins."""
     first, inside = place
     for number in range(first, len(sources)):
@@ -189,14 +193,14 @@ def _take(documents: Documents) -> list[tuple[str, int]]:
     return taken
 
 
-def _texts_of(source: CorpusSource, damage: Damage) -> Source:
+def _texts_of(source: CorpusSource, damage: CorruptRecords) -> Source:
     found = open_source(source, damage)
     if isinstance(found, PreparedTexts):
         raise MemxError(f"{source.path} is prepared already", hint=f"memx train --corpus {source.path} reads it")
     return found
 
 
-def _settings(order: PrepareOrder, sources: list[Source]) -> Settings:
+def _settings(order: PrepareConfig, sources: list[Source]) -> Settings:
     told = [
         PreparedSource(**one.model_dump(exclude={"weight"}), sizes=source.sizes)
         for one, source in zip(order.sources, sources, strict=True)
@@ -213,14 +217,14 @@ def _finished(folder: Path, settings: Settings, notes: Callable[[str], None]) ->
     return manifest
 
 
-def _tokenizer(order: PrepareOrder, sources: list[Source]) -> PreTrainedTokenizerFast:
+def _tokenizer(order: PrepareConfig, sources: list[Source]) -> PreTrainedTokenizerFast:
     from ...base_models.load import load_tokenizer
 
     if order.tokenizer is not None:
         tokenizer = load_tokenizer(order.tokenizer)
         encoder_of(tokenizer)  # tells what it lacks before anything is written
         return tokenizer
-    silent = Damage(order.damaged, lambda line: None, _HINT)
+    silent = CorruptRecords(order.damaged, lambda line: None, _HINT)
     config = CorpusConfig(sources=order.sources, lanes=1, held_out=0.0)
     return train_on(config, [open_source(one, silent) for one in order.sources], order.vocabulary)
 

@@ -16,7 +16,7 @@ from ...config.scale import CorpusConfig
 from ..batches import Batch
 from .encoder import encoder_of
 from .lane import Lane
-from .readers.document import Damage
+from .readers.document import CorruptRecords
 from .readers.prepared import PreparedTexts
 from .readers.sources import open_sources
 
@@ -51,7 +51,7 @@ class CorpusBatches:
         _check_shares(config.lanes, rows, world)
         self.config, self.rows, self.sequence, self.seed = config, rows, sequence, seed
         self.rank, self.world = rank, world
-        self.sources = open_sources(config, Damage(config.damaged, notes))
+        self.sources = open_sources(config, CorruptRecords(config.damaged, notes))
         encoder = encoder_of(tokenizer)
         for source in self.sources:
             if isinstance(source, PreparedTexts) and source.manifest.tokenizer != encoder.digest:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ....errors import MemxError
 from ...config.scale import CorpusConfig
-from .readers.document import Damage, Source, is_held_out
+from .readers.document import CorruptRecords, Source, is_held_out
 from .readers.prepared import TOKENIZER, PreparedTexts
 from .readers.sources import open_sources, sample
 
@@ -31,7 +31,7 @@ def corpus_tokenizer(
 
     if config.tokenizer is not None:
         return load_tokenizer(config.tokenizer)
-    sources = open_sources(config, Damage(config.damaged, notes))
+    sources = open_sources(config, CorruptRecords(config.damaged, notes))
     for source in sources:
         if isinstance(source, PreparedTexts):
             return load_tokenizer(str(source.folder / TOKENIZER))

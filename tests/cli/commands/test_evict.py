@@ -14,7 +14,7 @@ from memx.cli.main import run as memx
 from memx.experiments.base_models import load as host
 from memx.experiments.data.tokenizer import train_tokenizer
 from memx.experiments.eviction import run as evict
-from memx.experiments.eviction.run import EvictOrder, run_eviction
+from memx.experiments.eviction.run import EvictConfig, run_eviction
 from memx.experiments.eviction.text import tokenize
 from memx.namm import Namm, Rule
 from memx.namm.policies.simple import POLICIES
@@ -126,7 +126,7 @@ def test_a_prompt_that_is_too_short_for_a_run_is_a_warning(capsys, tiny, no_pict
 
 
 def test_the_full_policy_writes_what_the_full_cache_writes(tiny):
-    order = EvictOrder(PROMPT, host=str(tiny), policy="full", new_tokens=12, compare=True)
+    order = EvictConfig(PROMPT, host=str(tiny), policy="full", new_tokens=12, compare=True)
     report = run_eviction(order)
     assert report.full is not None and report.answer.text == report.full.text
     assert report.answer.agrees == report.answer.tokens and min(map(min, report.held)) == 1
@@ -137,7 +137,7 @@ def test_the_full_policy_writes_what_the_full_cache_writes(tiny):
 def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
     namm = tmp_path / "namm"
     Namm(rule=Rule(threshold=1.0), every=64).save(namm)  # all score 0: each run leaves the newest alone
-    order = EvictOrder(PROMPT, host=str(tiny), namm=namm, new_tokens=2)
+    order = EvictConfig(PROMPT, host=str(tiny), namm=namm, new_tokens=2)
     report = run_eviction(order)
     last = report.runs[-1]
     assert report.every == 64 and sum(report.held[0]) == 1 + report.tokens - last and "from 1" in report.rule
@@ -199,7 +199,7 @@ def test_spans_outside_the_prompt(capsys, tiny, elsewhere, span):
 
 
 def test_open_spans_count_from_either_end(tiny):
-    order = EvictOrder(PROMPT, host=str(tiny), every=64, new_tokens=1, protect=(":4", "-8:"))
+    order = EvictConfig(PROMPT, host=str(tiny), every=64, new_tokens=1, protect=(":4", "-8:"))
     report = run_eviction(order)
     assert report.protect == ((0, 4), (report.tokens - 8, report.tokens))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from memx.errors import MemxError
 from memx.experiments.base_models import gemma3
-from memx.experiments.base_models import gguf as gguf_model
+from memx.experiments.base_models import gguf_files as gguf_model
 from memx.experiments.base_models.load import load_host
 from memx.experiments.data.text import ordinary_text, split_text, text_blocks, text_nll
 from memx.experiments.metrics.estimates import ratio_estimate

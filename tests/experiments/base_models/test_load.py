@@ -12,7 +12,7 @@ import pytest
 import torch
 from memx import MemoryLlamaConfig, MemoryLlamaForCausalLM
 from memx.errors import MemxError
-from memx.experiments.base_models import gguf as gguf_model
+from memx.experiments.base_models import gguf_files as gguf_model
 from memx.experiments.base_models import smollm2
 from memx.experiments.base_models.load import check_llama_family, load_host
 from memx.experiments.data.text import ordinary_text, split_text, text_blocks, text_nll

@@ -11,16 +11,18 @@ from memx.experiments.base_models.synthetic import LARGE, TINY, Host, build_host
 from memx.experiments.benchmarks.eviction import correctness as evict_bench_check
 from memx.experiments.benchmarks.eviction import policies as evict_bench_contestants
 from memx.experiments.benchmarks.eviction import prefill_decode as evict_bench
-from memx.experiments.benchmarks.eviction.correctness import check_contestants, logits_error
+from memx.experiments.benchmarks.eviction.correctness import check_baselines, logits_error
 from memx.experiments.benchmarks.eviction.generate import bench_generate
-from memx.experiments.benchmarks.eviction.policies import Contestant, contestants, held, prefill
-from memx.experiments.benchmarks.eviction.prefill_decode import EvictBench, bench_evict, check_order
-from memx.experiments.benchmarks.run import BenchOrder, bench_list, run_bench
+from memx.experiments.benchmarks.eviction.policies import Baseline, baselines, held, prefill
+from memx.experiments.benchmarks.eviction.prefill_decode import EvictionBenchConfig, bench_evict, check_order
+from memx.experiments.benchmarks.run import BenchConfig, bench_list, run_bench
 from memx.namm.policies.simple import POLICIES
 from memx.results.bench.eviction_table import evict_tables, note_line
 
 CPU = torch.device("cpu")
-SMALL = EvictBench(layers=1, contexts=(70,), every=32, new_tokens=2, policies=("namm", "knorm"), budgets=(0.5, 0.25))
+SMALL = EvictionBenchConfig(
+    layers=1, contexts=(70,), every=32, new_tokens=2, policies=("namm", "knorm"), budgets=(0.5, 0.25)
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,11 +49,11 @@ def rows():
 
 
 def test_everything_takes_part_by_default():
-    found = contestants((), (0.5,), 32, peers=False)
+    found = baselines((), (0.5,), 32, peers=False)
     kinds = [entrant.name for entrant in found]
     rivals = [f"{name} 0.5" for name in POLICIES if name != "full"]
     assert kinds == ["plain", "plain, pieces of 32", "namm-keep-all", "namm 0.5", "full", *rivals]
-    assert [entrant.name for entrant in contestants(("knorm", "plain"), (0.5, 0.25), 32, peers=False)][2:] == [
+    assert [entrant.name for entrant in baselines(("knorm", "plain"), (0.5, 0.25), 32, peers=False)][2:] == [
         "knorm 0.5",
         "knorm 0.25",
     ]
@@ -61,11 +63,11 @@ def test_everything_takes_part_by_default():
     ("budget", "context", "kept"), [(0.5, 64, 32), (0.29, 100, 31), (0.7, 70, 50), (0.07, 3200, 224), (1, 70, 70)]
 )
 def test_how_many_tokens_a_budget_keeps(budget, context, kept):
-    assert contestants(("knorm",), (budget,), 32, peers=False)[-1].keeps(context, 32) == kept
+    assert baselines(("knorm",), (budget,), 32, peers=False)[-1].keeps(context, 32) == kept
 
 
 def test_all_contestants_are_right(host):
-    verdicts = check_contestants(host, contestants((), (0.5,), 32, peers=False), 70, 32)
+    verdicts = check_baselines(host, baselines((), (0.5,), 32, peers=False), 70, 32)
     assert [v.wrong for v in verdicts] == [""] * len(verdicts)
     assert verdicts[0].error < 1e-5 and verdicts[0].limit == 1e-4
 
@@ -109,11 +111,11 @@ def test_batches_and_contexts_have_rows_of_their_own():
 
 
 def test_a_policy_that_keeps_too_many_fails_without_a_speed(monkeypatch):
-    wrong = dataclasses.replace(contestants(("knorm",), (0.5,), 32, peers=False)[-1], budget=0.25)
-    usual = evict_bench.contestants
+    wrong = dataclasses.replace(baselines(("knorm",), (0.5,), 32, peers=False)[-1], budget=0.25)
+    usual = evict_bench.baselines
     monkeypatch.setattr(evict_bench, "contestants", lambda *given, **more: [*usual(*given, **more), wrong])
     order = dataclasses.replace(SMALL, policies=("knorm",), budgets=(0.5,))
-    found = run_bench(BenchOrder(["prefill"], "cpu", evict=order, steps=1))
+    found = run_bench(BenchConfig(["prefill"], "cpu", evict=order, steps=1))
     assert found.wrong == ["prefill host=tiny-llama context=70 batch=1: knorm 0.25"]
     assert {row.metric for row in found.rows} == {"correct"}
     [table] = evict_tables(found.rows)
@@ -124,7 +126,7 @@ def test_logits_that_differ_fail(host, monkeypatch):
     with torch.inference_mode():
         assert logits_error(host.model, host.ids(1, 70), 32) < 1e-5
     monkeypatch.setattr(evict_bench_check, "logits_error", lambda *given: float("nan"))
-    verdict = check_contestants(host, [], 70, 32)[0]
+    verdict = check_baselines(host, [], 70, 32)[0]
     assert verdict.name == "namm-keep-all" and "off by nan" in verdict.wrong
 
 
@@ -132,8 +134,8 @@ def test_a_half_precision_host_is_checked_beside_a_small_one(monkeypatch):
     half = build_host(TINY, 1, CPU, torch.bfloat16)
     seen = []
     monkeypatch.setattr(evict_bench_check, "logits_error", lambda model, *rest: seen.append(model.dtype) or 0.0)
-    entrants = contestants(("tova",), (0.5,), 32, peers=False)
-    assert [v.wrong for v in check_contestants(half, entrants, 64, 32)] == ["", ""]
+    entrants = baselines(("tova",), (0.5,), 32, peers=False)
+    assert [v.wrong for v in check_baselines(half, entrants, 64, 32)] == ["", ""]
     assert half.model.dtype == torch.bfloat16 and seen == [torch.float32]
 
 
@@ -201,9 +203,9 @@ def test_peers_that_are_not_there(monkeypatch):
 
 def test_presses_keep_the_same_in_one_piece_and_more_in_many(host):
     pytest.importorskip("kvpress")
-    entrants = [e for e in contestants((), (0.5,), 32, peers=True) if e.package == "kvpress"]
+    entrants = [e for e in baselines((), (0.5,), 32, peers=True) if e.package == "kvpress"]
     assert len(entrants) == 6
-    named = [e.policy for e in contestants(("namm", "knorm"), (0.5,), 32, peers=True) if e.package == "kvpress"]
+    named = [e.policy for e in baselines(("namm", "knorm"), (0.5,), 32, peers=True) if e.package == "kvpress"]
     assert named == ["kvpress KnormPress"]
     usual = host.model.config._attn_implementation
     with torch.inference_mode():
@@ -224,4 +226,4 @@ def test_the_large_host_is_a_llama_of_eight_billion():
 
 def test_generate_is_measured_only_if_named():
     assert {"prefill", "decode", "generate"} <= set(bench_list())
-    assert isinstance(contestants((), (0.5,), 32, peers=False)[0], Contestant)
+    assert isinstance(baselines((), (0.5,), 32, peers=False)[0], Baseline)

@@ -14,8 +14,8 @@ from memx.experiments.benchmarks.eviction import evolution_timing as evolve_spee
 from memx.experiments.benchmarks.eviction.correctness import Verdict
 from memx.experiments.benchmarks.eviction.evolution import Case, bench_evolve, check_evolution, check_generation, chosen
 from memx.experiments.benchmarks.eviction.evolution_timing import PARTS, PartClock, time_parts
-from memx.experiments.benchmarks.eviction.prefill_decode import EvictBench
-from memx.experiments.benchmarks.run import BenchOrder, bench_list, bench_names, run_bench
+from memx.experiments.benchmarks.eviction.prefill_decode import EvictionBenchConfig
+from memx.experiments.benchmarks.run import BenchConfig, bench_list, bench_names, run_bench
 from memx.namm.cache import observe as notes
 from memx.namm.cache.layer import EvictingLayer
 from memx.namm.evolution.population import Population
@@ -24,7 +24,7 @@ from memx.results.bench.compare import comparison
 from memx.results.bench.evolution_table import evolve_tables, note_line
 
 CPU = torch.device("cpu")
-SMALL = EvictBench(layers=1, contexts=(70,), every=32, budgets=(0.25,), population=5)
+SMALL = EvictionBenchConfig(layers=1, contexts=(70,), every=32, budgets=(0.25,), population=5)
 KINDS = [f"{scorer}, {way}" for scorer in ("bam", "mlp") for way in evolve_bench.WAYS]
 
 
@@ -112,7 +112,7 @@ def test_candidates_taken_for_one_another_are_wrong(host, mode, monkeypatch):
 
 def test_what_is_wrong_fails_without_a_speed(monkeypatch):
     monkeypatch.setattr(Population, "scores", swapped)
-    found = run_bench(BenchOrder(["evolve"], "cpu", evict=SMALL, steps=1))
+    found = run_bench(BenchConfig(["evolve"], "cpu", evict=SMALL, steps=1))
     assert {row.metric for row in found.rows} == {"correct"}
     dataset = "evolve host=tiny-llama context=70 prompts=1 population=5 budget=0.25 mode=post_hoc"
     assert f"{dataset}: bam" in found.wrong
@@ -171,7 +171,7 @@ def test_evolve_is_measured_only_if_named(monkeypatch):
     monkeypatch.setattr(bench, "OPS", ())
     monkeypatch.setattr(bench, "_end_to_end", lambda order, names, *given: asked.append(names) or [])
     for names in ([], ["evolve"]):
-        run_bench(BenchOrder(names, "cpu"))
+        run_bench(BenchConfig(names, "cpu"))
     assert "evolve" in bench_names() and "decode" in asked[0] and "evolve" not in asked[0] and asked[1] == ["evolve"]
     assert "only if named" in bench_list()["evolve"]
 

@@ -5,7 +5,7 @@ import torch
 from memx.errors import MemxError
 from memx.experiments.benchmarks.models import layer_baselines as step_contestants
 from memx.experiments.benchmarks.models import layer_step as step_bench
-from memx.experiments.benchmarks.models.layer_baselines import CONTESTANTS, PlainMemory, StepShape, contestants
+from memx.experiments.benchmarks.models.layer_baselines import CONTESTANTS, PlainMemory, StepShape, baselines
 from memx.experiments.benchmarks.models.layer_step import bench_step, check_step, measure
 from memx.memory_layers.layer import MemoryLayer
 from memx.results.bench.step import step_figure, step_table
@@ -39,7 +39,7 @@ def test_the_twin_computes_the_same_function():
     torch.testing.assert_close(ours(x), plain(x))
 
 
-@pytest.mark.parametrize("name", contestants(peers=False))
+@pytest.mark.parametrize("name", baselines(peers=False))
 def test_every_contestant_changes_its_table(name):
     torch.manual_seed(0)
     contestant = CONTESTANTS[name](SMALL, 64, torch.device("cpu"))
@@ -84,5 +84,5 @@ def test_mistakes_are_one_line(monkeypatch):
         bench_step([1000], device_name="cpu", threads=1, steps=1)
     monkeypatch.setattr(step_contestants, "find_spec", lambda name: None)
     with pytest.raises(MemxError, match="--peers needs product_key_memory, PEER_pytorch"):
-        contestants(peers=True)
-    assert "PEER-pytorch + AdamW" not in contestants(peers=False)
+        baselines(peers=True)
+    assert "PEER-pytorch + AdamW" not in baselines(peers=False)

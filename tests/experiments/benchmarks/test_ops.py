@@ -16,7 +16,7 @@ from memx.experiments.benchmarks.ops import correctness as bench_check
 from memx.experiments.benchmarks.ops import implementations as bench_ways
 from memx.experiments.benchmarks.ops.correctness import check_implementations, check_op, check_where_it_fits
 from memx.experiments.benchmarks.ops.shapes import shapes_of
-from memx.experiments.benchmarks.run import BenchOrder, run_bench
+from memx.experiments.benchmarks.run import BenchConfig, run_bench
 from memx.experiments.benchmarks.timing import PeakMemory, Stopwatch
 from memx.kernels.embedding_bag import OP as BAG
 from memx.kernels.product_topk import OP as TOPK
@@ -100,7 +100,7 @@ def test_what_is_not_for_such_inputs_is_left_out(monkeypatch):
 
     monkeypatch.setattr(bench, "OPS", (dataclasses.replace(SMALL, run=run, implementations=("other", "torch")),))
     heard = []
-    found = run_bench(BenchOrder(["embedding_bag"], "cpu", seconds=0.01, compile="none"), heard.append)
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01, compile="none"), heard.append)
     assert not found.wrong and all(row.kind != "other" for row in found.rows)
     assert any("not for such inputs: other" in line for line in heard)
 
@@ -148,9 +148,9 @@ def test_mistaken_shapes(op, text, message, hint):
 def test_mistakes_come_before_any_time(monkeypatch, names):
     monkeypatch.setattr(bench, "measure_ceilings", lambda *given: pytest.fail("something was timed"))
     with pytest.raises(MemxError, match=r"(step|model) has no 'N'"):
-        run_bench(BenchOrder(names, device="cpu", shapes=["N=64"]))
+        run_bench(BenchConfig(names, device="cpu", shapes=["N=64"]))
     with pytest.raises(MemxError, match="is not a square"):
-        run_bench(BenchOrder(names, device="cpu", slots=[1000]))
+        run_bench(BenchConfig(names, device="cpu", slots=[1000]))
 
 
 def test_ceilings_are_positive():
@@ -196,7 +196,7 @@ def test_both_passes_of_every_way(op):
 
 def test_rows_of_an_op(small_ops):
     heard = []
-    found = run_bench(BenchOrder(["embedding_bag"], "cpu", seconds=0.01, compile="none"), heard.append)
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01, compile="none"), heard.append)
     assert not found.wrong and heard
     values = {(row.kind, row.metric): row for row in found.rows}
     for metric in ("correct", "forward_ms", "backward_ms"):
@@ -214,14 +214,14 @@ def test_the_definition_compiled(small_ops):
     if bench_ways.cannot_compile(CPU):
         pytest.skip("no C++ compiler")
     heard = []
-    found = run_bench(BenchOrder(["embedding_bag"], "cpu", seconds=0.01), heard.append)
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01), heard.append)
     assert {row.metric for row in found.rows if row.kind == "torch.compile"} >= {"forward_ms", "backward_ms"}, heard
 
 
 def test_without_a_compiler_it_says_so(small_ops, monkeypatch):
     monkeypatch.setattr(bench_ways.shutil, "which", lambda name: None)
     heard = []
-    found = run_bench(BenchOrder(["embedding_bag"], "cpu", seconds=0.01), heard.append)
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01), heard.append)
     assert "torch.compile is left out: there is no C++ compiler" in heard
     assert all(row.kind != "torch.compile" for row in found.rows)
 
@@ -232,14 +232,14 @@ def test_a_rival_that_fails_is_left_out(monkeypatch):
 
     monkeypatch.setattr(bench, "OPS", (dataclasses.replace(SMALL, rivals={"other": fails}),))
     heard = []
-    found = run_bench(BenchOrder(["embedding_bag"], "cpu", seconds=0.01, compile="none"), heard.append)
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01, compile="none"), heard.append)
     assert any("other is left out: RuntimeError: too large" in line for line in heard)
     assert not found.wrong and all(row.kind != "other" for row in found.rows)
 
 
 def test_what_is_wrong_has_no_time(monkeypatch):
     monkeypatch.setattr(bench, "OPS", (dataclasses.replace(broken(1e-3), odd_shapes=()),))
-    found = run_bench(BenchOrder(["embedding_bag"], "cpu", seconds=0.01, compile="none"))
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01, compile="none"))
     assert found.wrong == [f"embedding_bag {' '.join(f'{k}={v}' for k, v in SHAPE.items())}: other"]
     assert {row.metric for row in found.rows} == {"correct", "copy_gbps", "matmul_tflops"}
 
@@ -253,7 +253,7 @@ def test_what_is_wrong_at_an_edge_alone_has_no_time(monkeypatch):
     edge = {"B": 3, "K": 2, "N": 5, "D": 13}
     op = dataclasses.replace(SMALL, run=cut, odd_shapes=(edge,), implementations=("torch",), loops="")
     monkeypatch.setattr(bench, "OPS", (op,))
-    found = run_bench(BenchOrder(["embedding_bag"], "cpu", seconds=0.01, compile="none"))
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01, compile="none"))
     assert found.wrong == ["embedding_bag B=3 K=2 N=5 D=13: torch"]
     assert {row.metric for row in found.rows} == {"correct", "copy_gbps", "matmul_tflops"}
 

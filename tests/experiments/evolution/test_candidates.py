@@ -8,7 +8,7 @@ from memx import namm
 from memx.errors import MemxError
 from memx.experiments.data.long_context.example import Example
 from memx.experiments.eviction.answers import Prompt, tokenise
-from memx.experiments.evolution.candidates import Judge, held_share
+from memx.experiments.evolution.candidates import CandidateEvaluator, held_share
 from memx.namm.evolution.population import Watch
 from memx.namm.policies.base import Rule
 from memx.namm.policies.network import Namm
@@ -50,7 +50,7 @@ def likelihood(logits, prompt):
 def test_online_candidates_are_attached_namms(host, rule):
     prompt, one = draw(200), Namm(rule=rule, every=64)
     for remember in (True, False):
-        judged = Judge(host, one, mode="online", remember=remember).judge(prompt, candidates())
+        judged = CandidateEvaluator(host, one, mode="online", remember=remember).judge(prompt, candidates())
         for number, parameters in enumerate(candidates()):
             with namm.attach(host, replace(one, parameters=parameters)) as attached:
                 host(prompt.context[None])
@@ -64,10 +64,10 @@ def test_online_candidates_are_attached_namms(host, rule):
 @torch.no_grad()
 def test_post_hoc_candidates_choose_once_from_the_whole_context(host):
     prompt, one = draw(160), Namm(rule=Rule(budget=0.25), every=64)
-    judge = Judge(host, one)
+    judge = CandidateEvaluator(host, one)
     together = judge.judge(prompt, candidates())
     for number, parameters in enumerate(candidates()):
-        alone = Judge(host, one).judge(prompt, parameters[None])
+        alone = CandidateEvaluator(host, one).judge(prompt, parameters[None])
         assert float(together.log_likelihood[number]) == pytest.approx(float(alone.log_likelihood[0]), abs=1e-4)
         with namm.attach(host, Watch()) as attached:
             host(prompt.context[None])
@@ -82,7 +82,7 @@ def test_post_hoc_candidates_choose_once_from_the_whole_context(host):
 @torch.no_grad()
 @pytest.mark.parametrize("mode", ["post_hoc", "online"])
 def test_the_base_is_the_plain_model_and_zero_parameters_are_as_good(host, mode):
-    judge = Judge(host, Namm(every=64), mode=mode)
+    judge = CandidateEvaluator(host, Namm(every=64), mode=mode)
     for prompt in (draw(150), draw(40), draw(3, seed=4)):
         wanted = likelihood(host(torch.cat([prompt.context, prompt.rest])[None]).logits, prompt)
         assert judge.base(prompt) == pytest.approx(float(wanted), abs=1e-4)

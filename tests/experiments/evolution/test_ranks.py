@@ -19,9 +19,9 @@ from memx.experiments.data.long_context.example import Example
 from memx.experiments.distributed.process_group import World
 from memx.experiments.distributed.scheduling import Unit
 from memx.experiments.eviction.answers import Prompt
-from memx.experiments.evolution.candidates import Judge
-from memx.experiments.evolution.fitness import Evaluator
-from memx.experiments.evolution.ranks import Crew
+from memx.experiments.evolution.candidates import CandidateEvaluator
+from memx.experiments.evolution.fitness import FitnessEvaluator
+from memx.experiments.evolution.ranks import DistributedEvaluator
 from memx.experiments.evolution.run import evolve_namm
 from memx.experiments.runtime.signals import StopRequest
 from memx.experiments.training.sweep import Options
@@ -91,7 +91,7 @@ def command(path, runs, *more):
 
 def struck(number, **arguments):
     """The command, whose rank 1 sends itself a signal in the second generation."""
-    follow, tasks = Crew.follow, []
+    follow, tasks = DistributedEvaluator.follow, []
 
     def strike(self, task):
         tasks.append(len(task.candidates))
@@ -99,7 +99,7 @@ def struck(number, **arguments):
             os.kill(os.getpid(), number)
         return follow(self, task)
 
-    Crew.follow = strike
+    DistributedEvaluator.follow = strike
     return command(**arguments)
 
 
@@ -124,14 +124,14 @@ def test_a_stop_that_one_rank_is_asked_for_stops_all(config, straight, path, tmp
 
 
 def failing(path, runs):
-    judge = Judge.judge
+    judge = CandidateEvaluator.judge
 
     def fail(self, prompt, parameters):
         if os.environ["RANK"] == "1":
             raise ValueError("no such luck")
         return judge(self, prompt, parameters)
 
-    Judge.judge = fail
+    CandidateEvaluator.judge = fail
     return command(path, runs)
 
 
@@ -151,8 +151,8 @@ def prompt(context):
 
 def crew(ranks, prompts, **options):
     config = FitnessConfig(**options)
-    judge = Judge(None, None, mode=config.mode, remember=config.remember)
-    return Crew(World(0, ranks), Evaluator(judge, None, config), prompts, StopRequest())
+    judge = CandidateEvaluator(None, None, mode=config.mode, remember=config.remember)
+    return DistributedEvaluator(World(0, ranks), FitnessEvaluator(judge, None, config), prompts, StopRequest())
 
 
 def places(shares):

@@ -19,10 +19,10 @@ from memx.experiments.data.long_context.example import Example
 from memx.experiments.data.long_context.families import TRAINING
 from memx.experiments.distributed.process_group import World
 from memx.experiments.eviction.tasks import make_prompts
-from memx.experiments.evolution.candidates import Judge, Judged, Prompt, Written
-from memx.experiments.evolution.fitness import Evaluator
+from memx.experiments.evolution.candidates import CandidateEvaluator, CandidateScores, Prompt, Written
+from memx.experiments.evolution.fitness import FitnessEvaluator
 from memx.experiments.evolution.loop import empty_namm
-from memx.experiments.evolution.ranks import Crew
+from memx.experiments.evolution.ranks import DistributedEvaluator
 from memx.experiments.evolution.rows import stratified
 from memx.experiments.evolution.run import evolve_namm
 from memx.experiments.runtime.signals import Interrupted, StopRequest
@@ -206,7 +206,7 @@ class Told:
     def judge(self, prompt, parameters):
         own, kept, _ = self.figures[prompt.answer]
         chosen = parameters[:, 0].long()
-        return Judged(torch.tensor(own)[chosen], torch.tensor(kept)[chosen])
+        return CandidateScores(torch.tensor(own)[chosen], torch.tensor(kept)[chosen])
 
     def write(self, prompt, parameters, tokenizer):
         judged = self.judge(prompt, parameters)
@@ -231,16 +231,16 @@ def test_fitness_by_hand():
     candidates = np.arange(3.0)[:, None]
     for config in (FitnessConfig(price=0.25), FitnessConfig(price=0.25, at_once=2), FitnessConfig(target=0.6),
                    FitnessConfig(price=0.25, cap=1), FitnessConfig(target=0.6, cap=2)):  # fmt: skip
-        evaluator = Evaluator(Told(likelihoods), None, config)
-        found = Crew(World(), evaluator, prompts, StopRequest()).find(prompts, candidates)
+        evaluator = FitnessEvaluator(Told(likelihoods), None, config)
+        found = DistributedEvaluator(World(), evaluator, prompts, StopRequest()).find(prompts, candidates)
         e = min(np.exp(1.0), config.cap or np.inf)
         relative = [((e + 1) / 2 + 1) / 2, (1 + e) / 2, ((np.exp(-1) + 1) / 2 + np.exp(-1)) / 2]
         kept = [(0.5 + 1.0) / 2, (0.4 + 0.5) / 2, (0.85 + 0.1) / 2]
         cost = [0.25 * share if config.price else max(0, share - 0.6) for share in kept]
         assert evaluator.fitness(found) == pytest.approx(np.subtract(relative, cost))
     scores = [([1.0, 0.0, 0.5], [1.0] * 3, 1.0), ([0.0, 0.5, 0.5], [1.0] * 3, 0.5), ([0.1, 0.0, 0.02], [1.0] * 3, 0.0)]
-    evaluator = Evaluator(Told(scores), None, FitnessConfig(kind="score", least_base=0.2))
-    found = Crew(World(), evaluator, prompts, StopRequest()).find(prompts, candidates)
+    evaluator = FitnessEvaluator(Told(scores), None, FitnessConfig(kind="score", least_base=0.2))
+    found = DistributedEvaluator(World(), evaluator, prompts, StopRequest()).find(prompts, candidates)
     wanted = [((1.0 / 2) / 0.75 + 0.1 / 0.2) / 2, (0.25 / 0.75) / 2, (0.5 / 0.75 + 0.02 / 0.2) / 2]
     assert evaluator.fitness(found) == pytest.approx(wanted)
 
@@ -258,7 +258,7 @@ def test_a_generation_in_one_batch_is_the_one_after_another(host):
     candidates = 0.3 * torch.randn(3, 4172, generator=torch.Generator().manual_seed(0))
     for mode in ("post_hoc", "online"):
         batched, alone = (
-            way(Judge(model, empty_namm(config.namm), mode=mode, remember=remember), prompts, candidates)
+            way(CandidateEvaluator(model, empty_namm(config.namm), mode=mode, remember=remember), prompts, candidates)
             for way, remember in ((batched_generation, True), (one_by_one_generation, False))
         )
         assert batched[1].shape == (2, 3) and min(batched[0], alone[0]) > 0
@@ -280,13 +280,13 @@ def test_written_answers_are_those_of_generate(host):
     zero = empty_namm(NammConfig(every=64))
     evolved = namm.Namm(0.3 * torch.randn(4172, generator=torch.Generator().manual_seed(0)), every=64)
     for mode in ("post_hoc", "online"):
-        written = Judge(model, zero, mode=mode).write(one, torch.zeros(2, 4172), tokenizer)
+        written = CandidateEvaluator(model, zero, mode=mode).write(one, torch.zeros(2, 4172), tokenizer)
         assert written.texts == [plain, plain] and written.kept.tolist() == [1, 1]
     with namm.attach(model, evolved):
         wanted = text(model.generate(ids, **options))
     both = torch.stack([torch.zeros(4172), evolved.parameters])
-    assert Judge(model, evolved, mode="online").write(one, both, tokenizer).texts == [plain, wanted]
-    assert Judge(model, zero).base_score(one, tokenizer) in (0, 1)
+    assert CandidateEvaluator(model, evolved, mode="online").write(one, both, tokenizer).texts == [plain, wanted]
+    assert CandidateEvaluator(model, zero).base_score(one, tokenizer) in (0, 1)
 
 
 def test_the_tasks_are_the_families_for_training():

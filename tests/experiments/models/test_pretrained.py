@@ -15,7 +15,7 @@ from memx.experiments.runtime.signals import Interrupted, StopRequest
 from memx.experiments.training.run import train
 from memx.experiments.training.sweep import Options, plan, train_all
 from memx.memory_layers.config import MemoryConfig
-from memx.memory_layers.layer import Beside
+from memx.memory_layers.layer import ResidualMemory
 from memx.memory_layers.llama import memory_layers_of, tables_of
 from memx.memory_layers.moe import MoeLayer
 from memx.memory_layers.peer import PeerLayer
@@ -97,7 +97,7 @@ def test_a_memory_beside_changes_no_bit_of_any_logit(host, memory, dtype):
     original, _ = load_host(str(host), dtype=dtype)
     expected = logits(original)
     model = insert_memory(original, MemoryConfig(**MEMORY, **memory, insertion="beside"), seed=0)
-    placed = [type(block.mlp) is Beside for block in model.model.layers]
+    placed = [type(block.mlp) is ResidualMemory for block in model.model.layers]
     assert any(placed) and isinstance(memory_layers_of(model)[0], MemoryLayer)
     assert torch.equal(logits(model), expected)
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
@@ -249,13 +249,13 @@ def test_a_dry_run_knows_what_is_trained(host, tmp_path, train, optimizer, value
 
 
 def test_before_is_what_the_host_answers(host, tmp_path):
-    from memx.experiments.training.held_out_text import TextProbe
+    from memx.experiments.training.held_out_text import HeldOutText
 
     folder, rows = finetune(host, tmp_path, **{"finetune.train": "memory"})
     (before,) = [row for row in rows if row.metric == "nll_before"]
     model, tokenizer = load_host(str(host))
     config = settings_of(host)
-    assert before.value == TextProbe(config.text, tokenizer, config.data.seed).measure(model).value
+    assert before.value == HeldOutText(config.text, tokenizer, config.data.seed).measure(model).value
     assert (folder / "checkpoint" / "tokenizer.json").is_file()
 
 

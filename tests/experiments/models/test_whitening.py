@@ -3,7 +3,7 @@
 import pytest
 import torch
 from memx import MemoryLlamaConfig, MemoryLlamaForCausalLM
-from memx.experiments.models.whitening import spread_queries, whitening
+from memx.experiments.models.whitening import whiten_queries, whitening
 from memx.memory_layers.llama import draw_weights, memory_layers_of
 
 TOKENS = torch.randint(40, (32, 20), generator=torch.Generator().manual_seed(0))
@@ -51,7 +51,7 @@ def test_more_slots_are_used_and_silent_layers_change_nothing():
     model = make_model()
     before, used = model(TOKENS).logits, slots_used(model)
     weights = {name: weight.clone() for name, weight in model.named_parameters()}
-    spread_queries(model.model, TOKENS)
+    whiten_queries(model.model, TOKENS)
     assert torch.equal(model(TOKENS).logits, before)
     assert all(new > 1.5 * old for new, old in zip(slots_used(model), used, strict=True)), (used, slots_used(model))
     changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, weights[name])}
@@ -62,5 +62,5 @@ def test_more_slots_are_used_and_silent_layers_change_nothing():
 def test_models_without_queries_are_left_alone(changes):
     model = make_model(**changes)
     before = model(TOKENS).logits
-    spread_queries(model.model, TOKENS)
+    whiten_queries(model.model, TOKENS)
     assert torch.equal(model(TOKENS).logits, before)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from memx.experiments.config.loading import load_config
-from memx.experiments.distributed.parallel import Layout
+from memx.experiments.distributed.parallel import Parallelism
 from memx.experiments.distributed.process_group import join
 from memx.experiments.models.build import llama_config, prepare_tables
 from memx.experiments.optim.optimizer import Optimizer
@@ -36,10 +36,10 @@ def hold(changes):
     """Bytes that this rank holds after the backward passes of one step, and after the step."""
     config = point_of(changes).config
     with join("cpu") as world:
-        layout = Layout(config, world, torch.device("cpu"))
+        layout = Parallelism(config, world, torch.device("cpu"))
         with torch.device("meta"):
             model = MemoryLlamaForCausalLM(llama_config(config, config.data.vocabulary))
-        layout.share_out_tables(model)
+        layout.shard_tables(model)
         make_weights(model, 0)
         prepare_tables(model, config)
         layout.shard_dense(model, torch.device("cpu"))

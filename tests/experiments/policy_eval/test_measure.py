@@ -7,8 +7,8 @@ import pytest
 import torch
 from memx import namm
 from memx.experiments.config.policy_eval import RIVALS
-from memx.experiments.evolution.candidates import Judge
-from memx.experiments.policy_eval.measure import EvalJudge
+from memx.experiments.evolution.candidates import CandidateEvaluator
+from memx.experiments.policy_eval.measure import PolicyEvaluator
 from memx.experiments.policy_eval.token_drops import kept_by_head, mean_run
 from memx.namm.policies.base import Rule
 from memx.namm.policies.simple import Full, make_policy
@@ -38,7 +38,7 @@ def test_each_policy_answers_as_it_does_alone(kind, mode, length):
     host, prompt, rule = make_host(kind).double(), draw(length), Rule(grouping="per_head")
     every = length if mode == "post_hoc" else EVERY
     asked = config(mode=mode, every=EVERY)
-    judge = EvalJudge(host, None, asked, [scorer(rule)])
+    judge = PolicyEvaluator(host, None, asked, [scorer(rule)])
     facts = judge.judge(prompt)
     assert [(one["variant"], one["budget"], one["size"]) for one in facts] == [
         ("full", None, "budget"),
@@ -79,7 +79,7 @@ def test_each_policy_answers_as_it_does_alone(kind, mode, length):
 def test_batches_of_any_size_find_the_same(mode):
     host, prompt = make_host().double(), draw(171)
     few, many = (
-        EvalJudge(host, None, config(mode=mode, at_once=size), [scorer(Rule())]).judge(prompt) for size in (3, 99)
+        PolicyEvaluator(host, None, config(mode=mode, at_once=size), [scorer(Rule())]).judge(prompt) for size in (3, 99)
     )
     for one, other in zip(few, many, strict=True):
         assert one.pop("log_likelihood") == pytest.approx(other.pop("log_likelihood"), abs=1e-6) and one == other
@@ -90,7 +90,7 @@ def test_batches_of_any_size_find_the_same(mode):
 def test_a_namm_keeps_on_another_host_what_it_keeps_attached_to_it(kind, tmp_path):
     namm.save(scorer(Rule(budget=BUDGET)), tmp_path / "namm", host="a llama")
     host, prompt, mine = make_host(kind, num_hidden_layers=3).double(), draw(192), namm.load(tmp_path / "namm")
-    judge = EvalJudge(host, None, config(policies=()), [mine])
+    judge = PolicyEvaluator(host, None, config(policies=()), [mine])
     cache = judge.chosen(prompt.context, judge.read(prompt.context), (replace(mine, every=192),))
     with namm.attach(host, replace(mine, every=192)) as attached:
         host(prompt.context[None])
@@ -102,7 +102,7 @@ def test_a_namm_keeps_on_another_host_what_it_keeps_attached_to_it(kind, tmp_pat
 @torch.no_grad()
 @pytest.mark.parametrize(("mode", "length"), [("post_hoc", 171), ("online", 171), ("online", 50)])
 def test_rivals_keep_as_many_as_a_threshold_did(mode, length):
-    judge = EvalJudge(make_host(), None, config(mode=mode, budgets=()), [scorer(Rule(grouping="per_head"))])
+    judge = PolicyEvaluator(make_host(), None, config(mode=mode, budgets=()), [scorer(Rule(grouping="per_head"))])
     full, own, *rivals = judge.judge(draw(length))
     assert own["variant"] == "namm" and (0 < own["kept"] < 1 or length < EVERY) and full["kept"] == 1
     assert {one["beside"] for one in rivals} == {"namm"} and len(rivals) == len(RIVALS)
@@ -114,8 +114,8 @@ def test_rivals_keep_as_many_as_a_threshold_did(mode, length):
 @pytest.mark.parametrize("mode", ["post_hoc", "online"])
 def test_a_namm_is_judged_as_its_evolution_judged_it(mode):
     host, prompt, mine = make_host(), draw(171), scorer(Rule(budget=BUDGET))
-    judged = Judge(host, mine, mode=mode).judge(prompt, mine.parameters[None])
-    found = EvalJudge(host, None, config(mode=mode), [mine]).judge(prompt)[1]
+    judged = CandidateEvaluator(host, mine, mode=mode).judge(prompt, mine.parameters[None])
+    found = PolicyEvaluator(host, None, config(mode=mode), [mine]).judge(prompt)[1]
     assert found["variant"] == "namm" and found["kept"] == pytest.approx(float(judged.kept[0]))
     assert found["log_likelihood"] == pytest.approx(float(judged.log_likelihood[0]), abs=1e-5)
 

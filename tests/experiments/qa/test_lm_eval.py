@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 from memx.experiments.qa import run as qa_run
-from memx.experiments.qa.lm_eval import harness_rows
+from memx.experiments.qa.lm_eval_tasks import harness_rows
 from memx.results.store.runs import RunStore
 
 from .taught_model import ASKED, taught_once

@@ -9,9 +9,9 @@ import pytest
 import torch
 from memx.errors import MemxError
 from memx.experiments.config.training import TrainingConfig
-from memx.experiments.models.slot_usage import UseStatistics
+from memx.experiments.models.slot_usage import SlotUsage
 from memx.experiments.optim.optimizer import Optimizer
-from memx.experiments.training.micro_batches import kept_whole, run_ahead
+from memx.experiments.training.micro_batches import kept_whole, run_overlapped
 from memx.memory_layers.layer import MemoryLayer
 from memx.memory_layers.product_keys import MemoryValues
 from memx.memory_layers.tables.host_rows import keep_on_host
@@ -69,7 +69,7 @@ def train(ahead: int, parts: int, *, on_host: bool = True, bfloat16: bool = Fals
     """Losses, gradients of the last step, all weights and moments, and the statistics of use, whose masks differ."""
     stack = Stack(on_host)
     optimizer = Optimizer(stack, TrainingConfig(value_optimizer="sparse", warmup=0), reads=1)
-    use, losses, gradients = UseStatistics(stack), [], {}
+    use, losses, gradients = SlotUsage(stack), [], {}
 
     def forward(x):
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
@@ -80,7 +80,7 @@ def train(ahead: int, parts: int, *, on_host: bool = True, bfloat16: bool = Fals
         losses.append(float(loss.detach()))
 
     for step, given in enumerate(batches(parts)):
-        run_ahead(given, forward, backward, ahead=ahead, turn=lambda x: use.count_only(x[:, 0] > x[0, 0] - 0.5))
+        run_overlapped(given, forward, backward, ahead=ahead, turn=lambda x: use.count_only(x[:, 0] > x[0, 0] - 0.5))
         gradients = {name: p.grad.clone() for name, p in stack.named_parameters() if p.grad is not None}
         optimizer.step(step)
     weights = {name: p.detach() for name, p in stack.named_parameters()}
@@ -117,7 +117,7 @@ def test_a_weight_that_is_used_twice_is_cast_anew_for_each_micro_batch_and_use()
             with torch.autocast("cpu", torch.bfloat16, cache_enabled=cache):
                 return stack.blocks[0](stack(stack.blocks[0](x))).float().square().mean()
 
-        run_ahead(batches(3)[0], forward, lambda loss: loss.backward(), ahead=ahead)
+        run_overlapped(batches(3)[0], forward, lambda loss: loss.backward(), ahead=ahead)
         return {name: p.grad for name, p in stack.named_parameters() if p.grad is not None}
 
     expected = gradients(0, False)
@@ -137,7 +137,7 @@ def trace(ahead: int, parts: int, lookups: int) -> list[str]:
                 table.bag(torch.tensor([[part % 4]]), torch.ones(1, 1))
         return part
 
-    run_ahead(
+    run_overlapped(
         range(parts),
         forward,
         lambda part: told.append(f"b{part}"),
@@ -167,7 +167,7 @@ def test_parts_are_taken_as_they_are_needed(ahead):
             assert len(taken) <= len(done) + 1 + ahead
             yield part
 
-    run_ahead(parts(), lambda part: part, done.append, ahead=ahead)
+    run_overlapped(parts(), lambda part: part, done.append, ahead=ahead)
     assert done == taken == [*range(6)]
 
 
@@ -187,7 +187,7 @@ def test_no_more_begin_than_may_and_one_computes_at_a_time():
                 table.bag(torch.tensor([[part % 4]]), torch.ones(1, 1))
         return part
 
-    run_ahead(range(6), forward, begun.remove, ahead=2)
+    run_overlapped(range(6), forward, begun.remove, ahead=2)
     assert not begun
 
 
@@ -206,11 +206,11 @@ def test_an_error_of_a_forward_pass_comes_out_and_the_others_end(layer, monkeypa
 
     monkeypatch.setattr(stack.blocks[layer].memory, "forward", failing)
     with pytest.raises(MemxError, match="a bad micro-batch"):
-        run_ahead(given, lambda x: stack(x).sum(), lambda loss: done.append(loss.backward()), ahead=2)
+        run_overlapped(given, lambda x: stack(x).sum(), lambda loss: done.append(loss.backward()), ahead=2)
     before = len(done)
     assert 1 <= before < len(given)
     monkeypatch.undo()
-    run_ahead(given, lambda x: stack(x).sum(), lambda loss: done.append(loss.backward()), ahead=2)
+    run_overlapped(given, lambda x: stack(x).sum(), lambda loss: done.append(loss.backward()), ahead=2)
     assert len(done) == before + len(given)
 
 
@@ -223,11 +223,11 @@ def test_errors_of_backward_of_the_turn_and_of_the_table_come_out():
 
     with torch.no_grad():
         with pytest.raises(RuntimeError, match="not this one"):
-            run_ahead(given, stack, failing, ahead=1)
+            run_overlapped(given, stack, failing, ahead=1)
         with pytest.raises(RuntimeError, match="not this one"):
-            run_ahead(given, stack, lambda y: None, ahead=1, turn=failing)
+            run_overlapped(given, stack, lambda y: None, ahead=1, turn=failing)
         with pytest.raises(IndexError):
-            run_ahead(
+            run_overlapped(
                 [0, ROWS, 1],
                 lambda slot: stack.values.bag(torch.tensor([[slot]]), torch.ones(1, 1)),
                 lambda y: None,
@@ -248,7 +248,7 @@ def test_an_interrupt_comes_out_while_a_forward_pass_computes():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with torch.no_grad(), pytest.raises(KeyboardInterrupt):
-            run_ahead(batches(4)[0], forward, lambda y: None, ahead=1)
+            run_overlapped(batches(4)[0], forward, lambda y: None, ahead=1)
     finally:
         signal.signal(signal.SIGINT, before)
     assert len(began) == 2
@@ -266,10 +266,10 @@ def test_forward_passes_run_as_the_caller_would():
     found = []
     with torch.no_grad(), torch.autocast("cpu", torch.float16):
         expected = settings()
-        run_ahead(range(3), settings, found.append, ahead=1)
+        run_overlapped(range(3), settings, found.append, ahead=1)
     assert found == [expected] * 3 and expected[:3] == (False, True, torch.float16)
     found.clear()
-    run_ahead(range(3), settings, found.append, ahead=1)
+    run_overlapped(range(3), settings, found.append, ahead=1)
     assert found == [settings()] * 3
 
 
@@ -287,7 +287,7 @@ def sharded_steps(ahead: int) -> list:
     stack, found = Stack(on_host=False), []
     tables = [module for module in stack.modules() if isinstance(module, MemoryValues)]
     for table in tables:
-        table.share_out(TableShard("width", distributed.group.WORLD, rank, size, ROWS, WIDTH))
+        table.schedule(TableShard("width", distributed.group.WORLD, rank, size, ROWS, WIDTH))
         table.sink = []
     keep_on_host(stack)
     kept = {table.weight for table in tables}
@@ -303,7 +303,7 @@ def sharded_steps(ahead: int) -> list:
     for given in batches(4)[:2]:
         mine = [x.chunk(size)[rank] for x in given]
         with kept_whole(stack, ahead):
-            run_ahead(mine, lambda x: stack(x).square().mean(), backward, ahead=ahead)
+            run_overlapped(mine, lambda x: stack(x).square().mean(), backward, ahead=ahead)
         dense = [p for p in stack.parameters() if p not in kept]
         found += [p.grad.to_local().clone() for p in dense]
         found += [x for table in tables for part in table.take() for x in part[:3]]
@@ -327,7 +327,7 @@ def test_on_cuda_too():
         Optimizer(stack, TrainingConfig(value_optimizer="sparse", warmup=0), reads=1)
         losses = []
         given = [x.cuda() for x in batches(5)[0]]
-        run_ahead(
+        run_overlapped(
             given, lambda x: stack(x).square().mean(), lambda y: losses.append(y.backward() or y.detach()), ahead=ahead
         )
         parts = [tensor for part in stack.values.take() for tensor in part[:3]]

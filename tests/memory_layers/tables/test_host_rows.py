@@ -7,7 +7,7 @@ import pytest
 import torch
 from memx.errors import MemxError
 from memx.experiments.config.training import TrainingConfig
-from memx.experiments.optim.value_optimizer import TableOptimizer
+from memx.experiments.optim.value_optimizer import ValueOptimizer
 from memx.kernels import native
 from memx.memory_layers.layer import MemoryLayer
 from memx.memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, tables_of
@@ -47,7 +47,7 @@ def train(layers: nn.Sequential, x: torch.Tensor, **settings) -> tuple:
     """Outputs of each step, the weights' gradients of the last, the table and its state."""
     (table,) = (module for module in layers.modules() if isinstance(module, MemoryValues))
     config = TrainingConfig(value_optimizer="sparse", **settings)
-    tables, outputs = TableOptimizer({"table": table}, config, seed=3), []
+    tables, outputs = ValueOptimizer({"table": table}, config, seed=3), []
     for step, given in enumerate(x):
         layers.zero_grad()
         y = layers(given)
@@ -203,7 +203,7 @@ def on_a_rank(by: str, on_host: bool) -> tuple:
     try:
         layers = make_layers()
         rank, size = distributed.get_rank(), distributed.get_world_size()
-        layers[0].values.share_out(TableShard(by, distributed.group.WORLD, rank, size, ROWS, WIDTH))
+        layers[0].values.schedule(TableShard(by, distributed.group.WORLD, rank, size, ROWS, WIDTH))
         if on_host:
             keep_on_host(layers)
         return train(layers, inputs().chunk(size, dim=1)[rank])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from memx import MemoryLayer
 from memx.experiments.config.training import TrainingConfig
-from memx.experiments.optim.value_optimizer import TableOptimizer
+from memx.experiments.optim.value_optimizer import ValueOptimizer
 from memx.memory_layers.tables.table_shards import TableShard
 from torch import distributed
 
@@ -18,7 +18,7 @@ def make_layer(dtype: torch.dtype, shard: TableShard | None = None) -> MemoryLay
     torch.manual_seed(0)
     layer = MemoryLayer(WIDTH, ROWS, **LAYER).to(dtype)
     if shard is not None:
-        layer.values.share_out(shard)
+        layer.values.schedule(shard)
     return layer
 
 
@@ -34,7 +34,7 @@ def make_shard(by: str, size: int) -> TableShard:
 def steps(layer: MemoryLayer, x: torch.Tensor, settings: dict) -> tuple:
     """Outputs, then after some steps the weights' gradients of the last, the table and its state."""
     config = TrainingConfig(value_optimizer="sparse", **settings)
-    tables = TableOptimizer({"table": layer.values}, config, seed=3)
+    tables = ValueOptimizer({"table": layer.values}, config, seed=3)
     outputs = []
     for step in range(STEPS):
         layer.zero_grad()
@@ -117,7 +117,7 @@ def test_a_shared_out_table_draws_its_part_of_the_same_numbers():
     for by in ("width", "rows"):
         for rank in range(4):
             other = MemoryLayer(WIDTH, 121, heads=1, top_k=4).values
-            other.share_out(TableShard(by, None, rank, 4, 121, WIDTH))
+            other.schedule(TableShard(by, None, rank, 4, 121, WIDTH))
             torch.manual_seed(5)
             other.reset_parameters()
             assert torch.equal(other.weight, other.shard.part(whole))

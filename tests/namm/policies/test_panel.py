@@ -7,7 +7,7 @@ import torch
 from memx import namm
 from memx.namm.policies.base import Rule
 from memx.namm.policies.network import Namm
-from memx.namm.policies.panel import Panel, Seats, keep_all
+from memx.namm.policies.panel import PolicyBatch, PolicySlots, keep_all
 from memx.namm.policies.simple import POLICIES, Full, make_policy
 
 from ..hosts import make_host, prompts
@@ -57,8 +57,8 @@ def test_each_member_chooses_what_it_would_alone(host, rule):
     found = policies(every=192)
     if rule == "threshold":
         found = [replace(one, rule=Rule(grouping="per_head")) for one in found[-2:]]
-    seats = Seats((*policies(), scorer(5, Rule())))
-    panel = Panel(seats, tuple(found))
+    seats = PolicySlots((*policies(), scorer(5, Rule())))
+    panel = PolicyBatch(seats, tuple(found))
     assert seats.width == 18 and seats.context == 32
     shared = read(host, context, seats)
     before = held(shared)
@@ -77,8 +77,8 @@ def test_each_member_chooses_what_it_would_alone(host, rule):
 def test_online_each_member_evicts_as_it_would_alone(host):
     (context,) = prompts(64 * 3 + 23)
     found = policies()
-    seats = Seats((*found,))
-    panel = Panel(seats, tuple(found))
+    seats = PolicySlots((*found,))
+    panel = PolicyBatch(seats, tuple(found))
     shared = read(host, context[:EVERY], seats)
     cache = shared.branch(panel, len(found), then=panel)
     with namm.attach(host, panel) as attached:
@@ -99,7 +99,9 @@ def test_online_each_member_evicts_as_it_would_alone(host):
 def test_the_newest_tokens_wait_within_the_budget_of_every_member(length):
     host, (context,) = make_host().double(), prompts(length)
     found, waiting = policies(every=208), length % 16
-    cache = read(host, context, Seats((*found,))).branch(Panel(Seats((*found,)), tuple(found)), len(found), then=Full())
+    cache = read(host, context, PolicySlots((*found,))).branch(
+        PolicyBatch(PolicySlots((*found,)), tuple(found)), len(found), then=Full()
+    )
     for number in range(len(found)):
         for tokens in held(cache, number):
             assert len(tokens) == int(BUDGET * length) and tokens[-waiting:] == list(range(length - waiting, length))
@@ -108,10 +110,10 @@ def test_the_newest_tokens_wait_within_the_budget_of_every_member(length):
 @torch.no_grad()
 def test_sequences_of_a_batch_keep_to_their_member():
     host, found = make_host().double(), policies(every=96)[-3:]
-    seats, contexts = Seats((*found,)), torch.stack(prompts(96, 96))
+    seats, contexts = PolicySlots((*found,)), torch.stack(prompts(96, 96))
     with namm.attach(host, seats) as attached:
         host(contexts)
-    cache = attached.cache.branch(Panel(seats, tuple(found)), len(found), then=Full())
+    cache = attached.cache.branch(PolicyBatch(seats, tuple(found)), len(found), then=Full())
     for member, policy in enumerate(found):
         for number, context in enumerate(contexts):
             assert held(cache, member * 2 + number) == held(read(host, context, policy)), (policy.name, number)
@@ -121,7 +123,7 @@ def test_sequences_of_a_batch_keep_to_their_member():
 def test_a_panel_that_keeps_all_is_the_full_cache():
     host, (context, question) = make_host(), prompts(75, 9)
     for kinds in ((make_policy("recency", budget=0.5),), tuple(policies())):
-        cache = read(host, context, Seats(kinds)).branch(keep_all(Seats(kinds)), then=Full())
+        cache = read(host, context, PolicySlots(kinds)).branch(keep_all(PolicySlots(kinds)), then=Full())
         assert cache.holds().min() == 1
         with namm.attach(host, cache.policy):
             told = host(question[None], past_key_values=cache).logits
@@ -133,4 +135,4 @@ def test_a_panel_that_keeps_all_is_the_full_cache():
 def test_members_under_several_rules_are_no_panel():
     one, other = make_policy("tova", budget=0.5), make_policy("tova", budget=0.25)
     with pytest.raises(AssertionError, match="one rule"):
-        Panel(Seats((one,)), (one, other))
+        PolicyBatch(PolicySlots((one,)), (one, other))

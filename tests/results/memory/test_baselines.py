@@ -6,7 +6,7 @@ import pytest
 from memx.errors import MemxError
 from memx.results.memory.baselines import bases_of, dense_worth, rivals_table
 from memx.results.memory.baselines_figure import rivals_figure
-from memx.results.plots import Order, plot_rivals
+from memx.results.plots import PlotRequest, plot_rivals
 from memx.results.store.rows import Row, read_rows, write_rows
 from memx.results.style import KIND_COLOURS, spread
 
@@ -137,14 +137,14 @@ def test_rivals_that_cannot_be_drawn(tmp_path):
         bases_of([row(flops=None)], "rephrased")
     write_rows(tmp_path / "rows.jsonl", rival_rows())
     with pytest.raises(MemxError, match="no memory model here was asked the seen questions"):
-        plot_rivals(Order([tmp_path / "rows.jsonl"], tmp_path, "r"), "seen")
+        plot_rivals(PlotRequest([tmp_path / "rows.jsonl"], tmp_path, "r"), "seen")
     assert not list(tmp_path.glob("*.png"))
 
 
 def test_rivals_are_written_with_their_rows_and_draw_again(tmp_path):
     write_rows(tmp_path / "rows.jsonl", [*rival_rows(), row(dataset="seen/x"), row(metric="f1")])
-    files, table = plot_rivals(Order([tmp_path / "rows.jsonl"], tmp_path / "out", "r", ["svg", "pdf"]))
+    files, table = plot_rivals(PlotRequest([tmp_path / "rows.jsonl"], tmp_path / "out", "r", ["svg", "pdf"]))
     assert [path.name for path in files] == ["r.svg", "r.pdf", "r.rows.jsonl"]
     assert read_rows(files[-1]) == rival_rows()
-    again, same = plot_rivals(Order([files[-1]], tmp_path / "again", "r", ["svg"]))
+    again, same = plot_rivals(PlotRequest([files[-1]], tmp_path / "again", "r", ["svg"]))
     assert again[0].read_bytes() == files[0].read_bytes() and same == table

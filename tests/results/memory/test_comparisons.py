@@ -8,7 +8,7 @@ from memx.results.memory.finetune import by_method, finetune_table, methods_of
 from memx.results.memory.finetune_figure import finetune_figure
 from memx.results.memory.loss import run_label
 from memx.results.memory.usage import usage_figure
-from memx.results.plots import Order, plot_ablation, plot_finetune, plot_usage
+from memx.results.plots import PlotRequest, plot_ablation, plot_finetune, plot_usage
 from memx.results.published import published_ablations
 from memx.results.store.rows import Row, read_rows, write_rows
 from memx.results.store.runs import Run
@@ -187,11 +187,11 @@ def test_comparisons_are_written_with_their_rows_and_draw_again(tmp_path):
         ("f", tuned, plot_finetune),
     ):
         write_rows(tmp_path / f"{name}.rows.jsonl", [*rows, row(dataset="seen/x"), row(metric="f1")])
-        files, table = draw(Order([tmp_path / f"{name}.rows.jsonl"], tmp_path / "out", name, ["svg", "pdf"]))
+        files, table = draw(PlotRequest([tmp_path / f"{name}.rows.jsonl"], tmp_path / "out", name, ["svg", "pdf"]))
         assert [path.name for path in files] == [f"{name}.svg", f"{name}.pdf", f"{name}.rows.jsonl"]
         assert table.lines and len(read_rows(files[-1])) == len(rows)
-        again, same = draw(Order([files[-1]], tmp_path / "again", name, ["svg"]))
+        again, same = draw(PlotRequest([files[-1]], tmp_path / "again", name, ["svg"]))
         assert again[0].read_bytes() == files[0].read_bytes() and same == table
     use_run(tmp_path / "runs", "a", ["0"])
-    (picture,) = plot_usage(Order([tmp_path / "runs"], tmp_path / "out", "u"))
+    (picture,) = plot_usage(PlotRequest([tmp_path / "runs"], tmp_path / "out", "u"))
     assert picture.stat().st_size > 5000

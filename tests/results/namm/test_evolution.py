@@ -9,7 +9,7 @@ from memx.results.namm.evolution import course_labels, course_of, evolution_figu
 from memx.results.namm.pareto import answers_of, front_table, is_answer
 from memx.results.namm.pareto_figure import front_figure
 from memx.results.namm.plots import plot_evolution, plot_front
-from memx.results.plots import Order
+from memx.results.plots import PlotRequest
 from memx.results.store.rows import write_rows
 from memx.results.store.runs import Run
 
@@ -68,7 +68,7 @@ def test_metrics_with_gaps_and_runs_without_any(tmp_path):
     evolution_figure([begun], "about")
     made.evolution_run(tmp_path / "c" / "c-00000001", [])
     with pytest.raises(MemxError, match="no run here has a generation behind it"):
-        plot_evolution(Order([tmp_path / "c"], tmp_path / "out", "e"))
+        plot_evolution(PlotRequest([tmp_path / "c"], tmp_path / "out", "e"))
 
 
 def test_of_a_folder_the_last_evolution_and_its_seeds_are_drawn(tmp_path):
@@ -77,14 +77,14 @@ def test_of_a_folder_the_last_evolution_and_its_seeds_are_drawn(tmp_path):
         folder = tmp_path / "runs" / f"{name}-0000000{started}"
         made.evolution_run(folder, lines, seed=seed, started=str(9 - started), fitness={"price": price})
     told = []
-    order = Order([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], tell=told.append)
+    order = PlotRequest([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], tell=told.append)
     _, table = plot_evolution(order)
     assert [line[0] for line in table.lines] == ["namm-00000001", "namm-00000000"]
     assert told == ["drawn: namm-00000000, namm-00000001; left out: namm-00000002 (--experiment chooses)"]
-    _, table = plot_evolution(Order([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], "namm-00000002"))
+    _, table = plot_evolution(PlotRequest([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], "namm-00000002"))
     assert [line[0] for line in table.lines] == ["namm-00000002"]
     with pytest.raises(MemxError, match="no experiment 'x'"):
-        plot_evolution(Order([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], "x"))
+        plot_evolution(PlotRequest([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], "x"))
 
 
 FRONT = (("free-00000001", 0.95, 80.0), ("dear-00000002", 0.7, 20.0), ("poor-00000003", 0.6, 40.0))
@@ -129,12 +129,12 @@ def test_answers_of_other_prompts_or_modes_are_not_mixed(tmp_path, changes, mess
     first, other = made.answer_rows("a-00000001", 0.9, 50), made.answer_rows("b-00000002", 0.8, 30, **changes)
     write_rows(tmp_path / "both.jsonl", [*first, *other])
     with pytest.raises(MemxError, match=message) as refused:
-        plot_front(Order([tmp_path / "both.jsonl"], tmp_path / "out", "f"))
+        plot_front(PlotRequest([tmp_path / "both.jsonl"], tmp_path / "out", "f"))
     assert "name the run folders" in refused.value.hint and not (tmp_path / "out").exists()
     made.evolution_run(tmp_path / "runs" / "b-00000002", [], other, started="0")
     made.evolution_run(tmp_path / "runs" / "a-00000001", [], first, started="1")
     told = []
-    _, table = plot_front(Order([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], tell=told.append))
+    _, table = plot_front(PlotRequest([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], tell=told.append))
     assert [line[0] for line in table.lines] == ["a-00000001"]
     assert told == ["drawn: a-00000001; left out: b-00000002 (--experiment chooses)"]
 
@@ -165,11 +165,11 @@ def test_a_front_of_a_folder_is_of_one_host(tmp_path):
             rows = [row.model_copy(update={"model": "other"}) for row in rows]
         made.evolution_run(tmp_path / "runs" / name, [], rows, started=str(-number))
     told = []
-    order = Order([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], tell=told.append)
+    order = PlotRequest([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], tell=told.append)
     files, table = plot_front(order)
     assert [line[0] for line in table.lines] == ["dear-00000002", "free-00000001"] and files[-1].name == "f.rows.jsonl"
     assert "left out: poor-00000003" in told[0]
-    again, same = plot_front(Order([files[-1]], tmp_path / "again", "f", ["svg"]))
+    again, same = plot_front(PlotRequest([files[-1]], tmp_path / "again", "f", ["svg"]))
     assert again[0].read_bytes() == files[0].read_bytes() and same == table
 
 

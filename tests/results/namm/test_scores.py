@@ -12,7 +12,7 @@ from memx.results.namm.plots import plot_namm
 from memx.results.namm.rows import PER_HEAD, prepared
 from memx.results.namm.scores_figure import namm_figure
 from memx.results.namm.scores_table import namm_table
-from memx.results.plots import Order
+from memx.results.plots import PlotRequest
 from memx.results.store.rows import read_rows, write_rows
 
 from . import namm_rows as made
@@ -32,7 +32,7 @@ def line_of(axis, label):
 
 def order(tmp_path, rows, **more):
     write_rows(tmp_path / "rows.jsonl", rows)
-    return Order([tmp_path / "rows.jsonl"], tmp_path / "out", "f", ["svg"], **more)
+    return PlotRequest([tmp_path / "rows.jsonl"], tmp_path / "out", "f", ["svg"], **more)
 
 
 def test_panels_hold_the_rows():

@@ -11,28 +11,28 @@ from .document import Document, Share, text_digest
 NAMES = ("python-docs", "python-source")
 
 
-class NamedText:
+class BuiltinText:
     """A source that lies in memory: lane i has every lanes-th document from i on, each epoch in another order."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.sizes = {name: sum(map(len, _texts(name)))}
 
-    def read(self, share: Share, epoch: int, place: Any = None) -> NamedDocuments:
+    def read(self, share: Share, epoch: int, place: Any = None) -> BuiltinDocuments:
         """The share's documents of an epoch, from a place on."""
         texts = list(_texts(self.name)[share.lane :: share.lanes])
         if share.seed is not None:
             random.Random(f"{share.seed} {epoch} {share.lane} {self.name}").shuffle(texts)
-        return NamedDocuments(texts, place or 0)
+        return BuiltinDocuments(texts, place or 0)
 
 
-class NamedDocuments:
+class BuiltinDocuments:
     """Documents of a list. place: how many are read."""
 
     def __init__(self, texts: list[str], place: int) -> None:
         self.texts, self.place = texts, place
 
-    def __iter__(self) -> NamedDocuments:
+    def __iter__(self) -> BuiltinDocuments:
         return self
 
     def __next__(self) -> Document:

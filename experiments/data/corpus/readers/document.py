@@ -58,7 +58,7 @@ def is_held_out(digest: int, share: float) -> bool:
     return digest < int(share * 2**64)
 
 
-class Damage:
+class CorruptRecords:
     """Ends the run at damage, or notes it and lets the caller leave the part out.
 
     A part is noted once, and at most ten of a file. `left_out` counts the parts.

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from .....errors import MemxError
 from ....config.scale import CorpusSource
-from .document import Damage, Document, Share
+from .document import CorruptRecords, Document, Share
 from .json_lines import align_line, align_piece, read_json_lines, read_pieces
 from .parquet import count_rows, read_rows
 
-_Read = Callable[[Path, str, int, int | None, str, Damage], Iterator[tuple[Document, int]]]
+_Read = Callable[[Path, str, int, int | None, str, CorruptRecords], Iterator[tuple[Document, int]]]
 _NOTED = 1000  # files whose sizes are noted one by one
 
 
@@ -82,7 +82,7 @@ class FileTexts:
     With as many files as lanes or more, lane i owns every lanes-th file from i on; with fewer, the i-th part of each.
     """
 
-    def __init__(self, source: CorpusSource, damage: Damage) -> None:
+    def __init__(self, source: CorpusSource, damage: CorruptRecords) -> None:
         self.name, self.field, self.damage = source.path, source.field, damage
         self.files = find_files(source.path)
         self.sizes = _noted(self.files)
@@ -133,7 +133,7 @@ class FileDocuments:
         self,
         parts: list[_Part],
         open_part: Callable[[_Part, int | None], Iterator[tuple[Document, int]]],
-        damage: Damage,
+        damage: CorruptRecords,
         place: Any,
     ) -> None:
         self.parts, self.damage = parts, damage

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .....errors import MemxError
 from ....config.scale import CorpusSource
-from .document import Damage, Document, Share, text_digest
+from .document import CorruptRecords, Document, Share, text_digest
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -22,7 +22,7 @@ class HubTexts:
     Its order stays that of the data set in every epoch; the shuffle buffer alone changes it.
     """
 
-    def __init__(self, source: CorpusSource, damage: Damage) -> None:
+    def __init__(self, source: CorpusSource, damage: CorruptRecords) -> None:
         self.name, self.field, self.damage = source.path, source.field, damage
         self.data = _load(source)
         self.sizes = {f"{source.path} ({source.split}), in shards": self.data.num_shards}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from .document import Damage, Document, text_digest
+from .document import CorruptRecords, Document, text_digest
 
 PIECE = 8_000  # characters, at least, of a document cut from a .txt file at an empty line
 WIDEST = 64_000  # bytes of such a document, at most, where there are no empty lines
@@ -38,7 +38,7 @@ def line_of(path: Path, at: int) -> str:
 
 
 def read_json_lines(
-    path: Path, name: str, first: int, stop: int | None, field: str, damage: Damage
+    path: Path, name: str, first: int, stop: int | None, field: str, damage: CorruptRecords
 ) -> Iterator[tuple[Document, int]]:
     """Documents of the lines of bytes first..stop (None: to the end); `first` is where a line begins."""
     with open_bytes(path) as file:
@@ -70,7 +70,7 @@ def align_line(path: Path, at: int) -> int:
 
 
 def read_pieces(
-    path: Path, name: str, first: int, stop: int | None, field: str, damage: Damage
+    path: Path, name: str, first: int, stop: int | None, field: str, damage: CorruptRecords
 ) -> Iterator[tuple[Document, int]]:
     """Documents cut at empty lines from bytes first..stop (None: to the end), each of PIECE characters or more.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .....errors import MemxError
-from .document import Damage, Document, text_digest
+from .document import CorruptRecords, Document, text_digest
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -16,7 +16,7 @@ _BATCH = 64  # rows decoded at once
 _BUFFER = 2**18
 
 
-def count_rows(path: Path, name: str, damage: Damage) -> int:
+def count_rows(path: Path, name: str, damage: CorruptRecords) -> int:
     """Rows of a file; 0 after a report if it is no sound parquet file."""
     file = _open(path, name, damage)
     if file is None:
@@ -26,7 +26,7 @@ def count_rows(path: Path, name: str, damage: Damage) -> int:
 
 
 def read_rows(
-    path: Path, name: str, first: int, stop: int | None, field: str, damage: Damage
+    path: Path, name: str, first: int, stop: int | None, field: str, damage: CorruptRecords
 ) -> Iterator[tuple[Document, int]]:
     """Documents of the rows first..stop (None: to the end) of a column; row groups outside are not read."""
     file = _open(path, name, damage)
@@ -50,7 +50,7 @@ def read_rows(
                     yield Document(text, text_digest(text)), row + 1
 
 
-def _open(path: Path, name: str, damage: Damage) -> ParquetFile | None:
+def _open(path: Path, name: str, damage: CorruptRecords) -> ParquetFile | None:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -72,7 +72,9 @@ def _groups(file: ParquetFile, first: int, stop: int | None) -> Iterator[tuple[i
             yield group, begin, at if stop is None else min(at, stop)
 
 
-def _texts(file: ParquetFile, group: int, row: int, field: str, name: str, damage: Damage) -> Iterator[tuple[int, Any]]:
+def _texts(
+    file: ParquetFile, group: int, row: int, field: str, name: str, damage: CorruptRecords
+) -> Iterator[tuple[int, Any]]:
     """(row, value) of a row group whose first row is `row`; what cannot be decoded is reported and ends it."""
     from pyarrow import ArrowException
 

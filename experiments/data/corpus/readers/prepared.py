@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .....errors import MemxError
-from .document import Damage, Document, Share
+from .document import CorruptRecords, Document, Share
 
 MANIFEST, UNFINISHED, TOKENIZER, VERSION = "manifest.json", "unfinished.json", "tokenizer", 1
 _STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -108,7 +108,7 @@ def size_wrong(folder: Path, shard: Shard, dtype: str) -> str:
 class PreparedTexts:
     """A source of token ids. Lane i has every lanes-th document from i on, of an order drawn anew for each epoch."""
 
-    def __init__(self, folder: Path, damage: Damage) -> None:
+    def __init__(self, folder: Path, damage: CorruptRecords) -> None:
         self.name, self.folder, self.damage = str(folder), folder, damage
         self.manifest = read_manifest(folder)
         self.shards: list[Shard] = []

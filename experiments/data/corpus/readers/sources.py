@@ -10,25 +10,25 @@ from pathlib import Path
 from .....errors import MemxError
 from ....config.presets import nearest
 from ....config.scale import CorpusConfig, CorpusSource
-from .builtin import NAMES, NamedText
-from .document import Damage, Document, Share, Source
+from .builtin import NAMES, BuiltinText
+from .document import CorruptRecords, Document, Share, Source
 from .files import KINDS, FileTexts, suffix_of
 from .hub import HUB_NAME, HubTexts
 from .prepared import PreparedTexts, is_prepared
 
 
-def open_sources(config: CorpusConfig, damage: Damage) -> list[Source]:
+def open_sources(config: CorpusConfig, damage: CorruptRecords) -> list[Source]:
     """Open every source. Raises MemxError for one that is not there or cannot be reached."""
     assert config.sources, "no sources"
     return [open_source(source, damage) for source in config.sources]
 
 
-def open_source(source: CorpusSource, damage: Damage) -> Source:
+def open_source(source: CorpusSource, damage: CorruptRecords) -> Source:
     """Open the named text, file, folder, pattern, prepared folder or hub data set that a source's path means."""
     name = source.path
     path = Path(name).expanduser()
     if name in NAMES:
-        return NamedText(name)
+        return BuiltinText(name)
     if path.is_dir() and is_prepared(path):
         return PreparedTexts(path, damage)
     if path.exists() or has_magic(name):

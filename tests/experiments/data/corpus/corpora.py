@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 from memx.experiments.config.scale import CorpusConfig, CorpusSource
-from memx.experiments.data.corpus.prepare import PrepareOrder, prepare
-from memx.experiments.data.corpus.readers.document import Damage
+from memx.experiments.data.corpus.prepare import PrepareConfig, prepare
+from memx.experiments.data.corpus.readers.document import CorruptRecords
 from memx.experiments.data.tokenizer import train_tokenizer
 
 WORDS = "the of a river mill café naïve 3 41 stone old 日本 house under green — runs".split()
@@ -80,7 +80,7 @@ def write_kind(kind: str, folder: Path) -> tuple[str | CorpusSource, ...]:
         saved = folder / "tokenizer"
         tokenizer().save_pretrained(saved)
         out = folder / "prepared"
-        prepare(PrepareOrder((CorpusSource(path=source),), out, str(saved), shard_tokens=150), print)
+        prepare(PrepareConfig((CorpusSource(path=source),), out, str(saved), shard_tokens=150), print)
         return (str(out),)
     write, suffix = {
         "line files": (write_lines, ".jsonl"),
@@ -114,6 +114,6 @@ def settings(*sources, **changes) -> CorpusConfig:
     return CorpusConfig(**{"sources": sources, "lanes": 4, "shuffle": 6, "held_out": 0.0, **changes})
 
 
-def no_damage() -> Damage:
+def no_damage() -> CorruptRecords:
     """Where damage would fail a test."""
-    return Damage("fatal", print)
+    return CorruptRecords("fatal", print)

@@ -12,9 +12,9 @@ from memx.experiments.config.scale import CorpusSource
 from memx.experiments.data.corpus import prepare as preparing
 from memx.experiments.data.corpus import shards
 from memx.experiments.data.corpus.encoder import Encoder, encoder_of
-from memx.experiments.data.corpus.prepare import PrepareOrder, prepare
+from memx.experiments.data.corpus.prepare import PrepareConfig, prepare
 from memx.experiments.data.corpus.readers import json_lines as lines
-from memx.experiments.data.corpus.readers.document import Damage, Share, text_digest
+from memx.experiments.data.corpus.readers.document import CorruptRecords, Share, text_digest
 from memx.experiments.data.corpus.readers.prepared import Permutation, PreparedTexts
 from memx.experiments.data.corpus.shards import check_shards
 from memx.experiments.runtime.signals import Interrupted
@@ -38,7 +38,7 @@ def saved(tmp_path_factory):
 
 
 def order(out, saved, *sources, **more):
-    return PrepareOrder(
+    return PrepareConfig(
         tuple(CorpusSource(path=str(one)) for one in sources), out, saved, **{"shard_tokens": 300, **more}
     )
 
@@ -253,7 +253,7 @@ def test_a_damaged_shard_is_named(tmp_path, saved):
     with pytest.raises(MemxError, match=r"shard-00001: shard-00001\.bin has .* bytes, not"):
         PreparedTexts(out, no_damage())
     notes = []
-    found = list(PreparedTexts(out, Damage("skip", notes.append)).read(Share(0, 1, None), 0))
+    found = list(PreparedTexts(out, CorruptRecords("skip", notes.append)).read(Share(0, 1, None), 0))
     assert len(found) == sum(shard.documents for i, shard in enumerate(manifest.shards) if i not in (1, 2))
     assert [name in note for name, note in zip(("shard-00001", "shard-00002"), notes, strict=True)] == [True, True]
 

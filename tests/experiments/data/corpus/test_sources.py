@@ -11,7 +11,7 @@ from memx.errors import MemxError
 from memx.experiments.config.scale import CorpusSource
 from memx.experiments.data.corpus.readers import hub
 from memx.experiments.data.corpus.readers import json_lines as lines
-from memx.experiments.data.corpus.readers.document import Damage, Share
+from memx.experiments.data.corpus.readers.document import CorruptRecords, Share
 from memx.experiments.data.corpus.readers.sources import open_source
 from memx.experiments.data.text import ordinary_text
 
@@ -41,7 +41,7 @@ def flat(parts):
 def skipped(path, **more):
     """What is read of a source where damage is left out, and the notes."""
     notes = []
-    source = opened(path, Damage("skip", notes.append), **more)
+    source = opened(path, CorruptRecords("skip", notes.append), **more)
     return read(source)[0], notes
 
 
@@ -174,7 +174,7 @@ def test_damage_is_told_at_most_ten_times_for_a_file(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('no\n{"text": "x"}\n' * 40)
     notes = []
-    source = opened(path, Damage("skip", notes.append))
+    source = opened(path, CorruptRecords("skip", notes.append))
     for _ in range(2):
         assert read(source) == [["x"] * 40]
     assert len(notes) == 11 and "line 19" in notes[9] and "more is damaged" in notes[10]
@@ -187,7 +187,7 @@ def test_a_line_without_an_end_does_not_fill_memory(tmp_path, monkeypatch):
     path.write_text('{"text": "one"}\n{"text": "' + "x" * 5000 + '"}\n{"text": "two"}\n')
     found, notes = skipped(path)
     assert found == ["one", "two"] and "line 2: a line of more than 1,000 bytes" in notes[0]
-    assert sorted(flat(read(opened(path, Damage("skip", notes.append)), 3))) == ["one", "two"]
+    assert sorted(flat(read(opened(path, CorruptRecords("skip", notes.append)), 3))) == ["one", "two"]
 
 
 def test_a_text_that_is_not_utf8(tmp_path):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from ...errors import MemxError
-from ...namm.attach import find_decoder, layer_windows
+from ...namm.attachment import find_decoder, layer_windows
 from ..config.policy_eval import EAGER
 from .answers import Prompt, answer, write
 from .score import LOG_LIKELIHOOD, score
@@ -47,7 +47,7 @@ def press_facts(
     sizes: Sequence[tuple[float, Labels]],
     tokenizer: PreTrainedTokenizerFast | None = None,
 ) -> list[dict[str, Any]]:
-    """What each press does with a prompt at each size, the share that it keeps, as `EvalJudge.judge` tells it.
+    """What each press does with a prompt at each size, the share that it keeps, as `PolicyEvaluator.judge` tells it.
 
     tokenizer: to write greedy answers too.
     """
