@@ -57,7 +57,7 @@ class ValueOptimizer:
                 self.states[name] = make_state(
                     table.weight,
                     second_moment=config.value_second_moment,
-                    moments=getattr(torch, config.value_moments),
+                    moments=_moments(table.weight, config),
                     masters=config.value_rounding == "masters" and table.weight.dtype != torch.float32,
                 )
 
@@ -137,6 +137,11 @@ class ValueOptimizer:
         assert own.keys() == tensors.keys(), "the state is of another optimizer"
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+
+
+def _moments(values: Tensor, config: TrainingConfig) -> torch.dtype:
+    """The dtype that the config names; a float64 table, which no config asks for, keeps all its digits."""
+    return torch.float64 if values.dtype == torch.float64 else getattr(torch, config.value_moments)
 
 
 def _of_all(part: BagGradient, table: MemoryValues) -> BagGradient:

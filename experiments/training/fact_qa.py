@@ -119,7 +119,7 @@ def answer_nll(
     hidden = model.model(tokens.to(model.device), use_cache=False).last_hidden_state
     asked = labels != -100
     logits = model.lm_head(hidden[asked.to(hidden.device)]).float()
-    nll = torch.zeros(labels.shape)
+    nll = torch.zeros(labels.shape, dtype=torch.float32)
     nll[asked] = F.cross_entropy(logits, labels[asked].to(logits.device), reduction="none").float().cpu()
     return list(zip(nll.sum(-1).tolist(), asked.sum(-1).tolist(), strict=True))
 

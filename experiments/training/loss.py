@@ -21,14 +21,19 @@ def answer_loss(model: MemoryLlamaForCausalLM, batch: Batch) -> Tensor:
     counted = (labels != -100).nonzero().squeeze(-1)
     inputs = dict(attention_mask=block_mask(batch.documents), position_ids=batch.positions)
     logits = model.logits_at(counted, batch.tokens, **inputs)  # [counted, vocabulary]
-    return F.cross_entropy(logits.float(), labels.index_select(0, counted), reduction="sum")
+    return F.cross_entropy(_wide(logits), labels.index_select(0, counted), reduction="sum")
 
 
 def text_loss(model: MemoryLlamaForCausalLM, blocks: Tensor) -> Tensor:
     """Mean cross-entropy of the next token over blocks [R, S] of plain text."""
     places = torch.arange(blocks.numel(), device=blocks.device).view_as(blocks)[:, :-1].flatten()
     logits = model.logits_at(places, blocks)
-    return F.cross_entropy(logits.float(), blocks[:, 1:].flatten())
+    return F.cross_entropy(_wide(logits), blocks[:, 1:].flatten())
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Logits in float32, or in float64 where the model is."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def balance_loss(layers: list[MoeLayer], weight: float) -> Tensor | float:

@@ -1,4 +1,7 @@
-"""Training over several processes: the losses of one, states that any number goes on from, clean ends."""
+"""Training over several processes: the losses of one, states that any number goes on from, clean ends.
+
+Whatever is compared by its numbers is trained in float64.
+"""
 
 import json
 import os
@@ -20,6 +23,7 @@ from memx.results.store.runs import RunStore
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.exact import float64
 from tests.experiments.base_models.llama3 import write_llama3
 from tests.ranks import end_worlds, run_worlds
 
@@ -39,6 +43,11 @@ def train(runs: Path, changes: dict | None = None, resume: bool = False) -> None
     train_all(load_config("tiny", {**SETTINGS, **(changes or {})}.items()), Options(runs, resume=resume), quiet)
 
 
+def train_exactly(runs: Path, changes: dict | None = None, resume: bool = False) -> None:
+    with float64():
+        train(runs, changes, resume)
+
+
 def folder(runs: Path, changes: dict | None = None) -> Path:
     (point,) = plan(load_config("tiny", {**SETTINGS, **(changes or {})}.items()))
     return runs / point.name
@@ -51,15 +60,15 @@ def losses(runs: Path, changes: dict | None = None) -> list[float]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
     runs = tmp_path_factory.mktemp("alone")
-    train(runs)
+    train_exactly(runs)
     return runs
 
 
 @pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_losses_and_answers_of_several_processes_are_those_of_one(size, alone, tmp_path):
     runs = tmp_path / str(size)
-    run_worlds(train, (size,), {"runs": runs})
-    assert losses(runs) == pytest.approx(losses(alone), abs=1e-6)
+    run_worlds(train_exactly, (size,), {"runs": runs})
+    assert losses(runs) == pytest.approx(losses(alone), abs=1e-11)
     one, other = (RunStore(place).run(folder(place).name) for place in (alone, runs))
     for mine, theirs in zip(one.metrics(), other.metrics(), strict=True):
         assert mine["tokens"] == theirs["tokens"] and mine["memory_use"].keys() == {"0", "1"}
@@ -71,7 +80,7 @@ def test_losses_and_answers_of_several_processes_are_those_of_one(size, alone, t
     mine, theirs = (load_file(folder(place) / "checkpoint" / "model.safetensors") for place in (alone, runs))
     assert mine.keys() == theirs.keys()
     for name, weight in mine.items():
-        torch.testing.assert_close(theirs[name], weight, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(theirs[name], weight, rtol=1e-9, atol=1e-10)
 
 
 def stop_at_eight(runs: Path, changes: dict | None = None) -> None:
@@ -86,6 +95,11 @@ def stop_at_eight(runs: Path, changes: dict | None = None) -> None:
         train_all(config, Options(runs), report)
 
 
+def stop_exactly_at_eight(runs: Path, changes: dict | None = None) -> None:
+    with float64():
+        stop_at_eight(runs, changes)
+
+
 @pytest.mark.parametrize(
     ("began", "ends", "changes"),
     [
@@ -98,7 +112,7 @@ def stop_at_eight(runs: Path, changes: dict | None = None) -> None:
     ],
 )
 def test_a_state_of_some_processes_is_gone_on_from_by_others(began, ends, changes, tmp_path):
-    train(tmp_path / "straight", changes)
+    train_exactly(tmp_path / "straight", changes)
     expected = losses(tmp_path / "straight", changes)
     begin(began, tmp_path / "began", changes)
     (state,) = (folder(tmp_path / "began", changes) / "state").glob("step-*")
@@ -107,23 +121,23 @@ def test_a_state_of_some_processes_is_gone_on_from_by_others(began, ends, change
         runs = tmp_path / str(size)
         shutil.copytree(tmp_path / "began", runs)
         if size == 1:
-            train(runs, changes, resume=True)
+            train_exactly(runs, changes, resume=True)
         else:
-            run_worlds(train, (size,), {"runs": runs, "changes": changes, "resume": True})
-        assert losses(runs, changes) == pytest.approx(expected, abs=1e-6)
+            run_worlds(train_exactly, (size,), {"runs": runs, "changes": changes, "resume": True})
+        assert losses(runs, changes) == pytest.approx(expected, abs=1e-11)
         assert RunStore(runs).run(folder(runs, changes).name).status == "finished"
 
 
 def begin(size: int, runs: Path, changes: dict) -> None:
     if size == 1:
-        stop_at_eight(runs, changes)
+        stop_exactly_at_eight(runs, changes)
     else:
-        run_worlds(stop_at_eight, (size,), {"runs": runs, "changes": changes})
+        run_worlds(stop_exactly_at_eight, (size,), {"runs": runs, "changes": changes})
 
 
 def stop_in_small_groups(runs: Path) -> None:
     tensor_parts._AT_ONCE = 10_000
-    stop_at_eight(runs)
+    stop_exactly_at_eight(runs)
 
 
 def test_a_state_becomes_a_folder_that_transformers_reads(alone, tmp_path, monkeypatch):
@@ -139,8 +153,8 @@ def test_a_state_becomes_a_folder_that_transformers_reads(alone, tmp_path, monke
     other = dict(many.named_parameters())
     assert all(torch.equal(weight, other[name]) for name, weight in one.named_parameters())
     shutil.copytree(tmp_path, tmp_path / "goes on", ignore=lambda _, names: {"one", "many", "goes on"} & {*names})
-    train(tmp_path / "goes on", resume=True)
-    assert losses(tmp_path / "goes on") == pytest.approx(losses(alone), abs=1e-6)
+    train_exactly(tmp_path / "goes on", resume=True)
+    assert losses(tmp_path / "goes on") == pytest.approx(losses(alone), abs=1e-11)
     shutil.rmtree(place / "state")
     with pytest.raises(MemxError, match="holds no state of several"):
         convert_state(place / "state", place / "none")
@@ -158,7 +172,8 @@ def die_at_ten(runs: Path) -> None:
         return step(trainer)
 
     Trainer._train_step = dying
-    command(runs, {}, [])
+    with float64():
+        command(runs, {}, [])
 
 
 def test_a_killed_rank_ends_the_run_with_a_clear_line_and_it_goes_on_from_the_last_state(alone, tmp_path):
@@ -167,8 +182,8 @@ def test_a_killed_rank_ends_the_run_with_a_clear_line_and_it_goes_on_from_the_la
     (line,) = [line for line in ended[0].printed.splitlines() if line.startswith("failed")]
     assert "ranks is gone" in line and "--resume" in line
     assert RunStore(tmp_path).run(folder(tmp_path).name).status == "failed"
-    run_worlds(train, (2,), {"runs": tmp_path, "resume": True})
-    assert losses(tmp_path) == pytest.approx(losses(alone), abs=1e-6)
+    run_worlds(train_exactly, (2,), {"runs": tmp_path, "resume": True})
+    assert losses(tmp_path) == pytest.approx(losses(alone), abs=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -218,9 +233,9 @@ def test_a_pretrained_start_learns_a_corpus_over_processes_and_keeps_what_it_gen
         "memory.key_width": 8, "corpus.sources": ["python-docs"], "corpus.lanes": 2, "corpus.held_out": 0.1,
         "corpus.blocks": 2, "training.steps": 3,
     }  # fmt: skip
-    train(tmp_path / "1", changes)
-    run_worlds(train, (2,), {"runs": tmp_path / "2", "changes": changes})
-    assert losses(tmp_path / "2", changes) == pytest.approx(losses(tmp_path / "1", changes), abs=1e-6)
+    train_exactly(tmp_path / "1", changes)
+    run_worlds(train_exactly, (2,), {"runs": tmp_path / "2", "changes": changes})
+    assert losses(tmp_path / "2", changes) == pytest.approx(losses(tmp_path / "1", changes), abs=1e-11)
     one, two = (folder(tmp_path / size, changes) / "checkpoint" for size in "12")
     for name in ("generation_config.json", "config.json"):
         assert json.loads((one / name).read_text()) == json.loads((two / name).read_text())
