@@ -17,6 +17,7 @@ from memx.results.store.runs import RunStore
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from tests.exact import float64
 from tests.ranks import run_worlds
 
 SETTINGS = {
@@ -46,12 +47,17 @@ def train(corpus: Path, runs: Path, changes: dict | None = None, resume: bool = 
     train_all(config_of(corpus, changes), Options(runs, resume=resume), lambda index, event: None)
 
 
-def stop_at_four(corpus: Path, runs: Path, changes: dict | None = None) -> None:
+def train_exactly(corpus: Path, runs: Path, changes: dict | None = None, resume: bool = False) -> None:
+    with float64():
+        train(corpus, runs, changes, resume)
+
+
+def stop_exactly_at_four(corpus: Path, runs: Path, changes: dict | None = None) -> None:
     def report(index, event):
         if event.get("step") == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted):
+    with float64(), pytest.raises(Interrupted):
         train_all(config_of(corpus, changes), Options(runs), report)
 
 
@@ -65,7 +71,7 @@ def losses(run) -> list[float]:
 
 
 def test_a_corpus_gives_any_number_of_processes_the_same_losses_and_goes_on_at_the_same_row(corpus, tmp_path):
-    train(corpus, tmp_path / "1")
+    train_exactly(corpus, tmp_path / "1")
     alone = run_of(corpus, tmp_path / "1")
     assert losses(alone)[-1] < losses(alone)[0]
     rows = {(row.dataset, row.metric): row.value for row in alone.rows()}
@@ -73,13 +79,13 @@ def test_a_corpus_gives_any_number_of_processes_the_same_losses_and_goes_on_at_t
     on_the_way = [line["evaluation"] for line in alone.metrics() if "evaluation" in line]
     assert [list(one) for one in on_the_way] == [["corpus"]]
 
-    run_worlds(stop_at_four, (4,), {"corpus": corpus, "runs": tmp_path / "4"})
+    run_worlds(stop_exactly_at_four, (4,), {"corpus": corpus, "runs": tmp_path / "4"})
     shutil.copytree(tmp_path / "4", tmp_path / "4 then 1")
-    run_worlds(train, (2,), {"corpus": corpus, "runs": tmp_path / "4", "resume": True})
-    train(corpus, tmp_path / "4 then 1", resume=True)
+    run_worlds(train_exactly, (2,), {"corpus": corpus, "runs": tmp_path / "4", "resume": True})
+    train_exactly(corpus, tmp_path / "4 then 1", resume=True)
     for runs in ("4", "4 then 1"):
         run = run_of(corpus, tmp_path / runs)
-        assert losses(run) == pytest.approx(losses(alone), abs=1e-6)
+        assert losses(run) == pytest.approx(losses(alone), abs=1e-11)
         assert [line["tokens"] for line in run.metrics() if "tokens" in line] == [
             8 * 32 * step for step in range(1, 11)
         ]
@@ -101,10 +107,10 @@ def test_tables_in_host_memory_train_to_the_same_bits_however_far_ahead_rows_are
 @pytest.mark.parametrize("table", ["width", pytest.param("replicated", marks=pytest.mark.slow)])
 def test_tables_in_host_memory_are_shared_out_as_others_are(table, corpus, tmp_path):
     changes = {"parallel.host_values": True, "parallel.table": table}
-    train(corpus, tmp_path / "1", changes)
-    run_worlds(train, (2,), {"corpus": corpus, "runs": tmp_path / "2", "changes": changes})
+    train_exactly(corpus, tmp_path / "1", changes)
+    run_worlds(train_exactly, (2,), {"corpus": corpus, "runs": tmp_path / "2", "changes": changes})
     one, two = (run_of(corpus, tmp_path / size, changes) for size in ("1", "2"))
-    assert losses(two) == pytest.approx(losses(one), abs=1e-6)
+    assert losses(two) == pytest.approx(losses(one), abs=1e-11)
 
 
 def test_a_run_speaks_with_the_tokenizer_that_its_text_was_prepared_with(corpus, tmp_path):
