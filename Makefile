@@ -10,6 +10,8 @@ STEPS ?= 200
 SHARED := -n $(JOBS) --maxprocesses 8 --dist worksteal
 # seconds for the search for races between threads, and the small tests it takes
 RACES ?= 45
+# ways in which CPUs round: the vector instructions of torch's loops and of MKL's matrix products, sums cut for threads
+ROUNDINGS := "" ATEN_CPU_CAPABILITY=avx2 ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=2
 RACED := the_same_bits or empty_bags or entries_past_the_count or ties_fall
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -27,11 +29,12 @@ PYTEST := $(BIN)/pytest
 TESTED := $(VENV)/.memx-test
 endif
 
-.PHONY: demo test check gpu gpu-train link figure comparisons smollm2 gemma3 evolve-demo clean help
+.PHONY: demo test test-portable check gpu gpu-train link figure comparisons smollm2 gemma3 evolve-demo clean help
 
 help:
 	@echo "make demo    train on real facts at several memory sizes and draw the picture (minutes)"
 	@echo "make test    the default tests"
+	@echo "make test-portable  the default tests once for each of several ways in which CPUs round, whatever fails on the way"
 	@echo "make check   format, lint, types and tests"
 	@echo "make gpu     GPU tests and benchmarks, rows and figures under OUT=$(OUT); VENV= installs nothing"
 	@echo "make gpu-train  tokens per second of a 134M base, dense and with a million slots, on one GPU"
@@ -64,6 +67,14 @@ demo: $(VENV)/.memx
 
 test: $(VENV)/.memx-test
 	$(BIN)/pytest $(SHARED)
+
+test-portable: $(VENV)/.memx-test
+	@failed=""; \
+	for way in $(ROUNDINGS); do \
+		echo "default tests, $${way:-as this machine rounds}"; \
+		env $$way $(BIN)/pytest $(SHARED) || failed="$$failed [$${way:-as this machine rounds}]"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 check: $(VENV)/.memx-dev
 	$(BIN)/ruff format --check .
