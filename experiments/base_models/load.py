@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...errors import MemxError
-from ..config.presets import nearest
+from ...errors import MemxError, nearest
 from .gemma3 import gemma3_folder
 from .smollm2 import smollm2_folder
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ... import __version__
-from ...results.store.runs import commit, environment
+from ...results.store.environment import commit, environment
 
 
 def device_label(device: torch.device, threads: int) -> str:

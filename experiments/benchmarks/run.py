@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 import torch
 
-from ...errors import MemxError
+from ...errors import MemxError, nearest
 from ...kernels.op import Op
 from ...kernels.ops import OPS
 from ...results.store.rows import Row
-from ..config.presets import nearest
 from ..models.build import pick_device
 from .ceilings import Ceilings, measure_ceilings
 from .environment import bench_environment, row_settings

@@ -5,7 +5,6 @@ An unknown key is answered with its full path and the nearest name that exists; 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 import json
@@ -15,11 +14,11 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ...errors import MemxError
+from ...errors import MemxError, closest, nearest
 from .evolution import EvolveConfig
 from .matching import match_points
 from .policy_eval import EvalConfig
-from .presets import check_command, command_of, nearest, read_tree
+from .presets import check_command, command_of, read_tree
 from .training import TrainConfig
 
 _Config = TypeVar("_Config", bound=BaseModel)
@@ -202,13 +201,13 @@ def _as_memx_error(error: ValidationError, model: type[BaseModel]) -> MemxError:
 
 
 def _nearest_key(path: str, model: type[BaseModel]) -> str:
+    """A hint with the key most like it: of its section, else of its last part in any section."""
     keys = list(_dotted(model))
-    last = path.rpartition(".")[2]
-    by_name = difflib.get_close_matches(last, [key.rpartition(".")[2] for key in keys], n=1, cutoff=0.7)
-    same_section = [key for key in keys if key.rpartition(".")[0] == path.rpartition(".")[0]]
-    same_name = [key for key in keys if by_name and key.rpartition(".")[2] == by_name[0]]
-    close = difflib.get_close_matches(path, same_section, n=1, cutoff=0.75) or same_name
-    return f"did you mean {close[0]!r}?" if close else "`memx config show PRESET` lists every key"
+    section, _, last = path.rpartition(".")
+    name = closest(last, [key.rpartition(".")[2] for key in keys], cutoff=0.7)
+    close = closest(path, [key for key in keys if key.rpartition(".")[0] == section], cutoff=0.75)
+    close = close or next((key for key in keys if key.rpartition(".")[2] == name), None)
+    return f"did you mean {close!r}?" if close else "`memx config show PRESET` lists every key"
 
 
 def _dotted(model: type[BaseModel], prefix: str = "") -> Iterable[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ...errors import MemxError
+from ...errors import MemxError, nearest
 
 TRAIN = "train"  # the command that a config is for if it does not say
 
@@ -93,12 +92,6 @@ def _read_file(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise MemxError(f"{path} is not a config", hint="`memx config copy PRESET my.yaml` writes one to start from")
     return tree
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint "did you mean …?" if something comes close, else an empty text."""
-    match = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f"did you mean {match[0]!r}?" if match else ""
 
 
 def _preset_folder() -> Path:

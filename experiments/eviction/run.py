@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from ...errors import MemxError
+from ...errors import MemxError, nearest
 from ...namm.attachment import attach
 from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Policy
@@ -24,7 +24,6 @@ from ...namm.policies.network import RUN, Namm
 from ...namm.policies.simple import POLICIES, make_policy
 from ...results.eviction.report import EvictionReport, LayerCache, Written
 from ..base_models.load import SMOLLM2, load_host
-from ..config.presets import nearest
 from ..models.build import pick_device
 from .text import tokenize
 

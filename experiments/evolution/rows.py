@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...results.store.environment import commit
 from ...results.store.rows import Row
-from ...results.store.runs import Run, commit
+from ...results.store.runs import Run
 from ..metrics.estimates import Z95, Estimate, mean_estimate
 from .fitness import Array, Found, cost_of_cache, worth
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...errors import MemxError
-from ..config.presets import nearest
+from ...errors import MemxError, nearest
 
 PER_MACHINE = 8
 

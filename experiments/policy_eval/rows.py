@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...results.store.environment import commit
 from ...results.store.rows import Row
-from ...results.store.runs import commit
 from ..config.policy_eval import FULL, PER_HEAD, EvalConfig
 from ..metrics.bootstrap import Array, Bootstrap
 from ..metrics.estimates import Estimate, share_estimate

@@ -13,9 +13,8 @@ from importlib.metadata import version
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ...errors import MemxError
+from ...errors import MemxError, nearest
 from ...results.store.rows import Row
-from ..config.presets import nearest
 from ..config.question_answering import HarnessConfig, QaConfig
 from ..eviction.base_model import Report
 from ..metrics.estimates import Z95

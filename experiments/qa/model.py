@@ -9,7 +9,8 @@ import torch
 
 from ...errors import MemxError
 from ...memory_layers.sizes import model_sizes
-from ...results.store.runs import Run, commit
+from ...results.store.environment import commit
+from ...results.store.runs import Run
 from ..base_models.load import LLAMA_FAMILY, host_config, load_host
 from ..config.loading import load_config
 from ..config.question_answering import QaConfig

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import MemxError
-from ..config.presets import nearest
+from ...errors import MemxError, nearest
 from ..config.question_answering import SHOTS, TASKS, TITLES, HarnessConfig, QaConfig, QaFiles, QaTask
 from ..data.long_context.rows import HubData, read_rows
 from .questions import QaQuestion, questions_of, read_questions

@@ -10,8 +10,8 @@ from ...memory_layers.config import MemoryConfig, ModelConfig
 from ...memory_layers.llama import count_parameters
 from ...memory_layers.sizes import model_sizes
 from ...memory_layers.usage import Usage
+from ...results.store.environment import commit
 from ...results.store.rows import Row
-from ...results.store.runs import commit
 from ..config.training import TrainConfig
 from ..data.facts.questions import Guesser
 from ..data.facts.record import Fact

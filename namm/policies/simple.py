@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...errors import MemxError
+from ...errors import MemxError, nearest
 from .base import Block, Policy, Rule, View, check_every
 from .features import HOP
 from .network import RUN
@@ -256,8 +255,7 @@ def make_policy(name: str, *, budget: float | None = None, every: int = RUN, see
     interval that is no multiple of 16.
     """
     if name not in POLICIES:
-        close = get_close_matches(name.lower(), POLICIES, n=1, cutoff=0.6)
-        hint = f"did you mean {close[0]!r}?" if close else f"policies: {', '.join(POLICIES)}"
+        hint = nearest(name.lower(), POLICIES) or f"policies: {', '.join(POLICIES)}"
         raise MemxError(f"no policy {name!r}", hint=hint)
     if name == "full":
         if budget not in (None, 1):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ...errors import MemxError
-from ..store.rows import Row
+from ..store.rows import Row, extra
 
 PASSES = ("forward", "backward")
 METRICS = {
@@ -32,12 +31,6 @@ class Measured:
     def time(self, which: str) -> Row | None:
         """The row of a pass's time, if it was timed."""
         return self.rows.get(f"{which}_ms")
-
-
-def extra(row: Row, name: str, otherwise: Any = None) -> Any:
-    """A fact that a row holds beside its own fields."""
-    found = (row.model_extra or {}).get(name)
-    return otherwise if found is None else found
 
 
 def of_ops(row: Row) -> bool:

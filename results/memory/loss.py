@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import MemxError
 from ..labels import slots_label
-from ..store.runs import Run
+from ..store.runs import Run, run_config
 from ..style import CYCLE, new_figure
 
 if TYPE_CHECKING:
@@ -56,14 +56,3 @@ def _slots(run: Run) -> int:
         return int(run_config(run)["memory"]["slots"])
     except (KeyError, TypeError, ValueError):
         return 0
-
-
-def run_config(run: Run) -> dict[str, Any]:
-    """The config of a run; empty if it cannot be read."""
-    import yaml
-
-    try:
-        config = yaml.safe_load((run.folder / "config.yaml").read_text("utf-8"))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return config if isinstance(config, dict) else {}

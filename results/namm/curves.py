@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from ..bench.rows import extra
-from ..store.rows import Row
+from ..store.rows import Row, extra
 from ..summary import mean_interval
 from .rows import FULL, is_namm, is_own, size_of
 

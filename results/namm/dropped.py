@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ...errors import MemxError
-from ..bench.rows import extra
 from ..labels import Table
-from ..store.rows import Row
+from ..store.rows import Row, extra
 from ..summary import mean_interval
 from .looks import policy_label
 from .rows import in_order, is_namm, is_own, size_label, size_of

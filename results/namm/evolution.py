@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import MemxError
 from ..labels import Table
-from ..memory.loss import run_config
-from ..store.runs import Run
+from ..store.runs import Run, run_config
 from ..style import CYCLE, caption_below, new_figure
 from .rows import without_seed
 

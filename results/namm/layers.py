@@ -7,9 +7,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import MemxError
-from ..bench.rows import extra
 from ..labels import Table
-from ..store.rows import Row
+from ..store.rows import Row, extra
 from ..style import caption_below, new_figure
 from .curves import Curve
 from .looks import Look, looks_of, policy_label

@@ -6,9 +6,8 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 from ...errors import MemxError
-from ..bench.rows import extra
 from ..labels import Table, with_half
-from ..store.rows import Row
+from ..store.rows import Row, extra
 from .curves import Point, front
 from .rows import without_seed
 

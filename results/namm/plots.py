@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import MemxError
 from ..labels import host_label
-from ..memory.loss import run_config
 from ..plots import PlotRequest, collect_rows, collect_runs
 from ..store.rows import Row
-from ..store.runs import Run
+from ..store.runs import Run, run_config
 from .rows import DATASETS, EVICTION, SCORES, is_namm, prepared, without_seed
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from math import isclose
 from typing import Any, NamedTuple
 
 from ...errors import MemxError
-from ..bench.rows import extra
-from ..store.rows import Row
+from ..store.rows import Row, extra
 
 FULL, NAMM, OWN = "full", "namm", "own"
 PER_HEAD = " per head"  # after the name of a NAMM whose heads all hold the same share

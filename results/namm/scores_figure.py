@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..bench.rows import extra
 from ..labels import host_label
-from ..store.rows import Row
+from ..store.rows import Row, extra
 from ..style import caption_below, new_figure, spread
 from .curves import Curve, Point, by_bytes, curves, full_cache
 from .looks import Look, looks_of, policy_label

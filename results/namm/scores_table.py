@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..bench.rows import extra
 from ..labels import Table, with_half
-from ..store.rows import Row
+from ..store.rows import Row, extra
 from ..summary import mean_interval
 from .curves import Point, by_bytes, curves, front, full_cache
 from .looks import policy_label

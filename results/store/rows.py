@@ -46,6 +46,12 @@ class Row(BaseModel):
     commit: str = ""
 
 
+def extra(row: Row, name: str, otherwise: Any = None) -> Any:
+    """A fact that a row holds beside its own fields."""
+    value = (row.model_extra or {}).get(name)
+    return otherwise if value is None else value
+
+
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as JSON lines, atomically."""
     write_atomically(path, "".join(row.model_dump_json() + "\n" for row in rows))

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import MemxError
 from ...files import cannot_write, make_folder, write_atomically
+from .environment import environment
+from .json_lines import JsonLines
 from .rows import Row, read_rows, write_rows
 
 Status = Literal["finished", "interrupted", "running", "failed", "empty"]
-_PACKAGES = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy", "pandas")
 
 
 class Run:
@@ -30,6 +28,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._metrics = JsonLines(folder / "metrics.jsonl")
 
     @property
     def name(self) -> str:
@@ -84,30 +83,15 @@ class Run:
 
     def append_metrics(self, **metrics: Any) -> None:
         """Append one line to metrics.jsonl."""
-        try:
-            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(metrics) + "\n")
-        except OSError as error:
-            raise cannot_write(self.folder / "metrics.jsonl", error) from None
+        self._metrics.append(metrics)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl; a last line that a kill cut off is left out."""
-        try:
-            lines = (self.folder / "metrics.jsonl").read_text("utf-8").splitlines()
-        except OSError:
-            return []
-        found = []
-        for line in lines:
-            try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return found
+        return self._metrics.lines()
 
     def rewind_metrics(self, step: int) -> None:
         """Drop the metrics after a step, which a resumed run will produce again."""
-        kept = [line for line in self.metrics() if line["step"] <= step]
-        write_atomically(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        self._metrics.write(line for line in self.metrics() if line["step"] <= step)
 
     def _write_info(self, info: dict[str, Any]) -> None:
         write_atomically(self.folder / "run.json", json.dumps(info, indent=2) + "\n")
@@ -202,30 +186,15 @@ def is_owned(folder: Path) -> bool:
     return False
 
 
-def environment() -> dict[str, Any]:
-    """What a result may depend on beside its config: versions, commit, command."""
-    return {
-        "memx": _version("memx"),
-        "commit": commit(),
-        "python": sys.version.split()[0],
-        "platform": sys.platform,
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "command": " ".join(["memx", *sys.argv[1:]]),
-    }
+def run_config(run: Run) -> dict[str, Any]:
+    """The config of a run; empty if it cannot be read."""
+    import yaml
 
-
-def commit() -> str:
-    """The git commit of memx's own checkout, with + if files differ from it; empty when installed from a wheel."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
-        return ""
-    git = ["git", "-C", str(here)]
     try:
-        revision = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return revision.stdout.strip() + ("+" if changed.stdout.strip() else "")
+        config = yaml.safe_load((run.folder / "config.yaml").read_text("utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def _content(folder: Path) -> list[Path]:
@@ -235,13 +204,6 @@ def _content(folder: Path) -> list[Path]:
 def _empty(folder: Path) -> None:
     for path in _content(folder):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _now() -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ....errors import MemxError
+from ....errors import MemxError, nearest
 from ....namm.attachment import attach
 from ....namm.cache.cache import EvictingCache
 from ....namm.policies.base import Policy, Rule
@@ -25,7 +25,6 @@ from ....namm.policies.network import Namm
 from ....namm.policies.scorer import BAM_PARAMETERS
 from ....namm.policies.simple import POLICIES, make_policy
 from ...config.policy_eval import EAGER, PRESSES
-from ...config.presets import nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

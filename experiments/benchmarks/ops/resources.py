@@ -7,8 +7,8 @@ from importlib.metadata import version
 
 from ....errors import MemxError
 from ....kernels.resources import Resources, measure, variants
+from ....results.store.environment import commit
 from ....results.store.rows import Row
-from ....results.store.runs import commit
 
 CAPABILITIES = {"sm_80": "A100", "sm_90": "H100, H200"}
 _METRICS = ("registers", "spills", "shared", "programs", "load_bits")

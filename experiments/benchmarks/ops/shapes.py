@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from ....errors import MemxError
+from ....errors import MemxError, nearest
 from ....kernels.op import Op, Shape
-from ...config.presets import nearest
 from .correctness import first_line, inputs_of
 
 _SETS = ("small", "large")

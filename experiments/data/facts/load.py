@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ....errors import MemxError
-from ...config.presets import nearest
+from ....errors import MemxError, nearest
 from ...config.training import DataConfig
 from .biographies import biographies
 from .files import is_facts_file, read_facts_file

@@ -13,8 +13,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ....errors import MemxError
-from ...config.presets import nearest
+from ....errors import MemxError, nearest
 from .continuation import code_next, prose_next
 from .counting import count, frequent_word
 from .example import Example, Recipe, TokenCount, fit

@@ -14,8 +14,7 @@ from typing import Any
 
 import yaml
 
-from ....errors import MemxError
-from ...config.presets import nearest
+from ....errors import MemxError, nearest
 from .example import Example
 
 

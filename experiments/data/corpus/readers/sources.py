@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from glob import has_magic
 from pathlib import Path
 
-from .....errors import MemxError
-from ....config.presets import nearest
+from .....errors import MemxError, nearest
 from ....config.scale import CorpusConfig, CorpusSource
 from .builtin import NAMES, BuiltinText
 from .document import CorruptRecords, Document, Share, Source
