@@ -24,7 +24,9 @@ FIXTURE_SETTINGS = {
 def tiny_run(tmp_path_factory: pytest.TempPathFactory):
     """A finished run of the tiny preset, 40 steps: (run, rows)."""
     from memx.experiments.config.loading import load_config
-    from memx.experiments.training.sweep import Options, plan, train_all
+    from memx.experiments.config.points import plan
+    from memx.experiments.runtime.options import Options
+    from memx.experiments.training.sweep import train_all
     from memx.results.store.runs import RunStore
 
     root: Path = tmp_path_factory.mktemp("runs")

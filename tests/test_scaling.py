@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from memx.experiments.config.loading import load_config, parse_assignment
+from memx.experiments.config.points import plan
 from memx.experiments.planning.estimate import cost_of
 from memx.experiments.planning.gpus import GPUS
 from memx.experiments.planning.mesh import Plan, parse_count
-from memx.experiments.training.sweep import plan
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "scaling.md"

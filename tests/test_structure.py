@@ -21,7 +21,7 @@ ALLOWED = {
 }
 TORCH_FREE = [
     "cli/**/*.py", "results/**/*.py", "experiments/config/*.py", "experiments/metrics/*.py",
-    "experiments/planning/[!e]*.py",
+    "experiments/planning/[!e]*.py", "experiments/optim/schedule.py", "experiments/runtime/options.py",
     "experiments/policy_eval/sources.py", "experiments/policy_eval/cost.py",
     "memory_layers/config.py", "memory_layers/placement.py", "memory_layers/sizes.py", "memory_layers/slots.py",
 ]  # fmt: skip

@@ -105,7 +105,7 @@ def _run(configs: list[QaConfig], runs: Path, batch: int, resume: bool, force: b
     for config in configs:  # before anything heavy is imported
         RunStore(runs).check_free(config.folder, resume=resume, force=force)
     from ...experiments.qa.run import eval_model
-    from ...experiments.training.sweep import Options
+    from ...experiments.runtime.options import Options
 
     found = []
     for config in configs:

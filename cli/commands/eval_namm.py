@@ -104,7 +104,7 @@ def eval_namm(
         return
     RunStore(runs).check_free(run_name(resolved), resume=resume, force=force)  # before anything heavy is imported
     from ...experiments.policy_eval.run import eval_namm as run_evaluation
-    from ...experiments.training.sweep import Options
+    from ...experiments.runtime.options import Options
 
     with EvalDisplay(run_name(resolved), quiet=json) as display:
         rows = run_evaluation(resolved, Options(runs, resume, force), display.report)

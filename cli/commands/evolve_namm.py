@@ -86,7 +86,7 @@ def evolve_namm(
         RunStore(runs).check_free(run_name(resolved), resume=resume, force=force)
     from ...experiments.eviction.base_model import host_source
     from ...experiments.evolution.run import evolve_namm as run_evolution
-    from ...experiments.training.sweep import Options
+    from ...experiments.runtime.options import Options
 
     with EvolveDisplay(run_name(resolved), quiet=json or not world.is_first) as display:
         rows = run_evolution(resolved, Options(runs, resume, force), display.report)

@@ -108,7 +108,9 @@ def train(
         if launched().is_first:
             _dry_run(resolved, runs, json, plan_asked)
         return
-    from ...experiments.training.sweep import Options, plan, train_all
+    from ...experiments.config.points import plan
+    from ...experiments.runtime.options import Options
+    from ...experiments.training.sweep import train_all
     from ..output.train_progress import TrainDisplay
     from ..output.train_summary import print_training
 
@@ -126,8 +128,8 @@ def train(
 
 
 def _dry_run(config, runs: Path, json: bool, plan_asked) -> None:
+    from ...experiments.config.points import plan
     from ...experiments.planning.estimate import cost_of
-    from ...experiments.training.sweep import plan
     from ..output.train_plan import print_plans
     from ..output.train_summary import print_costs
 

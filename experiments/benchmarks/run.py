@@ -16,7 +16,7 @@ from ...errors import MemxError, nearest
 from ...kernels.op import Op
 from ...kernels.ops import OPS
 from ...results.store.rows import Row
-from ..models.build import pick_device
+from ..runtime.devices import pick_device
 from .ceilings import Ceilings, measure_ceilings
 from .environment import bench_environment, row_settings
 from .eviction.prefill_decode import EVICT_OPS, EvictionBenchConfig, bench_evict, check_order

@@ -13,9 +13,11 @@ from ...results.store.runs import RunStore
 from ..base_models.load import load_host
 from ..config.evolution import HostConfig
 from ..config.loading import load_config
+from ..config.points import Point, plan
 from ..distributed.process_group import World, local_device
-from ..models.build import pick_device
-from ..training.sweep import Options, Point, plan, train_all
+from ..runtime.devices import pick_device
+from ..runtime.options import Options
+from ..training.sweep import train_all
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -24,7 +24,7 @@ from ...namm.policies.network import RUN, Namm
 from ...namm.policies.simple import POLICIES, make_policy
 from ...results.eviction.report import EvictionReport, LayerCache, Written
 from ..base_models.load import SMOLLM2, load_host
-from ..models.build import pick_device
+from ..runtime.devices import pick_device
 from .text import tokenize
 
 if TYPE_CHECKING:

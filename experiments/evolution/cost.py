@@ -14,7 +14,8 @@ from ...namm.policies.features import BINS
 from ..base_models.load import host_config
 from ..config.evolution import EvolveConfig
 from ..config.loading import load_config, run_name
-from ..models.build import llama_config, pick_device
+from ..models.build import llama_config
+from ..runtime.devices import pick_device
 from .loop import empty_namm
 
 if TYPE_CHECKING:

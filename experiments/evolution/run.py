@@ -20,8 +20,8 @@ from ..distributed.process_group import World, join
 from ..distributed.rank_errors import LostRank
 from ..eviction.base_model import Report
 from ..runtime.malloc import keep_freed_memory
+from ..runtime.options import Options
 from ..runtime.signals import Interrupted, stop_on_signals
-from ..training.sweep import Options
 from .loop import EvolutionRun, Result
 from .rows import result_rows
 

@@ -1,38 +1,18 @@
-"""From a config to what it describes: the model, the tokenizer, the device, the facts split into tiers."""
+"""A config -> the transformers config and the model that it describes, with its initial weights."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...errors import MemxError
 from ...memory_layers.config import MemoryConfig
 from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_weights, tables_of
 from ...memory_layers.tables.host_rows import keep_on_host
 from ..config.training import TrainConfig
-from ..data.facts.load import load_facts
-from ..data.facts.questions import FactSplit, documents_of, split_entities
-from ..data.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-
-def build_split(config: TrainConfig) -> tuple[FactSplit, list[str]]:
-    """Load the facts of a config and set the unseen entities aside; also what was noticed on the way."""
-    found = load_facts(config.data)
-    split = split_entities(found.facts, config.data.unseen, config.data.seed)
-    if not split.trained:
-        raise MemxError("no facts are left to train on", hint="lower data.unseen or give more facts")
-    return split, found.notes
-
-
-def build_tokenizer(config: TrainConfig, split: FactSplit) -> PreTrainedTokenizerFast:
-    """Train the tokenizer on the training documents."""
-    texts = (document.text for fact in split.trained for document in documents_of(fact, split.seed))
-    return train_tokenizer(texts, config.data.vocabulary)
 
 
 def llama_config(config: TrainConfig, vocabulary: int, *, pad: int = 0, end: int = 1) -> MemoryLlamaConfig:
@@ -105,28 +85,3 @@ def prepare_tables(model: MemoryLlamaForCausalLM, config: TrainConfig) -> None:
             table.to(torch.bfloat16)
     if config.parallel.host_values and config.memory.kind != "dense":
         keep_on_host(model)
-
-
-def pick_device(name: str, said: str = "training.device") -> torch.device:
-    """Resolve a device that was said as `said`. Raises MemxError for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except (RuntimeError, ValueError):
-        raise MemxError(f"{said}: no device {name!r}", hint="use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise MemxError(f"{said}: memx runs on cpu and cuda, not {name!r}", hint="use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MemxError(f"{said}: {name} is not there", hint="use auto, or cpu on a machine without CUDA")
-    return device
-
-
-def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether to autocast: where asked for, or on a CUDA device by default; on CPU float32 is faster."""
-    return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
-
-
-def autocast_for(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Inside, what can be is computed in bfloat16, if `use_bfloat16` says so."""
-    return torch.autocast(device.type, torch.bfloat16) if use_bfloat16(precision, device) else nullcontext()

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from ...errors import MemxError
-from ...memory_layers.config import MemoryConfig, ModelConfig
+from ...memory_layers.config import MemoryConfig
 from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_memory_weights, tables_of
 from ...memory_layers.product_keys import ProductKeys
 from ..base_models.load import host_config, load_host
 from ..config.training import TrainConfig
-from .build import memory_settings, prepare_tables, use_bfloat16
+from ..runtime.devices import use_bfloat16
+from .build import memory_settings, prepare_tables
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -193,44 +194,3 @@ def add_lora(model: nn.Module, config: TrainConfig) -> Any:
     torch.manual_seed(config.seed)
     lora: Any = LoraConfig(r=finetune.rank, lora_alpha=2 * finetune.rank, target_modules=targets, lora_dropout=0.0)
     return LoraModel(model, lora, "default")
-
-
-def host_model_config(config: PretrainedConfig, name: str) -> ModelConfig:
-    """The shape of a loaded model as `sizes.py` counts it."""
-    values: Any = config
-    return ModelConfig(
-        name=name,
-        layers=values.num_hidden_layers,
-        width=values.hidden_size,
-        heads=values.num_attention_heads,
-        kv_heads=values.num_key_value_heads,
-        feed_forward=values.intermediate_size,
-        rope_theta=values.rope_parameters["rope_theta"],
-        tie_embeddings=values.tie_word_embeddings,
-        context=values.max_position_embeddings,
-    )
-
-
-def host_memory_config(config: PretrainedConfig) -> MemoryConfig:
-    """The memory of a loaded model as `sizes.py` counts it; dense for a plain Llama."""
-    values: Any = config
-    if not getattr(values, "memory_layers", None):
-        return MemoryConfig(kind="dense")
-    kind = "memory+" if values.memory_kind == "memory" and values.memory_gating else values.memory_kind
-    return MemoryConfig(
-        kind=kind,
-        slots=values.memory_slots,
-        heads=values.memory_heads,
-        top_k=values.memory_top_k,
-        layers=tuple(values.memory_layers),
-        insertion=values.memory_insertion,
-        key_width=values.memory_key_width,
-        value_width=values.memory_value_width,
-        qk_norm=values.memory_qk_norm,
-        gating=values.memory_gating,
-        output_gate=values.memory_output_gate,
-        shared=values.memory_shared,
-        experts=values.memory_experts,
-        experts_per_token=values.memory_experts_per_token,
-        expert_width=values.memory_expert_width,
-    )

@@ -5,7 +5,7 @@ The value tables have their own learning rate, their own clipping norm and no de
 
 from __future__ import annotations
 
-from math import cos, inf, isfinite, pi
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 
 from ...memory_layers.product_keys import MemoryValues, ProductKeys
 from ..config.training import TrainingConfig
+from .schedule import learning_rate_share
 from .value_optimizer import Rows, ValueOptimizer
 
 
@@ -155,16 +156,3 @@ def parameter_groups(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter
         vector = parameter.dim() < 2 or id(parameter) in keys
         groups["values" if id(parameter) in values else "others" if vector else "matrices"].append((name, parameter))
     return groups
-
-
-def learning_rate_share(step: int, config: TrainingConfig) -> float:
-    """The learning rate of a step (0-based) as a share of its peak: linear warm-up, then cosine or stable-and-decay."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    if config.schedule == "cosine":
-        done = (step - config.warmup) / max(1, config.steps - config.warmup)
-        falling = 0.5 * (1 + cos(pi * min(1.0, done)))
-    else:
-        decay_steps = max(1, round(config.decay * config.steps))
-        falling = min(1.0, (config.steps - step) / decay_steps)
-    return config.final_lr + (1 - config.final_lr) * falling

@@ -10,7 +10,7 @@ from ...kernels.native import library
 from ...memory_layers.llama import tables_of
 from ...memory_layers.sizes import model_sizes
 from ..config.training import TrainConfig
-from ..training.rows import model_and_memory
+from ..models.describe import model_and_memory
 from .optimizer import Optimizer
 from .value_optimizer import Rows
 

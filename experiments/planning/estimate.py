@@ -14,11 +14,14 @@ from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, ta
 from ...memory_layers.sizes import Sizes, layer_cost, model_sizes
 from ...results.published import published_total
 from ..base_models.load import host_config
+from ..config.points import Point
 from ..config.training import TrainConfig
-from ..models.build import build_split, llama_config, pick_device, use_bfloat16
-from ..models.pretrained import check_start, choose_trainable, host_memory_config, host_model_config, with_memory
+from ..data.facts.questions import build_split
+from ..models.build import llama_config
+from ..models.describe import host_memory_config, host_model_config
+from ..models.pretrained import check_start, choose_trainable, with_memory
 from ..optim.optimizer import steps_sparsely
-from ..training.sweep import Point
+from ..runtime.devices import pick_device, use_bfloat16
 from .activations import copied_weights
 from .memory import Described, Table, Weight
 from .mesh import Plan, row_tokens

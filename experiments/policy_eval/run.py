@@ -29,8 +29,8 @@ from ..eviction.base_model import Report, prepare_host
 from ..eviction.kvpress_presses import check_host, press_facts
 from ..eviction.tasks import Draws, task_prompts
 from ..runtime.malloc import keep_freed_memory
+from ..runtime.options import Options
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
-from ..training.sweep import Options
 from .measure import Facts, PolicyEvaluator
 from .rows import EvalReport
 from .token_drops import draw_documents, dropped_of, kind_rows

@@ -14,9 +14,8 @@ from ...results.store.runs import Run
 from ..base_models.load import LLAMA_FAMILY, host_config, load_host
 from ..config.loading import load_config
 from ..config.question_answering import QaConfig
-from ..models.build import pick_device
-from ..models.pretrained import host_memory_config, host_model_config
-from ..training.rows import model_and_memory
+from ..models.describe import host_memory_config, host_model_config, model_and_memory
+from ..runtime.devices import pick_device
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast

@@ -19,8 +19,8 @@ from ..config.question_answering import TITLES, QaConfig, QaTask
 from ..eviction.base_model import Report
 from ..metrics.estimates import exact_match, f1
 from ..policy_eval.run import Results
+from ..runtime.options import Options
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
-from ..training.sweep import Options
 from .answer import Said, answer_batch
 from .lm_eval_tasks import check_harness, harness_rows, run_harness
 from .model import about_model, context_of, load_model

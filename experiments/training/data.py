@@ -13,9 +13,8 @@ from ...results.store.runs import Run
 from ..config.training import TrainConfig
 from ..data.batches import Batch, PackedBatches, check_lengths
 from ..data.facts.questions import FactSplit, documents_of
-from ..data.tokenizer import tokenizer_from_text
+from ..data.tokenizer import tokenizer_from_text, train_tokenizer
 from ..distributed.process_group import World
-from ..models.build import build_tokenizer
 from ..optim.select import Report
 
 if TYPE_CHECKING:
@@ -124,3 +123,9 @@ class TrainingData:
         most = max(len(documents_of(fact, self.split.seed)) for fact in self.split.trained)
         if passes < most:
             self.report({"note": f"{passes:.1f} passes show each fact in fewer than its {most} phrasings"})
+
+
+def build_tokenizer(config: TrainConfig, split: FactSplit) -> PreTrainedTokenizerFast:
+    """Train the tokenizer on the training documents."""
+    texts = (document.text for fact in split.trained for document in documents_of(fact, split.seed))
+    return train_tokenizer(texts, config.data.vocabulary)

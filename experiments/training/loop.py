@@ -20,17 +20,17 @@ from ..data.facts.questions import FactSplit
 from ..distributed.parallel import Parallelism
 from ..distributed.process_group import World, local_device
 from ..models.assemble import assemble_model
-from ..models.build import autocast_for, pick_device
 from ..models.pretrained import add_lora
 from ..models.slot_usage import SlotUsage
 from ..models.whitening import whiten_queries
 from ..optim.optimizer import Optimizer
 from ..optim.select import Report, make_optimizer
+from ..optim.sparse_finetuning import TrainableRows
+from ..runtime.devices import autocast_for, pick_device
 from ..runtime.malloc import keep_freed_memory
 from ..runtime.signals import Interrupted, StopRequest
 from .data import TrainingData
 from .evaluation import Evaluator
-from .held_out_text import TrainableRows
 from .rows import Measured, result_rows
 from .step import TrainStep
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...memory_layers.config import MemoryConfig, ModelConfig
 from ...memory_layers.llama import count_parameters
 from ...memory_layers.sizes import model_sizes
 from ...memory_layers.usage import Usage
@@ -16,7 +14,7 @@ from ..config.training import TrainConfig
 from ..data.facts.questions import Guesser
 from ..data.facts.record import Fact
 from ..metrics.estimates import Estimate
-from ..models.pretrained import host_memory_config, host_model_config
+from ..models.describe import model_and_memory
 from .fact_qa import Answer, estimates, guess_estimates, make_guessers
 
 if TYPE_CHECKING:
@@ -38,20 +36,6 @@ class Measured(NamedTuple):
     use: Mapping[str, Usage] = {}
     value_step: str = ""
     dataset: str = ""
-
-
-def model_and_memory(config: TrainConfig, model: PreTrainedModel) -> tuple[ModelConfig, MemoryConfig]:
-    """Shape and memory of a run's model: the config's, or those that a pretrained start brought."""
-    if config.finetune.source is None:
-        return config.model, config.memory
-    return host_model_config(model.config, _name_of(config.finetune.source)), host_memory_config(model.config)
-
-
-def _name_of(source: str) -> str:
-    """The last part of a hub name or folder; of a run's checkpoint, the run's name."""
-    path = Path(source)
-    parts = path.resolve().parts if path.exists() else ("", *source.rstrip("/").split("/"))
-    return parts[-2] if parts[-1] == "checkpoint" and parts[-2] else parts[-1]
 
 
 def result_rows(

@@ -7,11 +7,7 @@ state, but some of torch's backward passes add in no fixed order there.
 
 from __future__ import annotations
 
-import resource
 import shutil
-import sys
-
-import torch
 
 from ...errors import MemxError
 from ...results.store.rows import Row
@@ -21,9 +17,9 @@ from ..config.loading import to_yaml
 from ..config.training import TrainConfig
 from ..data.facts.files import is_facts_file
 from ..data.facts.load import facts_digest
-from ..data.facts.questions import FactSplit
+from ..data.facts.questions import FactSplit, build_split
 from ..distributed.process_group import World
-from ..models.build import build_split
+from ..runtime.devices import peak_bytes
 from ..runtime.signals import Interrupted, StopRequest
 from .loop import Report, Trainer
 
@@ -63,13 +59,6 @@ def train(
     if world is None or world.is_first:
         shutil.rmtree(run.folder / "state", ignore_errors=True)  # the checkpoint is what is left to keep
     return rows
-
-
-def peak_bytes(device: torch.device) -> int:
-    """The most memory that this process has held: allocated on a CUDA device, else resident in the host's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def check_facts(config: TrainConfig, run: Run) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from ...memory_layers.llama import MemoryLlamaForCausalLM, moe_layers_of
 from ..config.training import TrainConfig
 from ..data.batches import Batch
-from ..models.build import autocast_for
 from ..models.slot_usage import SlotUsage
+from ..runtime.devices import autocast_for
 from .held_out_text import HeldOutText
 from .loss import answer_loss, balance_loss, parts_of, text_loss
 from .micro_batches import kept_whole, run_overlapped

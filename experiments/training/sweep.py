@@ -4,43 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ...errors import MemxError
 from ...results.store.rows import Row
 from ...results.store.runs import RunStore
-from ..config.loading import config_hash, points, run_name
+from ..config.points import Point, plan
 from ..config.training import TrainConfig
 from ..distributed.process_group import World, join, launched
+from ..runtime.options import Options
 from ..runtime.processes import Report, run_pool
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
-
-
-@dataclass(frozen=True)
-class Options:
-    """Where runs go, and what to do with those that are there."""
-
-    runs: Path
-    resume: bool = False
-    force: bool = False
-    jobs: int = 1
-
-
-@dataclass(frozen=True)
-class Point:
-    """One run of a sweep: its folder's name and its config."""
-
-    name: str
-    config: TrainConfig
-
-
-def plan(config: TrainConfig) -> list[Point]:
-    """The points of a config, each once, with the names of their folders, `<name>-<hash of the whole config>`."""
-    planned = [Point(run_name(point), point) for point in points(config)]
-    return list({config_hash(point.config): point for point in planned}.values())
 
 
 def train_all(config: TrainConfig, options: Options, report: Report) -> dict[str, list[Row]]:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from memx.experiments.benchmarks.ops.correctness import check_op
 from memx.experiments.config.loading import load_config
-from memx.experiments.training.sweep import Options, train_all
+from memx.experiments.runtime.options import Options
+from memx.experiments.training.sweep import train_all
 from memx.kernels.ops import OPS
 from memx.memory_layers.layer import MemoryLayer
 

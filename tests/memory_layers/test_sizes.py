@@ -4,10 +4,10 @@ import pytest
 import torch
 from memx.experiments.config.loading import load_config, points
 from memx.experiments.config.matching import sizes_of
+from memx.experiments.config.points import plan
 from memx.experiments.config.training import TrainConfig
 from memx.experiments.models.build import llama_config
 from memx.experiments.planning.estimate import cost_of
-from memx.experiments.training.sweep import plan
 from memx.memory_layers.config import MemoryConfig, ModelConfig
 from memx.memory_layers.llama import MemoryLlamaForCausalLM, tables_of
 from memx.memory_layers.sizes import feed_forward_flops, memory_flops, model_sizes

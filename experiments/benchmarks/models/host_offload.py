@@ -24,8 +24,8 @@ from ....memory_layers.tables.host_rows import keep_on_host
 from ....memory_layers.tables.staging import Spent
 from ....results.store.rows import Row
 from ...config.training import TrainingConfig
-from ...models.build import pick_device
 from ...optim.optimizer import Optimizer
+from ...runtime.devices import pick_device
 from ...runtime.malloc import keep_freed_memory
 from ...training.micro_batches import run_overlapped
 from ..environment import row_settings

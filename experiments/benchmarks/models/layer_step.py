@@ -27,7 +27,7 @@ from ....kernels.sparse_adam import OP as SPARSE_ADAM
 from ....memory_layers.layer import MemoryLayer
 from ....memory_layers.slots import half_keys
 from ....results.store.rows import Row
-from ...models.build import pick_device
+from ...runtime.devices import pick_device
 from ..environment import row_settings
 from ..ops.correctness import check_op
 from ..ops.shapes import changes

@@ -22,8 +22,9 @@ from ....memory_layers.sizes import Sizes, model_sizes
 from ....memory_layers.slots import half_keys
 from ....results.store.rows import Row
 from ...config.training import DataConfig, TrainConfig, TrainingConfig
-from ...models.build import llama_config, pick_device, use_bfloat16
+from ...models.build import llama_config
 from ...optim.optimizer import Optimizer
+from ...runtime.devices import pick_device, use_bfloat16
 from ...runtime.malloc import keep_freed_memory
 from ...training.loss import balance_loss, text_loss
 from ..environment import row_settings

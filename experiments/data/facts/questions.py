@@ -18,7 +18,9 @@ from typing import Literal, NamedTuple
 
 import yaml
 
-from .load import answers_of
+from ....errors import MemxError
+from ...config.training import TrainConfig
+from .load import answers_of, load_facts
 from .record import Fact
 
 
@@ -152,3 +154,12 @@ def _document(start: str, fact: Fact, end: str) -> Document:
 
 def _fill(start: str, fact: Fact) -> str:
     return start.format(s=fact.subject)
+
+
+def build_split(config: TrainConfig) -> tuple[FactSplit, list[str]]:
+    """Load the facts of a config and set the unseen entities aside; also what was noticed on the way."""
+    found = load_facts(config.data)
+    split = split_entities(found.facts, config.data.unseen, config.data.seed)
+    if not split.trained:
+        raise MemxError("no facts are left to train on", hint="lower data.unseen or give more facts")
+    return split, found.notes

@@ -23,8 +23,8 @@ from memx.experiments.evolution.candidates import CandidateEvaluator
 from memx.experiments.evolution.fitness import FitnessEvaluator
 from memx.experiments.evolution.ranks import DistributedEvaluator
 from memx.experiments.evolution.run import evolve_namm
+from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import StopRequest
-from memx.experiments.training.sweep import Options
 from memx.results.store.runs import RunStore
 
 from ...ranks import end_worlds, run_worlds

@@ -25,8 +25,8 @@ from memx.experiments.evolution.loop import empty_namm
 from memx.experiments.evolution.ranks import DistributedEvaluator
 from memx.experiments.evolution.rows import stratified
 from memx.experiments.evolution.run import evolve_namm
+from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted, StopRequest
-from memx.experiments.training.sweep import Options
 from memx.results.store.runs import RunStore
 
 from .tiny_evolution import settings, write_host

@@ -8,12 +8,15 @@ from memx import MemoryLayer, MemoryLlamaConfig, MemoryLlamaForCausalLM
 from memx.errors import MemxError
 from memx.experiments.base_models.load import load_host
 from memx.experiments.config.loading import load_config
-from memx.experiments.models.build import build_split, build_tokenizer
+from memx.experiments.config.points import plan
+from memx.experiments.data.facts.questions import build_split
 from memx.experiments.models.pretrained import choose_trainable, insert_memory, load_pretrained
 from memx.experiments.planning.estimate import cost_of
+from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted, StopRequest
+from memx.experiments.training.data import build_tokenizer
 from memx.experiments.training.run import train
-from memx.experiments.training.sweep import Options, plan, train_all
+from memx.experiments.training.sweep import train_all
 from memx.memory_layers.config import MemoryConfig
 from memx.memory_layers.layer import ResidualMemory
 from memx.memory_layers.llama import memory_layers_of, tables_of

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from memx.experiments.config.loading import load_config
+from memx.experiments.config.points import plan
 from memx.experiments.models.build import llama_config, prepare_tables
 from memx.experiments.optim.optimizer import Optimizer
 from memx.experiments.planning.activations import copied_weights, logits_bytes, saved_bytes
@@ -15,7 +16,6 @@ from memx.experiments.planning.gpus import GPUS
 from memx.experiments.planning.memory import Table, Weight, dense_bytes, table_bytes, touched_rows
 from memx.experiments.planning.mesh import Mesh, Plan
 from memx.experiments.training.loss import text_loss
-from memx.experiments.training.sweep import plan
 from memx.memory_layers.llama import MemoryLlamaForCausalLM, tables_of
 from memx.memory_layers.tables import table_shards as shards
 from memx.memory_layers.tables.table_shards import TableShard, sharded_bag

@@ -7,11 +7,11 @@ import pytest
 from memx.errors import MemxError
 from memx.experiments.config.loading import load_config
 from memx.experiments.config.matching import sizes_of
+from memx.experiments.config.points import plan
 from memx.experiments.config.training import TrainConfig
 from memx.experiments.planning.estimate import cost_of
 from memx.experiments.planning.gpus import GPUS, gpu_named
 from memx.experiments.planning.mesh import Assumptions, Plan, mesh_of, parse_count, row_tokens
-from memx.experiments.training.sweep import plan
 
 LARGE = "1.3b-64m-1t"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from memx.experiments.config.loading import load_config
+from memx.experiments.config.points import plan
 from memx.experiments.distributed.parallel import Parallelism
 from memx.experiments.distributed.process_group import join
 from memx.experiments.models.build import llama_config, prepare_tables
@@ -12,7 +13,6 @@ from memx.experiments.optim.optimizer import Optimizer
 from memx.experiments.planning.estimate import cost_of
 from memx.experiments.planning.mesh import Plan
 from memx.experiments.training.loss import text_loss
-from memx.experiments.training.sweep import plan
 from memx.memory_layers.llama import MemoryLlamaForCausalLM, make_weights, tables_of
 from torch.distributed.tensor import DTensor
 

@@ -13,8 +13,8 @@ from memx.experiments.config.policy_eval import HELD_OUT_TASKS, RIVALS
 from memx.experiments.data.long_context.families import HELD_OUT
 from memx.experiments.policy_eval.run import RESULTS, eval_namm
 from memx.experiments.policy_eval.sources import eval_tree
+from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted
-from memx.experiments.training.sweep import Options
 from memx.namm.policies.base import Rule
 from memx.namm.policies.simple import POLICIES
 from memx.results.store.runs import RunStore

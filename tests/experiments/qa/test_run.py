@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from memx.experiments.qa import run as qa_run
 from memx.experiments.qa.run import eval_model
-from memx.experiments.training.sweep import Options
+from memx.experiments.runtime.options import Options
 from memx.results.store.runs import RunStore
 
 from .taught_model import ASKED, nq_files, taught_once, tqa_file

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from memx.experiments.qa.run import eval_model
 from memx.experiments.qa.sources import eval_configs
-from memx.experiments.training.sweep import Options
+from memx.experiments.runtime.options import Options
 from memx.memory_layers.llama import MemoryLlamaForCausalLM
 from memx.results.store.runs import RunStore
 from transformers import AutoTokenizer

@@ -10,9 +10,11 @@ import pytest
 import torch
 from memx.cli.main import run
 from memx.experiments.config.loading import load_config
+from memx.experiments.config.points import plan
 from memx.experiments.data.tokenizer import train_tokenizer
+from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted
-from memx.experiments.training.sweep import Options, plan, train_all
+from memx.experiments.training.sweep import train_all
 from memx.results.store.runs import RunStore
 from safetensors.torch import load_file
 from transformers import AutoTokenizer

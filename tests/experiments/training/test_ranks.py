@@ -17,8 +17,10 @@ from memx.errors import MemxError
 from memx.experiments.checkpoints import tensor_files as tensor_parts
 from memx.experiments.checkpoints.convert import convert_state
 from memx.experiments.config.loading import load_config
+from memx.experiments.config.points import plan
+from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted
-from memx.experiments.training.sweep import Options, plan, train_all
+from memx.experiments.training.sweep import train_all
 from memx.results.store.runs import RunStore
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer

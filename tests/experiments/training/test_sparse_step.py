@@ -5,13 +5,15 @@ import torch
 from memx import MemoryLlamaConfig, MemoryLlamaForCausalLM
 from memx.errors import MemxError
 from memx.experiments.config.loading import load_config
+from memx.experiments.config.points import plan
 from memx.experiments.config.training import TrainingConfig
 from memx.experiments.optim.optimizer import Optimizer
 from memx.experiments.planning.estimate import cost_of
+from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted, StopRequest
 from memx.experiments.training.fact_qa import answer_nll
 from memx.experiments.training.run import train
-from memx.experiments.training.sweep import Options, plan, train_all
+from memx.experiments.training.sweep import train_all
 from memx.memory_layers.llama import memory_layers_of, tables_of
 from memx.results.store.runs import RunStore
 from safetensors.torch import load_file
@@ -211,8 +213,7 @@ def test_a_dry_run_names_the_step(tmp_path):
 def test_a_bfloat16_checkpoint_answers_as_the_run_did(tmp_path):
     folder, rows = train_tiny(tmp_path, **{"training.value_dtype": "bfloat16", "evaluation.final_questions": None})
     from memx.experiments.base_models.load import load_host
-    from memx.experiments.data.facts.questions import question_sets
-    from memx.experiments.models.build import build_split
+    from memx.experiments.data.facts.questions import build_split, question_sets
 
     model, tokenizer = load_host(str(folder / "checkpoint"))
     asked = question_sets(build_split(load_config("tiny"))[0])["seen"]

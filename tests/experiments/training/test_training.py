@@ -13,9 +13,12 @@ import torch
 from memx import MemoryLlamaForCausalLM
 from memx.errors import MemxError
 from memx.experiments.config.loading import load_config
+from memx.experiments.config.points import plan
 from memx.experiments.config.training import TrainingConfig
-from memx.experiments.optim.optimizer import Optimizer, learning_rate_share, parameter_groups
-from memx.experiments.training.sweep import Options, plan, train_all
+from memx.experiments.optim.optimizer import Optimizer, parameter_groups
+from memx.experiments.optim.schedule import learning_rate_share
+from memx.experiments.runtime.options import Options
+from memx.experiments.training.sweep import train_all
 from memx.results.store.runs import RunStore
 from safetensors.torch import load_file
 

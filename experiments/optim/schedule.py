@@ -1,0 +1,20 @@
+"""The learning-rate schedule: step -> share of the peak. No torch here."""
+
+from __future__ import annotations
+
+from math import cos, pi
+
+from ..config.training import TrainingConfig
+
+
+def learning_rate_share(step: int, config: TrainingConfig) -> float:
+    """The learning rate of a step (0-based) as a share of its peak: linear warm-up, then cosine or stable-and-decay."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    if config.schedule == "cosine":
+        done = (step - config.warmup) / max(1, config.steps - config.warmup)
+        falling = 0.5 * (1 + cos(pi * min(1.0, done)))
+    else:
+        decay_steps = max(1, round(config.decay * config.steps))
+        falling = min(1.0, (config.steps - step) / decay_steps)
+    return config.final_lr + (1 - config.final_lr) * falling

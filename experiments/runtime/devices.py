@@ -1,0 +1,43 @@
+"""The device that a run computes on: its name -> the torch device, its precision, its peak memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from ...errors import MemxError
+
+
+def pick_device(name: str, said: str = "training.device") -> torch.device:
+    """Resolve a device that was said as `said`. Raises MemxError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, ValueError):
+        raise MemxError(f"{said}: no device {name!r}", hint="use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise MemxError(f"{said}: memx runs on cpu and cuda, not {name!r}", hint="use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise MemxError(f"{said}: {name} is not there", hint="use auto, or cpu on a machine without CUDA")
+    return device
+
+
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether to autocast: where asked for, or on a CUDA device by default; on CPU float32 is faster."""
+    return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+
+
+def autocast_for(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Inside, what can be is computed in bfloat16, if `use_bfloat16` says so."""
+    return torch.autocast(device.type, torch.bfloat16) if use_bfloat16(precision, device) else nullcontext()
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that this process has held: allocated on a CUDA device, else resident in the host's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

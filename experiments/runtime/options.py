@@ -1,0 +1,16 @@
+"""Where a command writes its runs, and what it does with those that exist. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where runs go, and what to do with those that are there."""
+
+    runs: Path
+    resume: bool = False
+    force: bool = False
+    jobs: int = 1
