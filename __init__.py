@@ -8,15 +8,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .errors import MemxError
     from .memory_layers.layer import MemoryLayer
     from .memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM
     from .memory_layers.moe import MoeLayer
     from .memory_layers.peer import PeerLayer
-    from .memory_layers.product_keys import MemoryValues
+    from .memory_layers.tables.values import MemoryValues
 
-__version__ = "0.1.0"
 __all__ = [
     "MemoryLayer",
     "MemoryLlamaConfig",
@@ -25,6 +26,7 @@ __all__ = [
     "MemxError",
     "MoeLayer",
     "PeerLayer",
+    "__version__",
 ]
 
 _HOME = {
@@ -32,7 +34,7 @@ _HOME = {
     "MemoryLayer": ".memory_layers.layer",
     "PeerLayer": ".memory_layers.peer",
     "MoeLayer": ".memory_layers.moe",
-    "MemoryValues": ".memory_layers.product_keys",
+    "MemoryValues": ".memory_layers.tables.values",
     "MemoryLlamaConfig": ".memory_layers.llama",
     "MemoryLlamaForCausalLM": ".memory_layers.llama",
 }

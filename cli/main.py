@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
 from ..errors import MemxError
+from ..version import __version__
 from .commands import bench, config, convert, eval, eval_namm, evict, evolve_namm, plot, prepare, presets, runs, train
 
 app = typer.Typer(

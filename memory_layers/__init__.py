@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from .llama import MemoryLlamaConfig, MemoryLlamaForCausalLM
     from .moe import MoeLayer
     from .peer import PeerLayer
-    from .product_keys import MemoryValues
+    from .tables.values import MemoryValues
 
 _HOME = {
     "MemoryLayer": ".layer",
     "MemoryLlamaConfig": ".llama",
     "MemoryLlamaForCausalLM": ".llama",
-    "MemoryValues": ".product_keys",
+    "MemoryValues": ".tables.values",
     "MoeLayer": ".moe",
     "PeerLayer": ".peer",
 }

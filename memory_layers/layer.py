@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .product_keys import MemoryValues, ProductKeys
+from .product_keys import ProductKeys
+from .tables.values import MemoryValues
 
 
 class MemoryLayer(ProductKeys):

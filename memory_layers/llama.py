@@ -19,7 +19,8 @@ from ..errors import MemxError
 from .layer import MemoryLayer, ResidualMemory
 from .moe import MoeLayer
 from .peer import PeerLayer
-from .product_keys import MemoryValues, ProductKeys
+from .product_keys import ProductKeys
+from .tables.values import MemoryValues
 
 
 class MemoryLlamaConfig(LlamaConfig):
@@ -151,6 +152,30 @@ def memory_layers_of(model: nn.Module) -> list[ProductKeys]:
 def tables_of(model: nn.Module) -> list[MemoryValues]:
     """The tables of a model, each once, in order."""
     return [module for module in model.modules() if isinstance(module, MemoryValues)]
+
+
+def keep_on_host(model: nn.Module) -> list[MemoryValues]:
+    """Keep the value tables of a model in host memory, wherever the rest of it moves.
+
+    To be called before the model moves to its device.
+
+    Args:
+        model: Any module that holds `MemoryValues`.
+
+    Returns:
+        The tables, each once, in order.
+
+    Raises:
+        MemxError: The model has no value tables, or has PEER layers, which do not read their tables by bags alone.
+    """
+    if any(isinstance(module, PeerLayer) for module in model.modules()):
+        raise MemxError("PEER's tables cannot be kept in host memory", hint="set parallel.host_values=false")
+    tables = tables_of(model)
+    if not tables:
+        raise MemxError("there is no value table to keep in host memory", hint="set parallel.host_values=false")
+    for table in tables:
+        table.keep_on_host()
+    return tables
 
 
 def moe_layers_of(model: nn.Module) -> list[MoeLayer]:

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from ..kernels.bag_dot import bag_dot
 from ..kernels.embedding_bag import embedding_bag
-from .product_keys import MemoryValues, ProductKeys
+from .product_keys import ProductKeys
+from .tables.values import MemoryValues
 
 
 class PeerLayer(ProductKeys):
@@ -43,9 +44,7 @@ class PeerLayer(ProductKeys):
         slots, gates = self.lookup(flat)
         slots, gates = slots.flatten(1), gates.flatten(1)  # [T, H*k]
         down, up = self.down, self.up
-        inner = bag_dot(
-            flat.to(down.weight.dtype), down.weight, slots, gradient="dense" if down.sink is None else down.sink
-        )  # [T, H*k]
+        inner = bag_dot(flat.to(down.weight.dtype), down.weight, slots, gradient=down.gradient)  # [T, H*k]
         weights = (gates * F.gelu(inner)).to(up.weight.dtype)
-        y = embedding_bag(up.weight, slots, weights, gradient="dense" if up.sink is None else up.sink)
+        y = embedding_bag(up.weight, slots, weights, gradient=up.gradient)
         return y.to(x.dtype).view(x.shape)

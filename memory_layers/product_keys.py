@@ -9,119 +9,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..kernels.embedding_bag import embedding_bag
-from ..kernels.huge_pages import use_huge_pages
 from ..kernels.product_topk import product_topk
 from .slots import check_top_k, half_keys
-
-if TYPE_CHECKING:
-    from ..kernels.embedding_bag.gradient import BagGradient
-    from .tables.host_rows import HostRows
-    from .tables.table_shards import TableShard
-
-_DRAWN = 1 << 24  # elements of a shared-out table that are drawn at once
+from .tables.values import MemoryValues
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:
     available = torch.amp.is_autocast_available(device)  # not on the meta device
     return torch.autocast(device, enabled=False) if available else nullcontext()
-
-
-class MemoryValues(nn.Module):
-    """A table of rows, one parameter [N, d_v]; several memory layers of one model may read the same.
-
-    sink: None gives the table a dense gradient. A list gives it none: the backward pass appends to the list what the
-    gradient consists of, so that an optimiser may update the touched rows alone.
-    """
-
-    def __init__(self, slots: int, width: int) -> None:
-        super().__init__()
-        weight = torch.empty(slots, width)
-        use_huge_pages(weight)
-        self.weight = nn.Parameter(weight)
-        self.shape = (slots, width)  # of the whole table
-        self.sink: list[BagGradient] | None = None
-        self.shard: TableShard | None = None
-        self.host: HostRows | None = None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw N(0, 1/sqrt(d_v)); of a shared-out table every rank gets its part of the same numbers."""
-        std = self.shape[1] ** -0.5
-        if self.shard is None or self.weight.is_meta:
-            nn.init.normal_(self.weight, std=std)
-            return
-        # torch draws in sixteens: pieces of whole sixteens are the stream that one table would be drawn from
-        rows, width = self.shape
-        each = max(16, _DRAWN // width // 16 * 16)
-        ends = [*range(each, max(rows - 16, 1), each), rows]
-        mine = self.shard.part(torch.arange(rows)) if self.shard.by == "rows" else None
-        for start, end in zip([0, *ends], ends, strict=False):
-            drawn = torch.empty(end - start, width).normal_(std=std)
-            if mine is None:
-                self.weight.data[start:end] = self.shard.part(drawn)
-            else:
-                first, last = max(start, int(mine[0])), min(end, int(mine[-1]) + 1)
-                if first < last:
-                    self.weight.data[first - int(mine[0]) : last - int(mine[0])] = drawn[first - start : last - start]
-
-    def schedule(self, shard: TableShard) -> None:
-        """Keep this rank's part of the table alone, which its weights, if they are there, are cut to."""
-        assert self.shard is None and (shard.slots, shard.width) == self.shape, "another table's shard"
-        part = shard.part(self.weight.detach())
-        self.weight = nn.Parameter(part.clone(), requires_grad=self.weight.requires_grad)
-        self.shard = shard
-
-    def keep_on_host(self) -> None:
-        """Keep the table in host memory from now on, wherever the module moves; lookups take their rows from there."""
-        from .tables.host_rows import HostRows
-
-        if not self.weight.is_meta:
-            self.to("cpu")
-        self.host = HostRows()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        if self.host is None:
-            return super()._apply(fn, recurse)
-        probe = fn(self.weight.detach()[:0])  # what would become of it, without moving it there
-        fill = self.weight.is_meta and not probe.is_meta
-        place = torch.device("cpu") if fill else self.weight.device
-        make = torch.empty_like if fill else Tensor.to
-        return super()._apply(lambda x: make(x, dtype=probe.dtype, device=place), recurse)
-
-    def take(self) -> list[BagGradient]:
-        """Empty the sink: what the backward passes left there, on the table's device."""
-        assert self.sink is not None
-        if self.host is not None:
-            self.host.arrive()
-        parts = [*self.sink]
-        self.sink.clear()  # the same list: a forward pass whose backward is still to come holds it
-        return parts
-
-    def bag(self, slots: Tensor, weights: Tensor) -> Tensor:
-        """Sum the rows of slots [T, K] of the whole table, weighed by weights [T, K]: [T, d_v]."""
-        weights = weights.to(self.weight.dtype)
-        if self.host is not None:
-            from .tables.host_rows import host_bag
-
-            return host_bag(self, slots, weights)
-        if self.shard is not None and self.shard.size > 1:
-            from .tables.table_shards import sharded_bag
-
-            return sharded_bag(self.weight, slots, weights, self.shard, self.sink)
-        return embedding_bag(self.weight, slots, weights, gradient="dense" if self.sink is None else self.sink)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "sink": None}  # no optimizer steps the rows of a copy
-
-    def extra_repr(self) -> str:
-        """What `print` shows of it."""
-        return f"slots={self.shape[0]}, width={self.shape[1]}"
 
 
 class ProductKeys(nn.Module, ABC):

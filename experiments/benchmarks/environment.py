@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ... import __version__
 from ...results.store.environment import commit, environment
+from ...version import __version__
 
 
 def device_label(device: torch.device, threads: int) -> str:

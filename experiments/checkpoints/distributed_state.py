@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from ...errors import MemxError
 from ...files import put_in_place
 from ...memory_layers.llama import MemoryLlamaForCausalLM
-from ...memory_layers.product_keys import MemoryValues
+from ...memory_layers.tables.values import MemoryValues
 from .states import saved_states
 from .tensor_files import disk_errors, read_parts, readable, whole_tensors, write_parts
 

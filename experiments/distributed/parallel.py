@@ -18,9 +18,9 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from ...errors import MemxError
 from ...memory_layers.llama import MemoryLlamaForCausalLM, tables_of
-from ...memory_layers.product_keys import MemoryValues
 from ...memory_layers.tables.exchange import total
 from ...memory_layers.tables.table_shards import TableShard
+from ...memory_layers.tables.values import MemoryValues
 from ..config.training import TrainConfig
 from ..data.batches import Batch
 from .process_group import World
@@ -57,7 +57,7 @@ class Parallelism:
     def shard_tables(self, model: nn.Module) -> None:
         """Cut every table of a model to this rank's part."""
         for table in tables_of(model):
-            table.schedule(self.table_shard(*table.shape))
+            table.keep_shard(self.table_shard(*table.shape))
 
     @torch.no_grad()
     def shard_dense(self, model: MemoryLlamaForCausalLM, device: torch.device) -> None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...memory_layers.config import MemoryConfig
-from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_weights, tables_of
-from ...memory_layers.tables.host_rows import keep_on_host
+from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_weights, keep_on_host, tables_of
 from ..config.training import TrainConfig
 
 if TYPE_CHECKING:

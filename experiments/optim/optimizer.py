@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...memory_layers.product_keys import MemoryValues, ProductKeys
+from ...memory_layers.product_keys import ProductKeys
+from ...memory_layers.tables.values import MemoryValues
 from ..config.training import TrainingConfig
 from .schedule import learning_rate_share
 from .value_optimizer import Rows, ValueOptimizer
@@ -40,7 +41,7 @@ class Optimizer:
         tables = {name: table for name, table in model.named_modules() if isinstance(table, MemoryValues)}
         trained = {name: table for name, table in tables.items() if table.weight.requires_grad}
         for table in tables.values():
-            table.sink = None  # another optimizer may have left its own
+            table.gradient_buffer = None  # another optimizer may have left its own
         rows = sum(table.shape[0] for table in tables.values())
         apart = any(table.shard is not None or table.host is not None for table in tables.values())
         chosen = trained if sgd or keep is not None or apart or steps_sparsely(rows, config, reads) else {}

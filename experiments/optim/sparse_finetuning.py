@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...kernels.embedding_bag.gradient import BagGradient
 from ...memory_layers.llama import memory_layers_of
-from ...memory_layers.product_keys import MemoryValues
+from ...memory_layers.tables.values import MemoryValues
 from ...memory_layers.slot_scores import SlotScores
 from ..config.training import FinetuneConfig
 

@@ -15,9 +15,9 @@ from ...errors import MemxError
 from ...kernels.embedding_bag.gradient import BagGradient, RowGradient, row_gradient
 from ...kernels.huge_pages import use_huge_pages
 from ...kernels.sparse_adam import TableState, WholeRows, make_state, sparse_adam, sparse_sgd
-from ...memory_layers.product_keys import MemoryValues
 from ...memory_layers.tables.exchange import total
 from ...memory_layers.tables.table_shards import of_all_copies
+from ...memory_layers.tables.values import MemoryValues
 from ..config.training import TrainingConfig
 
 Rows = Callable[[str, list[BagGradient]], Tensor | None]
@@ -49,7 +49,7 @@ class ValueOptimizer:
         self.states: dict[str, TableState] = {}
         self._kept: dict[str, Tensor] = {}  # [N] for each table, all false between steps
         for name, table in self.tables.items():
-            table.sink = []
+            table.gradient_buffer = []
             use_huge_pages(table.weight.detach())  # a loaded one does not lie there yet
             if keep is not None:
                 self._kept[name] = torch.zeros(len(table.weight), dtype=torch.bool, device=table.weight.device)
@@ -64,13 +64,13 @@ class ValueOptimizer:
     def release(self) -> None:
         """Give the tables their dense gradients back."""
         for table in self.tables.values():
-            table.sink = None
+            table.gradient_buffer = None
 
     def gradients(self) -> dict[str, RowGradient]:
         """What the backward passes since the last step left, by table; a second call finds nothing."""
         found = {}
         for name, table in self.tables.items():
-            parts = [_spoken(_of_all(part, table), table) for part in table.take()]
+            parts = [_spoken(_of_all(part, table), table) for part in table.pop_gradients()]
             if parts:
                 found[name] = self._grouped(name, parts)
         return found

@@ -22,7 +22,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from ...errors import MemxError
-from ...memory_layers.tables.host_rows import giving_way
+from ...memory_layers.tables.host_rows import before_waiting
 
 Part = TypeVar("Part")
 Found = TypeVar("Found")
@@ -143,7 +143,7 @@ class _Forward(Generic[Part, Found]):
         self._given.acquire()
         try:
             if not self._stopping:
-                with self._settings.apply(), giving_way(self._give_way):
+                with self._settings.apply(), before_waiting(self._give_way):
                     self._found.append(self._forward(self.part))
         except _Stopped:
             pass

@@ -1,8 +1,8 @@
 """Value tables in host memory: the slots of a lookup -> its rows on the device, and what trains them back to the host.
 
-T tokens, K slots each, U rows that they name, of width D. The device tells the rows apart; a thread of the table's own
-gathers and copies them (`staging.py`). What is computed meanwhile is up to whoever waits: see `giving_way`. Gradients
-stay factored, so T*(2*K + D) numbers go back.
+T tokens, K slots each, U distinct rows that they name, of width D. The device finds the distinct rows; a thread of the
+table's own gathers and copies them (`staging.py`). Meanwhile the thread that computes may run another micro-batch: see
+`before_waiting`. Gradients stay factored, so T*(2*K + D) numbers go back.
 """
 
 from __future__ import annotations
@@ -13,38 +13,40 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...errors import MemxError
 from ...kernels.embedding_bag.gradient import BagGradient
 from ...kernels.embedding_bag.sums import dot_products, weighted_sums
-from .staging import Spent, Staging, distinct, to_pinned
+from .staging import ReadStats, Staging, distinct, to_pinned
+from .table_shards import TableShard, sharded_bag
 
-if TYPE_CHECKING:
-    from ..product_keys import MemoryValues
-
-_give_way: ContextVar[Callable[[], object] | None] = ContextVar("give_way", default=None)
+_before_wait: ContextVar[Callable[[], object] | None] = ContextVar("before_wait", default=None)
 
 
 @contextmanager
-def giving_way(call: Callable[[], object]) -> Iterator[None]:
-    """Have every lookup of this thread call `call` once its rows are under way, before it waits for them."""
-    token = _give_way.set(call)
+def before_waiting(call: Callable[[], object]) -> Iterator[None]:
+    """Have every lookup of this thread run `call` once its rows are under way, before it waits for them.
+
+    A context variable, as the loop that interleaves micro-batches does not call the memory layers itself: a model that
+    transformers wrote is between them.
+    """
+    token = _before_wait.set(call)
     try:
         yield
     finally:
-        _give_way.reset(token)
+        _before_wait.reset(token)
 
 
 class HostRows:
-    """Reads rows of a table in host memory for one device. `spent` counts what that took. A copy starts anew."""
+    """Reads rows of a table in host memory for one device. `stats` counts what that takes. A copy starts anew."""
 
     def __init__(self) -> None:
-        self.spent = Spent()
+        self.stats = ReadStats()
         self._thread: ThreadPoolExecutor | None = None
         self._staging: Staging | None = None
         self._leaving: list[Any] = []  # events: copies to the host that may not have ended
@@ -62,33 +64,29 @@ class HostRows:
         known = None
         if slots.is_cuda:
             rows, known = to_pinned(rows), torch.cuda.current_stream(slots.device).record_event()
-        self.spent.unique += perf_counter() - began
+        self.stats.unique += perf_counter() - began
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "memx-rows")
         coming = self._thread.submit(self._bring, values.detach(), rows, known, slots.device)
-        if (give_way := _give_way.get()) is not None:
-            give_way()
+        if (run := _before_wait.get()) is not None:
+            run()
         began = perf_counter()
-        found, copied = coming.result()
-        self.spent.waited += perf_counter() - began
+        row_values, copied = coming.result()
+        self.stats.waited += perf_counter() - began
         if copied is not None:
             stream = torch.cuda.current_stream(slots.device)
             stream.wait_event(copied)
-            found.record_stream(stream)
-        return found, places
+            row_values.record_stream(stream)
+        return row_values, places
 
     def _bring(self, values: Tensor, rows: Tensor, known: Any, device: torch.device) -> tuple[Tensor, Any]:
         if known is not None:
             known.synchronize()
-        count, spent = int(rows[-1]), self.spent
-        spent.count(len(rows) - 1, count, count * values.shape[1] * values.itemsize)
+        count, stats = int(rows[-1]), self.stats
+        stats.count(len(rows) - 1, count, count * values.shape[1] * values.itemsize)
         if self._staging is None or not self._staging.suits(values, device):
             self._staging = Staging(values, device)
-        return self._staging.bring(values, rows[:count], spent)
-
-    def sink(self, sink: list[BagGradient]) -> Any:
-        """What appends to `sink` what it gets, on its way to the host; `arrive` waits for it."""
-        return _Sink(self, sink)
+        return self._staging.bring(values, rows[:count], stats)
 
     def send(self, part: BagGradient) -> BagGradient:
         """Start to copy a gradient to the host."""
@@ -99,7 +97,7 @@ class HostRows:
         self._leaving.append(torch.cuda.current_stream(part.dout.device).record_event())
         return sent
 
-    def arrive(self) -> None:
+    def synchronize(self) -> None:
         """Wait until all that was sent to the host is there."""
         for event in self._leaving:
             event.synchronize()
@@ -107,31 +105,50 @@ class HostRows:
 
 
 @dataclass
-class _Sink:
-    """A list of gradients that are where the table is, or on their way there."""
+class _OffloadBuffer:
+    """A gradient buffer whose entries are where the table is, or on their way there."""
 
     host: HostRows
-    parts: list[BagGradient]
+    gradients: list[BagGradient]
 
-    def append(self, part: BagGradient) -> None:
-        self.parts.append(self.host.send(part))
+    def append(self, gradient: BagGradient) -> None:
+        """Add a gradient, which starts on its way to the host; `HostRows.synchronize` waits for it."""
+        self.gradients.append(self.host.send(gradient))
 
 
-def host_bag(table: MemoryValues, slots: Tensor, weights: Tensor) -> Tensor:
-    """`MemoryValues.bag` of a table in host memory. Raises MemxError if it is to be trained by a dense step."""
-    host, values, sink, shard = table.host, table.weight, table.sink, table.shard
-    assert host is not None
-    if sink is None and values.requires_grad and torch.is_grad_enabled():
+def host_bag(
+    host: HostRows,
+    values: Tensor,
+    slots: Tensor,
+    weights: Tensor,
+    gradient_buffer: list[BagGradient] | None,
+    shard: TableShard | None,
+) -> Tensor:
+    """Weighted sums of rows of a table in host memory.
+
+    Args:
+        host: What reads the rows.
+        values: The table [N, D] on the CPU, or this rank's part of it.
+        slots: Rows of the whole table [T, K] on the device.
+        weights: Their weights [T, K] on the device.
+        gradient_buffer: Gets the table's gradient in the backward pass.
+        shard: Which part of the table `values` is; None: all of it.
+
+    Returns:
+        The sums [T, D] on the device.
+
+    Raises:
+        MemxError: The table is trained, and there is no gradient buffer.
+    """
+    if gradient_buffer is None and values.requires_grad and torch.is_grad_enabled():
         raise MemxError(
             "a value table in host memory has no dense gradient",
             hint="set training.value_optimizer=sparse, or parallel.host_values=false",
         )
-    kept = None if sink is None else host.sink(sink)
+    buffer = None if gradient_buffer is None else _OffloadBuffer(host, gradient_buffer)
     if shard is not None and shard.size > 1:
-        from .table_shards import sharded_bag
-
-        return sharded_bag(values, slots, weights, shard, kept, host.read)
-    return _HostBag.apply(values, *host.read(values, slots), slots, weights, kept)
+        return sharded_bag(values, slots, weights, shard, buffer, host.read)
+    return _HostBag.apply(values, *host.read(values, slots), slots, weights, buffer)
 
 
 class _HostBag(torch.autograd.Function):
@@ -139,9 +156,15 @@ class _HostBag(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, rows: Tensor, places: Tensor, slots: Tensor, weights: Tensor, sink: _Sink | None
+        ctx: Any,
+        values: Tensor,
+        rows: Tensor,
+        places: Tensor,
+        slots: Tensor,
+        weights: Tensor,
+        buffer: _OffloadBuffer | None,
     ) -> Tensor:
-        ctx.sink = sink
+        ctx.buffer = buffer
         ctx.save_for_backward(rows, places, slots, weights)
         return weighted_sums(rows, places, weights)
 
@@ -154,24 +177,5 @@ class _HostBag(torch.autograd.Function):
         rows, places, slots, weights = ctx.saved_tensors
         dweights = dot_products(dout, rows, places).to(weights.dtype) if ctx.needs_input_grad[4] else None
         if ctx.needs_input_grad[0]:
-            ctx.sink.append(BagGradient(slots, weights, dout).detached())
+            ctx.buffer.append(BagGradient(slots, weights, dout).detached())
         return None, None, None, None, dweights, None
-
-
-def keep_on_host(model: nn.Module) -> list[MemoryValues]:
-    """Keep the value tables of a model in host memory, wherever the rest of it moves; returns them.
-
-    To be called before the model moves to its device. Raises MemxError for a model without value tables, or with PEER,
-    which does not read its tables by bags alone.
-    """
-    from ..peer import PeerLayer
-    from ..product_keys import MemoryValues
-
-    if any(isinstance(module, PeerLayer) for module in model.modules()):
-        raise MemxError("PEER's tables cannot be kept in host memory", hint="set parallel.host_values=false")
-    tables = [module for module in model.modules() if isinstance(module, MemoryValues)]
-    if not tables:
-        raise MemxError("there is no value table to keep in host memory", hint="set parallel.host_values=false")
-    for table in tables:
-        table.keep_on_host()
-    return tables

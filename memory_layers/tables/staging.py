@@ -21,7 +21,7 @@ _PIECE = 8 << 20  # bytes of either piece of staging memory
 
 
 @dataclass
-class Spent:
+class ReadStats:
     """What reads of a table took: lookups, their slots, distinct rows and bytes; seconds of each part of the work.
 
     unique: telling rows apart; gather: into staging memory; copy: to the device; waited: with nothing else done. The
@@ -79,25 +79,25 @@ class Staging:
         piece = self.pieces[0]
         return device == self.device and values.dtype == piece.dtype and values.shape[1] == piece.shape[1]
 
-    def bring(self, values: Tensor, rows: Tensor, spent: Spent) -> tuple[Tensor, Any]:
+    def bring(self, values: Tensor, rows: Tensor, stats: ReadStats) -> tuple[Tensor, Any]:
         """The rows on the device, and an event of when they are there, or None if they are."""
         with torch.cuda.stream(self.stream) if self.stream is not None else nullcontext():
-            found = torch.empty(len(rows), values.shape[1], dtype=values.dtype, device=self.device)
+            row_values = torch.empty(len(rows), values.shape[1], dtype=values.dtype, device=self.device)
             for number, start in enumerate(range(0, len(rows), self.rows)):
                 which, part = number % 2, rows[start : start + self.rows]
-                self._wait_for(which, spent)
+                self._wait_for(which, stats)
                 piece = self.pieces[which][: len(part)]
                 began = perf_counter()
                 _gather(values, part, piece, alone=self.stream is None)
-                spent.gather += perf_counter() - began
-                self._copy(which, piece, found[start : start + self.rows], spent)
-            return found, None if self.stream is None else self.stream.record_event()
+                stats.gather += perf_counter() - began
+                self._copy(which, piece, row_values[start : start + self.rows], stats)
+            return row_values, None if self.stream is None else self.stream.record_event()
 
-    def _copy(self, which: int, piece: Tensor, to: Tensor, spent: Spent) -> None:
+    def _copy(self, which: int, piece: Tensor, to: Tensor, stats: ReadStats) -> None:
         if self.stream is None:
             began = perf_counter()
             to.copy_(piece)
-            spent.copy += perf_counter() - began
+            stats.copy += perf_counter() - began
             return
         events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         events[0].record(self.stream)
@@ -105,11 +105,11 @@ class Staging:
         events[1].record(self.stream)
         self.copies[which] = events
 
-    def _wait_for(self, which: int, spent: Spent) -> None:
+    def _wait_for(self, which: int, stats: ReadStats) -> None:
         events, self.copies[which] = self.copies[which], None
         if events is not None:
             events[1].synchronize()
-            spent.copy += events[0].elapsed_time(events[1]) / 1e3
+            stats.copy += events[0].elapsed_time(events[1]) / 1e3
 
 
 def to_pinned(x: Tensor) -> Tensor:

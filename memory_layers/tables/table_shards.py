@@ -1,18 +1,28 @@
 """A value table over the ranks of a group, by width or by rows: what each holds, and bags read from all of it.
 
 G ranks, a table of N slots and width D; each rank looks up T tokens, as many as every other, of K slots.
-By width a rank holds D/G columns: slots and weights of all ranks are gathered, every rank sums its columns of all
-bags, and an all-to-all brings each rank the columns of its own. A sum is made where its column lies, so the output is,
-to the bit, that of one table. By rows it holds N/G rows: requests go to the owners of the rows by all-to-all, each
-owner sums what it has of a bag, and the parts are summed; G times the traffic on the way back.
-The gradient of a shard is complete for the tokens of all ranks of its group, and stays factored.
+
+    by width: D/G columns a rank                  by rows: N/G rows a rank
+            rank 0   rank 1                               D
+          +--------+--------+                     +-----------------+
+        N | D/G    | D/G    |                 N/G | rank 0          |
+          |        |        |                     +-----------------+
+          +--------+--------+                 N/G | rank 1          |
+                                                  +-----------------+
+    1. gather slots and weights: [G*T, K]         1. sort lookups by owner, all-to-all: [R], R differs by rank
+    2. sum own columns of all bags: [G*T, D/G]    2. sum own rows of all bags: [G*T, D]
+    3. all-to-all: own bags [T, G * D/G]          3. all-to-all and sum the G parts: [T, D]
+
+By width a sum is made where its column lies, in the order of one table, so that the output is that of one table to the
+bit. By rows G times as much goes back, but any width will do. Backward runs the same way round. The gradient of a shard
+is complete for the tokens of all ranks of its group, and stays factored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -28,9 +38,19 @@ from .exchange import Group, gather, gather_uneven, sum_scatter, swap, swap_unev
 
 @dataclass(frozen=True)
 class TableShard:
-    """Which part of a table [slots, width] a rank holds. rank and size are of the group.
+    """Which part of a table a rank holds.
 
-    copies: the group of ranks that hold the same part for other tokens, whose gradients are to be put together.
+    Args:
+        by: Cut by columns ("width") or by rows ("rows").
+        group: The ranks that hold the table together.
+        rank: This rank's number in the group.
+        size: G, the ranks of the group.
+        slots: N, the rows of the whole table.
+        width: D, its columns.
+        copies: The ranks that hold the same part for other tokens, whose gradients are to be put together.
+
+    Raises:
+        MemxError: The width has no G equal parts, or some rank would have no rows.
     """
 
     by: Literal["width", "rows"]
@@ -72,16 +92,32 @@ class TableShard:
 
 
 def of_all_copies(part: BagGradient, shard: TableShard) -> BagGradient:
-    """The gradient of one use of a part by all ranks that hold the part, in the order of the ranks."""
+    """Put the gradients of all ranks that hold the same part together, in the order of the ranks.
+
+    Args:
+        part: The gradient of one use of the part on this rank.
+        shard: The part; ranks of `shard.copies` must all call this.
+
+    Returns:
+        One gradient of all their tokens, the same on each of them; the argument itself if nobody else holds the part.
+    """
     if shard.copies is None:
         return part
     if part.bags is None:
         slots, weights, dout = (gather(x, shard.copies) for x in (part.slots, part.weights, part.dout))
         return BagGradient(slots, weights, dout)
-    found = gather_uneven(part.bags, shard.copies)
-    bags = torch.cat([bags + rank * len(part.dout) for rank, bags in enumerate(found)])
+    by_rank = gather_uneven(part.bags, shard.copies)
+    bags = torch.cat([bags + rank * len(part.dout) for rank, bags in enumerate(by_rank)])
     slots, weights = (torch.cat(gather_uneven(x, shard.copies)) for x in (part.slots, part.weights))
     return BagGradient(slots, weights, gather(part.dout, shard.copies), bags)
+
+
+class GradientBuffer(Protocol):
+    """What the backward pass appends a table's gradient to: a list, or a list that copies to the host first."""
+
+    def append(self, gradient: BagGradient, /) -> None:
+        """Add the gradient of one use."""
+        ...
 
 
 Read = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -92,34 +128,48 @@ def sharded_bag(
     slots: Tensor,
     weights: Tensor,
     shard: TableShard,
-    sink: list[BagGradient] | None,
+    gradient_buffer: GradientBuffer | None,
     read: Read = lambda values, slots: (values, slots),
 ) -> Tensor:
-    """Weighted sums of rows of a table that ranks share: [T, D], for slots [T, K] of the whole table, weights [T, K].
+    """Weighted sums of rows of a sharded table. Every rank of the group must call this, forward and backward.
 
-    values: this rank's part. sink: gets the part's gradient in the backward pass, as in `embedding_bag`; a table that
-    is trained must have one. read: turns the part and slots of it into rows where the slots are, for a part that lies
-    elsewhere, and their places among those. Every rank of the group must call this, forward and backward, with as many
-    tokens.
+    Args:
+        values: This rank's part of the table.
+        slots: Rows of the whole table [T, K], T the same on every rank.
+        weights: Their weights [T, K].
+        shard: Which part `values` is, and the group.
+        gradient_buffer: Gets the part's gradient in the backward pass; a table that is trained must have one.
+        read: Turns the part and slots of it into rows where the slots are, and the places of the slots among those
+            rows. For a part that is elsewhere, as in host memory.
+
+    Returns:
+        The sums [T, D].
     """
-    assert sink is not None or not (values.requires_grad and torch.is_grad_enabled()), "a sharded table needs a sink"
+    trained = values.requires_grad and torch.is_grad_enabled()
+    assert gradient_buffer is not None or not trained, "a sharded table needs a gradient buffer"
     short = slots.int() if shard.slots < 1 << 31 else slots  # half the traffic
     function = _BagByWidth if shard.by == "width" else _BagByRows
-    return function.apply(values, short, weights, shard, sink, read)
+    return function.apply(values, short, weights, shard, gradient_buffer, read)
 
 
 class _BagByWidth(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, shard: TableShard, sink: Any, read: Read
+        ctx: Any,
+        values: Tensor,
+        slots: Tensor,
+        weights: Tensor,
+        shard: TableShard,
+        buffer: GradientBuffer | None,
+        read: Read,
     ) -> Tensor:
-        ctx.shard, ctx.sink = shard, sink
+        ctx.shard, ctx.buffer = shard, buffer
         slots, weights = gather(slots, shard.group), gather(weights, shard.group)  # [G*T, K]
-        found, places = read(values, slots)
-        ctx.save_for_backward(found, places, slots, weights)
-        columns = weighted_sums(found, places, weights)  # [G*T, D/G]
-        mine = swap(columns.unflatten(0, (shard.size, -1)), shard.group)  # [G, T, D/G]
-        return mine.transpose(0, 1).flatten(1)
+        row_values, places = read(values, slots)
+        ctx.save_for_backward(row_values, places, slots, weights)
+        columns = weighted_sums(row_values, places, weights)  # [G*T, D/G]
+        own = swap(columns.unflatten(0, (shard.size, -1)), shard.group)  # [G, T, D/G]
+        return own.transpose(0, 1).flatten(1)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -127,16 +177,16 @@ class _BagByWidth(torch.autograd.Function):
 
     @staticmethod
     def _backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        found, places, slots, weights = ctx.saved_tensors
+        row_values, places, slots, weights = ctx.saved_tensors
         group, size = ctx.shard.group, ctx.shard.size
         dout = given.unflatten(1, (size, -1)).transpose(0, 1)  # [G, T, D/G]
         dout = swap(dout, group).flatten(0, 1)  # [G*T, D/G]
         dweights = None
         if ctx.needs_input_grad[2]:
-            dots = dot_products(dout, found, places)  # [G*T, K], of this rank's columns
+            dots = dot_products(dout, row_values, places)  # [G*T, K], of this rank's columns
             dweights = sum_scatter(dots.unflatten(0, (size, -1)), group).to(weights.dtype)
         if ctx.needs_input_grad[0]:
-            ctx.sink.append(BagGradient(slots, weights, dout))
+            ctx.buffer.append(BagGradient(slots, weights, dout))
         return None, None, dweights, None, None, None
 
 
@@ -168,21 +218,29 @@ class _Requests:
 class _BagByRows(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, shard: TableShard, sink: Any, read: Read
+        ctx: Any,
+        values: Tensor,
+        slots: Tensor,
+        weights: Tensor,
+        shard: TableShard,
+        buffer: GradientBuffer | None,
+        read: Read,
     ) -> Tensor:
-        tokens, kept = slots.shape
+        tokens, lookups = slots.shape
         requests = _Requests.of(slots, shard)
-        token = torch.arange(tokens, dtype=slots.dtype, device=slots.device).repeat_interleave(kept)
+        # What an owner gets is ragged: R lookups, sorted by the rank that asked and by its token. Their bags, numbered
+        # over all ranks, ascend, so that `starts` cuts them into G*T bags, of which many may be empty.
+        token = torch.arange(tokens, dtype=slots.dtype, device=slots.device).repeat_interleave(lookups)
         rows = requests.send(slots.flatten(), shard.group) - shard.rank * shard.rows_each
         sources = torch.arange(shard.size, device=slots.device)
         source = sources.repeat_interleave(torch.tensor(requests.received, device=slots.device))
         bags = source * tokens + requests.send(token, shard.group)  # ascending, in 0..G*T-1
-        asked = requests.send(weights.flatten(), shard.group)
+        row_weights = requests.send(weights.flatten(), shard.group)
         starts = torch.searchsorted(bags, torch.arange(shard.size * tokens + 1, device=bags.device)).to(rows.dtype)
-        found, places = read(values, rows)
-        sums = _ragged_sums(found, places, starts.to(places.dtype), asked)  # [G*T, D]
-        ctx.shard, ctx.sink, ctx.requests, ctx.shape = shard, sink, requests, slots.shape
-        ctx.save_for_backward(found, places, rows, asked, bags)
+        row_values, places = read(values, rows)
+        sums = _ragged_sums(row_values, places, starts.to(places.dtype), row_weights)  # [G*T, D]
+        ctx.shard, ctx.buffer, ctx.requests, ctx.shape = shard, buffer, requests, slots.shape
+        ctx.save_for_backward(row_values, places, rows, row_weights, bags)
         return sum_scatter(sums.unflatten(0, (shard.size, -1)), shard.group)
 
     @staticmethod
@@ -191,14 +249,14 @@ class _BagByRows(torch.autograd.Function):
 
     @staticmethod
     def _backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        found, places, rows, weights, bags = ctx.saved_tensors
+        row_values, places, rows, weights, bags = ctx.saved_tensors
         dout = gather(given, ctx.shard.group)  # [G*T, D]
         dweights = None
         if ctx.needs_input_grad[2]:
-            dots = _ragged_dots(found, places, dout, bags)  # [R]
+            dots = _ragged_dots(row_values, places, dout, bags)  # [R]
             dweights = ctx.requests.answer(dots, ctx.shard.group).view(ctx.shape).to(weights.dtype)
         if ctx.needs_input_grad[0]:
-            ctx.sink.append(BagGradient(rows[:, None], weights[:, None], dout, bags[:, None]))
+            ctx.buffer.append(BagGradient(rows[:, None], weights[:, None], dout, bags[:, None]))
         return None, None, dweights, None, None, None
 
 

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as read_arrays
 from safetensors.numpy import save as array_bytes
 
-from ... import __version__
 from ...errors import MemxError
+from ...version import __version__
 from .cma_state import Array, Covariance, StepSize
 from .search import Evolution, State
 

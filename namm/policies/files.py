@@ -22,8 +22,8 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
-from ... import __version__
 from ...errors import MemxError
+from ...version import __version__
 from .base import Rule
 from .features import AGES, BINS, DECAY, FEATURES, HOP, N_FFT
 from .keep import Grouping

@@ -67,13 +67,13 @@ def test_a_sink_holds_the_gradients_of_both_tables():
     layer = make_layer()
     sinking = copy.deepcopy(layer)
     for table in sinking.tables():
-        table.sink = []
+        table.gradient_buffer = []
     for x in torch.randn(2, 7, 12, dtype=torch.float64):
         layer(x).pow(2).sum().backward()
         sinking(x).pow(2).sum().backward()
     for table, other in zip(layer.tables(), sinking.tables(), strict=True):
-        assert other.weight.grad is None and len(other.sink) == 2
-        gradient = row_gradient(other.sink).dense(25)
+        assert other.weight.grad is None and len(other.gradient_buffer) == 2
+        gradient = row_gradient(other.gradient_buffer).dense(25)
         torch.testing.assert_close(gradient, table.weight.grad, rtol=0, atol=1e-12)
     for name in ("query.weight", "keys"):
         torch.testing.assert_close(sinking.get_parameter(name).grad, layer.get_parameter(name).grad, rtol=0, atol=1e-12)

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from ....errors import MemxError
 from ....memory_layers.layer import MemoryLayer
-from ....memory_layers.product_keys import MemoryValues
+from ....memory_layers.llama import keep_on_host
 from ....memory_layers.slots import half_keys
-from ....memory_layers.tables.host_rows import keep_on_host
-from ....memory_layers.tables.staging import Spent
+from ....memory_layers.tables.staging import ReadStats
+from ....memory_layers.tables.values import MemoryValues
 from ....results.store.rows import Row
 from ...config.training import TrainingConfig
 from ...optim.optimizer import Optimizer
@@ -160,7 +160,7 @@ class _Run:
 
     def __init__(self, way: str, ahead: int | None, slots: int, shape: HostShape, device: torch.device) -> None:
         self.way, self.ahead, self.device = way, ahead, device
-        self.times, self.losses, self.spent = _Times(), list[list[float]](), Spent()
+        self.times, self.losses, self.spent = _Times(), list[list[float]](), ReadStats()
         self.peaks: list[int] = []
         torch.manual_seed(0)
         before = self._held()
@@ -182,7 +182,7 @@ class _Run:
 
         host = self.stack.values.host
         if host is not None:
-            host.spent = Spent()
+            host.stats = ReadStats()
         parts = [*given.to(self.device)]
         before = self._held(anew=True)
         began = self._now()
@@ -197,9 +197,9 @@ class _Run:
         self.times.step.append(ended - began)
         self.times.update.append(ended - computed)
         if host is not None:
-            self.spent = host.spent
+            self.spent = host.stats
             for part in ("unique", "gather", "copy", "waited"):
-                getattr(self.times, part).append(getattr(host.spent, part))
+                getattr(self.times, part).append(getattr(host.stats, part))
 
     def rows(self, settings: dict[str, Any]) -> list[Row]:
         """Rows of every part of a step, of the rows and bytes that its lookups read, and of memory on CUDA."""

@@ -52,7 +52,7 @@ def hold(changes):
         tables = tables_of(model)
         of_tables = {id(table.weight) for table in tables}
         dense = [parameter for parameter in model.parameters() if id(parameter) not in of_tables]
-        parts = [part for table in tables for part in table.sink or []]
+        parts = [part for table in tables for part in table.gradient_buffer or []]
         found = {
             "weights": local_bytes(dense),
             "gradients": local_bytes(parameter.grad for parameter in dense if parameter.grad is not None),

@@ -13,9 +13,9 @@ from memx.experiments.models.slot_usage import SlotUsage
 from memx.experiments.optim.optimizer import Optimizer
 from memx.experiments.training.micro_batches import kept_whole, run_overlapped
 from memx.memory_layers.layer import MemoryLayer
-from memx.memory_layers.product_keys import MemoryValues
-from memx.memory_layers.tables.host_rows import keep_on_host
+from memx.memory_layers.llama import keep_on_host
 from memx.memory_layers.tables.table_shards import TableShard
+from memx.memory_layers.tables.values import MemoryValues
 from torch import distributed, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -111,7 +111,7 @@ def test_under_autocast_too():
 def test_a_weight_that_is_used_twice_is_cast_anew_for_each_micro_batch_and_use():
     def gradients(ahead, cache):
         stack = Stack()
-        stack.values.sink, stack.blocks[3].memory.values.sink = [], []
+        stack.values.gradient_buffer, stack.blocks[3].memory.values.gradient_buffer = [], []
 
         def forward(x):
             with torch.autocast("cpu", torch.bfloat16, cache_enabled=cache):
@@ -194,7 +194,7 @@ def test_no_more_begin_than_may_and_one_computes_at_a_time():
 @pytest.mark.parametrize("layer", [0, 3])
 def test_an_error_of_a_forward_pass_comes_out_and_the_others_end(layer, monkeypatch):
     stack, done = Stack(), []
-    stack.values.sink, stack.blocks[3].memory.values.sink = [], []
+    stack.values.gradient_buffer, stack.blocks[3].memory.values.gradient_buffer = [], []
     right = stack.blocks[layer].memory.forward
     given = batches(4)[0]
 
@@ -287,8 +287,8 @@ def sharded_steps(ahead: int) -> list:
     stack, found = Stack(on_host=False), []
     tables = [module for module in stack.modules() if isinstance(module, MemoryValues)]
     for table in tables:
-        table.schedule(TableShard("width", distributed.group.WORLD, rank, size, ROWS, WIDTH))
-        table.sink = []
+        table.keep_shard(TableShard("width", distributed.group.WORLD, rank, size, ROWS, WIDTH))
+        table.gradient_buffer = []
     keep_on_host(stack)
     kept = {table.weight for table in tables}
     for unit in (*stack.blocks, stack):
@@ -306,7 +306,7 @@ def sharded_steps(ahead: int) -> list:
             run_overlapped(mine, lambda x: stack(x).square().mean(), backward, ahead=ahead)
         dense = [p for p in stack.parameters() if p not in kept]
         found += [p.grad.to_local().clone() for p in dense]
-        found += [x for table in tables for part in table.take() for x in part[:3]]
+        found += [x for table in tables for part in table.pop_gradients() for x in part[:3]]
         torch.optim.SGD(dense, lr=0.1).step()
         with torch.no_grad():
             found.append(stack(mine[0]))
@@ -330,7 +330,7 @@ def test_on_cuda_too():
         run_overlapped(
             given, lambda x: stack(x).square().mean(), lambda y: losses.append(y.backward() or y.detach()), ahead=ahead
         )
-        parts = [tensor for part in stack.values.take() for tensor in part[:3]]
+        parts = [tensor for part in stack.values.pop_gradients() for tensor in part[:3]]
         assert all(part.device.type == "cpu" for part in parts)
         return [*losses, *parts, *(p.grad for p in stack.parameters() if p.grad is not None)]
 

@@ -245,7 +245,7 @@ def test_a_copy_made_in_training_stands_alone():
     optimizer = Optimizer(model, sparse())
     backward(model)
     twin = copy.deepcopy(model)
-    assert all(table.sink is None for table in tables_of(twin))
+    assert all(table.gradient_buffer is None for table in tables_of(twin))
     backward(twin)
     assert all(table.weight.grad is not None for table in tables_of(twin))
     before = [table.weight.detach().clone() for table in tables_of(model)]
@@ -281,7 +281,7 @@ def test_generating_leaves_nothing_in_a_sink():
     model = make_model().eval()
     Optimizer(model, sparse())
     model.generate(TOKENS, max_new_tokens=3, do_sample=False, attention_mask=torch.ones_like(TOKENS))
-    assert all(table.sink == [] for table in tables_of(model))
+    assert all(table.gradient_buffer == [] for table in tables_of(model))
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # the call has another name in newer transformers

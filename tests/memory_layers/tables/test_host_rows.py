@@ -10,12 +10,12 @@ from memx.experiments.config.training import TrainingConfig
 from memx.experiments.optim.value_optimizer import ValueOptimizer
 from memx.kernels import native
 from memx.memory_layers.layer import MemoryLayer
-from memx.memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, tables_of
-from memx.memory_layers.product_keys import MemoryValues
+from memx.memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, keep_on_host, tables_of
 from memx.memory_layers.tables import staging
-from memx.memory_layers.tables.host_rows import HostRows, keep_on_host
+from memx.memory_layers.tables.host_rows import HostRows
 from memx.memory_layers.tables.staging import distinct
 from memx.memory_layers.tables.table_shards import TableShard
+from memx.memory_layers.tables.values import MemoryValues
 from torch import distributed, nn
 
 from tests.ranks import run_worlds
@@ -116,8 +116,8 @@ def test_rows_come_whole_in_any_number_of_pieces(monkeypatch, dtype):
             assert rows.dtype == dtype and torch.equal(rows[places], values[given])
             assert len(rows) == len(given.unique())
         distinct_rows = [len(part.unique()) for part in (slots, slots[:0], slots[:1], slots)]
-        assert host.spent.lookups == 4 and host.spent.slots == 404 and host.spent.rows == sum(distinct_rows)
-        assert host.spent.bytes == sum(distinct_rows) * 7 * values.itemsize
+        assert host.stats.lookups == 4 and host.stats.slots == 404 and host.stats.rows == sum(distinct_rows)
+        assert host.stats.bytes == sum(distinct_rows) * 7 * values.itemsize
 
 
 def test_a_slot_that_is_not_there_is_an_error_and_nothing_hangs(loops):
@@ -203,7 +203,7 @@ def on_a_rank(by: str, on_host: bool) -> tuple:
     try:
         layers = make_layers()
         rank, size = distributed.get_rank(), distributed.get_world_size()
-        layers[0].values.schedule(TableShard(by, distributed.group.WORLD, rank, size, ROWS, WIDTH))
+        layers[0].values.keep_shard(TableShard(by, distributed.group.WORLD, rank, size, ROWS, WIDTH))
         if on_host:
             keep_on_host(layers)
         return train(layers, inputs().chunk(size, dim=1)[rank])

@@ -18,7 +18,7 @@ def make_layer(dtype: torch.dtype, shard: TableShard | None = None) -> MemoryLay
     torch.manual_seed(0)
     layer = MemoryLayer(WIDTH, ROWS, **LAYER).to(dtype)
     if shard is not None:
-        layer.values.schedule(shard)
+        layer.values.keep_shard(shard)
     return layer
 
 
@@ -117,7 +117,7 @@ def test_a_shared_out_table_draws_its_part_of_the_same_numbers():
     for by in ("width", "rows"):
         for rank in range(4):
             other = MemoryLayer(WIDTH, 121, heads=1, top_k=4).values
-            other.schedule(TableShard(by, None, rank, 4, 121, WIDTH))
+            other.keep_shard(TableShard(by, None, rank, 4, 121, WIDTH))
             torch.manual_seed(5)
             other.reset_parameters()
             assert torch.equal(other.weight, other.shard.part(whole))

@@ -1,0 +1,140 @@
+"""The table of values that memory layers read: slots and weights [T, K] -> weighted sums of rows [T, d_v].
+
+The whole table may lie on the module's device, one part of it on each rank of a group (`table_shards.py`), or in host
+memory (`host_rows.py`); a layer that reads it need not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from ...kernels.embedding_bag import embedding_bag
+from ...kernels.embedding_bag.gradient import BagGradient
+from ...kernels.huge_pages import use_huge_pages
+from .host_rows import HostRows, host_bag
+from .table_shards import TableShard, sharded_bag
+
+_DRAW_ELEMENTS = 1 << 24  # elements of a sharded table that are drawn at once
+
+
+class MemoryValues(nn.Module):
+    """A table of rows, one parameter [N, d_v]; several memory layers of one model may read the same.
+
+    Args:
+        slots: N, the number of rows.
+        width: d_v, the width of a row.
+
+    Attributes:
+        weight: The table [N, d_v], or this rank's part of it.
+        shape: (N, d_v) of the whole table.
+        gradient_buffer: None gives the table a dense gradient. A list gives it none: each backward pass appends to
+            the list what the gradient consists of, so that an optimizer may update the touched rows alone.
+        shard: Which part of the table is here; None: all of it.
+        host: What reads the rows of a table in host memory; None: the table is where the module is.
+    """
+
+    def __init__(self, slots: int, width: int) -> None:
+        super().__init__()
+        weight = torch.empty(slots, width)
+        use_huge_pages(weight)
+        self.weight = nn.Parameter(weight)
+        self.shape = (slots, width)
+        self.gradient_buffer: list[BagGradient] | None = None
+        self.shard: TableShard | None = None
+        self.host: HostRows | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw N(0, 1/sqrt(d_v)); of a sharded table every rank gets its part of the same numbers."""
+        std = self.shape[1] ** -0.5
+        if self.shard is None or self.weight.is_meta:
+            nn.init.normal_(self.weight, std=std)
+            return
+        # The whole table is never there, and yet a run must not depend on the number of ranks: all ranks draw the
+        # stream of one table, some rows at a time, and keep their part. torch fills a tensor in blocks of sixteen
+        # normal numbers, and draws a last block that is not full anew; so every piece but the last is of whole blocks.
+        rows, width = self.shape
+        piece = max(16, _DRAW_ELEMENTS // width // 16 * 16)
+        ends = [*range(piece, max(rows - 16, 1), piece), rows]
+        own = self.shard.part(torch.arange(rows)) if self.shard.by == "rows" else None
+        for start, end in zip([0, *ends], ends, strict=False):
+            drawn = torch.empty(end - start, width).normal_(std=std)
+            if own is None:
+                self.weight.data[start:end] = self.shard.part(drawn)
+                continue
+            offset = int(own[0])
+            first, last = max(start, offset), min(end, int(own[-1]) + 1)
+            if first < last:
+                self.weight.data[first - offset : last - offset] = drawn[first - start : last - start]
+
+    def keep_shard(self, shard: TableShard) -> None:
+        """Keep this rank's part of the table alone, which its weights, if they are there, are cut to."""
+        assert self.shard is None and (shard.slots, shard.width) == self.shape, "another table's shard"
+        part = shard.part(self.weight.detach())
+        self.weight = nn.Parameter(part.clone(), requires_grad=self.weight.requires_grad)
+        self.shard = shard
+
+    def keep_on_host(self) -> None:
+        """Keep the table in host memory from now on, wherever the module moves; lookups take their rows from there."""
+        if not self.weight.is_meta:
+            self.to("cpu")
+        self.host = HostRows()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `to`, `cuda` and `half` run: a table in host memory takes the new dtype, not the new device."""
+        if self.host is None:
+            return super()._apply(fn, recurse)
+        probe = fn(self.weight.detach()[:0])  # what would become of it, without moving it there
+        fill = self.weight.is_meta and not probe.is_meta
+        place = torch.device("cpu") if fill else self.weight.device
+        make = torch.empty_like if fill else Tensor.to
+        return super()._apply(lambda x: make(x, dtype=probe.dtype, device=place), recurse)
+
+    @property
+    def gradient(self) -> Literal["dense"] | list[BagGradient]:
+        """Where the kernels put the table's gradient: their argument of this name."""
+        return "dense" if self.gradient_buffer is None else self.gradient_buffer
+
+    def pop_gradients(self) -> list[BagGradient]:
+        """Empty the gradient buffer.
+
+        Returns:
+            What the backward passes since the last call left there, on the table's device.
+        """
+        assert self.gradient_buffer is not None
+        if self.host is not None:
+            self.host.synchronize()
+        gradients = [*self.gradient_buffer]
+        self.gradient_buffer.clear()  # the same list: a forward pass whose backward is still to come holds it
+        return gradients
+
+    def bag(self, slots: Tensor, weights: Tensor) -> Tensor:
+        """Sum rows of the table, weighed.
+
+        Args:
+            slots: Rows of the whole table [T, K], integers.
+            weights: Their weights [T, K].
+
+        Returns:
+            The sums [T, d_v]. Of a sharded table every rank of the group must call this with as many tokens.
+
+        Raises:
+            MemxError: The table is in host memory and would need a dense gradient.
+        """
+        weights = weights.to(self.weight.dtype)
+        if self.host is not None:
+            return host_bag(self.host, self.weight, slots, weights, self.gradient_buffer, self.shard)
+        if self.shard is not None and self.shard.size > 1:
+            return sharded_bag(self.weight, slots, weights, self.shard, self.gradient_buffer)
+        return embedding_bag(self.weight, slots, weights, gradient=self.gradient)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "gradient_buffer": None}  # no optimizer steps the rows of a copy
+
+    def extra_repr(self) -> str:
+        """What `print` shows of it."""
+        return f"slots={self.shape[0]}, width={self.shape[1]}"
