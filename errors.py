@@ -12,16 +12,7 @@ class MemxError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
-        self.told = False  # to the user, by another process
-        self.alone = False  # met by this process of several
-
-    def __reduce__(self):  # keeps all when an error crosses a process boundary
-        return _rebuild, (self.message, self.hint), vars(self)
-
-
-def _rebuild(message: str, hint: str) -> MemxError:
-    return MemxError(message, hint=hint)
+        self.hint = hint  # an attribute, which pickle carries along to other processes
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -107,9 +107,9 @@ def _tell(error: Exception) -> int:
 
 
 def _say(line: str, hint: str, *, code: int) -> int:
-    from ..experiments.distributed.process_group import speaker
+    from ..experiments.distributed.process_group import line_prefix
 
-    print(speaker() + " ".join(line.split()), file=sys.stderr)
+    print(line_prefix() + " ".join(line.split()), file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
     return code

@@ -7,28 +7,39 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from ...errors import MemxError
 from ...results.store.runs import Run, RunStore, WatchedRun
 from ..runtime.signals import Interrupted
-from .rank_errors import LostRank, raise_first, told_by, understood
-from .rendezvous import own_part
+from .rank_errors import Attempt, UnsharedError, attempt, explained, is_shared, results
+from .rendezvous import fresh_store
 
 if TYPE_CHECKING:
     import torch
 
 _Result = TypeVar("_Result")
-_MARKS = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR")
+_TORCHRUN = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR")  # of which one is there in a process that torchrun started
 _PLACE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
 _TIMEOUT = timedelta(hours=2)  # of a collective: the first rank may convert a model or ask questions for that long
 
 
 @dataclass(frozen=True)
 class World:
-    """One process among `size`: rank of all, local_rank and local_size of this machine's. joined: collectives work."""
+    """One process among all that torchrun started, and what it does with the others.
+
+    Every rank has to call the same methods in the same order. `World` is the word of WORLD_SIZE; torch's own class
+    `ProcessGroup` is what is joined beneath.
+
+    Attributes:
+        rank: this process, 0 to size - 1.
+        size: how many processes there are on all machines.
+        local_rank: this process among those of its machine.
+        local_size: how many processes this machine has.
+        joined: whether collectives work; False for a process alone, which does everything itself.
+    """
 
     rank: int = 0
     size: int = 1
@@ -41,41 +52,38 @@ class World:
         """Whether this process writes files and talks to the user."""
         return self.rank == 0
 
-    def on_first(self, work: Callable[[], _Result], follow: Callable[[Any], Any] | None = None) -> _Result:
-        """Run on rank 0 and give every rank the (picklable) result, or raise on every rank what it raised.
+    def on_first(self, work: Callable[[], _Result]) -> _Result:
+        """Run work on rank 0, while the others wait.
 
-        follow: what the other ranks do meanwhile with each item that rank 0 broadcasts from its work.
+        Returns:
+            Rank 0's picklable result, on every rank.
+
+        Raises:
+            Exception: on every rank, what the work raised on rank 0.
         """
         if not self.joined:
             return work()
-        done: Any = self.broadcast(_Done(*self._attempt(work)) if self.is_first else None)
-        while not isinstance(done, _Done):
-            assert follow is not None, "rank 0 broadcasts to ranks that do not follow"
-            try:
-                follow(done)
-            except Exception as error:
-                if not getattr(error, "told", False):
-                    raise  # else rank 0 has met it too, and says how it ends
-            done = self.broadcast(None)
-        if done.error is not None:
-            raise done.error
-        return cast(_Result, done.result)
+        done: Any = self.broadcast(attempt(self.rank, work) if self.is_first else None)
+        return results([done])[0]
 
     def together(self, work: Callable[[], _Result]) -> _Result:
-        """Run on every rank; this rank's own result. What one raised, the first of them, is raised on every rank."""
+        """Run work on every rank.
+
+        Returns:
+            This rank's own result, which need not be picklable.
+
+        Raises:
+            Exception: on every rank, what the first rank that failed raised.
+        """
         if not self.joined:
             return work()
-        result, error = self._attempt(work)
-        raise_first(self.gather(error))
-        return cast(_Result, result)
+        own = attempt(self.rank, work)
+        results(self.gather(Attempt(self.rank, None, own.error, own.details)))
+        return cast(_Result, own.result)
 
     def each(self, work: Callable[[], _Result]) -> list[_Result]:
         """`together`, with every rank's picklable result, by rank."""
-        if not self.joined:
-            return [work()]
-        found = self.gather(self._attempt(work))
-        raise_first([error for _, error in found])
-        return [cast(_Result, result) for result, _ in found]
+        return results(self.gather(attempt(self.rank, work))) if self.joined else [work()]
 
     def in_turn(self, work: Callable[[], _Result]) -> _Result:
         """`together`, on the first rank of each machine before the others, who find the files that it has made."""
@@ -83,9 +91,9 @@ class World:
         late = self.together(lambda: work() if self.local_rank else None)
         return cast(_Result, late if self.local_rank else early)
 
-    def any(self, said: bool) -> bool:
-        """Whether any rank says so."""
-        return any(self.gather(said)) if self.joined else said
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        return any(self.gather(flag))
 
     def gather(self, item: _Result) -> list[_Result]:
         """Every rank's picklable item, by rank, on every rank."""
@@ -93,10 +101,10 @@ class World:
             return [item]
         from torch import distributed
 
-        found: list[Any] = [None] * self.size
+        items: list[Any] = [None] * self.size
         with self._collective():
-            distributed.all_gather_object(found, item)
-        return found
+            distributed.all_gather_object(items, item)
+        return items
 
     def broadcast(self, item: _Result) -> _Result:
         """Rank 0's picklable item, on every rank."""
@@ -104,15 +112,14 @@ class World:
             return item
         from torch import distributed
 
-        held = [item]
+        items = [item]
         with self._collective():
-            distributed.broadcast_object_list(held, src=0)
-        return held[0]
+            distributed.broadcast_object_list(items, src=0)
+        return items[0]
 
     def wait(self) -> None:
         """Wait until every rank is here."""
-        if self.joined:
-            self.gather(None)
+        self.gather(None)
 
     @contextmanager
     def claimed(self, store: RunStore, name: str, *, resume: bool = False, force: bool = False) -> Iterator[Run]:
@@ -122,54 +129,41 @@ class World:
             yield run if self.is_first else WatchedRun(run.folder)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Inside, this process is none of torchrun's: for work of one rank that could itself be shared out."""
-        kept = {name: os.environ.pop(name) for name in (*_MARKS, *_PLACE) if name in os.environ}
-        try:
-            yield
-        finally:
-            os.environ.update(kept)
-
-    def _attempt(self, work: Callable[[], _Result]) -> tuple[_Result | None, Exception | None]:
-        """What work returns or raises; the latter in a form that can be sent. A lost rank is raised: nobody listens."""
-        try:
-            return work(), None
-        except LostRank:
-            raise
-        except Exception as error:
-            return None, told_by(self.rank, error)
-
-    @contextmanager
     def _collective(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            raise understood(error, self.size) from error
-
-
-@dataclass(frozen=True)
-class _Done:
-    """How rank 0's work ended."""
-
-    result: Any
-    error: Exception | None
+            _raise_explained(error, self.size)
 
 
 def launched() -> World:
-    """The place of this process as torchrun's environment tells it; alone where nothing does."""
-    if not any(name in os.environ for name in _MARKS):
+    """The place of this process as torchrun's environment tells it; a world of one without torchrun."""
+    if not any(name in os.environ for name in _TORCHRUN):
         return World()
     rank, size, local, local_size = (int(os.environ.get(name, default)) for name, default in _PLACE.items())
     return World(rank, size, local, local_size)
 
 
+@contextmanager
+def without_torchrun() -> Iterator[None]:
+    """Inside, torchrun's environment is hidden: for work of one rank that would else share itself out over all."""
+    hidden = {name: os.environ.pop(name) for name in (*_TORCHRUN, *_PLACE) if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
 def is_quiet(error: BaseException) -> bool:
-    """Whether rank 0 tells the user of this error, so that this rank need not."""
-    same = isinstance(error, MemxError) and not getattr(error, "alone", False)
-    return launched().rank > 0 and (getattr(error, "told", False) or same or isinstance(error, Interrupted))
+    """Whether rank 0 tells the user of this error, so that this rank need not.
+
+    A mistake that was met before the ranks joined is in what all of them read, and so is met by all.
+    """
+    everywhere = isinstance(error, MemxError) and not isinstance(error, UnsharedError)
+    return launched().rank > 0 and (is_shared(error) or everywhere or isinstance(error, Interrupted))
 
 
-def speaker() -> str:
+def line_prefix() -> str:
     """What a line for the user begins with: the rank, on every rank but the first."""
     rank = launched().rank
     return f"rank {rank}: " if rank else ""
@@ -179,8 +173,16 @@ def speaker() -> str:
 def join(device: str = "auto") -> Iterator[World]:
     """Join the processes that torchrun started, over nccl where they compute on CUDA and gloo elsewhere.
 
-    Alone, nothing is started. Raises MemxError for more processes than CUDA devices; what a collective raises because a
-    rank is gone becomes a `LostRank` that says so.
+    Args:
+        device: of the run's config; "cpu" never takes nccl.
+
+    Yields:
+        The joined world; without torchrun a world of one, for which nothing is started.
+
+    Raises:
+        MemxError: for more processes than CUDA devices.
+        UnsharedError: for a MemxError that only this rank may have met.
+        LostRank: when a collective failed because another rank is gone.
     """
     world = launched()
     if world.size == 1:
@@ -198,24 +200,28 @@ def join(device: str = "auto") -> Iterator[World]:
         shared, *_ = next(rendezvous("env://", timeout=_TIMEOUT))
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            store=own_part(shared, world.rank, world.size, _TIMEOUT),
+            store=fresh_store(shared, world.rank, world.size, _TIMEOUT),
             rank=world.rank,
             world_size=world.size,
             timeout=_TIMEOUT,
         )
-        yield World(world.rank, world.size, world.local_rank, world.local_size, joined=True)
+        yield replace(world, joined=True)
     except MemxError as error:
-        if not getattr(error, "told", False):
-            error.alone = True  # other ranks may not have met it
-        raise
-    except Exception as error:
-        found = understood(error, world.size)
-        if found is error:
+        if is_shared(error):
             raise
-        raise found from error
+        raise UnsharedError(error.message, hint=error.hint) from error
+    except Exception as error:
+        _raise_explained(error, world.size)
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def _raise_explained(error: Exception, ranks: int) -> NoReturn:
+    explanation = explained(error, ranks)
+    if explanation is error:
+        raise error
+    raise explanation from error
 
 
 def _check_devices(world: World, devices: int) -> None:

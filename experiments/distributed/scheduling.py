@@ -23,10 +23,19 @@ Share = list[Unit]
 
 
 def schedule(work: Mapping[Unit, int], reading: Sequence[int], held: Sequence[AbstractSet[int]]) -> list[Share]:
-    """The units of each rank. work: of each unit; reading: of each place's context; held: places that ranks have read.
+    """Share out units of work over ranks, so that the last rank is done early.
 
-    All in one currency, such as tokens. Whole prompts go to the rank that is done with them first, the longest before
-    others; then single units go from the busiest rank to the idlest for as long as that brings the end nearer.
+    Whole prompts go to the rank that would be done with them first, the longest before others; then single units go
+    from the busiest rank to the idlest for as long as that brings the end nearer (longest processing time first, with
+    moves: Graham, "Bounds on Multiprocessing Timing Anomalies", 1969).
+
+    Args:
+        work: of each unit, in tokens.
+        reading: of each place's context, in tokens; a rank pays it once.
+        held: for each rank the places whose context it has read.
+
+    Returns:
+        The units of each rank, sorted.
     """
 
     def load(rank: int, share: Sequence[Unit]) -> int:
@@ -48,7 +57,8 @@ def schedule(work: Mapping[Unit, int], reading: Sequence[int], held: Sequence[Ab
         most, least = busy.index(max(busy)), busy.index(min(busy))
         moves = []
         for unit in shares[most]:
-            after = load(most, [one for one in shares[most] if one != unit]), load(least, [*shares[least], unit])
+            remaining = [other for other in shares[most] if other != unit]
+            after = load(most, remaining), load(least, [*shares[least], unit])
             moves.append((max(after), after, unit))
         if not moves or min(moves)[0] >= busy[most]:
             break

@@ -14,7 +14,7 @@ from ..base_models.load import load_host
 from ..config.evolution import HostConfig
 from ..config.loading import load_config
 from ..config.points import Point, plan
-from ..distributed.process_group import World, local_device
+from ..distributed.process_group import World, local_device, without_torchrun
 from ..runtime.devices import pick_device
 from ..runtime.options import Options
 from ..training.sweep import train_all
@@ -35,7 +35,7 @@ def prepare_host(
     """
     device = local_device(world, world.together(lambda: pick_device(config.device, "host.device")))
     if config.name is None:
-        world.on_first(lambda: _train(config, runs, report, world))
+        world.on_first(lambda: _train(config, runs, report))
     name = host_source(config, runs)
     report({"phase": f"loading {name}"})
 
@@ -65,11 +65,11 @@ def _point(config: HostConfig) -> Point:
     return points[0]
 
 
-def _train(config: HostConfig, runs: Path, report: Report, world: World) -> None:
+def _train(config: HostConfig, runs: Path, report: Report) -> None:
     """Train a preset's model, or go on with it, if its run is not finished."""
     point = _point(config)
     run = RunStore(runs).run(point.name)
     if run.status != "finished":
         report({"note": f"training the host {config.preset} in {run.folder}"})
-        with world.alone():
+        with without_torchrun():
             train_all(point.config, Options(runs, resume=True), lambda index, event: report({**event, "host": True}))

@@ -51,17 +51,27 @@ class Written:
 
 
 class CandidateEvaluator:
-    """Judges candidates on a host. All but the parameters of a NAMM is given; contexts read once may be kept."""
+    """Evaluates candidates of one NAMM on a base model, all candidates in one batch.
+
+    Args:
+        model: the base model, in eval mode.
+        namm: all of a candidate but its parameters.
+        mode: whether candidates choose once from a whole context ("post_hoc") or evict as they read ("online").
+        remember: keep the contexts that were read, for the next time that their prompt is asked.
+
+    Attributes:
+        seconds: spent so far, by what they went to: "context", "choice", "answer".
+    """
 
     def __init__(self, model: PreTrainedModel, namm: Namm, *, mode: Mode = "post_hoc", remember: bool = True) -> None:
         self.model, self.namm, self.mode, self.remember = model, namm, mode, remember
-        self.seconds: dict[str, float] = {}  # by what they went to: "context", "choice", "answer"
+        self.seconds: dict[str, float] = {}
         self._shared: dict[int, tuple[Prompt, EvictingCache]] = {}
         self._base: dict[tuple[int, str], tuple[Prompt, float]] = {}
 
     @torch.no_grad()
-    def judge(self, prompt: Prompt, parameters: Tensor) -> CandidateScores:
-        """Judge candidates [P, n] on one prompt by the gold answer's likelihood, all in one batch."""
+    def evaluate(self, prompt: Prompt, parameters: Tensor) -> CandidateScores:
+        """The gold answer's likelihood under each candidate [P, n], and what each keeps."""
         cache = self._chosen(prompt, parameters)
         kept = held_share(cache)
         return CandidateScores(self._answer(prompt, cache), kept)
@@ -86,8 +96,8 @@ class CandidateEvaluator:
             prompt, "score", lambda cache: score(prompt.example, self._write(prompt, cache, tokenizer)[0])
         )
 
-    def forget(self) -> None:
-        """Let go of the contexts that were read."""
+    def release_contexts(self) -> None:
+        """Let go of the contexts that were read, and of what the full cache brought on them."""
         self._shared.clear()
         self._base.clear()
 

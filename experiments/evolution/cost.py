@@ -16,7 +16,7 @@ from ..config.evolution import EvolveConfig
 from ..config.loading import load_config, run_name
 from ..models.build import llama_config
 from ..runtime.devices import pick_device
-from .loop import empty_namm
+from .start import empty_namm
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -23,10 +23,15 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What candidates did: raw [N, P] (nats a token, or a score), base [N] the same of the full cache, kept [N, P].
+class Evaluation:
+    """What candidates did on prompts.
 
-    value [N, P]: 1 for an answer as good as the full cache's.
+    Attributes:
+        tasks: the family of each prompt: N names.
+        raw: the gold answer's log-likelihood in nats a token, or the written answer's score: [N, P].
+        base: the same of the full cache: [N].
+        kept: the share of the cache that was kept: [N, P].
+        value: 1 for an answer as good as the full cache's: [N, P].
     """
 
     tasks: tuple[str, ...]
@@ -43,14 +48,22 @@ class Found:
         """The numbers of a family's prompts."""
         return [number for number, name in enumerate(self.tasks) if name == task]
 
+    def mean_kept(self) -> float:
+        """The share kept, over families and candidates."""
+        return float(self.over_tasks(self.kept).mean())
 
-def worth(found: Found, config: FitnessConfig) -> Array:
+    def mean_values(self) -> dict[str, float]:
+        """The value over prompts and candidates, by family."""
+        return {task: float(self.value[self.of(task)].mean()) for task in dict.fromkeys(self.tasks)}
+
+
+def worth(evaluation: Evaluation, config: FitnessConfig) -> Array:
     """What answers count for in the fitness: [N, P]. Without a cap a few lucky guesses may outweigh many failures."""
-    return found.value if config.cap is None else np.minimum(found.value, config.cap)
+    return evaluation.value if config.cap is None else np.minimum(evaluation.value, config.cap)
 
 
 def cost_of_cache(kept: Array, config: FitnessConfig) -> Array:
-    """What is taken off for the share of the cache that is kept."""
+    """What is taken off for the share of the cache that is kept: all of it, or what exceeds the target."""
     if config.target is not None:
         return config.weight * np.maximum(0.0, kept - config.target)
     return config.price * kept
@@ -65,50 +78,54 @@ class Measured(NamedTuple):
 
 
 class FitnessEvaluator:
-    """Measures candidates on prompts, and says what that is worth."""
+    """Measures candidates on prompts, and turns that into fitness."""
 
-    def __init__(self, judge: CandidateEvaluator, tokenizer: PreTrainedTokenizerFast, config: FitnessConfig) -> None:
-        self.judge, self.tokenizer, self.config = judge, tokenizer, config
+    def __init__(
+        self, candidates: CandidateEvaluator, tokenizer: PreTrainedTokenizerFast, config: FitnessConfig
+    ) -> None:
+        self.candidates, self.tokenizer, self.config = candidates, tokenizer, config
 
     def measure(self, prompt: Prompt, members: torch.Tensor, *, base: bool) -> Measured:
-        """What candidates [P, n] do on a prompt, all in one batch."""
+        """What candidates [P, n] do on a prompt, all in one batch; base: measure the full cache too."""
         full = self._base(prompt) if base else None
-        raw, kept = self._one(prompt, members)
+        raw, kept = self._raw_and_kept(prompt, members)
         return Measured(raw.double().numpy(), kept.double().numpy(), full)
 
-    def collect(self, prompts: Sequence[Prompt], measured: Sequence[Sequence[Measured]]) -> Found:
+    def collect(self, prompts: Sequence[Prompt], measured: Sequence[Sequence[Measured]]) -> Evaluation:
         """What candidates did on each prompt, from the parts of all in their order, of which the first has a base."""
         raw, kept = (
             np.array([np.concatenate([getattr(part, name) for part in parts]) for parts in measured])
             for name in ("raw", "kept")
         )
         base = np.array([parts[0].base for parts in measured], dtype=np.float64)
-        return self._found(tuple(prompt.example.task for prompt in prompts), raw, base, kept)
+        tasks = tuple(prompt.example.task for prompt in prompts)
+        return Evaluation(tasks, raw, base, kept, self._value(tasks, raw, base))
 
-    def fitness(self, found: Found) -> Array:
+    def fitness(self, evaluation: Evaluation) -> Array:
         """The fitness of each candidate: [P]."""
-        return found.over_tasks(worth(found, self.config)) - cost_of_cache(found.over_tasks(found.kept), self.config)
+        cost = cost_of_cache(evaluation.over_tasks(evaluation.kept), self.config)
+        return evaluation.over_tasks(worth(evaluation, self.config)) - cost
 
-    def _found(self, tasks: tuple[str, ...], raw: Array, base: Array, kept: Array) -> Found:
+    def _value(self, tasks: tuple[str, ...], raw: Array, base: Array) -> Array:
         """With log-likelihoods exp(own - base); with scores own / mean base of the family on the same prompts.
 
         Where the full cache scores less than `least_base` on average, that stands in its place: a family that the
-        host cannot do would else outweigh all others.
+        model cannot do would else outweigh all others.
         """
         if self.config.kind == "log_likelihood":
-            return Found(tasks, raw, base, kept, np.exp(raw - base[:, None]))
+            return np.exp(raw - base[:, None])
         means = {task: base[[name == task for name in tasks]].mean() for task in dict.fromkeys(tasks)}
         divisors = np.array([max(means[task], self.config.least_base) for task in tasks])
-        return Found(tasks, raw, base, kept, raw / divisors[:, None])
+        return raw / divisors[:, None]
 
-    def _one(self, prompt: Prompt, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _raw_and_kept(self, prompt: Prompt, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.config.kind == "log_likelihood":
-            judged = self.judge.judge(prompt, parameters)
-            return judged.log_likelihood, judged.kept
-        written = self.judge.write(prompt, parameters, self.tokenizer)
+            scores = self.candidates.evaluate(prompt, parameters)
+            return scores.log_likelihood, scores.kept
+        written = self.candidates.write(prompt, parameters, self.tokenizer)
         return written.score, written.kept
 
     def _base(self, prompt: Prompt) -> float:
         if self.config.kind == "log_likelihood":
-            return self.judge.base(prompt)
-        return self.judge.base_score(prompt, self.tokenizer)
+            return self.candidates.base(prompt)
+        return self.candidates.base_score(prompt, self.tokenizer)

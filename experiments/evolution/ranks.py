@@ -1,71 +1,95 @@
 """One evaluation shared out over ranks: prompts and candidates -> what they did, the same to the bit on any number.
 
-A unit of work is one prompt with one batch of candidates (`fitness.at_once`). What is computed together depends on the
+Every rank runs the same evolution and calls the same methods in the same order; only the measuring is shared out. A
+unit of work is one prompt with one batch of candidates (`fitness.at_once`). What is computed together depends on the
 config alone, and results are put together in one order, whoever computed them. P candidates, N prompts, n parameters.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..distributed.process_group import World
+from ..distributed.rank_errors import RankFailure
 from ..distributed.scheduling import Share, Unit, schedule
 from ..eviction.answers import Prompt
 from ..runtime.signals import Interrupted, StopRequest
-from .fitness import Array, FitnessEvaluator, Found, Measured
+from .fitness import Array, Evaluation, FitnessEvaluator, Measured
 
 
-@dataclass(frozen=True)
-class Task:
-    """What rank 0 asks of all: prompts by their number, candidates [P, n], and the units of each rank.
+class _Part(NamedTuple):
+    """What one rank measured, and a digest of what it was asked for."""
 
-    forget: contexts that were read before go.
-    """
-
-    prompts: tuple[int, ...]
-    candidates: Array
-    shares: list[Share]
-    forget: bool
+    digest: str
+    measured: dict[Unit, Measured]
 
 
 class DistributedEvaluator:
-    """The ranks that evaluate candidates on some of `prompts`: rank 0 leads and calls `find`, the others follow."""
+    """Evaluates candidates on some of `prompts`, each rank its share.
+
+    Args:
+        world: the ranks.
+        evaluator: measures on this rank.
+        prompts: all that are ever evaluated, in one order on all ranks.
+        stop: whether this rank was asked to stop.
+
+    Attributes:
+        waited: seconds that this rank has waited for others which took longer.
+    """
 
     def __init__(self, world: World, evaluator: FitnessEvaluator, prompts: Sequence[Prompt], stop: StopRequest) -> None:
         self.world, self.evaluator, self.prompts, self.stop = world, evaluator, prompts, stop
-        self.waited = 0.0  # seconds, for ranks that took longer
+        self.waited = 0.0
         self._numbers = {id(prompt): number for number, prompt in enumerate(prompts)}
-        self._read: list[set[int]] = [set() for _ in range(world.size)]  # contexts that ranks hold
-        self._forget = False
+        self._read: list[set[int]] = [set() for _ in range(world.size)]  # contexts that each rank holds
 
-    def find(self, prompts: Sequence[Prompt], candidates: Array) -> Found:
-        """Evaluate candidates [P, n] on each prompt. Raises Interrupted if any rank was asked to stop meanwhile."""
-        numbers = tuple(self._numbers[id(prompt)] for prompt in prompts)
+    def evaluate(self, prompts: Sequence[Prompt], candidates: Array) -> Evaluation:
+        """Evaluate candidates on each prompt, together with all other ranks.
+
+        Args:
+            prompts: N of those that the evaluator was made with.
+            candidates: [P, n], the same on every rank.
+
+        Returns:
+            What all ranks have measured, the same on every rank.
+
+        Raises:
+            Interrupted: on every rank, if one was asked to stop before its share was done.
+            RuntimeError: on every rank, if the ranks were given different prompts or candidates.
+        """
+        numbers = [self._numbers[id(prompt)] for prompt in prompts]
         shares = self.shares(numbers, len(candidates))
-        task = Task(numbers, candidates, shares, self._forget)
-        self._forget = False
-        measured = self._work(self.world.broadcast(task))
-        if any(unit not in measured for share in shares for unit in share):
+        start, own = perf_counter(), 0.0
+
+        def measure() -> _Part:
+            nonlocal own
+            part = _Part(_digest(numbers, candidates), self._measure(prompts, candidates, shares[self.world.rank]))
+            own = perf_counter() - start
+            return part
+
+        parts = self.world.each(measure)
+        self.waited += perf_counter() - start - own
+        _check_alike(parts)
+        measured = {unit: figures for part in parts for unit, figures in part.measured.items()}
+        units = self.units(len(prompts), len(candidates))
+        if any(unit not in measured for unit in units):
             raise Interrupted
         by_prompt: list[list[Measured]] = [[] for _ in prompts]
-        for unit in self.units(len(prompts), len(candidates)):
+        for unit in units:
             by_prompt[unit.place].append(measured[unit])
         return self.evaluator.collect(prompts, by_prompt)
 
-    def forget(self) -> None:
-        """Let go of the contexts that were read, on every rank."""
-        self._forget = True
+    def release_contexts(self) -> None:
+        """Let go of the contexts that were read."""
+        self.evaluator.candidates.release_contexts()
         for held in self._read:
             held.clear()
-
-    def follow(self, task: Task) -> None:
-        """On the other ranks: do one's share of what rank 0 asks for."""
-        self._work(task)
 
     def units(self, prompts: int, candidates: int) -> list[Unit]:
         """The units of an evaluation, by prompt and batch."""
@@ -74,12 +98,12 @@ class DistributedEvaluator:
         return [Unit(place, first, min(first + step, candidates)) for place in range(prompts) for first in starts]
 
     def shares(self, numbers: Sequence[int], candidates: int) -> list[Share]:
-        """The units of each rank: prompts tend to come back to where their context is held."""
-        prompts, judge = [self.prompts[number] for number in numbers], self.evaluator.judge
-        alone = 1 if judge.remember else 0  # else each unit reads the context anew
-        reading = [alone * len(prompt.context) for prompt in prompts]
-        again = [(1 - alone) * len(prompt.context) for prompt in prompts]
-        fed = [len(prompt.rest) + (judge.mode == "online") * len(prompt.context) for prompt in prompts]
+        """The units of each rank for prompts by their numbers; prompts tend to come back to where they were read."""
+        prompts, evaluator = [self.prompts[number] for number in numbers], self.evaluator.candidates
+        once = 1 if evaluator.remember else 0  # else each unit reads the context anew
+        reading = [once * len(prompt.context) for prompt in prompts]
+        again = [(1 - once) * len(prompt.context) for prompt in prompts]
+        fed = [len(prompt.rest) + (evaluator.mode == "online") * len(prompt.context) for prompt in prompts]
         units = self.units(len(numbers), candidates)
         work = {unit: again[unit.place] + (unit.last - unit.first) * fed[unit.place] for unit in units}
         held = [{place for place, number in enumerate(numbers) if number in read} for read in self._read]
@@ -88,28 +112,31 @@ class DistributedEvaluator:
             read |= {numbers[unit.place] for unit in share}
         return shares
 
-    def _work(self, task: Task) -> dict[Unit, Measured]:
-        """Do this rank's share; what all ranks have measured."""
-        if task.forget:
-            self.evaluator.judge.forget()
-        start, own = perf_counter(), 0.0
-
-        def work() -> dict[Unit, Measured]:
-            nonlocal own
-            done = self._share(task)
-            own = perf_counter() - start
-            return done
-
-        found = self.world.each(work)
-        self.waited += perf_counter() - start - own
-        return {unit: one for done in found for unit, one in done.items()}
-
-    def _share(self, task: Task) -> dict[Unit, Measured]:
-        """What this rank has measured, until it was asked to stop."""
-        members, done = torch.from_numpy(np.asarray(task.candidates, dtype=np.float32)), {}
-        for unit in task.shares[self.world.rank]:
+    def _measure(self, prompts: Sequence[Prompt], candidates: Array, share: Share) -> dict[Unit, Measured]:
+        """What this rank measures of its share, until it is asked to stop."""
+        members, measured = torch.from_numpy(np.asarray(candidates, dtype=np.float32)), {}
+        for unit in share:
             if self.stop.asked:
                 break
-            prompt = self.prompts[task.prompts[unit.place]]
-            done[unit] = self.evaluator.measure(prompt, members[unit.first : unit.last], base=unit.first == 0)
-        return done
+            batch = members[unit.first : unit.last]
+            measured[unit] = self.evaluator.measure(prompts[unit.place], batch, base=unit.first == 0)
+        return measured
+
+
+def _digest(numbers: Sequence[int], candidates: Array) -> str:
+    return hashlib.sha256(repr(numbers).encode() + np.ascontiguousarray(candidates).tobytes()).hexdigest()
+
+
+def _check_alike(parts: Sequence[_Part]) -> None:
+    """Raise RuntimeError if a rank's evolution has left the course of rank 0's.
+
+    Each rank steps a strategy of its own, and LAPACK or numpy may round otherwise on another kind of processor. A
+    digest costs nothing, as it travels with the results. Rank 0's candidates in its place would hide the difference:
+    step sizes and stop conditions, and so what ranks do next, would still drift apart.
+    """
+    for rank, part in enumerate(parts):
+        if part.digest != parts[0].digest:
+            raise RuntimeError(
+                f"rank {rank} has other candidates than rank 0: their processors round differently, "
+                "so run all ranks on machines of one kind"
+            ) from RankFailure(rank, "candidates differ")

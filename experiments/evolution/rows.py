@@ -15,8 +15,9 @@ import numpy as np
 from ...results.store.environment import commit
 from ...results.store.rows import Row
 from ...results.store.runs import Run
+from ..config.evolution import FitnessConfig
 from ..metrics.estimates import Z95, Estimate, mean_estimate
-from .fitness import Array, Found, cost_of_cache, worth
+from .fitness import Array, Evaluation, cost_of_cache, worth
 
 if TYPE_CHECKING:
     from .loop import EvolutionRun, Result
@@ -25,21 +26,21 @@ KINDS = ("generation 0", "answer")  # the columns of what is compared
 ALL = "all"
 
 
-def result_rows(held: EvolutionRun, result: Result) -> list[Row]:
-    """Rows of each family and of all, in each split (`dataset`: validation/all, test/quote, …): relative likelihood or
-    score, the raw one, the share kept in percent, fitness.
+def result_rows(evolution: EvolutionRun, result: Result) -> list[Row]:
+    """The rows of a finished evolution.
 
-    `variant` says of whom: generation 0 (zero parameters), the answer, the full cache, or the difference of the former
-    two, paired by prompts.
+    Of each family and of all, in each split (`dataset`: validation/all, test/quote, …): relative likelihood or score,
+    the raw one, the share kept in percent, fitness. `variant` names the parameters: generation 0 (zeros), the answer,
+    the full cache, or the difference of the former two, paired by prompts.
     """
-    config, outcome = held.config, result.outcome
+    config, outcome = evolution.config, result.outcome
     common = dict(
-        run=held.run.name,
-        experiment=held.run.name,
+        run=evolution.run.name,
+        experiment=evolution.run.name,
         kind="namm",
-        model=held.host,
-        parameters_total=sum(parameter.numel() for parameter in held.model.parameters()),
-        device=str(held.model.device),
+        model=evolution.host,
+        parameters_total=sum(parameter.numel() for parameter in evolution.model.parameters()),
+        device=str(evolution.model.device),
         seed=config.seed,
         commit=commit(),
         mode=config.fitness.mode,
@@ -50,49 +51,52 @@ def result_rows(held: EvolutionRun, result: Result) -> list[Row]:
         generations=result.generations,
         answer_generation=outcome.generation,
     )
-    rows = [row for split, one in result.found.items() for row in _split_rows(common, split, one, held)]
-    return [*rows, *_speed_rows(dict(common, ranks=held.world.size), held.run, config.evolution.population)]
+    rows = [
+        row
+        for split, evaluation in result.evaluations.items()
+        for row in _split_rows(common, split, evaluation, config.fitness)
+    ]
+    return [*rows, *_speed_rows(dict(common, ranks=evolution.world.size), evolution.run, config.evolution.population)]
 
 
-def _split_rows(common: Mapping[str, Any], split: str, found: Found, held: EvolutionRun) -> list[Row]:
-    kind, value = held.config.fitness.kind, worth(found, held.config.fitness)
+def _split_rows(common: Mapping[str, Any], split: str, evaluation: Evaluation, config: FitnessConfig) -> list[Row]:
+    kind, value = config.kind, worth(evaluation, config)
     rows: list[Row] = []
-    for dataset in (ALL, *dict.fromkeys(found.tasks)):
-        chosen = [*range(len(found.tasks))] if dataset == ALL else found.of(dataset)
+    for dataset in (ALL, *dict.fromkeys(evaluation.tasks)):
+        chosen = [*range(len(evaluation.tasks))] if dataset == ALL else evaluation.of(dataset)
 
         def add(variant: str, metric: str, figures: Array, dataset=dataset, chosen=chosen) -> None:
-            estimate = stratified(figures[chosen], [found.tasks[number] for number in chosen])
+            estimate = stratified(figures[chosen], [evaluation.tasks[number] for number in chosen])
             rows.append(
                 Row(**common, dataset=f"{split}/{dataset}", variant=variant, metric=metric, **estimate._asdict())
             )
 
         for column, variant in enumerate(KINDS):
             add(variant, f"relative_{kind}", value[:, column])
-            add(variant, kind, found.raw[:, column])
-            add(variant, "kept", 100 * found.kept[:, column])
-        add("full cache", kind, found.base)
+            add(variant, kind, evaluation.raw[:, column])
+            add(variant, "kept", 100 * evaluation.kept[:, column])
+        add("full cache", kind, evaluation.base)
         add("difference", f"relative_{kind}", value[:, 1] - value[:, 0])
         if dataset == ALL:
-            own = fitness_by_prompt(found, held)
+            fitness = fitness_by_prompt(evaluation, config)
             for column, variant in enumerate(KINDS):
-                add(variant, "fitness", own[:, column])
-            add("difference", "fitness", own[:, 1] - own[:, 0])
+                add(variant, "fitness", fitness[:, column])
+            add("difference", "fitness", fitness[:, 1] - fitness[:, 0])
     return rows
 
 
-def fitness_by_prompt(found: Found, held: EvolutionRun) -> Array:
+def fitness_by_prompt(evaluation: Evaluation, config: FitnessConfig) -> Array:
     """Each prompt's part in the fitness, [N, P], whose mean over families is the fitness."""
-    config = held.config.fitness
     if config.target is None:
-        return worth(found, config) - cost_of_cache(found.kept, config)
-    mean = found.over_tasks(found.kept)  # the target is for the mean, not for each prompt
-    beyond = np.where(mean > config.target, found.kept - config.target, 0.0)
-    return worth(found, config) - config.weight * beyond
+        return worth(evaluation, config) - cost_of_cache(evaluation.kept, config)
+    mean = evaluation.over_tasks(evaluation.kept)  # the target is for the mean, not for each prompt
+    beyond = np.where(mean > config.target, evaluation.kept - config.target, 0.0)
+    return worth(evaluation, config) - config.weight * beyond
 
 
 def stratified(figures: Array, tasks: Sequence[str]) -> Estimate:
     """The mean over families of the mean over prompts, with the normal 95% interval of the spread within families."""
-    groups = [figures[[one == task for one in tasks]] for task in dict.fromkeys(tasks)]
+    groups = [figures[[name == task for name in tasks]] for task in dict.fromkeys(tasks)]
     parts = [mean_estimate(group.tolist()) for group in groups]
     value = float(np.mean([part.value for part in parts]))
     errors = [part.stderr for part in parts if part.stderr is not None]
@@ -108,11 +112,11 @@ def _speed_rows(common: Mapping[str, Any], run: Run, population: int) -> list[Ro
     if not total:
         return []
     settings = dict(common, dataset=ALL, variant="speed", n=len(lines))
-    held = [
+    rows = [
         Row(**settings, metric="candidates_per_second", value=population * len(lines) / total),
         Row(**settings, metric="seconds_a_generation", value=total / len(lines)),
     ]
     for part in sorted({part for line in lines for part in line["seconds"]} - {"total"}):
         spent = sum(line["seconds"].get(part, 0.0) for line in lines) / len(lines)
-        held.append(Row(**settings, metric=f"seconds_{part}", value=spent))
-    return held
+        rows.append(Row(**settings, metric=f"seconds_{part}", value=spent))
+    return rows

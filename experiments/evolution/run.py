@@ -27,34 +27,45 @@ from .rows import result_rows
 
 
 def evolve_namm(config: EvolveConfig, options: Options, report: Report) -> list[Row]:
-    """Evolve in the config's run folder, to the end; returns the rows. A finished run is kept when resuming.
+    """Evolve in the config's run folder, to the end; a finished run is kept when resuming.
 
-    The processes of torchrun share out the work: rank 0 evolves, writes and reports. The trajectory is the same to the
-    bit at any number of ranks of the same number of threads.
-    Raises MemxError (a folder exists, is in use, a host cannot be had, …), and Interrupted on a stop.
+    The processes of torchrun share out the work: all step the same evolution, rank 0 writes and reports. The trajectory
+    is the same to the bit at any number of ranks of the same number of threads.
+
+    Args:
+        config: what to evolve, on what.
+        options: the folder of all runs, and whether to resume or start anew.
+        report: gets the events of rank 0.
+
+    Returns:
+        The rows, on every rank.
+
+    Raises:
+        MemxError: a folder exists or is in use, a base model cannot be had, and so on.
+        Interrupted: on a stop.
     """
     with join(config.host.device) as world:
-        told = report if world.is_first else lambda event: None
+        report = report if world.is_first else lambda event: None
         store, name = RunStore(options.runs), run_name(config)
         with world.claimed(store, name, resume=options.resume, force=options.force) as run:
             finished = world.on_first(lambda: run.rows() if options.resume and run.status == "finished" else None)
             if finished is not None:
-                told({"note": "finished before"})
+                report({"note": "finished before"})
                 return finished
-            return _evolve(config, options, run, told, world)
+            return _evolve(config, options, run, report, world)
 
 
 def _evolve(config: EvolveConfig, options: Options, run: Run, report: Report, world: World) -> list[Row]:
     """Evolve in a claimed run folder, and record in it how that ended."""
     began = (run.folder / "state" / RECORD).is_file()
-    kept = torch.get_num_threads()
+    threads = torch.get_num_threads()
     try:
         torch.set_num_threads(world.on_first(lambda: _begin(config, run, world)))
         keep_freed_memory()
         with stop_on_signals() as stop:
-            held = EvolutionRun(config, run, options.runs, report, stop, world)
-            result = held.result()
-        rows = world.on_first(lambda: result_rows(held, result))
+            evolution = EvolutionRun(config, run, options.runs, report, stop, world)
+            result = evolution.evolve()
+        rows = world.on_first(lambda: result_rows(evolution, result))
     except (Interrupted, KeyboardInterrupt):
         run.end("interrupted")
         raise
@@ -68,7 +79,7 @@ def _evolve(config: EvolveConfig, options: Options, run: Run, report: Report, wo
         run.end("failed", error=str(error) if isinstance(error, LostRank) else f"{type(error).__name__}: {error}")
         raise
     finally:
-        torch.set_num_threads(kept)
+        torch.set_num_threads(threads)
     world.on_first(lambda: _finish(run, rows, result))
     return rows
 
@@ -79,7 +90,7 @@ def _finish(run: Run, rows: list[Row], result: Result) -> None:
 
 
 def _begin(config: EvolveConfig, run: Run, world: World) -> int:
-    """Record that a run goes on; how many threads each rank uses: those that it began with, and so its bits."""
+    """Record that a run starts or resumes; the threads of each rank: those that it began with, and so its bits."""
     threads = config.host.threads or run.info().get("threads") or torch.get_num_threads()
     about = {"experiment": run.name, "seed": config.seed, "device": config.host.device}
     run.begin(to_yaml(config), {**about, "threads": threads, "ranks": world.size})

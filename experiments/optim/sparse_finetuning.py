@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...kernels.embedding_bag.gradient import BagGradient
 from ...memory_layers.llama import memory_layers_of
-from ...memory_layers.tables.values import MemoryValues
 from ...memory_layers.slot_scores import SlotScores
+from ...memory_layers.tables.values import MemoryValues
 from ..config.training import FinetuneConfig
 
 if TYPE_CHECKING:

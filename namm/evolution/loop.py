@@ -8,6 +8,7 @@ from os import PathLike
 from time import perf_counter
 from typing import Any
 
+from .files import save_evolution
 from .search import Evolution, Fitness, Vector
 
 
@@ -23,6 +24,14 @@ class Outcome:
     validation: float | None
     generation: int
     reason: str
+
+    @classmethod
+    def of(cls, evolution: Evolution, reason: str) -> Outcome:
+        """The outcome of a stage that is over: the mean that validated best, or the last one without validation."""
+        best = evolution.validated
+        if best is None:
+            return cls(evolution.mean, None, evolution.generation, reason)
+        return cls(best.vector, best.fitness, best.generation, reason)
 
 
 def evolve(
@@ -57,19 +66,18 @@ def evolve(
 
     def keep() -> None:
         if save is not None:
-            evolution.save(save)
+            save_evolution(evolution, save)
 
     while True:
-        reason = _reason(evolution, generations, None)
-        if validate is not None and _is_due(evolution, validate_every, at_end=reason is not None):
+        if validate is not None and validation_due(evolution, validate_every, generations):
             value = float(validate(evolution.mean))
             improved = evolution.record_validation(value)
             keep()
             report(validation=value, improved=improved)
-        reason = _reason(evolution, generations, patience)
+        reason = end_of_stage(evolution, generations, patience)
         if reason is not None:
             report(ended=reason)
-            return _outcome(evolution, reason)
+            return Outcome.of(evolution, reason)
         start = perf_counter()
         done = evolution.step(fitness)
         keep()
@@ -77,29 +85,26 @@ def evolve(
         report(**figures, seconds=perf_counter() - start)
 
 
-def _is_due(evolution: Evolution, every: int, *, at_end: bool) -> bool:
-    """Whether this mean is to be validated and has not been."""
+def validation_due(evolution: Evolution, every: int, generations: int) -> bool:
+    """Whether the mean is to be validated now: at the start of a stage, every so many of its generations, at its end.
+
+    False for a mean that has been, so that a resumed run does not validate it again.
+    """
     last = evolution.validations[-1] if evolution.validations else None
     if last is not None and (last.generation, last.stage) == (evolution.generation, evolution.stage):
         return False
+    at_end = end_of_stage(evolution, generations, None) is not None
     return at_end or (evolution.generation - evolution.began) % every == 0
 
 
-def _reason(evolution: Evolution, generations: int, patience: int | None) -> str | None:
-    """Why this stage is over, or None."""
+def end_of_stage(evolution: Evolution, generations: int, patience: int | None) -> str | None:
+    """Why the stage is over, or None if it is not; see `Outcome.reason`."""
     if evolution.stopped:
         return ", ".join(evolution.stopped)
     if evolution.generation - evolution.began >= generations:
         return "generations"
     if patience is not None and evolution.validated is not None:
         best = evolution.validated.generation
-        if sum(one.generation > best for one in evolution.validations) >= patience:
+        if sum(validation.generation > best for validation in evolution.validations) >= patience:
             return "patience"
     return None
-
-
-def _outcome(evolution: Evolution, reason: str) -> Outcome:
-    found = evolution.validated
-    if found is None:
-        return Outcome(evolution.mean, None, evolution.generation, reason)
-    return Outcome(found.vector, found.fitness, found.generation, reason)

@@ -23,7 +23,7 @@ from ...config.evolution import EvolutionConfig, NammConfig
 from ...data.long_context.example import Example
 from ...eviction.answers import Prompt
 from ...evolution.candidates import CandidateEvaluator, Mode
-from ...evolution.loop import empty_namm
+from ...evolution.start import empty_namm
 from .correctness import Verdict
 from .evolution_rows import generation_rows, verdict_rows
 from .evolution_timing import batched_generation, one_by_one_generation, time_parts

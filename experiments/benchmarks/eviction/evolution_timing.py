@@ -37,7 +37,7 @@ def batched_generation(
     """
     parts = candidates.split(FitnessConfig().at_once)
     start = now(judge.model.device)
-    found = [torch.cat([judge.judge(prompt, part).log_likelihood for part in parts]) for prompt in prompts]
+    found = [torch.cat([judge.evaluate(prompt, part).log_likelihood for part in parts]) for prompt in prompts]
     return now(judge.model.device) - start, torch.stack(found)
 
 
@@ -46,7 +46,7 @@ def one_by_one_generation(
 ) -> tuple[float, Tensor]:
     """The same of candidates judged one after another; with a prefill each if the judge remembers nothing."""
     start = now(judge.model.device)
-    found = [torch.cat([judge.judge(prompt, one[None]).log_likelihood for one in candidates]) for prompt in prompts]
+    found = [torch.cat([judge.evaluate(prompt, one[None]).log_likelihood for one in candidates]) for prompt in prompts]
     return now(judge.model.device) - start, torch.stack(found)
 
 

@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 import torch
 from memx.errors import MemxError
-from memx.experiments.distributed.process_group import World, is_quiet, join, launched, local_device, speaker
-from memx.experiments.distributed.rendezvous import own_part
+from memx.experiments.distributed.process_group import World, is_quiet, join, launched, line_prefix, local_device
+from memx.experiments.distributed.rendezvous import fresh_store
 
 from ...ranks import end_worlds, run_worlds
 
@@ -31,19 +31,19 @@ def meeting():
             wrong = (error.message, error.hint, is_quiet(error))
         world.wait()
         said = world.any(world.rank == world.size - 1), world.any(False)
-        return launched().rank, told, made, world.gather(world.rank**2), said, wrong, speaker()
+        return launched().rank, told, made, world.gather(world.rank**2), said, wrong, line_prefix()
 
 
 def test_a_restart_does_not_take_dead_ranks_for_its_own():
     store = torch.distributed.HashStore()
     for start in range(3):  # the same store, with all that earlier starts have left in it
         with ThreadPoolExecutor(4) as threads:
-            parts = [*threads.map(lambda rank: own_part(store, rank, 4, timedelta(seconds=20)), range(4))]
+            parts = [*threads.map(lambda rank: fresh_store(store, rank, 4, timedelta(seconds=20)), range(4))]
         assert not any(part.check(["key"]) for part in parts)
         parts[0].set("key", str(start))
         assert {part.get("key") for part in parts} == {str(start).encode()}
     with pytest.raises(TimeoutError, match="rank 1 of 4 has waited"):
-        own_part(store, 1, 4, timedelta(seconds=0.05))
+        fresh_store(store, 1, 4, timedelta(seconds=0.05))
 
 
 def fail():
@@ -100,4 +100,4 @@ def test_alone_there_is_no_group():
         assert world == World() and world.gather(3) == [3] and world.on_first(lambda: 4) == 4
         assert local_device(world, torch.device("cpu")) == torch.device("cpu") and not world.any(False)
         world.wait()
-    assert not torch.distributed.is_initialized() and not is_quiet(MemxError("x")) and not speaker()
+    assert not torch.distributed.is_initialized() and not is_quiet(MemxError("x")) and not line_prefix()

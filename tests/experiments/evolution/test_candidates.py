@@ -50,24 +50,24 @@ def likelihood(logits, prompt):
 def test_online_candidates_are_attached_namms(host, rule):
     prompt, one = draw(200), Namm(rule=rule, every=64)
     for remember in (True, False):
-        judged = CandidateEvaluator(host, one, mode="online", remember=remember).judge(prompt, candidates())
+        scores = CandidateEvaluator(host, one, mode="online", remember=remember).evaluate(prompt, candidates())
         for number, parameters in enumerate(candidates()):
             with namm.attach(host, replace(one, parameters=parameters)) as attached:
                 host(prompt.context[None])
                 kept = held_share(attached.cache)
                 logits = host(prompt.rest[None], past_key_values=attached.cache).logits
             logits = torch.cat([torch.zeros(1, 1, 96), logits], 1)[:, 1:]
-            assert float(judged.log_likelihood[number]) == pytest.approx(float(likelihood(logits, prompt)), abs=1e-4)
-            assert float(judged.kept[number]) == pytest.approx(float(kept[0]))
+            assert float(scores.log_likelihood[number]) == pytest.approx(float(likelihood(logits, prompt)), abs=1e-4)
+            assert float(scores.kept[number]) == pytest.approx(float(kept[0]))
 
 
 @torch.no_grad()
 def test_post_hoc_candidates_choose_once_from_the_whole_context(host):
     prompt, one = draw(160), Namm(rule=Rule(budget=0.25), every=64)
-    judge = CandidateEvaluator(host, one)
-    together = judge.judge(prompt, candidates())
+    evaluator = CandidateEvaluator(host, one)
+    together = evaluator.evaluate(prompt, candidates())
     for number, parameters in enumerate(candidates()):
-        alone = CandidateEvaluator(host, one).judge(prompt, parameters[None])
+        alone = CandidateEvaluator(host, one).evaluate(prompt, parameters[None])
         assert float(together.log_likelihood[number]) == pytest.approx(float(alone.log_likelihood[0]), abs=1e-4)
         with namm.attach(host, Watch()) as attached:
             host(prompt.context[None])
@@ -76,19 +76,19 @@ def test_post_hoc_candidates_choose_once_from_the_whole_context(host):
             logits = host(prompt.rest[None], past_key_values=own).logits
         assert float(together.log_likelihood[number]) == pytest.approx(float(likelihood(logits, prompt)), abs=1e-4)
     assert together.kept.tolist() == pytest.approx([0.25] * 3)
-    assert set(judge.seconds) == {"context", "choice", "answer"} and min(judge.seconds.values()) > 0
+    assert set(evaluator.seconds) == {"context", "choice", "answer"} and min(evaluator.seconds.values()) > 0
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("mode", ["post_hoc", "online"])
 def test_the_base_is_the_plain_model_and_zero_parameters_are_as_good(host, mode):
-    judge = CandidateEvaluator(host, Namm(every=64), mode=mode)
+    evaluator = CandidateEvaluator(host, Namm(every=64), mode=mode)
     for prompt in (draw(150), draw(40), draw(3, seed=4)):
         wanted = likelihood(host(torch.cat([prompt.context, prompt.rest])[None]).logits, prompt)
-        assert judge.base(prompt) == pytest.approx(float(wanted), abs=1e-4)
-        judged = judge.judge(prompt, torch.zeros(2, 4172))
-        assert judged.log_likelihood.tolist() == pytest.approx([float(wanted)] * 2, abs=1e-4)
-        assert judged.kept.tolist() == [1, 1]
+        assert evaluator.base(prompt) == pytest.approx(float(wanted), abs=1e-4)
+        scores = evaluator.evaluate(prompt, torch.zeros(2, 4172))
+        assert scores.log_likelihood.tolist() == pytest.approx([float(wanted)] * 2, abs=1e-4)
+        assert scores.kept.tolist() == [1, 1]
 
 
 def test_texts_become_context_question_and_answer():

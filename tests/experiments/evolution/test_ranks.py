@@ -91,15 +91,15 @@ def command(path, runs, *more):
 
 def struck(number, **arguments):
     """The command, whose rank 1 sends itself a signal in the second generation."""
-    follow, tasks = DistributedEvaluator.follow, []
+    evaluate, sizes = DistributedEvaluator.evaluate, []
 
-    def strike(self, task):
-        tasks.append(len(task.candidates))
-        if self.world.rank == 1 and tasks.count(5) == 2:
+    def strike(self, prompts, candidates):
+        sizes.append(len(candidates))
+        if self.world.rank == 1 and sizes.count(5) == 2:
             os.kill(os.getpid(), number)
-        return follow(self, task)
+        return evaluate(self, prompts, candidates)
 
-    DistributedEvaluator.follow = strike
+    DistributedEvaluator.evaluate = strike
     return command(**arguments)
 
 
@@ -124,14 +124,14 @@ def test_a_stop_that_one_rank_is_asked_for_stops_all(config, straight, path, tmp
 
 
 def failing(path, runs):
-    judge = CandidateEvaluator.judge
+    evaluate = CandidateEvaluator.evaluate
 
     def fail(self, prompt, parameters):
         if os.environ["RANK"] == "1":
             raise ValueError("no such luck")
-        return judge(self, prompt, parameters)
+        return evaluate(self, prompt, parameters)
 
-    CandidateEvaluator.judge = fail
+    CandidateEvaluator.evaluate = fail
     return command(path, runs)
 
 
@@ -149,10 +149,10 @@ def prompt(context):
     return Prompt(Example("a", "", "", ("",), "string_match_part"), torch.zeros(context), torch.zeros(10), 1)
 
 
-def crew(ranks, prompts, **options):
+def evaluator_of(ranks, prompts, **options):
     config = FitnessConfig(**options)
-    judge = CandidateEvaluator(None, None, mode=config.mode, remember=config.remember)
-    return DistributedEvaluator(World(0, ranks), FitnessEvaluator(judge, None, config), prompts, StopRequest())
+    candidates = CandidateEvaluator(None, None, mode=config.mode, remember=config.remember)
+    return DistributedEvaluator(World(0, ranks), FitnessEvaluator(candidates, None, config), prompts, StopRequest())
 
 
 def places(shares):
@@ -160,37 +160,37 @@ def places(shares):
 
 
 def test_contexts_stay_where_they_were_read():
-    one = crew(3, [prompt(1000) for _ in range(6)], at_once=8)
-    first = one.shares(range(6), 16)
-    assert sorted(unit for share in first for unit in share) == one.units(6, 16) and len(one.units(6, 16)) == 12
+    ranks = evaluator_of(3, [prompt(1000) for _ in range(6)], at_once=8)
+    first = ranks.shares(range(6), 16)
+    assert sorted(unit for share in first for unit in share) == ranks.units(6, 16) and len(ranks.units(6, 16)) == 12
     held = places(first)
     assert [len(own) for own in held] == [2, 2, 2] and set().union(*held) == set(range(6))
-    assert places(one.shares(range(6), 16)) == held
+    assert places(ranks.shares(range(6), 16)) == held
     drawn = [*held[2], *held[0], *held[1]]
-    assert places(one.shares(drawn, 16)) == [{2, 3}, {4, 5}, {0, 1}]
-    one.forget()
-    assert places(one.shares(drawn, 16)) == places(first)
+    assert places(ranks.shares(drawn, 16)) == [{2, 3}, {4, 5}, {0, 1}]
+    ranks.release_contexts()
+    assert places(ranks.shares(drawn, 16)) == places(first)
 
 
 def test_no_rank_is_idle_while_another_has_more_than_it_could_give():
-    assert [len(share) for share in crew(4, [prompt(1000)], at_once=100).shares([0], 400)] == [1, 1, 1, 1]
-    assert crew(2, [prompt(1000)], at_once=32).shares([0], 7) == [[Unit(0, 0, 7)], []]
+    assert [len(share) for share in evaluator_of(4, [prompt(1000)], at_once=100).shares([0], 400)] == [1, 1, 1, 1]
+    assert evaluator_of(2, [prompt(1000)], at_once=32).shares([0], 7) == [[Unit(0, 0, 7)], []]
     for options in ({"remember": False}, {"mode": "online"}):
-        shares = crew(4, [prompt(10**6), prompt(10)], at_once=2, **options).shares([0, 1], 16)
+        shares = evaluator_of(4, [prompt(10**6), prompt(10)], at_once=2, **options).shares([0, 1], 16)
         assert {len([unit for unit in share if unit.place == 0]) for share in shares} == {2}
 
 
 MORTAL = """if True:
     import os, signal, sys
     from memx.cli.main import run
-    from memx.experiments.evolution.ranks import Crew
-    follow, tasks = Crew.follow, []
-    def mortal(self, task):
-        tasks.append(len(task.candidates))
-        if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and tasks.count(5) == 2:
+    from memx.experiments.evolution.ranks import DistributedEvaluator
+    evaluate, sizes = DistributedEvaluator.evaluate, []
+    def mortal(self, prompts, candidates):
+        sizes.append(len(candidates))
+        if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1" and sizes.count(5) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-        return follow(self, task)
-    Crew.follow = mortal
+        return evaluate(self, prompts, candidates)
+    DistributedEvaluator.evaluate = mortal
     sys.exit(run(sys.argv[1:]))"""
 
 

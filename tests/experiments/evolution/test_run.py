@@ -21,10 +21,10 @@ from memx.experiments.distributed.process_group import World
 from memx.experiments.eviction.tasks import make_prompts
 from memx.experiments.evolution.candidates import CandidateEvaluator, CandidateScores, Prompt, Written
 from memx.experiments.evolution.fitness import FitnessEvaluator
-from memx.experiments.evolution.loop import empty_namm
 from memx.experiments.evolution.ranks import DistributedEvaluator
 from memx.experiments.evolution.rows import stratified
 from memx.experiments.evolution.run import evolve_namm
+from memx.experiments.evolution.start import empty_namm
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted, StopRequest
 from memx.results.store.runs import RunStore
@@ -120,15 +120,15 @@ def test_killed_in_mid_generation_and_gone_on(straight, tmp_path):
     config, run, _ = straight
     code = """if True:
         import os, signal, sys
-        from memx.experiments.evolution.candidates import Judge
+        from memx.experiments.evolution.candidates import CandidateEvaluator
         from memx.cli.main import run
-        judge, calls = Judge.judge, []
+        evaluate, calls = CandidateEvaluator.evaluate, []
         def killed(self, prompt, parameters):
             calls.append(len(parameters))
             if calls.count(4) == 4:  # the second prompt of the second generation
                 os.kill(os.getpid(), signal.SIGKILL)
-            return judge(self, prompt, parameters)
-        Judge.judge = killed
+            return evaluate(self, prompt, parameters)
+        CandidateEvaluator.evaluate = killed
         run(sys.argv[1:])"""
     path = tmp_path / "mine.yaml"
     path.write_text(to_yaml(config))
@@ -195,22 +195,22 @@ def test_validation_prompts_are_never_trained_on(host):
     assert [prompt.example.task for prompt in drawn[0]] == ["key_values", "key_values", "prose_next", "prose_next"]
 
 
-class Told:
-    """A judge that says what it is told to: of each prompt the candidates' figures, kept shares and the base."""
+class FixedScores:
+    """A `CandidateEvaluator` that returns given figures: of each prompt the candidates', kept shares and the base."""
 
     mode, remember = "post_hoc", True
 
     def __init__(self, figures):
         self.figures = figures
 
-    def judge(self, prompt, parameters):
+    def evaluate(self, prompt, parameters):
         own, kept, _ = self.figures[prompt.answer]
         chosen = parameters[:, 0].long()
         return CandidateScores(torch.tensor(own)[chosen], torch.tensor(kept)[chosen])
 
     def write(self, prompt, parameters, tokenizer):
-        judged = self.judge(prompt, parameters)
-        return Written(["?"] * len(parameters), judged.log_likelihood, judged.kept)
+        scores = self.evaluate(prompt, parameters)
+        return Written(["?"] * len(parameters), scores.log_likelihood, scores.kept)
 
     def base(self, prompt):
         return self.figures[prompt.answer][2]
@@ -231,16 +231,16 @@ def test_fitness_by_hand():
     candidates = np.arange(3.0)[:, None]
     for config in (FitnessConfig(price=0.25), FitnessConfig(price=0.25, at_once=2), FitnessConfig(target=0.6),
                    FitnessConfig(price=0.25, cap=1), FitnessConfig(target=0.6, cap=2)):  # fmt: skip
-        evaluator = FitnessEvaluator(Told(likelihoods), None, config)
-        found = DistributedEvaluator(World(), evaluator, prompts, StopRequest()).find(prompts, candidates)
+        evaluator = FitnessEvaluator(FixedScores(likelihoods), None, config)
+        found = DistributedEvaluator(World(), evaluator, prompts, StopRequest()).evaluate(prompts, candidates)
         e = min(np.exp(1.0), config.cap or np.inf)
         relative = [((e + 1) / 2 + 1) / 2, (1 + e) / 2, ((np.exp(-1) + 1) / 2 + np.exp(-1)) / 2]
         kept = [(0.5 + 1.0) / 2, (0.4 + 0.5) / 2, (0.85 + 0.1) / 2]
         cost = [0.25 * share if config.price else max(0, share - 0.6) for share in kept]
         assert evaluator.fitness(found) == pytest.approx(np.subtract(relative, cost))
     scores = [([1.0, 0.0, 0.5], [1.0] * 3, 1.0), ([0.0, 0.5, 0.5], [1.0] * 3, 0.5), ([0.1, 0.0, 0.02], [1.0] * 3, 0.0)]
-    evaluator = FitnessEvaluator(Told(scores), None, FitnessConfig(kind="score", least_base=0.2))
-    found = DistributedEvaluator(World(), evaluator, prompts, StopRequest()).find(prompts, candidates)
+    evaluator = FitnessEvaluator(FixedScores(scores), None, FitnessConfig(kind="score", least_base=0.2))
+    found = DistributedEvaluator(World(), evaluator, prompts, StopRequest()).evaluate(prompts, candidates)
     wanted = [((1.0 / 2) / 0.75 + 0.1 / 0.2) / 2, (0.25 / 0.75) / 2, (0.5 / 0.75 + 0.02 / 0.2) / 2]
     assert evaluator.fitness(found) == pytest.approx(wanted)
 

@@ -114,7 +114,7 @@ def test_rivals_keep_as_many_as_a_threshold_did(mode, length):
 @pytest.mark.parametrize("mode", ["post_hoc", "online"])
 def test_a_namm_is_judged_as_its_evolution_judged_it(mode):
     host, prompt, mine = make_host(), draw(171), scorer(Rule(budget=BUDGET))
-    judged = CandidateEvaluator(host, mine, mode=mode).judge(prompt, mine.parameters[None])
+    judged = CandidateEvaluator(host, mine, mode=mode).evaluate(prompt, mine.parameters[None])
     found = PolicyEvaluator(host, None, config(mode=mode), [mine]).judge(prompt)[1]
     assert found["variant"] == "namm" and found["kept"] == pytest.approx(float(judged.kept[0]))
     assert found["log_likelihood"] == pytest.approx(float(judged.log_likelihood[0]), abs=1e-5)
