@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .attachment import Attached, attach
     from .cache.cache import EvictingCache
     from .calibration import calibrate
-    from .evolution.files import load_evolution
+    from .evolution.files import load_evolution, save_evolution
     from .evolution.loop import Outcome, evolve
     from .evolution.search import Evolution
     from .policies.base import Policy, Rule
@@ -33,6 +33,7 @@ _HOME = {
     "load_evolution": ".evolution.files",
     "make_policy": ".policies.simple",
     "save": ".policies.files",
+    "save_evolution": ".evolution.files",
 }
 __all__ = [
     "POLICIES",
@@ -50,6 +51,7 @@ __all__ = [
     "load_evolution",
     "make_policy",
     "save",
+    "save_evolution",
 ]
 
 

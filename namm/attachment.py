@@ -7,12 +7,12 @@ policy runs, so that prompts of any length, padded batches and generation all me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MemxError
+from ..transformers_compat import attention, has_attention_interface, is_wrapped, wrapped_forward
 from .cache.attention import ATTENTION, register
 from .cache.cache import EvictingCache
 from .cache.chunks import chunked_forward
@@ -31,10 +31,16 @@ class Attached:
         self.decoder, self.policy, self.protect = decoder, policy, tuple(protect)
         self.windows = layer_windows(decoder)
         self.cache: EvictingCache | None = None
+        self._empty = EvictingCache(policy, self.windows, self.protect)
 
     def new_cache(self) -> EvictingCache:
         """An empty cache for this host; a forward pass without one makes its own."""
-        return EvictingCache(self.policy, self.windows, self.protect)
+        return self._empty.new()
+
+    def forward(self, plain: Callable, *args: Any, **kwargs: Any) -> Any:
+        """The decoder's forward pass under the policy; plain: its own."""
+        output, self.cache = chunked_forward(plain, self._empty, self.decoder.config.model_type, *args, **kwargs)
+        return output
 
 
 @contextmanager
@@ -49,32 +55,15 @@ def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[in
     without a policy, packed sequences and masks other than one of padding.
     """
     decoder = find_decoder(model)
-    if "forward" in vars(decoder) and getattr(decoder.forward, "memx", False):
+    if is_wrapped(decoder):
         raise MemxError("this model has a policy attached already", hint="leave its `with` block first")
     for span in protect:
         if not (len(span) == 2 and all(isinstance(end, int) for end in span) and 0 <= span[0] < span[1]):
             raise MemxError(f"{span} is no span of tokens", hint="give (first, one past the last), from 0")
-    attached = Attached(decoder, policy, protect)
-    attached.new_cache()  # finds what does not fit before anything is changed
+    attached = Attached(decoder, policy, protect)  # finds what does not fit before anything is changed
     register()
-    config: Any = decoder.config
-    usual, plain = config._attn_implementation, decoder.forward
-    before = vars(decoder).get("forward")  # what hooks have put over the class's
-
-    @wraps(plain)
-    def forward(*args, **kwargs):
-        return chunked_forward(attached, plain, *args, **kwargs)
-
-    forward.memx = True  # type: ignore[attr-defined]
-    try:
-        config._attn_implementation = ATTENTION
-        decoder.forward = forward  # type: ignore[method-assign]
+    with wrapped_forward(decoder, attached.forward), attention(decoder, ATTENTION):
         yield attached
-    finally:
-        config._attn_implementation = usual
-        vars(decoder).pop("forward", None)
-        if before is not None:
-            decoder.forward = before  # type: ignore[method-assign]
 
 
 def find_decoder(model: PreTrainedModel) -> PreTrainedModel:
@@ -83,7 +72,7 @@ def find_decoder(model: PreTrainedModel) -> PreTrainedModel:
     decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else None
     config = getattr(decoder, "config", None)
     hint = "hosts are decoders on transformers' attention interface: Llama, Mistral, Qwen, Gemma, GPT-2…"
-    if config is None or not getattr(decoder, "_supports_attention_backend", False):
+    if config is None or not has_attention_interface(decoder):
         raise MemxError(f"{kind} has no attention interface", hint=hint)
     both_ways = any(not getattr(module, "is_causal", True) for module in decoder.modules())
     if getattr(config, "is_encoder_decoder", False) or not getattr(config, "is_causal", True) or both_ways:

@@ -77,7 +77,7 @@ def scored(cache: EvictingCache, policy: Policy) -> Scored:
     """What a policy thinks of the one sequence of a cache that was read under another, which notes the same."""
     assert len(cache.seen) == 1, "one sequence at a time"
     listener = _Listener(policy)
-    cache.branch(listener, then=Full())
+    cache.fork(listener, continue_with=Full())
     return Scored(listener.scores_of, listener.exists_of, cache.seen[0], cache.seen[0] % max(policy.hop, 1))
 
 

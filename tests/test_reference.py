@@ -102,7 +102,7 @@ def example(part):
 def test_the_readme_example_evicts(tmp_path, capsys, monkeypatch):
     host = write_host(tmp_path / "host")
     rule = namm.Rule(budget=0.25)
-    namm.Namm(0.3 * torch.randn(4172), rule=rule, every=64).save(tmp_path / "run" / "namm")
+    namm.save(namm.Namm(0.3 * torch.randn(4172), rule=rule, every=64), tmp_path / "run" / "namm")
     (tmp_path / "prompt.txt").write_text("one two three " * 100)
     monkeypatch.chdir(tmp_path)
     exec(example("attach").replace("results/runs/RUN", "run").replace("HOST", str(host)), {})

@@ -82,7 +82,7 @@ def branched(shared: EvictingCache, policy: Policy, keep: Policy, copies: int, *
     """
     done = shared.get_seq_length()
     runs = done > 0 and (not online or done % (policy.every or done) == 0)
-    return shared.branch(policy if runs else keep, copies, then=policy if online else Full())
+    return shared.fork(policy if runs else keep, copies, continue_with=policy if online else Full())
 
 
 def answer(model: PreTrainedModel, prompt: Prompt, cache: Any) -> Answered:

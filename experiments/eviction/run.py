@@ -243,7 +243,8 @@ def _layers(cache: EvictingCache) -> tuple[LayerCache, ...]:
     """The sizes of all layers as plain data."""
     seen, found = cache.seen[0], []
     for size, layer in zip(cache.sizes(), cache.layers, strict=True):
-        visible = seen if layer.window is None else min(seen, layer.window - 1)  # what the plain model would hold
+        window = layer.state.window
+        visible = seen if window is None else min(seen, window - 1)  # what the plain model would hold
         full = size.kv_bytes // size.slots * visible
         found.append(
             LayerCache(

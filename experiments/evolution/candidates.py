@@ -118,7 +118,7 @@ class CandidateEvaluator:
         known = self._base.get((id(prompt), what))
         if known is None:
             shared = self._read(prompt)
-            cache = shared.branch(Keep(), then=Full())
+            cache = shared.fork(Keep(), continue_with=Full())
             if shared.get_seq_length() < len(prompt.context):
                 feed(self.model, prompt.context[shared.get_seq_length() :], cache)
             known = self._base[id(prompt), what] = (prompt, measure(cache))
@@ -162,5 +162,5 @@ class Keep(Watch):
 
 def held_share(cache: EvictingCache) -> Tensor:
     """The share of all tokens that each sequence still holds, over layers and heads: [B]."""
-    held = torch.tensor([layer.counts for layer in cache.layers], dtype=torch.float32)  # [L, B, H]
+    held = torch.tensor([layer.state.counts for layer in cache.layers], dtype=torch.float32)  # [L, B, H]
     return held.mean((0, 2)) / torch.tensor(cache.seen)

@@ -16,7 +16,7 @@ from zlib import crc32
 import torch
 
 from ...namm.cache.cache import EvictingCache
-from ...namm.cache.layer import EvictingLayer
+from ...namm.cache.state import LayerState
 from ...namm.policies.base import Policy, Rule
 from ...namm.policies.network import Namm
 from ...namm.policies.panel import PolicyBatch, PolicySlots, keep_all
@@ -102,7 +102,7 @@ class PolicyEvaluator:
         self.baselines = baselines(self.config, self.namms, crc32(context.numpy().tobytes(), self.config.seed))
         stop = min(self.config.every, len(context)) if self.online else len(context)
         shared = read(self.model, context[:stop], self.seats)
-        self.heads = [0 if layer.recent is None else layer.recent.shape[1] for layer in shared.layers]
+        self.heads = [0 if layer.state.recent is None else layer.state.recent.shape[1] for layer in shared.layers]
         return shared
 
     def chosen(self, context: torch.Tensor, shared: EvictingCache, members: tuple[Policy, ...]) -> EvictingCache:
@@ -158,7 +158,7 @@ class PolicyEvaluator:
         return own + self._panels(prompt, shared, rivals, budget, budget=None, size="own", beside=one.variant)
 
     def _full(self, prompt: Prompt, shared: EvictingCache) -> Facts:
-        cache = shared.branch(keep_all(self.seats), then=Full())
+        cache = shared.fork(keep_all(self.seats), continue_with=Full())
         self._read_on(prompt.context, cache)
         return self._facts(prompt, cache, [FULL], (Full(),), budget=None, size="budget")[0]
 
@@ -208,9 +208,9 @@ def held_by(cache: EvictingCache, sequence: int, policy: Policy, heads: Sequence
     sequence alone, attached to that policy. heads: query heads of each layer.
     """
     tokens = cache.seen[sequence]
-    counts = [layer.counts[sequence] for layer in cache.layers]
+    counts = [layer.state.counts[sequence] for layer in cache.layers]
     layers = [sum(held) / len(held) / tokens for held in counts]
-    sizes = [_bytes(layer, sequence, policy, of, tokens) for layer, of in zip(cache.layers, heads, strict=True)]
+    sizes = [_bytes(layer.state, sequence, policy, of, tokens) for layer, of in zip(cache.layers, heads, strict=True)]
     return {
         "kept": fmean(layers),
         "held": fmean(max(held) / tokens for held in counts),
@@ -220,15 +220,15 @@ def held_by(cache: EvictingCache, sequence: int, policy: Policy, heads: Sequence
     }
 
 
-def _bytes(layer: EvictingLayer, sequence: int, policy: Policy, heads: int, tokens: int) -> tuple[int, int]:
+def _bytes(layer: LayerState, sequence: int, policy: Policy, heads: int, tokens: int) -> tuple[int, int]:
     """Bytes of a layer's keys and values, and of all that its policy needs beside them."""
-    alone = EvictingLayer(layer.index, policy, layer.window)
-    alone.lazy_initialization(layer.keys[:1], layer.values[:1])  # of the policy's own width and type
+    alone = LayerState(layer.index, policy, layer.window, ())
+    alone.start(layer.keys[:1], layer.values[:1])  # of the policy's own width and type
     held = layer.keys.shape[1] * max(layer.counts[sequence])
     key, value = (part.shape[3] * part.itemsize for part in (layer.keys, layer.values))
     waiting = tokens % policy.hop if policy.hop else 0  # of these nothing is noted yet
     beside = held * alone.positions.itemsize
-    beside += (held - layer.keys.shape[1] * waiting) * policy.width * alone.state.itemsize
+    beside += (held - layer.keys.shape[1] * waiting) * policy.width * alone.policy_state.itemsize
     queries = policy.context + waiting if policy.hop else min(policy.context, tokens)
     sums = policy.context * max(4, layer.keys.itemsize) if policy.hop else 0  # log-sum-exps, float32 or wider
     return held * (key + value), beside + heads * (queries * key + sums)

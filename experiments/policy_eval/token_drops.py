@@ -100,11 +100,12 @@ def _dropped(
 
 def kept_by_head(cache: EvictingCache, sequence: int = 0) -> Tensor:
     """Which tokens of a sequence each head holds: [layers, heads, tokens], bool, on the CPU."""
-    heads = max(len(layer.counts[sequence]) for layer in cache.layers)
+    heads = max(len(layer.state.counts[sequence]) for layer in cache.layers)
     kept = torch.zeros(len(cache.layers), heads, cache.seen[sequence], dtype=torch.bool)
     for place, layer in enumerate(cache.layers):
-        for head, count in enumerate(layer.counts[sequence]):
-            kept[place, head, layer.positions[sequence, head, layer.keys.shape[2] - count :].long().cpu()] = True
+        for head, count in enumerate(layer.state.counts[sequence]):
+            positions = layer.state.positions[sequence, head, layer.keys.shape[2] - count :]
+            kept[place, head, positions.long().cpu()] = True
     return kept
 
 

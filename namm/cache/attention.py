@@ -5,7 +5,7 @@ B sequences, Hq query heads that share H key-value heads, Q queries, T cached ke
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from torch.nn.attention.bias import causal_lower_right
 
 from ...errors import MemxError
-
-if TYPE_CHECKING:
-    from .cache import EvictingCache
+from ...torch_compat import flash_attention_for_cpu, has_flash_attention_for_cpu
+from .cache import EvictingCache
+from .masks import bottom_right_causal
 
 ATTENTION = "memx"  # its name among transformers' attention functions
 CACHE = "memx_cache"  # the argument by which a decoder hands its cache down to it
-_STRANGE = ("s_aux", "position_bias", "head_mask")  # what some hosts add to attention
+_UNSUPPORTED = ("s_aux", "position_bias", "head_mask")  # what some hosts add to attention
 
 
 def register() -> None:
@@ -51,18 +51,19 @@ def observed_attention(
             hint="call the model inside `with attach(...)`; some hosts do not hand arguments down to their attention",
         )
     layer = cache.layers[module.layer_idx]  # type: ignore[index]
-    added = [attention_mask, softcap, *(kwargs.get(name) for name in _STRANGE)]
+    added = [attention_mask, softcap, *(kwargs.get(name) for name in _UNSUPPORTED)]
     uncached = key is not layer.keys or value is not layer.values
-    if any(given is not None for given in added) or uncached or kwargs.get("is_causal") is False:
+    if any(extra is not None for extra in added) or uncached or kwargs.get("is_causal") is False:
         raise MemxError(
             f"{kind} is not plain causal attention over the keys and values that it caches",
             hint="a policy would see something else than the host does; no gradient checkpointing, or another host",
         )
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
-    observing = layer.policy.hop > 0 and query.shape[2] >= layer.policy.hop
-    output, lse = attend(query, key, value, layer.visible(), scale, dropout=dropout, with_lse=observing)
+    hop = layer.state.policy.hop
+    observing = hop > 0 and query.shape[2] >= hop
+    output, lse = attend(query, key, value, layer.state.visible(), scale, dropout=dropout, with_lse=observing)
     with torch.no_grad():
-        layer.settle(query.detach(), lse, scale)
+        layer.update_policy(query.detach(), lse, scale)
     return output.transpose(1, 2).contiguous(), None
 
 
@@ -88,13 +89,13 @@ def attend(
     if visible is not None and visible.shape[1] > 1:
         visible = visible.repeat_interleave(group, 1)
     if causal and queries < keys and query.device.type == "cpu":
-        visible, causal = lower_right(queries, keys, query.device)[None, None], False
-    given: Any = dict(dropout_p=dropout, scale=scale)
+        visible, causal = bottom_right_causal(queries, keys, query.device)[None, None], False
+    options: Any = dict(dropout_p=dropout, scale=scale)
     if group > 1 and queries == 1:  # queries of a group as queries of one head
         query = query.unflatten(1, (-1, group)).squeeze(3)  # [B, H, G, d]
         if visible is not None and visible.shape[1] > 1:
             visible = visible.unflatten(1, (-1, group)).squeeze(3)
-        output = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, **given)
+        output = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, **options)
         return output.flatten(1, 2)[:, :, None], None
     if group > 1 and query.device.type != "cpu" and (visible is not None or queries < keys):
         # fused attention on a GPU takes groups without a mask alone
@@ -103,33 +104,26 @@ def attend(
     if causal and queries < keys:
         mask, causal = causal_lower_right(queries, keys), False
     return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=group > 1, **given
+        query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=group > 1, **options
     ), None
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     """`attend` on a CPU by what scaled_dot_product_attention runs there, but with its log-sum-exp."""
-    run = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     queries, old = query.shape[2], key.shape[2] - query.shape[2]
     if visible is not None:
         visible = visible.repeat_interleave(query.shape[1] // visible.shape[1], 1) if visible.shape[1] > 1 else visible
         bias = torch.zeros_like(visible, dtype=query.dtype).masked_fill_(~visible, -torch.inf)
-        output, lse = run(query, key, value, 0.0, False, attn_mask=bias, scale=scale)
+        output, lse = flash_attention_for_cpu(query, key, value, causal=False, bias=bias, scale=scale)
         return output, lse.contiguous()
-    output, lse = run(query, key[:, :, old:], value[:, :, old:], 0.0, queries > 1, scale=scale)
+    output, lse = flash_attention_for_cpu(query, key[:, :, old:], value[:, :, old:], causal=queries > 1, scale=scale)
     if old == 0:
         return output, lse.contiguous()
     # older keys are seen by all queries: two runs without a mask cost less than one with it
-    before, old_lse = run(query, key[:, :, :old], value[:, :, :old], 0.0, False, scale=scale)
+    before, old_lse = flash_attention_for_cpu(query, key[:, :, :old], value[:, :, :old], causal=False, scale=scale)
     both = torch.logaddexp(lse, old_lse)
     share = (old_lse - both).exp_()[..., None].to(output.dtype)
     return output.lerp(before, share), both.contiguous()
-
-
-def lower_right(queries: int, keys: int, device: torch.device) -> Tensor:
-    """Which of all keys each of the last queries sees, those up to its own: [Q, T], bool."""
-    own = torch.arange(keys - queries, keys, device=device)[:, None]
-    return torch.arange(keys, device=device) <= own
 
 
 def _has_lse(query: Tensor, value: Tensor, dropout: float) -> bool:
@@ -140,5 +134,5 @@ def _has_lse(query: Tensor, value: Tensor, dropout: float) -> bool:
         and query.shape[3] == value.shape[3]
         and dropout == 0
         and not (torch.is_grad_enabled() and (query.requires_grad or value.requires_grad))
-        and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
+        and has_flash_attention_for_cpu()
     )

@@ -43,28 +43,37 @@ class EvictingCache(Cache):
         """Make room for the next columns [B, Q] of a forward pass; True where they hold tokens, first in each row."""
         new = columns.sum(1).tolist()
         self.seen = self.seen or [0] * len(new)
-        arrival = NewTokens.of(self.seen, new, columns.shape[1], self.policy.every, self.policy.hop, columns.device)
+        tokens = NewTokens.of(self.seen, new, columns.shape[1], self.policy.every, self.policy.hop, columns.device)
         for layer in self.layers:
-            layer.arrival, layer.begun = arrival, True
+            layer.state.new_tokens, layer.begun = tokens, True
 
     def finish(self) -> None:
         """Count the tokens of the columns that all layers have seen now."""
-        arrival = self.layers[0].arrival
-        self.seen = [seen + new for seen, new in arrival.pairs()]
+        self.seen = [seen + new for seen, new in self.layers[0].state.new_tokens.pairs()]
         for layer in self.layers:
             layer.begun = False
 
-    def branch(self, policy: Policy, copies: int = 1, *, then: Policy) -> EvictingCache:
-        """A new cache of so many copies of each sequence, in which `policy` has run once, now; this one stays.
+    def new(self, policy: Policy | None = None) -> EvictingCache:
+        """An empty cache for the same model and protected spans, under the same policy or another."""
+        return EvictingCache(policy or self.policy, [layer.state.window for layer in self.layers], self.protect)
 
-        It goes on under `then`: the policy itself, or one that never runs again. This cache's own policy must have
-        noted the same as `policy` reads. Copy c of sequence s is sequence c * S + s. The newest tokens, fewer than a
-        hop, which no policy has seen yet, stay.
+    def fork(self, policy: Policy, copies: int = 1, *, continue_with: Policy) -> EvictingCache:
+        """Copy every sequence, and let a policy evict from the copies now. This cache stays as it is.
+
+        The newest tokens, fewer than a hop, which no policy has seen yet, stay.
+
+        Args:
+            policy: What evicts once. This cache's own policy must have observed what `policy` reads.
+            copies: Copies of each sequence; copy c of sequence s is sequence c * S + s.
+            continue_with: What the new cache goes on under: the policy itself, or one that never runs again.
+
+        Returns:
+            The cache of the copies.
         """
-        mine = self.policy
-        assert (mine.hop, mine.context, mine.width) == (policy.hop, policy.context, policy.width), (mine, policy)
-        other = EvictingCache(then, [layer.window for layer in self.layers], self.protect)
-        other.layers = [layer.branch(policy, copies, self.seen, then) for layer in self.layers]
+        own = self.policy
+        assert (own.hop, own.context, own.width) == (policy.hop, policy.context, policy.width), (own, policy)
+        other = self.new(continue_with)
+        other.layers = [layer.fork(policy, copies, self.seen, continue_with) for layer in self.layers]
         other.seen = self.seen * copies
         other.columns = None if self.columns is None else self.columns.repeat(copies, 1)
         return other
@@ -92,10 +101,10 @@ class EvictingCache(Cache):
         self.seen = [self.seen[b] for b in order]
         self.columns = None if self.columns is None else rows(self.columns)
         for layer in self.layers:
-            layer.select(rows, order)
+            layer.state.map_sequences(rows, order)
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Drop all tokens."""
         super().reset()
         self.seen, self.columns = [], None
 
@@ -109,8 +118,10 @@ class EvictingCache(Cache):
 
     def sizes(self) -> list[LayerSize]:
         """What each layer holds now, of all sequences together."""
-        return [layer.size() for layer in self.layers]
+        return [layer.state.size() for layer in self.layers]
 
-    def holds(self, sequence: int = 0) -> Tensor:
+    def kept_share(self, sequence: int = 0) -> Tensor:
         """The share of each layer's heads that still hold each token of a sequence: [layers, tokens], on the CPU."""
-        return torch.stack([layer.holds(sequence, self.seen[sequence]) for layer in self.layers])
+        return torch.stack([layer.state.kept_share(sequence, self.seen[sequence]) for layer in self.layers])
+
+    holds = kept_share  # its name in older versions of memx

@@ -7,26 +7,40 @@ to the left, so that all reach their first run together; the hidden states are m
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from ...errors import MemxError
+from ...transformers_compat import become
 from .attention import CACHE
 from .cache import EvictingCache
-
-if TYPE_CHECKING:
-    from ..attachment import Attached
 
 _BY_COLUMN = ("input_ids", "inputs_embeds", "token_type_ids")
 _COUNTS_TOKENS = ("opt",)  # hosts whose positions leave padding out even if they are not told
 _REFUSED = ("encoder_hidden_states", "head_mask", "cu_seq_lens_q", "output_router_logits")
 
 
-def chunked_forward(attached: Attached, plain: Callable, *args: Any, **kwargs: Any) -> Any:
-    """Call a decoder's plain forward piece by piece with an evicting cache; return what it would return in one."""
+def chunked_forward(
+    plain: Callable, empty: EvictingCache, model_type: str, *args: Any, **kwargs: Any
+) -> tuple[Any, EvictingCache]:
+    """Run a decoder's forward pass piece by piece, so that the policy runs between the pieces.
+
+    Args:
+        plain: The decoder's own forward pass.
+        empty: A cache for this decoder under the policy, of which new ones are made; it stays empty.
+        model_type: The decoder's, from its config.
+        *args: Those of the forward pass: the input ids at most.
+        **kwargs: As well; `past_key_values` is the cache to go on with.
+
+    Returns:
+        What `plain` would return in one piece, and the cache.
+
+    Raises:
+        MemxError: Arguments that a policy cannot follow, such as masks other than one of padding.
+    """
     if args:
         kwargs = {"input_ids": args[0], **kwargs}
         if len(args) > 1:
@@ -35,33 +49,32 @@ def chunked_forward(attached: Attached, plain: Callable, *args: Any, **kwargs: A
         if kwargs.get(name) not in (None, False):
             raise MemxError(f"a decoder under a policy takes no {name}", hint="leave it out, or the policy")
     kwargs.pop("cache_position", None)  # the cache knows
-    keep, as_dict = kwargs.pop("use_cache", None), kwargs.pop("return_dict", None)
-    cache = _cache(attached, kwargs.pop("past_key_values", None))
-    given = {name: kwargs.pop(name) for name in _BY_COLUMN if kwargs.get(name) is not None}
-    first = next(iter(given.values()))
+    use_cache, as_dict = kwargs.pop("use_cache", None), kwargs.pop("return_dict", None)
+    cache = _cache(empty, kwargs.pop("past_key_values", None))
+    inputs = {name: kwargs.pop(name) for name in _BY_COLUMN if kwargs.get(name) is not None}
+    first = next(iter(inputs.values()))
     if first.shape[1] == 0:
         raise MemxError("the input has no columns", hint="give at least one token")
     there = _tokens(cache, kwargs.pop("attention_mask", None), first)
     positions = kwargs.pop("position_ids", None)
-    if positions is None and attached.decoder.config.model_type in _COUNTS_TOKENS:
+    if positions is None and model_type in _COUNTS_TOKENS:
         positions = torch.tensor(cache.seen or [0] * len(there), device=there.device)[:, None] + there.cumsum(1) - 1
     positions = _positions(cache, positions, there)
     columns = Columns(there)
-    given = {name: columns.pack(tensor) for name, tensor in given.items()}
-    given["position_ids"] = columns.pack(positions)
+    inputs = {name: columns.pack(tensor) for name, tensor in inputs.items()}
+    inputs["position_ids"] = columns.pack(positions)
     outputs, start = [], 0
     cache.columns = there if cache.columns is None else torch.cat([cache.columns, there], 1)
     while start < columns.width:
         stop = start + _next(cache, columns, start)
         cache.begin(columns.packed[:, start:stop])
-        piece = {name: tensor[:, start:stop] for name, tensor in given.items()}
+        piece = {name: tensor[:, start:stop] for name, tensor in inputs.items()}
         outputs.append(
             plain(**piece, past_key_values=cache, use_cache=True, return_dict=True, **kwargs, **{CACHE: cache})
         )
         cache.finish()
         start = stop
-    attached.cache = cache
-    return _join(outputs, columns, cache if keep is not False else None, as_tuple=as_dict is False)
+    return _join(outputs, columns, cache if use_cache is not False else None, as_tuple=as_dict is False), cache
 
 
 class Columns:
@@ -100,14 +113,14 @@ def _like(index: Tensor, tensor: Tensor) -> Tensor:
     return index.view(*index.shape, *[1] * (tensor.dim() - 2)).expand(*index.shape, *tensor.shape[2:])
 
 
-def _cache(attached: Attached, given: Any) -> EvictingCache:
+def _cache(empty: EvictingCache, given: Any) -> EvictingCache:
     """The cache to go on with: the given one, or a new one.
 
     An empty DynamicCache, which `generate` and users make, becomes an evicting one itself: whoever holds it finds in it
     what survives.
     """
     if isinstance(given, EvictingCache):
-        if given.policy is not attached.policy or given.protect != attached.protect:
+        if given.policy is not empty.policy or given.protect != empty.protect:
             raise MemxError(
                 "this cache was begun under another policy or other protected spans",
                 hint="keep to the same for a whole sequence",
@@ -115,15 +128,12 @@ def _cache(attached: Attached, given: Any) -> EvictingCache:
         if any(layer.begun for layer in given.layers):
             raise MemxError("this cache was left in the middle of a forward pass", hint="begin a new one")
         return given
-    cache = attached.new_cache()
     if given is None:
-        return cache
+        return empty.new()
     if type(given) is not DynamicCache or given.get_seq_length() > 0 or getattr(given, "offloading", False):
         begun = "begun without the policy" if given.get_seq_length() > 0 else f"a {type(given).__name__}"
         raise MemxError(f"this cache is {begun}", hint="prefill inside `with attach(...)`, and pass no cache")
-    given.__dict__.clear()
-    given.__dict__.update(vars(cache))
-    given.__class__ = EvictingCache  # pyright: ignore[reportAttributeAccessIssue]
+    become(given, empty.new())
     return given  # pyright: ignore[reportReturnType]
 
 

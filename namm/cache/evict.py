@@ -1,11 +1,9 @@
-"""Eviction in one layer of a cache: which tokens stay, and how what stays is packed.
+"""Eviction in one layer of a cache: which tokens stay, and how those are packed.
 
-Sequences that go in step make a group; b of them have t tokens each at most. See `layer.py`.
+Sequences at one length make a group; b of them have t tokens each at most. See `state.py`.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,28 +12,33 @@ from torch.nn import functional as F
 from ...kernels.evict_gather import evict_gather
 from ..policies.base import View
 from ..policies.keep import kept_tokens
+from .state import LayerState
 
-if TYPE_CHECKING:
-    from .layer import EvictingLayer
-
-_STEP = 64  # tokens between looks at what has left a layer's window
+_WINDOW_STEP = 64  # tokens between looks at what has left a layer's window
 
 
-def stays(layer: EvictingLayer, group: slice, scale: float, *, due: bool, waiting: int = 0) -> Tensor:
-    """Which tokens of a group stay: [b, H, t], over `layer.slots(group)`; all that exist unless it is due.
+def keep_mask(layer: LayerState, group: slice, *, due: bool, unobserved: int = 0) -> Tensor:
+    """Which tokens of a group stay.
 
-    waiting: so many of the newest queries have not been observed yet; their tokens stay.
+    Args:
+        layer: What holds them.
+        group: Sequences at one length.
+        due: Whether the policy chooses now; else all stay that a query to come may see.
+        unobserved: How many of the newest queries the policy has not seen yet; their tokens stay.
+
+    Returns:
+        [b, H, t], bool, over `layer.slots(group)`.
     """
     slots = layer.slots(group)
     exists = layer.exists(group, slots)
     if not due:
-        there = torch.ones((), dtype=torch.bool, device=layer.device) if exists is None else exists
+        keep = torch.ones((), dtype=torch.bool, device=layer.device) if exists is None else exists
         if layer.window is not None:
-            there = there & (layer.positions[group, :, slots] > _out_of_sight(layer, group))
-        return there.expand(*layer.keys[group].shape[:2], slots.stop - slots.start)
+            keep = keep & (layer.positions[group, :, slots] > _last_out_of_window(layer, group))
+        return keep.expand(*layer.keys[group].shape[:2], slots.stop - slots.start)
     policy = layer.policy
-    view = _view(layer, group, slice(slots.start, slots.stop - waiting), scale, waiting)
-    exists = None if exists is None else exists[..., : exists.shape[2] - waiting]
+    view = _view(layer, group, slice(slots.start, slots.stop - unobserved), unobserved)
+    exists = None if exists is None else exists[..., : exists.shape[2] - unobserved]
     if layer.window is not None:  # the next query sees no further back, and the newest is there whatever it is
         near = view.ages < max(1, layer.window - 1)
         exists = near if exists is None else exists & near
@@ -47,62 +50,72 @@ def stays(layer: EvictingLayer, group: slice, scale: float, *, due: bool, waitin
         exists=exists,
         protected=_protected(layer, view.recent.positions),
     )
-    return F.pad(kept, (0, waiting), value=True)
+    return F.pad(kept, (0, unobserved), value=True)
 
 
-def hold(layer: EvictingLayer, kept: list[Tensor], groups: list[slice]) -> None:
-    """Hold the kept tokens of all groups alone, packed to the right."""
-    counts: list[list[int]] = [held for stay in kept for held in stay.sum(-1).tolist()]
-    most, size = max(c for held in counts for c in held), layer.keys.shape[2]
-    if all(c == size for held in counts for c in held):
+def compact(layer: LayerState, masks: list[Tensor]) -> None:
+    """Drop all tokens but the kept ones, and pack those to the right.
+
+    Args:
+        layer: Shrinks to the slots of its fullest head.
+        masks: `keep_mask` of each group of `layer.new_tokens`.
+    """
+    counts: list[list[int]] = [heads for mask in masks for heads in mask.sum(-1).tolist()]
+    most, size = max(count for heads in counts for count in heads), layer.keys.shape[2]
+    if all(count == size for heads in counts for count in heads):
         return
     order = []
-    for group, stay in zip(groups, kept, strict=True):
-        # a stable sort brings the kept ones to the end in their order
-        last = stay.to(torch.uint8).sort(dim=-1, stable=True).indices[..., -most:] + layer.slots(group).start
+    for group, mask in zip(layer.new_tokens.groups, masks, strict=True):
+        # A stable sort of the mask brings the kept tokens to the end, in their order. A head that keeps fewer than
+        # the fullest is filled up in front with tokens that are gone: `counts` says that they are none.
+        last = mask.to(torch.uint8).sort(dim=-1, stable=True).indices[..., -most:] + layer.slots(group).start
         order.append(F.pad(last, (most - last.shape[2], 0)))
-    state = F.pad(layer.state, (0, 0, 0, size - layer.state.shape[2]))
+    state = F.pad(layer.policy_state, (0, 0, 0, size - layer.policy_state.shape[2]))
+    # all that lies by key in one call, which is one launch on a GPU
     by_key = [layer.keys, layer.values, layer.positions, *([state] if state.shape[3] else [])]
-    layer.keys, layer.values, layer.positions, *beside = evict_gather(by_key, torch.cat(order))
-    layer.state = beside[0] if beside else state[:, :, :most]
+    layer.keys, layer.values, layer.positions, *gathered = evict_gather(by_key, torch.cat(order))
+    layer.policy_state = gathered[0] if gathered else state[:, :, :most]
     layer.counts = counts
 
 
-def _view(layer: EvictingLayer, group: slice, slots: slice, scale: float, waiting: int) -> View:
-    """What a policy sees of a group that is due; slots leave out the tokens of waiting queries."""
-    policy, context = layer.policy, layer.policy.context
-    recent = layer.keys[group, :, :0] if layer.recent is None else layer.recent[group]
-    stop = recent.shape[2] - waiting
-    recent = recent[:, :, stop - context : stop]
-    lse = layer.lse[group] if layer.lse is not None and policy.hop else None
-    lse = lse if context else recent.new_empty(recent.shape[:3])
-    met = layer.attention(group, recent, lse, slots, scale, left=waiting)
-    lengths = [s + n for s, n in layer.arrival.pairs()][group]
-    seen, rooms = torch.tensor(lengths, device=layer.device), policy.rule.room(lengths)
-    room = None if rooms is None else torch.tensor(rooms, device=layer.device).sub(waiting).clamp_min(1)
-    return View(layer.index, met, layer.values[group, :, slots], layer.state[group, :, slots], seen, room)
-
-
-def passes(layer: EvictingLayer) -> bool:
+def window_moved(layer: LayerState) -> bool:
     """Whether tokens may have left a layer's window since it was last looked at."""
     return layer.window is not None and any(
-        (before + now) // _STEP > before // _STEP and before + now > layer.window
-        for before, now in layer.arrival.pairs()
+        (seen + new) // _WINDOW_STEP > seen // _WINDOW_STEP and seen + new > layer.window
+        for seen, new in layer.new_tokens.pairs()
     )
 
 
-def _out_of_sight(layer: EvictingLayer, group: slice) -> Tensor:
+def _view(layer: LayerState, group: slice, slots: slice, unobserved: int) -> View:
+    """What a policy sees of a group that is due; slots leave out the tokens of unobserved queries."""
+    policy, context = layer.policy, layer.policy.context
+    recent = layer.keys[group, :, :0] if layer.recent is None else layer.recent[group]
+    stop = recent.shape[2] - unobserved
+    recent = recent[:, :, stop - context : stop]
+    lse = layer.lse[group] if layer.lse is not None and policy.hop else None
+    lse = lse if context else recent.new_empty(recent.shape[:3])
+    attention = layer.attention(group, recent, lse, slots, later=unobserved)
+    lengths = [seen + new for seen, new in layer.new_tokens.pairs()][group]
+    budgets = policy.rule.budget_tokens(lengths)
+    # tokens that no policy has seen yet stay within the budget, not beyond it
+    room = None if budgets is None else torch.tensor(budgets, device=layer.device).sub(unobserved).clamp_min(1)
+    value, state = layer.values[group, :, slots], layer.policy_state[group, :, slots]
+    return View(layer.index, attention, value, state, torch.tensor(lengths, device=layer.device), room)
+
+
+def _last_out_of_window(layer: LayerState, group: slice) -> Tensor:
     """The last position that no query to come sees, nor one that waits to be observed: [b, 1, 1].
 
-    It moves by steps of the length alone, so that a layer holds the same however its tokens came.
+    It moves by steps of the sequence's length alone, and not by calls, so that a layer holds the same however its
+    tokens came.
     """
     assert layer.window is not None
     back = layer.window + layer.policy.hop
-    last = [(s + n) // _STEP * _STEP - back for s, n in layer.arrival.pairs()][group]
+    last = [(seen + new) // _WINDOW_STEP * _WINDOW_STEP - back for seen, new in layer.new_tokens.pairs()][group]
     return torch.tensor(last, device=layer.device)[:, None, None]
 
 
-def _protected(layer: EvictingLayer, positions: Tensor) -> Tensor | None:
+def _protected(layer: LayerState, positions: Tensor) -> Tensor | None:
     """The tokens that are never evicted: [b, H, t]."""
     spans = [(positions >= start) & (positions < stop) for start, stop in layer.protect]
     return torch.stack(spans).any(0) if spans else None

@@ -1,72 +1,82 @@
-"""What a layer of an evicting cache does with new queries: hands them to its policy a hop at a time, keeps the rest.
+"""Observation: the new queries of a layer go to its policy, a hop at a time; the rest waits.
 
-A policy takes queries by hops of 16, say; a chunk of a prompt or a generated token seldom ends there. So a layer holds
-the `context` queries that the policy has seen last and those that still wait, [B, Hq, context + waiting, d].
+A policy takes queries by hops of 16, say; a chunk of a prompt or a generated token seldom ends there. So a layer keeps
+in `recent` the `context` queries that the policy saw last and those that still wait:
+
+    before    | context: seen, looked at again | unobserved |
+    + new     | context                        | unobserved | new queries                |
+    after     . . . . . . . . . . . . | context                       | unobserved       |
+                                        the last that were observed     less than a hop
+
+The policy then sees the same hops, however a caller cuts the prompt.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..policies.base import Block
-
-if TYPE_CHECKING:
-    from .layer import EvictingLayer
+from .state import LayerState
 
 
-def note(layer: EvictingLayer, query: Tensor, lse: Tensor | None, groups: list[slice], scale: float) -> None:
-    """Let a layer's policy see the new queries [B, Hq, Q, d] that have just attended; lse [B, Hq, Q] if known."""
+def observe(layer: LayerState, query: Tensor, lse: Tensor | None) -> None:
+    """Let a layer's policy see the new queries, which have just attended.
+
+    Args:
+        layer: Gets `recent`, `lse` and `policy_state` of all sequences.
+        query: [B, Hq, Q, d].
+        lse: The log-sum-exp of their scores [B, Hq, Q], if it is known.
+    """
     if layer.recent is None:
-        _begin(layer, query)
-    parts = [_advance(layer, query, lse, group, scale) for group in groups]
+        _start(layer, query)
+    parts = [_observe_group(layer, query, lse, group) for group in layer.new_tokens.groups]
     if len(parts) == 1:
-        layer.recent, layer.lse, layer.state = parts[0]
+        layer.recent, layer.lse, layer.policy_state = parts[0]
         return
+    # groups may wait with different numbers of queries: the newest are the last, so that pads go before them
     widest = max(recent.shape[2] for recent, _, _ in parts)
     layer.recent = torch.cat([F.pad(recent, (0, 0, widest - recent.shape[2], 0)) for recent, _, _ in parts])
     if layer.policy.hop:
         layer.lse = torch.cat([lse for _, lse, _ in parts])
         size = max(state.shape[2] for _, _, state in parts)
-        layer.state = torch.cat([F.pad(state, (0, 0, 0, size - state.shape[2])) for _, _, state in parts])
+        layer.policy_state = torch.cat([F.pad(state, (0, 0, 0, size - state.shape[2])) for _, _, state in parts])
 
 
-def _begin(layer: EvictingLayer, query: Tensor) -> None:
-    """Before a sequence come queries that attended to nothing."""
+def _start(layer: LayerState, query: Tensor) -> None:
+    """Before a sequence come queries that attended to nothing: an infinite lse makes their attention zero."""
     context = layer.policy.context if layer.policy.hop else 0
     layer.recent = query.new_zeros(*query.shape[:2], context, query.shape[3])
     layer.lse = query.new_full(layer.recent.shape[:3], torch.inf, dtype=torch.promote_types(query.dtype, torch.float32))
 
 
-def _advance(
-    layer: EvictingLayer, query: Tensor, lse: Tensor | None, group: slice, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The recent queries, their log-sum-exp and the state of a group after its new queries."""
+def _observe_group(layer: LayerState, query: Tensor, lse: Tensor | None, group: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """The recent queries, their log-sum-exp and the policy's state of a group after its new queries."""
     policy, first = layer.policy, group.start or 0
     hop, context = policy.hop, policy.context
-    seen, new = layer.arrival.seen[first], layer.arrival.new[first]
-    assert layer.recent is not None and layer.lse is not None and layer.state is not None
+    seen, new = layer.new_tokens.seen[first], layer.new_tokens.new[first]
+    assert layer.recent is not None and layer.lse is not None
     if not hop:
         recent = torch.cat([layer.recent[group], query[group, :, :new]], 2)[:, :, -context:]
-        return recent, layer.lse[group], layer.state[group]
-    waiting = seen % hop
-    recent = layer.recent[group, :, layer.recent.shape[2] - context - waiting :]
+        return recent, layer.lse[group], layer.policy_state[group]
+    unobserved = seen % hop
+    recent = layer.recent[group, :, layer.recent.shape[2] - context - unobserved :]
     recent = torch.cat([recent, query[group, :, :new]], 2)
-    ready = (waiting + new) // hop * hop
+    ready = (unobserved + new) // hop * hop
     if not ready:
-        return recent, layer.lse[group], layer.state[group]
-    slots = layer.slots(group)
-    left = waiting + new - ready
-    seen_keys = slice(slots.start, slots.stop - left)
-    known = lse[group, :, :ready].contiguous() if lse is not None and not waiting else None
-    met = layer.attention(group, recent[:, :, context : context + ready], known, seen_keys, scale, left=left)
-    old_keys = slice(slots.start, seen_keys.stop - ready)
-    before = layer.attention(group, recent[:, :, :context], layer.lse[group], old_keys, scale, left=left + ready)
-    state = layer.state[group, :, old_keys] if old_keys.stop > old_keys.start else None
-    observed = policy.observe(Block(met, before, state)).to(layer.state.dtype)
-    observed = F.pad(observed, (0, 0, seen_keys.start, 0))
-    lses = torch.cat([layer.lse[group], met.lse], 2)
+        return recent, layer.lse[group], layer.policy_state[group]
+    slots, later = layer.slots(group), unobserved + new - ready
+    keys = slice(slots.start, slots.stop - later)
+    # the host's own lse is that of all new queries; queries that waited attended in an earlier pass
+    known = lse[group, :, :ready].contiguous() if lse is not None and not unobserved else None
+    attention = layer.attention(group, recent[:, :, context : context + ready], known, keys, later=later)
+    old_keys = slice(slots.start, keys.stop - ready)
+    # The context's queries attended in an earlier pass. Their attention to the keys that are left is computed anew,
+    # with the lse of that time, which counts keys that may be gone by now.
+    before = layer.attention(group, recent[:, :, :context], layer.lse[group], old_keys, later=later + ready)
+    state = layer.policy_state[group, :, old_keys] if old_keys.stop > old_keys.start else None
+    observed = policy.observe(Block(attention, before, state)).to(layer.policy_state.dtype)
+    observed = F.pad(observed, (0, 0, keys.start, 0))
+    lses = torch.cat([layer.lse[group], attention.lse], 2)
     return recent[:, :, ready:].contiguous(), lses[:, :, lses.shape[2] - context :], observed

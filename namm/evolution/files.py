@@ -91,7 +91,7 @@ def save_evolution(evolution: Evolution, folder: str | PathLike[str]) -> None:
 
 
 def load_evolution(folder: str | PathLike[str]) -> Evolution:
-    """Read a state that `Evolution.save` wrote: what follows is what would have followed, to the bit.
+    """Read a state that `save_evolution` wrote: what follows is what would have followed, to the bit.
 
     Raises MemxError for a folder that holds none, or one that is damaged or of another format or version of cma.
     """

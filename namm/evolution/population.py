@@ -1,7 +1,7 @@
 """Members of a population as one policy: a batch in which every member has its own copies of the same sequences.
 
 P members, S sequences; sequence s of member p is number p * S + s. What comes before the first choice is the same for
-all and need be computed once: run it under `Watch`, then `EvictingCache.branch` with a `Population`.
+all and need be computed once: run it under `Watch`, then `EvictingCache.fork` with a `Population`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import isfinite
-from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -211,9 +210,3 @@ class Evolution:
         made._strategy.restore({name.removeprefix("cma."): array for name, array in arrays.items()})
         made._strategy.rng.bit_generator.state = rest["rng"]
         return made
-
-    def save(self, folder: str | PathLike[str]) -> None:
-        """Write all of it to a folder: `memx.namm.load_evolution` goes on from there to the bit."""
-        from .files import save_evolution
-
-        save_evolution(self, folder)

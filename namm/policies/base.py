@@ -42,7 +42,7 @@ class Rule:
         if self.grouping not in ("layer_max", "per_head"):
             raise MemxError(f"no grouping {self.grouping!r}", hint="use layer_max or per_head")
 
-    def room(self, seen: Sequence[int]) -> list[int] | None:
+    def budget_tokens(self, seen: Sequence[int]) -> list[int] | None:
         """How many tokens each sequence may keep after so many: the share rounded down, at least 1; None: no budget."""
         if self.budget is None:
             return None

@@ -5,9 +5,7 @@ Source: Cetin et al. 2024, "An Evolved Universal Transformer Memory" (arXiv 2410
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from typing import Literal
 
 import torch
@@ -70,12 +68,6 @@ class Namm:
         if self.scorer == "mlp":
             return mlp_scores(parameters, tokens, hidden=self.hidden)
         return bam_scores(parameters, tokens, exists, strict=self.strict)
-
-    def save(self, path: str | PathLike[str], *, host: str | None = None, tasks: Sequence[str] = ()) -> None:
-        """Write it to a folder: `memx.namm.save`."""
-        from .files import save
-
-        save(self, path, host=host, tasks=tasks)
 
 
 def moving_spectrum(block: Block) -> Tensor:

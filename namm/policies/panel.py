@@ -1,7 +1,7 @@
 """Several policies at once: all watch one reading of a context, and those under the same rule go on in one batch.
 
 P members, S sequences; sequence s of member p is number p * S + s. Read a context under `PolicySlots`, then
-`EvictingCache.branch` with a `PolicyBatch`: each member decides as it would alone, on its own copies.
+`EvictingCache.fork` with a `PolicyBatch`: each member decides as it would alone, on its own copies.
 """
 
 from __future__ import annotations

@@ -71,9 +71,13 @@ def test_chunks_of_any_length_keep_the_same_and_see_the_same_features(host, leng
         parts = [host(part, past_key_values=cache).logits for part in ids.split(lengths, 1)]
     torch.testing.assert_close(torch.cat(parts, 1), logits, rtol=1e-4, atol=1e-4)
     for one, other in zip(whole.layers, cache.layers, strict=True):
-        assert torch.equal(one.positions, other.positions)
-        seen = min(one.state.shape[2], other.state.shape[2])  # the last tokens may still wait for a whole hop
-        torch.testing.assert_close(one.state[:, :, :seen], other.state[:, :, :seen], rtol=1e-5, atol=1e-5)
+        assert torch.equal(one.state.positions, other.state.positions)
+        seen = min(
+            one.state.policy_state.shape[2], other.state.policy_state.shape[2]
+        )  # the last tokens may still wait for a whole hop
+        torch.testing.assert_close(
+            one.state.policy_state[:, :, :seen], other.state.policy_state[:, :, :seen], rtol=1e-5, atol=1e-5
+        )
 
 
 @torch.no_grad()
@@ -107,7 +111,8 @@ def test_generated_tokens_are_forgotten_as_prompts_are(host):
     assert together.seen == [199, 159]  # the last token is not fed back
     for layer, window in zip(together.layers, attached.windows, strict=True):
         if window is None:
-            assert layer.counts == [[192 // 2 + 7] * len(layer.counts[0]), [128 // 2 + 31] * len(layer.counts[0])]
+            counts = layer.state.counts
+            assert counts == [[192 // 2 + 7] * len(counts[0]), [128 // 2 + 31] * len(counts[0])]
 
 
 @torch.no_grad()
@@ -150,7 +155,7 @@ def test_pipelines_run_inside(tmp_path):
 
 def test_the_model_is_as_before_afterwards():
     host = make_host()
-    usual, decoder = host.config._attn_implementation, namm.host.find_decoder(host)
+    usual, decoder = host.config._attn_implementation, namm.attachment.find_decoder(host)
     ids = prompts(70)[0][None]
     wanted = host(ids).logits
     with pytest.raises(ZeroDivisionError), namm.attach(host, evolved()):
@@ -261,10 +266,10 @@ def test_watching_policies_that_never_run_keep_sequences_apart():
         for number, row in enumerate(rows):
             host(torch.cat([row, torch.full((30,), 7)])[None])
             for one, other in zip(attached.cache.layers, cache.layers, strict=True):
-                slots = one.state.shape[2] // 16 * 16
+                slots = one.state.policy_state.shape[2] // 16 * 16
                 start = other.keys.shape[2] - len(row) - 30
-                together = other.state[number, :, start : start + slots]
-                torch.testing.assert_close(one.state[0, :, :slots], together, rtol=1e-4, atol=1e-5)
+                together = other.state.policy_state[number, :, start : start + slots]
+                torch.testing.assert_close(one.state.policy_state[0, :, :slots], together, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ def test_it_is_the_normalisation_of_a_namm_that_keeps_everything():
     mean, variance = calibrate(host, [ids], every=EVERY)
     with torch.no_grad(), attach(host, Namm(every=EVERY)) as attached:
         host(ids[None])
-    states = torch.cat([layer.state.flatten(0, 2) for layer in attached.cache.layers])
+    states = torch.cat([layer.state.policy_state.flatten(0, 2) for layer in attached.cache.layers])
     normal = (states - mean) / variance.sqrt()
     torch.testing.assert_close(normal.mean(0), torch.zeros(17), rtol=0, atol=1e-3)
     torch.testing.assert_close(normal.var(0, unbiased=False), torch.ones(17), rtol=1e-3, atol=0)

@@ -60,11 +60,13 @@ def test_the_cache_is_of_that_size(kind, sizes, grouping):
     heads = sum(one.shape[1] for one in found.scores)
     for share in (0.3, 0.45):
         moved = with_threshold(policy, found.threshold(share, grouping), grouping)
-        cache = attached.cache.branch(moved, then=Full())
-        kept = sum(sum(layer.counts[0]) for layer in cache.layers) / heads / 197
+        cache = attached.cache.fork(moved, continue_with=Full())
+        kept = sum(sum(layer.state.counts[0]) for layer in cache.layers) / heads / 197
         step = 1 / 197 if grouping == "layer_max" else 1 / 197 / heads
         assert share - step - 1e-9 <= kept <= share + 1e-9
         assert kept == pytest.approx(found.kept(moved.rule.threshold, grouping))
-        cache = attached.cache.branch(replace(policy, rule=Rule(budget=share)), then=Full())
-        assert found.alike(share) == pytest.approx(sum(sum(layer.counts[0]) for layer in cache.layers) / heads / 197)
+        cache = attached.cache.fork(replace(policy, rule=Rule(budget=share)), continue_with=Full())
+        assert found.alike(share) == pytest.approx(
+            sum(sum(layer.state.counts[0]) for layer in cache.layers) / heads / 197
+        )
     assert with_threshold(replace(policy, rule=Rule(budget=0.5)), 0.2, grouping).rule == Rule(0.2, None, grouping)

@@ -85,11 +85,11 @@ def time_parts(model: PreTrainedModel, work: Callable[[], object]) -> dict[str, 
     clock = PartClock(model.device)
     timed: list[tuple[Any, str, str]] = [
         (model, "forward", ANSWERS),
-        (observe, "note", FEATURES),
+        (observe, "observe", FEATURES),
         (Namm, "tokens", FEATURES),
         (Namm, "score", SCORER),
-        (EvictingLayer, "settle", EVICTION),
-        (EvictingLayer, "branch", EVICTION),
+        (EvictingLayer, "update_policy", EVICTION),
+        (EvictingLayer, "fork", EVICTION),
     ]
     with ExitStack() as stack:
         for owner, name, part in timed:

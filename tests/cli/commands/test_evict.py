@@ -16,7 +16,7 @@ from memx.experiments.data.tokenizer import train_tokenizer
 from memx.experiments.eviction import run as evict
 from memx.experiments.eviction.run import EvictConfig, run_eviction
 from memx.experiments.eviction.text import tokenize
-from memx.namm import Namm, Rule
+from memx.namm import Namm, Rule, save
 from memx.namm.policies.simple import POLICIES
 from memx.results.eviction import files as evict_files
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, MambaConfig
@@ -136,7 +136,7 @@ def test_the_full_policy_writes_what_the_full_cache_writes(tiny):
 
 def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
     namm = tmp_path / "namm"
-    Namm(rule=Rule(threshold=1.0), every=64).save(namm)  # all score 0: each run leaves the newest alone
+    save(Namm(rule=Rule(threshold=1.0), every=64), namm)  # all score 0: each run leaves the newest alone
     order = EvictConfig(PROMPT, host=str(tiny), namm=namm, new_tokens=2)
     report = run_eviction(order)
     last = report.runs[-1]

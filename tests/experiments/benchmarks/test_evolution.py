@@ -16,7 +16,7 @@ from memx.experiments.benchmarks.eviction.evolution import Case, bench_evolve, c
 from memx.experiments.benchmarks.eviction.evolution_timing import PARTS, PartClock, time_parts
 from memx.experiments.benchmarks.eviction.prefill_decode import EvictionBenchConfig
 from memx.experiments.benchmarks.run import BenchConfig, bench_list, bench_names, run_bench
-from memx.namm.cache import observe as notes
+from memx.namm.cache import observe
 from memx.namm.cache.layer import EvictingLayer
 from memx.namm.evolution.population import Population
 from memx.namm.policies.network import Namm
@@ -94,10 +94,10 @@ def test_seconds_of_a_part_are_its_own_alone(monkeypatch):
 
 
 def test_functions_are_as_before_once_parts_are_timed(host):
-    before = notes.note, Namm.tokens, Namm.score, EvictingLayer.settle, EvictingLayer.branch
+    before = observe.observe, Namm.tokens, Namm.score, EvictingLayer.update_policy, EvictingLayer.fork
     with pytest.raises(ZeroDivisionError):
         time_parts(host.model, lambda: 1 / 0)
-    assert before == (notes.note, Namm.tokens, Namm.score, EvictingLayer.settle, EvictingLayer.branch)
+    assert before == (observe.observe, Namm.tokens, Namm.score, EvictingLayer.update_policy, EvictingLayer.fork)
     assert "forward" not in vars(host.model)
 
 

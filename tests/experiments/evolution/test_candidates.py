@@ -71,7 +71,7 @@ def test_post_hoc_candidates_choose_once_from_the_whole_context(host):
         assert float(together.log_likelihood[number]) == pytest.approx(float(alone.log_likelihood[0]), abs=1e-4)
         with namm.attach(host, Watch()) as attached:
             host(prompt.context[None])
-        own = attached.cache.branch(replace(one, parameters=parameters), then=(never := Full()))
+        own = attached.cache.fork(replace(one, parameters=parameters), continue_with=(never := Full()))
         with namm.attach(host, never):
             logits = host(prompt.rest[None], past_key_values=own).logits
         assert float(together.log_likelihood[number]) == pytest.approx(float(likelihood(logits, prompt)), abs=1e-4)

@@ -41,8 +41,8 @@ def held(layer, sequence=0) -> list[set[int]]:
     """The positions that each head of a layer holds."""
     slots = layer.keys.shape[2]
     return [
-        set(layer.positions[sequence, head, slots - count :].tolist())
-        for head, count in enumerate(layer.counts[sequence])
+        set(layer.state.positions[sequence, head, slots - count :].tolist())
+        for head, count in enumerate(layer.state.counts[sequence])
     ]
 
 
@@ -201,7 +201,7 @@ def test_sizes_count_what_is_really_held():
     with namm.attach(host, policy) as attached:
         host(ids)
     for size, layer in zip(attached.cache.sizes(), attached.cache.layers, strict=True):
-        counts = layer.counts[0]
+        counts = layer.state.counts[0]
         assert size.slots == max(counts) == layer.keys.shape[2] and size.tokens == sum(counts) / 2
         assert size.kv_bytes == 2 * 2 * max(counts) * 8 * 4  # keys and values of two heads of 8 float32
         at_least = 2 * max(counts) * (17 * 4 + 4)
@@ -271,6 +271,6 @@ def test_a_policy_that_looks_further_back_than_it_runs_is_refused():
 
 
 def test_room_is_the_share_as_it_is_written():
-    assert Rule(budget=0.42).room([38_400, 1, 100]) == [16_128, 1, 42] and Rule().room([5]) is None
+    assert Rule(budget=0.42).budget_tokens([38_400, 1, 100]) == [16_128, 1, 42] and Rule().budget_tokens([5]) is None
     with pytest.raises(MemxError, match="no number"):
         Rule(threshold=float("nan"))

@@ -32,7 +32,7 @@ def test_online_members_do_as_they_do_alone(host, rule):
     with namm.attach(host, Watch()) as attached:
         host(ids[:, :EVERY])
         shared = attached.cache
-    cache = shared.branch(population, 3, then=population)
+    cache = shared.fork(population, 3, continue_with=population)
     assert shared.seen == [EVERY] and len(shared.layers[0].keys) == 1  # the branch left it alone
     with namm.attach(host, population) as attached:
         logits = host(ids[:, EVERY:].expand(3, -1), past_key_values=cache).logits
@@ -51,23 +51,23 @@ def test_members_choose_from_a_context_that_was_cached_once(host, length):
     with namm.attach(host, Watch()) as attached:
         host(context[None])
         shared = attached.cache
-    cache = shared.branch(Population(members(), one), 3, then=never)
+    cache = shared.fork(Population(members(), one), 3, continue_with=never)
     with namm.attach(host, never):
         together = host(question[None].expand(3, -1), past_key_values=cache).logits
         for number, parameters in enumerate(members()):
-            own = shared.branch(replace(one, parameters=parameters), then=never)
+            own = shared.fork(replace(one, parameters=parameters), continue_with=never)
             assert torch.equal(own.holds()[:, :length], cache.holds(number)[:, :length])
-            for layer, window in zip(own.layers, [layer.window for layer in own.layers], strict=True):
-                room = length // 2
-                assert layer.counts[0] == [room if window is None else min(room, window - 1)] * len(layer.counts[0])
+            for layer in own.layers:
+                counts, window, room = layer.state.counts, layer.state.window, length // 2
+                assert counts[0] == [room if window is None else min(room, window - 1)] * len(counts[0])
             alone = host(question[None], past_key_values=own).logits
             torch.testing.assert_close(together[number], alone[0], rtol=1e-4, atol=1e-4)
     # where a run of the policy is due at that length anyway, it is the same run
     if length % 32 == 0:
         with namm.attach(host, replace(one, parameters=members()[0], every=length)) as attached:
             host(context[None])
-            assert torch.equal(attached.cache.holds(), shared.branch(
-                replace(one, parameters=members()[0]), then=never).holds())  # fmt: skip
+            assert torch.equal(attached.cache.holds(), shared.fork(
+                replace(one, parameters=members()[0]), continue_with=never).holds())  # fmt: skip
 
 
 @torch.no_grad()
@@ -80,5 +80,5 @@ def test_rivals_choose_from_a_cached_context_too(name):
         wanted = attached.cache.holds()
     with namm.attach(host, replace(policy, every=None)) as attached:
         host(context[None])
-        branched = attached.cache.branch(policy, then=Full())
+        branched = attached.cache.fork(policy, continue_with=Full())
     assert torch.equal(branched.holds(), wanted) and attached.cache.holds().min() == 1

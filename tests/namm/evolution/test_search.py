@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from memx.errors import MemxError
-from memx.namm import Evolution, evolve, load_evolution
+from memx.namm import Evolution, evolve, load_evolution, save_evolution
 
 KINDS = [("diagonal", "csa"), ("diagonal", "tpa"), ("full", "csa"), ("full", "tpa")]
 TARGET = np.linspace(-1, 1, 10)
@@ -109,7 +109,7 @@ def test_nothing_global_changes_or_is_heard(covariance, step_size, tmp_path, mon
         candidates = evolution.ask()
         np.random.rand(7)  # as a fitness might
         evolution.tell(noisy(candidates, number))
-        evolution.save(tmp_path / "saved")
+        save_evolution(evolution, tmp_path / "saved")
         np.random.seed(3)
     for before, after in zip(numpy_before, np.random.get_state(), strict=True):
         assert np.array_equal(before, after)
@@ -174,7 +174,7 @@ def test_a_saved_evolution_goes_on_to_the_bit(covariance, step_size, after, aske
     trajectory(evolution, after)
     if asked:
         evolution.ask()
-    evolution.save(tmp_path)
+    save_evolution(evolution, tmp_path)
     restored = load_evolution(tmp_path)
     assert restored.history == evolution.history and restored.settings == evolution.settings
     assert trajectory(restored, 20) == straight[after:]
@@ -187,7 +187,7 @@ def test_of_pycma_nothing_but_records_is_left_behind(tmp_path):
     for covariance, step_size in KINDS:
         evolution = made(covariance, step_size, n=20)
         trajectory(evolution, 7)
-        evolution.save(tmp_path / covariance / step_size)
+        save_evolution(evolution, tmp_path / covariance / step_size)
         restored = load_evolution(tmp_path / covariance / step_size)
         assert [*differences(evolution._strategy.es, restored._strategy.es, records)] == []
 
@@ -216,7 +216,7 @@ def test_resuming_at_the_size_of_a_namm(tmp_path):
     """4,172 parameters, diagonal: the same 20 generations, from less than a megabyte."""
     evolution = Evolution(4172)
     trajectory(evolution, 3)
-    evolution.save(tmp_path)
+    save_evolution(evolution, tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1_000_000
     assert trajectory(load_evolution(tmp_path), 20) == trajectory(evolution, 20)
 
@@ -367,7 +367,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
         load_evolution(tmp_path)
     evolution = made()
     evolution.step(sphere)
-    evolution.save(tmp_path)
+    save_evolution(evolution, tmp_path)
     record = tmp_path / "evolution.json"
     (arrays,) = tmp_path.glob("*.safetensors")
     text, data = record.read_text(), arrays.read_bytes()
@@ -395,7 +395,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
 def test_a_disk_that_refuses_is_said_in_one_line_and_the_old_state_stays(tmp_path, monkeypatch):
     evolution = made()
     evolution.step(sphere)
-    evolution.save(tmp_path)
+    save_evolution(evolution, tmp_path)
     evolution.step(sphere)
 
     def full(*arguments):
@@ -403,7 +403,7 @@ def test_a_disk_that_refuses_is_said_in_one_line_and_the_old_state_stays(tmp_pat
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(MemxError, match="No space left"):
-        evolution.save(tmp_path)
+        save_evolution(evolution, tmp_path)
     monkeypatch.undo()
     assert load_evolution(tmp_path).generation == 1
     assert len([*tmp_path.iterdir()]) == 2

@@ -49,7 +49,7 @@ NAMMS = {
 @pytest.mark.parametrize("kind", NAMMS)
 def test_a_round_trip_is_exact(tmp_path, kind):
     namm = NAMMS[kind]()
-    namm.save(tmp_path / "deep" / "namm", host="some/host", tasks=["a", "b"])
+    save(namm, tmp_path / "deep" / "namm", host="some/host", tasks=["a", "b"])
     assert same(namm, load(tmp_path / "deep" / "namm")) and same(namm, load(str(tmp_path / "deep" / "namm")))
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["namm"]
 
@@ -107,33 +107,33 @@ def test_other_dtypes_and_views_are_written_as_float32(tmp_path):
 
 
 def test_saving_over_a_namm_replaces_it_as_a_whole(tmp_path):
-    drawn(1).save(tmp_path / "n", host="one", tasks=["a"])
+    save(drawn(1), tmp_path / "n", host="one", tasks=["a"])
     link = tmp_path / "link"
     link.symlink_to("n")
     for seed, place in ((2, tmp_path / "n"), (3, link)):
-        drawn(seed).save(place)
+        save(drawn(seed), place)
         assert same(load(tmp_path / "n"), drawn(seed))
         assert json.loads((tmp_path / "n" / "namm.json").read_text())["host"] is None
     assert link.is_symlink() and sorted(file.name for file in tmp_path.iterdir()) == ["link", "n"]
     (tmp_path / "empty").mkdir()
-    drawn().save(tmp_path / "empty")
+    save(drawn(), tmp_path / "empty")
     (tmp_path / "n" / "namm.json").unlink()  # what is left of a NAMM is one
-    drawn(4).save(tmp_path / "n")
+    save(drawn(4), tmp_path / "n")
     assert same(load(tmp_path / "n"), drawn(4))
 
 
 def test_saving_over_something_else_is_refused(tmp_path):
-    drawn().save(tmp_path / "n")
+    save(drawn(), tmp_path / "n")
     (tmp_path / "n" / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "n", tmp_path / "file", tmp_path):
         with pytest.raises(MemxError, match="is there and is no NAMM") as caught:
-            drawn(1).save(place)
+            save(drawn(1), place)
         assert caught.value.hint
     assert (tmp_path / "file").read_text() == (tmp_path / "n" / "notes.txt").read_text() == "mine"
     assert same(load(tmp_path / "n"), drawn())
     with pytest.raises(MemxError, match="cannot write"):
-        drawn().save(tmp_path / "file" / "below")
+        save(drawn(), tmp_path / "file" / "below")
 
 
 @pytest.mark.parametrize(
@@ -147,15 +147,15 @@ def test_saving_over_something_else_is_refused(tmp_path):
     ],
 )
 def test_what_would_not_load_is_not_saved(tmp_path, change, message):
-    drawn().save(tmp_path / "n")
+    save(drawn(), tmp_path / "n")
     with pytest.raises(MemxError, match=message):
-        Namm(**change).save(tmp_path / "n")
+        save(Namm(**change), tmp_path / "n")
     assert same(load(tmp_path / "n"), drawn())
 
 
 @pytest.mark.parametrize("missing", ["n", "n/namm.json", "n/namm.safetensors"])
 def test_a_missing_folder_or_file(tmp_path, missing):
-    drawn().save(tmp_path / "n")
+    save(drawn(), tmp_path / "n")
     path = tmp_path / missing
     path.rename(tmp_path / "elsewhere")
     lacking = f"holds no {path.name}" if path.suffix else "is no folder"
@@ -179,7 +179,7 @@ def refused(folder: Path) -> str:
 
 
 def test_any_damage_to_the_numbers_is_noticed(tmp_path):
-    drawn().save(tmp_path / "n")
+    save(drawn(), tmp_path / "n")
     file = tmp_path / "n" / "namm.safetensors"
     whole = file.read_bytes()
     for place in (0, 3, 9, 50, len(whole) // 2, len(whole) - 1):
@@ -189,7 +189,7 @@ def test_any_damage_to_the_numbers_is_noticed(tmp_path):
         assert "namm.safetensors is damaged" in refused(tmp_path / "n")
     file.write_bytes(whole + b" ")
     assert "namm.safetensors is damaged" in refused(tmp_path / "n")
-    drawn(1).save(tmp_path / "other")
+    save(drawn(1), tmp_path / "other")
     file.write_bytes((tmp_path / "other" / "namm.safetensors").read_bytes())
     assert "not the one that namm.json was written with" in refused(tmp_path / "n")
 
@@ -216,7 +216,7 @@ def put(folder: Path, data: bytes) -> None:
     ],
 )
 def test_numbers_that_are_no_namm(tmp_path, name, tensor, message):
-    drawn().save(tmp_path / "n")
+    save(drawn(), tmp_path / "n")
     tensors = load_file(tmp_path / "n" / "namm.safetensors")
     del tensors[name]
     put(tmp_path / "n", tensor_bytes(tensors if tensor is None else tensors | {name: tensor}))
@@ -250,7 +250,7 @@ def test_numbers_that_are_no_namm(tmp_path, name, tensor, message):
     ],
 )
 def test_descriptions_of_something_else(tmp_path, key, value, message):
-    drawn().save(tmp_path / "n")
+    save(drawn(), tmp_path / "n")
     described = json.loads((tmp_path / "n" / "namm.json").read_text("utf-8"))
     *above, last = key.split(".")
     part = described
@@ -266,7 +266,7 @@ def test_descriptions_of_something_else(tmp_path, key, value, message):
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format": 1'])
 def test_a_description_that_is_damaged(tmp_path, text):
-    drawn().save(tmp_path / "n")
+    save(drawn(), tmp_path / "n")
     (tmp_path / "n" / "namm.json").write_bytes(text)
     assert "namm.json" in refused(tmp_path / "n")
 
@@ -281,7 +281,7 @@ def test_an_interrupted_save_leaves_what_was_there(tmp_path, monkeypatch, over):
             for fatal in range(4 if name == "fsync" else 2 if over else 1):
                 folder = tmp_path / f"{name}{fatal}{type(error).__name__}" / "n"
                 if over:
-                    drawn(1).save(folder)
+                    save(drawn(1), folder)
                 left = [fatal]
 
                 def fails(*args, usual=usual, left=left, error=error):
@@ -292,7 +292,7 @@ def test_an_interrupted_save_leaves_what_was_there(tmp_path, monkeypatch, over):
 
                 monkeypatch.setattr(home, attribute, fails)
                 with pytest.raises(MemxError if isinstance(error, OSError) else KeyboardInterrupt):
-                    drawn(2).save(folder)
+                    save(drawn(2), folder)
                 monkeypatch.setattr(home, attribute, usual)
                 renamed = name == "fsync" and fatal == 3  # all there; whether it would outlast a power cut is open
                 if over or renamed:

@@ -38,9 +38,9 @@ def host(request):
 def held(cache, sequence=0):
     """The tokens that each head of each layer holds."""
     return [
-        layer.positions[sequence, head, layer.keys.shape[2] - count :].tolist()
+        layer.state.positions[sequence, head, layer.keys.shape[2] - count :].tolist()
         for layer in cache.layers
-        for head, count in enumerate(layer.counts[sequence])
+        for head, count in enumerate(layer.state.counts[sequence])
     ]
 
 
@@ -62,13 +62,15 @@ def test_each_member_chooses_what_it_would_alone(host, rule):
     assert seats.width == 18 and seats.context == 32
     shared = read(host, context, seats)
     before = held(shared)
-    cache = shared.branch(panel, len(found), then=Full())
+    cache = shared.fork(panel, len(found), continue_with=Full())
     for number, policy in enumerate(found):
         alone = read(host, context, policy)
         assert held(cache, number) == held(alone), policy.name
-        assert [layer.counts[number] for layer in cache.layers] == [layer.counts[0] for layer in alone.layers]
+        assert [layer.state.counts[number] for layer in cache.layers] == [
+            layer.state.counts[0] for layer in alone.layers
+        ]
     different = {str(held(cache, number)) for number in range(len(found))}
-    sinks_are_out_of_sight = rule == "budget" and shared.layers[0].window is not None
+    sinks_are_out_of_sight = rule == "budget" and shared.layers[0].state.window is not None
     assert len(different) == len(found) - sinks_are_out_of_sight
     assert held(shared) == before and len(shared.layers[0].keys) == 1  # the branch left it alone
 
@@ -80,7 +82,7 @@ def test_online_each_member_evicts_as_it_would_alone(host):
     seats = PolicySlots((*found,))
     panel = PolicyBatch(seats, tuple(found))
     shared = read(host, context[:EVERY], seats)
-    cache = shared.branch(panel, len(found), then=panel)
+    cache = shared.fork(panel, len(found), continue_with=panel)
     with namm.attach(host, panel) as attached:
         together = host(context[None, EVERY:].expand(len(found), -1), past_key_values=cache).logits
         assert attached.cache is cache
@@ -88,7 +90,7 @@ def test_online_each_member_evicts_as_it_would_alone(host):
         with namm.attach(host, policy) as attached:
             alone = host(context[None]).logits[:, EVERY:]
         mine, own = cache.holds(number), attached.cache.holds()
-        for layer, window in enumerate(one.window for one in cache.layers):
+        for layer, window in enumerate(layer.state.window for layer in cache.layers):
             near = 0 if window is None else len(context) - window  # what is out of sight may go a little later
             assert torch.equal(mine[layer, near:], own[layer, near:]), policy.name
         torch.testing.assert_close(together[number], alone[0])
@@ -99,8 +101,8 @@ def test_online_each_member_evicts_as_it_would_alone(host):
 def test_the_newest_tokens_wait_within_the_budget_of_every_member(length):
     host, (context,) = make_host().double(), prompts(length)
     found, waiting = policies(every=208), length % 16
-    cache = read(host, context, PolicySlots((*found,))).branch(
-        PolicyBatch(PolicySlots((*found,)), tuple(found)), len(found), then=Full()
+    cache = read(host, context, PolicySlots((*found,))).fork(
+        PolicyBatch(PolicySlots((*found,)), tuple(found)), len(found), continue_with=Full()
     )
     for number in range(len(found)):
         for tokens in held(cache, number):
@@ -113,7 +115,7 @@ def test_sequences_of_a_batch_keep_to_their_member():
     seats, contexts = PolicySlots((*found,)), torch.stack(prompts(96, 96))
     with namm.attach(host, seats) as attached:
         host(contexts)
-    cache = attached.cache.branch(PolicyBatch(seats, tuple(found)), len(found), then=Full())
+    cache = attached.cache.fork(PolicyBatch(seats, tuple(found)), len(found), continue_with=Full())
     for member, policy in enumerate(found):
         for number, context in enumerate(contexts):
             assert held(cache, member * 2 + number) == held(read(host, context, policy)), (policy.name, number)
@@ -123,7 +125,7 @@ def test_sequences_of_a_batch_keep_to_their_member():
 def test_a_panel_that_keeps_all_is_the_full_cache():
     host, (context, question) = make_host(), prompts(75, 9)
     for kinds in ((make_policy("recency", budget=0.5),), tuple(policies())):
-        cache = read(host, context, PolicySlots(kinds)).branch(keep_all(PolicySlots(kinds)), then=Full())
+        cache = read(host, context, PolicySlots(kinds)).fork(keep_all(PolicySlots(kinds)), continue_with=Full())
         assert cache.holds().min() == 1
         with namm.attach(host, cache.policy):
             told = host(question[None], past_key_values=cache).logits

@@ -36,9 +36,9 @@ def policy_of(name):
 def held(cache, sequence=0):
     """The tokens that each head of each layer holds."""
     return [
-        [layer.positions[sequence, head, layer.keys.shape[2] - n :].tolist() for head, n in enumerate(counts)]
+        [layer.state.positions[sequence, head, layer.keys.shape[2] - n :].tolist() for head, n in enumerate(counts)]
         for layer in cache.layers
-        for counts in [layer.counts[sequence]]
+        for counts in [layer.state.counts[sequence]]
     ]
 
 
@@ -184,7 +184,7 @@ def test_every_head_keeps_exactly_its_budget(name):
     for budget, room in ((0.75, 768), (0.25, 256), (0.125, 128)):
         with namm.attach(host, make_policy(name, budget=budget)) as attached:
             host(ids)
-        assert [layer.counts for layer in attached.cache.layers] == [[[room] * 2]] * 2
+        assert [layer.state.counts for layer in attached.cache.layers] == [[[room] * 2]] * 2
         assert all(layer.keys.shape[2] == room for layer in attached.cache.layers)
 
 

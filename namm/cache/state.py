@@ -1,0 +1,208 @@
+"""What one layer of an evicting cache holds: its tokens, and what a policy keeps of each. Observation and eviction
+(`observe.py`, `evict.py`) read and write it; `layer.py` shows it to transformers.
+
+B sequences, Hq query heads that share H key-value heads, Q new columns, T slots, d numbers a head. Slots are packed to
+the right: the newest token of every head is in the last slot, and a head that holds fewer tokens than others leaves its
+first slots unused.
+
+    slot            0     1     2     3     4
+    head 0        token token token token newest      counts[b][0] = 5
+    head 1          -     -   token token newest      counts[b][1] = 3
+
+Sequences may be at different lengths, as in a left-padded batch. Those at one length go together (a group); otherwise
+each is a group of its own, and the policy sees it as if it were alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..policies.base import Attention, Policy
+from .masks import bottom_right_causal
+from .new_tokens import LayerSize, NewTokens
+
+_TENSORS = ("keys", "values", "positions", "policy_state", "recent", "lse")
+
+
+@dataclass(eq=False)
+class LayerState:
+    """The tokens of one layer.
+
+    Attributes:
+        index: The layer's number.
+        policy: What observes and evicts.
+        window: How many positions a query sees back, itself counted; None for all.
+        protect: Spans (first, one past the last) of token numbers that are never evicted.
+        scale: What the products of queries and keys are multiplied by.
+        counts: Tokens held, [B][H].
+        keys, values: [B, H, T, d]; None before the first token.
+        positions: [B, H, T], int32: how many tokens of its sequence came before each.
+        policy_state: [B, H, <= T, width]: the policy's numbers for each key; the last few keys may lack theirs.
+        recent: [B, Hq, context + unobserved, d]: the last queries that the policy saw and looks at again, then those
+            that wait until a hop is full.
+        lse: [B, Hq, context]: the log-sum-exp of the scores of the former, when they attended.
+        new_tokens: What the forward pass that is on brings.
+    """
+
+    index: int
+    policy: Policy
+    window: int | None
+    protect: tuple[tuple[int, int], ...]
+    scale: float = 1.0
+    counts: list[list[int]] = field(default_factory=list)
+    keys: Any = None
+    values: Any = None
+    positions: Tensor = field(init=False)
+    policy_state: Tensor = field(init=False)
+    recent: Tensor | None = None
+    lse: Tensor | None = None
+    new_tokens: NewTokens = field(init=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tokens are."""
+        return self.keys.device
+
+    def start(self, keys: Tensor, values: Tensor) -> None:
+        """Make empty tensors like the first keys and values."""
+        batch, heads = keys.shape[:2]
+        self.keys, self.values = keys[:, :, :0], values[:, :, :0]
+        self.positions = torch.empty(batch, heads, 0, dtype=torch.int32, device=keys.device)
+        self.policy_state = torch.empty(
+            batch, heads, 0, self.policy.width, dtype=self._policy_dtype(), device=keys.device
+        )
+        self.counts = [[0] * heads for _ in range(batch)]
+
+    def _policy_dtype(self) -> torch.dtype:
+        """float32; for narrow heads of half precision float16, so as to stay below a fifth of their bytes."""
+        itemsize = self.keys.dtype.itemsize
+        kv_bytes = (self.keys.shape[3] + self.values.shape[3]) * itemsize
+        fits = 4 * self.policy.width + 4 <= 0.2 * kv_bytes
+        return torch.float32 if fits or itemsize >= 4 else torch.float16  # a spectrum is at most 16
+
+    def clear(self) -> None:
+        """Drop all tokens."""
+        self.keys = self.values = self.recent = self.lse = None
+        self.counts = []
+
+    def append(self, keys: Tensor, values: Tensor) -> None:
+        """Append the new columns [B, H, Q, d]."""
+        batch, heads, columns = keys.shape[:3]
+        positions = self.new_tokens.positions.to(self.device).expand(batch, heads, columns)
+        self.keys = torch.cat([self.keys, keys], 2)
+        self.values = torch.cat([self.values, values], 2)
+        self.positions = torch.cat([self.positions, positions], 2)
+        self.counts = [
+            [count + new for count in heads] for heads, new in zip(self.counts, self.new_tokens.new, strict=True)
+        ]
+
+    def map_sequences(self, change: Callable[[Tensor], Tensor], order: list[int]) -> None:
+        """Reorder, drop or repeat sequences: change does it to a tensor, order is the old number of each new one."""
+        for name in _TENSORS:
+            if (tensor := getattr(self, name)) is not None:
+                setattr(self, name, change(tensor))
+        self.counts = [list(self.counts[b]) for b in order]
+
+    def size(self) -> LayerSize:
+        """How much this layer holds now."""
+        if self.keys is None:
+            return LayerSize(self.index, 0, 0.0, 0, 0)
+        counts = [count for heads in self.counts for count in heads]
+        bookkeeping = [self.positions, self.policy_state, self.recent, self.lse]
+        return LayerSize(
+            self.index,
+            self.keys.shape[2],
+            sum(counts) / len(counts),
+            self.keys.nbytes + self.values.nbytes,
+            sum(tensor.nbytes for tensor in bookkeeping if tensor is not None),
+        )
+
+    def kept_share(self, sequence: int, tokens: int) -> Tensor:
+        """The share of heads that hold each of the first so many tokens of a sequence: [tokens], on the CPU."""
+        share = torch.zeros(tokens)
+        for head, count in enumerate(self.counts[sequence]):
+            positions = self.positions[sequence, head, self.keys.shape[2] - count :]
+            share[positions.long().cpu()] += 1 / len(self.counts[sequence])
+        return share
+
+    def slots(self, group: slice) -> slice:
+        """The slots that hold tokens of a group, without the padding of the newest columns behind them."""
+        stop = self.keys.shape[2] - (self.new_tokens.columns - self.new_tokens.new[group.start or 0])
+        return slice(stop - max(count for heads in self.counts[group] for count in heads), stop)
+
+    def exists(self, group: slice, slots: slice) -> Tensor | None:
+        """Which of `slots(group)` hold tokens of each head: [b, H, t], bool; None where all do."""
+        counts, size = self.counts[group], slots.stop - slots.start
+        if all(count == size for heads in counts for count in heads):
+            return None
+        return torch.arange(size, device=self.device) >= size - torch.tensor(counts, device=self.device)[..., None]
+
+    def window_in_use(self) -> int | None:
+        """The window, once a sequence is longer than that."""
+        longest = max(self.new_tokens.seen) + self.new_tokens.columns
+        return self.window if self.window is not None and longest > self.window else None
+
+    def visible(self) -> Tensor | None:
+        """Which slots the newest columns see: [B or 1, H or 1, Q, T], bool; None: all of them, up to their own."""
+        columns, slots = self.new_tokens.columns, self.keys.shape[2]
+        width = slots - columns  # the slots before them
+        old = [[count - new for count in heads] for heads, new in zip(self.counts, self.new_tokens.new, strict=True)]
+        ragged = any(count != width for heads in old for count in heads)
+        window = self.window_in_use()
+        if not ragged and window is None:
+            return None
+        seen = bottom_right_causal(columns, slots, self.device)[None, None]  # [1, 1, Q, T]
+        if ragged:
+            first = width - torch.tensor(old, device=self.device)[..., None, None]  # [B, H, 1, 1]
+            seen = seen & (torch.arange(slots, device=self.device) >= first)
+        if window is not None:
+            # by position, not by slot: between two tokens that are still held others may be gone
+            back = self.positions[:, :, width:, None] - self.positions[:, :, None, :]
+            seen = seen & (back < window)
+        return seen
+
+    def attention(self, group: slice, query: Tensor, lse: Tensor | None, keys: slice, *, later: int = 0) -> Attention:
+        """Queries of a group with the keys in some slots.
+
+        Args:
+            group: Sequences at one length.
+            query: [b, Hq, Q, d], the last of the sequence but for `later`.
+            lse: Their log-sum-exp [b, Hq, Q]; None: computed here, and the last keys are then the queries' own.
+            keys: The slots.
+            later: How many of the group's tokens came after the last query.
+        """
+        lengths = [seen + new - later for seen, new in list(self.new_tokens.pairs())[group]]
+        ends = torch.tensor(lengths, device=self.device)[:, None, None]
+        own = ends + torch.arange(-query.shape[2], 0, device=self.device)
+        exists = self.exists(group, self.slots(group))
+        attention = Attention(
+            query,
+            self.keys[group, :, keys],
+            query.new_empty(0) if lse is None else lse,
+            own,
+            self.positions[group, :, keys],
+            None if exists is None else exists[..., : keys.stop - keys.start],
+            self.scale,
+            self.window_in_use(),
+        )
+        return attention if lse is not None else replace(attention, lse=attention.log_sum_exp())
+
+    def copies(self, policy: Policy, count: int, seen: list[int]) -> LayerState:
+        """So many copies of each sequence, under another policy that reads the same; copy c of s is c * S + s.
+
+        seen: tokens that each sequence ever had. Copies of one sequence share its memory until they differ.
+        """
+        twin = LayerState(self.index, policy, self.window, self.protect, self.scale, [])
+        for name in _TENSORS:
+            tensor = getattr(self, name)
+            if tensor is not None:
+                tensor = tensor[None].expand(count, *tensor.shape).flatten(0, 1)
+            setattr(twin, name, tensor)
+        twin.counts = [list(heads) for heads in self.counts * count]
+        twin.new_tokens = NewTokens.of(seen * count, [0] * len(twin.counts), 0, None, policy.hop, self.device)
+        return twin
