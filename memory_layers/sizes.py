@@ -75,11 +75,6 @@ def feed_forward_flops(model: ModelConfig) -> int:
     return 6 * model.width * model.feed_forward_width
 
 
-def memory_flops(model: ModelConfig, memory: MemoryConfig) -> int:
-    """FLOPs of one memory layer or rival for one token."""
-    return layer_cost(model, memory).flops
-
-
 def layer_cost(model: ModelConfig, memory: MemoryConfig) -> LayerCost:
     """Cost of one layer of a kind; nothing for dense."""
     if memory.kind == "dense":

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from ..errors import MemxError
-from .store.rows import Row
+from .store.rows import Labels, Row, labels_of
 
 TIERS = ("seen", "rephrased", "unseen")
 TIER_LABELS = {
@@ -46,6 +46,11 @@ class Summary(NamedTuple):
     variant: str = ""
     model: str = ""
     seeds: tuple[int, ...] = ()
+
+    @property
+    def labels(self) -> Labels:
+        """What the dataset names."""
+        return labels_of(self.dataset)
 
 
 def summarize(rows: Iterable[Row]) -> list[Summary]:
@@ -99,6 +104,11 @@ def choose_name(names: Sequence[str], wanted: str | None) -> str:
     if not matching:
         raise MemxError(f"no experiment {wanted!r}", hint=f"there are: {', '.join(known)}")
     return matching[-1]
+
+
+def without_seed(name: str) -> str:
+    """A run's or NAMM's name without its seed and the hash of its config."""
+    return re.sub(r"[-_ ](seed[-_ ]?\d+|[0-9a-f]{8})(?=$|[-_ ])", "", name)
 
 
 def _summary(group: Sequence[Row]) -> Summary:

@@ -9,8 +9,9 @@ from statistics import fmean
 import pytest
 import torch
 from memx import namm
-from memx.experiments.config.loading import load_config, points
+from memx.experiments.config.loading import load_config
 from memx.experiments.config.matching import sizes_of
+from memx.experiments.config.points import points
 from memx.results.bench.rows import floor_share, measured
 from memx.results.store.rows import read_rows
 from memx.results.summary import summarize

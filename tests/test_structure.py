@@ -19,6 +19,7 @@ ALLOWED = {
     "kernels": set(),
     "results": set(),
 }
+DATA = ("*.yaml", "*.csv", "*.c", "*.html", "*.css", "*.js")  # files that are no Python and belong to the package
 TORCH_FREE = [
     "cli/**/*.py", "results/**/*.py", "experiments/config/*.py", "experiments/metrics/*.py",
     "experiments/planning/[!e]*.py", "experiments/optim/schedule.py", "experiments/runtime/options.py",
@@ -74,7 +75,7 @@ def test_every_package_and_data_file_is_in_the_build():
     folders = {path.parent for part in PARTS for path in (ROOT / part).rglob("__init__.py")}
     expected = {"memx", *(".".join(["memx", *folder.relative_to(ROOT).parts]) for folder in folders)}
     assert set(settings["packages"]) == expected
-    data = {path for part in PARTS for kind in ("*.yaml", "*.csv", "*.c") for path in (ROOT / part).rglob(kind)
+    data = {path for part in PARTS for kind in DATA for path in (ROOT / part).rglob(kind)
             if "runs" not in path.parts and "figures" not in path.parts and "reference" not in path.parts}  # fmt: skip
     packaged = {
         path

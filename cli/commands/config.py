@@ -33,7 +33,8 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON on stdout.")] = False,
 ) -> None:
     """Print the whole resolved config as YAML."""
-    from ...experiments.config.loading import load_any_config, parse_assignment, to_tree, to_yaml
+    from ...experiments.config.base import to_tree, to_yaml
+    from ...experiments.config.loading import load_any_config, parse_assignment
 
     resolved = load_any_config(source, map(parse_assignment, assignments or []))
     if json:
@@ -51,7 +52,8 @@ def copy(
 ) -> None:
     """Write the whole resolved config to a YAML file, to edit and train from."""
     from ...errors import MemxError
-    from ...experiments.config.loading import load_any_config, parse_assignment, to_tree, to_yaml
+    from ...experiments.config.base import to_tree, to_yaml
+    from ...experiments.config.loading import load_any_config, parse_assignment
     from ...experiments.config.presets import command_of
     from ...files import write_atomically
 

@@ -75,7 +75,8 @@ def eval_namm(
     stopped evaluation goes on with --resume.
     """
     from ...errors import MemxError
-    from ...experiments.config.loading import load_eval_config, parse_assignment, run_name
+    from ...experiments.config.base import run_name
+    from ...experiments.config.loading import load_eval_config, parse_assignment
     from ...experiments.policy_eval.sources import eval_tree
     from ...results.store.runs import RunStore
 

@@ -54,7 +54,8 @@ def evolve_namm(
     processes share out the prompts and batches of a generation, and find the same as one.
     """
     from ...errors import MemxError
-    from ...experiments.config.loading import load_evolution_config, parse_assignment, run_name
+    from ...experiments.config.base import run_name
+    from ...experiments.config.loading import load_evolution_config, parse_assignment
     from ...experiments.distributed.process_group import launched
     from ...results.store.runs import RunStore
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...results.plots import PICTURES, draw, pictures_help
 from ..output.console import examples, note, print_json, print_table
 
 _EPILOG = examples(
@@ -16,24 +17,10 @@ _EPILOG = examples(
     "memx plot --what namm results/runs/EVALUATION --metrics relative_log_likelihood,exact",
 )
 
-
-class What(StrEnum):
-    """The figures there are."""
-
-    memory = "memory"
-    qa = "qa"
-    loss = "loss"
-    rivals = "rivals"
-    ablation = "ablation"
-    usage = "usage"
-    finetune = "finetune"
-    step = "step"
-    bench = "bench"
-    namm = "namm"
-    layers = "layers"
-    dropped = "dropped"
-    evolution = "evolution"
-    front = "front"
+if TYPE_CHECKING:
+    What = str
+else:  # of an enum, typer checks and lists the choices
+    What = StrEnum("What", [(picture.name, picture.name) for picture in PICTURES])
 
 
 class Tier(StrEnum):
@@ -41,16 +28,6 @@ class Tier(StrEnum):
 
     seen = "seen"
     rephrased = "rephrased"
-
-
-_WHAT = (
-    "memory: accuracy and NLL by memory size. qa: NQ-open and TriviaQA by memory size, from memx eval. loss: curves by "
-    "step. rivals: memories against dense models, by size and by compute. ablation: variants and their differences. "
-    "usage: slots used by step. finetune: facts learned against text forgotten. step: cost of a training step by table "
-    "size; bench: ops against the device's ceilings and against rivals; both from memx bench. namm: policies' scores "
-    "by the cache they hold; layers: cache by layer; dropped: kinds of token that go; all three from memx eval-namm. "
-    "evolution: memx evolve-namm by generation; front: the cache and the score of its answers."
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +40,7 @@ def plot(
         list[Path] | None,
         typer.Argument(metavar="[FOLDER|ROWS.jsonl]...", help="Run folders, folders of them, or files of rows."),
     ] = None,
-    what: Annotated[What, typer.Option(help=_WHAT)] = What.memory,
+    what: Annotated[What, typer.Option(help=pictures_help())] = What("memory"),
     runs: Annotated[Path, typer.Option(help="Where runs are looked for if no source is given.")] = Path("results/runs"),
     out: Annotated[Path, typer.Option(help="Folder of the figures.")] = Path("results/figures"),
     name: Annotated[str | None, typer.Option(help="File name without ending; what is drawn if not said.")] = None,
@@ -91,39 +68,12 @@ def plot(
 
     Comparisons also print a table of what they say, with 95% intervals.
     """
-    from ...results import plots
-    from ...results.namm import plots as namm_plots
+    from ...results.selection import PlotOptions, PlotRequest
 
-    order = plots.PlotRequest(sources or [runs], out, name or what.value, _formats(formats), experiment, note)
-    table = None
-    if what is What.memory:
-        written = plots.plot_memory(order, published=published, accuracy=accuracy)
-    elif what is What.qa:
-        written, table = plots.plot_qa(order, published=published)
-    elif what is What.loss:
-        written = plots.plot_loss(order)
-    elif what is What.usage:
-        written = plots.plot_usage(order)
-    elif what is What.rivals:
-        written, table = plots.plot_rivals(order, tier.value)
-    elif what is What.ablation:
-        written, table = plots.plot_ablation(order, tier.value, baseline)
-    elif what is What.finetune:
-        written, table = plots.plot_finetune(order)
-    elif what is What.bench:
-        written = plots.plot_bench(order)
-    elif what is What.namm:
-        written, table = namm_plots.plot_namm(order, [part.strip() for part in metrics.split(",") if part.strip()])
-    elif what is What.layers:
-        written, table = namm_plots.plot_layers(order)
-    elif what is What.dropped:
-        written, table = namm_plots.plot_dropped(order, budget)
-    elif what is What.evolution:
-        written, table = namm_plots.plot_evolution(order)
-    elif what is What.front:
-        written, table = namm_plots.plot_front(order)
-    else:
-        written, table = plots.plot_step(order)
+    panels = [part.strip() for part in metrics.split(",") if part.strip()]
+    options = PlotOptions(published, accuracy, tier.value, baseline, panels, budget)
+    request = PlotRequest(sources or [runs], out, name or what, _formats(formats), experiment, note, options)
+    written, table = draw(what, request)
     files = [str(path) for path in written]
     if json:
         print_json(files if table is None else {"files": files, "table": table.facts})

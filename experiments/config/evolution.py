@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-_STRICT = ConfigDict(frozen=True, extra="forbid")
-# those of `data.long_context.families.TRAINING`, which imports torch; a test holds the two together
-TRAINING_TASKS = ("needles", "key_values", "passages", "quote", "facts", "prose_next")
-LONGBENCH = "longbench/"
-_UNSCORED = ("prose_next",)  # whose answers have a likelihood alone
+from .base import RunName, StrictModel
+from .tasks import TRAINING_TASKS, UNSCORED, is_longbench
+
 _HOP = 16  # of the spectrogram
 
 
 def check_task(task: str) -> None:
     """Raise ValueError for a family that is unknown or kept for evaluation; LongBench's are known where they are."""
-    if task in TRAINING_TASKS or (task.startswith(LONGBENCH) and len(task) > len(LONGBENCH)):
+    if task in TRAINING_TASKS or is_longbench(task):
         return
     raise ValueError(
         f"{task!r} is no task to evolve on; use {', '.join(TRAINING_TASKS)} or longbench/NAME: others stay unseen"
     )
 
 
-class HostConfig(BaseModel):
+class HostConfig(StrictModel):
     """The model whose cache is evicted; exactly one of name and preset says which."""
-
-    model_config = _STRICT
 
     name: str | None = Field(default=None, description="smollm2, gemma3-270m, a folder or a hub name of a model")
     preset: str | None = Field(
@@ -46,10 +42,8 @@ class HostConfig(BaseModel):
         return self
 
 
-class NammConfig(BaseModel):
+class NammConfig(StrictModel):
     """What of a NAMM is not evolved."""
-
-    model_config = _STRICT
 
     scorer: Literal["bam", "mlp"] = Field(default="bam", description="attention over newer tokens, or an MLP")
     hidden: tuple[int, ...] = Field(default=(), description="mlp: widths of its hidden layers")
@@ -73,10 +67,8 @@ class NammConfig(BaseModel):
         return self
 
 
-class TasksConfig(BaseModel):
+class TasksConfig(StrictModel):
     """What is evolved and validated on: families of tasks, memx's own or LongBench's."""
-
-    model_config = _STRICT
 
     train: tuple[str, ...] = Field(
         default=("key_values", "needles"), min_length=1, description=f"{', '.join(TRAINING_TASKS)} or longbench/NAME"
@@ -100,10 +92,8 @@ class TasksConfig(BaseModel):
         return self
 
 
-class FitnessConfig(BaseModel):
+class FitnessConfig(StrictModel):
     """What a candidate is worth: how well the host answers, less what its cache costs."""
-
-    model_config = _STRICT
 
     kind: Literal["log_likelihood", "score"] = Field(
         default="log_likelihood", description="of the gold answer, or the task's score of greedy answers"
@@ -130,19 +120,15 @@ class FitnessConfig(BaseModel):
         return self
 
 
-class Stage(BaseModel):
+class Stage(StrictModel):
     """Tasks, and how long they are evolved on."""
-
-    model_config = _STRICT
 
     tasks: tuple[str, ...] = Field(min_length=1)
     generations: int | None = Field(default=None, ge=1, description="none: evolution.generations")
 
 
-class EvolutionConfig(BaseModel):
+class EvolutionConfig(StrictModel):
     """CMA-ES."""
-
-    model_config = _STRICT
 
     population: int = Field(default=32, ge=4, description="candidates of a generation")
     sigma: float = Field(default=0.065, gt=0, allow_inf_nan=False, description="first step size")
@@ -153,18 +139,11 @@ class EvolutionConfig(BaseModel):
     stages: tuple[Stage, ...] = Field(default=(), description="one after another; none: one, of tasks.train")
 
 
-class EvolveConfig(BaseModel):
+class EvolveConfig(StrictModel):
     """A whole evolution."""
 
-    model_config = _STRICT
-
     command: Literal["evolve-namm"] = "evolve-namm"
-    name: str = Field(
-        default="namm",
-        max_length=80,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
-        description="first part of the run folder's name",
-    )
+    name: RunName = Field(default="namm", description="first part of the run folder's name")
     about: str = Field(default="", description="one line, shown by `memx presets`")
     seed: int = Field(default=0, ge=0, lt=2**31, description="draws prompts and candidates")
     host: HostConfig = HostConfig(name="smollm2")
@@ -194,7 +173,7 @@ class EvolveConfig(BaseModel):
                     raise ValueError(f"evolution.stages.{index}: {task} is not among tasks.train; add it there")
         if self.fitness.kind == "score":
             for task in (*self.tasks.train, *self.tasks.validation):
-                if task in _UNSCORED:
+                if task in UNSCORED:
                     raise ValueError(f"fitness.kind score: {task} has no score; leave it out, or use log_likelihood")
         if self.calibration > self.tasks.pool:
             raise ValueError(f"calibration {self.calibration} is more than the tasks.pool of {self.tasks.pool}")

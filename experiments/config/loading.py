@@ -1,27 +1,19 @@
-"""From a preset or YAML file and `--set a.b.c=value` to a checked `TrainConfig`; every mistake is one line.
-
-An unknown key is answered with its full path and the nearest name that exists; nothing is silently ignored.
-"""
+"""From a preset or YAML file and `--set a.b.c=value` to a checked config; every mistake is one line."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
-from ...errors import MemxError, closest, nearest
+from ...errors import MemxError, nearest
+from .base import assign, validate
 from .evolution import EvolveConfig
-from .matching import match_points
+from .points import points
 from .policy_eval import EvalConfig
 from .presets import check_command, command_of, read_tree
 from .training import TrainConfig
-
-_Config = TypeVar("_Config", bound=BaseModel)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -35,19 +27,6 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise MemxError(
             f"--set {key}: cannot read the value {value!r}", hint="values are YAML: 3, 1e-3, [1, 2], text"
         ) from None
-
-
-def assign(tree: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Return the tree with the dotted key set; tables on the way are copied, never changed."""
-    head, _, rest = key.partition(".")
-    if not rest:
-        return {**tree, head: value}
-    below = tree.get(head) or {}
-    if not isinstance(below, Mapping):
-        raise MemxError(
-            f"unknown key {key!r}: {head!r} holds a value, not a section", hint="see `memx config show PRESET`"
-        )
-    return {**tree, head: assign(below, rest, value)}
 
 
 def load_config(
@@ -97,42 +76,9 @@ def _assigned(variants: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def check(tree: Mapping[str, Any]) -> TrainConfig:
     """Check a tree, and each point of its sweep. Raises MemxError with the path of the first mistake."""
-    config = _validate(tree, TrainConfig)
+    config = validate(tree, TrainConfig)
     points(config)
     return config
-
-
-def points(config: TrainConfig) -> list[TrainConfig]:
-    """The runs of a sweep: every combination of its values, the last key fastest, and each variant there.
-
-    Points that are to be matched in cost are; a config without sweep and variants is its only point.
-    """
-    if not config.sweep and not config.variants:
-        return match_points([config])
-    runs = []
-    for values in itertools.product(*config.sweep.values()):
-        swept = list(zip(config.sweep, values, strict=True))
-        for variant, changes in (config.variants or {"": {}}).items():
-            tree = {**to_tree(config), "sweep": {}, "variants": {}, "variant": variant}
-            for key, value in [*swept, *changes.items()]:
-                tree = assign(tree, key, value)
-            labels = [_label(key, value) for key, value in swept] + ([_slug(variant)] if variant else [])
-            tree["name"] = "-".join([config.name, *labels])[:80]
-            tree["experiment"] = experiment_name(config)
-            runs.append(_validate(tree, TrainConfig))
-    return match_points(runs)
-
-
-def experiment_name(config: TrainConfig) -> str:
-    """What the points of a sweep share: its name and a hash of all that the sweep does not vary.
-
-    Variants do not count, so that one of them alone is the same run as among all.
-    """
-    tree = {key: value for key, value in to_tree(config).items() if key not in ("sweep", "about", "experiment")}
-    tree["variants"] = {}
-    for key in config.sweep:
-        tree = assign(tree, key, None)
-    return f"{config.name}-{_hash(_of_the_run(tree))}"
 
 
 def load_evolution_config(source: str, assignments: Iterable[tuple[str, Any]] = ()) -> EvolveConfig:
@@ -141,7 +87,7 @@ def load_evolution_config(source: str, assignments: Iterable[tuple[str, Any]] = 
     check_command(tree, source, "evolve-namm")
     for key, value in assignments:
         tree = assign(tree, key, value)
-    return _validate(tree, EvolveConfig)
+    return validate(tree, EvolveConfig)
 
 
 def load_eval_config(source: str | Mapping[str, Any], assignments: Iterable[tuple[str, Any]] = ()) -> EvalConfig:
@@ -150,7 +96,7 @@ def load_eval_config(source: str | Mapping[str, Any], assignments: Iterable[tupl
     check_command(tree, source if isinstance(source, str) else "this", "eval-namm")
     for key, value in assignments:
         tree = assign(tree, key, value)
-    return _validate(tree, EvalConfig)
+    return validate(tree, EvalConfig)
 
 
 def load_any_config(
@@ -159,82 +105,6 @@ def load_any_config(
     """Resolve a preset or file of whatever command it is for."""
     loads = {"evolve-namm": load_evolution_config, "eval-namm": load_eval_config}
     return loads.get(command_of(read_tree(source)), load_config)(source, assignments)
-
-
-def to_tree(config: BaseModel) -> dict[str, Any]:
-    """The resolved config as plain data, in the order that the docs list it."""
-    return config.model_dump(mode="json")
-
-
-def to_yaml(config: BaseModel) -> str:
-    """The resolved config as YAML."""
-    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
-
-
-def config_hash(config: BaseModel) -> str:
-    """Eight hexadecimal digits of the resolved config, less what says how processes lie and not what they compute."""
-    return _hash(_of_the_run(to_tree(config)))
-
-
-def run_name(config: TrainConfig | EvolveConfig | EvalConfig) -> str:
-    """The name of a config's run folder, `<name>-<hash of the whole config>`."""
-    return f"{config.name}-{config_hash(config)}"
-
-
-def _validate(tree: Mapping[str, Any], model: type[_Config]) -> _Config:
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        raise _as_memx_error(error, model) from None
-
-
-def _as_memx_error(error: ValidationError, model: type[BaseModel]) -> MemxError:
-    first, others = error.errors()[0], error.error_count() - 1
-    path = ".".join(str(part) for part in first["loc"])
-    more = f" (and {others} more)" if others else ""
-    if first["type"] == "extra_forbidden":
-        return MemxError(f"unknown key {path!r}{more}", hint=_nearest_key(path, model))
-    message = first["msg"].removeprefix("Value error, ")
-    message, _, hint = message.partition("; ")
-    given = "" if first["type"] == "value_error" else f", not {first['input']!r}"
-    return MemxError(f"{path}: {message}{given}{more}" if path else message + more, hint=hint)
-
-
-def _nearest_key(path: str, model: type[BaseModel]) -> str:
-    """A hint with the key most like it: of its section, else of its last part in any section."""
-    keys = list(_dotted(model))
-    section, _, last = path.rpartition(".")
-    name = closest(last, [key.rpartition(".")[2] for key in keys], cutoff=0.7)
-    close = closest(path, [key for key in keys if key.rpartition(".")[0] == section], cutoff=0.75)
-    close = close or next((key for key in keys if key.rpartition(".")[2] == name), None)
-    return f"did you mean {close!r}?" if close else "`memx config show PRESET` lists every key"
-
-
-def _dotted(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _dotted(field.annotation, f"{prefix}{name}.")
-
-
-def _label(key: str, value: Any) -> str:
-    return f"{key.rpartition('.')[2]}{_slug(str(value))}"[:40]
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "._+" else "_" for c in text)
-
-
-def _hash(tree: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _of_the_run(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree without what another number of processes may need otherwise: a run goes on where these change."""
-    kept = {key: value for key, value in tree.items() if key != "parallel"}
-    if isinstance(training := tree.get("training"), Mapping):
-        kept["training"] = {key: value for key, value in training.items() if key != "accumulate"}
-    return kept
 
 
 def _yaml_value(text: str) -> Any:

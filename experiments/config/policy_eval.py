@@ -4,38 +4,26 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from .evolution import LONGBENCH, TRAINING_TASKS, HostConfig
+from ...results.namm.rows import NAMM, PER_HEAD, PRESSES
+from .base import RunName, StrictModel
+from .evolution import HostConfig
+from .tasks import HELD_OUT_TASKS, TRAINING_TASKS, is_longbench
 
-_STRICT = ConfigDict(frozen=True, extra="forbid")
-# those of `data.long_context.families.HELD_OUT` and of `namm.POLICIES`, which import torch; a test holds them together
-HELD_OUT_TASKS = ("passkey", "variables", "abstracts", "count", "frequent_word", "people", "code_next")
-RIVALS = ("random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv")
-# by their names the presses of kvpress that do as some of them do, or nearly
-PRESSES = {
-    "KnormPress": "knorm",
-    "SnapKVPress": "snapkv",
-    "StreamingLLMPress": "streamingllm",
-    "TOVAPress": "tova",
-    "ObservedAttentionPress": "h2o",
-    "RandomPress": "random",
-}
+# those of `namm.POLICIES` but full, whose file imports torch; a test holds the two together
+BASELINES = ("random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv")
 EAGER = ("ObservedAttentionPress",)  # those that read probabilities, which fused attention never writes
-FULL, NAMM = "full", "namm"
-PER_HEAD = " per head"  # after the name of a NAMM with a threshold, where all heads keep the same share instead
 BUDGETS = (0.75, 0.5, 0.25, 0.125)
 
 
 def is_known(task: str) -> bool:
     """Whether there are prompts of a family; LongBench's are known where they are."""
-    return task in (*TRAINING_TASKS, *HELD_OUT_TASKS) or (task.startswith(LONGBENCH) and len(task) > len(LONGBENCH))
+    return task in (*TRAINING_TASKS, *HELD_OUT_TASKS) or is_longbench(task)
 
 
-class NammSource(BaseModel):
+class NammSource(StrictModel):
     """A saved NAMM: where it lies, the digest of its numbers, what tables call it and how it came to be."""
-
-    model_config = _STRICT
 
     folder: str
     sha256: str = Field(description="of its namm.safetensors; another NAMM in that folder is refused")
@@ -45,18 +33,11 @@ class NammSource(BaseModel):
     budget: float | None = Field(default=None, gt=0, le=1, description="of its own rule; none: a threshold")
 
 
-class EvalConfig(BaseModel):
+class EvalConfig(StrictModel):
     """A whole evaluation."""
 
-    model_config = _STRICT
-
     command: Literal["eval-namm"] = "eval-namm"
-    name: str = Field(
-        default="eval",
-        max_length=80,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
-        description="first part of the run folder's name",
-    )
+    name: RunName = Field(default="eval", description="first part of the run folder's name")
     namms: tuple[NammSource, ...] = Field(min_length=1)
     host: HostConfig
     tasks: tuple[str, ...] = Field(min_length=1, description="families of tasks, memx's or longbench/NAME")
@@ -70,7 +51,7 @@ class EvalConfig(BaseModel):
     )
     every: int = Field(default=512, ge=16, multiple_of=16, description="online: tokens between runs")
     budgets: tuple[float, ...] = Field(default=BUDGETS, description="shares kept, beside the NAMMs' own sizes")
-    policies: tuple[str, ...] = Field(default=RIVALS, description="rivals; the full cache is always there")
+    policies: tuple[str, ...] = Field(default=BASELINES, description="rivals; the full cache is always there")
     peers: bool = Field(default=False, description="kvpress's presses too")
     write: bool = Field(default=False, description="greedy answers too, scored by the tasks' own metrics")
     documents: int = Field(default=4, ge=0, description="of prose and of code, to see which kinds of token are dropped")
@@ -99,8 +80,8 @@ class EvalConfig(BaseModel):
                 known = ", ".join((*TRAINING_TASKS, *HELD_OUT_TASKS))
                 raise ValueError(f"no task {task!r}; use {known} or longbench/NAME")
         for name in self.policies:
-            if name not in RIVALS:
-                raise ValueError(f"no policy {name!r}; use {', '.join(RIVALS)}: full is always there")
+            if name not in BASELINES:
+                raise ValueError(f"no policy {name!r}; use {', '.join(BASELINES)}: full is always there")
         for budget in self.budgets:
             if not 0 < budget < 1:
                 raise ValueError(f"budget {budget:g} is no share to be kept; use above 0, below 1")

@@ -4,40 +4,33 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from .loading import config_hash
+from .base import RunName, StrictModel, run_name
 
-_STRICT = ConfigDict(frozen=True, extra="forbid")
 TASKS = ("nq", "tqa")
 TITLES = {"nq": "NQ-open", "tqa": "TriviaQA"}
 ANSWER_TOKENS = 32
 SHOTS = 5
 
 
-class QaFiles(BaseModel):
+class QaFiles(StrictModel):
     """Files of questions, and the digest of what is in them; no files: the Hugging Face hub."""
-
-    model_config = _STRICT
 
     files: tuple[str, ...] = ()
     sha256: str = Field(default="", description="of the files; others are another evaluation")
 
 
-class QaTask(BaseModel):
+class QaTask(StrictModel):
     """A set of questions, and where examples for its prompts are drawn from."""
-
-    model_config = _STRICT
 
     name: Literal["nq", "tqa"]
     asked: QaFiles = QaFiles()
     examples: QaFiles = Field(default=QaFiles(), description="training questions; none is needed without shots")
 
 
-class HarnessConfig(BaseModel):
+class HarnessConfig(StrictModel):
     """What lm-eval runs."""
-
-    model_config = _STRICT
 
     tasks: tuple[str, ...] = ()
     folder: str | None = Field(default=None, description="of tasks of one's own, YAML files")
@@ -45,13 +38,11 @@ class HarnessConfig(BaseModel):
     shots: int | None = Field(default=None, ge=0, description="none: as each task says")
 
 
-class QaConfig(BaseModel):
+class QaConfig(StrictModel):
     """A whole evaluation of one model."""
 
-    model_config = _STRICT
-
     command: Literal["eval"] = "eval"
-    name: str = Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", description="of the run folder")
+    name: RunName = Field(description="of the run folder")
     model: str = Field(description="a folder written by save_pretrained, smollm2, … or a hub name")
     sha256: str = Field(default="", description="of a folder's weights; other weights are another evaluation")
     run: str | None = Field(default=None, description="the run folder of memx train that the model is of")
@@ -67,4 +58,4 @@ class QaConfig(BaseModel):
     @property
     def folder(self) -> str:
         """The name of the run folder."""
-        return f"{self.name}-{config_hash(self)}"
+        return run_name(self)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-_STRICT = ConfigDict(frozen=True, extra="forbid")
+from .base import StrictModel
 
 
-class CorpusSource(BaseModel):
+class CorpusSource(StrictModel):
     """One source of training text."""
-
-    model_config = _STRICT
 
     path: str = Field(
         description="a .txt, .jsonl or .parquet file, a folder or pattern of them, a folder that `memx prepare` wrote, "
@@ -24,10 +22,8 @@ class CorpusSource(BaseModel):
     subset: str | None = Field(default=None, description="of a hub data set: the configuration's name")
 
 
-class CorpusConfig(BaseModel):
+class CorpusConfig(StrictModel):
     """Ordinary text to train on in place of facts, read as a stream that never lies in memory as a whole."""
-
-    model_config = _STRICT
 
     sources: tuple[CorpusSource, ...] = Field(
         default=(), description="files, folders, hub data sets, folders that `memx prepare` wrote; none: facts"
@@ -55,10 +51,8 @@ class CorpusConfig(BaseModel):
         return [{"path": one} if isinstance(one, str) else one for one in named]
 
 
-class ParallelConfig(BaseModel):
+class ParallelConfig(StrictModel):
     """What the processes that torchrun starts share out; a single process holds everything."""
-
-    model_config = _STRICT
 
     shard: int | None = Field(
         default=None, ge=1, description="ranks that the dense weights are sharded over (FSDP); 1: none; none: all"

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ...errors import MemxError
 from ...memory_layers.config import MemoryConfig, ModelConfig
+from .base import RunName, StrictModel
 from .scale import CorpusConfig, ParallelConfig
 
-_STRICT = ConfigDict(frozen=True, extra="forbid")
 
-
-class DataConfig(BaseModel):
+class DataConfig(StrictModel):
     """Which facts, how they are rendered, and how they are packed."""
-
-    model_config = _STRICT
 
     facts: tuple[str, ...] = Field(
         default=("airports", "elements", "countries"),
@@ -38,10 +35,8 @@ class DataConfig(BaseModel):
     loss_on: Literal["answers", "all"] = Field(default="answers", description="tokens that the loss counts")
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(StrictModel):
     """Steps, optimiser, schedule, precision."""
-
-    model_config = _STRICT
 
     steps: int = Field(default=1000, ge=1)
     batch: int = Field(
@@ -97,10 +92,8 @@ class TrainingConfig(BaseModel):
         return self
 
 
-class EvaluationConfig(BaseModel):
+class EvaluationConfig(StrictModel):
     """Questions asked on the way and at the end."""
-
-    model_config = _STRICT
 
     every: int | None = Field(default=200, ge=1, description="steps between evaluations; none: only at the end")
     questions: int = Field(default=200, ge=1, description="per set, on the way")
@@ -109,10 +102,8 @@ class EvaluationConfig(BaseModel):
     max_answer: int = Field(default=24, ge=1, description="longest answer in tokens, if no taught one is longer")
 
 
-class FinetuneConfig(BaseModel):
+class FinetuneConfig(StrictModel):
     """A pretrained start, and what of it is trained."""
-
-    model_config = _STRICT
 
     source: str | None = Field(
         default=None, description="smollm2, a folder, or a hub name of a Llama-family model; none: from scratch"
@@ -137,10 +128,8 @@ class FinetuneConfig(BaseModel):
     )
 
 
-class TextConfig(BaseModel):
+class TextConfig(StrictModel):
     """Ordinary text: its loss is measured before and after, and it may be mixed into training."""
-
-    model_config = _STRICT
 
     source: str | None = Field(
         default=None, description="python-docs, python-source, or a .txt or .jsonl file; none: no text"
@@ -151,10 +140,8 @@ class TextConfig(BaseModel):
     mix: int = Field(default=0, ge=0, description="blocks of text added to each training step")
 
 
-class MatchConfig(BaseModel):
+class MatchConfig(StrictModel):
     """Makes the points of a sweep cost the same, so that a comparison is fair."""
-
-    model_config = _STRICT
 
     by: Literal["none", "flops", "parameters"] = Field(
         default="none",
@@ -169,17 +156,10 @@ class MatchConfig(BaseModel):
     )
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(StrictModel):
     """A whole training run, or a sweep of runs."""
 
-    model_config = _STRICT
-
-    name: str = Field(
-        default="run",
-        max_length=80,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
-        description="first part of the run folder's name",
-    )
+    name: RunName = Field(default="run", description="first part of the run folder's name")
     about: str = Field(default="", description="one line, shown by `memx presets`")
     experiment: str = Field(default="", description="the sweep that a run is a point of; set by memx")
     variant: str = Field(default="", description="the variant that a run is; set by memx")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import MemxError
-from ..config.evolution import LONGBENCH, EvolveConfig
+from ..config.evolution import EvolveConfig
+from ..config.tasks import LONGBENCH, is_longbench
 from ..data.long_context.benchmarks import longbench
 from ..data.long_context.example import Example, shortened
 from ..data.long_context.families import examples
@@ -89,7 +90,7 @@ def _examples(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> li
         return len(tokenizer(text, verbose=False)["input_ids"])  # type: ignore[arg-type]
 
     split, count, length, seed = draws.split, draws.count, draws.length, draws.seed
-    if not task.startswith(LONGBENCH):
+    if not is_longbench(task):
         return examples(task, tokens, length=length, count=count, split=split, seed=seed)
     rows = longbench(task.removeprefix(LONGBENCH), draws.source)
     mine = [row for number, row in enumerate(rows) if split_of(f"{task} {number}") == split]

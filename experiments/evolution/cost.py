@@ -12,8 +12,9 @@ import torch
 from ...errors import MemxError
 from ...namm.policies.features import BINS
 from ..base_models.load import host_config
+from ..config.base import run_name
 from ..config.evolution import EvolveConfig
-from ..config.loading import load_config, run_name
+from ..config.loading import load_config
 from ..models.build import llama_config
 from ..runtime.devices import pick_device
 from .start import empty_namm

@@ -14,8 +14,8 @@ from ...errors import MemxError
 from ...namm.evolution.files import RECORD
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
+from ..config.base import run_name, to_yaml
 from ..config.evolution import EvolveConfig
-from ..config.loading import run_name, to_yaml
 from ..distributed.process_group import World, join
 from ..distributed.rank_errors import LostRank
 from ..eviction.base_model import Report

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..config.loading import run_name
+from ..config.base import run_name
 from ..config.policy_eval import EAGER, EvalConfig
 
 

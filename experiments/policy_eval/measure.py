@@ -22,7 +22,8 @@ from ...namm.policies.network import Namm
 from ...namm.policies.panel import PolicyBatch, PolicySlots, keep_all
 from ...namm.policies.simple import Full, make_policy
 from ...namm.threshold import scored, with_threshold
-from ..config.policy_eval import FULL, PER_HEAD, EvalConfig
+from ...results.namm.rows import FULL, PER_HEAD
+from ..config.policy_eval import EvalConfig
 from ..eviction.answers import Prompt, answer, branched, feed, read, write
 from ..eviction.score import LOG_LIKELIHOOD, score
 

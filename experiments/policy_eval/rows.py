@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...results.namm.rows import FULL, PER_HEAD
 from ...results.store.environment import commit
 from ...results.store.rows import Row
-from ..config.policy_eval import FULL, PER_HEAD, EvalConfig
+from ..config.policy_eval import EvalConfig
 from ..metrics.bootstrap import Array, Bootstrap
 from ..metrics.estimates import Estimate, share_estimate
 

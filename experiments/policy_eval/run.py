@@ -22,7 +22,7 @@ from ...namm.policies.network import Namm
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
 from ..benchmarks.eviction.policies import check_peers
-from ..config.loading import run_name, to_yaml
+from ..config.base import run_name, to_yaml
 from ..config.policy_eval import EvalConfig, NammSource
 from ..eviction.answers import Prompt
 from ..eviction.base_model import Report, prepare_host

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MemxError
+from ...results.namm.rows import NAMM
 from ..config.evolution import EvolveConfig
 from ..config.loading import load_evolution_config
-from ..config.policy_eval import HELD_OUT_TASKS, NAMM, is_known
+from ..config.policy_eval import is_known
+from ..config.tasks import HELD_OUT_TASKS
 
 _DESCRIPTION = "namm.json"  # of namm.files, which imports torch
 

@@ -14,7 +14,7 @@ from ...errors import MemxError
 from ...files import write_atomically
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
-from ..config.loading import to_yaml
+from ..config.base import to_yaml
 from ..config.question_answering import TITLES, QaConfig, QaTask
 from ..eviction.base_model import Report
 from ..metrics.estimates import exact_match, f1

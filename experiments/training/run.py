@@ -13,7 +13,7 @@ from ...errors import MemxError
 from ...results.store.rows import Row
 from ...results.store.runs import Run
 from ..checkpoints.states import saved_states
-from ..config.loading import to_yaml
+from ..config.base import to_yaml
 from ..config.training import TrainConfig
 from ..data.facts.files import is_facts_file
 from ..data.facts.load import facts_digest

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import MemxError
 from ..labels import Table, slots_label
+from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import CYCLE, caption_below, new_figure
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 METRICS = ("step_ms", "forward_backward_ms", "forward_ms", "peak_memory_gb")
 _OWN = "memx"
+
+
+def draw(request: PlotRequest) -> Drawn:
+    """Draw what a training step costs by table size, with the table."""
+    rows = request.rows(lambda row: row.metric in METRICS and row.labels.op == "step")
+    return Drawn(request.write(step_figure(rows), rows), step_table(rows))
 
 
 def step_figure(rows: Sequence[Row]) -> Figure:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..labels import caption
+from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import VERDICT_COLOURS, caption_below, new_figure
-from ..summary import TIER_LABELS
-from .ablation import Variant
+from ..summary import TIER_LABELS, TIERS
+from .ablation import METRICS, Variant, ablation_table, variants_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 
 TITLES = {"exact_match": "exact match (%)", "nll": "answer NLL (nats per token)"}
 _PLAIN = "0.35"
+
+
+def draw(request: PlotRequest) -> Drawn:
+    """Draw variants and their differences to the baseline, or the first, with their table; rows are of all tiers."""
+    tier = request.options.tier
+    rows = request.rows(lambda row: row.dataset in TIERS and row.metric in METRICS)
+    drawn = [row for row in rows if row.dataset == tier]
+    variants = variants_of(drawn, tier, request.options.baseline)
+    return Drawn(request.write(ablation_figure(drawn, variants, tier), rows), ablation_table(variants, tier))
 
 
 def ablation_figure(rows: Sequence[Row], variants: Sequence[Variant], tier: str) -> Figure:

@@ -101,7 +101,7 @@ def bases_of(rows: Sequence[Row], tier: str) -> list[Base]:
     return sorted(bases, key=lambda base: min(s.flops or 0 for s in base.models))
 
 
-def rivals_table(bases: Sequence[Base], tier: str) -> Table:
+def baselines_table(bases: Sequence[Base], tier: str) -> Table:
     """The best model of each kind on each base: accuracy, gain over the dense model of 1x, and the compute it is worth.
 
     The range of n is that of the model's own interval; the dense line is taken at its means.

@@ -7,17 +7,30 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ..labels import caption, short
+from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import CHANCE, KIND_COLOURS, KIND_LABELS, KIND_MARKERS, caption_below, new_figure, spread
-from ..summary import TIER_LABELS, Summary
-from .baselines import Base
+from ..summary import TIER_LABELS, TIERS, Summary
+from .baselines import METRICS, Base, baselines_table, bases_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def rivals_figure(rows: Sequence[Row], bases: Sequence[Base], tier: str) -> Figure:
+def draw(request: PlotRequest) -> Drawn:
+    """Draw kinds of memory against dense models, with the table of what each kind is worth in dense compute.
+
+    The rows written beside the pictures are those of all tiers; the pictures show one.
+    """
+    tier = request.options.tier
+    rows = request.rows(lambda row: row.dataset in TIERS and row.metric in METRICS)
+    drawn = [row for row in rows if row.dataset == tier]
+    bases = bases_of(drawn, tier)
+    return Drawn(request.write(baselines_figure(drawn, bases, tier), rows), baselines_table(bases, tier))
+
+
+def baselines_figure(rows: Sequence[Row], bases: Sequence[Base], tier: str) -> Figure:
     """Draw the bases' models at a tier: against total parameters on the left, against FLOPs per token on the right."""
     figure, axes = new_figure(2, 4.8 if len(bases) == 1 else 4.2, len(bases), sharey="all")
     everything = [s for base in bases for s in base.models]

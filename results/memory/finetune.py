@@ -29,7 +29,7 @@ class Method(NamedTuple):
 
 def is_wanted(row: Row) -> bool:
     """Whether a row says something about facts learned or text forgotten."""
-    if row.dataset.startswith("text/"):
+    if row.labels.text:
         return row.metric in ("nll", "nll_before")
     return row.dataset in TIERS_SHOWN and row.metric in ("exact_match", "exact_match_before")
 
@@ -43,7 +43,7 @@ def by_method(rows: Sequence[Row]) -> list[Row]:
     if not tuned:
         raise MemxError("no run here started from a trained model", hint="`memx train --init-from` makes some")
     kept = [row for row in rows if row.run in tuned and is_wanted(row)]
-    texts = sorted({row.dataset for row in kept if row.dataset.startswith("text/")})
+    texts = sorted({row.dataset for row in kept if row.labels.text})
     if len(texts) > 1:
         raise MemxError(f"runs were measured on different texts: {', '.join(texts)}", hint="name runs of one text")
     names = {row.run: row.variant or _trained(row) for row in kept}
@@ -63,7 +63,7 @@ def methods_of(rows: Sequence[Row]) -> list[Method]:
         if len({s.model for s in mine}) > 1:
             raise MemxError(f"method {name!r} was run on several models", hint="name the runs of one of them")
         found = {(s.dataset, s.metric): s for s in mine}
-        text = next((s.dataset for s in mine if s.dataset.startswith("text/")), "")
+        text = next((s.dataset for s in mine if s.labels.text), "")
         before, after = found.get((text, "nll_before")), found.get((text, "nll"))
         changes = _changes([row for row in rows if row.variant == name and row.dataset == text])
         methods.append(
@@ -98,8 +98,7 @@ def finetune_table(methods: Sequence[Method]) -> Table:
 
 
 def _trained(row: Row) -> str:
-    trained = str((row.model_extra or {}).get("trained", "all"))
-    return _TRAINED.get(trained, trained)
+    return _TRAINED.get(row.labels.trained, row.labels.trained)
 
 
 def _size(row: Row) -> str:

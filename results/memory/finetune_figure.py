@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING
 
 from ...errors import MemxError
 from ..labels import caption
+from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import CYCLE, caption_below, new_figure
 from ..summary import TIER_LABELS
-from .finetune import TIERS_SHOWN, Method
+from .finetune import TIERS_SHOWN, Method, by_method, finetune_table, is_wanted, methods_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MARKERS = "osD^vP*X"
+
+
+def draw(request: PlotRequest) -> Drawn:
+    """Draw facts learned against text forgotten for each method, with their table."""
+    rows = request.rows(is_wanted, by_method)
+    methods = methods_of(rows)
+    return Drawn(request.write(finetune_figure(rows, methods), rows), finetune_table(methods))
 
 
 def finetune_figure(rows: Sequence[Row], methods: Sequence[Method]) -> Figure:
@@ -34,7 +42,7 @@ def finetune_figure(rows: Sequence[Row], methods: Sequence[Method]) -> Figure:
         axis.set_xlabel("change in text loss (nats per token; right is forgotten)")
     axes[0].set_ylabel("exact match after (%)")
     axes[0].set_ylim(bottom=0)
-    texts = ", ".join(sorted({row.dataset for row in rows if row.dataset.startswith("text/")}))
+    texts = ", ".join(sorted({row.dataset for row in rows if row.labels.text}))
     summaries = [s for method in methods for s in method.after.values()]
     caption_below(figure, f"{caption(rows, summaries)} · {texts}", axes)
     return figure

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 
 from ...errors import MemxError
 from ..labels import slots_label
+from ..selection import Drawn, PlotRequest, with_metric
 from ..store.runs import Run, run_config
 from ..style import CYCLE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def draw(request: PlotRequest) -> Drawn:
+    """Draw the loss curves of runs."""
+    return Drawn(request.write(loss_figure(request.runs(with_metric("loss")))))
 
 
 def loss_figure(runs: Sequence[Run]) -> Figure:

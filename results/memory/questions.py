@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ...errors import MemxError
 from ..labels import Table, with_half
 from ..published import TITLES, published_curves
+from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import BASE_COLOURS, CYCLE, KIND_LABELS, caption_below, new_figure
 from ..summary import Summary, summarize
@@ -29,6 +30,12 @@ _TABLE = {"exact_match": "exact match %", "f1": "F1 %", "nll": "nats a token"}
 def is_wanted(row: Row) -> bool:
     """Whether a row is of the questions that the figure and its table show."""
     return row.dataset in {name for name, _ in PANELS} and row.metric in _TABLE
+
+
+def draw(request: PlotRequest) -> Drawn:
+    """Draw NQ-open and TriviaQA against memory size, with the table of all scores."""
+    rows = request.rows(is_wanted, hint="`memx eval` makes rows of nq and tqa")
+    return Drawn(request.write(qa_figure(rows, published=request.options.published), rows), qa_table(rows))
 
 
 def qa_figure(rows: Sequence[Row], *, published: bool = False) -> Figure:
@@ -52,7 +59,7 @@ def qa_figure(rows: Sequence[Row], *, published: bool = False) -> Figure:
     runs = max(s.runs for s in summaries)
     interval = f"mean of {runs} seeds, 95% t interval" if runs > 1 else "95% interval over questions"
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
-    fewer = any((row.model_extra or {}).get("fewer_shots") for row in rows)
+    fewer = any(row.labels.fewer_shots for row in rows)
     text = f"closed book, {'at most ' if fewer else ''}{_shots(rows[0])} shots · {devices} · {interval}"
     caption_below(figure, text + (" · published: Memory+" if published else ""), axes)
     return figure
@@ -147,4 +154,4 @@ def _check_one_way(rows: Sequence[Row]) -> None:
 
 
 def _shots(row: Row) -> int:
-    return int((row.model_extra or {}).get("shots", 0))
+    return row.labels.shots

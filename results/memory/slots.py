@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ...errors import MemxError
 from ..labels import caption, short, slots_label
 from ..published import published_curves
+from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import BASE_COLOURS, CHANCE, COLOURS, MARKERS, new_figure
 from ..summary import TIER_LABELS, TIERS, Summary, summarize
@@ -24,6 +25,17 @@ PANELS = {
     "f1": "F1 (%)",
     "nll": "answer NLL (nats per token)",
 }
+
+
+def draw(request: PlotRequest) -> Drawn:
+    """Draw accuracy and NLL against memory size. Raises MemxError for an unknown --accuracy, and as `memory_figure`."""
+    options = request.options
+    if options.accuracy not in PANELS or options.accuracy == "nll":
+        raise MemxError(f"--accuracy: no metric {options.accuracy!r}", hint="use exact_match or f1")
+    wanted = {*PANELS, "chance_exact_match"}
+    rows = request.rows(lambda row: row.dataset in TIERS and row.metric in wanted)
+    figure = memory_figure(rows, published=options.published, accuracy=options.accuracy)
+    return Drawn(request.write(figure, rows))
 
 
 def memory_figure(rows: Sequence[Row], *, published: bool = False, accuracy: str = "exact_match") -> Figure:

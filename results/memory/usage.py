@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError
+from ..selection import Drawn, PlotRequest, with_metric
 from ..store.runs import Run
 from ..style import CYCLE, caption_below, new_figure
 from .loss import run_label
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DASHES = ("-", "--", "-.", ":")
+
+
+def draw(request: PlotRequest) -> Drawn:
+    """Draw how runs use the slots of their memory layers."""
+    return Drawn(request.write(usage_figure(request.runs(with_metric("memory_use")))))
 
 
 def usage_figure(runs: Sequence[Run]) -> Figure:

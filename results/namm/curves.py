@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from ..store.rows import Row, extra
+from ..store.rows import Row
 from ..summary import mean_interval
 from .rows import FULL, is_namm, is_own, size_of
 
@@ -69,29 +69,29 @@ def curves(rows: Iterable[Row], dataset: str, metric: str) -> list[Curve]:
             groups.setdefault((row.variant, size_of(row)), []).append(row)
     made: list[Curve] = []
     for policy in dict.fromkeys(policy for policy, _ in groups):
-        mine = {size: group for (name, size), group in groups.items() if name == policy}
-        points = [_mean(group, shares) for group in mine.values()]
-        package = extra(next(iter(mine.values()))[0], "package", "memx")
+        sizes = {size: group for (name, size), group in groups.items() if name == policy}
+        points = [_mean(group, shares) for group in sizes.values()]
+        package = next(iter(sizes.values()))[0].labels.package
         own = [point for point in points if is_own(point.size)]
         line = sorted((point for point in points if not is_own(point.size)), key=lambda point: point.share)
-        made.append(Curve(policy, package, line, own, _members(mine, shares)))
-    return sorted(made, key=lambda one: (not is_namm(one.policy), one.package != "memx"))
+        made.append(Curve(policy, package, line, own, _members(sizes, shares)))
+    return sorted(made, key=lambda curve: (not is_namm(curve.policy), curve.package != "memx"))
 
 
 def full_cache(rows: Iterable[Row], dataset: str, metric: str) -> Point | None:
     """What the full cache scores and holds, if a row says so; sliding windows keep less than all tokens."""
     rows = list(rows)
-    found = [row for row in rows if (row.variant, row.dataset, row.metric) == (FULL, dataset, metric)]
-    return _mean(found[:1], _shares(rows, dataset)) if found else None
+    full = [row for row in rows if (row.variant, row.dataset, row.metric) == (FULL, dataset, metric)]
+    return _mean(full[:1], _shares(rows, dataset)) if full else None
 
 
 def by_bytes(rows: Iterable[Row]) -> bool:
     """Whether the rows tell the share held in bytes wherever they tell the share kept."""
-    there = {metric: {(row.dataset, _line(row)) for row in rows if row.metric == metric} for metric in (HELD, KEPT)}
-    return bool(there[HELD]) and there[HELD] >= there[KEPT]
+    lines = {metric: {(row.dataset, _line(row)) for row in rows if row.metric == metric} for metric in (HELD, KEPT)}
+    return bool(lines[HELD]) and lines[HELD] >= lines[KEPT]
 
 
-def front(points: Sequence[Point], *, rises: bool = True) -> list[Point]:
+def pareto_front(points: Sequence[Point], *, rises: bool = True) -> list[Point]:
     """The points, least held first, that no other beats: none holds as little and scores as well, and better in one."""
     sign = 1 if rises else -1
 
@@ -110,14 +110,14 @@ def _shares(rows: Sequence[Row], dataset: str) -> dict[tuple[object, ...], float
 
 
 def _line(row: Row) -> tuple[object, ...]:
-    return (row.run, row.variant, size_of(row), row.seed, extra(row, "beside"))
+    return (row.run, row.variant, size_of(row), row.seed, row.labels.beside)
 
 
 def _mean(group: Sequence[Row], shares: dict[tuple[object, ...], float]) -> Point:
     """One point of the rows of a policy at a size; what it kept is the budget if it was not measured."""
     first, values = group[0], tuple(row.value for row in group)
-    asked = 100 * float(extra(first, "budget", 1.0))
-    kept = fmean(shares.get((KEPT, *_line(row)), asked) for row in group)
+    budget = 100 * (1.0 if first.labels.budget is None else first.labels.budget)
+    kept = fmean(shares.get((KEPT, *_line(row)), budget) for row in group)
     bytes_held = [shares[HELD, *_line(row)] for row in group if (HELD, *_line(row)) in shares]
     held = fmean(bytes_held) if len(bytes_held) == len(group) else None
     value, low, high = mean_interval(values)

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import MemxError
-from ..labels import Table
+from ..labels import Table, host_label
+from ..selection import Drawn, PlotRequest, collect_runs
 from ..store.runs import Run, run_config
 from ..style import CYCLE, caption_below, new_figure
-from .rows import without_seed
+from ..summary import without_seed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +39,32 @@ class Course(NamedTuple):
     finished: bool
 
 
+def draw(request: PlotRequest) -> Drawn:
+    """Draw how evolutions went, finished or not, with the table of where each run stands.
+
+    Of a folder of runs the last and those that differ from it in their seed alone are drawn.
+    """
+    runs = [run for run in collect_runs(request.sources) if run_config(run).get("command") == "evolve-namm"]
+    if not runs:
+        raise MemxError("no run here is of `memx evolve-namm`", hint="name its run folder, or the folder it is in")
+    chosen = request.together(runs, _settings)
+    courses = [course for run in chosen if (course := course_of(run))]
+    hosts = dict.fromkeys(_host(run) for run in chosen)
+    state = "" if all(course.finished for course in courses) else " · unfinished"
+    about = f"{', '.join(dict.fromkeys(without_seed(run.experiment) for run in chosen))} · {', '.join(hosts)}{state}"
+    return Drawn(request.write(evolution_figure(courses, about)), evolution_table(courses))
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """A run's config without what does not tell evolutions apart."""
+    return {key: value for key, value in run_config(run).items() if key not in ("seed", "name", "about")}
+
+
+def _host(run: Run) -> str:
+    host = run_config(run).get("host") or {}
+    return host_label(str(host.get("name") or host.get("preset") or "an unknown host"))
+
+
 def course_of(run: Run) -> Course | None:
     """What the metrics of a run say; None if it has had no generation and no validation."""
     lines = sorted(run.metrics(), key=lambda line: (line["stage"], line["step"]) if "stage" in line else (-1, 0))
@@ -52,11 +79,6 @@ def course_of(run: Run) -> Course | None:
     chosen = max(of_last, key=lambda line: line["validation"], default=None)
     seed = int(run.info().get("seed") or 0)
     return Course(run.name, seed, generations, validations, stages, chosen, run.status == "finished")
-
-
-def is_evolution(run: Run) -> bool:
-    """Whether a run is of `memx evolve-namm`."""
-    return run_config(run).get("command") == "evolve-namm"
 
 
 def evolution_figure(courses: Sequence[Course], about: str) -> Figure:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import MemxError
 from ..labels import Table
-from ..store.rows import Row, extra
+from ..selection import Drawn, PlotRequest
+from ..store.rows import Row
 from ..style import caption_below, new_figure
 from .curves import Curve
-from .looks import Look, looks_of, policy_label
-from .rows import FULL, at_size, in_order, is_namm, prompts_of, size_label, size_of
-from .scores_figure import evaluation_caption
+from .looks import Look, evaluation_caption, looks_of, policy_label
+from .rows import FULL, at_size, evaluated, in_order, is_namm, prepared, prompts_of, size_label, size_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +38,14 @@ class Layers(NamedTuple):
         return max(self.kept) - min(self.kept) < _FLAT
 
 
+def draw(request: PlotRequest) -> Drawn:
+    """Draw what each layer keeps of the cache, of policies that tell layers apart, with the table."""
+    rows = evaluated(request, lambda row: row.metric == "kept_layer", "layers' caches")
+    drawn = prepared(rows)
+    layers = by_layer(drawn)
+    return Drawn(request.write(layers_figure(drawn, layers), rows), layers_table(layers))
+
+
 def by_layer(rows: Sequence[Row]) -> list[Layers]:
     """What policies keep in each layer, by size, NAMMs first, of prepared rows.
 
@@ -46,23 +54,23 @@ def by_layer(rows: Sequence[Row]) -> list[Layers]:
     groups: dict[tuple[str, str], dict[tuple[str, int], dict[int, float]]] = {}
     packages: dict[str, str] = {}
     for row in rows:
-        if row.variant != FULL and extra(row, "layer") is not None:
+        if row.variant != FULL and (layer := row.labels.layer) is not None:
             lines = groups.setdefault((row.variant, size_of(row)), {})
-            lines.setdefault((row.run, row.seed), {})[int(extra(row, "layer"))] = row.value
-            packages[row.variant] = extra(row, "package", "memx")
-    found = []
+            lines.setdefault((row.run, row.seed), {})[layer] = row.value
+            packages[row.variant] = row.labels.package
+    policies = []
     for (policy, size), lines in groups.items():
         layers = sorted(set.intersection(*(set(line) for line in lines.values())))
         kept = [fmean(line[layer] for line in lines.values()) for layer in layers]
         members = [[line[layer] for layer in layers] for line in lines.values()] if len(lines) > 1 else []
         if layers:
-            found.append(Layers(policy, packages[policy], size, layers, kept, members))
-    if all(one.flat for one in found):
+            policies.append(Layers(policy, packages[policy], size, layers, kept, members))
+    if all(policy.flat for policy in policies):
         raise MemxError(
             "every policy here keeps the same share of each layer",
             hint="rivals do, and a NAMM with a budget of its own; one that was evolved with a threshold may not",
         )
-    return sorted(found, key=lambda one: not is_namm(one.policy))
+    return sorted(policies, key=lambda layers: not is_namm(layers.policy))
 
 
 def layers_figure(rows: Sequence[Row], found: Sequence[Layers]) -> Figure:

@@ -1,26 +1,18 @@
 """How policies look in figures: a colour each, NAMMs strong, dashed in their colour with the same share in every head.
 
-Presses of kvpress are dashed in the colour of their rival.
+Presses of kvpress are dashed in the colour of the policy of memx that they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from ..labels import host_label
+from ..store.rows import Row
 from ..style import CYCLE, NAMM_COLOURS, POLICY_COLOURS, POLICY_LABELS, POLICY_MARKERS
 from .curves import Curve
-from .rows import NAMM, PER_HEAD, is_namm
-
-# presses of kvpress and the policies of memx that they are
-PRESSES = {
-    "KnormPress": "knorm",
-    "SnapKVPress": "snapkv",
-    "StreamingLLMPress": "streamingllm",
-    "TOVAPress": "tova",
-    "ObservedAttentionPress": "h2o",
-    "RandomPress": "random",
-}
+from .rows import NAMM, PER_HEAD, PRESSES, is_namm
 
 
 class Look(NamedTuple):
@@ -37,14 +29,14 @@ def looks_of(drawn: Iterable[Curve]) -> dict[str, Look]:
     """The look of each policy of these curves."""
     policies = {curve.policy: curve.package for curve in drawn}
     namms = list(dict.fromkeys(policy.removesuffix(PER_HEAD) for policy in policies if is_namm(policy)))
-    others = [policy for policy in policies if _rival(policy) not in POLICY_COLOURS and not is_namm(policy)]
+    others = [policy for policy in policies if _memx_policy(policy) not in POLICY_COLOURS and not is_namm(policy)]
     looks: dict[str, Look] = {}
     for policy, package in policies.items():
         if is_namm(policy):
             colour = NAMM_COLOURS[namms.index(policy.removesuffix(PER_HEAD)) % len(NAMM_COLOURS)]
             looks[policy] = Look(colour, colour, "o", "--" if policy.endswith(PER_HEAD) else "-", True)
             continue
-        name = _rival(policy)
+        name = _memx_policy(policy)
         colour = POLICY_COLOURS.get(name) or CYCLE[others.index(policy) % len(CYCLE)]
         ink = {"#999999": "0.4", "#E69F00": "#A87400", "#56B4E9": "#2C87BD"}.get(colour, colour)
         looks[policy] = Look(colour, ink, POLICY_MARKERS.get(name, "o"), "-" if package == "memx" else "--", False)
@@ -58,12 +50,24 @@ def policy_label(policy: str, among: Iterable[str]) -> str:
         if len({other.removesuffix(PER_HEAD) for other in among if is_namm(other)}) == 1:
             name = NAMM
         return POLICY_LABELS[NAMM] + name.removeprefix(NAMM) + (PER_HEAD if policy.endswith(PER_HEAD) else "")
-    name = _rival(policy)
+    name = _memx_policy(policy)
     label = POLICY_LABELS.get(name, name)
     return label if name == policy else f"{label} (kvpress)"
 
 
-def _rival(policy: str) -> str:
+def evaluation_caption(rows: Sequence[Row]) -> str:
+    """What was evaluated, and how."""
+    first, labels = rows[0], rows[0].labels
+    mode = {"post_hoc": "evicted once, after reading", "online": "evicted while reading"}.get(labels.mode)
+    length = f"{labels.length:,} tokens" if labels.length else None
+    title = " + ".join(dict.fromkeys(row.experiment for row in rows))
+    devices = ", ".join(sorted({row.device for row in rows if row.device}))
+    others = sorted({row.labels.evolved_on for row in rows if is_namm(row.variant)} - {"", first.model})
+    moved = f"NAMM evolved on {', '.join(map(host_label, others))}" if others else None
+    return " · ".join(part for part in (title, host_label(first.model), moved, mode, length, devices) if part)
+
+
+def _memx_policy(policy: str) -> str:
     """The policy of memx that a press is; any other by its own name."""
     package, _, press = policy.partition(" ")
     return PRESSES.get(press, press) if package == "kvpress" else policy

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from ...errors import MemxError
 from ..labels import Table, with_half
 from ..store.rows import Row, extra
-from .curves import Point, front
-from .rows import without_seed
+from ..summary import without_seed
+from .curves import Point, pareto_front
 
 ANSWER, START = "answer", "generation 0"
 LIKELIHOOD, SCORE = "relative_log_likelihood", "relative_score"
@@ -42,16 +42,15 @@ class Answer(NamedTuple):
 def is_answer(row: Row) -> bool:
     """Whether a row says what an evolution's answer, or generation 0, scores or keeps on a family or on all."""
     wanted = {LIKELIHOOD, SCORE, _KEPT}
-    split, _, tasks = row.dataset.partition("/")
-    told = row.metric in wanted and row.variant in (ANSWER, START)
-    return row.kind == "namm" and told and bool(tasks) and split in SPLITS
+    compared = row.metric in wanted and row.variant in (ANSWER, START)
+    return row.kind == "namm" and compared and row.labels.evolution_split in SPLITS
 
 
 def alike(rows: Sequence[Row]) -> dict[str, Hashable]:
     """What the runs of a front have in common, by run: host, mode, kind of fitness, and prompts by family."""
     found: dict[str, set[Hashable]] = {}
     for row in rows:
-        facts = found.setdefault(row.run, {(row.model, extra(row, "mode"))})
+        facts = found.setdefault(row.run, {(row.model, row.labels.mode)})
         if row.variant == ANSWER and row.metric != _KEPT:
             facts |= {row.metric, (row.dataset, row.n)}
     return {run: frozenset(facts) for run, facts in found.items()}
@@ -87,16 +86,16 @@ def answers_of(rows: Sequence[Row], tell: Callable[[str], None]) -> tuple[list[A
 def _comparable(rows: Sequence[Row], split: str) -> str:
     """The one kind of fitness. Raises MemxError if runs differ in what makes them comparable."""
     metrics = {row.metric for row in rows} - {_KEPT}
-    asked = [row for row in rows if row.dataset.startswith(f"{split}/") and row.variant == ANSWER]
-    families: dict[str, set[str]] = {row.run: set() for row in asked}
-    for row in asked:
-        families[row.run].add(row.dataset.partition("/")[2])
+    of_split = [row for row in rows if row.labels.evolution_split == split and row.variant == ANSWER]
+    families: dict[str, set[str]] = {row.run: set() for row in of_split}
+    for row in of_split:
+        families[row.run].add(row.labels.task)
     common = set.intersection(*families.values()) if families else set()
     facts = {
         "host": {row.model for row in rows},
-        "mode": {str(extra(row, "mode")) for row in rows},
+        "mode": {row.labels.mode for row in rows},
         "kind of fitness": metrics,
-        f"number of {split} prompts": {str(row.n) for row in asked if row.dataset == f"{split}/all"},
+        f"number of {split} prompts": {str(row.n) for row in of_split if row.labels.task == "all"},
     }
     wrong = [f"{name}: {', '.join(sorted(values))}" for name, values in facts.items() if len(values) > 1]
     if some := set().union(*families.values()) - common:
@@ -121,7 +120,7 @@ def _price(row: Row) -> str:
 
 def best_of(answers: Sequence[Answer]) -> list[Point]:
     """The front of the answers and the full cache."""
-    return front([*(answer.point for answer in answers), Point("full cache", "", 100.0, 1.0, None, None, 0)])
+    return pareto_front([*(answer.point for answer in answers), Point("full cache", "", 100.0, 1.0, None, None, 0)])
 
 
 def group_labels(answers: Sequence[Answer]) -> dict[tuple[str, str], str]:
@@ -134,7 +133,7 @@ def group_labels(answers: Sequence[Answer]) -> dict[tuple[str, str], str]:
     }
 
 
-def front_table(answers: Sequence[Answer], split: str) -> Table:
+def pareto_table(answers: Sequence[Answer], split: str) -> Table:
     """What each run's answer keeps and scores, and whether it is on the front."""
     best = best_of(answers)
     score = "likelihood" if answers[0].metric == LIKELIHOOD else "score"

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ...errors import MemxError
 from ..labels import host_label
+from ..selection import Drawn, PlotRequest, collect_rows
 from ..store.rows import Row
 from ..style import CYCLE, NAMM_COLOURS, caption_below, new_figure, spread
 from .curves import Point
-from .pareto import LIKELIHOOD, SCORE, SPLITS, Answer, best_of, group_labels
+from .pareto import (
+    LIKELIHOOD,
+    SCORE,
+    SPLITS,
+    Answer,
+    alike,
+    answers_of,
+    best_of,
+    group_labels,
+    is_answer,
+    pareto_table,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +33,22 @@ _FULL = 99.5  # percent: from here on a point is the full cache
 _ROOM = 30  # percent: names of points that keep less stand on their right
 
 
-def front_figure(answers: Sequence[Answer], split: str, rows: Sequence[Row]) -> Figure:
+def draw(request: PlotRequest) -> Drawn:
+    """Draw answers of evolutions by the cache they keep and what they score, and the Pareto front, with the table.
+
+    Of a folder of runs all are drawn that are of the last one's host, mode, kind of fitness and prompts.
+    """
+    rows = [row for row in collect_rows(request.sources) if is_answer(row)]
+    if not rows:
+        hint = "`memx evolve-namm` writes them once it is finished; an unfinished one: --what evolution"
+        raise MemxError("there are no answers of evolutions here", hint=hint)
+    facts = alike(rows)
+    rows = request.together(rows, lambda row: facts[row.run])
+    answers, split = answers_of(rows, request.log)
+    return Drawn(request.write(pareto_figure(answers, split, rows), rows), pareto_table(answers, split))
+
+
+def pareto_figure(answers: Sequence[Answer], split: str, rows: Sequence[Row]) -> Figure:
     """Draw each answer, tied to its generation 0, the front as a step line, and the full cache."""
     figure, (axis,) = new_figure(1, 5.0)
     figure.set_figwidth(8.4)

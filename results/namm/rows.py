@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import isclose
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import MemxError
-from ..store.rows import Row, extra
+from ..store.rows import Row
+from ..summary import without_seed
+
+if TYPE_CHECKING:
+    from ..selection import PlotRequest
 
 FULL, NAMM, OWN = "full", "namm", "own"
 PER_HEAD = " per head"  # after the name of a NAMM whose heads all hold the same share
+# presses of kvpress and the policies of memx that they are
+PRESSES = {
+    "KnormPress": "knorm",
+    "SnapKVPress": "snapkv",
+    "StreamingLLMPress": "streamingllm",
+    "TOVAPress": "tova",
+    "ObservedAttentionPress": "h2o",
+    "RandomPress": "random",
+}
 EVICTION = "eviction"  # the kind of these rows
 ALIKE = ("model", "mode", "length", "every", "split")  # what policies on one figure have in common
 DATASETS = {"held-out/all": "held-out tasks", "trained/all": "trained tasks", "all/all": "all tasks"}
@@ -39,6 +51,16 @@ SCORES = {
 }
 
 
+def evaluated(request: PlotRequest, wanted: Callable[[Row], bool], what: str) -> list[Row]:
+    """The wanted rows of evaluations. Raises MemxError, with a word for them, if there are none."""
+    return request.rows(
+        lambda row: row.kind == EVICTION and wanted(row),
+        check=list,
+        missing=f"there are no {what} here",
+        hint="`memx eval-namm RUN` makes them, for the RUN of a `memx evolve-namm`",
+    )
+
+
 def is_namm(policy: str) -> bool:
     """Whether a policy is a NAMM rather than a rival or the full cache."""
     return policy == NAMM or policy.startswith(f"{NAMM} ")
@@ -48,10 +70,10 @@ def size_of(row: Row) -> str:
     """The size that a row is of: a budget as text, own (of the NAMM that a prepared row names) or full."""
     if row.variant == FULL:
         return FULL
-    budget = extra(row, "budget")
-    if extra(row, "size") != OWN and budget is not None:
-        return f"{float(budget):g}"
-    return f"{OWN} {extra(row, 'own_of', '')}".strip()
+    labels = row.labels
+    if labels.size != OWN and labels.budget is not None:
+        return f"{labels.budget:g}"
+    return f"{OWN} {labels.own_of}".strip()
 
 
 def is_own(size: str) -> bool:
@@ -95,44 +117,38 @@ def prepared(rows: Sequence[Row]) -> list[Row]:
                 hint="name the run folders of one of them, or choose it with --experiment",
             )
     names = _policies(rows)
-    found: dict[tuple[Any, ...], Row] = {}
+    by_point: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        known = found.setdefault(_point(row), row)
+        known = by_point.setdefault(_point(row), row)
         if not isclose(known.value, row.value, rel_tol=1e-4, abs_tol=1e-9):
             raise MemxError(
                 f"runs {known.run} and {row.run} differ on {row.variant} at {size_label(size_of(row))}, {row.metric}",
                 hint="name one of them, or evaluate their NAMMs together: memx eval-namm RUN RUN2",
             )
     several = len({names[row.variant] for row in rows if is_namm(row.variant) and is_own(size_of(row))}) > 1
-    return [_named(row, names, several) for row in found.values()]
+    return [_named(row, names, several) for row in by_point.values()]
 
 
 def prompts_of(rows: Iterable[Row]) -> str:
     """How many prompts the rows are about, and of which split: 96 test prompts."""
     rows = list(rows)
-    splits = sorted({str(extra(row, "split", "")) for row in rows} - {""})
+    splits = sorted({row.labels.split for row in rows} - {""})
     names = [{"train": "training"}.get(split, split) for split in splits]
     return " ".join([str(max(row.n for row in rows)), *names, "prompts"])
 
 
 def datasets_of(rows: Iterable[Row]) -> list[str]:
     """The means over tasks there are: held-out and trained ones, or over all if they are not told apart."""
-    there = {row.dataset for row in rows}
-    return [name for name in DATASETS if name in there and name != "all/all"] or [
-        name for name in DATASETS if name in there
-    ]
-
-
-def without_seed(name: str) -> str:
-    """A run's or NAMM's name without its seed and the hash of its config."""
-    return re.sub(r"[-_ ](seed[-_ ]?\d+|[0-9a-f]{8})(?=$|[-_ ])", "", name)
+    known = {row.dataset for row in rows}
+    names = [name for name in DATASETS if name in known]
+    return [name for name in names if name != "all/all"] or names
 
 
 def _named(row: Row, names: dict[str, str], several: bool) -> Row:
     """A row under its policy's name; of an own size, with the NAMM whose own it is if there are several."""
     changes: dict[str, Any] = {"variant": names.get(row.variant, row.variant)}
     if several and is_own(size_of(row)):
-        whose = row.variant if is_namm(row.variant) else str(extra(row, "beside", ""))
+        whose = row.variant if is_namm(row.variant) else row.labels.beside
         changes["own_of"] = names.get(whose, whose)
     return row.model_copy(update=changes)
 
@@ -152,6 +168,6 @@ def _policies(rows: Iterable[Row]) -> dict[str, str]:
 
 def _point(row: Row) -> tuple[Any, ...]:
     """What a row is about, whichever run wrote it; a rival at the own size of a NAMM is of that NAMM's run."""
-    aside = [extra(row, name) for name in ("layer", "token_kind", "rival", "beside")]
-    run = row.run if is_own(size_of(row)) else ""
-    return (run, row.variant, row.seed, size_of(row), row.dataset, row.metric, *aside)
+    labels, size = row.labels, size_of(row)
+    about = (labels.layer, labels.token_kind, labels.rival, labels.beside)
+    return (row.run if is_own(size) else "", row.variant, row.seed, size, row.dataset, row.metric, *about)

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..labels import host_label
-from ..store.rows import Row, extra
+from ...errors import MemxError
+from ..selection import Drawn, PlotRequest
+from ..store.rows import Row
 from ..style import caption_below, new_figure, spread
 from .curves import Curve, Point, by_bytes, curves, full_cache
-from .looks import Look, looks_of, policy_label
-from .rows import DATASETS, PER_HEAD, SCORES, datasets_of, is_namm, is_own, prompts_of, size_of
+from .looks import Look, evaluation_caption, looks_of, policy_label
+from .rows import (
+    DATASETS,
+    FULL,
+    PER_HEAD,
+    SCORES,
+    datasets_of,
+    evaluated,
+    is_namm,
+    is_own,
+    prepared,
+    prompts_of,
+    size_of,
+)
+from .scores_table import namm_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +35,30 @@ _CAPTION = 0.45  # inches of its lines
 _LABEL = 9.6  # points between the names of two lines
 _LEAST_SPAN = {"exact": 10.0, "score": 10.0}  # of an axis, where nothing scores
 _ASIDE = 1.3  # points between the error bars of two policies at one size
+
+
+def draw(request: PlotRequest) -> Drawn:
+    """Draw scores of policies by the share of the cache held, with the table of all sizes.
+
+    Raises MemxError for an unknown metric, one that no policy has, and evaluations that do not belong together.
+    """
+    metrics = request.options.metrics
+    unknown = [metric for metric in metrics if metric not in SCORES]
+    if unknown or not metrics:
+        raise MemxError(f"--metrics: no metric {', '.join(unknown) or 'given'}", hint=f"use {', '.join(SCORES)}")
+    wanted = {*SCORES, "held", "kept", "log_likelihood_over_best_rival"}
+    rows = evaluated(request, lambda row: row.metric in wanted and row.dataset in DATASETS, "policies' scores")
+    drawn = prepared(rows)
+    measured = [metric for metric in SCORES if any(row.metric == metric and row.variant != FULL for row in drawn)]
+    shown = [metric for metric in metrics if metric in measured]
+    if not shown:
+        hint = f"--metrics {','.join(measured) or 'exact'}"
+        raise MemxError(f"no policy here has {' or '.join(metrics)}", hint=hint)
+    if missing := [metric for metric in metrics if metric not in measured]:
+        request.log(f"left out: no policy here has {', '.join(missing)}")
+    if not any(is_namm(row.variant) for row in drawn):
+        request.log("there is no NAMM among these policies")
+    return Drawn(request.write(namm_figure(drawn, shown), rows), namm_table(drawn, shown))
 
 
 def namm_figure(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
@@ -52,18 +90,6 @@ def namm_figure(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
     asked = f"{_asked(rows, datasets)}{' (the widest are cut off)' if cut else ''}"
     caption_below(figure, "\n".join(filter(None, (evaluation_caption(rows), asked, _sharing(rows)))), axes)
     return figure
-
-
-def evaluation_caption(rows: Sequence[Row]) -> str:
-    """What was evaluated, and how."""
-    first = rows[0]
-    mode = {"post_hoc": "evicted once, after reading", "online": "evicted while reading"}.get(str(extra(first, "mode")))
-    length = f"{extra(first, 'length'):,} tokens" if extra(first, "length") else None
-    title = " + ".join(dict.fromkeys(row.experiment for row in rows))
-    devices = ", ".join(sorted({row.device for row in rows if row.device}))
-    others = sorted({str(extra(row, "evolved_on", "")) for row in rows if is_namm(row.variant)} - {"", first.model})
-    moved = f"NAMM evolved on {', '.join(map(host_label, others))}" if others else None
-    return " · ".join(part for part in (title, host_label(first.model), moved, mode, length, devices) if part)
 
 
 def _asked(rows: Sequence[Row], datasets: Sequence[str]) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..labels import Table, with_half
-from ..store.rows import Row, extra
+from ..store.rows import Row
 from ..summary import mean_interval
-from .curves import Point, by_bytes, curves, front, full_cache
+from .curves import Point, by_bytes, curves, full_cache, pareto_front
 from .looks import policy_label
 from .rows import SCORES, datasets_of, in_order, is_namm, size_label, size_of
 
@@ -21,7 +21,7 @@ def namm_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
     datasets = datasets_of(rows)
     found = {(dataset, metric): _points(rows, dataset, metric) for dataset in datasets for metric in metrics}
     fronts = {
-        key: {(point.policy, point.size) for point in front(points, rises=SCORES[key[1]].rises)}
+        key: {(point.policy, point.size) for point in pareto_front(points, rises=SCORES[key[1]].rises)}
         for key, points in found.items()
     }
     best: dict[tuple[str, str, str], list[Row]] = {}
@@ -85,7 +85,7 @@ def _over(rows: Sequence[Row] | None) -> dict[str, Any] | None:
     value, low, high = mean_interval([row.value for row in rows])
     if len(rows) == 1:
         low, high = rows[0].low, rows[0].high
-    rivals = dict.fromkeys(str(extra(row, "rival", "")) for row in rows)
+    rivals = dict.fromkeys(row.labels.rival for row in rows)
     return {"value": value, "low": low, "high": high, "rival": ", ".join(rivals)}
 
 

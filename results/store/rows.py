@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,59 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...errors import MemxError
 from ...files import write_atomically
+
+_TIERS = ("seen", "rephrased", "unseen")
+# what rows of some commands hold beside the fields of `Row`, by the same names as in `Labels`
+_ADDED = frozenset((
+    "trained", "shots", "fewer_shots", "cut_questions", "harness", "answer_generation", "token_kind", "share", "layer",
+    "size", "budget", "own_of", "beside", "rival", "package", "mode", "split", "length", "evolved_on",
+))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a row is about beside its own fields: what its `dataset` names, and what rows of some commands add.
+
+    `memx train`: tier (seen, rephrased, unseen) and relation of questions; text, the name of held-out text; corpus:
+    held-out documents of the corpus; memory_layer; trained: which weights were. `memx eval`: shots; fewer_shots and
+    cut_questions: questions that had no room for all of them, or not even for themselves; harness: the version of
+    lm-eval. `memx evolve-namm`: evolution_split (validation, test) and task, a family or "all"; answer_generation.
+    `memx eval-namm`: task_set (trained, held-out, all), task; token_text (code, prose) and token_kind with its share
+    of all tokens; layer of the cache; size (budget, own), budget, and own_of, the NAMM whose own size it is; beside:
+    the NAMM that a baseline is evaluated with; rival: the baseline that a NAMM is compared with; package: who wrote
+    the policy; mode, split and length of its prompts; evolved_on: a model. `memx bench`: op, shape.
+    """
+
+    tier: str = ""
+    relation: str = ""
+    text: str = ""
+    corpus: bool = False
+    memory_layer: int | None = None
+    trained: str = "all"
+    shots: int = 0
+    fewer_shots: int = 0
+    cut_questions: int = 0
+    harness: str = ""
+    evolution_split: str = ""
+    task_set: str = ""
+    task: str = ""
+    answer_generation: int = 0
+    token_text: str = ""
+    token_kind: str = ""
+    share: float = 0.0
+    layer: int | None = None
+    size: str = ""
+    budget: float | None = None
+    own_of: str = ""
+    beside: str = ""
+    rival: str = ""
+    package: str = "memx"
+    mode: str = ""
+    split: str = ""
+    length: int = 0
+    evolved_on: str = ""
+    op: str = ""
+    shape: str = ""
 
 
 class Row(BaseModel):
@@ -44,6 +99,34 @@ class Row(BaseModel):
     device: str = ""
     seed: int = 0
     commit: str = ""
+
+    @property
+    def labels(self) -> Labels:
+        """What the row is about beside these fields."""
+        added = (self.model_extra or {}).items()
+        return replace(labels_of(self.dataset), **{k: v for k, v in added if k in _ADDED and v is not None})
+
+
+@lru_cache(maxsize=4096)
+def labels_of(dataset: str) -> Labels:
+    """What the text of a row's `dataset` names, in the forms that all versions of memx write."""
+    first, _, rest = dataset.partition("/")
+    op, space, shape = dataset.partition(" ")
+    if first in _TIERS:
+        return Labels(tier=first, relation=rest)
+    if first in ("validation", "test") and rest:
+        return Labels(evolution_split=first, task=rest)
+    if first in ("trained", "held-out", "all") and rest:
+        return Labels(task_set=first, task=rest)
+    if first == "kinds":
+        return Labels(token_text=rest)
+    if first == "text":
+        return Labels(text=rest)
+    if dataset == "corpus":
+        return Labels(corpus=True)
+    if op == "layer" and shape.isdigit():
+        return Labels(memory_layer=int(shape))
+    return Labels(op=op, shape=shape) if space else Labels()
 
 
 def extra(row: Row, name: str, otherwise: Any = None) -> Any:

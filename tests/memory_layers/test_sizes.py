@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from memx.experiments.config.loading import load_config, points
+from memx.experiments.config.loading import load_config
 from memx.experiments.config.matching import sizes_of
-from memx.experiments.config.points import plan
+from memx.experiments.config.points import plan, points
 from memx.experiments.config.training import TrainConfig
 from memx.experiments.models.build import llama_config
 from memx.experiments.planning.estimate import cost_of
 from memx.memory_layers.config import MemoryConfig, ModelConfig
 from memx.memory_layers.llama import MemoryLlamaForCausalLM, tables_of
-from memx.memory_layers.sizes import feed_forward_flops, memory_flops, model_sizes
+from memx.memory_layers.sizes import feed_forward_flops, layer_cost, model_sizes
 from memx.results.published import published_points, published_total
 
 CASES = [
@@ -76,7 +76,7 @@ def test_a_mixture_computes_with_the_experts_of_a_token_alone(k):
 def test_flops_do_not_grow_with_the_table_but_with_its_half_keys():
     model = ModelConfig()
     small, large = (MemoryConfig(slots=n * n, heads=2, top_k=8) for n in (32, 256))
-    difference = memory_flops(model, large) - memory_flops(model, small)
+    difference = layer_cost(model, large).flops - layer_cost(model, small).flops
     assert difference == 2 * 2 * 32 * (256 - 32)
 
 
@@ -177,4 +177,4 @@ def test_a_dry_run_says_the_same(tmp_path):
 @pytest.mark.parametrize("slots", [1024, 4096, 16384, 65536])
 def test_the_demo_memories_cost_no_more_than_the_feed_forward(slots):
     config = load_config("facts", [("memory.slots", slots)])
-    assert memory_flops(config.model, config.memory) <= feed_forward_flops(config.model)
+    assert layer_cost(config.model, config.memory).flops <= feed_forward_flops(config.model)

@@ -24,7 +24,8 @@ from ....namm.policies.base import Policy, Rule
 from ....namm.policies.network import Namm
 from ....namm.policies.scorer import BAM_PARAMETERS
 from ....namm.policies.simple import POLICIES, make_policy
-from ...config.policy_eval import EAGER, PRESSES
+from ....results.namm.rows import PRESSES
+from ...config.policy_eval import EAGER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

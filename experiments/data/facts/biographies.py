@@ -7,19 +7,14 @@ can be guessed from another. Source of the idea: Allen-Zhu and Li 2024, "Physics
 from __future__ import annotations
 
 import random
-from math import log2
 
 from .record import Fact
 
 _ONSETS = "b br c ch d dr f g gr h j k kl l m n p r s st t tr v w z".split()
 _VOWELS = "a e i o u ai ea io ou".split()
 _CODAS = "l n r s t nd rk st x m".split()
+# how many values an answer of each relation is drawn from
 CHOICES = {"birth_year": 200, "birth_place": 200, "employer": 300, "university": 100, "hobby": 50}
-
-
-def answer_bits(relation: str) -> float:
-    """Bits in one answer of a biography relation. Raises KeyError for another relation."""
-    return log2(CHOICES[relation])
 
 
 def biographies(people: int, seed: int = 0) -> list[Fact]:

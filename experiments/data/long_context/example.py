@@ -94,22 +94,6 @@ def most(size: Callable[[int], int], available: int, limit: int) -> int:
     return low
 
 
-def token_spans(example: Example, tokens: TokenCount) -> list[Span]:
-    """The evidence in tokens of the context; exact where tokens end at the ends of words."""
-    return [
-        Span(tokens(example.context[: span.start].rstrip()), tokens(example.context[: span.stop]))
-        for span in example.evidence
-    ]
-
-
-def without_evidence(example: Example) -> Example:
-    """The same task with its evidence cut out of the context: what the answer scores without being known."""
-    context = example.context
-    for start, stop in sorted(example.evidence, reverse=True):
-        context = context[:start] + context[stop:].lstrip(" \n")
-    return replace(example, context=context.rstrip(), evidence=())
-
-
 def shortened(example: Example, tokens: TokenCount, length: int) -> Example:
     """The example with the middle of its context left out, as LongBench does, so that the prompt has <= length tokens.
 

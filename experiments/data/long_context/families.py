@@ -1,7 +1,7 @@
-"""The families of tasks, which of them are kept for evaluation, and examples of them at a length.
+"""The families of tasks, and examples of them at a length.
 
-A family for training is what a policy is evolved on; a held-out one is never trained on. Within each family train,
-validation and test share no document, word, number or entity.
+A family for training is what a policy is evolved on; a held-out one is never trained on: `config.tasks` names them.
+Within each family train, validation and test share no document, word, number or entity.
 
 SmolLM2-135M, prompts of 600 tokens: taking the evidence away costs the answers of every family 0.6 nats a token and
 more, except abstracts, count and frequent_word, which it answers no better than by chance.
@@ -10,7 +10,7 @@ more, except abstracts, count and frequent_word, which it answers no better than
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ....errors import MemxError, nearest
@@ -25,30 +25,27 @@ from .recall import key_values, needles, passkey, variables
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of task: how one is drawn, whether it is only for evaluation, and what it is."""
+    """A kind of task: how one is drawn, and what it is."""
 
     make: Callable[[Draw], Recipe]
-    held_out: bool
     about: str
 
 
 FAMILIES = {
-    "needles": Family(needles, False, "several named numbers or words in prose, one asked for"),
-    "key_values": Family(key_values, False, "a list of names and numbers, one asked for"),
-    "passages": Family(passages, False, "which numbered paragraph ends as quoted"),
-    "quote": Family(quote, False, "how a sentence of the text ends"),
-    "facts": Family(facts, False, "a question on paragraphs about airports, elements and countries"),
-    "prose_next": Family(prose_next, False, "the next words of Python's documentation"),
-    "passkey": Family(passkey, True, "one number in prose"),
-    "variables": Family(variables, True, "assignments in prose, one variable to be followed"),
-    "abstracts": Family(abstracts, True, "which numbered paragraph has some keywords"),
-    "count": Family(count, True, "how often a sentence is in the text"),
-    "frequent_word": Family(frequent_word, True, "the most frequent word of a list"),
-    "people": Family(people, True, "a question on paragraphs about invented people"),
-    "code_next": Family(code_next, True, "the next words of Python's standard library"),
+    "needles": Family(needles, "several named numbers or words in prose, one asked for"),
+    "key_values": Family(key_values, "a list of names and numbers, one asked for"),
+    "passages": Family(passages, "which numbered paragraph ends as quoted"),
+    "quote": Family(quote, "how a sentence of the text ends"),
+    "facts": Family(facts, "a question on paragraphs about airports, elements and countries"),
+    "prose_next": Family(prose_next, "the next words of Python's documentation"),
+    "passkey": Family(passkey, "one number in prose"),
+    "variables": Family(variables, "assignments in prose, one variable to be followed"),
+    "abstracts": Family(abstracts, "which numbered paragraph has some keywords"),
+    "count": Family(count, "how often a sentence is in the text"),
+    "frequent_word": Family(frequent_word, "the most frequent word of a list"),
+    "people": Family(people, "a question on paragraphs about invented people"),
+    "code_next": Family(code_next, "the next words of Python's standard library"),
 }
-TRAINING = tuple(name for name, family in FAMILIES.items() if not family.held_out)
-HELD_OUT = tuple(name for name, family in FAMILIES.items() if family.held_out)
 
 
 def examples(
@@ -64,14 +61,6 @@ def examples(
     if split not in SPLITS:
         raise MemxError(f"no split {split!r}", hint=f"use {', '.join(SPLITS)}")
     return [_one(task, tokens, length, split, f"{seed} {number}") for number in range(first, first + count)]
-
-
-def mixture(
-    tasks: Sequence[str], tokens: TokenCount, *, length: int, count: int, split: str = "train", seed: int = 0
-) -> list[Example]:
-    """Make `count` examples of each family, taking turns."""
-    made = [examples(task, tokens, length=length, count=count, split=split, seed=seed) for task in tasks]
-    return [example for turn in zip(*made, strict=True) for example in turn]
 
 
 def _one(task: str, tokens: TokenCount, length: int, split: str, drawn: str) -> Example:

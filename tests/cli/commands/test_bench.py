@@ -10,7 +10,8 @@ from memx.experiments.benchmarks import run as bench
 from memx.kernels.embedding_bag import OP as BAG
 from memx.kernels.ops import OPS
 from memx.results.bench.compare import comparison, differences, read_bench
-from memx.results.plots import PlotRequest, plot_bench
+from memx.results.plots import draw
+from memx.results.selection import PlotRequest
 from memx.results.store.rows import Row, read_rows, write_rows
 
 SHAPES = ({"B": 8, "K": 4, "N": 64, "D": 8}, {"B": 16, "K": 4, "N": 64, "D": 8})
@@ -181,7 +182,7 @@ def test_an_op_that_computes_nothing_is_in_the_bars(tmp_path):
     rows = [timed(2.0, bytes=100, flops=8), timed(3.0, dataset="copy N=4", bytes=100, flops=0)]
     rows += [timed(50.0, kind="device", dataset="ceilings", metric=metric) for metric in ("copy_gbps", "matmul_tflops")]
     write_rows(tmp_path / "rows.jsonl", rows)
-    plot_bench(PlotRequest([tmp_path], tmp_path / "out", "b", ("svg",)))
+    draw("bench", PlotRequest([tmp_path], tmp_path / "out", "b", ("svg",)))
     assert "copy only moves bytes" in (tmp_path / "out" / "b-roofline.svg").read_text()
     assert ">copy<" in (tmp_path / "out" / "b-bars.svg").read_text()
 

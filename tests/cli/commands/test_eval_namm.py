@@ -6,7 +6,8 @@ import pytest
 import torch
 from memx import namm
 from memx.cli.main import run as memx
-from memx.experiments.config.loading import load_evolution_config, to_yaml
+from memx.experiments.config.base import to_yaml
+from memx.experiments.config.loading import load_evolution_config
 from memx.namm.policies.base import Rule
 from memx.namm.policies.network import Namm
 

@@ -5,7 +5,8 @@ import json
 import pytest
 import yaml
 from memx.cli.main import run as memx
-from memx.experiments.config.loading import load_evolution_config, to_yaml
+from memx.experiments.config.base import to_yaml
+from memx.experiments.config.loading import load_evolution_config
 from memx.experiments.config.presets import all_presets, presets
 
 from ...experiments.evolution.tiny_evolution import settings, write_host

@@ -2,8 +2,9 @@
 
 import pytest
 from memx.errors import MemxError
-from memx.experiments.config.loading import load_config, points
+from memx.experiments.config.loading import load_config
 from memx.experiments.config.matching import match_points, sizes_of
+from memx.experiments.config.points import points
 from memx.memory_layers.config import MemoryConfig
 
 

@@ -5,10 +5,11 @@ from importlib.util import find_spec
 import pytest
 import torch
 from memx.errors import MemxError
-from memx.experiments.config.policy_eval import EAGER, PRESSES
+from memx.experiments.config.policy_eval import EAGER
 from memx.experiments.data.long_context.example import Example
 from memx.experiments.eviction.answers import Prompt, answer, write
 from memx.experiments.eviction.kvpress_presses import check_host, press_facts
+from memx.results.namm.rows import PRESSES
 from transformers import DynamicCache
 
 from ...namm.hosts import make_host

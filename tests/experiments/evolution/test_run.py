@@ -13,10 +13,10 @@ from memx import namm
 from memx.errors import MemxError
 from memx.experiments.base_models.load import load_host
 from memx.experiments.benchmarks.eviction.evolution_timing import batched_generation, one_by_one_generation
-from memx.experiments.config.evolution import TRAINING_TASKS, FitnessConfig, NammConfig
-from memx.experiments.config.loading import load_evolution_config, run_name, to_yaml
+from memx.experiments.config.base import run_name, to_yaml
+from memx.experiments.config.evolution import FitnessConfig, NammConfig
+from memx.experiments.config.loading import load_evolution_config
 from memx.experiments.data.long_context.example import Example
-from memx.experiments.data.long_context.families import TRAINING
 from memx.experiments.distributed.process_group import World
 from memx.experiments.eviction.tasks import make_prompts
 from memx.experiments.evolution.candidates import CandidateEvaluator, CandidateScores, Prompt, Written
@@ -287,10 +287,6 @@ def test_written_answers_are_those_of_generate(host):
     both = torch.stack([torch.zeros(4172), evolved.parameters])
     assert CandidateEvaluator(model, evolved, mode="online").write(one, both, tokenizer).texts == [plain, wanted]
     assert CandidateEvaluator(model, zero).base_score(one, tokenizer) in (0, 1)
-
-
-def test_the_tasks_are_the_families_for_training():
-    assert TRAINING_TASKS == TRAINING
 
 
 def test_a_failure_before_the_start_leaves_no_folder(tmp_path, host):

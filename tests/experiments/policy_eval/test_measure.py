@@ -6,7 +6,7 @@ from zlib import crc32
 import pytest
 import torch
 from memx import namm
-from memx.experiments.config.policy_eval import RIVALS
+from memx.experiments.config.policy_eval import BASELINES
 from memx.experiments.evolution.candidates import CandidateEvaluator
 from memx.experiments.policy_eval.measure import PolicyEvaluator
 from memx.experiments.policy_eval.token_drops import kept_by_head, mean_run
@@ -42,14 +42,14 @@ def test_each_policy_answers_as_it_does_alone(kind, mode, length):
     facts = judge.judge(prompt)
     assert [(one["variant"], one["budget"], one["size"]) for one in facts] == [
         ("full", None, "budget"),
-        *((name, BUDGET, "budget") for name in ("namm per head", *RIVALS)),
+        *((name, BUDGET, "budget") for name in ("namm per head", *BASELINES)),
         *([("namm", BUDGET, "budget")] if mode == "post_hoc" else []),
-        *((name, None, "own") for name in ("namm", *RIVALS)),
+        *((name, None, "own") for name in ("namm", *BASELINES)),
     ]
     mine = replace(scorer(rule), every=every)
     for one in facts:
         name, own = one["variant"], one["size"] == "own"
-        budget = judge.own_budget(facts[-len(RIVALS) - 1]["held"], length) if own else BUDGET
+        budget = judge.own_budget(facts[-len(BASELINES) - 1]["held"], length) if own else BUDGET
         if name == "full":
             policy = Full()
         elif name == "namm" and not own:  # by a threshold that its scores of this very context call for
@@ -105,7 +105,7 @@ def test_rivals_keep_as_many_as_a_threshold_did(mode, length):
     judge = PolicyEvaluator(make_host(), None, config(mode=mode, budgets=()), [scorer(Rule(grouping="per_head"))])
     full, own, *rivals = judge.judge(draw(length))
     assert own["variant"] == "namm" and (0 < own["kept"] < 1 or length < EVERY) and full["kept"] == 1
-    assert {one["beside"] for one in rivals} == {"namm"} and len(rivals) == len(RIVALS)
+    assert {one["beside"] for one in rivals} == {"namm"} and len(rivals) == len(BASELINES)
     for one in rivals:
         assert abs(one["held"] - own["held"]) * length <= 0.5 + 1e-9 and one["kept"] == pytest.approx(one["held"])
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from memx import namm
 from memx.errors import MemxError
-from memx.experiments.config.loading import load_eval_config, load_evolution_config, run_name, to_yaml
-from memx.experiments.config.policy_eval import HELD_OUT_TASKS, RIVALS
-from memx.experiments.data.long_context.families import HELD_OUT
+from memx.experiments.config.base import run_name, to_yaml
+from memx.experiments.config.loading import load_eval_config, load_evolution_config
+from memx.experiments.config.policy_eval import BASELINES
+from memx.experiments.config.tasks import HELD_OUT_TASKS, TRAINING_TASKS
+from memx.experiments.data.long_context.families import FAMILIES
 from memx.experiments.policy_eval.run import RESULTS, eval_namm
 from memx.experiments.policy_eval.sources import eval_tree
 from memx.experiments.runtime.options import Options
@@ -24,7 +26,8 @@ from .tiny_evaluation import EVERY, scorer
 
 
 def test_names_that_are_free_of_torch_are_those_there_are():
-    assert HELD_OUT_TASKS == HELD_OUT and ("full", *RIVALS) == tuple(POLICIES)
+    assert ("full", *BASELINES) == tuple(POLICIES)
+    assert (*TRAINING_TASKS, *HELD_OUT_TASKS) == tuple(FAMILIES)
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +154,12 @@ def write_run(folder, host, budget=None, **changes):
 def test_a_run_says_what_is_evaluated(place, tmp_path):
     run = write_run(tmp_path / "mine-12345678", place[0], 0.3, fitness__mode="online", seed=5)
     found = load_eval_config(eval_tree([run], {}))
-    assert found.tasks == ("key_values", "prose_next", *HELD_OUT) and found.trained == ("key_values", "prose_next")
+    assert found.tasks == ("key_values", "prose_next", *HELD_OUT_TASKS) and found.trained == (
+        "key_values",
+        "prose_next",
+    )
     assert (found.mode, found.length, found.every, found.host.name) == ("online", 220, EVERY, str(place[0]))
-    assert found.shares == (0.75, 0.5, 0.3, 0.25, 0.125) and found.policies == RIVALS
+    assert found.shares == (0.75, 0.5, 0.3, 0.25, 0.125) and found.policies == BASELINES
     (source,) = found.namms
     assert (source.label, source.seed, source.budget, source.evolved_on) == ("namm", 5, 0.3, str(place[0]))
     assert load_eval_config(eval_tree([run], {"mode": "post_hoc"}), [("mode", "post_hoc")]).mode == "post_hoc"

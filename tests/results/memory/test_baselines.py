@@ -4,9 +4,10 @@ from math import inf
 
 import pytest
 from memx.errors import MemxError
-from memx.results.memory.baselines import bases_of, dense_worth, rivals_table
-from memx.results.memory.baselines_figure import rivals_figure
-from memx.results.plots import PlotRequest, plot_rivals
+from memx.results.memory.baselines import baselines_table, bases_of, dense_worth
+from memx.results.memory.baselines_figure import baselines_figure
+from memx.results.plots import draw
+from memx.results.selection import PlotOptions, PlotRequest
 from memx.results.store.rows import Row, read_rows, write_rows
 from memx.results.style import KIND_COLOURS, spread
 
@@ -61,7 +62,7 @@ def test_worth_counts_the_models_own_flops_and_the_first_time_the_line_is_there(
 
 
 def test_the_table_of_rivals_names_the_best_of_each_kind():
-    table = rivals_table(bases_of(rival_rows(), "rephrased"), "rephrased")
+    table = baselines_table(bases_of(rival_rows(), "rephrased"), "rephrased")
     facts = {fact["kind"]: fact for fact in table.facts}
     assert [fact["variant"] for fact in table.facts] == ["memory 16k", "memory+ 4k", "moe 4"]
     assert facts["memory"]["times_compute"] == pytest.approx(2.0) and facts["memory"]["gain"] == 10.0
@@ -75,7 +76,7 @@ def test_the_table_of_rivals_names_the_best_of_each_kind():
 
 def test_the_rivals_figure_holds_the_rows():
     rows = rival_rows(seeds=(0, 1, 2))
-    left, right = rivals_figure(rows, bases_of(rows, "rephrased"), "rephrased").axes[:2]
+    left, right = baselines_figure(rows, bases_of(rows, "rephrased"), "rephrased").axes[:2]
     by_kind = {container.get_label(): container.lines[0] for container in left.containers}
     assert list(by_kind) == ["memory", "memory+", "MoE"]
     assert list(by_kind["memory"].get_xdata()) == [600_000, 1_400_000]
@@ -99,11 +100,11 @@ def test_each_base_has_its_panels_and_its_own_dense_model():
     bases = bases_of(rows, "rephrased")
     assert [base.name for base in bases] == ["llama-4x64", "llama-4x128"]
     assert [base.reference.flops for base in bases] == [1000, 2000]
-    figure = rivals_figure(rows, bases, "rephrased")
+    figure = baselines_figure(rows, bases, "rephrased")
     assert [axis.get_title() for axis in figure.axes[2:4]] == [
         "llama-4x128: accuracy against size", "llama-4x128: accuracy against compute",
     ]  # fmt: skip
-    table = rivals_table(bases, "rephrased")
+    table = baselines_table(bases, "rephrased")
     assert table.columns[0] == "base" and [line[0] for line in table.lines] == ["llama-4x64"] * 3 + ["llama-4x128"] * 3
 
 
@@ -116,10 +117,10 @@ def test_1x_is_the_dense_model_that_costs_what_memories_cost():
 def test_rivals_without_dense_models_or_variants_still_draw():
     kept = [r for r in rival_rows() if r.kind != "dense"]
     bases = bases_of(kept, "rephrased")
-    assert {line[-2] for line in rivals_table(bases, "rephrased").lines} == {"no dense"}
-    rivals_figure(kept, bases, "rephrased")
+    assert {line[-2] for line in baselines_table(bases, "rephrased").lines} == {"no dense"}
+    baselines_figure(kept, bases, "rephrased")
     old = [r for r in rival_rows(variants=False) if r.flops == 1000]
-    lines = rivals_table(bases_of(old, "rephrased"), "rephrased").lines
+    lines = baselines_table(bases_of(old, "rephrased"), "rephrased").lines
     assert [line[0] for line in lines] == ["memory 16,384", "memory+ 4,096", "MoE"]
 
 
@@ -137,14 +138,14 @@ def test_rivals_that_cannot_be_drawn(tmp_path):
         bases_of([row(flops=None)], "rephrased")
     write_rows(tmp_path / "rows.jsonl", rival_rows())
     with pytest.raises(MemxError, match="no memory model here was asked the seen questions"):
-        plot_rivals(PlotRequest([tmp_path / "rows.jsonl"], tmp_path, "r"), "seen")
+        draw("rivals", PlotRequest([tmp_path / "rows.jsonl"], tmp_path, "r", options=PlotOptions(tier="seen")))
     assert not list(tmp_path.glob("*.png"))
 
 
 def test_rivals_are_written_with_their_rows_and_draw_again(tmp_path):
     write_rows(tmp_path / "rows.jsonl", [*rival_rows(), row(dataset="seen/x"), row(metric="f1")])
-    files, table = plot_rivals(PlotRequest([tmp_path / "rows.jsonl"], tmp_path / "out", "r", ["svg", "pdf"]))
+    files, table = draw("rivals", PlotRequest([tmp_path / "rows.jsonl"], tmp_path / "out", "r", ["svg", "pdf"]))
     assert [path.name for path in files] == ["r.svg", "r.pdf", "r.rows.jsonl"]
     assert read_rows(files[-1]) == rival_rows()
-    again, same = plot_rivals(PlotRequest([files[-1]], tmp_path / "again", "r", ["svg"]))
+    again, same = draw("rivals", PlotRequest([files[-1]], tmp_path / "again", "r", ["svg"]))
     assert again[0].read_bytes() == files[0].read_bytes() and same == table

@@ -8,8 +8,9 @@ from memx.results.memory.finetune import by_method, finetune_table, methods_of
 from memx.results.memory.finetune_figure import finetune_figure
 from memx.results.memory.loss import run_label
 from memx.results.memory.usage import usage_figure
-from memx.results.plots import PlotRequest, plot_ablation, plot_finetune, plot_usage
+from memx.results.plots import draw
 from memx.results.published import published_ablations
+from memx.results.selection import PlotRequest
 from memx.results.store.rows import Row, read_rows, write_rows
 from memx.results.store.runs import Run
 
@@ -182,16 +183,18 @@ def test_use_of_slots_by_layer_and_step(tmp_path):
 
 def test_comparisons_are_written_with_their_rows_and_draw_again(tmp_path):
     tuned = tuned_rows()
-    for name, rows, draw in (
-        ("a", ablation_rows(), plot_ablation),
-        ("f", tuned, plot_finetune),
+    for name, rows, what in (
+        ("a", ablation_rows(), "ablation"),
+        ("f", tuned, "finetune"),
     ):
         write_rows(tmp_path / f"{name}.rows.jsonl", [*rows, row(dataset="seen/x"), row(metric="f1")])
-        files, table = draw(PlotRequest([tmp_path / f"{name}.rows.jsonl"], tmp_path / "out", name, ["svg", "pdf"]))
+        files, table = draw(
+            what, PlotRequest([tmp_path / f"{name}.rows.jsonl"], tmp_path / "out", name, ["svg", "pdf"])
+        )
         assert [path.name for path in files] == [f"{name}.svg", f"{name}.pdf", f"{name}.rows.jsonl"]
         assert table.lines and len(read_rows(files[-1])) == len(rows)
-        again, same = draw(PlotRequest([files[-1]], tmp_path / "again", name, ["svg"]))
+        again, same = draw(what, PlotRequest([files[-1]], tmp_path / "again", name, ["svg"]))
         assert again[0].read_bytes() == files[0].read_bytes() and same == table
     use_run(tmp_path / "runs", "a", ["0"])
-    (picture,) = plot_usage(PlotRequest([tmp_path / "runs"], tmp_path / "out", "u"))
+    (picture,), _ = draw("usage", PlotRequest([tmp_path / "runs"], tmp_path / "out", "u"))
     assert picture.stat().st_size > 5000

@@ -3,8 +3,9 @@
 import pytest
 from memx.errors import MemxError
 from memx.results.memory.questions import lines_of, qa_figure, qa_table
-from memx.results.plots import PlotRequest, plot_memory, plot_qa
+from memx.results.plots import draw
 from memx.results.published import published_curves
+from memx.results.selection import PlotOptions, PlotRequest
 from memx.results.store.rows import Row, write_rows
 from memx.results.summary import summarize
 
@@ -67,13 +68,13 @@ def test_the_table_has_every_score():
 def test_plot_writes_pictures_and_rows_and_says_what_is_missing(tmp_path):
     source, unrelated = tmp_path / "rows.jsonl", tmp_path / "other.jsonl"
     write_rows(source, [*ROWS, *TQA])
-    files, _ = plot_qa(PlotRequest([source], tmp_path / "out", "qa", ("svg",)), published=True)
+    files, _ = draw("qa", PlotRequest([source], tmp_path / "out", "qa", ("svg",), options=PlotOptions(published=True)))
     assert [path.name for path in files] == ["qa.svg", "qa.rows.jsonl"]
     assert "published: 1.3b" in files[0].read_text()
     write_rows(unrelated, [row(0, 1.0, "seen")])
     with pytest.raises(MemxError) as told:
-        plot_qa(PlotRequest([unrelated], tmp_path / "out", "qa"))
+        draw("qa", PlotRequest([unrelated], tmp_path / "out", "qa"))
     assert "memx eval" in told.value.hint
     with pytest.raises(MemxError) as told:
-        plot_memory(PlotRequest([source], tmp_path / "out", "memory"))
+        draw("memory", PlotRequest([source], tmp_path / "out", "memory"))
     assert "--what qa" in told.value.hint

@@ -6,10 +6,10 @@ import pytest
 from memx.cli.main import run as memx
 from memx.errors import MemxError
 from memx.results.namm.evolution import course_labels, course_of, evolution_figure, evolution_table
-from memx.results.namm.pareto import answers_of, front_table, is_answer
-from memx.results.namm.pareto_figure import front_figure
-from memx.results.namm.plots import plot_evolution, plot_front
-from memx.results.plots import PlotRequest
+from memx.results.namm.pareto import answers_of, is_answer, pareto_table
+from memx.results.namm.pareto_figure import pareto_figure
+from memx.results.plots import draw
+from memx.results.selection import PlotRequest
 from memx.results.store.rows import write_rows
 from memx.results.store.runs import Run
 
@@ -68,7 +68,7 @@ def test_metrics_with_gaps_and_runs_without_any(tmp_path):
     evolution_figure([begun], "about")
     made.evolution_run(tmp_path / "c" / "c-00000001", [])
     with pytest.raises(MemxError, match="no run here has a generation behind it"):
-        plot_evolution(PlotRequest([tmp_path / "c"], tmp_path / "out", "e"))
+        draw("evolution", PlotRequest([tmp_path / "c"], tmp_path / "out", "e"))
 
 
 def test_of_a_folder_the_last_evolution_and_its_seeds_are_drawn(tmp_path):
@@ -77,14 +77,14 @@ def test_of_a_folder_the_last_evolution_and_its_seeds_are_drawn(tmp_path):
         folder = tmp_path / "runs" / f"{name}-0000000{started}"
         made.evolution_run(folder, lines, seed=seed, started=str(9 - started), fitness={"price": price})
     told = []
-    order = PlotRequest([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], tell=told.append)
-    _, table = plot_evolution(order)
+    order = PlotRequest([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], log=told.append)
+    _, table = draw("evolution", order)
     assert [line[0] for line in table.lines] == ["namm-00000001", "namm-00000000"]
     assert told == ["drawn: namm-00000000, namm-00000001; left out: namm-00000002 (--experiment chooses)"]
-    _, table = plot_evolution(PlotRequest([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], "namm-00000002"))
+    _, table = draw("evolution", PlotRequest([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], "namm-00000002"))
     assert [line[0] for line in table.lines] == ["namm-00000002"]
     with pytest.raises(MemxError, match="no experiment 'x'"):
-        plot_evolution(PlotRequest([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], "x"))
+        draw("evolution", PlotRequest([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], "x"))
 
 
 FRONT = (("free-00000001", 0.95, 80.0), ("dear-00000002", 0.7, 20.0), ("poor-00000003", 0.6, 40.0))
@@ -94,11 +94,11 @@ def test_the_front_is_of_answers_and_the_full_cache():
     rows = [row for name, value, kept in FRONT for row in made.answer_rows(name, value, kept) if is_answer(row)]
     answers, split = answers_of(rows, print)
     assert split == "test" and [answer.run for answer in answers] == ["dear-00000002", "poor-00000003", "free-00000001"]
-    (axis,) = front_figure(answers, split, rows).axes
+    (axis,) = pareto_figure(answers, split, rows).axes
     assert line_of(axis, "front") == ([20, 80, 100], [0.7, 0.95, 1])
     assert line_of(axis, "_poor-00000003") == ([40], [0.6])
     assert [text.get_text() for text in axis.texts] == ["dear", "poor", "free"]
-    table = front_table(answers, split)
+    table = pareto_table(answers, split)
     assert [fact["front"] for fact in table.facts] == [True, False, True]
     assert table.lines[1] == ["poor-00000003", "0", "", "40.0 ±1.5", "0.60 ±0.06", "1.00 at 100%", ""]
 
@@ -129,12 +129,12 @@ def test_answers_of_other_prompts_or_modes_are_not_mixed(tmp_path, changes, mess
     first, other = made.answer_rows("a-00000001", 0.9, 50), made.answer_rows("b-00000002", 0.8, 30, **changes)
     write_rows(tmp_path / "both.jsonl", [*first, *other])
     with pytest.raises(MemxError, match=message) as refused:
-        plot_front(PlotRequest([tmp_path / "both.jsonl"], tmp_path / "out", "f"))
+        draw("front", PlotRequest([tmp_path / "both.jsonl"], tmp_path / "out", "f"))
     assert "name the run folders" in refused.value.hint and not (tmp_path / "out").exists()
     made.evolution_run(tmp_path / "runs" / "b-00000002", [], other, started="0")
     made.evolution_run(tmp_path / "runs" / "a-00000001", [], first, started="1")
     told = []
-    _, table = plot_front(PlotRequest([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], tell=told.append))
+    _, table = draw("front", PlotRequest([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], log=told.append))
     assert [line[0] for line in table.lines] == ["a-00000001"]
     assert told == ["drawn: a-00000001; left out: b-00000002 (--experiment chooses)"]
 
@@ -147,14 +147,14 @@ def test_points_are_named_by_what_they_evolved_under():
     ]  # fmt: skip
     rows += [*made.answer_rows("cheap-00000008", 0.4, 20, price=0.1), *made.answer_rows("old-00000009", 0.3, 10)]
     answers, split = answers_of([row for row in rows if is_answer(row)], print)
-    (axis,) = front_figure(answers, split, rows).axes
+    (axis,) = pareto_figure(answers, split, rows).axes
     assert [text.get_text() for text in axis.texts] == ["old", "price 0.1", "target 0.4", "price 0.3", "budget 0.5"]
-    assert [line[2] for line in front_table(answers, split).lines][2:] == [
+    assert [line[2] for line in pareto_table(answers, split).lines][2:] == [
         "target 0.4", "price 0.3", "budget 0.5", "price 0.3",
     ]  # fmt: skip
     rows += made.answer_rows("long-00000007", 0.9, 90, price=0.3)
     answers, split = answers_of([row for row in rows if is_answer(row)], print)
-    (axis,) = front_figure(answers, split, rows).axes
+    (axis,) = pareto_figure(answers, split, rows).axes
     assert {"namm, price 0.3", "long, price 0.3", "price 0.1"} < {text.get_text() for text in axis.texts}
 
 
@@ -165,11 +165,11 @@ def test_a_front_of_a_folder_is_of_one_host(tmp_path):
             rows = [row.model_copy(update={"model": "other"}) for row in rows]
         made.evolution_run(tmp_path / "runs" / name, [], rows, started=str(-number))
     told = []
-    order = PlotRequest([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], tell=told.append)
-    files, table = plot_front(order)
+    order = PlotRequest([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], log=told.append)
+    files, table = draw("front", order)
     assert [line[0] for line in table.lines] == ["dear-00000002", "free-00000001"] and files[-1].name == "f.rows.jsonl"
     assert "left out: poor-00000003" in told[0]
-    again, same = plot_front(PlotRequest([files[-1]], tmp_path / "again", "f", ["svg"]))
+    again, same = draw("front", PlotRequest([files[-1]], tmp_path / "again", "f", ["svg"]))
     assert again[0].read_bytes() == files[0].read_bytes() and same == table
 
 

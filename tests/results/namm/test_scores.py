@@ -4,15 +4,12 @@ from itertools import pairwise
 
 import pytest
 from memx.errors import MemxError
-from memx.experiments.config.policy_eval import PER_HEAD as EVALUATED_PER_HEAD
-from memx.experiments.config.policy_eval import PRESSES as EVALUATED
-from memx.results.namm.curves import Point, curves, front, full_cache
-from memx.results.namm.looks import PRESSES
-from memx.results.namm.plots import plot_namm
-from memx.results.namm.rows import PER_HEAD, prepared
+from memx.results.namm.curves import Point, curves, full_cache, pareto_front
+from memx.results.namm.rows import prepared
 from memx.results.namm.scores_figure import namm_figure
 from memx.results.namm.scores_table import namm_table
-from memx.results.plots import PlotRequest
+from memx.results.plots import draw
+from memx.results.selection import PlotOptions, PlotRequest
 from memx.results.store.rows import read_rows, write_rows
 
 from . import namm_rows as made
@@ -97,8 +94,8 @@ def test_a_front_is_of_points_that_nothing_beats():
         return Point(name, "", kept, value, None, None, 1)
 
     points = [point("a", 50, 0.9), point("b", 50, 0.8), point("c", 25, 0.8), point("d", 25, 0.8), point("e", 60, 0.9)]
-    assert [one.policy for one in front(points)] == ["c", "d", "a"]
-    assert [one.policy for one in front(points, rises=False)] == ["c", "d"]
+    assert [one.policy for one in pareto_front(points)] == ["c", "d", "a"]
+    assert [one.policy for one in pareto_front(points, rises=False)] == ["c", "d"]
 
 
 def test_seeds_of_a_namm_are_one_line_with_students_t():
@@ -151,7 +148,8 @@ def test_the_full_cache_holds_what_its_rows_say_and_shares_in_bytes_are_told_by_
 def test_what_is_missing_is_left_out(tmp_path):
     told = []
     alone = made.evaluation(policies=("random",), namms=(), budgets=(0.5,), datasets=("all/all",), own=None)
-    files, table = plot_namm(order(tmp_path, alone, tell=told.append), ["score", "exact"])
+    options = PlotOptions(metrics=["score", "exact"])
+    files, table = draw("namm", order(tmp_path, alone, log=told.append, options=options))
     assert table.columns == ["size", "policy", "held %", "kept %", "all\nexact %"]
     assert [line[:2] for line in table.lines] == [["full cache", "full cache"], ["50%", "random"]]
     assert told == ["left out: no policy here has score", "there is no NAMM among these policies"]
@@ -204,7 +202,3 @@ def test_evaluations_that_do_not_belong_together_are_refused():
     wrong = made.evaluation(run="other-00000002", namms=(("namm", 0, 0.4),))
     with pytest.raises(MemxError, match="eval-00000001 and other-00000002 differ on namm at 75%"):
         prepared([*made.evaluation(), *wrong])
-
-
-def test_names_are_those_of_the_evaluation():
-    assert PRESSES == EVALUATED and PER_HEAD == EVALUATED_PER_HEAD

@@ -8,8 +8,9 @@ from memx.errors import MemxError
 from memx.files import write_atomically
 from memx.results.labels import short
 from memx.results.memory.slots import SlotAxis, memory_figure
-from memx.results.plots import PlotRequest, collect_rows, plot_loss, plot_memory
+from memx.results.plots import draw
 from memx.results.published import published_curves, published_points
+from memx.results.selection import PlotOptions, PlotRequest, collect_rows
 from memx.results.store.rows import Row, read_rows, write_rows
 from memx.results.store.runs import Run, RunStore
 from memx.results.summary import check_alike, choose_experiment, summarize
@@ -127,17 +128,17 @@ def test_runs_named_one_by_one_are_drawn_together_and_of_a_folder_one_experiment
         rows = [r for r in sweep_rows(experiment=f"run-{slots}") if r.memory_slots == slots]
         write_rows(folder / "rows.jsonl", rows)
     folders = sorted(tmp_path.iterdir())
-    (*_, beside) = plot_memory(PlotRequest(folders, tmp_path / "a", "m", tell=told.append))
+    (*_, beside), _ = draw("memory", PlotRequest(folders, tmp_path / "a", "m", log=told.append))
     assert {r.memory_slots for r in read_rows(beside)} == {0, 4096} and told == []
-    (*_, beside) = plot_memory(PlotRequest([tmp_path], tmp_path / "b", "m", tell=told.append))
+    (*_, beside), _ = draw("memory", PlotRequest([tmp_path], tmp_path / "b", "m", log=told.append))
     assert {r.memory_slots for r in read_rows(beside)} == {4096}
     assert told == ["drawn: run-4096; left out: run-0 (--experiment chooses)"]
 
 
 def test_plotted_rows_plot_again_to_the_same_picture(tmp_path):
     write_rows(tmp_path / "rows.jsonl", sweep_rows(seeds=(0, 1)))
-    (first, _) = plot_memory(PlotRequest([tmp_path], tmp_path / "a", "m", ["svg"]))
-    (second, _) = plot_memory(PlotRequest([tmp_path / "a"], tmp_path / "b", "m", ["svg"]))
+    (first, _), _ = draw("memory", PlotRequest([tmp_path], tmp_path / "a", "m", ["svg"]))
+    (second, _), _ = draw("memory", PlotRequest([tmp_path / "a"], tmp_path / "b", "m", ["svg"]))
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -157,22 +158,23 @@ def test_the_figure_shows_what_the_rows_say():
 @pytest.mark.parametrize("published", [False, True])
 def test_plot_writes_pictures_and_the_plotted_rows(tmp_path, published):
     write_rows(tmp_path / "rows.jsonl", [*sweep_rows(), row(dataset="seen/x", experiment="e")])
-    written = plot_memory(PlotRequest([tmp_path], tmp_path / "out", "m", ["png", "svg", "pdf"]), published=published)
+    options, formats = PlotOptions(published=published), ["png", "svg", "pdf"]
+    written, _ = draw("memory", PlotRequest([tmp_path], tmp_path / "out", "m", formats, options=options))
     assert [path.name for path in written] == ["m.png", "m.svg", "m.pdf", "m.rows.jsonl"]
     starts = [path.read_bytes()[:5] for path in written[:3]]
     assert starts[0][1:4] == b"PNG" and starts[1] == b"<?xml" and starts[2] == b"%PDF-"
     assert {r.dataset for r in read_rows(written[3])} == {"seen", "rephrased", "unseen"}
     if published:
         assert "1.3b Memory+" in written[1].read_text()
-    again = plot_memory(PlotRequest([tmp_path], tmp_path / "again", "m", ["png", "svg", "pdf"]), published=published)
+    again, _ = draw("memory", PlotRequest([tmp_path], tmp_path / "again", "m", formats, options=options))
     assert [a.read_bytes() for a in written] == [a.read_bytes() for a in again]
 
 
 def test_loss_curves_of_a_run(tmp_path, tiny_run):
-    (picture,) = plot_loss(PlotRequest([tiny_run[0].folder.parent], tmp_path, "loss"))
+    (picture,), _ = draw("loss", PlotRequest([tiny_run[0].folder.parent], tmp_path, "loss"))
     assert picture.stat().st_size > 5000
     with pytest.raises(MemxError, match="there are no rows to show"):
-        plot_loss(PlotRequest([tmp_path], tmp_path, "loss"))
+        draw("loss", PlotRequest([tmp_path], tmp_path, "loss"))
 
 
 def test_rows_are_collected_from_files_folders_and_runs(tmp_path, tiny_run):

@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import caption_below, new_figure
 from .curves import Curve
-from .dropped import TEXTS, Text, chance_of
-from .looks import Look, looks_of, policy_label
-from .rows import at_size, in_order, is_namm, size_label, size_of
-from .scores_figure import evaluation_caption
+from .evicted_tokens import METRICS, TEXTS, Text, chance_of, choose_size, evicted_tokens_table, texts_of
+from .looks import Look, evaluation_caption, looks_of, policy_label
+from .rows import at_size, evaluated, in_order, is_namm, prepared, size_label, size_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def dropped_figure(rows: Sequence[Row], texts: Sequence[Text]) -> Figure:
+def draw(request: PlotRequest) -> Drawn:
+    """Draw what kinds of token a NAMM evicts, at a budget or at its own size, with the table."""
+    rows = evaluated(request, lambda row: row.metric in METRICS and bool(row.labels.token_text), "dropped tokens")
+    drawn = choose_size(prepared(rows), request.options.budget, request.log)
+    texts = texts_of(drawn)
+    return Drawn(request.write(evicted_tokens_figure(drawn, texts), rows), evicted_tokens_table(texts))
+
+
+def evicted_tokens_figure(rows: Sequence[Row], texts: Sequence[Text]) -> Figure:
     """Draw for each sort of text bars by kind of token, the most dropped on top, and below them lengths of runs."""
     from matplotlib.gridspec import GridSpec
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ...errors import MemxError
 from ..labels import Table
-from ..store.rows import Row, extra
+from ..store.rows import Row
 from ..summary import mean_interval
 from .looks import policy_label
 from .rows import in_order, is_namm, is_own, size_label, size_of
@@ -65,7 +65,7 @@ def texts_of(rows: Sequence[Row]) -> list[Text]:
     """What each policy drops of code and of prose, NAMMs first, of prepared rows of one size."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.dataset.partition("/")[2], row.variant, size_of(row)), []).append(row)
+        groups.setdefault((row.labels.token_text, row.variant, size_of(row)), []).append(row)
     found = [_text(*point, group) for point, group in groups.items()]
     order = [*TEXTS, *(text for text, *_ in groups)]
     return sorted((one for one in found if one.kinds), key=lambda one: (order.index(one.text), not is_namm(one.policy)))
@@ -73,12 +73,12 @@ def texts_of(rows: Sequence[Row]) -> list[Text]:
 
 def _text(text: str, policy: str, size: str, rows: Sequence[Row]) -> Text:
     kinds = []
-    for name in dict.fromkeys(str(extra(row, "token_kind")) for row in rows if row.metric == "dropped"):
-        mine = [row for row in rows if row.metric == "dropped" and extra(row, "token_kind") == name]
-        value, low, high = mean_interval([row.value for row in mine])
-        if len(mine) == 1:
-            low, high = mine[0].low, mine[0].high
-        kinds.append(Kind(name, float(extra(mine[0], "share", 0.0)), value, low, high))
+    for name in dict.fromkeys(row.labels.token_kind for row in rows if row.metric == "dropped"):
+        of_kind = [row for row in rows if row.metric == "dropped" and row.labels.token_kind == name]
+        value, low, high = mean_interval([row.value for row in of_kind])
+        if len(of_kind) == 1:
+            low, high = of_kind[0].low, of_kind[0].high
+        kinds.append(Kind(name, of_kind[0].labels.share, value, low, high))
     total = sum(kind.share for kind in kinds)
     mean = sum(kind.share * kind.dropped for kind in kinds) / total if total else 0.0
     runs = [row.value for row in rows if row.metric == "dropped_run"]
@@ -91,7 +91,7 @@ def chance_of(texts: Sequence[Text], one: Text) -> Text | None:
     return next((text for text in texts if (text.text, text.policy, text.size) == (one.text, CHANCE, one.size)), None)
 
 
-def dropped_table(texts: Sequence[Text]) -> Table:
+def evicted_tokens_table(texts: Sequence[Text]) -> Table:
     """Kinds of token by how much of them goes, beside what random dropping takes."""
     columns = ["text", "policy", "kind", "of all tokens %", "dropped %", "random %", "over the mean"]
     table = Table("Kinds of token that are dropped", columns, [], [], left=3)

@@ -2,11 +2,11 @@
 
 import pytest
 from memx.errors import MemxError
-from memx.results.namm.dropped import chance_of, choose_size, dropped_table, texts_of
-from memx.results.namm.dropped_figure import dropped_figure
+from memx.results.namm.evicted_tokens import chance_of, choose_size, evicted_tokens_table, texts_of
+from memx.results.namm.evicted_tokens_figure import evicted_tokens_figure
 from memx.results.namm.layers import by_layer, layers_figure, layers_table
-from memx.results.namm.plots import plot_layers
 from memx.results.namm.rows import prepared
+from memx.results.plots import draw
 
 from . import namm_rows as made
 from .test_scores import line_of, order
@@ -27,14 +27,14 @@ def test_layers_are_drawn_where_they_differ(tmp_path):
     *_, line = layers_table(found).lines
     assert line == ["own size", "NAMM", "50.0", "20.0", "3", "90.0", "0"]
     with pytest.raises(MemxError, match="every policy here keeps the same share of each layer"):
-        plot_layers(order(tmp_path, made.layer_rows(shares=(50.0, 50.0))))
+        draw("layers", order(tmp_path, made.layer_rows(shares=(50.0, 50.0))))
     assert not (tmp_path / "out").exists()
 
 
 def test_kinds_of_token_are_bars_from_the_most_dropped():
     rows = choose_size(prepared(made.kind_rows()), None, print)
     texts = texts_of(rows)
-    code, prose, code_runs, _ = dropped_figure(rows, texts).axes
+    code, prose, code_runs, _ = evicted_tokens_figure(rows, texts).axes
     labels = [tick.get_text() for tick in code.get_yticklabels()]
     assert labels[0] == "whitespace  (20%)" and labels[-1] == "number  (3%)" and len(labels) == len(made.CODE)
     bars = [patch.get_width() for patch in code.patches]
@@ -44,7 +44,7 @@ def test_kinds_of_token_are_bars_from_the_most_dropped():
     assert line_of(prose, "random at the same size")[0] == pytest.approx([mean] * len(made.PROSE))
     assert [patch.get_width() for patch in code_runs.patches] == [6.5, 3.0]
     assert "6 documents of each · thin lines: 95% intervals" in code.figure.legends[0].get_title().get_text()
-    fact = dropped_table(texts).facts[0]
+    fact = evicted_tokens_table(texts).facts[0]
     assert (fact["name"], fact["dropped"], fact["share"]) == ("whitespace", 88.0, 20.0)
 
 

@@ -1,0 +1,115 @@
+"""What all configs share: strict models, trees of plain data, errors of one line, and the name of a run's folder.
+
+An unknown key is answered with its full path and the nearest name that exists; nothing is silently ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from ...errors import MemxError, closest
+
+
+class StrictModel(BaseModel, frozen=True, extra="forbid"):
+    """A part of a config: it does not change, and no key of it is unknown."""
+
+
+RunName = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+
+_Config = TypeVar("_Config", bound=BaseModel)
+
+
+def assign(tree: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return the tree with the dotted key set; tables on the way are copied, never changed."""
+    head, _, rest = key.partition(".")
+    if not rest:
+        return {**tree, head: value}
+    below = tree.get(head) or {}
+    if not isinstance(below, Mapping):
+        raise MemxError(
+            f"unknown key {key!r}: {head!r} holds a value, not a section", hint="see `memx config show PRESET`"
+        )
+    return {**tree, head: assign(below, rest, value)}
+
+
+def to_tree(config: BaseModel) -> dict[str, Any]:
+    """The resolved config as plain data, in the order that the docs list it."""
+    return config.model_dump(mode="json")
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The resolved config as YAML."""
+    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+
+
+def config_hash(config: BaseModel) -> str:
+    """Eight hexadecimal digits of the resolved config, less what says how processes lie and not what they compute."""
+    return tree_hash(to_tree(config))
+
+
+def tree_hash(tree: Mapping[str, Any]) -> str:
+    """The same of a config as a tree: a run goes on where the settings of its processes change."""
+    of_run = {key: value for key, value in tree.items() if key != "parallel"}
+    if isinstance(training := tree.get("training"), Mapping):
+        of_run["training"] = {key: value for key, value in training.items() if key != "accumulate"}
+    return hashlib.sha256(json.dumps(of_run, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def run_name(config: BaseModel) -> str:
+    """The name of a config's run folder, `<name>-<hash of the whole config>`."""
+    tree = to_tree(config)
+    return f"{tree['name']}-{tree_hash(tree)}"
+
+
+def validate(tree: Mapping[str, Any], model: type[_Config]) -> _Config:
+    """Check a tree against a model of configs.
+
+    Args:
+        tree: What presets, files and assignments say, with defaults left out.
+        model: The kind of config.
+
+    Returns:
+        The config, with defaults filled in.
+
+    Raises:
+        MemxError: A key is unknown or a value wrong; the message has the path of the first mistake.
+    """
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise _as_memx_error(error, model) from None
+
+
+def _as_memx_error(error: ValidationError, model: type[BaseModel]) -> MemxError:
+    first, others = error.errors()[0], error.error_count() - 1
+    path = ".".join(str(part) for part in first["loc"])
+    more = f" (and {others} more)" if others else ""
+    if first["type"] == "extra_forbidden":
+        return MemxError(f"unknown key {path!r}{more}", hint=_nearest_key(path, model))
+    message = first["msg"].removeprefix("Value error, ")
+    message, _, hint = message.partition("; ")
+    given = "" if first["type"] == "value_error" else f", not {first['input']!r}"
+    return MemxError(f"{path}: {message}{given}{more}" if path else message + more, hint=hint)
+
+
+def _nearest_key(path: str, model: type[BaseModel]) -> str:
+    """A hint with the key most like it: of its section, else of its last part in any section."""
+    keys = list(_dotted(model))
+    section, _, last = path.rpartition(".")
+    name = closest(last, [key.rpartition(".")[2] for key in keys], cutoff=0.7)
+    close = closest(path, [key for key in keys if key.rpartition(".")[0] == section], cutoff=0.75)
+    close = close or next((key for key in keys if key.rpartition(".")[2] == name), None)
+    return f"did you mean {close!r}?" if close else "`memx config show PRESET` lists every key"
+
+
+def _dotted(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _dotted(field.annotation, f"{prefix}{name}.")

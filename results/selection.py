@@ -1,0 +1,202 @@
+"""What is drawn, from folders and files of rows, and written figures: what the pictures of `memx plot` share."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from ..errors import MemxError
+from ..files import make_folder, write_atomically
+from .store.rows import Row, extra, read_rows, write_rows
+from .store.runs import Run, RunStore
+from .summary import check_alike, choose_experiment, choose_name, without_seed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .labels import Table
+
+T = TypeVar("T", Row, Run)
+
+
+class Drawn(NamedTuple):
+    """What a picture left: its files, pictures first and the plotted rows last, and its table if it has one."""
+
+    files: list[Path]
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """Choices of `memx plot` that some pictures know: each field is the option of its name.
+
+    published: overlay published curves. accuracy: the left panel of memory. tier: the questions of rivals and
+    ablation. baseline: the variant that an ablation compares with; the first one. metrics: rows of panels of namm.
+    budget: the share of the cache that dropped is of; the NAMM's own size.
+    """
+
+    published: bool = False
+    accuracy: str = "exact_match"
+    tier: str = "rephrased"
+    baseline: str | None = None
+    metrics: Sequence[str] = ("relative_log_likelihood", "exact")
+    budget: float | None = None
+
+
+@dataclass(frozen=True)
+class PlotRequest:
+    """What to draw from and where to: runs, folders of runs or files of rows -> out/name.format.
+
+    Sources that are named one by one are drawn together; of a folder of runs, one experiment is: the named one, or
+    the last. log gets a line for what is left out.
+    """
+
+    sources: Sequence[Path]
+    out: Path
+    name: str
+    formats: Sequence[str] = ("png",)
+    experiment: str | None = None
+    log: Callable[[str], None] = lambda text: None
+    options: PlotOptions = field(default_factory=PlotOptions)
+
+    def rows(
+        self,
+        wanted: Callable[[Row], bool],
+        prepare: Callable[[list[Row]], list[Row]] = list,
+        *,
+        check: Callable[[Sequence[Row]], object] = check_alike,
+        missing: str = "there are no rows to show",
+        hint: str = "",
+    ) -> list[Row]:
+        """The wanted rows of what is to be drawn, prepared and checked to be alike.
+
+        Raises MemxError with that text and hint if there are none, with one that fits the rows if no hint is given.
+        """
+        everything = collect_rows(self.sources)
+        rows = [row for row in everything if wanted(row)]
+        if not rows:
+            raise MemxError(missing, hint=hint or _hint(everything))
+        if self.experiment is not None or not self.named:
+            rows = self._log_left_out(rows, choose_experiment(rows, self.experiment))
+        rows = prepare(rows)
+        check(rows)
+        return rows
+
+    @property
+    def named(self) -> bool:
+        """Whether every source is a run or a file, rather than a folder of runs."""
+        return all(source.is_file() or (source / "run.json").is_file() for source in self.sources)
+
+    def runs(self, wanted: Callable[[Run], bool] = lambda run: True) -> list[Run]:
+        """The runs of what is to be drawn: of the wanted ones, if any is."""
+        runs = collect_runs(self.sources)
+        runs = [run for run in runs if wanted(run)] or runs
+        if self.experiment is not None or not self.named:
+            chosen = choose_name([run.experiment for run in runs], self.experiment)
+            runs = self._log_left_out(runs, [run for run in runs if run.experiment == chosen])
+        return runs
+
+    def together(self, items: list[T], alike: Callable[[T], Any]) -> list[T]:
+        """Rows or runs of the experiment that is asked for, with or without seed and hash; else what is named, or
+        what is like the last.
+
+        Raises MemxError if there is no experiment of that name.
+        """
+        if self.experiment is not None:
+            chosen = [one for one in items if self.experiment in (one.experiment, without_seed(one.experiment))]
+            if not chosen:
+                known = ", ".join(dict.fromkeys(one.experiment for one in items))
+                raise MemxError(f"no experiment {self.experiment!r}", hint=f"there are: {known}")
+        elif self.named:
+            return items
+        else:
+            chosen = [one for one in items if alike(one) == alike(items[-1])]
+        return self._log_left_out(items, chosen)
+
+    def _log_left_out(self, items: list[T], chosen: list[T]) -> list[T]:
+        names = {one.experiment for one in chosen}
+        if others := sorted({one.experiment for one in items} - names):
+            self.log(f"drawn: {', '.join(sorted(names))}; left out: {', '.join(others)} (--experiment chooses)")
+        return chosen
+
+    def write(self, figure: Figure, rows: Sequence[Row] | None = None) -> list[Path]:
+        """Write the pictures, and the plotted rows beside them; returns the files in that order."""
+        written = save_figure(figure, self.out, self.name, self.formats)
+        if rows is None:
+            return written
+        return [*written, self.write_rows(rows)]
+
+    def write_rows(self, rows: Sequence[Row]) -> Path:
+        """Write the plotted rows; returns the file."""
+        path = self.out / f"{self.name}.rows.jsonl"
+        write_rows(path, rows)
+        return path
+
+
+def with_metric(name: str) -> Callable[[Run], bool]:
+    """A test of whether a run's metrics have a name, for `PlotRequest.runs`."""
+    return lambda run: any(name in line for line in run.metrics())
+
+
+def _hint(rows: Sequence[Row]) -> str:
+    """Which figure the rows that are there belong to."""
+    kinds = {row.kind for row in rows}
+    if any(row.dataset in ("nq", "tqa") for row in rows):
+        return "there are rows of `memx eval`: --what qa"
+    if "eviction" in kinds:
+        return "there are rows of `memx eval-namm`: --what namm, layers or dropped"
+    if "namm" in kinds:
+        return "there are rows of `memx evolve-namm`: --what evolution or front"
+    return "`memx train` makes some; those of `memx bench`: --what bench"
+
+
+def collect_rows(sources: Sequence[Path]) -> list[Row]:
+    """The rows of files (`*rows.jsonl`) and of finished runs below folders, each once, the last started run last."""
+    rows: list[Row] = []
+    for source in sources:
+        if source.is_file():
+            rows += read_rows(source)
+        elif files := [] if (source / "run.json").is_file() else sorted(source.glob("*rows.jsonl")):
+            rows += [row for path in files for row in read_rows(path)]
+        else:
+            rows += [row for run in collect_runs([source]) for row in run.rows()]
+    return list({_identity(row): row for row in rows}.values())
+
+
+def _identity(row: Row) -> tuple[object, ...]:
+    """What a row is about, and by which run."""
+    names = (
+        ("budget", "size", "mode", "length", "layer", "token_kind", "rival", "beside") if row.kind == "eviction" else ()
+    )
+    point = (row.run, row.model, row.kind, row.memory_slots, row.dataset, row.metric, row.variant)
+    return (*point, row.seed, *(extra(row, name) for name in names))
+
+
+def collect_runs(sources: Sequence[Path]) -> list[Run]:
+    """The runs that folders are or hold, by the time they started. Raises MemxError for a source that is not there."""
+    runs: list[Run] = []
+    for source in sources:
+        if not source.exists():
+            raise MemxError(f"nothing at {source}", hint="`memx train` makes runs; --runs says where they are")
+        runs += [Run(source)] if (source / "run.json").is_file() else RunStore(source).runs()
+    return sorted(runs, key=lambda run: (str(run.info().get("started")), run.name))
+
+
+def save_figure(figure: Figure, out: Path, name: str, formats: Sequence[str]) -> list[Path]:
+    """Write a figure in each format, whole or not at all; the same figure gives the same bytes."""
+    from matplotlib import pyplot
+
+    make_folder(out)
+    written = []
+    for kind in formats:
+        picture = io.BytesIO()
+        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+        figure.savefig(picture, format=kind, dpi=160, metadata=metadata)
+        path = out / f"{name}.{kind}"
+        write_atomically(path, picture.getvalue())
+        written.append(path)
+    pyplot.close(figure)
+    return written
