@@ -11,13 +11,15 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import MemxError, closest
 
 
-class StrictModel(BaseModel, frozen=True, extra="forbid"):
-    """A part of a config: it does not change, and no key of it is unknown."""
+class StrictModel(BaseModel):
+    """A config or a part of one: it does not change, and no key of it is unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 RunName = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]

@@ -3,15 +3,9 @@
 import pytest
 import yaml
 from memx.errors import MemxError
-from memx.experiments.config.loading import (
-    assign,
-    config_hash,
-    experiment_name,
-    load_config,
-    parse_assignment,
-    points,
-    to_yaml,
-)
+from memx.experiments.config.base import assign, config_hash, to_yaml
+from memx.experiments.config.loading import load_config, parse_assignment
+from memx.experiments.config.points import experiment_name, points
 from memx.experiments.config.presets import presets
 
 

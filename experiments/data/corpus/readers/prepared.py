@@ -15,20 +15,18 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from .....errors import MemxError
+from ....config.base import StrictModel
 from .document import CorruptRecords, Document, Share
 
 MANIFEST, UNFINISHED, TOKENIZER, VERSION = "manifest.json", "unfinished.json", "tokenizer", 1
-_STRICT = ConfigDict(frozen=True, extra="forbid")
 _MASK = 2**64 - 1
 
 
-class Shard(BaseModel):
+class Shard(StrictModel):
     """One pair of files: their name without the ending, what they hold, and their hashes."""
-
-    model_config = _STRICT
 
     name: str
     tokens: int
@@ -37,10 +35,8 @@ class Shard(BaseModel):
     index_sha256: str
 
 
-class PreparedSource(BaseModel):
+class PreparedSource(StrictModel):
     """What was prepared: the source as given, and its files with their sizes."""
-
-    model_config = _STRICT
 
     path: str
     field: str
@@ -49,10 +45,8 @@ class PreparedSource(BaseModel):
     sizes: dict[str, int]
 
 
-class Settings(BaseModel):
+class Settings(StrictModel):
     """What the bytes of a prepared folder depend on; `shard_tokens` ends a shard."""
-
-    model_config = _STRICT
 
     sources: tuple[PreparedSource, ...]
     tokenizer: str | None
@@ -60,10 +54,8 @@ class Settings(BaseModel):
     shard_tokens: int
 
 
-class Manifest(BaseModel):
+class Manifest(StrictModel):
     """manifest.json."""
-
-    model_config = _STRICT
 
     version: Literal[1] = VERSION
     dtype: Literal["uint16", "uint32"]
