@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...errors import MemxError, nearest
+from ..runtime.hub import gated, mute_hub
 from .gemma3 import gemma3_folder
 from .smollm2 import smollm2_folder
 
@@ -163,10 +163,7 @@ def _cannot_load(source: str, error: Exception, hint: str) -> MemxError:
 
     causes = [*_causes(error)]
     if any(isinstance(cause, GatedRepoError) for cause in causes):
-        return MemxError(
-            f"the model {source} is gated",
-            hint=f"accept its terms at https://huggingface.co/{source}, then run: hf auth login",
-        )
+        return gated(f"model {source}", source)
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return MemxError(
             f"there is no folder {source}, and the Hugging Face hub shows no such model",
@@ -186,23 +183,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-@contextmanager
-def mute_hub() -> Iterator[None]:
-    """Mute the progress bars and messages of transformers and its hub inside; their settings stay as they were."""
-    from huggingface_hub.utils import logging as hub
-    from transformers.utils import logging
-
-    levels = logging.get_verbosity(), hub.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    hub.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(levels[0])
-        hub.set_verbosity(levels[1])
-        if bars:
-            logging.enable_progress_bar()

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from ....errors import MemxError, nearest
+from ...runtime.hub import gated
 from .example import Example
 
 
@@ -125,10 +126,7 @@ def _explained(hub: HubData) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())
         if "gated" in said.lower():
-            url = f"https://huggingface.co/datasets/{hub.repository}"
-            raise MemxError(
-                f"the data set {hub.repository} is gated", hint=f"accept its terms at {url}, then run: hf auth login"
-            ) from None
+            raise gated(f"data set {hub.repository}", f"datasets/{hub.repository}") from None
         raise MemxError(
             f"cannot load {hub.repository} from the Hugging Face hub: {said[:120]}",
             hint=hub.offline,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .....errors import MemxError
 from ....config.scale import CorpusSource
+from ....runtime.hub import gated, mute_hub
 from .document import CorruptRecords, Document, Share, text_digest
 
 if TYPE_CHECKING:
@@ -79,8 +80,6 @@ def _load(source: CorpusSource) -> IterableDataset:
         raise MemxError(
             f"streaming {source.path} from the hub needs datasets", hint="pip install 'memx[data]'"
         ) from None
-    from ....base_models.load import mute_hub  # brings torch
-
     name = source.path
     try:
         with mute_hub():
@@ -93,10 +92,7 @@ def _load(source: CorpusSource) -> IterableDataset:
 def _cannot_stream(name: str, error: Exception) -> MemxError:
     said = " ".join(str(error).split())
     if "gated" in said.lower():
-        return MemxError(
-            f"the data set {name} is gated",
-            hint=f"accept its terms at https://huggingface.co/datasets/{name}, then run: hf auth login",
-        )
+        return gated(f"data set {name}", f"datasets/{name}")
     if isinstance(error, ConnectionError) or "reach" in said.lower() or "offline" in said.lower():
         folder = name.rpartition("/")[2]
         command = f"hf download {name} --repo-type dataset --local-dir {folder}"
