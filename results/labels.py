@@ -37,6 +37,15 @@ def short(number: float, base: int = 1024) -> str:
     return f"{number:.3g}{units[unit]}"
 
 
+def in_bytes(number: float) -> str:
+    """Bytes in KiB, MiB or GiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.2f} GiB"
+
+
 def host_label(host: str) -> str:
     """A host model's name; of a folder its last part."""
     return Path(host).name if Path(host).is_absolute() else host

@@ -39,7 +39,7 @@ def published_points() -> list[PublishedPoint]:
 
 
 def published_total(base: str, kind: str, slots: int) -> float | None:
-    """The published parameter total of a base with a memory or rival of that many slots; None if there is none."""
+    """The published parameter total of a base and a kind of memory of that many slots; None if there is none."""
     for point in published_points():
         name = point.model.removesuffix("-1T")
         if (point.base, name, point.memory_slots or 0) == (base, kind, slots) and point.total_parameters:

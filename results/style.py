@@ -88,15 +88,15 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
 
 def caption_below(figure: Figure, text: str, axes: Sequence[Axes], most: int = 24) -> None:
     """One legend below all panels, of at most so many entries, each label once, under a small caption."""
-    found: dict[str, Any] = {}
+    handles: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    labels = [*(label for label in found if label != "chance"), *(["chance"] if "chance" in found else [])][:most]
-    if len(found) > most:
-        text += f" · {len(found) - most} more are not named"
+            handles.setdefault(label, handle)
+    labels = [*(label for label in handles if label != "chance"), *(["chance"] if "chance" in handles else [])][:most]
+    if len(handles) > most:
+        text += f" · {len(handles) - most} more are not named"
     columns = 6 if len(labels) <= 6 else 4
-    legend = figure.legend([found[label] for label in labels], labels, loc="outside lower center", ncols=columns)
+    legend = figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=columns)
     legend.set_title(text)
     legend.get_title().set_fontsize(7.5)
     legend.get_title().set_multialignment("center")

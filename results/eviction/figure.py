@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..labels import in_bytes
 from ..style import CYCLE, new_figure
-from .report import EvictionReport, in_bytes, kept_share
+from .report import EvictionReport, kept_share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

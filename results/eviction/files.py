@@ -34,20 +34,20 @@ def write_report(folder: Path, report: EvictionReport, *, force: bool = False) -
         zip(NAMES, (evict_page(report), _png(report), report_json(report_facts(report)) + "\n"), strict=True)
     )
     make_folder(folder.parent)
-    beside: Path | None = None
+    temporary: Path | None = None
     try:
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         for name, content in contents.items():
-            write_atomically(beside / name, content)
+            write_atomically(temporary / name, content)
         folder.mkdir(exist_ok=True)
         for name in NAMES:
-            (beside / name).replace(folder / name)
+            (temporary / name).replace(folder / name)
         sync_folder(folder)
     except OSError as error:
         raise cannot_write(folder, error) from None
     finally:
-        if beside is not None:
-            shutil.rmtree(beside, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
     return [folder / name for name in NAMES]
 
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from .report import EvictionReport, LayerCache, Unit, Written, in_bytes, kept_share, size_table, written_line
+from ..labels import in_bytes
+from .report import EvictionReport, LayerCache, Unit, Written, kept_share, size_table, written_line
 
 LEVELS = 8  # colours of a token: h0 nobody holds it, h8 everybody does
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from ..labels import Table
+from ..labels import Table, in_bytes
 
 
 @dataclass(frozen=True)
@@ -156,15 +156,6 @@ def written_line(name: str, written: Written) -> str:
     if written.agrees == written.tokens:
         return f"{line}; the full cache writes the same"
     return f"{line}; the full cache writes the same for {written.agrees} tokens"
-
-
-def in_bytes(number: float) -> str:
-    """Bytes in KiB, MiB or GiB."""
-    for unit in ("B", "KiB", "MiB"):
-        if number < 1024:
-            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.2f} GiB"
 
 
 def report_facts(report: EvictionReport) -> dict[str, Any]:

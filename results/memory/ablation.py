@@ -39,23 +39,23 @@ def variants_of(rows: Sequence[Row], tier: str, baseline: str | None = None) -> 
     Raises MemxError if there are no two variants, or one was run at several sizes.
     """
     rows = [row for row in rows if row.variant and row.dataset == tier and row.metric in METRICS]
-    found: dict[str, dict[str, Summary]] = {row.variant: {} for row in rows}
-    if len(found) < 2:
-        said = f"only the variant {next(iter(found))!r}" if found else "no variants"
+    by_variant: dict[str, dict[str, Summary]] = {row.variant: {} for row in rows}
+    if len(by_variant) < 2:
+        which = f"only the variant {next(iter(by_variant))!r}" if by_variant else "no variants"
         raise MemxError(
-            f"there are {said} to compare", hint="train a preset with variants; `--what memory` compares sizes"
+            f"there are {which} to compare", hint="train a preset with variants; `--what memory` compares sizes"
         )
-    if baseline is not None and baseline not in found:
-        raise MemxError(f"--baseline: no variant {baseline!r}", hint=f"there are: {', '.join(found)}")
+    if baseline is not None and baseline not in by_variant:
+        raise MemxError(f"--baseline: no variant {baseline!r}", hint=f"there are: {', '.join(by_variant)}")
     for s in summarize(rows):
-        if s.metric in found[s.variant]:
+        if s.metric in by_variant[s.variant]:
             raise MemxError(
                 f"variant {s.variant!r} was run with several bases or memory sizes", hint="name the runs of one of them"
             )
-        found[s.variant][s.metric] = s
-    first = baseline or next(iter(found))
-    names = [first, *(name for name in found if name != first)]
-    return [_variant(name, found[name], found[first]) for name in names]
+        by_variant[s.variant][s.metric] = s
+    first = baseline or next(iter(by_variant))
+    names = [first, *(name for name in by_variant if name != first)]
+    return [_variant(name, by_variant[name], by_variant[first]) for name in names]
 
 
 def difference(ours: Summary, first: Summary, *, higher_is_better: bool) -> Difference:

@@ -1,4 +1,4 @@
-"""Rows of rival models -> for each base: dense models by compute, memories by kind, and the compute that each is worth.
+"""Rows of models of several kinds -> for each base: dense models, memories, and the compute that each is worth.
 
 A memory model is worth n times its compute if a dense model needs n times its FLOPs to be as accurate.
 """

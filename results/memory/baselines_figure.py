@@ -1,4 +1,4 @@
-"""The rivals' figure: accuracy by parameters and by compute, one row of two panels for each base, drawn from rows."""
+"""Kinds of memory against dense models: accuracy by parameters and by compute, a row of panels for each base."""
 
 from __future__ import annotations
 
@@ -136,9 +136,9 @@ def _worths(bases: Sequence[Base]) -> str:
     lines = []
     for base in bases:
         worths = {kind: base.worth(s.value, s.flops) for kind, s in base.best().items()}
-        said = ", ".join(f"{KIND_LABELS[kind]} {worth}" for kind, worth in worths.items() if worth)
-        if said:
+        text = ", ".join(f"{KIND_LABELS[kind]} {worth}" for kind, worth in worths.items() if worth)
+        if text:
             prefix = "" if len(bases) == 1 else f"{base.name}: "
-            lines.append(f"{prefix}best of each kind equals a dense model of n times its FLOPs: {said}")
+            lines.append(f"{prefix}best of each kind equals a dense model of n times its FLOPs: {text}")
     beyond = any(">" in line for line in lines)
     return "\n".join(lines) + (" (>: beyond the largest measured)" if beyond else "")

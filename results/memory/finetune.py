@@ -59,18 +59,18 @@ def methods_of(rows: Sequence[Row]) -> list[Method]:
     summaries = summarize(rows)
     methods = []
     for name in dict.fromkeys(row.variant for row in rows):
-        mine = [s for s in summaries if s.variant == name]
-        if len({s.model for s in mine}) > 1:
+        of_method = [s for s in summaries if s.variant == name]
+        if len({s.model for s in of_method}) > 1:
             raise MemxError(f"method {name!r} was run on several models", hint="name the runs of one of them")
-        found = {(s.dataset, s.metric): s for s in mine}
-        text = next((s.dataset for s in mine if s.labels.text), "")
-        before, after = found.get((text, "nll_before")), found.get((text, "nll"))
+        by_metric = {(s.dataset, s.metric): s for s in of_method}
+        text = next((s.dataset for s in of_method if s.labels.text), "")
+        before, after = by_metric.get((text, "nll_before")), by_metric.get((text, "nll"))
         changes = _changes([row for row in rows if row.variant == name and row.dataset == text])
         methods.append(
             Method(
                 name,
-                {t: found[t, "exact_match_before"] for t in TIERS_SHOWN if (t, "exact_match_before") in found},
-                {t: found[t, "exact_match"] for t in TIERS_SHOWN if (t, "exact_match") in found},
+                {t: by_metric[t, "exact_match_before"] for t in TIERS_SHOWN if (t, "exact_match_before") in by_metric},
+                {t: by_metric[t, "exact_match"] for t in TIERS_SHOWN if (t, "exact_match") in by_metric},
                 before, after, mean_interval(changes) if changes else None, changes,
             )
         )  # fmt: skip

@@ -67,11 +67,11 @@ def qa_figure(rows: Sequence[Row], *, published: bool = False) -> Figure:
 
 def qa_table(rows: Sequence[Row]) -> Table:
     """What each model knows: a line for each set of questions, in the order of memory size."""
-    found: dict[tuple, dict[str, Summary]] = {}
+    by_model: dict[tuple, dict[str, Summary]] = {}
     for s in summarize(rows):
-        found.setdefault((s.model, s.kind, s.memory_slots, s.variant, s.dataset), {})[s.metric] = s
+        by_model.setdefault((s.model, s.kind, s.memory_slots, s.variant, s.dataset), {})[s.metric] = s
     lines, facts = [], []
-    for (model, kind, slots, variant, dataset), scores in found.items():
+    for (model, kind, slots, variant, dataset), scores in by_model.items():
         name = ", ".join(filter(None, [model, kind, variant]))
         cells = [with_half(s.value, s.low, s.high, 2) if (s := scores.get(metric)) else "" for metric in _TABLE]
         lines.append([name, dataset, f"{slots:,}" if slots else "dense", *cells])

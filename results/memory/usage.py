@@ -42,8 +42,8 @@ def usage_figure(runs: Sequence[Run]) -> Figure:
     for run, lines in curves:
         model = run_label(run)
         for layer in sorted({layer for line in lines for layer in line["memory_use"]}, key=_number):
-            found = [(line["step"], line["memory_use"][layer]) for line in lines if layer in line["memory_use"]]
-            steps = [step for step, _ in found]
+            points = [(line["step"], line["memory_use"][layer]) for line in lines if layer in line["memory_use"]]
+            steps = [step for step, _ in points]
             look: dict[str, Any] = dict(
                 color=CYCLE[models.index(model) % len(CYCLE)],
                 linestyle=_DASHES[layers.index(layer) % len(_DASHES)],
@@ -51,8 +51,8 @@ def usage_figure(runs: Sequence[Run]) -> Figure:
                 marker="." if len(steps) < 3 else None,
                 label=model if len(layers) == 1 else f"{model}, layer {layer}",
             )
-            used.plot(steps, [100 * use["used"] for _, use in found], **look)
-            kl.plot(steps, [use["kl"] for _, use in found], **look)
+            used.plot(steps, [100 * use["used"] for _, use in points], **look)
+            kl.plot(steps, [use["kl"] for _, use in points], **look)
     for axis, title, label in (
         (used, "Slots that are looked up", "slots used since the last line of metrics (%)"),
         (kl, "How evenly", "KL of lookups from uniform (nats)"),
@@ -61,8 +61,8 @@ def usage_figure(runs: Sequence[Run]) -> Figure:
         axis.set_xlabel("step")
         axis.set_ylabel(label)
         axis.set_ylim(bottom=0)
-    said = f"layer {layers[0]}" if len(layers) == 1 else f"layers {', '.join(layers)}"
-    caption_below(figure, f"{curves[-1][0].experiment} · {said}", [used])
+    shown = f"layer {layers[0]}" if len(layers) == 1 else f"layers {', '.join(layers)}"
+    caption_below(figure, f"{curves[-1][0].experiment} · {shown}", [used])
     return figure
 
 

@@ -22,7 +22,7 @@ class Point(NamedTuple):
     kept: of tokens x heads. held: of the full cache's bytes of keys and values, in which a layer is as long as its
     fullest head; None if rows do not tell it of all policies.
 
-    size: the budget as text, "own" (what the NAMM kept, or a rival at that size; with the NAMM's name if there are
+    size: the budget as text, "own" (what the NAMM kept, or a baseline at that size; with the NAMM's name if there are
     several) or "full". values: those of several NAMMs; n: prompts.
     """
 
@@ -61,7 +61,7 @@ class Curve(NamedTuple):
 
 
 def curves(rows: Iterable[Row], dataset: str, metric: str) -> list[Curve]:
-    """A curve for each policy but the full cache: NAMMs, memx's own rivals, those of other packages."""
+    """A curve for each policy but the full cache: NAMMs, memx's own baselines, those of other packages."""
     groups: dict[tuple[str, str], list[Row]] = {}
     shares = _shares(rows := list(rows), dataset)
     for row in rows:
@@ -121,7 +121,7 @@ def _mean(group: Sequence[Row], shares: dict[tuple[object, ...], float]) -> Poin
     bytes_held = [shares[HELD, *_line(row)] for row in group if (HELD, *_line(row)) in shares]
     held = fmean(bytes_held) if len(bytes_held) == len(group) else None
     value, low, high = mean_interval(values)
-    if len(group) == 1 or not is_namm(first.variant):  # a rival at the sizes of several NAMMs met the same prompts
+    if len(group) == 1 or not is_namm(first.variant):  # a baseline at the sizes of several NAMMs met the same prompts
         low, high = (_mean_bound([getattr(row, bound) for row in group]) for bound in ("low", "high"))
     return Point(first.variant, size_of(first), kept, value, low, high, first.n, values, held)
 

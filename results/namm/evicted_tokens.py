@@ -66,9 +66,9 @@ def texts_of(rows: Sequence[Row]) -> list[Text]:
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.labels.token_text, row.variant, size_of(row)), []).append(row)
-    found = [_text(*point, group) for point, group in groups.items()]
+    texts = [_text(*point, group) for point, group in groups.items()]
     order = [*TEXTS, *(text for text, *_ in groups)]
-    return sorted((one for one in found if one.kinds), key=lambda one: (order.index(one.text), not is_namm(one.policy)))
+    return sorted((t for t in texts if t.kinds), key=lambda t: (order.index(t.text), not is_namm(t.policy)))
 
 
 def _text(text: str, policy: str, size: str, rows: Sequence[Row]) -> Text:

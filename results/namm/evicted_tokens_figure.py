@@ -44,17 +44,17 @@ def evicted_tokens_figure(rows: Sequence[Row], texts: Sequence[Text]) -> Figure:
     lowers = [figure.add_subplot(grid[1, column]) for column in range(len(names))]
     longest = max((one.run for one in texts if one.run), default=1.0)
     for text, upper, lower in zip(names, uppers, lowers, strict=True):
-        mine = [one for one in texts if one.text == text]
-        _kinds(upper, mine, looks)
+        of_text = [one for one in texts if one.text == text]
+        _kinds(upper, of_text, looks)
         upper.set_title(TEXTS.get(text, text))
-        _runs(lower, [one for one in mine if one.run is not None], looks, longest)
-    told = any(kind.low != kind.high for one in texts for kind in one.kinds)
+        _runs(lower, [one for one in of_text if one.run is not None], looks, longest)
+    intervals = any(kind.low != kind.high for one in texts for kind in one.kinds)
     count = max(row.n for row in rows)
     documents = f"{count} document{'s' if count > 1 else ''} of each"
     sizes = in_order(size_of(row) for row in rows)
     size = at_size(sizes[0]) if len(sizes) == 1 else "at the NAMMs' own sizes"
-    said = [f"{size}, over heads and layers", documents, *(["thin lines: 95% intervals"] if told else [])]
-    caption_below(figure, f"{evaluation_caption(rows)}\n{' · '.join(said)}", uppers)
+    notes = [f"{size}, over heads and layers", documents, *(["thin lines: 95% intervals"] if intervals else [])]
+    caption_below(figure, f"{evaluation_caption(rows)}\n{' · '.join(notes)}", uppers)
     return figure
 
 

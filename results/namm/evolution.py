@@ -157,9 +157,9 @@ def _said(value: float | None, form: str) -> str:
 
 def _line(axis: Axes, lines: Sequence[dict[str, Any]], metric: str, colour: str, scale: float = 1, **look: Any) -> None:
     """A metric by generation, of the lines that have it."""
-    found = [(line["step"], scale * line[metric]) for line in lines if line.get(metric) is not None]
-    settings: dict[str, Any] = dict(color=colour, linewidth=1.6, marker="." if len(found) < 3 else None) | look
-    axis.plot([step for step, _ in found], [value for _, value in found], **settings)
+    points = [(line["step"], scale * line[metric]) for line in lines if line.get(metric) is not None]
+    settings: dict[str, Any] = dict(color=colour, linewidth=1.6, marker="." if len(points) < 3 else None) | look
+    axis.plot([step for step, _ in points], [value for _, value in points], **settings)
 
 
 def _fitness(axis: Axes, course: Course, colour: str, *, banded: bool) -> None:
@@ -175,8 +175,8 @@ def _fitness(axis: Axes, course: Course, colour: str, *, banded: bool) -> None:
 def _validation(axis: Axes, course: Course, colour: str) -> None:
     """The mean on validation prompts, a line for each stage, a star on the one that is the answer."""
     for stage in dict.fromkeys(line["stage"] for line in course.validations):
-        mine = [line for line in course.validations if line["stage"] == stage]
-        _line(axis, mine, "validation", colour, marker="o", markersize=3.5)
+        of_stage = [line for line in course.validations if line["stage"] == stage]
+        _line(axis, of_stage, "validation", colour, marker="o", markersize=3.5)
     if course.chosen:
         axis.plot(
             [course.chosen["step"]], [course.chosen["validation"]], "*", color=colour, markersize=14, zorder=5,
@@ -212,20 +212,20 @@ def _entries(axis: Axes, courses: Sequence[Course]) -> None:
         axis.fill_between([], [], [], color=colour, alpha=0.2, linewidth=0, label="± a standard deviation")
     axis.plot([], [], color=colour, linewidth=0.8, linestyle=":", label="best of them")
     axis.plot([], [], color=colour, linestyle="none", marker="o", markersize=3.5, label="validated mean")
-    said = " or ".join(dict.fromkeys("chosen" if course.finished else "best so far" for course in courses))
-    axis.plot([], [], "*", color=colour, markersize=12, markeredgecolor="white", label=said)
+    label = " or ".join(dict.fromkeys("chosen" if course.finished else "best so far" for course in courses))
+    axis.plot([], [], "*", color=colour, markersize=12, markeredgecolor="white", label=label)
 
 
 def _dress(axes: Sequence[Axes]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    said = (
+    titles = (
         ("Candidates on training prompts", "fitness"),
         ("The mean on validation prompts", "fitness"),
         ("Step size", "sigma (log scale)"),
         ("Cache", "share of the cache kept (%)"),
     )
-    for axis, (title, label) in zip(axes, said, strict=True):
+    for axis, (title, label) in zip(axes, titles, strict=True):
         axis.set_title(title)
         axis.set_ylabel(label)
         axis.set_xlabel("generation")

@@ -1,4 +1,4 @@
-"""What each layer keeps of the cache: the NAMM, and rivals that tell layers apart, at each size where someone does."""
+"""What each layer keeps of the cache: NAMMs, and baselines that tell layers apart, at each size where one does."""
 
 from __future__ import annotations
 
@@ -73,16 +73,16 @@ def by_layer(rows: Sequence[Row]) -> list[Layers]:
     return sorted(policies, key=lambda layers: not is_namm(layers.policy))
 
 
-def layers_figure(rows: Sequence[Row], found: Sequence[Layers]) -> Figure:
+def layers_figure(rows: Sequence[Row], policies: Sequence[Layers]) -> Figure:
     """Draw a panel for each size at which a policy tells layers apart."""
-    sizes = in_order(one.size for one in found if not one.flat)
+    sizes = in_order(policy.size for policy in policies if not policy.flat)
     columns = min(len(sizes), 2)
     figure, axes = new_figure(columns, 3.9, -(-len(sizes) // columns), sharey="all")
     if columns == 1:
         figure.set_figwidth(8.4)
-    looks = looks_of(Curve(one.policy, one.package, [], [], []) for one in found)
+    looks = looks_of(Curve(policy.policy, policy.package, [], [], []) for policy in policies)
     for axis, size in zip(axes, sizes, strict=False):
-        _panel(axis, [one for one in found if one.size == size], looks)
+        _panel(axis, [policy for policy in policies if policy.size == size], looks)
         axis.set_title(f"Cache by layer, {at_size(size)}")
     for axis in axes[len(sizes) :]:
         axis.remove()
@@ -93,31 +93,31 @@ def layers_figure(rows: Sequence[Row], found: Sequence[Layers]) -> Figure:
     return figure
 
 
-def _panel(axis: Axes, found: Sequence[Layers], looks: dict[str, Look]) -> None:
+def _panel(axis: Axes, policies: Sequence[Layers], looks: dict[str, Look]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for one in found:
-        look, label = looks[one.policy], policy_label(one.policy, looks)
-        if one.flat:
+    for policy in policies:
+        look, label = looks[policy.policy], policy_label(policy.policy, looks)
+        if policy.flat:
             continue
-        for member in one.members:
-            axis.plot(one.layers, member, color=look.colour, alpha=0.45, linewidth=0.8, zorder=3)
+        for member in policy.members:
+            axis.plot(policy.layers, member, color=look.colour, alpha=0.45, linewidth=0.8, zorder=3)
         axis.plot(
-            one.layers, one.kept, color=look.colour, linestyle=look.line, marker=look.marker,
+            policy.layers, policy.kept, color=look.colour, linestyle=look.line, marker=look.marker,
             zorder=5 if look.strong else 4, linewidth=2.2 if look.strong else 1.3, label=label,
             markersize=5 if look.strong else 4,
         )  # fmt: skip
         if look.strong:
-            mean = fmean(one.kept)
-            if not any(other.flat for other in found):  # whose line would be the same
+            mean = fmean(policy.kept)
+            if not any(other.flat for other in policies):  # whose line would be the same
                 axis.axhline(mean, color=look.colour, linewidth=1, linestyle=":", zorder=2)
             axis.annotate(
                 f"mean {mean:.0f}%", (1, mean), (2, 0), xycoords=axis.get_yaxis_transform(), va="center", fontsize=8,
                 textcoords="offset points", color=look.ink, annotation_clip=False,
             )  # fmt: skip
-    if alike := [one for one in found if one.flat]:
-        share = fmean(fmean(one.kept) for one in alike)
-        names = ", ".join(policy_label(one.policy, looks) for one in alike)
+    if alike := [policy for policy in policies if policy.flat]:
+        share = fmean(fmean(policy.kept) for policy in alike)
+        names = ", ".join(policy_label(policy.policy, looks) for policy in alike)
         label = f"alike in every layer: {names if len(alike) <= 3 else f'{len(alike)} others'}"
         axis.axhline(share, color="0.5", linewidth=1.3, linestyle="--", zorder=1, label=label)
     axis.set_xlabel("layer (0 is next to the input)")

@@ -48,12 +48,12 @@ def is_answer(row: Row) -> bool:
 
 def alike(rows: Sequence[Row]) -> dict[str, Hashable]:
     """What the runs of a front have in common, by run: host, mode, kind of fitness, and prompts by family."""
-    found: dict[str, set[Hashable]] = {}
+    by_run: dict[str, set[Hashable]] = {}
     for row in rows:
-        facts = found.setdefault(row.run, {(row.model, row.labels.mode)})
+        facts = by_run.setdefault(row.run, {(row.model, row.labels.mode)})
         if row.variant == ANSWER and row.metric != _KEPT:
             facts |= {row.metric, (row.dataset, row.n)}
-    return {run: frozenset(facts) for run, facts in found.items()}
+    return {run: frozenset(facts) for run, facts in by_run.items()}
 
 
 def answers_of(rows: Sequence[Row], tell: Callable[[str], None]) -> tuple[list[Answer], str]:
@@ -114,8 +114,8 @@ def _start(by_key: dict[tuple[str, str, str, str], Row], run: str, split: str, m
 
 def _price(row: Row) -> str:
     """What an evolution was under: budget 0.5, target 0.4, price 0.3."""
-    told = ((name, extra(row, name)) for name in _PRICES)
-    return next((f"{name} {value:g}" for name, value in told if value is not None), "")
+    prices = ((name, extra(row, name)) for name in _PRICES)
+    return next((f"{name} {value:g}" for name, value in prices if value is not None), "")
 
 
 def best_of(answers: Sequence[Answer]) -> list[Point]:

@@ -62,7 +62,7 @@ def evaluated(request: PlotRequest, wanted: Callable[[Row], bool], what: str) ->
 
 
 def is_namm(policy: str) -> bool:
-    """Whether a policy is a NAMM rather than a rival or the full cache."""
+    """Whether a policy is a NAMM rather than a baseline or the full cache."""
     return policy == NAMM or policy.startswith(f"{NAMM} ")
 
 
@@ -167,7 +167,7 @@ def _policies(rows: Iterable[Row]) -> dict[str, str]:
 
 
 def _point(row: Row) -> tuple[Any, ...]:
-    """What a row is about, whichever run wrote it; a rival at the own size of a NAMM is of that NAMM's run."""
+    """What a row is about, whichever run wrote it; a baseline at the own size of a NAMM is of that NAMM's run."""
     labels, size = row.labels, size_of(row)
     about = (labels.layer, labels.token_kind, labels.rival, labels.beside)
     return (row.run if is_own(size) else "", row.variant, row.seed, size, row.dataset, row.metric, *about)

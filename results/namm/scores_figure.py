@@ -62,7 +62,7 @@ def draw(request: PlotRequest) -> Drawn:
 
 
 def namm_figure(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
-    """Draw a row of panels for each metric of prepared rows: policies by the share held, NAMMs strong, rivals thin."""
+    """Draw a row of panels for each metric of prepared rows: policies by the share held, NAMMs with strong lines."""
     datasets = datasets_of(rows)
     columns = len(datasets) if len(datasets) > 1 else min(len(metrics), 2)
     lines = -(-len(metrics) * len(datasets) // columns)
@@ -80,15 +80,15 @@ def namm_figure(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
         _panel(axis, rows, drawn[metric, dataset], looks, dataset, metric)
     cut = False
     for row, metric in enumerate(metrics):
-        mine = axes[row * len(datasets) : (row + 1) * len(datasets)]
+        row_axes = axes[row * len(datasets) : (row + 1) * len(datasets)]
         everything = [curve for dataset in datasets for curve in drawn[metric, dataset]]
         fulls = [full for dataset in datasets if (full := full_cache(rows, dataset, metric))]
-        cut |= _limits(mine[0], everything, fulls, metric)
-        mine[0].set_ylabel(SCORES[metric].label)
-        for axis, dataset in zip(mine, datasets, strict=True):
+        cut |= _limits(row_axes[0], everything, fulls, metric)
+        row_axes[0].set_ylabel(SCORES[metric].label)
+        for axis, dataset in zip(row_axes, datasets, strict=True):
             _names(axis, drawn[metric, dataset], looks)
-    asked = f"{_asked(rows, datasets)}{' (the widest are cut off)' if cut else ''}"
-    caption_below(figure, "\n".join(filter(None, (evaluation_caption(rows), asked, _sharing(rows)))), axes)
+    about = f"{_asked(rows, datasets)}{' (the widest are cut off)' if cut else ''}"
+    caption_below(figure, "\n".join(filter(None, (evaluation_caption(rows), about, _sharing(rows)))), axes)
     return figure
 
 
@@ -104,7 +104,7 @@ def _asked(rows: Sequence[Row], datasets: Sequence[str]) -> str:
 
 
 def _sharing(rows: Sequence[Row]) -> str:
-    """How policies share a size out among layers and heads, where NAMMs with a threshold do otherwise than rivals."""
+    """How policies share a size out among layers and heads, where NAMMs with a threshold do it differently."""
     namms = [row for row in rows if is_namm(row.variant)]
     alike = any(row.variant.endswith(PER_HEAD) for row in namms)
     if not alike and not any(is_own(size_of(row)) for row in namms):
@@ -119,13 +119,13 @@ def _panel(
     axis.set_title(DATASETS[dataset].capitalize())
     if full := full_cache(rows, dataset, metric):
         axis.axhline(full.value, color="0.35", linestyle=(0, (5, 3)), linewidth=1.1, zorder=1, label="full cache")
-    rivals = [curve.policy for curve in drawn if not looks[curve.policy].strong]
+    baselines = [curve.policy for curve in drawn if not looks[curve.policy].strong]
     for curve in drawn:
         look = looks[curve.policy]
         if look.strong:
             _namm(axis, curve, look)
         else:
-            _rival(axis, curve, look, _ASIDE * (rivals.index(curve.policy) - (len(rivals) - 1) / 2))
+            _baseline(axis, curve, look, _ASIDE * (baselines.index(curve.policy) - (len(baselines) - 1) / 2))
     _share_axis(axis, drawn, "held, in bytes" if by_bytes(rows) else "that is kept")
 
 
@@ -151,8 +151,8 @@ def _namm(axis: Axes, curve: Curve, look: Look) -> None:
         )  # fmt: skip
 
 
-def _rival(axis: Axes, curve: Curve, look: Look, aside: float) -> None:
-    """A thin line with error bars, drawn a little aside so that rivals of one size do not hide each other."""
+def _baseline(axis: Axes, curve: Curve, look: Look, aside: float) -> None:
+    """A thin line with error bars, drawn a little aside so that baselines of one size do not hide each other."""
     from matplotlib.transforms import ScaledTranslation
 
     place = axis.transData + ScaledTranslation(aside / 72, 0, axis.figure.dpi_scale_trans)

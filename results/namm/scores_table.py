@@ -19,10 +19,10 @@ _SHORT = {"held-out/all": "held-out", "trained/all": "trained", "all/all": "all"
 def namm_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
     """A line for each policy at each size of prepared rows; * marks the front, of points of all sizes."""
     datasets = datasets_of(rows)
-    found = {(dataset, metric): _points(rows, dataset, metric) for dataset in datasets for metric in metrics}
+    by_panel = {(dataset, metric): _points(rows, dataset, metric) for dataset in datasets for metric in metrics}
     fronts = {
         key: {(point.policy, point.size) for point in pareto_front(points, rises=SCORES[key[1]].rises)}
-        for key, points in found.items()
+        for key, points in by_panel.items()
     }
     best: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
@@ -35,25 +35,25 @@ def namm_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
         "Policies by size of the cache, ± half the 95% interval; * on the front: none holds as little and scores more"
     )
     table = Table(title, columns, [], [], left=2)
-    everything = [point for points in found.values() for point in points]
+    everything = [point for points in by_panel.values() for point in points]
     policies = list(dict.fromkeys(point.policy for point in everything))
     for size in in_order(point.size for point in everything):
         for policy in policies:
-            mine = {key: _at(points, policy, size) for key, points in found.items()}
-            known = [point for point in mine.values() if point]
-            if not known:
+            points_here = {key: _at(points, policy, size) for key, points in by_panel.items()}
+            measured = [point for point in points_here.values() if point]
+            if not measured:
                 continue
             line = [
                 size_label(size),
                 policy_label(policy, policies),
-                *([_percent(known[0].held)] if bytes_told else []),
+                *([_percent(measured[0].held)] if bytes_told else []),
             ]
-            line.append(_percent(known[0].kept))
-            line += [_cell(point, key[1], (policy, size) in fronts[key]) for key, point in mine.items()]
+            line.append(_percent(measured[0].kept))
+            line += [_cell(point, key[1], (policy, size) in fronts[key]) for key, point in points_here.items()]
             over = {dataset: _over(best.get((dataset, policy, size))) for dataset in datasets}
             line += [_said(one) for one in over.values()] if best else []
             table.lines.append(line)
-            table.facts.append(_fact(known[0], mine, fronts, over))
+            table.facts.append(_fact(measured[0], points_here, fronts, over))
     return table
 
 
@@ -79,20 +79,20 @@ def _cell(point: Point | None, metric: str, best: bool) -> str:
 
 
 def _over(rows: Sequence[Row] | None) -> dict[str, Any] | None:
-    """The difference to the best rival, the mean over NAMMs if there are several, with all rivals that were best."""
+    """The difference to the best baseline, the mean over NAMMs if there are several, with all that were best."""
     if not rows:
         return None
     value, low, high = mean_interval([row.value for row in rows])
     if len(rows) == 1:
         low, high = rows[0].low, rows[0].high
-    rivals = dict.fromkeys(row.labels.rival for row in rows)
-    return {"value": value, "low": low, "high": high, "rival": ", ".join(rivals)}
+    baselines = dict.fromkeys(row.labels.rival for row in rows)
+    return {"value": value, "low": low, "high": high, "rival": ", ".join(baselines)}
 
 
 def _said(over: dict[str, Any] | None) -> str:
     if over is None:
         return ""
-    names = ", ".join(policy_label(rival, ()) for rival in over["rival"].split(", "))
+    names = ", ".join(policy_label(name, ()) for name in over["rival"].split(", "))
     return f"{with_half(over['value'], over['low'], over['high'], 3, '+')} {names}"
 
 
