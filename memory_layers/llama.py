@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from ..errors import MemxError
+from ..transformers_compat import initialise
 from .layer import MemoryLayer, ResidualMemory
 from .moe import MoeLayer
 from .peer import PeerLayer
@@ -197,7 +198,7 @@ def draw_weights(model: MemoryLlamaForCausalLM, seed: int) -> None:
 def draw_module(model: MemoryLlamaForCausalLM, name: str, module: nn.Module, seed: int) -> None:
     """Initialise one module of a model from its own stream; a parent after its children."""
     torch.manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
-    model._init_weights(module)
+    initialise(model, module)
     if isinstance(module, LlamaMLP):
         std: Any = model.config.initializer_range
         nn.init.normal_(module.down_proj.weight, std=std * (module.hidden_size / module.intermediate_size) ** 0.5)

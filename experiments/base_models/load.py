@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...errors import MemxError, nearest
+from ...transformers_compat import pad_left
 from ..runtime.hub import gated, mute_hub
 from .gemma3 import gemma3_folder
 from .smollm2 import smollm2_folder
@@ -154,7 +155,7 @@ def _pad_left(tokenizer: PreTrainedTokenizerFast) -> None:
     if tokenizer.pad_token_id is None:
         vocabulary = tokenizer.get_vocab()
         tokenizer.pad_token = next((token for token in _PADS if token in vocabulary), tokenizer.eos_token)
-    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # the second is what is saved
+    pad_left(tokenizer)
 
 
 def _cannot_load(source: str, error: Exception, hint: str) -> MemxError:

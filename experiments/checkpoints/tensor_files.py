@@ -8,18 +8,18 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.distributed import checkpoint
 
 from ...errors import MemxError
 from ...files import cannot_write
+from ...torch_compat import checkpoint
 
 _AT_ONCE = 16 * 10**9  # bytes of whole tensors that are written at once, unless one is larger
-_dcp: Any = checkpoint  # whose names its module does not list
+_dcp = checkpoint()
 
 
 class Whole(NamedTuple):

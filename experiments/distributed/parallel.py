@@ -21,6 +21,7 @@ from ...memory_layers.llama import MemoryLlamaForCausalLM, tables_of
 from ...memory_layers.tables.exchange import total
 from ...memory_layers.tables.table_shards import TableShard
 from ...memory_layers.tables.values import MemoryValues
+from ...torch_compat import sum_gradients
 from ..config.training import TrainConfig
 from ..data.batches import Batch
 from .process_group import World
@@ -69,8 +70,7 @@ class Parallelism:
         for unit in [*blocks, model]:
             ignored = {parameter for table in tables_of(unit) for parameter in table.parameters()}
             fully_shard(unit, mesh=self.dense, ignored_params=cast(Any, ignored))
-            unit.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-            unit.set_gradient_divide_factor(1.0)
+            sum_gradients(unit)
         register_fsdp_forward_method(model, "logits_at")
         nn.Module.to(model, device)
         # FSDP takes for its root whatever is called first, which is to be the model and not a part of it

@@ -86,13 +86,13 @@ def explained(error: Exception, ranks: int) -> Exception:
 
     From then on SIGTERM is ignored: torchrun sends it to the ranks that are left, before they could say why they end.
     """
-    from torch import distributed
+    from ...torch_compat import lost_rank_errors
 
-    names: Sequence[str] = ("DistBackendError", "DistNetworkError", "DistStoreError")
-    kinds = tuple(getattr(distributed, name) for name in names if hasattr(distributed, name))
     text = str(error).lower()
     # gloo raises plain RuntimeErrors, so that only their words tell a closed connection from a mistake in the code
-    lost = isinstance(error, kinds) or (type(error) is RuntimeError and any(sign in text for sign in _LOST))
+    lost = isinstance(error, lost_rank_errors()) or (
+        type(error) is RuntimeError and any(sign in text for sign in _LOST)
+    )
     if not lost:
         return error
     if threading.current_thread() is threading.main_thread():

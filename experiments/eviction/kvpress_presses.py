@@ -20,6 +20,7 @@ from transformers import DynamicCache
 
 from ...errors import MemxError
 from ...namm.attachment import find_decoder, layer_windows
+from ...transformers_compat import attention_of
 from ..config.policy_eval import EAGER
 from .answers import Prompt, answer, write
 from .score import LOG_LIKELIHOOD, score
@@ -113,7 +114,7 @@ def _all_of(presses: Mapping[tuple[str, int], Any], kept: Mapping[tuple[str, int
 
 @contextmanager
 def _eager(model: PreTrainedModel) -> Iterator[None]:
-    usual = model.config._attn_implementation or "sdpa"
+    usual = attention_of(model)
     model.set_attn_implementation("eager")
     try:
         yield

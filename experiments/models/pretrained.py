@@ -12,6 +12,7 @@ from ...errors import MemxError
 from ...memory_layers.config import MemoryConfig
 from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_memory_weights, tables_of
 from ...memory_layers.product_keys import ProductKeys
+from ...transformers_compat import copy_buffers
 from ..base_models.load import host_config, load_host
 from ..config.training import TrainConfig
 from ..runtime.devices import use_bfloat16
@@ -139,23 +140,13 @@ def insert_memory(
                 weights[f"{prefix}feed_forward.{name.removeprefix(prefix)}"] = weight
     model.load_state_dict(weights, strict=False, assign=True)
     draw_memory_weights(model, seed, dtype=dtype or host.dtype)
-    _copy_buffers(model, host)
+    copy_buffers(model, host)
     model.tie_weights()
     left = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     assert not left, f"no weights for {left[:3]}"
     if host.generation_config is not None:
         model.generation_config = host.generation_config
     return model.train(host.training)
-
-
-def _copy_buffers(model: nn.Module, host: nn.Module) -> None:
-    """The rotary frequencies, which no state dict holds."""
-    theirs = dict(host.named_buffers())
-    for name, _ in list(model.named_buffers()):
-        path, _, last = name.rpartition(".")
-        model.get_submodule(path)._buffers[last] = theirs[name]
-        if last == "inv_freq":
-            model.get_submodule(path).original_inv_freq = theirs[name]  # what transformers resets it to
 
 
 def choose_trainable(model: nn.Module, train: str) -> None:

@@ -1,6 +1,6 @@
 """What ranks of a group send each other: tensors of equal shape on every rank, unless it says so.
 
-G ranks. Sums are made in the order of the ranks. torch's names of these collectives change; they are all here.
+G ranks. Sums are made in the order of the ranks.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from ...torch_compat import all_gather
+
 Group = Any  # a ProcessGroup
 
 
@@ -17,8 +19,7 @@ def gather(x: Tensor, group: Group) -> Tensor:
     """Every rank's x [B, ...], one after another: [G*B, ...]."""
     size = distributed.get_world_size(group)
     out = x.new_empty(size * len(x), *x.shape[1:])
-    run = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
-    run(out, x.contiguous(), group=group)
+    all_gather(out, x.contiguous(), group)
     return out
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...kernels.embedding_bag import embedding_bag
 from ...kernels.embedding_bag.gradient import BagGradient
 from ...kernels.huge_pages import use_huge_pages
+from ...torch_compat import DRAW_BLOCK
 from .host_rows import HostRows, host_bag
 from .table_shards import TableShard, sharded_bag
 
@@ -56,10 +57,11 @@ class MemoryValues(nn.Module):
             return
         # The whole table is never there, and yet a run must not depend on the number of ranks: all ranks draw the
         # stream of one table, some rows at a time, and keep their part. torch fills a tensor in blocks of sixteen
-        # normal numbers, and draws a last block that is not full anew; so every piece but the last is of whole blocks.
+        # numbers, and draws a last block that is not full anew: so every piece but the last is of whole blocks, and
+        # the last, of at least sixteen rows, ends as the whole table would.
         rows, width = self.shape
-        piece = max(16, _DRAW_ELEMENTS // width // 16 * 16)
-        ends = [*range(piece, max(rows - 16, 1), piece), rows]
+        piece = max(DRAW_BLOCK, _DRAW_ELEMENTS // width // DRAW_BLOCK * DRAW_BLOCK)
+        ends = [*range(piece, max(rows - DRAW_BLOCK, 1), piece), rows]
         own = self.shard.part(torch.arange(rows)) if self.shard.by == "rows" else None
         for start, end in zip([0, *ends], ends, strict=False):
             drawn = torch.empty(end - start, width).normal_(std=std)

@@ -25,6 +25,7 @@ from ....namm.policies.network import Namm
 from ....namm.policies.scorer import BAM_PARAMETERS
 from ....namm.policies.simple import POLICIES, make_policy
 from ....results.namm.rows import PRESSES
+from ....transformers_compat import attention_of
 from ...config.policy_eval import EAGER
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _press(name: str, budget: float) -> Baseline:
 
     @contextmanager
     def on(model: PreTrainedModel) -> Iterator[None]:
-        usual = model.config._attn_implementation or "sdpa"
+        usual = attention_of(model)
         try:
             if eager:  # it reads the probabilities, which fused attention never writes
                 model.set_attn_implementation("eager")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -66,27 +63,6 @@ def backward_call(op: Op, way: Way, inputs: tuple) -> Callable[[], object]:
     """The backward pass of a way alone, on a graph that is kept."""
     outputs, wanted, given = _graph(op, way, inputs)
     return lambda: torch.autograd.grad(outputs, wanted, given, retain_graph=True)
-
-
-@contextmanager
-def quiet_compiler() -> Iterator[None]:
-    """Let torch.compile work in silence, and let the backward passes that it makes run more than once."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import torch._dynamo  # takes a second: only those who compile wait for it
-        from torch._functorch import config
-    loggers = [logging.getLogger(name) for name in ("torch._dynamo", "torch._inductor", "torch._functorch")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings(), config.patch(donated_buffer=False):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        torch._dynamo.reset()
 
 
 def _graph(op: Op, way: Way, inputs: tuple) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:

@@ -16,10 +16,11 @@ import torch
 
 from ....kernels.op import Op, Shape, interpreted
 from ....results.store.rows import Row
+from ....torch_compat import quiet_compiler
 from ..ceilings import Ceilings
 from ..timing import PeakMemory, Stopwatch, Timing
 from .correctness import Check, check_implementations, check_where_it_fits, first_line, inputs_of
-from .implementations import COMPILED, Way, backward_call, forward_call, quiet_compiler, training_call, ways_of
+from .implementations import COMPILED, Way, backward_call, forward_call, training_call, ways_of
 from .shapes import written
 
 
