@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -81,7 +82,7 @@ def evolve_namm(
         from ...experiments.evolution.cost import evolution_cost
 
         cost = evolution_cost(resolved, runs)
-        print_json(cost) if json else print_evolution_cost(cost)
+        print_json(asdict(cost)) if json else print_evolution_cost(cost)
         return
     if world.size == 1:  # before anything heavy is imported
         RunStore(runs).check_free(run_name(resolved), resume=resume, force=force)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ...results.store.rows import Row
 from .console import print_table
+
+if TYPE_CHECKING:
+    from ...experiments.evolution.cost import EvolutionCost
 
 _KINDS = ("generation 0", "answer", "difference")
 
@@ -44,32 +47,31 @@ def _change(row: Row, digits: int) -> str:
     return f"{row.value:+.{digits}f} [{row.low:+.{digits}f}, {row.high:+.{digits}f}]"
 
 
-def print_evolution_cost(cost: Mapping[str, Any]) -> None:
-    """What a dry run found."""
+def print_evolution_cost(cost: EvolutionCost) -> None:
+    """The table of a dry run."""
     from ...results.labels import short
 
     lines = [
-        ["host", f"{cost['host']}, {short(cost['host_parameters'], 1000)} parameters in {cost['dtype']}"],
-        ["NAMM", f"{cost['namm_parameters']:,} parameters, {cost['rule']}, every {cost['every']} tokens"],
-        ["prompts", f"{cost['train_prompts']} to train on, {cost['validation_prompts']} to validate, " + _tested(cost)],
-        ["generations", f"{cost['generations']:,} of {cost['population']} candidates on {cost['drawn']} prompts"],
-        ["cached contexts", f"{cost['context_bytes'] / 2**30:.2f} GiB, {cost['bytes_per_token']:,} bytes a token"],
-        ["candidates' caches", f"{cost['batch_bytes'] / 2**30:.2f} GiB at most"],
-        ["prefills", f"{cost['prefills']:,} of {cost['prefill_tokens']:,} tokens, shared by all candidates"],
-        ["answers", f"{cost['answers']:,} of candidates" + _online(cost)],
-        ["FLOPs", ", ".join(f"{name} {value:.2g}" for name, value in cost["flops"].items())],
-        ["expected time", f"{cost['hours']:.2g} h, {cost['assumption']}"],
+        ["host", f"{cost.host}, {short(cost.host_parameters, 1000)} parameters in {cost.dtype}"],
+        ["NAMM", f"{cost.namm_parameters:,} parameters, {cost.rule}, every {cost.every} tokens"],
+        [
+            "prompts",
+            f"{cost.train_prompts} to train on, {cost.validation_prompts} to validate, {cost.test_prompts} to test",
+        ],
+        ["generations", f"{cost.generations:,} of {cost.population} candidates on {cost.drawn} prompts"],
+        ["cached contexts", f"{cost.context_bytes / 2**30:.2f} GiB, {cost.bytes_per_token:,} bytes a token"],
+        ["candidates' caches", f"{cost.batch_bytes / 2**30:.2f} GiB at most"],
+        ["prefills", f"{cost.prefills:,} of {cost.prefill_tokens:,} tokens, shared by all candidates"],
+        ["answers", f"{cost.answers:,} of candidates" + _online(cost)],
+        ["FLOPs", ", ".join(f"{name} {value:.2g}" for name, value in cost.flops.items())],
+        ["expected time", f"{cost.hours:.2g} h, {cost.assumption}"],
     ]
     print_table("Nothing was loaded or evolved", ["what", "cost"], lines, left=2)
-    print(f"would write {cost['folder']}")
+    print(f"would write {cost.folder}")
 
 
-def _tested(cost: Mapping[str, Any]) -> str:
-    return f"{cost['test_prompts']} to test"
-
-
-def _online(cost: Mapping[str, Any]) -> str:
-    read = cost["read_online"]
+def _online(cost: EvolutionCost) -> str:
+    read = cost.read_online
     return f", each after {read:,} tokens read online" if read else ""
 
 

@@ -50,70 +50,121 @@ class Shape:
         return 2.0 * self.active * new + 4.0 * self.layers * self.heads * self.head_dim * attended
 
 
-def evolution_cost(config: EvolveConfig, runs: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class EvolutionCost:
+    """What an evolution would cost; the fields are the keys of `--json`."""
+
+    folder: str  # of the run
+    host: str  # the base model
+    host_parameters: int
+    dtype: str  # of the base model's weights
+    namm_parameters: int
+    rule: str  # budget or threshold
+    every: int  # tokens between evictions
+    mode: str
+    length: int  # tokens of a prompt, at most
+    population: int
+    generations: int  # of all stages
+    drawn: str  # prompts of a generation, by stage
+    train_prompts: int
+    validation_prompts: int
+    test_prompts: int
+    bytes_per_token: int  # of keys, values and what a NAMM notes, in one cache
+    context_bytes: int  # of all contexts that are held at once
+    batch_bytes: int  # of the caches of candidates that answer at once
+    prefills: int  # contexts that are read
+    prefill_tokens: int  # of each context, read once for all candidates
+    read_online: int  # tokens of a prompt that each candidate reads by itself
+    answers: int  # of candidates
+    flops: dict[str, float]  # by what they go to
+    hours: float  # by FLOPs alone, at the speed that `assumption` names
+    assumption: str
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Prompts and answers of a whole evolution."""
+
+    generations: int
+    drawn: list[int]  # of a generation, by stage
+    train: int
+    validation: int
+    test: int
+    reads: int  # contexts that are read
+    answers: int  # of candidates and of means
+
+
+def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
     """The cost of a config: counts are exact but for early stops, bytes and FLOPs of prompts of full length.
 
-    Under a threshold, which may keep everything, candidates are counted as if they did.
-
-    hours: by FLOPs alone, at a speed that `assumption` names. Raises MemxError for a host that cannot be described.
+    Under a threshold, which may keep everything, candidates are counted as if they did. Raises MemxError for a base
+    model that cannot be described.
     """
-    shape = _shape(config)
-    tasks, evolution, fitness = config.tasks, config.evolution, config.fitness
-    stages = config.stages
-    generations = sum(stage.generations or 0 for stage in stages)
+    shape, counts = _shape(config), _counts(config)
+    tasks, evolution, fitness, namm = config.tasks, config.evolution, config.fitness, config.namm
+    kept = namm.budget if namm.rule == "budget" else 1.0
+    flops = _flops(config, shape, counts, kept)
+    speed, where = _speed(config)
+    held = max(counts.train + counts.validation, counts.test) if fitness.remember else 1
+    at_once = min(evolution.population, fitness.at_once)
+    return EvolutionCost(
+        folder=str(runs / run_name(config)),
+        host=config.host.name or f"{config.host.preset} of memx train",
+        host_parameters=shape.parameters,
+        dtype=config.host.dtype,
+        namm_parameters=len(empty_namm(namm).parameters),
+        rule=f"budget {namm.budget:g}" if namm.rule == "budget" else f"from {namm.threshold:g}",
+        every=namm.every,
+        mode=fitness.mode,
+        length=tasks.length,
+        population=evolution.population,
+        generations=counts.generations,
+        drawn="/".join(map(str, counts.drawn)),
+        train_prompts=counts.train,
+        validation_prompts=counts.validation,
+        test_prompts=counts.test,
+        bytes_per_token=shape.token_bytes,
+        context_bytes=held * _shared(config) * shape.token_bytes,
+        batch_bytes=int(at_once * kept * tasks.length * shape.token_bytes),
+        prefills=counts.reads,
+        prefill_tokens=_shared(config),
+        read_online=tasks.length - _shared(config),
+        answers=counts.answers,
+        flops=flops,
+        hours=sum(flops.values()) / speed / 3600,
+        assumption=f"if all ran at {speed:.2g} FLOPs a second on {where}",
+    )
+
+
+def _counts(config: EvolveConfig) -> _Counts:
+    tasks, evolution, stages = config.tasks, config.evolution, config.stages
+    generations = [stage.generations or 0 for stage in stages]
     drawn = [tasks.per_generation * len(stage.tasks) for stage in stages]
     validated = [tasks.validation_prompts * len(tasks.validation or stage.tasks) for stage in stages]
-    validations = [1 + -(-(stage.generations or 0) // evolution.validate_every) for stage in stages]
-    judged = sum(count * (stage.generations or 0) for count, stage in zip(drawn, stages, strict=True))
-    candidates = evolution.population * judged
+    validations = [1 + -(-count // evolution.validate_every) for count in generations]
+    evaluated = sum(map(int.__mul__, drawn, generations))
     tested = tasks.test_prompts * len(tasks.validation or stages[-1].tasks)
     means = sum(map(int.__mul__, validated, validations)) + 2 * (validated[-1] + tested)
     train, validation = len(tasks.train) * tasks.pool, len(config.validated_on) * tasks.validation_prompts
-    reads = min(train, judged) + validation + tested if fitness.remember else judged + means
-    kept = config.namm.budget if config.namm.rule == "budget" else 1.0
-    flops = _flops(config, shape, reads, candidates + means, train + validation + tested, kept)
-    device = _device(config)
-    at_once = min(evolution.population, fitness.at_once)
+    reads = min(train, evaluated) + validation + tested if config.fitness.remember else evaluated + means
+    answers = evolution.population * evaluated + means
+    return _Counts(sum(generations), drawn, train, validation, tested, reads, answers)
+
+
+def _speed(config: EvolveConfig) -> tuple[float, str]:
+    """FLOPs a second, and of what."""
+    if _device(config) != "cpu":
+        return _SPEEDS["cuda"], "one GPU"
     threads = config.host.threads or torch.get_num_threads()
-    speed = _SPEEDS[device] * (threads if device == "cpu" else 1)
-    where = f"{threads} CPU threads" if device == "cpu" else "one GPU"
-    return {
-        "folder": str(runs / run_name(config)),
-        "host": config.host.name or f"{config.host.preset} of memx train",
-        "host_parameters": shape.parameters,
-        "dtype": config.host.dtype,
-        "namm_parameters": len(empty_namm(config.namm).parameters),
-        "rule": f"budget {config.namm.budget:g}" if config.namm.rule == "budget" else f"from {config.namm.threshold:g}",
-        "every": config.namm.every,
-        "mode": fitness.mode,
-        "length": tasks.length,
-        "population": evolution.population,
-        "generations": generations,
-        "drawn": "/".join(map(str, drawn)),
-        "train_prompts": train,
-        "validation_prompts": validation,
-        "test_prompts": tested,
-        "bytes_per_token": shape.token_bytes,
-        "context_bytes": (max(train + validation, tested) if fitness.remember else 1)
-        * _shared(config)
-        * shape.token_bytes,
-        "batch_bytes": int(at_once * kept * tasks.length * shape.token_bytes),
-        "prefills": reads,
-        "prefill_tokens": _shared(config),
-        "read_online": tasks.length - _shared(config),
-        "answers": candidates + means,
-        "flops": flops,
-        "hours": sum(flops.values()) / speed / 3600,
-        "assumption": f"if all ran at {speed:.2g} FLOPs a second on {where}",
-    }
+    return _SPEEDS["cpu"] * threads, f"{threads} CPU threads"
 
 
-def _flops(config: EvolveConfig, shape: Shape, reads: int, answers: int, prompts: int, kept: float) -> dict[str, float]:
+def _flops(config: EvolveConfig, shape: Shape, counts: _Counts, kept: float) -> dict[str, float]:
     """By what they go to: contexts read, scores of candidates, answers of candidates and of the full cache."""
-    length, every = config.tasks.length, config.namm.every
+    length, every, answers = config.tasks.length, config.namm.every, counts.answers
     held = int(kept * length)
-    one = shape.forward(_ANSWER[config.fitness.kind], held)
-    context = reads * shape.forward(_shared(config))
+    answer = shape.forward(_ANSWER[config.fitness.kind], held)
+    context = counts.reads * shape.forward(_shared(config))
     runs = 1
     if config.fitness.mode == "online":
         context += answers * shape.forward(max(length - every, 0), held // 2)
@@ -121,7 +172,8 @@ def _flops(config: EvolveConfig, shape: Shape, reads: int, answers: int, prompts
     pairs = 4 * 32 * length * length / 2 if config.namm.scorer == "bam" else 0
     weights = 2 * len(empty_namm(config.namm).parameters) * length
     scores = answers * runs * shape.layers * shape.kv_heads * (weights + pairs)
-    return {"context": context, "choice": scores, "answers": (answers + prompts) * one}
+    prompts = counts.train + counts.validation + counts.test
+    return {"context": context, "choice": scores, "answers": (answers + prompts) * answer}
 
 
 def _shared(config: EvolveConfig) -> int:
@@ -137,13 +189,13 @@ def _shape(config: EvolveConfig) -> Shape:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(deepcopy(described), trust_remote_code=False)
     count = sum(parameter.numel() for parameter in model.parameters())
-    found: Any = described
-    table = found.vocab_size * found.hidden_size
-    active = count if getattr(found, "tie_word_embeddings", True) else count - table  # a look-up is no product
-    kv_heads = getattr(found, "num_key_value_heads", None) or found.num_attention_heads
-    head_dim = getattr(found, "head_dim", None) or found.hidden_size // found.num_attention_heads
+    sizes: Any = described
+    table = sizes.vocab_size * sizes.hidden_size
+    active = count if getattr(sizes, "tie_word_embeddings", True) else count - table  # a look-up is no product
+    kv_heads = getattr(sizes, "num_key_value_heads", None) or sizes.num_attention_heads
+    head_dim = getattr(sizes, "head_dim", None) or sizes.hidden_size // sizes.num_attention_heads
     size = getattr(torch, config.host.dtype).itemsize
-    return Shape(count, active, found.num_hidden_layers, found.num_attention_heads, kv_heads, head_dim, size)
+    return Shape(count, active, sizes.num_hidden_layers, sizes.num_attention_heads, kv_heads, head_dim, size)
 
 
 def _described(config: EvolveConfig) -> PretrainedConfig:
