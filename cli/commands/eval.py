@@ -99,8 +99,8 @@ def evaluate(
 
 def _run(configs: list[QaConfig], runs: Path, batch: int, resume: bool, force: bool, json: bool) -> None:
     from ...results.store.runs import RunStore
-    from ..output.eval_progress import EvalDisplay
     from ..output.eval_summary import print_questions
+    from ..output.progress import ProgressDisplay
 
     for config in configs:  # before anything heavy is imported
         RunStore(runs).check_free(config.folder, resume=resume, force=force)
@@ -109,7 +109,7 @@ def _run(configs: list[QaConfig], runs: Path, batch: int, resume: bool, force: b
 
     found = []
     for config in configs:
-        with EvalDisplay(config.folder, quiet=json) as display:
+        with ProgressDisplay([config.folder], quiet=json) as display:
             found.append(eval_model(config, Options(runs, resume, force), display.report, batch=batch))
     if json:
         print_json([row.model_dump() for rows in found for row in rows])

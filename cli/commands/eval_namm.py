@@ -95,7 +95,7 @@ def eval_namm(
     given = [*chosen, *map(parse_assignment, assignments or [])]
     resolved = load_eval_config(config or eval_tree(folders or [], dict(given)), given)
     from ..output.eval_namm_summary import print_evaluation, print_evaluation_cost
-    from ..output.eval_progress import EvalDisplay
+    from ..output.progress import ProgressDisplay
 
     if dry_run:
         from ...experiments.policy_eval.cost import evaluation_cost
@@ -107,7 +107,7 @@ def eval_namm(
     from ...experiments.policy_eval.run import eval_namm as run_evaluation
     from ...experiments.runtime.options import Options
 
-    with EvalDisplay(run_name(resolved), quiet=json) as display:
+    with ProgressDisplay([run_name(resolved)], quiet=json) as display:
         rows = run_evaluation(resolved, Options(runs, resume, force), display.report)
     if json:
         print_json([row.model_dump() for row in rows])

@@ -72,8 +72,8 @@ def evolve_namm(
         chosen += [("host.preset", None), ("host.shape", None)]
     given = [*chosen, *map(parse_assignment, assignments or [])]
     resolved = load_evolution_config(config or source or DEFAULT, given)
-    from ..output.evolve_progress import EvolveDisplay
     from ..output.evolve_summary import print_evolution, print_evolution_cost
+    from ..output.progress import ProgressDisplay
 
     world = launched()
     if dry_run:
@@ -90,7 +90,7 @@ def evolve_namm(
     from ...experiments.evolution.run import evolve_namm as run_evolution
     from ...experiments.runtime.options import Options
 
-    with EvolveDisplay(run_name(resolved), quiet=json or not world.is_first) as display:
+    with ProgressDisplay([run_name(resolved)], quiet=json or not world.is_first) as display:
         rows = run_evolution(resolved, Options(runs, resume, force), display.report)
     if not world.is_first:
         return

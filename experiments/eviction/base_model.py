@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,13 +15,12 @@ from ..config.loading import load_config
 from ..config.points import Point, plan
 from ..distributed.process_group import World, local_device, without_torchrun
 from ..runtime.devices import pick_device
+from ..runtime.events import BaseModelTraining, Note, Phase, Report
 from ..runtime.options import Options
 from ..training.sweep import train_all
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-Report = Callable[[Mapping[str, Any]], None]
 
 
 def prepare_host(
@@ -37,7 +35,7 @@ def prepare_host(
     if config.name is None:
         world.on_first(lambda: _train(config, runs, report))
     name = host_source(config, runs)
-    report({"phase": f"loading {name}"})
+    report(Phase(f"loading {name}"))
 
     def load() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         model, tokenizer = load_host(name, dtype=getattr(torch, config.dtype), any_decoder=True)
@@ -70,6 +68,6 @@ def _train(config: HostConfig, runs: Path, report: Report) -> None:
     point = _point(config)
     run = RunStore(runs).run(point.name)
     if run.status != "finished":
-        report({"note": f"training the host {config.preset} in {run.folder}"})
+        report(Note(f"training the host {config.preset} in {run.folder}"))
         with without_torchrun():
-            train_all(point.config, Options(runs, resume=True), lambda index, event: report({**event, "host": True}))
+            train_all(point.config, Options(runs, resume=True), lambda index, event: report(BaseModelTraining(event)))

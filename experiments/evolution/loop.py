@@ -20,8 +20,9 @@ from ...results.store.runs import Run
 from ..config.evolution import EvolveConfig
 from ..distributed.process_group import World
 from ..eviction.answers import Prompt
-from ..eviction.base_model import Report, prepare_host
+from ..eviction.base_model import prepare_host
 from ..eviction.tasks import make_prompts
+from ..runtime.events import Ended, Generation, Note, Phase, Position, Report, Validation
 from ..runtime.signals import Interrupted, StopRequest
 from .candidates import CandidateEvaluator
 from .fitness import Evaluation, FitnessEvaluator
@@ -63,7 +64,7 @@ class EvolutionRun:
     ) -> None:
         self.config, self.run, self.report, self.world = config, run, report, world
         self.model, tokenizer, self.host = prepare_host(config.host, runs, report, world)
-        report({"phase": "making prompts"})
+        report(Phase("making prompts"))
         self.prompts = world.on_first(lambda: make_prompts(config, tokenizer))
         self.namm = world.on_first(
             lambda: calibrated_namm(config, self.model, self.host, self.prompts, self.state / "namm", report)
@@ -98,7 +99,7 @@ class EvolutionRun:
             stage = config.stages[evolution.stage]
             generations, tasks = stage.generations or 0, config.tasks.validation or stage.tasks
             if validation_due(evolution, config.evolution.validate_every, generations):
-                self.report({"phase": "validating"})
+                self.report(Phase("validating", brief=True))
                 evaluation, seconds = self._evaluate(self.prompts.validated(tasks), evolution.mean[None])
                 fitness = float(self.fitness.fitness(evaluation)[0])
                 # together: fitness that is not finite is one error of all ranks, of which the first tells
@@ -112,7 +113,7 @@ class EvolutionRun:
                 self.world.together(partial(evolution.tell, self.fitness.fitness(evaluation)))
                 self.world.on_first(partial(self._save_generation, evaluation, seconds, start))
                 continue
-            self.report({**self._place(), "ended": reason})
+            self.report(Ended(self._position(), reason))
             outcome = Outcome.of(evolution, reason)
             if evolution.stage + 1 == len(config.stages):
                 break
@@ -123,7 +124,7 @@ class EvolutionRun:
 
     def _compare(self, answer: Vector, tasks: Sequence[str]) -> dict[str, Evaluation]:
         """Zero parameters and the answer side by side, [N, 2], on validation and test prompts."""
-        self.report({"phase": "judging the answer"})
+        self.report(Phase("judging the answer"))
         both = np.stack([0 * answer, answer])
         evaluations = {"validation": self._evaluate(self.prompts.validated(tasks), both)[0]}
         self.evaluator.release_contexts()
@@ -154,7 +155,10 @@ class EvolutionRun:
         save_evolution(self.evolution, self.state)
         total, last = perf_counter() - start, self.evolution.history[-1]
         seconds |= {"tell": total - seconds.pop("fitness"), "total": total}
-        self._record({name: getattr(last, name) for name in ("best", "mean", "std", "sigma")}, evaluation, seconds)
+        kept = self._append_metrics(
+            {name: getattr(last, name) for name in ("best", "mean", "std", "sigma")}, evaluation, seconds
+        )
+        self.report(Generation(self._position(), last.best, last.mean, last.sigma, kept, total))
 
     def _save_validation(self, evaluation: Evaluation, improved: bool, seconds: dict[str, float]) -> None:
         """Rank 0: save the state, the mean as a NAMM if it is the best so far, and write how it validated."""
@@ -163,15 +167,18 @@ class EvolutionRun:
             self._save_namm(self.evolution.mean)
         seconds["total"] = seconds.pop("fitness")
         fitness = self.evolution.validations[-1].fitness
-        self._record({"validation": fitness, "improved": improved}, evaluation, seconds)
+        kept = self._append_metrics({"validation": fitness, "improved": improved}, evaluation, seconds)
+        self.report(Validation(self._position(), fitness, kept, improved))
 
-    def _record(self, figures: Mapping[str, Any], evaluation: Evaluation, seconds: Mapping[str, float]) -> None:
-        """Write a line of metrics and report it."""
+    def _append_metrics(
+        self, figures: Mapping[str, Any], evaluation: Evaluation, seconds: Mapping[str, float]
+    ) -> float:
+        """Write a line of metrics; the share of the cache that was kept."""
         measures = {"kept": evaluation.mean_kept(), "tasks": evaluation.mean_values()}
         rounded = {part: round(spent, 4) for part, spent in seconds.items()}
-        place = self._place()
-        self.run.append_metrics(step=place["generation"], stage=place["stage"], **figures, **measures, seconds=rounded)
-        self.report({**place, **figures, **measures, "seconds": seconds["total"]})
+        place = {"step": self.evolution.generation, "stage": self.evolution.stage}
+        self.run.append_metrics(**place, **figures, **measures, seconds=rounded)
+        return evaluation.mean_kept()
 
     def _save_namm(self, parameters: Vector) -> None:
         """Write the NAMM of these parameters to the run folder."""
@@ -179,11 +186,11 @@ class EvolutionRun:
         tasks = dict.fromkeys(task for stage in self.config.stages for task in stage.tasks)
         save(namm, self.run.folder / "namm", host=self.host, tasks=tuple(tasks))
 
-    def _place(self) -> dict[str, int]:
+    def _position(self) -> Position:
         """Where the evolution is, for the display."""
         evolution, stages = self.evolution, self.config.stages
-        place = {"generation": evolution.generation, "stage": evolution.stage, "began": evolution.began}
-        return {**place, "stages": len(stages), "generations": stages[evolution.stage].generations or 0}
+        generations = stages[evolution.stage].generations or 0
+        return Position(evolution.generation, evolution.began, generations, evolution.stage, len(stages))
 
     def _note_idle_ranks(self) -> None:
         config = self.config
@@ -192,4 +199,4 @@ class EvolutionRun:
         if units < self.world.size:
             idle = f"{self.world.size - units} of {self.world.size} ranks"
             text = f"a generation is {units} pieces of work, so that {idle} have none; "
-            self.report({"note": text + "a smaller fitness.at_once cuts it finer"})
+            self.report(Note(text + "a smaller fitness.at_once cuts it finer"))

@@ -10,7 +10,6 @@ import shutil
 
 import torch
 
-from ...errors import MemxError
 from ...namm.evolution.files import RECORD
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
@@ -18,10 +17,12 @@ from ..config.base import run_name, to_yaml
 from ..config.evolution import EvolveConfig
 from ..distributed.process_group import World, join
 from ..distributed.rank_errors import LostRank
-from ..eviction.base_model import Report
+from ..runtime.devices import restored_threads
+from ..runtime.events import Note, Report
+from ..runtime.lifecycle import recorded_run
 from ..runtime.malloc import keep_freed_memory
 from ..runtime.options import Options
-from ..runtime.signals import Interrupted, stop_on_signals
+from ..runtime.signals import stop_on_signals
 from .loop import EvolutionRun, Result
 from .rows import result_rows
 
@@ -50,36 +51,22 @@ def evolve_namm(config: EvolveConfig, options: Options, report: Report) -> list[
         with world.claimed(store, name, resume=options.resume, force=options.force) as run:
             finished = world.on_first(lambda: run.rows() if options.resume and run.status == "finished" else None)
             if finished is not None:
-                report({"note": "finished before"})
+                report(Note("finished before"))
                 return finished
             return _evolve(config, options, run, report, world)
 
 
 def _evolve(config: EvolveConfig, options: Options, run: Run, report: Report, world: World) -> list[Row]:
     """Evolve in a claimed run folder, and record in it how that ended."""
-    began = (run.folder / "state" / RECORD).is_file()
-    threads = torch.get_num_threads()
-    try:
+    record = run.folder / "state" / RECORD
+    began = record.is_file()
+    with recorded_run(run, keeps=lambda: began or record.is_file(), plain=LostRank), restored_threads():
         torch.set_num_threads(world.on_first(lambda: _begin(config, run, world)))
         keep_freed_memory()
         with stop_on_signals() as stop:
             evolution = EvolutionRun(config, run, options.runs, report, stop, world)
             result = evolution.evolve()
         rows = world.on_first(lambda: result_rows(evolution, result))
-    except (Interrupted, KeyboardInterrupt):
-        run.end("interrupted")
-        raise
-    except MemxError as error:
-        if began or (run.folder / "state" / RECORD).is_file():
-            run.end("failed", error=error.message)
-        else:
-            run.discard()
-        raise
-    except Exception as error:
-        run.end("failed", error=str(error) if isinstance(error, LostRank) else f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        torch.set_num_threads(threads)
     world.on_first(lambda: _finish(run, rows, result))
     return rows
 

@@ -18,8 +18,8 @@ from ...namm.policies.network import Namm
 from ...namm.policies.scorer import BAM_PARAMETERS, count, layer_sizes
 from ...results.store.runs import Run
 from ..config.evolution import EvolveConfig, NammConfig
-from ..eviction.base_model import Report
 from ..eviction.tasks import Prompts
+from ..runtime.events import Note, Phase, Report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,7 +39,7 @@ def calibrated_namm(
     """The NAMM with the mean and variance of its features on this model: measured once a run, then read from folder."""
     if folder.is_dir():
         return load(folder)
-    report({"phase": "measuring features"})
+    report(Phase("measuring features"))
     texts = [prompt.context for pool in prompts.train.values() for prompt in pool[: config.calibration]]
     shortest = min(len(text) for text in texts)
     every = min(config.namm.every, max(shortest // HOP, 1) * HOP)  # shorter contexts: once, at their end
@@ -56,7 +56,7 @@ def first_state(config: EvolveConfig, run: Run, parameters: int, report: Report)
         evolution = load_evolution(folder)
         run.rewind_metrics(evolution.generation)
         _fill_metrics(run, evolution)
-        report({"note": f"resumed after generation {evolution.generation}"})
+        report(Note(f"resumed after generation {evolution.generation}"))
         return evolution.state()
     run.rewind_metrics(-1)
     settings = config.evolution

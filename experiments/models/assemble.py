@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
 from ...memory_layers.llama import MemoryLlamaForCausalLM, make_weights, tables_of
 from ..config.training import TrainConfig
+from ..runtime.events import Phase, Report
 from .build import build_model, prepare_tables, tokenizer_config
 from .pretrained import Pretrained, load_pretrained
 
@@ -23,11 +24,11 @@ def assemble_model(
     tokenizer_of: Callable[[], PreTrainedTokenizerFast],
     device: torch.device,
     layout: Parallelism | None,
-    report: Callable[[Mapping[str, Any]], None],
+    report: Report,
 ) -> Pretrained:
     """Load or build the model of a run. With a layout its tables are shared out; dense weights are not yet sharded."""
     if config.finetune.source is not None:
-        report({"phase": f"loading {config.finetune.source}"})
+        report(Phase(f"loading {config.finetune.source}"))
         if layout is None:
             return load_pretrained(config, device)
         return layout.world.in_turn(lambda: load_pretrained(config, device, layout.shard_tables))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import MemxError
 from ...kernels.native import library
@@ -11,13 +10,12 @@ from ...memory_layers.llama import tables_of
 from ...memory_layers.sizes import model_sizes
 from ..config.training import TrainConfig
 from ..models.describe import model_and_memory
+from ..runtime.events import Note, Report
 from .optimizer import Optimizer
 from .value_optimizer import Rows
 
 if TYPE_CHECKING:
     from ...memory_layers.llama import MemoryLlamaForCausalLM
-
-Report = Callable[[Mapping[str, Any]], None]
 
 
 def make_optimizer(
@@ -50,5 +48,5 @@ def make_optimizer(
         how = f"{optimizer.value_step} value step"
         if model.device.type == "cpu" and library() is None:
             how += ", without compiled loops"
-        report({"note": f"{how}: a step reads {reads:,} of {rows:,} rows"})
+        report(Note(f"{how}: a step reads {reads:,} of {rows:,} rows"))
     return optimizer

@@ -7,8 +7,7 @@ the same rows.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,18 +15,21 @@ from typing import Any
 import torch
 
 from ...errors import MemxError
-from ...files import cannot_write, write_atomically
 from ...namm.policies.files import TENSORS, load
 from ...namm.policies.network import Namm
+from ...results.store.json_lines import JsonLines
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
 from ..benchmarks.eviction.policies import check_peers
 from ..config.base import run_name, to_yaml
 from ..config.policy_eval import EvalConfig, NammSource
 from ..eviction.answers import Prompt
-from ..eviction.base_model import Report, prepare_host
+from ..eviction.base_model import prepare_host
 from ..eviction.kvpress_presses import check_host, press_facts
 from ..eviction.tasks import Draws, task_prompts
+from ..runtime.devices import restored_threads
+from ..runtime.events import Note, Phase, Progress, Report
+from ..runtime.lifecycle import recorded_run
 from ..runtime.malloc import keep_freed_memory
 from ..runtime.options import Options
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
@@ -36,7 +38,6 @@ from .rows import EvalReport
 from .token_drops import draw_documents, dropped_of, kind_rows
 
 RESULTS = "prompts.jsonl"
-Line = dict[str, Any]
 
 
 def eval_namm(config: EvalConfig, options: Options, report: Report) -> list[Row]:
@@ -46,7 +47,7 @@ def eval_namm(config: EvalConfig, options: Options, report: Report) -> list[Row]
     """
     with RunStore(options.runs).claim(run_name(config), resume=options.resume, force=options.force) as run:
         if options.resume and run.status == "finished":
-            report({"note": "finished before"})
+            report(Note("finished before"))
             return run.rows()
         return _evaluate(config, options, run, report)
 
@@ -55,8 +56,8 @@ def _evaluate(config: EvalConfig, options: Options, run: Run, report: Report) ->
     """Evaluate in a claimed run folder, and record in it how that ended."""
     before = run.info()
     threads = config.host.threads or before.get("threads") or torch.get_num_threads()
-    kept, results = torch.get_num_threads(), Results(run.folder / RESULTS)
-    try:
+    results = JsonLines(run.folder / RESULTS)
+    with recorded_run(run, keeps=lambda: bool(results.lines())), restored_threads():
         torch.set_num_threads(threads)
         keep_freed_memory()
         if config.peers:
@@ -68,20 +69,6 @@ def _evaluate(config: EvalConfig, options: Options, run: Run, report: Report) ->
             judged = Evaluation(config, namms, options.runs, results, report, stop)
             judged.run()
         rows = judged.rows(run.name)
-    except (Interrupted, KeyboardInterrupt):
-        run.end("interrupted")
-        raise
-    except MemxError as error:
-        if results.lines():
-            run.end("failed", error=error.message)
-        else:
-            run.discard()
-        raise
-    except Exception as error:
-        run.end("failed", error=f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        torch.set_num_threads(kept)
     run.finish(rows)
     return rows
 
@@ -94,7 +81,7 @@ class Evaluation:
         config: EvalConfig,
         namms: list[Namm],
         runs: Path,
-        results: Results,
+        results: JsonLines,
         report: Report,
         stop: StopRequest,
     ) -> None:
@@ -117,8 +104,8 @@ class Evaluation:
         looked_at = {(line["document"], line["number"]) for line in lines if "document" in line}
         total = len(self.config.tasks) * self.config.prompts
         if lines:
-            self.report({"note": f"resumed after {len(judged)} of {total} prompts"})
-        self.report({"phase": "making prompts"})
+            self.report(Note(f"resumed after {len(judged)} of {total} prompts"))
+        self.report(Phase("making prompts"))
         for task, number, prompt in self._prompts():
             if (task, number) in judged:
                 continue
@@ -126,8 +113,8 @@ class Evaluation:
             facts = self._judge(prompt)
             self.results.append({"task": task, "number": number, "tokens": len(prompt.context), "facts": facts})
             judged.add((task, number))
-            self.report({"done": len(judged), "total": total, "what": task, "seconds": perf_counter() - start})
-        self.report({"phase": "looking at what is dropped"})
+            self.report(Progress(len(judged), total, task, perf_counter() - start))
+        self.report(Phase("looking at what is dropped"))
         for document in draw_documents(self.config, self.tokenizer):
             if (document.text, document.number) not in looked_at:
                 self._check()
@@ -159,42 +146,6 @@ class Evaluation:
     def _check(self) -> None:
         if self.stop.asked:
             raise Interrupted("what was judged before is saved")
-
-
-class Results:
-    """The lines of prompts.jsonl, in the order that they came."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Add a line. Raises MemxError when the disk is full or forbids it."""
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise cannot_write(self.path, error) from None
-
-    def lines(self) -> list[Line]:
-        """All lines; a last one that a kill cut off is left out."""
-        try:
-            texts = self.path.read_text("utf-8").splitlines()
-        except OSError:
-            return []
-        found = []
-        for text in texts:
-            try:
-                found.append(json.loads(text))
-            except json.JSONDecodeError:
-                break
-        return found
-
-    def rewind(self) -> list[Line]:
-        """All whole lines, which then are all that the file holds."""
-        found = self.lines()
-        if self.path.is_file():
-            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in found))
-        return found
 
 
 def _load(source: NammSource) -> Namm:

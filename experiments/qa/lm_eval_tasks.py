@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from ...errors import MemxError, nearest
 from ...results.store.rows import Row
 from ..config.question_answering import HarnessConfig, QaConfig
-from ..eviction.base_model import Report
 from ..metrics.estimates import Z95
+from ..runtime.events import Progress, Report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -169,7 +169,7 @@ def _with_progress(model: Any, tokenizer: Any, batch: int, task: str, report: Re
             now = perf_counter()
             seconds, self.last = (now - self.last) / answered, now
             self.answered = min(self.answered + answered, self.asked)
-            report({"done": self.answered, "total": self.asked, "what": f"lm-eval {task}", "seconds": seconds})
+            report(Progress(self.answered, self.asked, f"lm-eval {task}", seconds))
 
     with _muted():
         return Model(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch)

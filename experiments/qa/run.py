@@ -5,20 +5,19 @@ Answers are appended a batch at a time, so that a stopped run goes on after the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from ...errors import MemxError
-from ...files import write_atomically
+from ...results.store.json_lines import JsonLines, Line
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
 from ..config.base import to_yaml
 from ..config.question_answering import TITLES, QaConfig, QaTask
-from ..eviction.base_model import Report
 from ..metrics.estimates import exact_match, f1
-from ..policy_eval.run import Results
+from ..runtime.events import Note, Phase, Progress, Report
+from ..runtime.lifecycle import recorded_run
 from ..runtime.options import Options
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
 from .answer import Said, answer_batch
@@ -30,7 +29,6 @@ from .rows import answer_rows
 from .sources import load_questions
 
 ANSWERS, HARNESS = "answers.jsonl", "harness.jsonl"
-Line = dict[str, Any]
 
 
 class Sets(NamedTuple):
@@ -64,18 +62,18 @@ def eval_model(config: QaConfig, options: Options, report: Report, *, batch: int
     """
     with RunStore(options.runs).claim(config.folder, resume=options.resume, force=options.force) as run:
         if options.resume and run.status == "finished":
-            report({"note": "finished before"})
+            report(Note("finished before"))
             return run.rows()
         return _evaluate(config, run, report, batch)
 
 
 def _evaluate(config: QaConfig, run: Run, report: Report, batch: int) -> list[Row]:
     """Evaluate in a claimed run folder, and record in it how that ended."""
-    answers, harness = Results(run.folder / ANSWERS), Results(run.folder / HARNESS)
-    try:
+    answers, harness = JsonLines(run.folder / ANSWERS), JsonLines(run.folder / HARNESS)
+    with recorded_run(run, keeps=lambda: bool(answers.lines() or harness.lines())):
         manager, sets = check_harness(config.harness), read_sets(config)
         run.begin(to_yaml(config), {"experiment": run.name, "seed": config.seed, "device": config.device})
-        report({"phase": f"loading {config.model}"})
+        report(Phase(f"loading {config.model}"))
         model, tokenizer = load_model(config)
         about = about_model(config, model, config.name.removeprefix("eval-"))
         about |= {"run": run.name, "experiment": about["experiment"] or run.name}
@@ -85,18 +83,6 @@ def _evaluate(config: QaConfig, run: Run, report: Report, batch: int) -> list[Ro
             asking.run_harness(manager, harness)
         rows = [row for task in config.tasks for row in answer_rows(config, task, _of(answers, task.name), about)]
         rows += [row for line in harness.lines() for row in harness_rows(line["results"], about)]
-    except (Interrupted, KeyboardInterrupt):
-        run.end("interrupted")
-        raise
-    except MemxError as error:
-        if answers.lines() or harness.lines():
-            run.end("failed", error=error.message)
-        else:
-            run.discard()
-        raise
-    except Exception as error:
-        run.end("failed", error=f"{type(error).__name__}: {error}")
-        raise
     run.finish(rows, experiment=about["experiment"])
     return rows
 
@@ -110,7 +96,7 @@ class _Asking:
         self.config, self.model, self.tokenizer = config, model, tokenizer
         self.report, self.stop, self.batch = report, stop, batch
 
-    def ask_all(self, sets: Sequence[Sets], answers: Results) -> None:
+    def ask_all(self, sets: Sequence[Sets], answers: JsonLines) -> None:
         """Ask every question, the longest prompts of each set first."""
         lines, total = answers.rewind(), sum(len(one.questions) for one in sets)
         for one in sets:
@@ -118,7 +104,7 @@ class _Asking:
             lines = _whole_batches(answers, lines, one.task.name, chunks)
             known = {line["number"] for line in lines if line["task"] == one.task.name}
             if known:
-                self.report({"note": f"{TITLES[one.task.name]}: {len(known)} questions were answered before"})
+                self.report(Note(f"{TITLES[one.task.name]}: {len(known)} questions were answered before"))
             for chunk in chunks:
                 if chunk[0].question.number in known:
                     continue
@@ -129,7 +115,7 @@ class _Asking:
                     lines.append(_line(one.task.name, asked, found))
                     answers.append(lines[-1])
                 seconds = (perf_counter() - start) / len(chunk)
-                self.report({"done": len(lines), "total": total, "what": TITLES[one.task.name], "seconds": seconds})
+                self.report(Progress(len(lines), total, TITLES[one.task.name], seconds))
 
     def _chunks(self, one: Sets) -> list[list[Asked]]:
         """The prompts of a set in batches of about one length."""
@@ -144,13 +130,13 @@ class _Asking:
         asked = sorted(map(asker.ask, one.questions), key=lambda a: (-len(a.prompt), a.question.number))
         return [asked[start : start + self.batch] for start in range(0, len(asked), self.batch)]
 
-    def run_harness(self, manager: Any, results: Results) -> None:
+    def run_harness(self, manager: Any, results: JsonLines) -> None:
         """Run every task of lm-eval."""
         known = {line["task"] for line in results.rewind()}
         for task in self.config.harness.tasks:
             if task not in known:
                 self.check()
-                self.report({"phase": f"lm-eval: {task}"})
+                self.report(Phase(f"lm-eval: {task}"))
                 found = run_harness(
                     manager, self.model, self.tokenizer, task, self.config, self.batch, self.report, self.check
                 )
@@ -162,14 +148,14 @@ class _Asking:
             raise Interrupted("what was answered before is saved")
 
 
-def _whole_batches(answers: Results, lines: list[Line], task: str, chunks: Sequence[Sequence[Asked]]) -> list[Line]:
+def _whole_batches(answers: JsonLines, lines: list[Line], task: str, chunks: Sequence[Sequence[Asked]]) -> list[Line]:
     """The lines without those of a batch that a kill cut off: it is asked again as a whole, for the same rounding."""
     known = {line["number"] for line in lines if line["task"] == task}
     parts = [{item.question.number for item in chunk} for chunk in chunks]
     again = {number for part in parts if not part <= known for number in part & known}
     kept = [line for line in lines if line["task"] != task or line["number"] not in again]
     if len(kept) < len(lines):
-        write_atomically(answers.path, "".join(json.dumps(line) + "\n" for line in kept))
+        answers.write(kept)
     return kept
 
 
@@ -194,5 +180,5 @@ def _line(task: str, asked: Asked, said: Said) -> Line:
     }
 
 
-def _of(answers: Results, task: str) -> list[Line]:
+def _of(answers: JsonLines, task: str) -> list[Line]:
     return [line for line in answers.lines() if line["task"] == task]

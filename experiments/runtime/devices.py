@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -34,6 +35,16 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
 def autocast_for(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Inside, what can be is computed in bfloat16, if `use_bfloat16` says so."""
     return torch.autocast(device.type, torch.bfloat16) if use_bfloat16(precision, device) else nullcontext()
+
+
+@contextmanager
+def restored_threads() -> Iterator[None]:
+    """Set the number of torch's CPU threads back to what it was before the block."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def peak_bytes(device: torch.device) -> int:

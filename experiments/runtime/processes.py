@@ -8,16 +8,16 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, cast
 
 from ...errors import MemxError
+from .events import Event, Report, SweepReport
 from .signals import Interrupted, StopRequest, stop_on_signals
 
-Report = Callable[[int, Mapping[str, Any]], None]
-Work = Callable[[Callable[[Mapping[str, Any]], None], StopRequest], None]
+Work = Callable[[Report, StopRequest], None]
 
 
 class _Died(RuntimeError):
@@ -30,7 +30,7 @@ class _Worker(NamedTuple):
     receiver: Connection
 
 
-def run_pool(tasks: Sequence[Work], jobs: int, report: Report) -> None:
+def run_pool(tasks: Sequence[Work], jobs: int, report: SweepReport) -> None:
     """Run picklable tasks, `jobs` at a time; report gets (index, event) for what they report.
 
     The first failure, or a SIGINT or SIGTERM here, asks all running tasks to stop once and waits for them. Raises
@@ -86,7 +86,7 @@ def _ready(running: Sequence[_Worker]) -> list[_Worker]:
     return [worker for worker in running if worker.receiver in ready]
 
 
-def _receive(worker: _Worker, report: Report) -> Exception | bool | None:
+def _receive(worker: _Worker, report: SweepReport) -> Exception | bool | None:
     """Take one message: None for an event, True for a good end, or the exception that ended the worker."""
     try:
         kind, content = worker.receiver.recv()
@@ -104,9 +104,9 @@ def _work(task: Work, sender: Connection) -> None:
     """The worker process: runs its task and sends what happens; without a parent to tell, it saves and stops."""
     with stop_on_signals(signal.SIGTERM) as stop:
 
-        def send(event: Mapping[str, Any]) -> None:
+        def send(event: Event) -> None:
             try:
-                sender.send(("event", dict(event)))
+                sender.send(("event", event))
             except OSError:
                 stop.asked = True
 

@@ -15,7 +15,7 @@ from ..data.batches import Batch, PackedBatches, check_lengths
 from ..data.facts.questions import FactSplit, documents_of
 from ..data.tokenizer import tokenizer_from_text, train_tokenizer
 from ..distributed.process_group import World
-from ..optim.select import Report
+from ..runtime.events import Note, Phase, Report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -95,7 +95,7 @@ class TrainingData:
     def _trained(self) -> str:
         path = self.run.folder / "tokenizer.json"
         if not path.is_file():
-            self.report({"phase": "training the tokenizer"})
+            self.report(Phase("training the tokenizer"))
             made = build_tokenizer(self.config, self.split)
             write_atomically(path, made.backend_tokenizer.to_str())
         return path.read_text("utf-8")
@@ -106,7 +106,7 @@ class TrainingData:
 
         path = self.run.folder / "tokenizer"
         if not path.is_dir():
-            self.report({"phase": "finding or training the tokenizer"})
+            self.report(Phase("finding or training the tokenizer"))
             made = corpus_tokenizer(self.config.corpus, self.config.data.vocabulary, self._own_note)
             temporary = path.with_name(".tokenizer.tmp")
             shutil.rmtree(temporary, ignore_errors=True)
@@ -115,14 +115,14 @@ class TrainingData:
         return path
 
     def _own_note(self, text: str) -> None:
-        self.report({"note": text, "own": True})  # other ranks read other documents
+        self.report(Note(text, own=True))  # other ranks read other documents
 
     def _note_short_training(self) -> None:
         """Say so if the steps end before every phrasing of a fact was shown: then not all of `seen` was seen."""
         passes = self.config.training.steps * self.config.training.batch / len(self.split.trained)
         most = max(len(documents_of(fact, self.split.seed)) for fact in self.split.trained)
         if passes < most:
-            self.report({"note": f"{passes:.1f} passes show each fact in fewer than its {most} phrasings"})
+            self.report(Note(f"{passes:.1f} passes show each fact in fewer than its {most} phrasings"))
 
 
 def build_tokenizer(config: TrainConfig, split: FactSplit) -> PreTrainedTokenizerFast:

@@ -24,9 +24,10 @@ from ..models.pretrained import add_lora
 from ..models.slot_usage import SlotUsage
 from ..models.whitening import whiten_queries
 from ..optim.optimizer import Optimizer
-from ..optim.select import Report, make_optimizer
+from ..optim.select import make_optimizer
 from ..optim.sparse_finetuning import TrainableRows
 from ..runtime.devices import autocast_for, pick_device
+from ..runtime.events import Evaluation, Note, Phase, Report, Step
 from ..runtime.malloc import keep_freed_memory
 from ..runtime.signals import Interrupted, StopRequest
 from .data import TrainingData
@@ -123,12 +124,11 @@ class Trainer:
             yield
 
     def _note(self, text: str) -> None:
-        self.report({"note": text})
+        self.report(Note(text))
 
     def _log(self, loss: float, norms: Mapping[str, float]) -> None:
-        state = {"step": self.step, "steps": self.config.training.steps, "loss": loss}
         rate = self.tokens / self.seconds if self.seconds else 0.0
-        self.report({**state, "tokens_per_second": rate})
+        self.report(Step(self.step, self.config.training.steps, loss, rate))
         if self._due(self.config.training.log_every) or self.step == self.config.training.steps:
             if self.layout is not None:
                 self.use.gather(self.layout)
@@ -140,18 +140,18 @@ class Trainer:
     def _evaluate_on_the_way(self) -> None:
         found = self.examiner.on_the_way(self.model)
         self.run.append_metrics(step=self.step, evaluation=found)
-        self.report({"step": self.step, "evaluation": found})
+        self.report(Evaluation(self.step, found))
 
     def _measure_before(self) -> None:
         """What a pretrained model knows before it is trained: the facts, and its loss on ordinary text."""
         if self.step or self.before or self.config.finetune.source is None:
             return
-        self.report({"step": 0, "phase": "asking before training"})
+        self.report(Phase("asking before training"))
         self.before = self.examiner.before(self.model)
         self.run.append_metrics(step=0, before=self.before)
 
     def _finish(self) -> list[Row]:
-        self.report({"step": self.step, "phase": "asking the final questions"})
+        self.report(Phase("asking the final questions"))
         answers, text = self.examiner.final(self.model), self.examiner.measure_text(self.model)
         measured = Measured(answers, self.before, text, self.use.last, self.optimizer.value_step, self.examiner.dataset)
         if self.lora is not None:
@@ -189,11 +189,11 @@ class Trainer:
         self.batches.seek(state["position"])
         self.saved = self.step
         self.run.rewind_metrics(self.step)
-        self.report({"note": f"resumed at step {self.step}"})
+        self.report(Note(f"resumed at step {self.step}"))
 
     def _spread_queries(self) -> None:
         """Fit a new memory's queries to the host's hidden states of ordinary text, or of the facts without it."""
-        self.report({"phase": "fitting the queries to the model"})
+        self.report(Phase("fitting the queries to the model"))
         text = self.examiner.common_text()
         given = self.lessons.first_tokens(self.batches) if text is None else (text, None)
         with self._autocast():
@@ -203,7 +203,7 @@ class Trainer:
         rare = None
         if self.config.finetune.train == "slots":
             assert self.examiner.text is not None
-            self.report({"phase": "reading text to find its slots"})
+            self.report(Phase("reading text to find its slots"))
             with self._autocast():
                 rare = TrainableRows(self.model, self.config.finetune, self.examiner.text.training)
         tokens = self.lessons.tokens_per_step(self.batches)

@@ -20,8 +20,10 @@ from ..data.facts.load import facts_digest
 from ..data.facts.questions import FactSplit, build_split
 from ..distributed.process_group import World
 from ..runtime.devices import peak_bytes
-from ..runtime.signals import Interrupted, StopRequest
-from .loop import Report, Trainer
+from ..runtime.events import Note, Report
+from ..runtime.lifecycle import recorded_run
+from ..runtime.signals import StopRequest
+from .loop import Trainer
 
 
 def train(
@@ -31,33 +33,22 @@ def train(
     before = run.info()
     # a run that goes on keeps its threads, and so its bits
     threads = config.training.threads or before.get("threads") or threads
-    began = bool(saved_states(run.folder / "state"))
-    try:
+    state = run.folder / "state"
+    began = bool(saved_states(state))
+    with recorded_run(run, keeps=lambda: began or bool(saved_states(state))):
         split, notes = (FactSplit([], [], config.data.seed), []) if config.corpus.sources else build_split(config)
         digest = facts_digest([*split.trained, *split.unseen])
         _same_facts(run, digest)
         for note in notes:
-            report({"note": note})
+            report(Note(note))
         about = {"experiment": config.experiment, "seed": config.seed, "device": config.training.device}
         run.begin(to_yaml(config), {**about, "threads": threads, "facts": digest})
         trainer = Trainer(config, split, run, report, stop, threads, world)
         rows = trainer.fit()
-    except (Interrupted, KeyboardInterrupt):
-        run.end("interrupted")
-        raise
-    except MemxError as error:
-        if began or saved_states(run.folder / "state"):
-            run.end("failed", error=error.message)
-        else:
-            run.discard()
-        raise
-    except Exception as error:
-        run.end("failed", error=f"{type(error).__name__}: {error}")
-        raise
     took = {"seconds": round(trainer.seconds, 1), "steps": trainer.step, "tokens": trainer.tokens}
     run.finish(rows, **took, device=str(trainer.device), peak_bytes=peak_bytes(trainer.device))
     if world is None or world.is_first:
-        shutil.rmtree(run.folder / "state", ignore_errors=True)  # the checkpoint is what is left to keep
+        shutil.rmtree(state, ignore_errors=True)  # the checkpoint is what is left to keep
     return rows
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from ...errors import MemxError
 from ...results.store.rows import Row
@@ -13,15 +12,16 @@ from ...results.store.runs import RunStore
 from ..config.points import Point, plan
 from ..config.training import TrainConfig
 from ..distributed.process_group import World, join, launched
+from ..runtime.events import Phase, Report, SweepReport
 from ..runtime.options import Options
-from ..runtime.processes import Report, run_pool
+from ..runtime.processes import run_pool
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
 
 
-def train_all(config: TrainConfig, options: Options, report: Report) -> dict[str, list[Row]]:
+def train_all(config: TrainConfig, options: Options, report: SweepReport) -> dict[str, list[Row]]:
     """Train every point that is not finished; returns the rows by run. report gets (index of the point, event).
 
-    Of torchrun's processes each reports; what the first need not know too is marked "own".
+    Of torchrun's processes each reports; what the first need not know too is a note marked `own`.
     Raises MemxError (a folder exists, is in use, …) before anything is trained, and Interrupted on a stop.
     """
     planned = plan(config)
@@ -46,7 +46,7 @@ def _check(planned: list[Point], options: Options, check: Callable[[TrainConfig]
         RunStore(options.runs).check_free(point.name, resume=options.resume, force=options.force)
 
 
-def _alone(planned: list[Point], options: Options, report: Report) -> None:
+def _alone(planned: list[Point], options: Options, report: SweepReport) -> None:
     _check(planned, options, lambda config: None)
     jobs = min(options.jobs, len(planned))
     threads = max(1, _cores() // jobs)
@@ -57,7 +57,7 @@ def _alone(planned: list[Point], options: Options, report: Report) -> None:
         run_pool(tasks, jobs, report)
 
 
-def _shared(config: TrainConfig, planned: list[Point], options: Options, report: Report) -> None:
+def _shared(config: TrainConfig, planned: list[Point], options: Options, report: SweepReport) -> None:
     """Train the points one after another, each over all processes that torchrun started."""
     if options.jobs > 1:
         raise MemxError("--jobs and torchrun exclude each other", hint="torchrun's processes share every point")
@@ -74,7 +74,7 @@ def train_point(
     point: Point,
     options: Options,
     threads: int,
-    report: Callable[[Mapping[str, Any]], None],
+    report: Report,
     stop: StopRequest,
     world: World | None = None,
 ) -> None:
@@ -86,13 +86,13 @@ def train_point(
     with world.claimed(store, point.name, resume=options.resume, force=options.force) as run:
         if options.resume and world.on_first(lambda: run.status) == "finished":
             world.on_first(lambda: check_facts(point.config, run))
-            report({"phase": "finished before"})
+            report(Phase("finished before"))
             return
         train(point.config, run, report, stop, threads, world)
-        report({"phase": "finished"})
+        report(Phase("finished"))
 
 
-def _one_by_one(planned: list[Point], tasks: list[partial[None]], report: Report, world: World) -> None:
+def _one_by_one(planned: list[Point], tasks: list[partial[None]], report: SweepReport, world: World) -> None:
     with stop_on_signals() as stop:
         for index, task in enumerate(tasks):
             if world.any(stop.asked):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from time import perf_counter
-from typing import Any
 
 from .files import save_evolution
 from .search import Evolution, Fitness, Vector
@@ -34,6 +33,41 @@ class Outcome:
         return cls(best.vector, best.fitness, best.generation, reason)
 
 
+@dataclass(frozen=True)
+class GenerationDone:
+    """After `generation` generations: fitness of the last one's candidates, the step size after it, its seconds."""
+
+    generation: int
+    stage: int
+    best: float
+    mean: float
+    std: float
+    sigma: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class MeanValidated:
+    """The mean after `generation` generations was validated. improved: it is the best so far."""
+
+    generation: int
+    stage: int
+    fitness: float
+    improved: bool
+
+
+@dataclass(frozen=True)
+class StageEnded:
+    """No more is done in this stage; reason: as in `Outcome`."""
+
+    generation: int
+    stage: int
+    reason: str
+
+
+Event = GenerationDone | MeanValidated | StageEnded
+
+
 def evolve(
     evolution: Evolution,
     fitness: Fitness,
@@ -42,7 +76,7 @@ def evolve(
     validate: Callable[[Vector], float] | None = None,
     validate_every: int = 10,
     patience: int | None = None,
-    on_event: Callable[[Mapping[str, Any]], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
     save: str | PathLike[str] | None = None,
 ) -> Outcome:
     """Evolve until this stage has had `generations`, counting those that it had before.
@@ -51,8 +85,7 @@ def evolve(
     validate: the fitness of a mean [n] on data that is not trained on; called at the start of the stage, every
     `validate_every` generations of it and at its end. The answer is the mean for which it was largest, or the last mean
     without it. patience: stop after so many validations in a row that brought nothing better.
-    on_event: gets a mapping after each generation ("best", "mean", "std", "sigma", "seconds"), each validation
-    ("validation", "improved") and at the end ("ended"), all with "generation" and "stage".
+    on_event: gets an event after each generation, after each validation, and at the end.
     save: a folder that gets the state after each generation and validation: whatever is raised or killed here, a later
     `evolve(load_evolution(save), ...)` with the same arguments goes on to the same answer.
     Raises MemxError for fitness that is not finite; passes on what fitness and validate raise.
@@ -60,9 +93,9 @@ def evolve(
     assert generations >= 0 and validate_every > 0, (generations, validate_every)
     assert patience is None or (patience > 0 and validate is not None), "patience needs validation"
 
-    def report(**event: Any) -> None:
+    def report(event: Event) -> None:
         if on_event is not None:
-            on_event({"generation": evolution.generation, "stage": evolution.stage, **event})
+            on_event(event)
 
     def keep() -> None:
         if save is not None:
@@ -73,16 +106,16 @@ def evolve(
             value = float(validate(evolution.mean))
             improved = evolution.record_validation(value)
             keep()
-            report(validation=value, improved=improved)
+            report(MeanValidated(evolution.generation, evolution.stage, value, improved))
         reason = end_of_stage(evolution, generations, patience)
         if reason is not None:
-            report(ended=reason)
+            report(StageEnded(evolution.generation, evolution.stage, reason))
             return Outcome.of(evolution, reason)
         start = perf_counter()
         done = evolution.step(fitness)
         keep()
-        figures = {name: getattr(done, name) for name in ("best", "mean", "std", "sigma")}
-        report(**figures, seconds=perf_counter() - start)
+        figures = done.best, done.mean, done.std, done.sigma
+        report(GenerationDone(evolution.generation, evolution.stage, *figures, seconds=perf_counter() - start))
 
 
 def validation_due(evolution: Evolution, every: int, generations: int) -> bool:

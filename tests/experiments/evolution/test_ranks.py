@@ -24,6 +24,7 @@ from memx.experiments.evolution.candidates import CandidateEvaluator
 from memx.experiments.evolution.fitness import FitnessEvaluator
 from memx.experiments.evolution.ranks import DistributedEvaluator
 from memx.experiments.evolution.run import evolve_namm
+from memx.experiments.runtime.events import Note
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import StopRequest
 from memx.results.store.runs import RunStore
@@ -79,7 +80,7 @@ def test_the_trajectory_is_the_same_at_any_number_of_ranks(config, straight, tmp
     for size, ranks in run_worlds(in_own_folder, [2, 4], {"config": config, "root": tmp_path}).items():
         for rank, (*found, recorded, notes) in enumerate(ranks):
             assert tuple(found) == straight and recorded == size and bool(notes) == (rank == 0)
-        told = [one["note"] for one in ranks[0][-1] if "note" in one]
+        told = [one.text for one in ranks[0][-1] if isinstance(one, Note)]
         idle = [
             "a generation is 3 pieces of work, so that 1 of 4 ranks have none; a smaller fitness.at_once cuts it finer"
         ]
@@ -113,7 +114,7 @@ def test_a_rank_that_dies_ends_the_run_and_another_number_of_ranks_goes_on(confi
     assert run.status == "failed" and "ranks is gone" in run.info()["error"]
     ranks = run_worlds(evolved, [3], {"config": config, "root": tmp_path, "resume": True})[3]
     assert all(tuple(found) == straight for *found, _, _ in ranks)
-    assert {"note": "resumed after generation 1"} in ranks[0][-1]
+    assert Note("resumed after generation 1") in ranks[0][-1]
 
 
 def test_a_stop_that_one_rank_is_asked_for_stops_all(config, straight, path, tmp_path):

@@ -25,6 +25,7 @@ from memx.experiments.evolution.ranks import DistributedEvaluator
 from memx.experiments.evolution.rows import stratified
 from memx.experiments.evolution.run import evolve_namm
 from memx.experiments.evolution.start import empty_namm
+from memx.experiments.runtime.events import Generation, Note
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted, StopRequest
 from memx.results.store.runs import RunStore
@@ -98,7 +99,7 @@ def test_stopped_on_request_and_gone_on(straight, tmp_path):
     config, run, rows = straight
 
     def stop(event):
-        if event.get("generation") == 1:
+        if isinstance(event, Generation) and event.position.generation == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted, match="generation 2"):
@@ -109,7 +110,7 @@ def test_stopped_on_request_and_gone_on(straight, tmp_path):
         evolve_namm(config, Options(tmp_path), quiet)
     notes = []
     again = evolve_namm(config, Options(tmp_path, resume=True), notes.append)
-    assert {"note": "resumed after generation 1"} in notes
+    assert Note("resumed after generation 1") in notes
     assert trajectory(stopped) == trajectory(run)
     facts = [[row for row in found if row.variant != "speed"] for found in (again, rows)]
     assert facts[0] == facts[1]
@@ -155,7 +156,7 @@ def test_stages_follow_one_another_from_the_whole_state(host, tmp_path):
     ]  # fmt: skip
 
     def stop(event):
-        if event.get("generation") == 2:
+        if isinstance(event, Generation) and event.position.generation == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):

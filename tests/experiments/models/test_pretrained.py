@@ -293,7 +293,7 @@ def test_a_stopped_and_resumed_run_ends_bit_identical(host, tmp_path, changes):
     stop = StopRequest()
 
     def stop_at_two(event):
-        stop.asked = event.get("step") == 2
+        stop.asked = getattr(event, "step", None) == 2
 
     with RunStore(tmp_path).claim(point.name) as run, pytest.raises(Interrupted):
         train(point.config, run, stop_at_two, stop, 1)

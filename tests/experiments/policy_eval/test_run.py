@@ -15,6 +15,7 @@ from memx.experiments.config.tasks import HELD_OUT_TASKS, TRAINING_TASKS
 from memx.experiments.data.long_context.families import FAMILIES
 from memx.experiments.policy_eval.run import RESULTS, eval_namm
 from memx.experiments.policy_eval.sources import eval_tree
+from memx.experiments.runtime.events import Note, Progress
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted
 from memx.namm.policies.base import Rule
@@ -113,7 +114,7 @@ def test_stopped_on_request_and_gone_on(straight, tmp_path):
     resolved, run, rows = straight
 
     def stop(event):
-        if event.get("done") == 2:
+        if isinstance(event, Progress) and event.done == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):
@@ -126,7 +127,7 @@ def test_stopped_on_request_and_gone_on(straight, tmp_path):
         file.write('{"task": "code_next", "number": 0, "fac')  # what a kill cuts off
     notes = []
     again = eval_namm(resolved, Options(tmp_path, resume=True), notes.append)
-    assert {"note": "resumed after 2 of 6 prompts"} in notes and again == rows
+    assert Note("resumed after 2 of 6 prompts") in notes and again == rows
     assert (stopped.folder / RESULTS).read_text() == (run.folder / RESULTS).read_text()
     assert eval_namm(resolved, Options(tmp_path, resume=True), quiet) == again
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from memx.experiments.qa import run as qa_run
 from memx.experiments.qa.run import eval_model
+from memx.experiments.runtime.events import Progress
 from memx.experiments.runtime.options import Options
 from memx.results.store.runs import RunStore
 
@@ -88,7 +89,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_rows(taught, files, tmp_path):
     rows, answers = evaluated(config, tmp_path / "straight")
 
     def kill(event):
-        if event.get("done") == 8:
+        if isinstance(event, Progress) and event.done == 8:
             raise KeyboardInterrupt
 
     runs = tmp_path / "killed"

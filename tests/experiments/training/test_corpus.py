@@ -56,7 +56,7 @@ def train_exactly(corpus: Path, runs: Path, changes: dict | None = None, resume:
 
 def stop_exactly_at_four(corpus: Path, runs: Path, changes: dict | None = None) -> None:
     def report(index, event):
-        if event.get("step") == 4:
+        if getattr(event, "step", None) == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with float64(), pytest.raises(Interrupted):

@@ -89,7 +89,7 @@ def stop_at_eight(runs: Path, changes: dict | None = None) -> None:
     """A run that is stopped at step 8, its state saved."""
 
     def report(index, event):
-        if event.get("step") == 8:
+        if getattr(event, "step", None) == 8:
             os.kill(os.getpid(), signal.SIGTERM)
 
     config = load_config("tiny", {**SETTINGS, **(changes or {})}.items())

@@ -142,7 +142,7 @@ def test_a_stopped_and_resumed_run_ends_bit_identical(tmp_path, changes):
     stop = StopRequest()
 
     def stop_at_three(event):
-        stop.asked = event.get("step") == 3
+        stop.asked = getattr(event, "step", None) == 3
 
     with RunStore(tmp_path).claim(point.name) as run, pytest.raises(Interrupted):
         train(point.config, run, stop_at_three, stop, 1)
@@ -167,7 +167,7 @@ def test_a_stopped_and_resumed_run_ends_bit_identical(tmp_path, changes):
 def test_the_run_says_which_step_its_tables_took(tmp_path, changes, how):
     notes = []
     _, rows = train_tiny(
-        tmp_path, lambda index, event: notes.append(event.get("note", "")), **{**changes, "training.steps": 1}
+        tmp_path, lambda index, event: notes.append(getattr(event, "text", "")), **{**changes, "training.steps": 1}
     )
     said = [note.partition(" value step: a step reads ")[0] for note in notes if "value step" in note]
     assert said == [how] * bool(how)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from memx.errors import MemxError
 from memx.namm import Evolution, evolve, load_evolution, save_evolution
+from memx.namm.evolution.loop import GenerationDone, MeanValidated, StageEnded
 
 KINDS = [("diagonal", "csa"), ("diagonal", "tpa"), ("full", "csa"), ("full", "tpa")]
 TARGET = np.linspace(-1, 1, 10)
@@ -151,7 +152,7 @@ def test_a_distribution_that_shrank_to_nothing_stops_it_and_says_so():
     events = []
     outcome = evolve(made(sigma=0.1), sphere, generations=3000, on_event=events.append)
     assert outcome.reason == "tolx" and outcome.generation < 3000
-    assert events[-1] == {"generation": outcome.generation, "stage": 0, "ended": "tolx"}
+    assert events[-1] == StageEnded(outcome.generation, 0, "tolx")
 
 
 def test_asking_again_gives_the_same_candidates_and_they_are_the_callers_own():
@@ -283,10 +284,18 @@ def test_the_answer_is_the_mean_that_validated_best_and_patience_ends_a_stage():
     trajectory(straight, 4, sphere)
     assert (outcome.mean == straight.mean).all()
     assert [one.generation for one in evolution.validations] == [0, 2, 4, 6, 8, 10]
-    assert [event["improved"] for event in events if "improved" in event] == [True, True, True, False, False, False]
-    generations = [event for event in events if "sigma" in event]
-    assert [event["generation"] for event in generations] == [*range(1, 11)]
-    assert set(generations[0]) == {"generation", "stage", "best", "mean", "std", "sigma", "seconds"}
+    assert [event.improved for event in events if isinstance(event, MeanValidated)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    generations = [event for event in events if isinstance(event, GenerationDone)]
+    assert [event.generation for event in generations] == [*range(1, 11)]
+    done = [(one.best, one.mean, one.std, one.sigma) for one in generations]
+    assert done == [(one.best, one.mean, one.std, one.sigma) for one in evolution.history]
     again = evolve(evolution, sphere, generations=100, validate=lambda mean: next(scores), validate_every=2, patience=3)
     assert again.reason == "patience" and evolution.generation == 10
 
