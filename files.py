@@ -11,24 +11,36 @@ from .errors import MemxError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all. Raises MemxError when the disk is full or forbids it."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary: str | None = None
+    """Write a file whole or not at all, with a user's error where that fails.
+
+    Args:
+        path: The file; what had its name is replaced. Its folder is there.
+        content: Text, written as UTF-8, or bytes.
+
+    Raises:
+        MemxError: The disk is full or forbids it.
+    """
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        replace_file(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all. Raises OSError when the disk is full or forbids it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-        temporary = None
-        sync_folder(path.parent)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def make_folder(path: Path) -> None:

@@ -38,7 +38,7 @@ def short(number: float, base: int = 1024) -> str:
 
 
 def in_bytes(number: float) -> str:
-    """Bytes in KiB, MiB or GiB."""
+    """Bytes as 17 B, 1.5 KiB, 2.0 MiB or 3.25 GiB."""
     for unit in ("B", "KiB", "MiB"):
         if number < 1024:
             return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
@@ -52,7 +52,15 @@ def host_label(host: str) -> str:
 
 
 def with_half(value: float, low: float | None, high: float | None, digits: int, sign: str = "") -> str:
-    """A value and half its interval: 12.3 ±0.4; without the interval if there is none."""
+    """A value and half its interval, as 12.3 ±0.4.
+
+    Args:
+        value: In any unit.
+        low: Lower end of the 95% interval; None: there is none, and the value stands alone.
+        high: Upper end.
+        digits: After the point, of both.
+        sign: `+` writes the sign of positive values too.
+    """
     half = "" if low is None or high is None else f" ±{(high - low) / 2:.{digits}f}"
     return f"{value:{sign}.{digits}f}{half}"
 

@@ -71,9 +71,20 @@ class PlotRequest:
         missing: str = "there are no rows to show",
         hint: str = "",
     ) -> list[Row]:
-        """The wanted rows of what is to be drawn, prepared and checked to be alike.
+        """The wanted rows of what is to be drawn.
 
-        Raises MemxError with that text and hint if there are none, with one that fits the rows if no hint is given.
+        Args:
+            wanted: Which rows the picture is of.
+            prepare: What becomes of the rows of the chosen experiment, such as names for their variants.
+            check: Raises MemxError if the prepared rows cannot share a picture.
+            missing: The message if no row is wanted.
+            hint: Its hint; without one, it says which picture the rows that are there belong to.
+
+        Returns:
+            The prepared rows, in the order of runs.
+
+        Raises:
+            MemxError: There are no such rows, or they do not belong together.
         """
         everything = collect_rows(self.sources)
         rows = [row for row in everything if wanted(row)]
@@ -100,10 +111,14 @@ class PlotRequest:
         return runs
 
     def together(self, items: list[T], alike: Callable[[T], Any]) -> list[T]:
-        """Rows or runs of the experiment that is asked for, with or without seed and hash; else what is named, or
-        what is like the last.
+        """Rows or runs of the chosen experiment; without a choice what is named, or what is like the last.
 
-        Raises MemxError if there is no experiment of that name.
+        Args:
+            items: Rows or runs, in the order of their start.
+            alike: What has to be equal of two that are drawn together.
+
+        Raises:
+            MemxError: There is no experiment of the chosen name, with or without its seed and hash.
         """
         if self.experiment is not None:
             chosen = [one for one in items if self.experiment in (one.experiment, without_seed(one.experiment))]
@@ -154,7 +169,11 @@ def _hint(rows: Sequence[Row]) -> str:
 
 
 def collect_rows(sources: Sequence[Path]) -> list[Row]:
-    """The rows of files (`*rows.jsonl`) and of finished runs below folders, each once, the last started run last."""
+    """The rows of files (`*rows.jsonl`) and of finished runs below folders, each once, the last started run last.
+
+    Raises:
+        MemxError: A source is not there, or a file holds a line that is no row.
+    """
     rows: list[Row] = []
     for source in sources:
         if source.is_file():

@@ -54,7 +54,11 @@ class Summary(NamedTuple):
 
 
 def summarize(rows: Iterable[Row]) -> list[Summary]:
-    """Group rows by dataset, metric, kind, memory size, variant and base, smallest memory first."""
+    """Group rows by dataset, metric, kind, memory size, variant and base: seeds of one model become one summary.
+
+    Returns:
+        The summaries, sorted by these, so that the smallest memory comes first.
+    """
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         point = (row.dataset, row.metric, row.kind, row.memory_slots, row.variant, row.model)
@@ -63,7 +67,11 @@ def summarize(rows: Iterable[Row]) -> list[Summary]:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """The mean and its 95% interval by Student's t; no interval for a single value."""
+    """The mean of independent values and its 95% interval by Student's t.
+
+    Returns:
+        Mean, low and high in the values' unit; None and None for a single value.
+    """
     mean = fmean(values)
     if len(values) == 1:
         return mean, None, None

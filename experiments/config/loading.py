@@ -17,7 +17,11 @@ from .training import TrainConfig
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """Split `a.b.c=value`; the value is read as YAML, so numbers, lists and null are what they look like."""
+    """Split `a.b.c=value`; the value is read as YAML, so numbers, lists and null are what they look like.
+
+    Raises:
+        MemxError: There is no key or no `=`, or the value is no YAML.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise MemxError(f"--set {text!r} is not key=value", hint="for example --set training.steps=2000")
@@ -32,9 +36,19 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def load_config(
     source: str, assignments: Iterable[tuple[str, Any]] = (), variants: Sequence[str] | None = None
 ) -> TrainConfig:
-    """Resolve a preset or file and assignments to a config. An assigned key leaves the sweep and the variants.
+    """Resolve a preset or file of `memx train` and assignments to a config.
 
-    variants: keep those alone. Raises MemxError for one that does not exist.
+    Args:
+        source: A preset's name or a YAML file's path.
+        assignments: Dotted keys and values, which go before what the source says. An assigned key leaves the sweep
+            and the variants.
+        variants: Keep those of the source alone; None: all.
+
+    Returns:
+        The config, each point of whose sweep is checked.
+
+    Raises:
+        MemxError: There is no such source or variant, or a key or value is wrong; the message has its path.
     """
     tree = read_tree(source)
     check_command(tree, source, "train")

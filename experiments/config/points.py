@@ -20,7 +20,11 @@ class Point:
 
 
 def plan(config: TrainConfig) -> list[Point]:
-    """The points of a config, each once, with the names of their folders, `<name>-<hash of the whole config>`."""
+    """The points of a config, each once, with the names of their folders, `<name>-<hash of the whole config>`.
+
+    Raises:
+        MemxError: A point is no valid config, or cannot be matched in cost.
+    """
     planned = [Point(run_name(point), point) for point in points(config)]
     return list({config_hash(point.config): point for point in planned}.values())
 

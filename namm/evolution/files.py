@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from contextlib import suppress
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -23,6 +20,7 @@ from safetensors.numpy import load as read_arrays
 from safetensors.numpy import save as array_bytes
 
 from ...errors import MemxError
+from ...files import cannot_write, replace_file
 from ...version import __version__
 from .cma_state import Array, Covariance, StepSize
 from .search import Evolution, State
@@ -79,15 +77,13 @@ def save_evolution(evolution: Evolution, folder: str | PathLike[str]) -> None:
     head = {"format": FORMAT, "memx": __version__, "cma": version("cma"), "arrays": name, "sha256": sha256}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / name, data)
-        _write(folder / RECORD, (json.dumps({**head, **state.rest}, indent=2) + "\n").encode())
+        replace_file(folder / name, data)
+        replace_file(folder / RECORD, (json.dumps({**head, **state.rest}, indent=2) + "\n").encode())
         for old in (*folder.glob("evolution-*.safetensors"), *folder.glob(".evolution*")):
             if old.name != name:
                 old.unlink(missing_ok=True)
     except OSError as error:
-        raise MemxError(
-            f"cannot write {folder}: {error.strerror or error}", hint="free space, or choose another folder"
-        ) from None
+        raise cannot_write(folder, error) from None
 
 
 def load_evolution(folder: str | PathLike[str]) -> Evolution:
@@ -139,24 +135,3 @@ def _to_file(name: str, array: Array) -> tuple[str, Array]:
 
 def _from_file(name: str, array: Array) -> tuple[str, Array]:
     return (name.removesuffix(_TURNED), array.T) if name.endswith(_TURNED) else (name, array)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink(missing_ok=True)
-        raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

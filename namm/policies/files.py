@@ -23,6 +23,7 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from ...errors import MemxError
+from ...files import cannot_write, sync_folder
 from ...version import __version__
 from .base import Rule
 from .features import AGES, BINS, DECAY, FEATURES, HOP, N_FFT
@@ -90,9 +91,7 @@ def save(namm: Namm, path: str | PathLike[str], *, host: str | None = None, task
         folder.parent.mkdir(parents=True, exist_ok=True)
         _put_in_place(folder, {TENSORS: data, DESCRIPTION: text.encode()})
     except OSError as error:
-        raise MemxError(
-            f"cannot write {folder}: {error.strerror or error}", hint="free space, or choose another folder"
-        ) from None
+        raise cannot_write(folder, error) from None
 
 
 def load(path: str | PathLike[str]) -> Namm:
@@ -225,7 +224,7 @@ def _put_in_place(folder: Path, files: dict[str, bytes]) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        _sync(made)
+        sync_folder(made)
         if folder.exists():
             folder.rename(old)
         try:
@@ -234,13 +233,4 @@ def _put_in_place(folder: Path, files: dict[str, bytes]) -> None:
             if old.exists() and not folder.exists():
                 old.rename(folder)
             raise
-        _sync(folder.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(folder.parent)

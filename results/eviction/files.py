@@ -25,9 +25,18 @@ def check_free(folder: Path, *, force: bool = False) -> None:
 
 
 def write_report(folder: Path, report: EvictionReport, *, force: bool = False) -> list[Path]:
-    """Write the page, the picture and the facts; returns the files. With force, files of these names are replaced.
+    """Write the page, the picture and the facts, all of them or none.
 
-    Raises MemxError when the folder may not be written to or the disk is full; nothing is left then.
+    Args:
+        folder: New or empty; with force, files of the same names are replaced in it.
+        report: What was evicted.
+        force: Write into a folder that holds something.
+
+    Returns:
+        The files: evict.html, evict.png, evict.json.
+
+    Raises:
+        MemxError: The folder may not be written to, or the disk is full.
     """
     check_free(folder, force=force)
     contents = dict(

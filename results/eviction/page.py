@@ -40,7 +40,14 @@ class _Answer(NamedTuple):
 
 
 def evict_page(report: EvictionReport) -> str:
-    """The page: self-contained, readable in light and dark, without its script too (then over all layers)."""
+    """The page of an eviction: self-contained, readable in light and dark, without its script too.
+
+    Args:
+        report: The prompt, its cache and the answers; their text may hold anything and is escaped.
+
+    Returns:
+        HTML; without the script, colours are those over all layers.
+    """
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, keep_trailing_newline=True)
     return templates.get_template("page.html").render(
         title=f"{report.policy} on {report.host}: {100 * kept_share(report.layers):.0f}% of the cache is left",

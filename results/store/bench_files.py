@@ -13,7 +13,11 @@ from .rows import Row, write_rows
 
 
 def claim_bench(folder: Path, *, force: bool) -> None:
-    """Make the folder, before anything is measured. Raises MemxError if it holds rows already, or cannot be written."""
+    """Make the folder of `--save` before anything is measured.
+
+    Raises:
+        MemxError: It holds rows or a run already and force is not set, or cannot be written.
+    """
     if folder.exists() and not folder.is_dir():
         raise MemxError(f"--save: {folder} is not a folder", hint="name a new one")
     if not force and ((folder / "rows.jsonl").exists() or (folder / "run.json").exists()):
@@ -23,6 +27,10 @@ def claim_bench(folder: Path, *, force: bool) -> None:
 
 
 def save_bench(folder: Path, rows: Sequence[Row], environment: Mapping[str, Any]) -> None:
-    """Write both files, each whole or not at all. Raises MemxError when the disk is full or forbids it."""
+    """Write both files, each whole or not at all.
+
+    Raises:
+        MemxError: The disk is full or forbids it.
+    """
     write_atomically(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
     write_rows(folder / "rows.jsonl", rows)

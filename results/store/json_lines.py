@@ -19,7 +19,11 @@ class JsonLines:
         self.path = path
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add a line. Raises MemxError when the disk is full or forbids it."""
+        """Add a line.
+
+        Raises:
+            MemxError: The disk is full or forbids it.
+        """
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")

@@ -136,12 +136,20 @@ def extra(row: Row, name: str, otherwise: Any = None) -> Any:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as JSON lines, atomically."""
+    """Write rows as JSON lines, the whole file or nothing.
+
+    Raises:
+        MemxError: The disk is full or forbids it.
+    """
     write_atomically(path, "".join(row.model_dump_json() + "\n" for row in rows))
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a file of rows. Raises MemxError, naming file and line, if one is no row."""
+    """Read a file of rows that this or an older version wrote; empty lines are passed over.
+
+    Raises:
+        MemxError: The file cannot be read, or a line is no row; the message names file and line.
+    """
     rows = []
     try:
         lines = path.read_text("utf-8").splitlines()

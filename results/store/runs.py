@@ -69,11 +69,11 @@ class Run:
         self._write_info({**environment(), **info, "started": started, "status": "running"})
 
     def end(self, status: Status, **info: Any) -> None:
-        """Record how the run ended."""
+        """Record how the run ended; info is added to run.json."""
         self._write_info({**self.info(), **info, "ended": _now(), "status": status})
 
     def finish(self, rows: list[Row], **info: Any) -> None:
-        """Write the rows and mark the run finished."""
+        """Write the rows and mark the run finished; info is added to run.json."""
         write_rows(self.folder / "rows.jsonl", rows)
         self.end("finished", **info)
 
@@ -137,9 +137,18 @@ class RunStore:
 
     @contextmanager
     def claim(self, name: str, *, resume: bool = False, force: bool = False) -> Iterator[Run]:
-        """Own a run's folder while the block runs.
+        """Own a run's folder while the block runs; an empty one is removed at its end.
 
-        Raises MemxError if it exists (without resume or force), or another process owns it.
+        Args:
+            name: The folder's name.
+            resume: Take a folder that holds a run already, as it is.
+            force: Empty such a folder first.
+
+        Yields:
+            The run, which no other process can claim meanwhile.
+
+        Raises:
+            MemxError: The folder holds a run and neither is set, another process owns it, or it cannot be written.
         """
         from filelock import FileLock, Timeout
 
