@@ -37,10 +37,10 @@ def _by_line(rows: Sequence[Row]) -> dict[Line, dict[tuple[str, str], Row]]:
     """The rows of each line of the tables, by metric and data set."""
     found: dict[Line, dict[tuple[str, str], Row]] = {}
     for row in rows:
-        extra = row.model_extra or {}
-        if "layer" in extra or "token_kind" in extra or row.dataset.startswith("kinds/"):
+        labels = row.labels
+        if labels.layer is not None or labels.token_text:
             continue
-        line = row.variant, extra.get("budget"), extra["size"], extra.get("beside", "")
+        line = row.variant, labels.budget, labels.size, labels.beside
         found.setdefault(line, {})[row.metric, row.dataset] = row
     return found
 
@@ -88,7 +88,7 @@ def _print_verdicts(namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequ
             for metric, digits in (("log_likelihood", 2), ("exact", 1)):
                 best = rows.get((f"{metric}_over_best_rival", one))
                 cells.append(_signed(rows[f"{metric}_minus_full", one], digits))
-                cells.append("" if best is None else f"{_signed(best, digits)} {(best.model_extra or {})['rival']}")
+                cells.append("" if best is None else f"{_signed(best, digits)} {best.labels.rival}")
             table.append(cells)
     columns = [
         "NAMM",

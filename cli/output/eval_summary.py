@@ -13,7 +13,7 @@ _QA = {"exact_match": "exact match %", "f1": "F1 %", "nll": "nats a token"}
 
 def print_questions(rows: Sequence[Row]) -> None:
     """A line for each model and set of questions, then one for each score of lm-eval."""
-    own = [row for row in rows if "harness" not in (row.model_extra or {})]
+    own = [row for row in rows if not row.labels.harness]
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in own:
         found.setdefault((row.run, row.dataset), {})[row.metric] = row
@@ -27,11 +27,7 @@ def print_questions(rows: Sequence[Row]) -> None:
         print_table("Closed-book questions (± half the 95% interval)", columns, lines, left=2)
     for run, dataset in found:
         _tell_cuts(found[run, dataset]["exact_match"])
-    lines = [
-        [_who(row), row.dataset, row.metric, f"{row.n:,}", _cell(row)]
-        for row in rows
-        if "harness" in (row.model_extra or {})
-    ]
+    lines = [[_who(row), row.dataset, row.metric, f"{row.n:,}", _cell(row)] for row in rows if row.labels.harness]
     if lines:
         print_table("lm-eval (± half the 95% interval)", ["model", "task", "score", "n", "value"], lines, left=3)
 
@@ -52,8 +48,7 @@ def print_plan(costs: Sequence[Mapping[str, Any]]) -> None:
 
 def _shots(row: Row) -> str:
     """Examples before each question; at most so many where some had no room."""
-    extra = row.model_extra or {}
-    return f"{'≤ ' if extra['fewer_shots'] else ''}{extra['shots']}"
+    return f"{'≤ ' if row.labels.fewer_shots else ''}{row.labels.shots}"
 
 
 def _who(row: Row) -> str:
@@ -70,11 +65,11 @@ def _cell(row: Row) -> str:
 
 def _tell_cuts(row: Row) -> None:
     """What did not fit in the context."""
-    extra = row.model_extra or {}
-    if extra["fewer_shots"]:
+    labels = row.labels
+    if labels.fewer_shots:
         print(
-            f"{row.dataset}: {extra['fewer_shots']:,} of {row.n:,} questions were asked with fewer than "
-            f"{extra['shots']} examples, for that is what fits in the context of {row.model}."
+            f"{row.dataset}: {labels.fewer_shots:,} of {row.n:,} questions were asked with fewer than "
+            f"{labels.shots} examples, for that is what fits in the context of {row.model}."
         )
-    if extra["cut_questions"]:
-        print(f"{row.dataset}: {extra['cut_questions']:,} questions do not fit themselves, and lost their beginning.")
+    if labels.cut_questions:
+        print(f"{row.dataset}: {labels.cut_questions:,} questions do not fit themselves, and lost their beginning.")

@@ -16,11 +16,11 @@ _KINDS = ("generation 0", "answer", "difference")
 
 def print_evolution(rows: Sequence[Row]) -> None:
     """For each split a table of its families and of all, and the fitness of generation 0 and of the answer."""
-    after = (rows[0].model_extra or {}).get("answer_generation", 0)
-    splits = dict.fromkeys(row.dataset.partition("/")[0] for row in rows if row.variant in _KINDS)
+    after = rows[0].labels.answer_generation
+    splits = dict.fromkeys(row.labels.evolution_split for row in rows if row.variant in _KINDS)
     about = {"validation": f"these prompts chose the mean after generation {after}", "test": "these had no say"}
     for split in splits:
-        _print_split([row for row in rows if row.dataset.startswith(f"{split}/")], split, about[split])
+        _print_split([row for row in rows if row.labels.evolution_split == split], split, about[split])
     for row in rows:
         if row.metric == "candidates_per_second":
             print(f"{row.value:.2f} candidates a second, each on all prompts of its generation.")

@@ -46,7 +46,7 @@ def _who(name: str, first: Row) -> dict[str, str]:
         "model": first.model,
         "kind": first.variant or first.kind,
         "slots": f"{first.memory_slots:,}" if first.memory_slots else "",
-        "trained": str((first.model_extra or {}).get("trained", "all")),
+        "trained": first.labels.trained,
         "seed": str(first.seed),
         "params": short(first.parameters_total or 0, 1000),
         "FLOPs": short(first.flops or 0, 1000),
@@ -75,7 +75,7 @@ def _needless(firsts: Sequence[Row]) -> set[str]:
     unnamed = any(row.memory_slots and not row.variant for row in firsts)
     if unnamed or len({(row.variant, row.memory_slots) for row in firsts}) > len({row.variant for row in firsts}):
         needless.remove("slots")
-    if len({(row.model_extra or {}).get("trained") for row in firsts}) > 1 and not all(row.variant for row in firsts):
+    if len({row.labels.trained for row in firsts}) > 1 and not all(row.variant for row in firsts):
         needless.remove("trained")
     return needless
 
@@ -97,7 +97,7 @@ def _losses(by_key: Mapping[tuple[str, str], Row], tiers: Sequence[str]) -> dict
 def _text(found: Sequence[Row]) -> dict[str, str]:
     """NLL of ordinary text, or of a corpus's held-out documents, before and after."""
     before, after = (
-        next((row for row in found if row.dataset.startswith(("text/", "corpus")) and row.metric == metric), None)
+        next((row for row in found if (row.labels.text or row.labels.corpus) and row.metric == metric), None)
         for metric in ("nll_before", "nll")
     )
     start = f"{before.value:.3f} → " if before else ""

@@ -68,11 +68,11 @@ def _smallest(
         (resize(point, size) for size in {max(smallest, low - 1), low}),
         key=lambda config: abs(cost(sizes_of(config)) - target),
     )
-    found = cost(sizes_of(nearest))
-    if abs(found - target) > _CLOSE * target and not (resize is _larger and point.memory.kind == "moe"):
+    reached = cost(sizes_of(nearest))
+    if abs(reached - target) > _CLOSE * target and not (resize is _larger and point.memory.kind == "moe"):
         what = f"match.by {point.match.by}: {point.variant or point.memory.kind} cannot come to {target:,.0f}"
         raise MemxError(
-            f"{what}; the nearest is {found:,}", hint="fewer memory heads, smaller top_k, or other match.times"
+            f"{what}; the nearest is {reached:,}", hint="fewer memory heads, smaller top_k, or other match.times"
         )
     return nearest
 

@@ -20,12 +20,12 @@ def presets(command: str = TRAIN) -> dict[str, str]:
 
 def all_presets() -> dict[str, tuple[str, str]]:
     """Name -> the command that a preset is for, and the line that it says about itself."""
-    found = {}
+    known = {}
     for entry in sorted(_preset_folder().iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".yaml"):
             tree = yaml.safe_load(entry.read_text("utf-8"))
-            found[entry.name.removesuffix(".yaml")] = command_of(tree), tree.get("about", "")
-    return found
+            known[entry.name.removesuffix(".yaml")] = command_of(tree), tree.get("about", "")
+    return known
 
 
 def command_of(tree: Mapping[str, Any]) -> str:
