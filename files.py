@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never a part: temporary, fsync, rename."""
+"""Writing files so that a reader sees the old one or the new one, never a part; and the folder of what is cached."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 from .errors import MemxError
 
@@ -74,6 +76,14 @@ def put_in_place(temporary: Path, target: Path) -> None:
     temporary.rename(target)
     sync_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """memx's folder in the user's cache. Raises RuntimeError for a user without a home."""
+    folder = user_cache_path("memx")
+    if not folder.is_absolute():
+        raise RuntimeError("this user has no home folder")
+    return folder
 
 
 def cannot_write(path: Path, error: OSError) -> MemxError:

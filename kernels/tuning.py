@@ -7,7 +7,6 @@ from run to run. What a search finds is kept in the user's cache by card and Tri
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+from ..files import cache_folder, replace_file
 
 Settings = Mapping[str, int]
 
@@ -51,18 +52,15 @@ def path(device: torch.device) -> Path:
     """Where the settings of a card are kept."""
     import triton
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     card = torch.cuda.get_device_name(device).replace(" ", "-").replace("/", "-")
-    return cache / "memx" / f"tuned-{card}-triton-{triton.__version__}.json"
+    return cache_folder() / f"tuned-{card}-triton-{triton.__version__}.json"
 
 
 def store(file: Path, found: Mapping[str, Settings]) -> None:
     """Add settings, by kernel and key, to a file; whole or not at all."""
     merged = {**_load(file), **{name: dict(chosen) for name, chosen in found.items()}}
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n", "utf-8")
-    temporary.replace(file)
+    replace_file(file, json.dumps(merged, indent=1, sort_keys=True).encode() + b"\n")
     _read.cache_clear()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..output.console import examples, note, print_table
+from .options import Dtype
 
 if TYPE_CHECKING:
     from ...results.eviction.report import EvictionReport
@@ -20,14 +21,6 @@ _EPILOG = examples(
     "memx evict --file long.txt --namm my-namm --protect 0:16 --protect -64:",
 )
 _STDIN = "-"
-
-
-class Dtype(StrEnum):
-    """What the host computes in."""
-
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    float32 = "float32"
 
 
 class Grouping(StrEnum):

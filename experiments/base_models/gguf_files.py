@@ -1,4 +1,4 @@
-"""What GGUF files in installed packages share: metadata, unpacked weights, and a cache of the folders made of them.
+"""A GGUF file in installed packages -> its metadata, settings and unpacked weights, and a cached folder made of them.
 
 Weights are unpacked with `gguf`: transformers' own GGUF loader keeps them packed in some versions and will not save
 them again, and gets tokenizers wrong.
@@ -14,14 +14,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError
-from ...files import cannot_write, make_folder, sync_folder
+from ...files import cache_folder, cannot_write, make_folder, sync_folder
 
 if TYPE_CHECKING:
-    from gguf import GGUFReader, ReaderTensor
+    from gguf import GGUFReader
+    from tokenizers import Tokenizer
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 CONTROL = 3  # GGUF's token type for special tokens
+_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_BLOCK_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
 
 
 def cached_folder(name: str, convert: Callable[[Path], None]) -> Path:
@@ -30,7 +42,7 @@ def cached_folder(name: str, convert: Callable[[Path], None]) -> Path:
     Two processes may convert at once: each into a folder of its own, and the first to finish gives it its name.
     Raises MemxError if the cache cannot be written.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memx"
+    cache = cache_folder()
     folder = cache / name
     if folder.is_dir():
         return folder
@@ -89,15 +101,66 @@ def save_model(
     tokenizer.save_pretrained(folder)
 
 
+def open_gguf(source: Path, architecture: str) -> GGUFReader:
+    """Open a GGUF file of a model of that architecture."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(str(source))
+    assert read_field(reader, "general.architecture") == architecture, source
+    return reader
+
+
 def read_field(reader: GGUFReader, key: str) -> Any:
     """The value of a metadata key, None if the file has none."""
     field = reader.fields.get(key)
     return field.contents() if field is not None else None
 
 
-def unpack(tensor: ReaderTensor) -> Tensor:
-    """A tensor's weights in float32, in transformers' shape."""
+def read_settings(reader: GGUFReader, architecture: str) -> dict[str, Any]:
+    """What the configs of Llama and of Gemma name alike, from a file's metadata."""
+    names = {
+        "hidden_size": "embedding_length",
+        "intermediate_size": "feed_forward_length",
+        "num_hidden_layers": "block_count",
+        "num_attention_heads": "attention.head_count",
+        "num_key_value_heads": "attention.head_count_kv",
+        "max_position_embeddings": "context_length",
+        "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    }
+    tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
+    settings = {name: read_field(reader, f"{architecture}.{key}") for name, key in names.items()}
+    return settings | {"tie_word_embeddings": tied, "dtype": "float32"}
+
+
+def read_weights(
+    reader: GGUFReader, norms: Mapping[str, str], adapt: Callable[[str, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Unpack a file's weights.
+
+    Args:
+        reader: The open file.
+        norms: GGUF's name of each norm of a block that Llama and Gemma do not name alike -> transformers' name.
+        adapt: From GGUF's name of a kind of tensor, such as attn_q, and its weight to what transformers reckons with.
+
+    Returns:
+        transformers' names -> float32 weights.
+    """
     import torch
     from gguf.quants import dequantize
 
-    return torch.tensor(dequantize(tensor.data, tensor.tensor_type))
+    names, weights = {**_BLOCK_NAMES, **norms}, dict[str, Tensor]()
+    for tensor in reader.tensors:
+        # blk.3.attn_q.weight, output_norm.weight
+        *block, kind, _ = tensor.name.split(".")
+        name = f"model.layers.{block[1]}.{names[kind]}" if block else _NAMES[kind]
+        weights[f"{name}.weight"] = adapt(kind, torch.tensor(dequantize(tensor.data, tensor.tensor_type)))
+    return weights
+
+
+def fast_tokenizer(bpe: Tokenizer, **settings: Any) -> PreTrainedTokenizerFast:
+    """transformers' tokenizer around one of tokenizers, padding on the left."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, padding_side="left", clean_up_tokenization_spaces=False, **settings
+    )

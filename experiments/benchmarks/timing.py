@@ -1,4 +1,4 @@
-"""The stopwatch of the benchmarks: a call on a device -> its median time, and the memory it takes at its peak.
+"""What benchmarks measure with: a call on a device -> its median time, and the memory that it takes at its peak.
 
 On CUDA the L2 cache is overwritten before every timed call and events take the time; on a CPU caches stay as they are.
 """
@@ -10,12 +10,17 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median, quantiles
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from ..runtime.devices import peak_bytes
+
+T = TypeVar("T")
 _FEWEST, _MOST = 5, 200  # timed calls
 # bytes written between calls, at least: that takes so long that the next call's launches are queued by its end
 _FLUSH = 512 * 2**20
@@ -29,11 +34,43 @@ class Timing(NamedTuple):
     high: float
     n: int
 
+    def milliseconds(self) -> dict[str, Any]:
+        """The fields of a row whose value is the time."""
+        return dict(value=1e3 * self.seconds, low=1e3 * self.low, high=1e3 * self.high, n=self.n)
+
+    def rates(self, work: float) -> dict[str, Any]:
+        """The fields of a row whose value is so much work a second; the longest time is the lowest rate."""
+        return dict(value=work / self.seconds, low=work / self.high, high=work / self.low, n=self.n)
+
 
 def timing(times: Sequence[float]) -> Timing:
-    """What a list of seconds says."""
+    """The median and the spread of a list of seconds."""
     fifths = quantiles(times, n=5) if len(times) > 1 else [times[0]] * 4
     return Timing(median(times), fifths[0], fifths[-1], len(times))
+
+
+def now(device: torch.device) -> float:
+    """The time in seconds, once the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def in_own_process(work: Callable[..., T], *arguments: Any, preload: Sequence[str]) -> T:
+    """Call a function in a process of its own, so that the memory at its peak is its own.
+
+    Args:
+        work: A function of a module, with arguments and a result that can be pickled.
+        arguments: What it gets.
+        preload: Modules that the process has imported when it is forked; it has done nothing else.
+
+    Raises:
+        BrokenProcessPool: If the process was killed, as the system does with one that takes too much memory.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    with ProcessPoolExecutor(1, mp_context=context) as pool:  # unlike a Pool, it notices a child that was killed
+        return pool.submit(work, *arguments).result()
 
 
 class Stopwatch:
@@ -98,7 +135,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self.before: int | None = torch.cuda.memory_allocated(self.device)
         else:
-            self.before = _resident() if _begin_anew() else None
+            self.before = _status("VmRSS") if _begin_anew() else None
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -109,6 +146,13 @@ class PeakMemory:
             self.bytes = torch.cuda.max_memory_allocated(self.device) - self.before
         else:
             self.bytes = max(0, _status("VmHWM") - self.before)
+
+
+def process_peak() -> int:
+    """Bytes that this process held at its highest."""
+    if peak := _status("VmHWM"):  # ru_maxrss of a new process begins at what its parent held
+        return peak
+    return peak_bytes(torch.device("cpu"))
 
 
 def _begin_anew() -> bool:
@@ -122,14 +166,11 @@ def _begin_anew() -> bool:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return False
-    return _resident() > 0
-
-
-def _resident() -> int:
-    return _status("VmRSS")
+    return _status("VmRSS") > 0
 
 
 def _status(name: str) -> int:
     """Bytes of an entry of /proc/self/status; 0 if it is not there."""
-    found = Path("/proc/self/status").read_text().partition(f"{name}:")[2].split()
-    return int(found[0]) * 1024 if found else 0
+    status = Path("/proc/self/status")
+    numbers = status.read_text().partition(f"{name}:")[2].split() if status.is_file() else []
+    return int(numbers[0]) * 1024 if numbers else 0

@@ -24,7 +24,7 @@ from ...namm.policies.network import RUN, Namm
 from ...namm.policies.simple import POLICIES, make_policy
 from ...results.eviction.report import EvictionReport, LayerCache, Written
 from ..base_models.load import SMOLLM2, load_host
-from ..runtime.devices import pick_device
+from ..runtime.devices import pick_device, pick_dtype
 from .text import tokenize
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def run_eviction(order: EvictConfig, tell: Callable[[str], None] = lambda text: 
     policy = build_policy(order)
     spans = [parse_span(text) for text in order.protect]
     device = pick_device(order.device, "--device")
-    dtype = _dtype(order.dtype, device)
+    dtype = pick_dtype(order.dtype, device)
     tell(f"loading {order.host}")
     model, tokenizer = load_host(order.host, dtype=dtype, any_decoder=True)
     ids, units = tokenize(tokenizer, order.prompt)
@@ -183,10 +183,6 @@ def _resolve(span: Span, text: str, tokens: int) -> tuple[int, int]:
             hint="use START:STOP with START < STOP; either may be left out, or count from the end as -64:",
         )
     return start, stop
-
-
-def _dtype(name: str | None, device: torch.device) -> torch.dtype:
-    return getattr(torch, name) if name else torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def _check_length(prompt: int, new: int, config: PretrainedConfig) -> None:

@@ -1,4 +1,4 @@
-"""The device that a run computes on: its name -> the torch device, its precision, its peak memory."""
+"""The device that a run computes on: its name -> the torch device, its dtype and precision, its peak memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from ...errors import MemxError
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 def pick_device(name: str, said: str = "training.device") -> torch.device:
@@ -25,6 +27,15 @@ def pick_device(name: str, said: str = "training.device") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise MemxError(f"{said}: {name} is not there", hint="use auto, or cpu on a machine without CUDA")
     return device
+
+
+def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
+    """The dtype of that name: by default bfloat16 on CUDA and float32 on a CPU. Raises MemxError for another name."""
+    if name is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise MemxError(f"--dtype: no dtype {name!r}", hint=f"use {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

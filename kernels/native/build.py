@@ -19,6 +19,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from ...files import cache_folder
+
 _FOLDER = Path(__file__).parent
 SOURCES = ("rows.c", "spectrogram.c", "log_sum_exp.c", "backward_attention.c")
 _FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-shared", "-fPIC")
@@ -59,11 +61,6 @@ def _for_now(compiler: list[str]) -> ctypes.CDLL | None:
             return ctypes.CDLL(str(compiled(compiler, Path(folder))))
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def cache_folder() -> Path:
-    """Where compiled code is kept. Raises RuntimeError for a user without a home."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memx"
 
 
 def compiled(compiler: list[str], folder: Path) -> Path:

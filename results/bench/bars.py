@@ -63,9 +63,9 @@ def bars_figure(rows: Sequence[Row]) -> Figure:
 
 def _arranged(ops: Mapping[str, Shapes]) -> list[list[tuple[str, str]]]:
     """Pairs of panels: both passes of an op side by side, then ops of one pass by twos."""
-    found = {op: [which for which in PASSES if _bars(shapes, which)] for op, shapes in ops.items()}
-    pairs = [[(op, which) for which in passes] for op, passes in found.items() if len(passes) == 2]
-    alone = [(op, which) for op, passes in found.items() if len(passes) == 1 for which in passes]
+    passes_of = {op: [which for which in PASSES if _bars(shapes, which)] for op, shapes in ops.items()}
+    pairs = [[(op, which) for which in passes] for op, passes in passes_of.items() if len(passes) == 2]
+    alone = [(op, which) for op, passes in passes_of.items() if len(passes) == 1 for which in passes]
     return pairs + [alone[i : i + 2] for i in range(0, len(alone), 2)]
 
 
@@ -97,14 +97,14 @@ def _panel(axis: Axes, shapes: Shapes, which: str, limits: tuple[float, float]) 
         colour = _RIVAL if bar.line.rival else _OWN if bar.row is bar.base else _OTHER
         axis.barh(bar.y, bar.length - 1, left=1, height=0.76, color=colour)
         axis.annotate(
-            _said(bar), (max(1.0, bar.length), bar.y), xytext=(4, 0), textcoords="offset points", va="center",
+            _label_of(bar), (max(1.0, bar.length), bar.y), xytext=(4, 0), textcoords="offset points", va="center",
             fontsize=7.5,
         )  # fmt: skip
     axis.axvline(1, color="black", linewidth=1.2)
     _label(axis, shapes, bars, which)
 
 
-def _said(bar: _Bar) -> str:
+def _label_of(bar: _Bar) -> str:
     """Milliseconds; of memx's fastest the share of the floor, of the others how they compare with it."""
     if bar.row is bar.base:
         return f"{milliseconds(bar.row.value)} ms, {100 * (floor_share(bar.row) or 0):.3g}% of ceiling"

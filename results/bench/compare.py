@@ -11,8 +11,8 @@ from ..labels import Table
 from ..store.rows import Row, read_rows
 from .ops_table import milliseconds
 from .rows import check_times, extra, floor_share
+from .tables import TABLES
 
-_EXPERIMENTS = ("bench", "bench-step", "bench-host", "bench-model", "bench-evict", "bench-evolve")
 _NOISE = 0.05  # a ratio nearer to 1 than this is no change
 _COLUMNS = ["implementation", "pass", "old ms", "new ms", "new/old", "of ceilings", "verdict"]
 
@@ -22,7 +22,7 @@ def read_bench(path: Path) -> list[Row]:
     file = path / "rows.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise MemxError(f"no rows at {path}", hint="name a folder that `memx bench --save` wrote, or its rows.jsonl")
-    rows = [row for row in read_rows(file) if row.experiment in _EXPERIMENTS]
+    rows = [row for row in read_rows(file) if row.experiment in TABLES]
     if not rows:
         raise MemxError(f"{file} has no rows of memx bench", hint="`memx bench --save FOLDER` writes some")
     check_times(rows, file)
@@ -31,15 +31,15 @@ def read_bench(path: Path) -> list[Row]:
 
 def differences(new: Sequence[Row], old: Sequence[Row]) -> list[str]:
     """What keeps two runs from being compared: another device, processor, number of threads or dtype."""
-    found = []
+    unlike = []
     for name in ("device", "processor", "threads"):
         before, after = (sorted({str(_fact(row, name)) for row in rows}) for rows in (old, new))
         if before != after:
-            found.append(f"{name}: {', '.join(before)} -> {', '.join(after)}")
+            unlike.append(f"{name}: {', '.join(before)} -> {', '.join(after)}")
     before, after = (sorted({row.model for row in rows if row.experiment == "bench"}) for rows in (old, new))
     if before and after and before != after:
-        found.append(f"dtype: {', '.join(before)} -> {', '.join(after)}")
-    return found
+        unlike.append(f"dtype: {', '.join(before)} -> {', '.join(after)}")
+    return unlike
 
 
 def comparison(new: Sequence[Row], old: Sequence[Row]) -> Table:

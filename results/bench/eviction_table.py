@@ -9,7 +9,6 @@ from ..store.rows import Row
 from .ops_table import milliseconds
 from .rows import where
 
-EXPERIMENT = "bench-evict"
 _HELD = {"kept_slots": "slots", "kept_tokens": "tokens", "kv_mb": "KV MB", "beside_percent": "beside %"}
 _COLUMNS = {
     "prefill": {
@@ -31,16 +30,16 @@ def evict_tables(rows: Sequence[Row]) -> list[Table]:
     """Everyone's line, in the order of the rows; where anything is wrong, that in place of times."""
     tables = []
     for dataset in dict.fromkeys(row.dataset for row in rows):
-        found = [row for row in rows if row.dataset == dataset]
+        of_dataset = [row for row in rows if row.dataset == dataset]
         op = dataset.partition(" ")[0]
-        wrong = [row for row in found if row.metric == "correct" and not row.value]
-        facts = [row.model_dump() for row in found]
-        title = f"{dataset} on {where(found)}, {found[0].model}"
+        wrong = [row for row in of_dataset if row.metric == "correct" and not row.value]
+        facts = [row.model_dump() for row in of_dataset]
+        title = f"{dataset} on {where(of_dataset)}, {of_dataset[0].model}"
         if wrong:
             lines = [[row.kind, f"FAIL: {(row.model_extra or {}).get('wrong', '')}"] for row in wrong]
             tables.append(Table(title, ["policy", "what is wrong"], lines, facts))
-        elif any(row.metric != "correct" for row in found):
-            tables.append(Table(title, ["policy", *_COLUMNS[op].values()], _lines(found, op), facts))
+        elif any(row.metric != "correct" for row in of_dataset):
+            tables.append(Table(title, ["policy", *_COLUMNS[op].values()], _lines(of_dataset, op), facts))
     return tables
 
 
@@ -58,17 +57,17 @@ def note_line(rows: Sequence[Row]) -> str:
 def _lines(rows: Sequence[Row], op: str) -> list[list[str]]:
     values = {(row.kind, row.metric): row for row in rows}
     kinds = dict.fromkeys(row.kind for row in rows if row.metric != "correct")
-    return [[kind, *(_said(values.get((kind, metric))) for metric in _COLUMNS[op])] for kind in kinds]
+    return [[kind, *(_cell(values.get((kind, metric))) for metric in _COLUMNS[op])] for kind in kinds]
 
 
-def _said(row: Row | None) -> str:
+def _cell(row: Row | None) -> str:
     if row is None:
         return ""
     if row.metric.endswith("_ms"):
-        said = milliseconds(row.value)
+        cell = milliseconds(row.value)
         if row.metric != "prefill_ms" or row.low is None or row.high is None or row.n == 1:
-            return said
-        return f"{said} ({milliseconds(row.low)}–{milliseconds(row.high)})"
+            return cell
+        return f"{cell} ({milliseconds(row.low)}–{milliseconds(row.high)})"
     if "ratio" in row.metric:
         return f"{row.value:.2f}"
     return f"{row.value:,.0f}" if row.metric.startswith("kept") else f"{row.value:,.4g}"

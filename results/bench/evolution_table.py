@@ -9,7 +9,6 @@ from ..store.rows import Row
 from .ops_table import milliseconds as three_digits
 from .rows import extra, where
 
-EXPERIMENT = "bench-evolve"
 _COLUMNS = {
     "generation_ms": "s (p20–p80)", "speedup": "x one by one", "candidates_per_second": "candidates/s",
     "reading_percent": "reading %", "answers_percent": "answers %", "features_percent": "features %",
@@ -21,15 +20,15 @@ def evolve_tables(rows: Sequence[Row]) -> list[Table]:
     """A line for each scorer and way of judging, in the order of the rows; where anything is wrong, that instead."""
     tables = []
     for dataset in dict.fromkeys(row.dataset for row in rows):
-        found = [row for row in rows if row.dataset == dataset]
-        facts = [row.model_dump() for row in found]
-        title = f"{dataset} on {where(found)}, {found[0].model}"
-        wrong = [row for row in found if row.metric == "correct" and not row.value]
+        of_dataset = [row for row in rows if row.dataset == dataset]
+        facts = [row.model_dump() for row in of_dataset]
+        title = f"{dataset} on {where(of_dataset)}, {of_dataset[0].model}"
+        wrong = [row for row in of_dataset if row.metric == "correct" and not row.value]
         if wrong:
             lines = [[row.kind, f"FAIL: {extra(row, 'wrong', '')}"] for row in wrong]
             tables.append(Table(title, ["scorer", "what is wrong"], lines, facts))
-        elif any(row.metric != "correct" for row in found):
-            tables.append(Table(title, ["scorer, way", *_COLUMNS.values()], _lines(found), facts))
+        elif any(row.metric != "correct" for row in of_dataset):
+            tables.append(Table(title, ["scorer, way", *_COLUMNS.values()], _lines(of_dataset), facts))
     return tables
 
 
@@ -48,15 +47,15 @@ def note_line(rows: Sequence[Row]) -> str:
 def _lines(rows: Sequence[Row]) -> list[list[str]]:
     values = {(row.kind, row.metric): row for row in rows}
     kinds = dict.fromkeys(row.kind for row in rows if row.metric != "correct")
-    return [[kind, *(_said(values.get((kind, metric))) for metric in _COLUMNS)] for kind in kinds]
+    return [[kind, *(_cell(values.get((kind, metric))) for metric in _COLUMNS)] for kind in kinds]
 
 
-def _said(row: Row | None) -> str:
+def _cell(row: Row | None) -> str:
     if row is None:
         return ""
     if row.metric == "generation_ms":
-        said, low, high = (three_digits((value or 0) / 1e3) for value in (row.value, row.low, row.high))
-        return said if row.n == 1 else f"{said} ({low}–{high})"
+        cell, low, high = (three_digits((value or 0) / 1e3) for value in (row.value, row.low, row.high))
+        return cell if row.n == 1 else f"{cell} ({low}–{high})"
     if row.metric == "speedup":
         return f"{row.value:.2f}"
     return f"{row.value:.0f}" if row.metric.endswith("_percent") else f"{row.value:,.3g}"

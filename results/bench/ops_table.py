@@ -21,10 +21,10 @@ def op_tables(rows: Sequence[Row]) -> list[Table]:
     columns = [column.format(unit) for column in _COLUMNS]
     for op, shapes in by_op(measured(rows)).items():
         lines: list[list[str]] = []
-        for shape, found in shapes.items():
+        for shape, grouped in shapes.items():
             lines.append([shape, *[""] * (len(columns) - 1)])
-            wrong = any(line.rows["correct"].value == 0 for line in found if "correct" in line.rows)
-            lines += [_verdict(line) if wrong else _times(line, size) for line in found]
+            wrong = any(line.rows["correct"].value == 0 for line in grouped if "correct" in line.rows)
+            lines += [_verdict(line) if wrong else _times(line, size) for line in grouped]
         facts = [row.model_dump() for row in rows if row.dataset.partition(" ")[0] == op]
         tables.append(Table(f"{op} on {where(rows)}, {rows[0].model}", columns, lines, facts))
     return tables
@@ -50,11 +50,11 @@ def ceiling_line(rows: Sequence[Row]) -> str:
 
 def model_table(rows: Sequence[Row]) -> Table:
     """Each kind and size: time of a step, what its parts share, tokens a second, memory."""
-    found: dict[tuple[str, int], dict[str, Row]] = {}
+    grouped: dict[tuple[str, int], dict[str, Row]] = {}
     for row in rows:
-        found.setdefault((row.kind, row.memory_slots), {})[row.metric] = row
+        grouped.setdefault((row.kind, row.memory_slots), {})[row.metric] = row
     lines = []
-    for (kind, slots), values in found.items():
+    for (kind, slots), values in grouped.items():
         step = values["step_ms"]
         shares = [values[f"{part}_ms"].value / step.value for part in ("forward", "backward", "optimizer")]
         peak = values.get("peak_memory_gb")
@@ -79,7 +79,7 @@ def model_table(rows: Sequence[Row]) -> Table:
         "peak GB",
     ]
     title = f"A training step of {rows[0].model}, {rows[0].dataset.removeprefix('model ')}, on {where(rows)}"
-    return Table(title, columns, lines, [row.model_dump() for row in rows])
+    return Table(title, columns, lines, [row.model_dump() for row in rows], left=2)
 
 
 def short_rate(value: float) -> str:

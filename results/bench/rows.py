@@ -49,21 +49,21 @@ def check_times(rows: Iterable[Row], where: object) -> None:
 
 def measured(rows: Iterable[Row]) -> list[Measured]:
     """Group the rows of ops, in the order of the rows."""
-    found: dict[tuple[str, str], Measured] = {}
+    grouped: dict[tuple[str, str], Measured] = {}
     for row in rows:
         if of_ops(row) and row.dataset != "ceilings":
             op, _, shape = row.dataset.partition(" ")
-            line = found.setdefault((row.dataset, row.kind), Measured(op, shape, row.kind))
+            line = grouped.setdefault((row.dataset, row.kind), Measured(op, shape, row.kind))
             line.rows[row.metric] = row
-    return list(found.values())
+    return list(grouped.values())
 
 
 def by_op(lines: Sequence[Measured]) -> dict[str, dict[str, list[Measured]]]:
     """Lines of each op, by shape."""
-    found: dict[str, dict[str, list[Measured]]] = {}
+    grouped: dict[str, dict[str, list[Measured]]] = {}
     for line in lines:
-        found.setdefault(line.op, {}).setdefault(line.shape, []).append(line)
-    return found
+        grouped.setdefault(line.op, {}).setdefault(line.shape, []).append(line)
+    return grouped
 
 
 def ceiling(rows: Iterable[Row], metric: str) -> float | None:

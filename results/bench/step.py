@@ -34,13 +34,13 @@ def step_figure(rows: Sequence[Row]) -> Figure:
         (memory, "peak_memory_gb", "peak memory (GB)"),
     ):
         for place, kind in enumerate(kinds):
-            found = sorted(
+            of_kind = sorted(
                 (row for row in rows if (row.kind, row.metric) == (kind, metric)), key=lambda row: row.memory_slots
             )
             own = kind.startswith(_OWN)
             axis.plot(
-                [row.memory_slots for row in found],
-                [row.value for row in found],
+                [row.memory_slots for row in of_kind],
+                [row.value for row in of_kind],
                 color=CYCLE[place % len(CYCLE)],
                 linestyle="-" if own else "--",
                 marker="os^vDPX*hd"[place % 10],

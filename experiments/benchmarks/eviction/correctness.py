@@ -21,21 +21,21 @@ _COMPARED = 64  # of the last positions, which depend on all before them
 
 
 class Verdict(NamedTuple):
-    """What was checked of a contestant: how far off it is, how far it may be, and what is wrong, or nothing."""
+    """What was checked of a baseline: how far off it is, how far it may be, and what is wrong, or nothing."""
 
     name: str
     error: float
     limit: float
     wrong: str
 
-    def facts(self) -> dict[str, Any]:
+    def labels(self) -> dict[str, Any]:
         """What a row says beside right or wrong; no error where it is no number, which JSON does not have."""
         error = {"error": self.error} if isfinite(self.error) else {}
         return error | {"limit": self.limit, "wrong": self.wrong}
 
 
-def check_baselines(host: Host, entrants: Sequence[Baseline], context: int, every: int) -> list[Verdict]:
-    """Check memx's contestants on one prompt.
+def check_baselines(host: Host, baselines: Sequence[Baseline], context: int, every: int) -> list[Verdict]:
+    """Check memx's policies on one prompt.
 
     Zero parameters must give the plain model's logits under the same chunking, in float32: where the host is of half
     precision, on a small one. Each budget must leave in every layer and head the share of the tokens that it says.
@@ -46,9 +46,9 @@ def check_baselines(host: Host, entrants: Sequence[Baseline], context: int, ever
     with torch.inference_mode():
         error = logits_error(exact.model, exact.ids(1, context), every)
         wrong = "" if error <= LIMIT else f"logits are off by {error:.1e} of the plain model's"  # nan is wrong too
-        found = [Verdict(KEEP_ALL, error, LIMIT, wrong)]
+        verdicts = [Verdict(KEEP_ALL, error, LIMIT, wrong)]
         ids = host.ids(1, context)
-        return found + [check_kept(host.model, entrant, ids, every) for entrant in entrants if entrant.exact]
+        return verdicts + [check_kept(host.model, baseline, ids, every) for baseline in baselines if baseline.exact]
 
 
 def logits_error(model: PreTrainedModel, ids: Tensor, every: int) -> float:
@@ -56,22 +56,22 @@ def logits_error(model: PreTrainedModel, ids: Tensor, every: int) -> float:
     count = min(_COMPARED, (ids.shape[1] - 1) % every + 1)  # those of the last piece
     cache, plain = None, None
     for start in range(0, ids.shape[1], every):
-        found = _forward(model, ids[:, start : start + every], cache, count)
-        cache, plain = found.past_key_values, found.logits
+        output = _forward(model, ids[:, start : start + every], cache, count)
+        cache, plain = output.past_key_values, output.logits
     with attach(model, build_policy(KEEP_ALL, None, every)):
         own = _forward(model, ids, None, count).logits
     assert plain is not None
     return float((own - plain).abs().max() / plain.abs().max())
 
 
-def check_kept(model: PreTrainedModel, entrant: Baseline, ids: Tensor, every: int) -> Verdict:
+def check_kept(model: PreTrainedModel, baseline: Baseline, ids: Tensor, every: int) -> Verdict:
     """Whether all layers hold as many slots and tokens as the budget says."""
-    with entrant.on(model):
+    with baseline.on(model):
         cache = prefill(model, ids)[1]
-    right = entrant.keeps(ids.shape[1], every)
+    right = baseline.keeps(ids.shape[1], every)
     counts = sorted({count for size in cache.sizes() for count in (size.slots, size.tokens)})
     wrong = "" if counts == [right] else f"holds {', '.join(f'{count:g}' for count in counts)} tokens, not {right}"
-    return Verdict(entrant.name, max(abs(count - right) for count in counts), 0.0, wrong)
+    return Verdict(baseline.name, max(abs(count - right) for count in counts), 0.0, wrong)
 
 
 def _forward(model: Any, ids: Tensor, cache: Any, count: int) -> Any:

@@ -17,38 +17,42 @@ from .rows import rate_row, ratio_row, time_row
 
 if TYPE_CHECKING:
     from .correctness import Verdict
-    from .evolution import Case, Generations
+    from .settings import Case, Generations
 
 
-def settings(case: Case) -> dict[str, Any]:
+def row_labels(case: Case) -> dict[str, Any]:
     """What rows of a case share."""
-    order, mode = case.order, case.mode
-    dataset = f"evolve host={order.host} context={case.context} prompts={case.prompts}"
-    dataset += f" population={order.population} budget={case.budget:g} mode={mode}"
-    facts = dict(context=case.context, prompts=case.prompts, population=order.population, budget=case.budget, mode=mode)
-    return case.common | {"dataset": dataset} | facts
+    config, mode = case.config, case.mode
+    dataset = f"evolve host={config.host} context={case.context} prompts={case.prompts}"
+    dataset += f" population={config.population} budget={case.budget:g} mode={mode}"
+    labels = dict(
+        context=case.context, prompts=case.prompts, population=config.population, budget=case.budget, mode=mode
+    )
+    return case.common | {"dataset": dataset} | labels
 
 
 def verdict_rows(verdicts: Sequence[Verdict], case: Case) -> list[Row]:
     """Whether each scorer's candidates are worth the same either way: 1 or 0."""
-    common = settings(case) | {"n": 1, "metric": "correct"}
-    return [Row(**common, kind=verdict.name, value=float(not verdict.wrong), **verdict.facts()) for verdict in verdicts]
+    common = row_labels(case) | {"n": 1, "metric": "correct"}
+    return [
+        Row(**common, kind=verdict.name, value=float(not verdict.wrong), **verdict.labels()) for verdict in verdicts
+    ]
 
 
-def generation_rows(scorer: str, found: Generations, case: Case) -> list[Row]:
+def generation_rows(scorer: str, generations: Generations, case: Case) -> list[Row]:
     """Times of a generation, candidates a second, speedups, and what the time goes to."""
     rows = []
-    *batched, alone = found.seconds
-    for way, seconds in found.seconds.items():
-        measured = found.measured if way == alone else case.order.population
-        common: dict[str, Any] = settings(case) | dict(
-            kind=f"{scorer}, {way}", scorer=scorer, way=way, measured=measured
+    *batched, alone = generations.seconds
+    for method, seconds in generations.seconds.items():
+        measured = generations.measured if method == alone else case.config.population
+        common: dict[str, Any] = row_labels(case) | dict(
+            kind=f"{scorer}, {method}", scorer=scorer, way=method, measured=measured
         )
         rows.append(time_row(common, "generation_ms", seconds))
-        rows.append(rate_row(common, "candidates_per_second", case.order.population, seconds))
-        if way in batched:
-            rows.append(ratio_row(common, "speedup", found.seconds[alone], seconds))
-        parts = found.parts[way]
+        rows.append(rate_row(common, "candidates_per_second", case.config.population, seconds))
+        if method in batched:
+            rows.append(ratio_row(common, "speedup", generations.seconds[alone], seconds))
+        parts = generations.parts[method]
         host = parts[READING] + parts[ANSWERS]
         for part, percent in (*parts.items(), ("host", host)):
             rows.append(Row(**common, metric=f"{part}_percent", value=percent, n=1))

@@ -20,7 +20,7 @@ from ....namm.policies.network import Namm
 from ...config.evolution import FitnessConfig
 from ...eviction.answers import Prompt
 from ...evolution.candidates import CandidateEvaluator
-from .prefill_decode import now
+from ..timing import now
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,25 +29,28 @@ READING, ANSWERS, FEATURES, SCORER, EVICTION = PARTS = ("reading", "answers", "f
 
 
 def batched_generation(
-    judge: CandidateEvaluator, prompts: Sequence[Prompt], candidates: Tensor
+    evaluator: CandidateEvaluator, prompts: Sequence[Prompt], candidates: Tensor
 ) -> tuple[float, Tensor]:
     """Seconds, and the log-likelihoods [N, P] of candidates [P, n] judged on N prompts in batches, as evolution does.
 
-    A judge that remembers reads each context the first time alone.
+    An evaluator that remembers reads each context the first time alone.
     """
     parts = candidates.split(FitnessConfig().at_once)
-    start = now(judge.model.device)
-    found = [torch.cat([judge.evaluate(prompt, part).log_likelihood for part in parts]) for prompt in prompts]
-    return now(judge.model.device) - start, torch.stack(found)
+    start = now(evaluator.model.device)
+    likelihoods = [torch.cat([evaluator.evaluate(prompt, part).log_likelihood for part in parts]) for prompt in prompts]
+    return now(evaluator.model.device) - start, torch.stack(likelihoods)
 
 
 def one_by_one_generation(
-    judge: CandidateEvaluator, prompts: Sequence[Prompt], candidates: Tensor
+    evaluator: CandidateEvaluator, prompts: Sequence[Prompt], candidates: Tensor
 ) -> tuple[float, Tensor]:
-    """The same of candidates judged one after another; with a prefill each if the judge remembers nothing."""
-    start = now(judge.model.device)
-    found = [torch.cat([judge.evaluate(prompt, one[None]).log_likelihood for one in candidates]) for prompt in prompts]
-    return now(judge.model.device) - start, torch.stack(found)
+    """The same of candidates judged one after another; with a prefill each if the evaluator remembers nothing."""
+    start = now(evaluator.model.device)
+    likelihoods = [
+        torch.cat([evaluator.evaluate(prompt, candidate[None]).log_likelihood for candidate in candidates])
+        for prompt in prompts
+    ]
+    return now(evaluator.model.device) - start, torch.stack(likelihoods)
 
 
 class PartClock:

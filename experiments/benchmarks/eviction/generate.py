@@ -1,35 +1,38 @@
 """`memx bench --op generate`: whole answers under each policy -> seconds, tokens held, bytes, peak memory.
 
-On a CPU every run has a process of its own, so that the peak memory is its own; contestants take turns.
+On a CPU every run has a process of its own, so that the peak memory is its own; baselines take turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from typing import Any
 
 import torch
 
 from ....results.store.rows import Row
 from ...base_models.synthetic import build_host
-from ..timing import PeakMemory
+from ...runtime.devices import pick_dtype
+from ..benchmark import BenchConfig, Benchmark, Progress
+from ..timing import PeakMemory, in_own_process
 from .correctness import check_baselines
-from .policies import Baseline, Held, baselines
-from .prefill_decode import EvictionBenchConfig, Setting, common_facts, contexts, read_and_write
+from .policies import Baseline, Held, make_baselines
+from .prefill_decode import check, common_labels, read_and_write
 from .rows import generate_rows, verdict_rows
+from .settings import EvictionBenchConfig, Setting, contexts
 
 _MOST = 3  # runs of each: they are long
 _WARM = 4  # tokens written after a short prompt, before the time is taken
+_PRELOAD = (__name__, "transformers.models.llama.modeling_llama")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one process does: a contestant by its number, at a context and batch."""
+    """What one process does: a baseline by its number, at a context and batch."""
 
-    order: EvictionBenchConfig
+    config: EvictionBenchConfig
     number: int
     context: int
     batch: int
@@ -50,80 +53,92 @@ class Outcome:
 
 
 def bench_generate(
-    order: EvictionBenchConfig,
+    config: EvictionBenchConfig,
     *,
     device: torch.device,
     dtype: torch.dtype,
     rounds: int = 1,
     peers: bool = False,
-    tell: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda text: None,
 ) -> list[Row]:
     """Measure answers at every context and batch; rows of what is wrong alone if anything is."""
-    entrants = baselines(order.policies, order.budgets, order.every, peers=peers)
-    rows, layers = _check(order, entrants, device, dtype, tell)
+    baselines = make_baselines(config.policies, config.budgets, config.every, peers=peers)
+    rows, layers = _check(config, baselines, device, dtype, progress)
     if any(row.value == 0 for row in rows):
         return rows
-    common = common_facts(order, layers, device, dtype)
-    for context in contexts(order, device):
-        for batch in order.batches:
-            setting = Setting(order, context, batch, common)
-            found: dict[Baseline, list[Outcome]] = {entrant: [] for entrant in entrants}
+    common = common_labels(config, layers, device, dtype)
+    for context in contexts(config, device):
+        for batch in config.batches:
+            setting = Setting(config, context, batch, common)
+            runs_of: dict[Baseline, list[Outcome]] = {baseline: [] for baseline in baselines}
             for turn in range(min(rounds, _MOST)):
-                for number, entrant in enumerate(entrants):
-                    if entrant not in found:
+                for number, baseline in enumerate(baselines):
+                    if baseline not in runs_of:
                         continue
-                    tell(f"generate: {entrant.name}, {context:,} tokens, batch {batch}, run {turn + 1}")
+                    progress(f"generate: {baseline.name}, {context:,} tokens, batch {batch}, run {turn + 1}")
                     name = str(dtype).removeprefix("torch.")
                     threads = torch.get_num_threads()
-                    run = Run(order, number, context, batch, str(device), name, threads, peers)
+                    run = Run(config, number, context, batch, str(device), name, threads, peers)
                     try:
-                        found[entrant].append((generate if device.type == "cuda" else _in_a_process)(run))
+                        runs_of[baseline].append(_measure(run))
                     except (torch.OutOfMemoryError, BrokenProcessPool):  # the system kills what takes too much
-                        tell(f"generate: {entrant.name} is left out: it does not fit in memory, or was killed")
-                        del found[entrant]
-            rows += [row for entrant, runs in found.items() for row in generate_rows(entrant, runs, setting)]
+                        progress(f"generate: {baseline.name} is left out: it does not fit in memory, or was killed")
+                        del runs_of[baseline]
+            rows += [row for baseline, runs in runs_of.items() for row in generate_rows(baseline, runs, setting)]
     return rows
 
 
 def _check(
-    order: EvictionBenchConfig,
-    entrants: list[Baseline],
+    config: EvictionBenchConfig,
+    baselines: list[Baseline],
     device: torch.device,
     dtype: torch.dtype,
-    tell: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[list[Row], int]:
     """Rows of what is right, or of what is wrong alone; and how many layers the host has."""
-    host = build_host(order.host, order.layers, device, dtype)
+    host = build_host(config.host, config.layers, device, dtype)
     layers = host.model.config.num_hidden_layers
     rows = []
-    for context in contexts(order, device):
-        tell(f"{order.host}: checking {context:,} tokens")
-        verdicts = check_baselines(host, entrants, context, order.every)
+    for context in contexts(config, device):
+        progress(f"{config.host}: checking {context:,} tokens")
+        verdicts = check_baselines(host, baselines, context, config.every)
         rows += verdict_rows(
-            "generate", verdicts, Setting(order, context, 1, common_facts(order, layers, device, dtype))
+            "generate", verdicts, Setting(config, context, 1, common_labels(config, layers, device, dtype))
         )
     return rows, layers
 
 
-def _in_a_process(run: Run) -> Outcome:
-    """Run in a process of its own, forked from one that has imported torch and done nothing else."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__, "transformers.models.llama.modeling_llama"])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:  # unlike a Pool, it notices a child that was killed
-        return pool.submit(generate, run).result()
+def _measure(run: Run) -> Outcome:
+    """In this process on CUDA, which counts its own memory; else in one of its own."""
+    return generate(run) if run.device.startswith("cuda") else in_own_process(generate, run, preload=_PRELOAD)
 
 
 def generate(run: Run) -> Outcome:
     """Read a prompt and write an answer, after a short one that is not counted."""
     torch.set_num_threads(run.threads)
-    order, device = run.order, torch.device(run.device)
-    entrant = baselines(order.policies, order.budgets, order.every, peers=run.peers)[run.number]
-    host = build_host(order.host, order.layers, device, getattr(torch, run.dtype))
+    config, device = run.config, torch.device(run.device)
+    baseline = make_baselines(config.policies, config.budgets, config.every, peers=run.peers)[run.number]
+    host = build_host(config.host, config.layers, device, getattr(torch, run.dtype))
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    with torch.inference_mode(), entrant.on(host.model):
-        read_and_write(host, entrant, host.ids(1, order.every), _WARM)
+    with torch.inference_mode(), baseline.on(host.model):
+        read_and_write(host, baseline, host.ids(1, config.every), _WARM)
         ids = host.ids(run.batch, run.context)
         with PeakMemory(device) as memory:
-            reading, writing, kept = read_and_write(host, entrant, ids, order.new_tokens)
+            reading, writing, kept = read_and_write(host, baseline, ids, config.new_tokens)
     return Outcome(reading, writing, kept, memory.bytes)
+
+
+def _run(names: Sequence[str], config: BenchConfig, device: torch.device, progress: Progress) -> list[list[Row]]:
+    settings: Any = dict(peers=config.peers, device=device, dtype=pick_dtype(config.dtype, device))
+    return [bench_generate(config.evict, rounds=config.steps, progress=progress, **settings)]
+
+
+BENCHMARK = Benchmark(
+    "generate",
+    "both, each policy in a process of its own; only if named",
+    _run,
+    "bench-evict",
+    check,
+    by_default=False,
+)

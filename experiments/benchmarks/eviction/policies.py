@@ -1,4 +1,4 @@
-"""Who takes part in the benchmark of eviction: names and budgets -> ways to run a transformers model.
+"""The baselines of the benchmarks of eviction: names and budgets -> contexts in which a transformers model runs.
 
 The plain model with torch's attention, in one piece and in the pieces that a policy cuts a prompt into; memx's
 policies; and kvpress's presses at the same compression, where it is installed.
@@ -101,21 +101,21 @@ def check_peers() -> None:
         raise MemxError(f"kvpress does not run with this transformers: {error}", hint=hint) from None
 
 
-def baselines(names: Sequence[str], budgets: Sequence[float], every: int, *, peers: bool) -> list[Baseline]:
+def make_baselines(names: Sequence[str], budgets: Sequence[float], every: int, *, peers: bool) -> list[Baseline]:
     """The plain model both ways, then memx's policies (all if none is named), then the presses that do as they do."""
-    found = [
+    listed = [
         Baseline(PLAIN, lambda model: nullcontext(), "transformers"),
         Baseline(f"{PLAIN}, pieces of {every}", lambda model: nullcontext(), "transformers", piece=every),
     ]
     for name in names or policy_names():
         if name in (KEEP_ALL, "full"):
-            found.append(_memx(name, None, every))
+            listed.append(_memx(name, None, every))
         elif name != PLAIN:
-            found += [_memx(name, budget, every) for budget in budgets]
+            listed += [_memx(name, budget, every) for budget in budgets]
     if peers:
         rivals = [name for name, own in PRESSES.items() if not names or own in names]
-        found += [_press(name, budget) for name in rivals for budget in budgets if budget < 1]
-    return found
+        listed += [_press(name, budget) for name in rivals for budget in budgets if budget < 1]
+    return listed
 
 
 def _memx(name: str, budget: float | None, every: int) -> Baseline:
@@ -156,8 +156,8 @@ def prefill(model: PreTrainedModel, ids: Tensor, piece: int | None = None) -> tu
     cache, logits, length = None, None, ids.shape[1]
     for start in range(0, length, piece or length):
         part = ids[:, start : start + (piece or length)]
-        found = _forward(model, part, start, cache)
-        cache, logits = found.past_key_values, found.logits
+        output = _forward(model, part, start, cache)
+        cache, logits = output.past_key_values, output.logits
     assert logits is not None
     return logits[:, -1].argmax(-1, keepdim=True), cache
 

@@ -17,44 +17,46 @@ from .policies import PLAIN, Baseline, Held
 
 if TYPE_CHECKING:
     from .correctness import Verdict
-    from .prefill_decode import Setting, Times
+    from .settings import Setting, Times
 
 
-def settings(op: str, setting: Setting) -> dict[str, Any]:
+def row_labels(op: str, setting: Setting) -> dict[str, Any]:
     """What rows of an operation at a context and batch share."""
-    order, context, batch = setting.order, setting.context, setting.batch
-    dataset = f"{op} host={order.host} context={context} batch={batch}"
+    config, context, batch = setting.config, setting.context, setting.batch
+    dataset = f"{op} host={config.host} context={context} batch={batch}"
     if op != "prefill":
-        dataset += f" new={order.new_tokens}"
+        dataset += f" new={config.new_tokens}"
     return setting.common | {"dataset": dataset, "context": context, "batch": batch}
 
 
-def facts(entrant: Baseline) -> dict[str, Any]:
-    """What rows of a contestant share."""
+def baseline_labels(baseline: Baseline) -> dict[str, Any]:
+    """What rows of a baseline share."""
     return {
-        "kind": entrant.name,
-        "policy": entrant.policy,
-        "package": entrant.package,
-        "budget": entrant.budget,
+        "kind": baseline.name,
+        "policy": baseline.policy,
+        "package": baseline.package,
+        "budget": baseline.budget,
     }
 
 
 def verdict_rows(op: str, verdicts: Sequence[Verdict], setting: Setting) -> list[Row]:
     """Whether each is right: 1 or 0."""
-    common = settings(op, setting) | {"n": 1, "metric": "correct"}
-    return [Row(**common, kind=verdict.name, value=float(not verdict.wrong), **verdict.facts()) for verdict in verdicts]
+    common = row_labels(op, setting) | {"n": 1, "metric": "correct"}
+    return [
+        Row(**common, kind=verdict.name, value=float(not verdict.wrong), **verdict.labels()) for verdict in verdicts
+    ]
 
 
-def prefill_rows(found: Mapping[Baseline, Times], setting: Setting) -> list[Row]:
+def prefill_rows(measured: Mapping[Baseline, Times], setting: Setting) -> list[Row]:
     """Times, what is held, peak memory."""
     rows = []
-    for entrant, times in found.items():
-        common = settings("prefill", setting) | facts(entrant)
+    for baseline, times in measured.items():
+        common = row_labels("prefill", setting) | baseline_labels(baseline)
         rows.append(time_row(common, "prefill_ms", times.prefill))
-        for base in found:
+        for base in measured:
             if base.policy == PLAIN or base.piece:
                 metric = "prefill_ratio" if base.policy == PLAIN else "prefill_ratio_pieces"
-                rows.append(ratio_row(common, metric, times.prefill, found[base].prefill))
+                rows.append(ratio_row(common, metric, times.prefill, measured[base].prefill))
         rows += held_rows(common, times.held, setting.context)
         if times.in_pieces is not None:
             rows.append(Row(**common, metric="kept_in_pieces", value=times.in_pieces.slots, n=1))
@@ -62,25 +64,25 @@ def prefill_rows(found: Mapping[Baseline, Times], setting: Setting) -> list[Row]
     return rows
 
 
-def decode_rows(found: Mapping[Baseline, Times], setting: Setting) -> list[Row]:
+def decode_rows(measured: Mapping[Baseline, Times], setting: Setting) -> list[Row]:
     """Times of a token, rates over the batch, what is held when writing begins, peak memory with the prefill."""
     rows = []
-    new = setting.order.new_tokens
-    for entrant, times in found.items():
-        common = settings("decode", setting) | facts(entrant)
+    new = setting.config.new_tokens
+    for baseline, times in measured.items():
+        common = row_labels("decode", setting) | baseline_labels(baseline)
         rows.append(time_row(common, "token_ms", [seconds / new for seconds in times.decode]))
         rows.append(rate_row(common, "tokens_per_second", setting.batch * new, times.decode))
-        for base in found:
+        for base in measured:
             if base.policy == PLAIN:
-                rows.append(ratio_row(common, "decode_ratio", times.decode, found[base].decode))
+                rows.append(ratio_row(common, "decode_ratio", times.decode, measured[base].decode))
         rows += held_rows(common, times.held, setting.context) + memory_rows(common, times.peak_bytes)
     return rows
 
 
-def generate_rows(entrant: Baseline, runs: Sequence[Any], setting: Setting) -> list[Row]:
+def generate_rows(baseline: Baseline, runs: Sequence[Any], setting: Setting) -> list[Row]:
     """Times of whole answers, each run in a process of its own; its peak memory is the highest of all runs."""
-    common = settings("generate", setting) | facts(entrant)
-    new = setting.order.new_tokens
+    common = row_labels("generate", setting) | baseline_labels(baseline)
+    new = setting.config.new_tokens
     total = [run.prefill + run.decode for run in runs]
     peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
     return [
@@ -114,15 +116,12 @@ def memory_rows(common: dict[str, Any], peak: int | None) -> list[Row]:
 
 def time_row(common: dict[str, Any], metric: str, seconds: Sequence[float]) -> Row:
     """A time in milliseconds; best: the shortest."""
-    middle, low, high, n = timing(seconds)
-    common = common | {"best": 1e3 * min(seconds)}
-    return Row(**common, metric=metric, value=1e3 * middle, low=1e3 * low, high=1e3 * high, n=n)
+    return Row(**common | {"best": 1e3 * min(seconds)}, metric=metric, **timing(seconds).milliseconds())
 
 
 def rate_row(common: dict[str, Any], metric: str, work: float, seconds: Sequence[float]) -> Row:
     """So much work a second; the longest time is the lowest rate."""
-    middle, low, high, n = timing(seconds)
-    return Row(**common, metric=metric, value=work / middle, low=work / high, high=work / low, n=n)
+    return Row(**common, metric=metric, **timing(seconds).rates(work))
 
 
 def ratio_row(common: dict[str, Any], metric: str, own: Sequence[float], base: Sequence[float]) -> Row:

@@ -1,4 +1,4 @@
-"""Who takes part in the benchmark of a training step: a name and a shape -> a layer and its optimiser.
+"""The baselines of the benchmark of a training step: a name and a shape -> a layer and its optimiser.
 
 memx's own layer with each of its value steps; the usual way, an embedding bag with a dense gradient, with torch's
 optimisers; and the layers of other packages, where they are installed.
@@ -139,7 +139,7 @@ def _peer_pytorch(shape: StepShape, slots: int, device: torch.device) -> Baselin
     return _with_torch_optimizers(lambda x: peer(x[None])[0], _adamw(peer))
 
 
-CONTESTANTS: Mapping[str, Callable[[StepShape, int, torch.device], Baseline]] = {
+BASELINES: Mapping[str, Callable[[StepShape, int, torch.device], Baseline]] = {
     "memx": _memx,
     "memx, one second moment a row": lambda *given: _memx(*given, value_second_moment="row"),
     "memx, also bf16 momentum": lambda *given: _memx(*given, value_second_moment="row", value_moments="bfloat16"),
@@ -154,12 +154,12 @@ CONTESTANTS: Mapping[str, Callable[[StepShape, int, torch.device], Baseline]] = 
 _PACKAGES = {"product-key-memory + AdamW": "product_key_memory", "PEER-pytorch + AdamW": "PEER_pytorch"}
 
 
-def baselines(peers: bool) -> list[str]:
-    """Who takes part: without peers, what needs no other package. Raises MemxError if a peer is not installed."""
+def baseline_names(peers: bool) -> list[str]:
+    """Their names: without peers, what needs no other package. Raises MemxError if a peer is not installed."""
     missing = [package for package in _PACKAGES.values() if find_spec(package) is None]
     if peers and missing:
         raise MemxError(
             f"--peers needs {', '.join(missing)}",
             hint="pip install product-key-memory PEER-pytorch, or the extra peers",
         )
-    return [name for name in CONTESTANTS if peers or name not in _PACKAGES]
+    return [name for name in BASELINES if peers or name not in _PACKAGES]

@@ -1,41 +1,34 @@
 """The cost of one training step by table size: layer and optimiser, memx's and its rivals -> times and peak memory.
 
-On a CPU each contestant and size runs in a process of its own, so that the peak memory is its own. Every contestant
+On a CPU each baseline and size runs in a process of its own, so that the peak memory is its own. Every baseline
 with memx's equations is first held against them in float64.
 """
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ....errors import MemxError
 from ....kernels.bag_dot import OP as BAG_DOT
 from ....kernels.op import Op
 from ....kernels.sparse_adam import OP as SPARSE_ADAM
 from ....memory_layers.layer import MemoryLayer
-from ....memory_layers.slots import half_keys
 from ....results.store.rows import Row
 from ...runtime.devices import pick_device
+from ..benchmark import BenchConfig, Benchmark, Progress, WrongResults
 from ..environment import row_settings
 from ..ops.correctness import check_op
 from ..ops.shapes import changes
-from ..timing import PeakMemory, timing
-from .layer_baselines import CONTESTANTS, PlainMemory, StepShape, baselines
+from ..timing import PeakMemory, in_own_process, process_peak, timing
+from .layer_baselines import BASELINES, PlainMemory, StepShape, baseline_names
+from .step_loop import Mark, between, check_slots, time_steps
 
 STEP_SLOTS = {"cpu": (2**12, 2**16, 2**18), "cuda": (2**14, 2**20, 2**24)}
-_WARM = 2
 _TOLERANCE = 2e-4  # relative error of a float32 step against float64
 
 
@@ -51,15 +44,7 @@ class StepTimes:
 
 def step_shape(texts: Sequence[str] = ()) -> StepShape:
     """The usual shape with the entries that `--shapes` changes. Raises MemxError for one that it has not."""
-    shape = asdict(StepShape())
-    return StepShape(**(shape | dict(changes(texts, shape, "step"))))
-
-
-def check_slots(slots: Sequence[int], shape: StepShape) -> None:
-    """Raise MemxError for table sizes that no product keys have, or that hold fewer slots than a head keeps."""
-    for size in slots:
-        if half_keys(size) < shape.top_k:
-            raise MemxError(f"--slots {size}: fewer than {shape.top_k} half-keys", hint=f"use {shape.top_k**2} or more")
+    return replace(StepShape(), **changes(texts, asdict(StepShape()), "step"))
 
 
 def bench_step(
@@ -70,31 +55,31 @@ def bench_step(
     threads: int | None = None,
     steps: int = 7,
     shape: StepShape | None = None,
-    tell: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda text: None,
 ) -> list[Row]:
-    """Measure every contestant at every size, by default those that suit the device.
+    """Measure every baseline at every size, by default those that suit the device.
 
-    Raises RuntimeError if memx's layer is wrong, before any time is told.
+    Raises WrongResults if memx's layer is wrong, before anything is timed.
     """
     shape, device, threads = shape or StepShape(), pick_device(device_name), threads or torch.get_num_threads()
     slots = slots or STEP_SLOTS[device.type]
-    check_slots(slots, shape)
+    check_slots(slots, shape.top_k)
     wrong = [op.name for op in (SPARSE_ADAM, BAG_DOT) if not _right(op, device)]
     if wrong:
-        raise RuntimeError(f"wrong results: {', '.join(wrong)}")
+        raise WrongResults(*wrong)
     error = check_step(device)
     if not error <= _TOLERANCE:  # nan is wrong too
-        raise RuntimeError(f"wrong results: the memory layer is off by {error:.1e} of float64")
+        raise WrongResults(f"the memory layer is off by {error:.1e} of float64")
     common = row_settings(device, threads)
     rows: list[Row] = []
-    for name in baselines(peers):
+    for name in baseline_names(peers):
         for size in slots:
-            tell(f"step: {name}, {size:,} slots")
-            given = (name, size, shape, device, threads, steps)
+            progress(f"step: {name}, {size:,} slots")
             try:
-                rows += _rows(name, size, shape, common, (_here if device.type == "cuda" else _in_a_process)(*given))
+                times = _measure(name, size, shape, device, threads, steps)
+                rows += _rows(name, size, shape, common, times)
             except (torch.OutOfMemoryError, BrokenProcessPool):  # the system kills a process that takes too much
-                tell(f"step: {name} at {size:,} slots is left out: it does not fit in memory, or was killed")
+                progress(f"step: {name} at {size:,} slots is left out: it does not fit in memory, or was killed")
     return rows
 
 
@@ -125,16 +110,10 @@ def _outcome(layer: torch.nn.Module, x: Tensor) -> list[Tensor]:
     return [y.detach(), *gradients]
 
 
-def _in_a_process(name: str, slots: int, shape: StepShape, device: torch.device, threads: int, steps: int) -> StepTimes:
-    """Measure in a process of its own, forked from one that has imported torch and done nothing else."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:  # unlike a Pool, it notices a child that was killed
-        return pool.submit(measure, name, slots, shape, str(device), threads, steps).result()
-
-
-def _here(name: str, slots: int, shape: StepShape, device: torch.device, threads: int, steps: int) -> StepTimes:
-    """Measure in this process, for CUDA, which counts its own memory."""
+def _measure(name: str, slots: int, shape: StepShape, device: torch.device, threads: int, steps: int) -> StepTimes:
+    """In this process on CUDA, which counts its own memory; else in one of its own."""
+    if device.type != "cuda":
+        return in_own_process(measure, name, slots, shape, str(device), threads, steps, preload=[__name__])
     torch.cuda.empty_cache()
     with PeakMemory(device) as memory:
         times = measure(name, slots, shape, str(device), threads, steps)
@@ -142,44 +121,27 @@ def _here(name: str, slots: int, shape: StepShape, device: torch.device, threads
 
 
 def measure(name: str, slots: int, shape: StepShape, device: str, threads: int, steps: int) -> StepTimes:
-    """Time `steps` training steps of one contestant, each on new tokens, after a few that are not counted."""
+    """Time `steps` training steps of one baseline, each on new tokens, after a few that are not counted."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     place = torch.device(device)
     with place:  # tables are drawn where they stay
-        contestant = CONTESTANTS[name](shape, slots, place)
-    forward, backward, whole = [], [], []
-    for _ in range(_WARM + steps):
+        baseline = BASELINES[name](shape, slots, place)
+
+    def step(number: int, mark: Mark) -> None:
         x = torch.randn(shape.tokens, shape.width).to(place).requires_grad_()
         target = torch.randn(shape.tokens, shape.width).to(place)
-        times = [_now(place)]
-        y = contestant.layer(x)
-        times.append(_now(place))
+        mark()
+        y = baseline.layer(x)
+        mark()
         y.backward(target)
-        times.append(_now(place))
-        contestant.update()
-        times.append(_now(place))
-        for kept, end in zip((forward, backward, whole), times[1:], strict=True):
-            kept.append(end - times[0])
-    return StepTimes(forward[_WARM:], backward[_WARM:], whole[_WARM:], _peak(place))
+        mark()
+        baseline.update()
+        mark()
 
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def _peak(device: torch.device) -> int:
-    """Bytes of the whole process at their highest; on CUDA whoever calls counts those of the device."""
-    if device.type == "cuda":
-        return 0
-    status = Path("/proc/self/status")
-    own = status.read_text().partition("VmHWM:")[2].split() if status.is_file() else []
-    if own:  # ru_maxrss of a new process begins at what its parent held
-        return int(own[0]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    [moments] = time_steps([step], steps, place)
+    peak = 0 if place.type == "cuda" else process_peak()
+    return StepTimes(between(moments, 0, 1), between(moments, 0, 2), between(moments, 0, 3), peak)
 
 
 def _rows(name: str, slots: int, shape: StepShape, common: dict[str, Any], times: StepTimes) -> list[Row]:
@@ -191,12 +153,30 @@ def _rows(name: str, slots: int, shape: StepShape, common: dict[str, Any], times
         memory_slots=slots,
     )
     rows = []
-    for metric, found in (
+    for metric, seconds in (
         ("forward_ms", times.forward),
         ("forward_backward_ms", times.backward),
         ("step_ms", times.step),
     ):
-        value, low, high = (1e3 * seconds for seconds in timing(found)[:3])
-        rows.append(Row(**settings, metric=metric, value=value, low=low, high=high, n=len(found)))
+        rows.append(Row(**settings, metric=metric, **timing(seconds).milliseconds()))
     rows.append(Row(**settings, metric="peak_memory_gb", value=times.peak_bytes / 1e9, n=1))
     return rows
+
+
+def _slots(config: BenchConfig, device: torch.device) -> Sequence[int]:
+    """The table sizes: of those that suit the device the ends alone if everything is measured."""
+    usual = STEP_SLOTS[device.type]
+    return config.slots or (usual if config.names else (usual[0], usual[-1]))
+
+
+def _check(config: BenchConfig, device: torch.device) -> None:
+    check_slots(_slots(config, device), step_shape(config.shapes).top_k)
+
+
+def _run(names: Sequence[str], config: BenchConfig, device: torch.device, progress: Progress) -> list[list[Row]]:
+    where: Any = dict(device_name=config.device, threads=config.threads, shape=step_shape(config.shapes))
+    rows = bench_step(_slots(config, device), peers=config.peers, steps=config.steps, progress=progress, **where)
+    return [rows]
+
+
+BENCHMARK = Benchmark("step", "a memory layer's training step by table size", _run, "bench-step", _check)

@@ -6,10 +6,9 @@ Random tokens, the optimiser of `memx train`, bfloat16 autocast on CUDA. Rows of
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,14 +26,15 @@ from ...optim.optimizer import Optimizer
 from ...runtime.devices import pick_device, use_bfloat16
 from ...runtime.malloc import keep_freed_memory
 from ...training.loss import balance_loss, text_loss
+from ..benchmark import BenchConfig, Benchmark, Progress, WrongResults
 from ..environment import row_settings
 from ..ops.correctness import check_op
-from ..ops.shapes import changes
+from ..ops.shapes import sized
 from ..timing import PeakMemory, timing
+from .step_loop import Mark, Moments, between, time_steps
 
 _KINDS: tuple[Kind, ...] = ("dense", *PRODUCT_KEYS, "moe")
 _SLOTS = {"cpu": (2**12, 2**16), "cuda": (2**14, 2**18, 2**20)}
-_WARM = 2
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ class ModelTimes:
 
 def model_shape(texts: Sequence[str], device: torch.device) -> ModelShape:
     """The shape that suits the device, or the small or large one, with the entries that `--shapes` changes."""
-    large = "large" in texts or (device.type == "cuda" and "small" not in texts)
-    shape = asdict(LARGE if large else ModelShape())
-    return ModelShape(**(shape | dict(changes(texts, shape, "model"))))
+    return sized(ModelShape(), LARGE, texts, device, "model")
 
 
 def model_configs(slots: Sequence[int], shape: ModelShape, device: torch.device) -> list[TrainConfig]:
@@ -84,9 +82,9 @@ def bench_model(
     device_name: str = "auto",
     threads: int | None = None,
     steps: int = 7,
-    tell: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda text: None,
 ) -> list[Row]:
-    """Measure a model of every kind, those with tables at every size. Raises RuntimeError if an op is wrong."""
+    """Measure a model of every kind, those with tables at every size. Raises WrongResults if an op is wrong."""
     device, threads = pick_device(device_name), threads or torch.get_num_threads()
     shape = shape or model_shape((), device)
     configs = model_configs(slots, shape, device)
@@ -96,11 +94,11 @@ def bench_model(
     for config in configs:
         sizes = model_sizes(config.model, config.memory, shape.vocabulary)
         title = f"{config.memory.kind}{f', {config.memory.slots:,} slots' if config.memory.slots else ''}"
-        tell(f"model: {title}, {sizes.parameters_total:,} parameters")
+        progress(f"model: {title}, {sizes.parameters_total:,} parameters")
         try:
             times = measure_model(config, sizes, shape, device, steps)
         except torch.OutOfMemoryError:
-            tell(f"model: {title} is left out: it does not fit in memory")
+            progress(f"model: {title} is left out: it does not fit in memory")
             continue
         rows += _rows(config, sizes, shape, common, times, use_bfloat16("auto", device))
     return rows
@@ -113,12 +111,12 @@ def measure_model(config: TrainConfig, sizes: Sizes, shape: ModelShape, device: 
     else:
         torch.cuda.empty_cache()
     with PeakMemory(device) as memory:
-        parts = _train(config, sizes, shape, device, steps)
-    forward, backward, optimizer = ([step[i + 1] - step[i] for step in parts] for i in range(3))
-    return ModelTimes(forward, backward, optimizer, [step[3] - step[0] for step in parts], memory.bytes)
+        moments = _train(config, sizes, shape, device, steps)
+    forward, backward, optimizer = (between(moments, i, i + 1) for i in range(3))
+    return ModelTimes(forward, backward, optimizer, between(moments, 0, 3), memory.bytes)
 
 
-def _train(config: TrainConfig, sizes: Sizes, shape: ModelShape, device: torch.device, steps: int) -> list[list[float]]:
+def _train(config: TrainConfig, sizes: Sizes, shape: ModelShape, device: torch.device, steps: int) -> Moments:
     """The moments at which each step began, had its loss, had its gradients and was over."""
     with device:
         model = MemoryLlamaForCausalLM(llama_config(config, shape.vocabulary)).train()
@@ -127,19 +125,20 @@ def _train(config: TrainConfig, sizes: Sizes, shape: ModelShape, device: torch.d
     optimizer = Optimizer(model, config.training, reads=tokens * sizes.slots_read)
     experts = moe_layers_of(model)
     half = use_bfloat16("auto", device)
-    parts = []
-    for step in range(_WARM + steps):
+
+    def train_step(number: int, mark: Mark) -> None:
         blocks = torch.randint(2, shape.vocabulary, (shape.batch, shape.sequence), device=device)
-        times = [_now(device)]
+        mark()
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
             loss = text_loss(model, blocks) + balance_loss(experts, config.memory.balance)
-        times.append(_now(device))
+        mark()
         loss.backward()
-        times.append(_now(device))
-        optimizer.step(step)  # raises RuntimeError for a gradient that is not finite
-        times.append(_now(device))
-        parts.append(times)
-    return parts[_WARM:]
+        mark()
+        optimizer.step(number)  # raises RuntimeError for a gradient that is not finite
+        mark()
+
+    [moments] = time_steps([train_step], steps, device)
+    return moments
 
 
 def _config(kind: Kind, slots: int, shape: ModelShape) -> TrainConfig:
@@ -173,13 +172,7 @@ def _check_ops(device: torch.device) -> None:
         if not error <= limit:
             wrong.append(op.name)
     if wrong:
-        raise RuntimeError(f"wrong results: {', '.join(wrong)}")
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+        raise WrongResults(*wrong)
 
 
 def _rows(
@@ -198,11 +191,21 @@ def _rows(
     )
     rows = []
     for metric in ("step", "forward", "backward", "optimizer"):
-        value, low, high, n = timing(getattr(times, metric))
-        rows.append(Row(**settings, metric=f"{metric}_ms", value=1e3 * value, low=1e3 * low, high=1e3 * high, n=n))
-    tokens, step = shape.batch * shape.sequence, timing(times.step)
-    rates: Any = dict(value=tokens / step.seconds, low=tokens / step.high, high=tokens / step.low, n=step.n)
+        rows.append(Row(**settings, metric=f"{metric}_ms", **timing(getattr(times, metric)).milliseconds()))
+    rates = timing(times.step).rates(shape.batch * shape.sequence)
     rows.append(Row(**settings, metric="tokens_per_second", **rates))
     if times.peak_bytes is not None:
         rows.append(Row(**settings, metric="peak_memory_gb", value=times.peak_bytes / 1e9, n=1))
     return rows
+
+
+def _check(config: BenchConfig, device: torch.device) -> None:
+    model_configs(config.slots, model_shape(config.shapes, device), device)
+
+
+def _run(names: Sequence[str], config: BenchConfig, device: torch.device, progress: Progress) -> list[list[Row]]:
+    where: Any = dict(device_name=config.device, threads=config.threads, shape=model_shape(config.shapes, device))
+    return [bench_model(config.slots, steps=config.steps, progress=progress, **where)]
+
+
+BENCHMARK = Benchmark("model", "a model's training step by kind", _run, "bench-model", _check)

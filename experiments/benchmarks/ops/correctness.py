@@ -29,7 +29,7 @@ class Check(NamedTuple):
         return self.error <= self.limit and not self.raised
 
     @property
-    def told(self) -> str:
+    def verdict(self) -> str:
         """The verdict in a few words."""
         if self.right:
             return "right"
@@ -42,26 +42,26 @@ def check_op(op: Op, shape: Shape, dtype: torch.dtype, device: torch.device, imp
     The limit is op.tolerance times the error of the plain definition in the same dtype, and at least the rounding of
     a plain sum of op.terms products. The error is nan if an output holds one that the fp64 reference does not.
     """
-    return _Judge(op, shape, dtype, device).judge(impl)
+    return _Exact(op, shape, dtype, device).compare(impl)
 
 
 def check_implementations(op: Op, shape: Shape, dtype: torch.dtype, device: torch.device) -> dict[str, Check]:
-    """Judge every implementation that the device has, each on its own; one that raises is wrong.
+    """Check every implementation that the device has, each on its own; one that raises is wrong.
 
     One that raises MemxError says that it is not for such inputs, and is left out.
     """
-    judge = _Judge(op, shape, dtype, device)
+    exact = _Exact(op, shape, dtype, device)
     checks = {}
     for impl in op.available(device):
         if impl == "triton" and device.type == "cpu" and dtype == torch.bfloat16:
             continue  # interpreted, and the interpreter's bfloat16 is not a GPU's
         try:
-            checks[impl] = Check(*judge.judge(impl))
+            checks[impl] = Check(*exact.compare(impl))
         except torch.OutOfMemoryError:
             raise
         except MemxError:
             continue
-        except Exception as error:  # a kernel may fail in any way; its name and its words are told
+        except Exception as error:  # a kernel may fail in any way; its name and message are reported
             checks[impl] = Check(inf, 0.0, f"{type(error).__name__}: {first_line(error)}")
     return checks
 
@@ -69,7 +69,7 @@ def check_implementations(op: Op, shape: Shape, dtype: torch.dtype, device: torc
 def check_where_it_fits(
     op: Op, shape: Shape, dtype: torch.dtype, device: torch.device
 ) -> tuple[Shape, dict[str, Check]]:
-    """Judge at the shape, or, where fp64 copies of it do not fit in memory, at fewer rows N and bags B."""
+    """Check at the shape, or, where fp64 copies of it do not fit in memory, at fewer rows N and bags B."""
     while True:
         try:
             return shape, check_implementations(op, shape, dtype, device)
@@ -111,7 +111,7 @@ class _Seen(NamedTuple):
         return [_error(got, right) for got, right in zip([*self.values, *self.gradients], exact, strict=True)]
 
 
-class _Judge:
+class _Exact:
     """What fp64 and the plain definition give at a shape, to hold implementations against."""
 
     def __init__(self, op: Op, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
@@ -122,14 +122,14 @@ class _Judge:
         self.truth = _observed(op, op.reference, self.wide, self.wide)
         self.plain = _observed(op, op.reference, self.inputs, self.wide).errors(self.truth)
 
-    def judge(self, impl: str) -> tuple[float, float]:
+    def compare(self, impl: str) -> tuple[float, float]:
         """The error and limit of the output or gradient that comes nearest to its limit, or passes it."""
         tested = _observed(self.op, lambda *given: self.op.run(*given, impl=impl), self.inputs, self.wide)
-        found = [
+        errors = [
             (error, max(self.op.tolerance * plain, self.floor) if isfinite(plain) else self.floor)
             for error, plain in zip(tested.errors(self.truth), self.plain, strict=True)
         ]
-        return max(found, key=lambda pair: pair[0] / pair[1] if isfinite(pair[0]) else inf)
+        return max(errors, key=lambda pair: pair[0] / pair[1] if isfinite(pair[0]) else inf)
 
 
 def _error(got: Tensor, exact: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Who takes part in the benchmark of an op: its implementations, its rivals and its definition under torch.compile."""
+"""What the benchmark of an op compares: its implementations, its rivals and its definition under torch.compile."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ COMPILED = "torch.compile"
 
 
 @dataclass(frozen=True)
-class Way:
-    """A name, a function of the op's inputs, and whether it is somebody else's way to the same output."""
+class Implementation:
+    """A name, a function of the op's inputs, and whether it is somebody else's."""
 
     name: str
     call: Callable
     rival: bool
 
 
-def ways_of(op: Op, device: torch.device, implementations: Iterable[str], *, compiled: bool) -> list[Way]:
+def implementations_of(
+    op: Op, device: torch.device, implementations: Iterable[str], *, compiled: bool
+) -> list[Implementation]:
     """The named implementations of memx, the rivals that the op names, then its definition, compiled."""
-    own = [Way(op.label(impl, device), _with(op.run, impl), rival=False) for impl in implementations]
-    rivals = [Way(name, call, rival=True) for name, call in op.rivals.items()]
-    return [*own, *rivals, *([Way(COMPILED, _compile(op.reference), rival=True)] if compiled else [])]
+    own = [Implementation(op.label(impl, device), _with(op.run, impl), rival=False) for impl in implementations]
+    rivals = [Implementation(name, call, rival=True) for name, call in op.rivals.items()]
+    return [*own, *rivals, *([Implementation(COMPILED, _compile(op.reference), rival=True)] if compiled else [])]
 
 
 def cannot_compile(device: torch.device) -> str:
@@ -39,37 +41,37 @@ def cannot_compile(device: torch.device) -> str:
     return "torch.compile is left out: there is no C++ compiler"
 
 
-def forward_call(way: Way, inputs: tuple) -> Callable[[], object]:
-    """The forward pass of a way, without gradients."""
+def forward_call(implementation: Implementation, inputs: tuple) -> Callable[[], object]:
+    """The forward pass alone, without gradients."""
 
     def call() -> object:
         with torch.no_grad():
-            return way.call(*inputs)
+            return implementation.call(*inputs)
 
     return call
 
 
-def training_call(op: Op, way: Way, inputs: tuple) -> Callable[[], object]:
-    """Both passes of a way."""
+def training_call(op: Op, implementation: Implementation, inputs: tuple) -> Callable[[], object]:
+    """Both passes."""
 
     def call() -> object:
-        outputs, wanted, given = _graph(op, way, inputs)
+        outputs, wanted, given = _graph(op, implementation, inputs)
         return torch.autograd.grad(outputs, wanted, given)
 
     return call
 
 
-def backward_call(op: Op, way: Way, inputs: tuple) -> Callable[[], object]:
-    """The backward pass of a way alone, on a graph that is kept."""
-    outputs, wanted, given = _graph(op, way, inputs)
+def backward_call(op: Op, implementation: Implementation, inputs: tuple) -> Callable[[], object]:
+    """The backward pass alone, on a graph that is kept."""
+    outputs, wanted, given = _graph(op, implementation, inputs)
     return lambda: torch.autograd.grad(outputs, wanted, given, retain_graph=True)
 
 
-def _graph(op: Op, way: Way, inputs: tuple) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def _graph(op: Op, implementation: Implementation, inputs: tuple) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Differentiable outputs, the inputs whose gradients are wanted, and random gradients of the outputs."""
     leaves = [x.detach().requires_grad_() if i in op.gradients else x for i, x in enumerate(inputs)]
-    found = way.call(*leaves)
-    outputs = [x for x in (found if isinstance(found, tuple) else (found,)) if x.requires_grad]
+    result = implementation.call(*leaves)
+    outputs = [x for x in (result if isinstance(result, tuple) else (result,)) if x.requires_grad]
     return outputs, [leaves[i] for i in op.gradients], [torch.randn_like(x) for x in outputs]
 
 

@@ -1,4 +1,4 @@
-"""One op at one shape: is it right, and if so, how fast is each way to it -> rows.
+"""One op at one shape: is it right, and if so, how fast is each implementation -> rows.
 
 Rows of dataset "<op> <shape>": correct (1 or 0, with error and limit); forward_ms and backward_ms (with p20 and p80,
 the least bytes and FLOPs, and the floor_ms that the measured ceilings give them); forward_peak_mb, backward_peak_mb.
@@ -20,7 +20,14 @@ from ....torch_compat import quiet_compiler
 from ..ceilings import Ceilings
 from ..timing import PeakMemory, Stopwatch, Timing
 from .correctness import Check, check_implementations, check_where_it_fits, first_line, inputs_of
-from .implementations import COMPILED, Way, backward_call, forward_call, training_call, ways_of
+from .implementations import (
+    COMPILED,
+    Implementation,
+    backward_call,
+    forward_call,
+    implementations_of,
+    training_call,
+)
 from .shapes import written
 
 
@@ -32,7 +39,7 @@ class Bench:
     ceilings: Ceilings
     dtype: torch.dtype
     common: dict[str, Any]
-    tell: Callable[[str], None]
+    progress: Callable[[str], None]
 
     @property
     def device(self) -> torch.device:
@@ -41,7 +48,7 @@ class Bench:
 
 
 def check_edges(bench: Bench, op: Op) -> list[Row]:
-    """Judge every implementation at shapes that fill no tile, in float32 and in what is timed; rows of what is wrong.
+    """Check every implementation at shapes that fill no tile, in float32 and in what is timed; rows of what is wrong.
 
     The shapes that are timed are powers of two, at which a wrong mask or an index at an edge would not show.
     """
@@ -55,42 +62,46 @@ def check_edges(bench: Bench, op: Op) -> list[Row]:
 
 
 def bench_op(bench: Bench, op: Op, shape: Shape, *, compiled: bool) -> list[Row]:
-    """Judge every implementation; if all are right, time every way."""
+    """Check every implementation; if all are right, time them and the rivals."""
     title = f"{op.name} {written(shape)}"
-    bench.tell(title)
+    bench.progress(title)
     if bench.device.type == "cpu" and interpreted():
-        bench.tell("Triton interprets its kernels here (TRITON_INTERPRET): they are checked and not timed")
+        bench.progress("Triton interprets its kernels here (TRITON_INTERPRET): they are checked and not timed")
     checked, checks = check_where_it_fits(op, shape, bench.dtype, bench.device)
     if checked != shape:
-        bench.tell(f"{title}: checked at {written(checked)}, whose fp64 copies fit in memory")
+        bench.progress(f"{title}: checked at {written(checked)}, whose fp64 copies fit in memory")
     if left_out := [impl for impl in op.available(bench.device) if impl not in checks]:
-        bench.tell(f"{title}: not for such inputs: {', '.join(left_out)}")
+        bench.progress(f"{title}: not for such inputs: {', '.join(left_out)}")
     facts = _Facts(bench, op, shape)
     rows = [facts.verdict(impl, check, checked) for impl, check in checks.items()]
     if not all(check.right for check in checks.values()):
         return rows
     inputs = inputs_of(op, shape, bench.dtype, bench.device)
     timed = [impl for impl in checks if not (impl == "triton" and bench.device.type == "cpu")]
-    for way in ways_of(op, bench.device, timed, compiled=compiled):
-        with quiet_compiler() if way.name == COMPILED else nullcontext():
+    for implementation in implementations_of(op, bench.device, timed, compiled=compiled):
+        with quiet_compiler() if implementation.name == COMPILED else nullcontext():
             try:
-                rows += _time_way(facts, way, inputs)
+                rows += _time(facts, implementation, inputs)
             except Exception as error:  # a rival may fail in any way, and the others are still worth knowing
-                if not way.rival and not isinstance(error, torch.OutOfMemoryError):
+                if not implementation.rival and not isinstance(error, torch.OutOfMemoryError):
                     raise
-                bench.tell(f"{title}: {way.name} is left out: {type(error).__name__}: {first_line(error)}")
+                bench.progress(
+                    f"{title}: {implementation.name} is left out: {type(error).__name__}: {first_line(error)}"
+                )
     return rows
 
 
-def _time_way(facts: _Facts, way: Way, inputs: tuple) -> list[Row]:
+def _time(facts: _Facts, implementation: Implementation, inputs: tuple) -> list[Row]:
     """The times of both passes, then their memory: what is compiled at the first call is not counted."""
     bench, op = facts.bench, facts.op
-    forward = forward_call(way, inputs)
-    rows = [facts.time(way, "forward", bench.stopwatch.time(forward))]
-    rows += facts.peak(way, "forward", forward)
+    forward = forward_call(implementation, inputs)
+    rows = [facts.time(implementation, "forward", bench.stopwatch.time(forward))]
+    rows += facts.peak(implementation, "forward", forward)
     if op.gradients:
-        rows.append(facts.time(way, "backward", bench.stopwatch.time(backward_call(op, way, inputs))))
-        rows += facts.peak(way, "backward", training_call(op, way, inputs))
+        rows.append(
+            facts.time(implementation, "backward", bench.stopwatch.time(backward_call(op, implementation, inputs)))
+        )
+        rows += facts.peak(implementation, "backward", training_call(op, implementation, inputs))
     return rows
 
 
@@ -112,24 +123,32 @@ class _Facts:
         """Whether an implementation is right."""
         error = check.error if isfinite(check.error) else None
         kind = self.op.label(impl, self.bench.device)
-        extra = dict(error=error, limit=check.limit, told=check.told, checked=written(checked), rival=False)
+        extra = dict(error=error, limit=check.limit, told=check.verdict, checked=written(checked), rival=False)
         return self._row(kind=kind, metric="correct", value=float(check.right), n=1, **extra)
 
-    def time(self, way: Way, which: str, found: Timing) -> Row:
+    def time(self, implementation: Implementation, which: str, timed: Timing) -> Row:
         """A median and its spread, beside the floor."""
         moved, flops = self.cost[which]
         floor = None if moved is None else 1e3 * self.bench.ceilings.floor(moved, flops or 0)
-        spread = dict(value=1e3 * found.seconds, low=1e3 * found.low, high=1e3 * found.high, n=found.n)
-        extra = dict(bytes=moved, floor_ms=floor, rival=way.rival)
-        return self._row(kind=way.name, metric=f"{which}_ms", flops=flops, **spread, **extra)
+        spread = dict(value=1e3 * timed.seconds, low=1e3 * timed.low, high=1e3 * timed.high, n=timed.n)
+        extra = dict(bytes=moved, floor_ms=floor, rival=implementation.rival)
+        return self._row(kind=implementation.name, metric=f"{which}_ms", flops=flops, **spread, **extra)
 
-    def peak(self, way: Way, which: str, call: Callable[[], object]) -> list[Row]:
+    def peak(self, implementation: Implementation, which: str, call: Callable[[], object]) -> list[Row]:
         """The memory that a pass takes, the backward pass with its forward pass; nothing where it cannot be known."""
         with PeakMemory(self.bench.device) as memory:
             call()
         if memory.bytes is None:
             return []
-        return [self._row(kind=way.name, metric=f"{which}_peak_mb", value=memory.bytes / 1e6, n=1, rival=way.rival)]
+        return [
+            self._row(
+                kind=implementation.name,
+                metric=f"{which}_peak_mb",
+                value=memory.bytes / 1e6,
+                n=1,
+                rival=implementation.rival,
+            )
+        ]
 
     def _row(self, **facts: Any) -> Row:
         return Row(**self.common, **facts)

@@ -14,40 +14,42 @@ CAPABILITIES = {"sm_80": "A100", "sm_90": "H100, H200"}
 _METRICS = ("registers", "spills", "shared", "programs", "load_bits")
 
 
-def bench_resources(architectures: Sequence[str], tell: Callable[[str], None] = lambda text: None) -> list[Resources]:
+def bench_resources(
+    architectures: Sequence[str], progress: Callable[[str], None] = lambda text: None
+) -> list[Resources]:
     """Compile every kernel for each architecture. Raises MemxError for an unknown one, or without Triton."""
     for name in architectures:
         if name not in CAPABILITIES:
             raise MemxError(f"no architecture {name!r}", hint=f"there are: {', '.join(CAPABILITIES)}")
-    found = []
+    measured = []
     for variant in variants():
-        tell(f"compiling {variant.name}")
-        found += [measure(variant, int(name.removeprefix("sm_"))) for name in architectures]
-    return found
+        progress(f"compiling {variant.name}")
+        measured += [measure(variant, int(name.removeprefix("sm_"))) for name in architectures]
+    return measured
 
 
-def resource_rows(found: Sequence[Resources]) -> list[Row]:
+def resource_rows(measured: Sequence[Resources]) -> list[Row]:
     """A row for each figure of each kernel; matrix instructions are a field of their own."""
     return [
         Row(
             run="resources",
             experiment="bench-resources",
-            kind=one.name,
-            model=f"sm_{one.capability}",
+            kind=kernel.name,
+            model=f"sm_{kernel.capability}",
             dataset="compiled ahead of time",
             metric=metric,
-            value=getattr(one, metric),
+            value=getattr(kernel, metric),
             n=1,
             device=f"triton {version('triton')}",
             commit=commit(),
-            matrix=one.matrix,  # pyright: ignore[reportCallIssue]
+            matrix=kernel.matrix,  # pyright: ignore[reportCallIssue]
         )
-        for one in found
+        for kernel in measured
         for metric in _METRICS
     ]
 
 
-def resource_table(found: Sequence[Resources]) -> tuple[list[str], list[list[str]]]:
+def resource_table(measured: Sequence[Resources]) -> tuple[list[str], list[list[str]]]:
     """Columns and lines."""
     columns = [
         "kernel",
@@ -61,11 +63,11 @@ def resource_table(found: Sequence[Resources]) -> tuple[list[str], list[list[str
     ]
     lines = [
         [
-            one.name,
-            f"sm_{one.capability}",
-            *(f"{getattr(one, metric):,}" for metric in _METRICS),
-            one.matrix or "none",
+            kernel.name,
+            f"sm_{kernel.capability}",
+            *(f"{getattr(kernel, metric):,}" for metric in _METRICS),
+            kernel.matrix or "none",
         ]
-        for one in found
+        for kernel in measured
     ]
     return columns, lines

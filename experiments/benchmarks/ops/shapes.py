@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
 
 import torch
 
@@ -11,6 +13,7 @@ from ....errors import MemxError, nearest
 from ....kernels.op import Op, Shape
 from .correctness import first_line, inputs_of
 
+S = TypeVar("S", bound=Any)  # a dataclass of whole numbers
 _SETS = ("small", "large")
 _SWITCHES = ("full", "lse")  # 0 or 1
 
@@ -22,15 +25,15 @@ def shapes_of(op: Op, texts: Sequence[str], dtype: torch.dtype, device: torch.de
     """
     sets = {"small": op.shapes, "large": op.large_shapes or op.shapes}
     usual = sets["large" if device.type == "cuda" else "small"]
-    found: list[Shape] = []
+    shapes: list[Shape] = []
     for text in texts:
         if text in _SETS:
-            found += sets[text]
+            shapes += sets[text]
         else:
             shape = changed(usual[-1], text, op.name)
             _try_out(op, shape, dtype, device)
-            found.append(shape)
-    return found or list(usual)
+            shapes.append(shape)
+    return shapes or list(usual)
 
 
 def changed(shape: Shape, text: str, op: str) -> Shape:
@@ -41,6 +44,20 @@ def changed(shape: Shape, text: str, op: str) -> Shape:
 def changes(texts: Iterable[str], shape: Shape, op: str) -> Mapping[str, int]:
     """All entries that texts change, but for the names of sets; for benchmarks that have one shape."""
     return {key: value for text in texts if text not in _SETS for key, value in _entries(text, shape, op).items()}
+
+
+def sized(small: S, large: S, texts: Sequence[str], device: torch.device, op: str) -> S:
+    """The shape of a benchmark that has one: the large one on CUDA, else the small one, with what `--shapes` changes.
+
+    Args:
+        small: What suits a CPU, or is named "small".
+        large: What suits CUDA, or is named "large".
+        texts: What `--shapes` says.
+        device: Where the benchmark runs.
+        op: What errors call the benchmark.
+    """
+    shape = large if "large" in texts or (device.type == "cuda" and "small" not in texts) else small
+    return replace(shape, **changes(texts, asdict(shape), op))
 
 
 def written(shape: Shape) -> str:

@@ -32,31 +32,31 @@ class Tuned(NamedTuple):
 
 
 def tune_ops(
-    ops: Sequence[Op], dtype: torch.dtype, device: torch.device, tell: Callable[[str], None] = lambda text: None
+    ops: Sequence[Op], dtype: torch.dtype, device: torch.device, progress: Callable[[str], None] = lambda text: None
 ) -> list[Tuned]:
-    """Search for every shape of every op, and keep what was found. Raises MemxError without CUDA."""
+    """Search for every shape of every op, and keep what is faster. Raises MemxError without CUDA."""
     if device.type != "cuda":
         raise MemxError("--tune needs a CUDA device: elsewhere torch runs, not Triton", hint="leave --tune out")
     from triton.testing import do_bench
 
-    found: list[Tuned] = []
+    improved: list[Tuned] = []
     for op in (op for op in ops if "triton" in op.available(device)):
         for shape in op.large_shapes or op.shapes:
             call = _call(op, shape, dtype, device)
 
             def milliseconds(call: Callable[[], object] = call) -> float:
-                found: Any = do_bench(call, return_mode="median")
-                return float(found)
+                median: Any = do_bench(call, return_mode="median")
+                return float(median)
 
             def right(op: Op = op) -> bool:
                 checks = (check_implementations(op, odd, dtype, device)["triton"] for odd in op.odd_shapes)
                 return all(check.right for check in checks)
 
             for tuned in search(op.name, call, milliseconds, right):
-                tell(f"{tuned.name}: {dict(tuned.after)}, {tuned.before_ms:.3f} to {tuned.after_ms:.3f} ms")
+                progress(f"{tuned.name}: {dict(tuned.after)}, {tuned.before_ms:.3f} to {tuned.after_ms:.3f} ms")
                 store(path(device), {tuned.name: tuned.after})
-                found.append(tuned)
-    return found
+                improved.append(tuned)
+    return improved
 
 
 def search(

@@ -6,7 +6,7 @@ import json
 import pytest
 from memx.cli.main import run as memx
 from memx.experiments.benchmarks import ceilings as bench_ceilings
-from memx.experiments.benchmarks import run as bench
+from memx.experiments.benchmarks.ops import run as bench
 from memx.kernels.embedding_bag import OP as BAG
 from memx.kernels.ops import OPS
 from memx.results.bench.compare import comparison, differences, read_bench
@@ -195,7 +195,7 @@ def test_no_ops_no_figures(capsys, tmp_path):
 def test_training_steps(capsys, monkeypatch):
     from memx.experiments.benchmarks.models import layer_step as step_bench
 
-    monkeypatch.setattr(step_bench, "contestants", lambda peers: ["memx"])
+    monkeypatch.setattr(step_bench, "baseline_names", lambda peers: ["memx"])
     small = ["--shapes", "tokens=16,width=8,top_k=4"]
     assert memx(["bench", "--op", "step", *small, "--slots", "64", "--steps", "1", "--threads", "1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)

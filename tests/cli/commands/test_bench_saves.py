@@ -6,9 +6,11 @@ import json
 import pytest
 from memx.cli.main import run as memx
 from memx.experiments.benchmarks import ceilings as bench_ceilings
-from memx.experiments.benchmarks import run as bench
+from memx.experiments.benchmarks.benchmark import WrongResults
+from memx.experiments.benchmarks.eviction import prefill_decode
 from memx.experiments.benchmarks.models import layer_step as step_bench
 from memx.experiments.benchmarks.models import training_step as bench_model
+from memx.experiments.benchmarks.ops import run as bench
 from memx.kernels.embedding_bag import OP as BAG
 from memx.results.store.rows import read_rows
 
@@ -57,11 +59,11 @@ def test_a_stop_keeps_what_was_measured(tmp_path, monkeypatch):
 
 def test_a_failing_step_keeps_what_was_measured(tmp_path, capsys, monkeypatch):
     def fails(*given, **named):
-        raise RuntimeError("wrong results: the memory layer is off by 1.0e+00 of float64")
+        raise WrongResults("the memory layer is off by 1.0e+00 of float64")
 
     monkeypatch.setattr(step_bench, "bench_step", fails)
     monkeypatch.setattr(bench_model, "bench_model", lambda *given, **named: [])
-    monkeypatch.setattr(bench, "bench_evict", lambda *given, **named: [])
+    monkeypatch.setattr(prefill_decode, "bench_evict", lambda *given, **named: [])
     assert memx(["bench", *QUICK, "--save", str(tmp_path / "b")]) == 1
     assert "the memory layer is off" in capsys.readouterr().err
     assert ops_of(tmp_path / "b") == {"ceilings", "embedding_bag"}
@@ -98,7 +100,7 @@ def kill_own_process(*given):
 
 def test_a_killed_contestant_is_left_out(monkeypatch):
     monkeypatch.setattr(step_bench, "measure", kill_own_process)
-    monkeypatch.setattr(step_bench, "contestants", lambda peers: ["memx"])
+    monkeypatch.setattr(step_bench, "baseline_names", lambda peers: ["memx"])
     heard = []
-    assert step_bench.bench_step([1024], device_name="cpu", threads=1, steps=1, tell=heard.append) == []
+    assert step_bench.bench_step([1024], device_name="cpu", threads=1, steps=1, progress=heard.append) == []
     assert "left out" in heard[-1]

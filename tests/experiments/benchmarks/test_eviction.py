@@ -8,14 +8,16 @@ import torch
 from memx.errors import MemxError
 from memx.experiments.base_models import synthetic as evict_bench_hosts
 from memx.experiments.base_models.synthetic import LARGE, TINY, Host, build_host, check_host
+from memx.experiments.benchmarks.benchmark import BenchConfig
 from memx.experiments.benchmarks.eviction import correctness as evict_bench_check
 from memx.experiments.benchmarks.eviction import policies as evict_bench_contestants
 from memx.experiments.benchmarks.eviction import prefill_decode as evict_bench
 from memx.experiments.benchmarks.eviction.correctness import check_baselines, logits_error
 from memx.experiments.benchmarks.eviction.generate import bench_generate
-from memx.experiments.benchmarks.eviction.policies import Baseline, baselines, held, prefill
-from memx.experiments.benchmarks.eviction.prefill_decode import EvictionBenchConfig, bench_evict, check_order
-from memx.experiments.benchmarks.run import BenchConfig, bench_list, run_bench
+from memx.experiments.benchmarks.eviction.policies import Baseline, held, make_baselines, prefill
+from memx.experiments.benchmarks.eviction.prefill_decode import bench_evict, check_eviction
+from memx.experiments.benchmarks.eviction.settings import EvictionBenchConfig
+from memx.experiments.benchmarks.run import benchmarks, run_bench
 from memx.namm.policies.simple import POLICIES
 from memx.results.bench.eviction_table import evict_tables, note_line
 
@@ -49,11 +51,11 @@ def rows():
 
 
 def test_everything_takes_part_by_default():
-    found = baselines((), (0.5,), 32, peers=False)
+    found = make_baselines((), (0.5,), 32, peers=False)
     kinds = [entrant.name for entrant in found]
     rivals = [f"{name} 0.5" for name in POLICIES if name != "full"]
     assert kinds == ["plain", "plain, pieces of 32", "namm-keep-all", "namm 0.5", "full", *rivals]
-    assert [entrant.name for entrant in baselines(("knorm", "plain"), (0.5, 0.25), 32, peers=False)][2:] == [
+    assert [entrant.name for entrant in make_baselines(("knorm", "plain"), (0.5, 0.25), 32, peers=False)][2:] == [
         "knorm 0.5",
         "knorm 0.25",
     ]
@@ -63,11 +65,11 @@ def test_everything_takes_part_by_default():
     ("budget", "context", "kept"), [(0.5, 64, 32), (0.29, 100, 31), (0.7, 70, 50), (0.07, 3200, 224), (1, 70, 70)]
 )
 def test_how_many_tokens_a_budget_keeps(budget, context, kept):
-    assert baselines(("knorm",), (budget,), 32, peers=False)[-1].keeps(context, 32) == kept
+    assert make_baselines(("knorm",), (budget,), 32, peers=False)[-1].keeps(context, 32) == kept
 
 
 def test_all_contestants_are_right(host):
-    verdicts = check_baselines(host, baselines((), (0.5,), 32, peers=False), 70, 32)
+    verdicts = check_baselines(host, make_baselines((), (0.5,), 32, peers=False), 70, 32)
     assert [v.wrong for v in verdicts] == [""] * len(verdicts)
     assert verdicts[0].error < 1e-5 and verdicts[0].limit == 1e-4
 
@@ -111,9 +113,9 @@ def test_batches_and_contexts_have_rows_of_their_own():
 
 
 def test_a_policy_that_keeps_too_many_fails_without_a_speed(monkeypatch):
-    wrong = dataclasses.replace(baselines(("knorm",), (0.5,), 32, peers=False)[-1], budget=0.25)
-    usual = evict_bench.baselines
-    monkeypatch.setattr(evict_bench, "contestants", lambda *given, **more: [*usual(*given, **more), wrong])
+    wrong = dataclasses.replace(make_baselines(("knorm",), (0.5,), 32, peers=False)[-1], budget=0.25)
+    usual = evict_bench.make_baselines
+    monkeypatch.setattr(evict_bench, "make_baselines", lambda *given, **more: [*usual(*given, **more), wrong])
     order = dataclasses.replace(SMALL, policies=("knorm",), budgets=(0.5,))
     found = run_bench(BenchConfig(["prefill"], "cpu", evict=order, steps=1))
     assert found.wrong == ["prefill host=tiny-llama context=70 batch=1: knorm 0.25"]
@@ -134,7 +136,7 @@ def test_a_half_precision_host_is_checked_beside_a_small_one(monkeypatch):
     half = build_host(TINY, 1, CPU, torch.bfloat16)
     seen = []
     monkeypatch.setattr(evict_bench_check, "logits_error", lambda model, *rest: seen.append(model.dtype) or 0.0)
-    entrants = baselines(("tova",), (0.5,), 32, peers=False)
+    entrants = make_baselines(("tova",), (0.5,), 32, peers=False)
     assert [v.wrong for v in check_baselines(half, entrants, 64, 32)] == ["", ""]
     assert half.model.dtype == torch.bfloat16 and seen == [torch.float32]
 
@@ -175,7 +177,7 @@ def test_what_caches_of_transformers_hold(host):
 )
 def test_orders_that_cannot_be(change, message):
     with pytest.raises(MemxError, match=message):
-        check_order(dataclasses.replace(SMALL, **change), CPU, peers=False)
+        check_eviction(dataclasses.replace(SMALL, **change), CPU, peers=False)
 
 
 def test_a_host_with_weights_has_the_layers_and_the_context_that_it_has(monkeypatch):
@@ -190,7 +192,7 @@ def test_a_host_with_weights_has_the_layers_and_the_context_that_it_has(monkeypa
 def test_peers_that_are_not_there(monkeypatch):
     monkeypatch.setattr(evict_bench_contestants, "find_spec", lambda name: None)
     with pytest.raises(MemxError, match="needs kvpress"):
-        check_order(SMALL, CPU, peers=True)
+        check_eviction(SMALL, CPU, peers=True)
     monkeypatch.setattr(evict_bench_contestants, "find_spec", lambda name: object())
 
     def old(name):
@@ -198,14 +200,14 @@ def test_peers_that_are_not_there(monkeypatch):
 
     monkeypatch.setattr(evict_bench_contestants, "import_module", old)
     with pytest.raises(MemxError, match="does not run with this transformers"):
-        check_order(SMALL, CPU, peers=True)
+        check_eviction(SMALL, CPU, peers=True)
 
 
 def test_presses_keep_the_same_in_one_piece_and_more_in_many(host):
     pytest.importorskip("kvpress")
-    entrants = [e for e in baselines((), (0.5,), 32, peers=True) if e.package == "kvpress"]
+    entrants = [e for e in make_baselines((), (0.5,), 32, peers=True) if e.package == "kvpress"]
     assert len(entrants) == 6
-    named = [e.policy for e in baselines(("namm", "knorm"), (0.5,), 32, peers=True) if e.package == "kvpress"]
+    named = [e.policy for e in make_baselines(("namm", "knorm"), (0.5,), 32, peers=True) if e.package == "kvpress"]
     assert named == ["kvpress KnormPress"]
     usual = host.model.config._attn_implementation
     with torch.inference_mode():
@@ -225,5 +227,6 @@ def test_the_large_host_is_a_llama_of_eight_billion():
 
 
 def test_generate_is_measured_only_if_named():
-    assert {"prefill", "decode", "generate"} <= set(bench_list())
-    assert isinstance(baselines((), (0.5,), 32, peers=False)[0], Baseline)
+    listed = {benchmark.name: benchmark.by_default for benchmark in benchmarks()}
+    assert listed["prefill"] and listed["decode"] and not listed["generate"]
+    assert isinstance(make_baselines((), (0.5,), 32, peers=False)[0], Baseline)

@@ -9,13 +9,14 @@ from memx.cli.main import run as memx
 from memx.errors import MemxError
 from memx.experiments.base_models.synthetic import TINY, build_host
 from memx.experiments.benchmarks import run as bench
+from memx.experiments.benchmarks.benchmark import BenchConfig
 from memx.experiments.benchmarks.eviction import evolution as evolve_bench
 from memx.experiments.benchmarks.eviction import evolution_timing as evolve_speed
 from memx.experiments.benchmarks.eviction.correctness import Verdict
-from memx.experiments.benchmarks.eviction.evolution import Case, bench_evolve, check_evolution, check_generation, chosen
+from memx.experiments.benchmarks.eviction.evolution import bench_evolve, check_evolution, check_generation, chosen
 from memx.experiments.benchmarks.eviction.evolution_timing import PARTS, PartClock, time_parts
-from memx.experiments.benchmarks.eviction.prefill_decode import EvictionBenchConfig
-from memx.experiments.benchmarks.run import BenchConfig, bench_list, bench_names, run_bench
+from memx.experiments.benchmarks.eviction.settings import METHODS, Case, EvictionBenchConfig
+from memx.experiments.benchmarks.run import benchmarks, run_bench
 from memx.namm.cache import observe
 from memx.namm.cache.layer import EvictingLayer
 from memx.namm.evolution.population import Population
@@ -25,7 +26,7 @@ from memx.results.bench.evolution_table import evolve_tables, note_line
 
 CPU = torch.device("cpu")
 SMALL = EvictionBenchConfig(layers=1, contexts=(70,), every=32, budgets=(0.25,), population=5)
-KINDS = [f"{scorer}, {way}" for scorer in ("bam", "mlp") for way in evolve_bench.WAYS]
+KINDS = [f"{scorer}, {way}" for scorer in ("bam", "mlp") for way in METHODS]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -167,13 +168,18 @@ def test_orders_that_cannot_be(change, message):
 
 
 def test_evolve_is_measured_only_if_named(monkeypatch):
-    asked = []
-    monkeypatch.setattr(bench, "OPS", ())
-    monkeypatch.setattr(bench, "_end_to_end", lambda order, names, *given: asked.append(names) or [])
+    measured = []
+
+    def run(names, *given):
+        measured.append(names)
+        return []
+
+    listed = [dataclasses.replace(benchmark, run=run) for benchmark in benchmarks()]
+    monkeypatch.setattr(bench, "benchmarks", lambda: listed)
     for names in ([], ["evolve"]):
         run_bench(BenchConfig(names, "cpu"))
-    assert "evolve" in bench_names() and "decode" in asked[0] and "evolve" not in asked[0] and asked[1] == ["evolve"]
-    assert "only if named" in bench_list()["evolve"]
+    assert "decode" in measured[0] and "evolve" not in measured[0] and measured[1] == ["evolve"]
+    assert ["only if named" in each.about for each in listed if each.name == "evolve"] == [True]
 
 
 def test_the_command_line(capsys, tmp_path):

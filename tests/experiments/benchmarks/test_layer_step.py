@@ -5,7 +5,7 @@ import torch
 from memx.errors import MemxError
 from memx.experiments.benchmarks.models import layer_baselines as step_contestants
 from memx.experiments.benchmarks.models import layer_step as step_bench
-from memx.experiments.benchmarks.models.layer_baselines import CONTESTANTS, PlainMemory, StepShape, baselines
+from memx.experiments.benchmarks.models.layer_baselines import BASELINES, PlainMemory, StepShape, baseline_names
 from memx.experiments.benchmarks.models.layer_step import bench_step, check_step, measure
 from memx.memory_layers.layer import MemoryLayer
 from memx.results.bench.step import step_figure, step_table
@@ -39,26 +39,22 @@ def test_the_twin_computes_the_same_function():
     torch.testing.assert_close(ours(x), plain(x))
 
 
-@pytest.mark.parametrize("name", baselines(peers=False))
+@pytest.mark.parametrize("name", baseline_names(peers=False))
 def test_every_contestant_changes_its_table(name):
     torch.manual_seed(0)
-    contestant = CONTESTANTS[name](SMALL, 64, torch.device("cpu"))
-    tables = [p for p in contestant.layer.parameters() if p.shape == (64, 8)]
+    baseline = BASELINES[name](SMALL, 64, torch.device("cpu"))
+    tables = [p for p in baseline.layer.parameters() if p.shape == (64, 8)]
     before = [table.detach().clone() for table in tables]
     for _ in range(2):
-        contestant.layer(torch.randn(16, 8)).pow(2).sum().backward()
-        contestant.update()
+        baseline.layer(torch.randn(16, 8)).pow(2).sum().backward()
+        baseline.update()
     assert tables and all(not torch.equal(old, new) for old, new in zip(before, tables, strict=True))
 
 
 def test_rows_and_table_and_figure(monkeypatch):
-    monkeypatch.setattr(step_bench, "contestants", lambda peers: ["memx", "embedding_bag + fused AdamW"])
+    monkeypatch.setattr(step_bench, "baseline_names", lambda peers: ["memx", "embedding_bag + fused AdamW"])
     threads = torch.get_num_threads()
-    monkeypatch.setattr(
-        step_bench, "_in_a_process", lambda name, size, shape, device, threads, steps: measure(
-            name, size, shape, str(device), threads, steps
-        )
-    )  # fmt: skip
+    monkeypatch.setattr(step_bench, "in_own_process", lambda work, *given, preload: measure(*given))
     rows = bench_step([64, 256], device_name="cpu", threads=1, steps=2, shape=SMALL)
     torch.set_num_threads(threads)
     assert {(row.kind, row.memory_slots) for row in rows} == {
@@ -72,7 +68,7 @@ def test_rows_and_table_and_figure(monkeypatch):
 
 
 def test_each_runs_in_a_process_of_its_own(monkeypatch):
-    monkeypatch.setattr(step_bench, "contestants", lambda peers: ["memx"])
+    monkeypatch.setattr(step_bench, "baseline_names", lambda peers: ["memx"])
     rows = bench_step([1024], device_name="cpu", threads=1, steps=1)
     assert {row.metric for row in rows} == {"forward_ms", "forward_backward_ms", "step_ms", "peak_memory_gb"}
 
@@ -84,5 +80,5 @@ def test_mistakes_are_one_line(monkeypatch):
         bench_step([1000], device_name="cpu", threads=1, steps=1)
     monkeypatch.setattr(step_contestants, "find_spec", lambda name: None)
     with pytest.raises(MemxError, match="--peers needs product_key_memory, PEER_pytorch"):
-        baselines(peers=True)
-    assert "PEER-pytorch + AdamW" not in baselines(peers=False)
+        baseline_names(peers=True)
+    assert "PEER-pytorch + AdamW" not in baseline_names(peers=False)

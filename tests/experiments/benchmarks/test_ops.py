@@ -6,17 +6,18 @@ import pytest
 import torch
 from memx.errors import MemxError
 from memx.experiments.benchmarks import ceilings as bench_ceilings
-from memx.experiments.benchmarks import run as bench
 from memx.experiments.benchmarks import timing as bench_time
+from memx.experiments.benchmarks.benchmark import BenchConfig
 from memx.experiments.benchmarks.ceilings import measure_ceilings
 from memx.experiments.benchmarks.models import training_step as bench_model
 from memx.experiments.benchmarks.models.training_step import ModelShape
 from memx.experiments.benchmarks.models.training_step import bench_model as measure_models
 from memx.experiments.benchmarks.ops import correctness as bench_check
 from memx.experiments.benchmarks.ops import implementations as bench_ways
+from memx.experiments.benchmarks.ops import run as bench
 from memx.experiments.benchmarks.ops.correctness import check_implementations, check_op, check_where_it_fits
 from memx.experiments.benchmarks.ops.shapes import shapes_of
-from memx.experiments.benchmarks.run import BenchConfig, run_bench
+from memx.experiments.benchmarks.run import run_bench
 from memx.experiments.benchmarks.timing import PeakMemory, Stopwatch
 from memx.kernels.embedding_bag import OP as BAG
 from memx.kernels.product_topk import OP as TOPK
@@ -52,7 +53,7 @@ def small_ops(monkeypatch):
 def test_each_implementation_is_judged_on_its_own(change):
     checks = check_implementations(broken(change), SHAPE, torch.float32, CPU)
     assert {name: check.right for name, check in checks.items()} == {"other": False, "torch": True}
-    assert checks["other"].told.startswith("FAIL") and ">" in checks["other"].told
+    assert checks["other"].verdict.startswith("FAIL") and ">" in checks["other"].verdict
 
 
 def test_a_wrong_gradient_is_wrong():
@@ -89,7 +90,7 @@ def test_what_raises_is_told_and_wrong():
     checks = check_implementations(
         dataclasses.replace(SMALL, run=run, implementations=("torch",)), SHAPE, torch.float32, CPU
     )
-    assert not checks["torch"].right and checks["torch"].told == "FAIL ValueError: no such instruction"
+    assert not checks["torch"].right and checks["torch"].verdict == "FAIL ValueError: no such instruction"
 
 
 def test_what_is_not_for_such_inputs_is_left_out(monkeypatch):
@@ -185,13 +186,13 @@ def test_no_peak_memory_where_nobody_counts(monkeypatch):
 def test_both_passes_of_every_way(op):
     """A kept graph gives the same gradients each time, those of a new one."""
     inputs = bench_check.inputs_of(op, op.shapes[0], torch.float32, CPU)
-    for way in bench_ways.ways_of(op, CPU, op.available(CPU), compiled=False):
-        bench_ways.forward_call(way, inputs)()
+    for implementation in bench_ways.implementations_of(op, CPU, op.available(CPU), compiled=False):
+        bench_ways.forward_call(implementation, inputs)()
         if op.gradients:
-            again = bench_ways.backward_call(op, way, inputs)
+            again = bench_ways.backward_call(op, implementation, inputs)
             for first, second in zip(again(), again(), strict=True):
                 torch.testing.assert_close(first, second)
-            assert len(bench_ways.training_call(op, way, inputs)()) == len(op.gradients)
+            assert len(bench_ways.training_call(op, implementation, inputs)()) == len(op.gradients)
 
 
 def test_rows_of_an_op(small_ops):
