@@ -27,9 +27,10 @@ from ...evolution.start import empty_namm
 from ...runtime.devices import pick_dtype
 from ..benchmark import BenchConfig, Benchmark, Progress
 from .correctness import Verdict
-from .evolution_rows import generation_rows, verdict_rows
+from .evolution_rows import generation_rows, row_labels
 from .evolution_timing import batched_generation, one_by_one_generation, time_parts
 from .prefill_decode import check_eviction, common_labels
+from .rows import verdict_rows
 from .settings import ALONE, MEMBERS, READ, UNREAD, Case, EvictionBenchConfig, Generations, contexts
 
 Scorer = Literal["bam", "mlp"]
@@ -71,7 +72,7 @@ def bench_evolve(
         try:
             progress(f"{what}: checking")
             verdicts = [check_generation(exact, case, scorer) for scorer in SCORERS]
-            rows += verdict_rows(verdicts, case)
+            rows += verdict_rows(verdicts, row_labels(case))
             if any(verdict.wrong for verdict in verdicts):
                 return [row for row in rows if row.metric == "correct"]  # what is wrong anywhere has no speed
             for scorer in SCORERS:

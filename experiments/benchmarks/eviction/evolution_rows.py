@@ -8,7 +8,6 @@ of one generation by its parts, see `evolve_speed.time_parts`; host: reading and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ....results.store.rows import Row
@@ -16,7 +15,6 @@ from .evolution_timing import ANSWERS, READING
 from .rows import rate_row, ratio_row, time_row
 
 if TYPE_CHECKING:
-    from .correctness import Verdict
     from .settings import Case, Generations
 
 
@@ -29,14 +27,6 @@ def row_labels(case: Case) -> dict[str, Any]:
         context=case.context, prompts=case.prompts, population=config.population, budget=case.budget, mode=mode
     )
     return case.common | {"dataset": dataset} | labels
-
-
-def verdict_rows(verdicts: Sequence[Verdict], case: Case) -> list[Row]:
-    """Whether each scorer's candidates are worth the same either way: 1 or 0."""
-    common = row_labels(case) | {"n": 1, "metric": "correct"}
-    return [
-        Row(**common, kind=verdict.name, value=float(not verdict.wrong), **verdict.labels()) for verdict in verdicts
-    ]
 
 
 def generation_rows(scorer: str, generations: Generations, case: Case) -> list[Row]:

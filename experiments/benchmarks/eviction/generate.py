@@ -20,7 +20,7 @@ from ..timing import PeakMemory, in_own_process
 from .correctness import check_baselines
 from .policies import Baseline, Held, make_baselines
 from .prefill_decode import check, common_labels, read_and_write
-from .rows import generate_rows, verdict_rows
+from .rows import generate_rows, row_labels, verdict_rows
 from .settings import EvictionBenchConfig, Setting, contexts
 
 _MOST = 3  # runs of each: they are long
@@ -102,9 +102,8 @@ def _check(
     for context in contexts(config, device):
         progress(f"{config.host}: checking {context:,} tokens")
         verdicts = check_baselines(host, baselines, context, config.every)
-        rows += verdict_rows(
-            "generate", verdicts, Setting(config, context, 1, common_labels(config, layers, device, dtype))
-        )
+        setting = Setting(config, context, 1, common_labels(config, layers, device, dtype))
+        rows += verdict_rows(verdicts, row_labels("generate", setting))
     return rows, layers
 
 

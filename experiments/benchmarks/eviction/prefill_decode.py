@@ -21,7 +21,7 @@ from ..environment import row_settings
 from ..timing import PeakMemory, now
 from .correctness import check_baselines
 from .policies import Baseline, Held, check_peers, check_policies, decode, held, make_baselines, prefill
-from .rows import decode_rows, prefill_rows, verdict_rows
+from .rows import decode_rows, prefill_rows, row_labels, verdict_rows
 from .settings import EvictionBenchConfig, Setting, Times, contexts
 
 _WARM = 1
@@ -77,7 +77,7 @@ def bench_evict(
         progress(f"{config.host}: checking {context:,} tokens")
         verdicts = check_baselines(host, baselines, context, config.every)
         setting = Setting(config, context, 1, common)
-        rows += [row for op in ops for row in verdict_rows(op, verdicts, setting)]
+        rows += [row for op in ops for row in verdict_rows(verdicts, row_labels(op, setting))]
         if any(verdict.wrong for verdict in verdicts):
             return [row for row in rows if row.metric == "correct"]  # what is wrong anywhere has no speed
         for batch in config.batches:

@@ -39,12 +39,10 @@ def baseline_labels(baseline: Baseline) -> dict[str, Any]:
     }
 
 
-def verdict_rows(op: str, verdicts: Sequence[Verdict], setting: Setting) -> list[Row]:
-    """Whether each is right: 1 or 0."""
-    common = row_labels(op, setting) | {"n": 1, "metric": "correct"}
-    return [
-        Row(**common, kind=verdict.name, value=float(not verdict.wrong), **verdict.labels()) for verdict in verdicts
-    ]
+def verdict_rows(verdicts: Sequence[Verdict], labels: dict[str, Any]) -> list[Row]:
+    """Whether each is right, 1 or 0, with what rows of the operation or case share."""
+    common = labels | {"n": 1, "metric": "correct"}
+    return [Row(**common, kind=each.name, value=float(not each.wrong), **each.labels()) for each in verdicts]
 
 
 def prefill_rows(measured: Mapping[Baseline, Times], setting: Setting) -> list[Row]:
