@@ -9,9 +9,10 @@ of 16 queries, leave the newest tokens, fewer than 16, in the cache unseen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +30,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 Labels = Mapping[str, Any]
+
+
+def check_peers() -> None:
+    """Raise MemxError if kvpress is not installed, or does not run with the transformers that is."""
+    hint = "pip install -c constraints-peers.txt -e '.[peers]' in an environment of its own"
+    if find_spec("kvpress") is None:
+        raise MemxError("--peers needs kvpress", hint=hint)
+    try:
+        import_module("kvpress")
+    except (ImportError, AttributeError) as error:
+        raise MemxError(f"kvpress does not run with this transformers: {error}", hint=hint) from None
+
+
+def make_press(name: str, share: float) -> Any:
+    """A press of kvpress by its name, that keeps this share of a context."""
+    return getattr(import_module("kvpress"), name)(compression_ratio=1 - share)
 
 
 def check_host(model: PreTrainedModel) -> None:
@@ -76,20 +93,17 @@ def _read(
     model: PreTrainedModel, context: Tensor, presses: Sequence[str], shares: Sequence[float]
 ) -> dict[tuple[str, int], Pairs]:
     """What each press keeps of a context [N] at each share."""
-    kvpress, held = import_module("kvpress"), {}
+    held = {}
     for eager in (False, True):
         chosen = {
-            (name, place): getattr(kvpress, name)(compression_ratio=1 - share)
+            (name, place): make_press(name, share)
             for name in presses
             if (name in EAGER) == eager
             for place, share in enumerate(shares)
         }
         if chosen:
             kept: dict[tuple[str, int], Pairs] = {key: [] for key in chosen}
-            with ExitStack() as stack:
-                if eager:
-                    stack.enter_context(_eager(model))
-                stack.enter_context(_all_of(chosen, kept)(model))
+            with eager_attention(model) if eager else nullcontext(), _all_of(chosen, kept)(model):
                 model.base_model(input_ids=context[None].to(model.device), past_key_values=DynamicCache())
             held |= kept
     return held
@@ -113,7 +127,8 @@ def _all_of(presses: Mapping[tuple[str, int], Any], kept: Mapping[tuple[str, int
 
 
 @contextmanager
-def _eager(model: PreTrainedModel) -> Iterator[None]:
+def eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, attention writes its probabilities, which fused attention never does and some presses read."""
     usual = attention_of(model)
     model.set_attn_implementation("eager")
     try:

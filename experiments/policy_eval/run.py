@@ -20,12 +20,11 @@ from ...namm.policies.network import Namm
 from ...results.store.json_lines import JsonLines
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
-from ..benchmarks.eviction.policies import check_peers
 from ..config.base import run_name, to_yaml
 from ..config.policy_eval import EvalConfig, NammSource
 from ..eviction.answers import Prompt
 from ..eviction.base_model import prepare_host
-from ..eviction.kvpress_presses import check_host, press_facts
+from ..eviction.kvpress_presses import check_host, check_peers, press_facts
 from ..eviction.tasks import Draws, task_prompts
 from ..runtime.devices import restored_threads
 from ..runtime.events import Note, Phase, Progress, Report

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -25,8 +23,8 @@ from ....namm.policies.network import Namm
 from ....namm.policies.scorer import BAM_PARAMETERS
 from ....namm.policies.simple import POLICIES, make_policy
 from ....results.namm.rows import PRESSES
-from ....transformers_compat import attention_of
 from ...config.policy_eval import EAGER
+from ...eviction.kvpress_presses import eager_attention, make_press
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -90,17 +88,6 @@ def check_policies(names: Sequence[str], budgets: Sequence[float]) -> None:
             raise MemxError(f"--budget {budget:g} is no share of the cache", hint="use above 0, at most 1")
 
 
-def check_peers() -> None:
-    """Raise MemxError if kvpress is not installed, or does not run with the transformers that is."""
-    hint = "pip install -c constraints-peers.txt -e '.[peers]' in an environment of its own"
-    if find_spec("kvpress") is None:
-        raise MemxError("--peers needs kvpress", hint=hint)
-    try:
-        import_module("kvpress")
-    except (ImportError, AttributeError) as error:
-        raise MemxError(f"kvpress does not run with this transformers: {error}", hint=hint) from None
-
-
 def make_baselines(names: Sequence[str], budgets: Sequence[float], every: int, *, peers: bool) -> list[Baseline]:
     """The plain model both ways, then memx's policies (all if none is named), then the presses that do as they do."""
     listed = [
@@ -134,19 +121,12 @@ def build_policy(name: str, budget: float | None, every: int) -> Policy:
 
 
 def _press(name: str, budget: float) -> Baseline:
-    kind: Any = getattr(import_module("kvpress"), name)
-    press, eager = kind(compression_ratio=1 - budget), name in EAGER
+    press, eager = make_press(name, budget), name in EAGER
 
     @contextmanager
     def on(model: PreTrainedModel) -> Iterator[None]:
-        usual = attention_of(model)
-        try:
-            if eager:  # it reads the probabilities, which fused attention never writes
-                model.set_attn_implementation("eager")
-            with press(model):
-                yield
-        finally:
-            model.set_attn_implementation(usual)
+        with eager_attention(model) if eager else nullcontext(), press(model):
+            yield
 
     return Baseline(f"kvpress {name}{' (eager)' if eager else ''}", on, "kvpress", budget)
 

@@ -10,7 +10,6 @@ from memx.experiments.base_models import synthetic as evict_bench_hosts
 from memx.experiments.base_models.synthetic import LARGE, TINY, Host, build_host, check_host
 from memx.experiments.benchmarks.benchmark import BenchConfig
 from memx.experiments.benchmarks.eviction import correctness as evict_bench_check
-from memx.experiments.benchmarks.eviction import policies as evict_bench_contestants
 from memx.experiments.benchmarks.eviction import prefill_decode as evict_bench
 from memx.experiments.benchmarks.eviction.correctness import check_baselines, logits_error
 from memx.experiments.benchmarks.eviction.generate import bench_generate
@@ -18,6 +17,7 @@ from memx.experiments.benchmarks.eviction.policies import Baseline, held, make_b
 from memx.experiments.benchmarks.eviction.prefill_decode import bench_evict, check_eviction
 from memx.experiments.benchmarks.eviction.settings import EvictionBenchConfig
 from memx.experiments.benchmarks.run import benchmarks, run_bench
+from memx.experiments.eviction import kvpress_presses
 from memx.namm.policies.simple import POLICIES
 from memx.results.bench.eviction_table import evict_tables, note_line
 
@@ -190,15 +190,15 @@ def test_a_host_with_weights_has_the_layers_and_the_context_that_it_has(monkeypa
 
 
 def test_peers_that_are_not_there(monkeypatch):
-    monkeypatch.setattr(evict_bench_contestants, "find_spec", lambda name: None)
+    monkeypatch.setattr(kvpress_presses, "find_spec", lambda name: None)
     with pytest.raises(MemxError, match="needs kvpress"):
         check_eviction(SMALL, CPU, peers=True)
-    monkeypatch.setattr(evict_bench_contestants, "find_spec", lambda name: object())
+    monkeypatch.setattr(kvpress_presses, "find_spec", lambda name: object())
 
     def old(name):
         raise ImportError("cannot import name 'x'")
 
-    monkeypatch.setattr(evict_bench_contestants, "import_module", old)
+    monkeypatch.setattr(kvpress_presses, "import_module", old)
     with pytest.raises(MemxError, match="does not run with this transformers"):
         check_eviction(SMALL, CPU, peers=True)
 
