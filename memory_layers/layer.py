@@ -14,14 +14,27 @@ from .tables.values import MemoryValues
 
 
 class MemoryLayer(ProductKeys):
-    """A product-key memory in place of a feed-forward layer, or beside it.
+    """A product-key memory in place of a feed-forward layer, or in parallel to it.
 
     y = the kept rows of the value table, weighed by softmax per head and summed over heads. The output is y; with
     `gating` (Memory+) it is W2(y * silu(W1 x)); with another value width, or silent at first, W2 y.
+    Source: Berges et al. 2024, "Memory Layers at Scale" (arXiv 2412.09764), section 2.
 
-    values: a table [slots, value_width] to share with another layer; None makes an own one. Keys are never shared.
-    value_width: d_v (default d). output_gate: scale each token's output by sigmoid(w x). silent: W2 starts at zero,
-    so that the layer, put beside a trained feed-forward, changes nothing at first. The rest as in `ProductKeys`.
+    Args:
+        width: d of the hidden states.
+        slots: N, a square: the rows of the table.
+        heads: H query heads.
+        top_k: k slots kept per head.
+        key_width: d_k of both key halves together; None: d/2.
+        value_width: d_v of the table's rows; None: d.
+        qk_norm: RMSNorm of query halves and half-keys.
+        gating: Whether the output is W2(y * silu(W1 x)).
+        output_gate: Whether each token's output is scaled by sigmoid(w x).
+        silent: W2 starts at zero, so that the layer, in parallel to a trained feed-forward, changes nothing at first.
+        values: A table [slots, value_width] to share with another layer; None makes one. Keys are never shared.
+
+    Raises:
+        MemxError: slots is not a square, or top_k exceeds the half-keys per list.
     """
 
     def __init__(
@@ -81,7 +94,7 @@ class MemoryLayer(ProductKeys):
         return self.values.bag(slots.flatten(1), weights.flatten(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x [..., d] to [..., d]."""
+        """Map hidden states x [..., d] to the layer's output [..., d]."""
         flat = x.flatten(0, -2)  # [T, d]
         y = self.read(*self.lookup(flat)).to(x.dtype)
         if self.gate is not None:
@@ -101,5 +114,5 @@ class ResidualMemory(nn.Module):
         self.feed_forward, self.memory = feed_forward, memory
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x [..., d] to [..., d]."""
+        """Map hidden states x [..., d] to the layer's output [..., d]."""
         return self.feed_forward(x) + self.memory(x)

@@ -27,10 +27,23 @@ from .tables.values import MemoryValues
 class MemoryLlamaConfig(LlamaConfig):
     """LlamaConfig and where its memory layers are.
 
-    memory_layers: indices of the blocks that hold a memory; empty is a plain Llama. memory_kind: memory, peer or moe
-    (Memory+ is a memory with gating). memory_slots: N, a square. memory_key_width: d_k, memory_value_width: d_v
-    (None: hidden_size/2, hidden_size). memory_shared: one value table for all layers, or one for each.
-    memory_insertion: replace the feed-forward, or stand beside it. memory_experts and what follows: of MoE.
+    Args:
+        memory_layers: Indices of the blocks that hold a memory; empty is a plain Llama.
+        memory_kind: memory, peer or moe; Memory+ is a memory with gating.
+        memory_slots: N, a square.
+        memory_heads: H query heads of each layer.
+        memory_top_k: k slots kept per head.
+        memory_key_width: d_k of both key halves; None: hidden_size/2.
+        memory_value_width: d_v of the table's rows; None: hidden_size.
+        memory_qk_norm: RMSNorm of queries and keys.
+        memory_gating: Whether the output is W2(y * silu(W1 x)).
+        memory_output_gate: Whether each token's output is scaled by sigmoid(w x).
+        memory_shared: One value table for all layers, or one for each.
+        memory_insertion: "replace" the feed-forward, or "beside" it: both are summed.
+        memory_experts: MoE: experts of each layer.
+        memory_experts_per_token: MoE: experts that a token is sent to.
+        memory_expert_width: MoE: inner width; None: intermediate_size.
+        **kwargs: Those of LlamaConfig.
     """
 
     model_type = "memory_llama"
@@ -73,7 +86,11 @@ class MemoryLlamaConfig(LlamaConfig):
 
 
 class MemoryLlamaForCausalLM(LlamaForCausalLM):
-    """LlamaForCausalLM whose chosen blocks hold a memory, PEER or MoE layer as their `mlp`, or beside it."""
+    """LlamaForCausalLM whose chosen blocks hold a memory, PEER or MoE layer as their `mlp`, or in parallel to it.
+
+    Raises:
+        MemxError: The config names a block, a kind or an insertion that does not exist, or slots that are no square.
+    """
 
     config_class = MemoryLlamaConfig
 
@@ -83,7 +100,16 @@ class MemoryLlamaForCausalLM(LlamaForCausalLM):
         self.post_init()
 
     def logits_at(self, places: Tensor, tokens: Tensor, **inputs: Any) -> Tensor:
-        """Logits [P, vocabulary] at places [P] of the flattened tokens [B, S]; none are made for the others."""
+        """Logits at some places alone: those of all S tokens would be the largest tensor of a training step.
+
+        Args:
+            places: Indices [P] into the flattened tokens.
+            tokens: Input ids [B, S].
+            **inputs: Other inputs of the decoder, such as attention_mask.
+
+        Returns:
+            [P, vocabulary].
+        """
         hidden = self.model(tokens, use_cache=False, **inputs).last_hidden_state  # [B, S, d]
         return self.lm_head(hidden.flatten(0, 1).index_select(0, places))
 
@@ -96,9 +122,10 @@ class MemoryLlamaForCausalLM(LlamaForCausalLM):
 
 
 def place_memory_layers(model: LlamaForCausalLM, config: MemoryLlamaConfig) -> None:
-    """Put a memory in place of, or beside, the feed-forward of each block in config.memory_layers.
+    """Put a memory in place of, or in parallel to, the feed-forward of each block in config.memory_layers.
 
-    Raises MemxError for a block, a kind or an insertion that does not exist.
+    Raises:
+        MemxError: A block, a kind or an insertion that does not exist.
     """
     for name, known in (("memory_kind", ("memory", "peer", "moe")), ("memory_insertion", ("replace", "beside"))):
         if (given := getattr(config, name)) not in known:
@@ -208,7 +235,7 @@ def draw_module(model: MemoryLlamaForCausalLM, name: str, module: nn.Module, see
 def make_weights(model: MemoryLlamaForCausalLM, seed: int) -> None:
     """Make, on the CPU, and initialise the weights of a model that is on the meta device, as `draw_weights` does.
 
-    Of a table that is shared out only this process's part takes memory.
+    Of a sharded table only this process's part takes memory.
     """
     inner: Any = model.model
     inner.rotary_emb = type(inner.rotary_emb)(model.config)  # its frequencies are no weights
@@ -220,7 +247,7 @@ def make_weights(model: MemoryLlamaForCausalLM, seed: int) -> None:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Parameters of a model, each once, of shared-out tables and weights all."""
+    """Parameters of a model, each once; of sharded tables and weights those of all ranks."""
     tables = tables_of(model)
     rest = sum(parameter.numel() for parameter in model.parameters()) - sum(t.weight.numel() for t in tables)
     return rest + sum(table.shape[0] * table.shape[1] for table in tables)

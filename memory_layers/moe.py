@@ -14,12 +14,22 @@ from torch.nn import functional as F
 
 
 class MoeLayer(nn.Module):
-    """SwiGLU experts, each token sent to the k that its router scores best.
+    """SwiGLU experts, each token sent to the k that its router scores best; none drops a token.
 
-    Router probabilities weigh the experts' outputs; for k > 1 they are made to sum to one over the kept. After a
-    forward pass in training mode `balance` holds the load-balance loss, E * sum over experts of (share of tokens sent
-    * mean probability): 1 if all are used alike. It counts the tokens of the mask `counted` [T], if one is set, so
-    that padding may be left out. No expert drops a token.
+    Router probabilities weigh the experts' outputs; for k > 1 they are made to sum to one over the kept.
+    Sources: Fedus et al. 2021 (arXiv 2101.03961), section 2; Jiang et al. 2024 (arXiv 2401.04088).
+
+    Args:
+        width: d of the hidden states.
+        experts: E.
+        expert_width: f, the inner width of an expert.
+        top_k: k experts for each token.
+        std: Spread of the initial weights.
+
+    Attributes:
+        balance: After a forward pass in training mode the load-balance loss, E * sum over experts of (share of tokens
+            sent * mean probability): 1 if all are used alike (Fedus et al., equation 4).
+        counted: Which tokens [T] the loss counts, bool; None: all. Padding may so be left out.
     """
 
     def __init__(self, width: int, experts: int, expert_width: int, *, top_k: int = 1, std: float = 0.02) -> None:

@@ -17,7 +17,19 @@ from .tables.values import MemoryValues
 class PeerLayer(ProductKeys):
     """Experts of one neuron each, found by product keys: y = sum over heads and kept experts of g gelu(u_i x) v_i.
 
-    Two tables, u and v, [N, d] each; g is the softmax of a head's k scores. The rest as in `ProductKeys`.
+    Two tables, u and v, [N, d] each; g is the softmax of a head's k scores.
+    Source: He 2024, "Mixture of a Million Experts" (arXiv 2407.04153), section 2.
+
+    Args:
+        width: d of the hidden states.
+        slots: N, a square: the experts.
+        heads: H query heads.
+        top_k: k experts kept per head.
+        key_width: d_k of both key halves together; None: d/2.
+        qk_norm: RMSNorm of query halves and half-keys.
+
+    Raises:
+        MemxError: slots is not a square, or top_k exceeds the half-keys per list.
     """
 
     def __init__(

@@ -27,10 +27,22 @@ def _without_autocast(device: str) -> AbstractContextManager[object]:
 class ProductKeys(nn.Module, ABC):
     """Queries and half-keys: q = W_q x; each half is scored against n half-keys; the k best of n*n sums, exactly.
 
-    width: d. slots: N, a square. key_width: d_k, both halves together (default d/2). qk_norm: RMSNorm of each query
-    half and each half-key, with gains that start at (d_k/2)^(-1/4), so that scores start at unit variance.
-    observe: called with the slots [T, H, k] of each lookup, if set; for statistics of use.
-    Raises MemxError if slots is not a square or top_k exceeds the half-keys per list.
+    Source: Lample et al. 2019 (arXiv 1907.05242), section 3.1.
+
+    Args:
+        width: d of the hidden states.
+        slots: N = n*n, a square.
+        heads: H query heads, each with half-keys of its own.
+        top_k: k slots kept per head, at most n.
+        key_width: d_k, both halves together; None: d/2.
+        qk_norm: RMSNorm of each query half and each half-key, with gains that start at (d_k/2)^(-1/4), so that scores
+            start at unit variance.
+
+    Attributes:
+        observe: Called with the slots [T, H, k] of each lookup, if set; for statistics of use.
+
+    Raises:
+        MemxError: slots is not a square, or top_k exceeds the half-keys per list.
     """
 
     def __init__(
@@ -64,7 +76,14 @@ class ProductKeys(nn.Module, ABC):
         """The tables that the slots are rows of, own or shared."""
 
     def lookup(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Find slots [T, H, k] and their weights [T, H, k] (softmax per head) for x [T, d]."""
+        """Find the slots of each token.
+
+        Args:
+            x: Hidden states [T, d].
+
+        Returns:
+            Slots [T, H, k], best first, and their weights [T, H, k]: a softmax over the k scores of each head.
+        """
         query = self.query(x).unflatten(-1, (self.heads, self.key_width))  # [T, H, d_k]
         # bfloat16 tells too few scores apart to rank them: under autocast, ranking stays in the keys' dtype
         with _without_autocast(x.device.type):

@@ -14,7 +14,13 @@ from torch import Tensor
 
 
 class Usage(NamedTuple):
-    """used: share of the slots looked up at least once. kl: of the lookups' distribution from uniform, in nats."""
+    """How evenly slots were used.
+
+    Attributes:
+        used: Share of the slots that were looked up at least once.
+        kl: Kullback-Leibler divergence of the lookups' distribution from uniform, in nats.
+        lookups: How many slots were looked up, each as often as it was.
+    """
 
     used: float
     kl: float
@@ -22,9 +28,14 @@ class Usage(NamedTuple):
 
 
 class UsageWindow:
-    """Counts of the slots [N] that a layer has looked up since the last reset.
+    """Counts of the slots that a layer has looked up since the last reset. `add` is a `ProductKeys.observe`.
 
-    `add` is a `ProductKeys.observe`. mask [T]: tokens that count, for the next lookups; None is all.
+    Args:
+        slots: N, the rows of the table.
+        device: Where the counts [N] are.
+
+    Attributes:
+        mask: Tokens [T] that count, bool, for the next lookups; None: all.
     """
 
     def __init__(self, slots: int, device: torch.device | str = "cpu") -> None:
@@ -60,9 +71,11 @@ class UsageWindow:
         return Usage(used / self.slots, max(0.0, kl), self._lookups)
 
     def gather(self, total: Callable[[Tensor], Tensor], *, keep: bool) -> None:
-        """Put the windows of several ranks together, which all call this; keep: here, where others then begin anew.
+        """Put the windows of several ranks together; all of them must call this.
 
-        total: sums a tensor [N] over the ranks.
+        Args:
+            total: Sums a tensor [N] over the ranks.
+            keep: Whether the sum is kept here; windows of other ranks are then empty.
         """
         counts = total(self.counts)
         self.reset()

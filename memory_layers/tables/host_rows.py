@@ -55,9 +55,17 @@ class HostRows:
         return HostRows, ()
 
     def read(self, values: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows [U, D] of values [N, D], on the device of slots [...], and the place of each slot's row, [...].
+        """Read the rows that slots name.
 
-        Raises IndexError for a slot that is not there.
+        Args:
+            values: The table [N, D] on the CPU.
+            slots: [...] on any device, which may differ from one call to the next.
+
+        Returns:
+            The distinct rows [U, D] on the device of the slots, and the place of each slot's row among them, [...].
+
+        Raises:
+            IndexError: A slot that is not there.
         """
         began = perf_counter()
         rows, places = distinct(slots)
@@ -76,6 +84,7 @@ class HostRows:
         if copied is not None:
             stream = torch.cuda.current_stream(slots.device)
             stream.wait_event(copied)
+            # copied on the staging's stream, used on this one: the allocator must not give its memory away before
             row_values.record_stream(stream)
         return row_values, places
 

@@ -2,6 +2,10 @@
 
 S slots, U rows, of width D. Rows are gathered into two pieces of staging memory, pinned where CUDA is, and copied from
 each while the other fills; so the table itself need not be pinned, and lies in large pages like any other.
+
+    gather rows  0..r  -> piece 0 |  copy piece 0 to the device
+                                  |  gather rows r..2r -> piece 1  |  copy piece 1
+                                                                   |  wait for the copy of piece 0, fill it again
 """
 
 from __future__ import annotations
@@ -22,10 +26,17 @@ _PIECE = 8 << 20  # bytes of either piece of staging memory
 
 @dataclass
 class ReadStats:
-    """What reads of a table took: lookups, their slots, distinct rows and bytes; seconds of each part of the work.
+    """What the reads of a table cost.
 
-    unique: telling rows apart; gather: into staging memory; copy: to the device; waited: with nothing else done. The
-    middle two are another thread's. On CUDA the first is the time to launch, as nobody waits for it.
+    Attributes:
+        lookups: How many there were.
+        slots: Their slots.
+        rows: Their distinct rows.
+        bytes: Of those rows.
+        unique: Seconds to find distinct rows; on CUDA to launch that, as nobody waits for it.
+        gather: Seconds of the other thread into staging memory.
+        copy: Seconds of the other thread, or of the copy engine, to the device.
+        waited: Seconds of the computing thread with nothing else to do.
     """
 
     lookups: int = 0
@@ -46,10 +57,14 @@ class ReadStats:
 
 
 def distinct(slots: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows that slots [...] name, ascending, and which of them each slot names, [...].
+    """The distinct rows of a lookup.
 
-    The rows come as [S + 1] for S slots, of which the last is their number and those beyond it are zero: so their
-    number need not be known, and a GPU is not waited for.
+    Args:
+        slots: [...], S of them.
+
+    Returns:
+        The rows [S + 1], ascending, zeros behind them, and their number U as the last entry: so the shape does not
+        depend on U, and a GPU is not waited for. And the place of each slot's row among them, [...].
     """
     if slots.numel() == 0:
         return slots.new_zeros(1, dtype=torch.int64), slots.long()
