@@ -1,4 +1,4 @@
-"""`attach`: a transformers decoder and an eviction policy -> the same decoder, whose cache forgets.
+"""`attach`: a transformers decoder and an eviction policy -> the same decoder, whose cache evicts.
 
 Nothing of the model is rewritten. Its attention is switched to a registered function, which computes the same output by
 torch's scaled dot-product attention and then hands queries and keys to the cache; its forward pass is cut where the
@@ -25,7 +25,11 @@ _KINDS = ("full_attention", "sliding_attention")
 
 
 class Attached:
-    """A host under a policy. `cache` is the one that it has used last, None before its first forward pass."""
+    """A model under a policy.
+
+    Attributes:
+        cache: What the last forward pass used; None before the first.
+    """
 
     def __init__(self, decoder: PreTrainedModel, policy: Policy, protect: Sequence[tuple[int, int]]) -> None:
         self.decoder, self.policy, self.protect = decoder, policy, tuple(protect)
@@ -48,11 +52,21 @@ def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[in
     """Let a policy evict from the cache of a transformers decoder: `with attach(model, policy): model.generate(...)`.
 
     Inside, forward passes, chunked or not, `generate` (greedy, sampling, beams) and pipelines use an evicting cache;
-    afterwards the model is as it was. protect: spans (first, one past the last) of token numbers, padding not counted,
-    that no policy evicts; out of a layer's window they go all the same. Gradients do not pass what was evicted.
-    Raises MemxError for a host without transformers' attention interface, or with attention that is not plain or
-    windowed softmax; for a policy interval that is no multiple of the hop; and inside for a cache that was begun
-    without a policy, packed sequences and masks other than one of padding.
+    afterwards the model is as it was. Gradients do not pass what was evicted.
+
+    Args:
+        model: A causal decoder on transformers' attention interface.
+        policy: A NAMM, or one of `make_policy`.
+        protect: Spans (first, one past the last) of token numbers, padding not counted, that no policy evicts; what
+            leaves a layer's window goes all the same.
+
+    Yields:
+        What the model is under the policy: its last cache, and empty ones to begin with.
+
+    Raises:
+        MemxError: A model without that interface, or with attention that is not plain or windowed softmax; an interval
+            of the policy that is no multiple of 16; and inside the block for a cache that was begun without the
+            policy, packed sequences, and masks other than one of padding.
     """
     decoder = find_decoder(model)
     if is_wrapped(decoder):
@@ -93,10 +107,10 @@ def layer_windows(decoder: PreTrainedModel) -> list[int | None]:
     count = config.num_hidden_layers
     if kinds is None:
         kinds = [_KINDS[window is not None]] * count
-    strange = sorted({kind for kind in kinds if kind not in _KINDS})
-    if strange or getattr(config, "num_kv_shared_layers", 0):
+    unsupported = sorted({kind for kind in kinds if kind not in _KINDS})
+    if unsupported or getattr(config, "num_kv_shared_layers", 0):
         raise MemxError(
-            f"{type(decoder).__name__} has layers of {', '.join(strange) or 'shared keys'}, which is not supported",
+            f"{type(decoder).__name__} has layers of {', '.join(unsupported) or 'shared keys'}, which is not supported",
             hint="hosts have layers of full or sliding-window attention, each with keys of its own",
         )
     return [window if kind == "sliding_attention" else None for kind in kinds[:count]]

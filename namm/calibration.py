@@ -54,12 +54,23 @@ class Calibration:
 def calibrate(
     model: PreTrainedModel, batches: Iterable[Tensor | Mapping[str, Any]], *, every: int = RUN
 ) -> tuple[Tensor, Tensor]:
-    """The mean and variance [17], float32, of the averages that `model` shows a NAMM every so many tokens.
+    """Measure the features of a NAMM on a model that keeps everything: what they are normalised by.
 
-    batches: prompts as input ids [N] or [B, N], or mappings with input_ids and perhaps attention_mask, padded on either
-    side. They run without dropout and gradients, through the decoder alone. Tokens after a prompt's last multiple of
-    `every` count for nothing. Raises MemxError as `attach` does, for another kind of batch, if no prompt has `every`
-    tokens, and for attention that is not finite.
+    The model runs without dropout and gradients, through its decoder alone. Tokens after a prompt's last multiple of
+    `every` count for nothing. Source: Cetin et al. 2024 (arXiv 2410.13166), section 3.
+
+    Args:
+        model: A decoder that `attach` takes.
+        batches: Prompts as input ids [N] or [B, N], or mappings with input_ids and perhaps attention_mask, padded on
+            either side.
+        every: Tokens between evictions of the NAMM.
+
+    Returns:
+        The mean and variance [17], float32, of each bin over batch, heads, tokens and layers.
+
+    Raises:
+        MemxError: As `attach`; for another kind of batch, for prompts that all have fewer than `every` tokens, and for
+            attention that is not finite.
     """
     policy, longest = Calibration(every), 0
     with _evaluating(model), attach(model, policy) as attached, torch.no_grad():
@@ -87,8 +98,8 @@ def _prompts(batch: Tensor | Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Input ids [B, N] and which of them are tokens, [B, N] bool."""
     ids, mask = (batch.get("input_ids"), batch.get("attention_mask")) if isinstance(batch, Mapping) else (batch, None)
     if not isinstance(ids, Tensor) or ids.dim() not in (1, 2) or ids.numel() == 0:
-        found = list(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
-        raise MemxError(f"input ids {found} are no prompts", hint="give tensors [tokens] or [prompts, tokens]")
+        shape = list(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
+        raise MemxError(f"input ids {shape} are no prompts", hint="give tensors [tokens] or [prompts, tokens]")
     there = torch.ones_like(ids, dtype=torch.bool) if mask is None else torch.as_tensor(mask).to(ids.device).bool()
     if there.shape != ids.shape:
         raise MemxError(

@@ -23,7 +23,7 @@ from .policies.simple import Full
 
 
 @dataclass(frozen=True)
-class Scored:
+class ContextScores:
     """What a policy thinks of one sequence: scores [1, H, T] and which of the tokens exist, of each layer.
 
     tokens: all that the sequence ever had; held: those that stay in any case, as no policy has seen them yet.
@@ -34,7 +34,7 @@ class Scored:
     tokens: int
     held: int
 
-    def kept(self, threshold: float, grouping: Grouping) -> float:
+    def kept_share(self, threshold: float, grouping: Grouping) -> float:
         """The share of tokens times heads that stays: see `kept_tokens`."""
         stay = 0
         for scores, there in self._layers():
@@ -43,7 +43,7 @@ class Scored:
             stay += int(there.sum(-1).clamp(max=most).sum() if grouping == "layer_max" else counts.sum())
         return self._share(stay)
 
-    def alike(self, share: float) -> float:
+    def equal_share(self, share: float) -> float:
         """The share of tokens times heads that stays if every head keeps a share, or all that it can see of it."""
         room = max(1, int(self.tokens * Fraction(str(share)))) - self.held
         return self._share(sum(int(there.sum(-1).clamp(max=max(room, 1)).sum()) for _, there in self._layers()))
@@ -60,25 +60,25 @@ class Scored:
 
     def threshold(self, share: float, grouping: Grouping) -> float:
         """The lowest threshold that keeps at most a share of tokens times heads; inf if each keeps more."""
-        if self.kept(-inf, grouping) <= share:
+        if self.kept_share(-inf, grouping) <= share:
             return -inf
         values = torch.cat([scores.flatten() for scores in self.scores]).unique()
         low, high = 0, len(values)  # that before low keeps too much, that at high does not, or is inf
         while low < high:
             middle = (low + high) // 2
-            if self.kept(float(values[middle]), grouping) <= share:
+            if self.kept_share(float(values[middle]), grouping) <= share:
                 high = middle
             else:
                 low = middle + 1
         return float(values[low]) if low < len(values) else inf
 
 
-def scored(cache: EvictingCache, policy: Policy) -> Scored:
+def score_context(cache: EvictingCache, policy: Policy) -> ContextScores:
     """What a policy thinks of the one sequence of a cache that was read under another, which notes the same."""
     assert len(cache.seen) == 1, "one sequence at a time"
     listener = _Listener(policy)
     cache.fork(listener, continue_with=Full())
-    return Scored(listener.scores_of, listener.exists_of, cache.seen[0], cache.seen[0] % max(policy.hop, 1))
+    return ContextScores(listener.scores_of, listener.exists_of, cache.seen[0], cache.seen[0] % max(policy.hop, 1))
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,13 @@ class _Listener:
         return self.policy.observe(block)
 
     def scores(self, view: View) -> Tensor:
-        found, exists = self.policy.scores(view), view.recent.exists
-        if (window := view.recent.window) is not None:  # what has left it is gone, whatever it scores
+        scores, exists = self.policy.scores(view), view.recent.exists
+        if (window := view.recent.window) is not None:  # what has left it goes, whatever it scores
             near = view.ages < max(1, window - 1)
             exists = near if exists is None else exists & near
-        self.scores_of.append(found)
+        self.scores_of.append(scores)
         self.exists_of.append(exists)
-        return found
+        return scores
 
 
 def with_threshold(namm: Namm, threshold: float, grouping: Grouping) -> Namm:

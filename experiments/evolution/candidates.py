@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...namm.cache.cache import EvictingCache
-from ...namm.evolution.population import Population, Watch
+from ...namm.evolution.population import ObserveOnly, Population
 from ...namm.policies.base import View
 from ...namm.policies.network import Namm
 from ...namm.policies.simple import Full
@@ -130,7 +130,7 @@ class CandidateEvaluator:
             return known[1]
         stop = len(prompt.context) if self.mode == "post_hoc" else min(self.namm.every, len(prompt.context))
         with self._timed("context"):
-            cache = read(self.model, prompt.context[:stop], Watch())
+            cache = read(self.model, prompt.context[:stop], ObserveOnly())
         if self.remember:
             self._shared[id(prompt)] = (prompt, cache)
         return cache
@@ -152,7 +152,7 @@ class CandidateEvaluator:
         self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
 
 
-class Keep(Watch):
+class Keep(ObserveOnly):
     """Reads what a NAMM reads and keeps everything."""
 
     def scores(self, view: View) -> Tensor:

@@ -21,7 +21,7 @@ from ...namm.policies.base import Policy, Rule
 from ...namm.policies.network import Namm
 from ...namm.policies.panel import PolicyBatch, PolicySlots, keep_all
 from ...namm.policies.simple import Full, make_policy
-from ...namm.threshold import scored, with_threshold
+from ...namm.threshold import score_context, with_threshold
 from ...results.namm.rows import FULL, PER_HEAD
 from ..config.policy_eval import EvalConfig
 from ..eviction.answers import Prompt, answer, branched, feed, read, write
@@ -143,11 +143,11 @@ class PolicyEvaluator:
         Heads of a layer hold as many as its most generous one, so that this is so in bytes as well.
         """
         policy: Any = one.make(None)
-        found = scored(shared, PolicyBatch(self.seats, (policy,)))
+        found = score_context(shared, PolicyBatch(self.seats, (policy,)))
 
         def placed(share: float | None) -> Policy:
             assert share is not None
-            return with_threshold(policy, found.threshold(found.alike(share), "layer_max"), "layer_max")
+            return with_threshold(policy, found.threshold(found.equal_share(share), "layer_max"), "layer_max")
 
         return Baseline(one.variant, placed)
 

@@ -165,13 +165,7 @@ class _HostBag(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        values: Tensor,
-        rows: Tensor,
-        places: Tensor,
-        slots: Tensor,
-        weights: Tensor,
-        buffer: _OffloadBuffer | None,
+        ctx: Any, values: Tensor, rows: Tensor, places: Tensor, slots: Tensor, weights: Tensor, buffer: Any
     ) -> Tensor:
         ctx.buffer = buffer
         ctx.save_for_backward(rows, places, slots, weights)

@@ -155,13 +155,7 @@ def sharded_bag(
 class _BagByWidth(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        values: Tensor,
-        slots: Tensor,
-        weights: Tensor,
-        shard: TableShard,
-        buffer: GradientBuffer | None,
-        read: Read,
+        ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, shard: TableShard, buffer: Any, read: Read
     ) -> Tensor:
         ctx.shard, ctx.buffer = shard, buffer
         slots, weights = gather(slots, shard.group), gather(weights, shard.group)  # [G*T, K]
@@ -218,13 +212,7 @@ class _Requests:
 class _BagByRows(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        values: Tensor,
-        slots: Tensor,
-        weights: Tensor,
-        shard: TableShard,
-        buffer: GradientBuffer | None,
-        read: Read,
+        ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, shard: TableShard, buffer: Any, read: Read
     ) -> Tensor:
         tokens, lookups = slots.shape
         requests = _Requests.of(slots, shard)

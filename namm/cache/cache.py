@@ -1,4 +1,4 @@
-"""A transformers cache that holds what an eviction policy lets survive, and frees the rest.
+"""A transformers cache that holds the tokens that an eviction policy keeps, and frees the memory of the rest.
 
 N columns of input are not N tokens of every sequence: padding is never stored. Each sequence counts its own tokens.
 """
@@ -19,15 +19,24 @@ from .new_tokens import LayerSize, NewTokens
 
 
 class EvictingCache(Cache):
-    """Past keys and values of all layers under one policy; made by `memx.namm.attach`."""
+    """Past keys and values of all layers under one policy; made by `memx.namm.attach`.
+
+    Args:
+        policy: What evicts.
+        windows: How far the queries of each layer see back, None for all.
+        protect: Spans (first, one past the last) of token numbers that are never evicted.
+
+    Attributes:
+        seen: Tokens that each sequence ever had.
+        columns: Which columns of the input so far were tokens and not padding: [B, N], bool.
+
+    Raises:
+        MemxError: The policy's interval is no multiple of the hop, or shorter than what the policy looks back at.
+    """
 
     layers: list[EvictingLayer]
 
     def __init__(self, policy: Policy, windows: Sequence[int | None], protect: Sequence[tuple[int, int]] = ()) -> None:
-        """windows: how far each layer's queries see back, None for all; protect: spans of token numbers that stay.
-
-        Raises MemxError for a policy whose interval is no multiple of the hop, or shorter than what it looks at.
-        """
         check_every(policy.every)
         if policy.every is not None and policy.context > policy.every:
             raise MemxError(
@@ -36,8 +45,8 @@ class EvictingCache(Cache):
             )
         super().__init__(layers=[EvictingLayer(i, policy, window, protect) for i, window in enumerate(windows)])
         self.policy, self.protect = policy, tuple(protect)
-        self.seen: list[int] = []  # tokens that each sequence ever had
-        self.columns: Tensor | None = None  # [B, N] bool: which columns so far were tokens
+        self.seen: list[int] = []
+        self.columns: Tensor | None = None
 
     def begin(self, columns: Tensor) -> None:
         """Make room for the next columns [B, Q] of a forward pass; True where they hold tokens, first in each row."""
@@ -91,7 +100,7 @@ class EvictingCache(Cache):
         self._select([b for b in range(len(self.seen)) for _ in range(repeats)])
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Hold some sequences alone."""
+        """Keep some sequences alone."""
         self._select(torch.arange(len(self.seen))[indices.cpu()].tolist())
 
     def _select(self, order: list[int]) -> None:
@@ -117,11 +126,18 @@ class EvictingCache(Cache):
         return other
 
     def sizes(self) -> list[LayerSize]:
-        """What each layer holds now, of all sequences together."""
+        """Slots, tokens and bytes of each layer now, of all sequences together."""
         return [layer.state.size() for layer in self.layers]
 
     def kept_share(self, sequence: int = 0) -> Tensor:
-        """The share of each layer's heads that still hold each token of a sequence: [layers, tokens], on the CPU."""
+        """The share of each layer's heads that still hold each token of a sequence.
+
+        Args:
+            sequence: Its number in the batch.
+
+        Returns:
+            [layers, tokens], on the CPU; evicted tokens are 0.
+        """
         return torch.stack([layer.state.kept_share(sequence, self.seen[sequence]) for layer in self.layers])
 
     holds = kept_share  # its name in older versions of memx

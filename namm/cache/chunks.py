@@ -65,6 +65,8 @@ def chunked_forward(
     inputs["position_ids"] = columns.pack(positions)
     outputs, start = [], 0
     cache.columns = there if cache.columns is None else torch.cat([cache.columns, there], 1)
+    # A policy evicts between attention of one piece and the next: the pieces end where some sequence is due. Other
+    # sequences of a ragged batch wait for their own multiple, and evict in a later piece.
     while start < columns.width:
         stop = start + _next(cache, columns, start)
         cache.begin(columns.packed[:, start:stop])

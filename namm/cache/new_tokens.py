@@ -1,4 +1,4 @@
-"""What every layer of a cache is told and tells: the tokens that arrive, and how much it holds."""
+"""The new tokens of a forward pass, as every layer of a cache gets them, and the size of a layer."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ class LayerSize:
 class NewTokens:
     """New tokens of a forward pass, in every layer alike: Q columns, of which each sequence fills its first few.
 
-    seen [B]: tokens each sequence had before; new [B]: those it gets now. groups: sequences that go in step, together:
-    all of them, or each for itself; due: of each group whether the policy runs now. positions [B, 1, Q] int32: how many
-    tokens of its sequence came before each column's.
+    Attributes:
+        seen: [B]: tokens that each sequence had before.
+        new: [B]: those that it gets now.
+        columns: Q.
+        groups: Sequences that are treated together: all of them if they are at the same length between two evictions,
+            else each for itself.
+        due: Of each group, whether the policy evicts after these tokens.
+        positions: [B, 1, Q], int32: how many tokens of its sequence came before each column's.
     """
 
     seen: list[int]

@@ -90,11 +90,11 @@ class Strategy:
 
     def arrays(self) -> dict[str, Array]:
         """The state between a tell and the next ask; those of a full covariance are not copied."""
-        found = {name: np.asarray(attrgetter(name)(self.es)) for name in self._names()}
-        found[_PATH] = np.asarray(getattr(self.es.adapt_sigma, "ps", np.zeros(self.settings.n)))  # tpa makes it late
+        arrays = {name: np.asarray(attrgetter(name)(self.es)) for name in self._names()}
+        arrays[_PATH] = np.asarray(getattr(self.es.adapt_sigma, "ps", np.zeros(self.settings.n)))  # tpa makes it late
         directions = getattr(self.es, _DIRECTIONS)
-        found[_DIRECTIONS] = np.array(directions, dtype=float).reshape(-1, self.settings.n)  # a copy: ask changes them
-        return found
+        arrays[_DIRECTIONS] = np.array(directions, dtype=float).reshape(-1, self.settings.n)  # a copy: ask changes them
+        return arrays
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
         """Take on a state. Raises ValueError if it is not one of this strategy's."""

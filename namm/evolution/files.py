@@ -66,9 +66,14 @@ class _Record(_Strict):
 
 
 def save_evolution(evolution: Evolution, folder: str | PathLike[str]) -> None:
-    """Write a state to a folder; the one that is there stays until the new one is whole.
+    """Write a state to a folder, from which `load_evolution` goes on to the bit; the old one stays until it is whole.
 
-    Raises MemxError when the disk is full or forbids it.
+    Args:
+        evolution: Between ask and tell it is written as it was before ask.
+        folder: Made if it is not there.
+
+    Raises:
+        MemxError: The disk is full or forbids it.
     """
     folder, state = Path(folder), evolution.state()
     data = array_bytes(dict(_to_file(name, array) for name, array in state.arrays.items()))
@@ -89,12 +94,16 @@ def save_evolution(evolution: Evolution, folder: str | PathLike[str]) -> None:
 def load_evolution(folder: str | PathLike[str]) -> Evolution:
     """Read a state that `save_evolution` wrote: what follows is what would have followed, to the bit.
 
-    Raises MemxError for a folder that holds none, or one that is damaged or of another format or version of cma.
+    Args:
+        folder: That of `save_evolution`.
+
+    Raises:
+        MemxError: It holds no state, or one that is damaged or of another format or version of cma.
     """
     folder = Path(folder)
     try:
-        found = json.loads((folder / RECORD).read_text("utf-8"))
-        record = _understand(found)
+        content = json.loads((folder / RECORD).read_text("utf-8"))
+        record = _understand(content)
         data = (folder / Path(record.arrays).name).read_bytes()
         if hashlib.sha256(data).hexdigest() != record.sha256:
             raise ValueError(f"{record.arrays} is damaged, or not the one that {RECORD} was written with")
@@ -112,16 +121,16 @@ def load_evolution(folder: str | PathLike[str]) -> Evolution:
         ) from None
 
 
-def _understand(found: Any) -> _Record:
+def _understand(content: Any) -> _Record:
     """What evolution.json says. Raises ValueError with one line if it is damaged or another version's."""
-    if not isinstance(found, dict) or "format" not in found:
+    if not isinstance(content, dict) or "format" not in content:
         raise ValueError(f"{RECORD} describes none")
-    if found["format"] != FORMAT:
-        raise ValueError(f"its format version is {found['format']}, this memx ({__version__}) reads {FORMAT}")
-    if found.get("cma") != version("cma"):  # whose attributes a state consists of
-        raise ValueError(f"it was made with cma {found.get('cma')}, here is {version('cma')}")
+    if content["format"] != FORMAT:
+        raise ValueError(f"its format version is {content['format']}, this memx ({__version__}) reads {FORMAT}")
+    if content.get("cma") != version("cma"):  # whose attributes a state consists of
+        raise ValueError(f"it was made with cma {content.get('cma')}, here is {version('cma')}")
     try:
-        return _Record.model_validate(found)
+        return _Record.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{RECORD}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -13,10 +13,14 @@ from .search import Evolution, Fitness, Vector
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage ended: the answer [n] with its validation fitness, if there was any, and why no more was done.
+    """How a stage ended.
 
-    generation: after how many generations the answer was the mean. reason: "generations", "patience", or the stop
-    conditions of CMA-ES that hold, such as "tolx" (the steps have shrunk to nothing), joined by commas.
+    Attributes:
+        mean: The best parameters [n].
+        validation: Their validation fitness, if there was any.
+        generation: After how many generations they were the mean.
+        reason: Why no more was done: "generations", "patience", or the stop conditions of CMA-ES that hold, such as
+            "tolx" (the steps have shrunk to nothing), joined by commas.
     """
 
     mean: Vector
@@ -79,16 +83,26 @@ def evolve(
     on_event: Callable[[Event], None] | None = None,
     save: str | PathLike[str] | None = None,
 ) -> Outcome:
-    """Evolve until this stage has had `generations`, counting those that it had before.
+    """Evolve until this stage has had so many generations, counting those that it had before.
 
-    fitness: gets candidates [population, n] and the generation's number, which decides the prompts; larger is better.
-    validate: the fitness of a mean [n] on data that is not trained on; called at the start of the stage, every
-    `validate_every` generations of it and at its end. The answer is the mean for which it was largest, or the last mean
-    without it. patience: stop after so many validations in a row that brought nothing better.
-    on_event: gets an event after each generation, after each validation, and at the end.
-    save: a folder that gets the state after each generation and validation: whatever is raised or killed here, a later
-    `evolve(load_evolution(save), ...)` with the same arguments goes on to the same answer.
-    Raises MemxError for fitness that is not finite; passes on what fitness and validate raise.
+    Args:
+        evolution: Goes on from where it is.
+        fitness: Gets candidates [population, n] and the generation's number, which decides the prompts; returns
+            [population], larger is better.
+        generations: Of this stage.
+        validate: The fitness of a mean [n] on data that is not trained on; called at the start of the stage, every
+            `validate_every` generations and at its end.
+        validate_every: Generations between validations.
+        patience: Stop after so many validations in a row that brought nothing better.
+        on_event: Gets an event after each generation, after each validation, and at the end.
+        save: A folder that gets the state after each generation and validation: after a failure or a kill
+            `evolve(load_evolution(save), ...)` with the same arguments goes on to the same result.
+
+    Returns:
+        The mean for which `validate` was largest, or the last mean without it.
+
+    Raises:
+        MemxError: Fitness that is not finite. What fitness and validate raise is passed on.
     """
     assert generations >= 0 and validate_every > 0, (generations, validate_every)
     assert patience is None or (patience > 0 and validate is not None), "patience needs validation"

@@ -1,7 +1,7 @@
 """Members of a population as one policy: a batch in which every member has its own copies of the same sequences.
 
 P members, S sequences; sequence s of member p is number p * S + s. What comes before the first choice is the same for
-all and need be computed once: run it under `Watch`, then `EvictingCache.fork` with a `Population`.
+all and need be computed once: run it under `ObserveOnly`, then `EvictingCache.fork` with a `Population`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..policies.network import Namm, moving_spectrum
 
 
 @dataclass(frozen=True)
-class Watch:
+class ObserveOnly:
     """Keeps everything and notes what a NAMM reads, for a choice that is made later."""
 
     rule: Rule = field(default_factory=lambda: Rule(threshold=-inf))

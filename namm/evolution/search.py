@@ -42,7 +42,7 @@ class Validation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Found:
+class BestVector:
     """A vector [n] and its fitness: of a mean on validation data, or of a sample in the generation that it was in."""
 
     vector: Vector
@@ -59,14 +59,31 @@ class State:
 
 
 class Evolution:
-    """CMA-ES over n parameters, from `mean` (zeros: a NAMM that keeps everything) with step size `sigma`.
+    """CMA-ES over a vector of parameters; larger fitness is better. Equal seeds and fitness give equal trajectories.
 
-    covariance: "diagonal" learns a scale for each parameter, "full" all their products, which at thousands of
-    parameters takes many thousand generations to learn anything. A full one is decomposed every `eigen_every`
-    generations, or as often as pays (25 generations apart at n = 4,172, where that takes a core 17 s).
-    step_size: "tpa" compares two candidates on the line of the last step, "csa" is the cumulative path; None takes tpa
-    from 300 parameters, where a path is slow to shrink a step that is too large. Both as in pycma.
-    seed: 0 and above; equal seeds and fitness give equal trajectories.
+    Source: Hansen, "The CMA Evolution Strategy: A Tutorial" (arXiv 1604.00772); step sizes as in pycma.
+
+    Args:
+        n: Parameters, at least 2.
+        population: Candidates of a generation, at least 4.
+        sigma: The first step size.
+        mean: Where it starts [n]; None: zeros, a NAMM that keeps everything.
+        seed: 0 and above.
+        covariance: "diagonal" learns a scale for each parameter, "full" all their products, which at thousands of
+            parameters takes many thousand generations to learn anything.
+        step_size: "tpa" compares two candidates on the line of the last step, "csa" is the cumulative path; None takes
+            tpa from 300 parameters, where a path is slow to shrink a step that is too large.
+        eigen_every: Generations between decompositions of a full covariance; None: as often as pays (25 apart at
+            n = 4,172, where one takes a core 17 s).
+
+    Attributes:
+        generation: How many are done.
+        stage: The number of the stage, from 0, and `began`: the generations before it.
+        history: A `Generation` each.
+        validations: A `Validation` each.
+        validated: The mean that validated best in this stage.
+        best: The candidate that was best in its generation: a lucky one, not the result.
+        stopped: Names of CMA-ES's stop conditions that hold.
     """
 
     def __init__(
@@ -91,8 +108,8 @@ class Evolution:
         self.began = 0  # generations before this stage
         self.history: list[Generation] = []
         self.validations: list[Validation] = []
-        self.validated: Found | None = None
-        self.best: Found | None = None
+        self.validated: BestVector | None = None
+        self.best: BestVector | None = None
         self.stopped: tuple[str, ...] = ()
 
     @property
@@ -111,8 +128,9 @@ class Evolution:
         return self.history[-1]
 
     def ask(self) -> Vector:
-        """The candidates [population, n] of this generation; the same ones until they are told."""
+        """The candidates [population, n] of this generation; the same ones until `tell`."""
         if self._asked is None:
+            # the state of before: a run that is killed between ask and tell draws the same candidates again
             before = self.state()
             self._asked = before, self._strategy.ask()
         return np.array(self._asked[1], dtype=float)
@@ -136,7 +154,7 @@ class Evolution:
         self._asked = None
         top = int(values.argmax())
         if self.best is None or values[top] > self.best.fitness:
-            self.best = Found(np.array(candidates[top]), float(values[top]), self.generation)
+            self.best = BestVector(np.array(candidates[top]), float(values[top]), self.generation)
         figures = float(values.max()), float(values.mean()), float(values.std())
         self.history.append(Generation(self.generation, self.stage, *figures, self.sigma))
         self.generation += 1
@@ -156,7 +174,7 @@ class Evolution:
         self.validations.append(Validation(self.generation, self.stage, fitness))
         better = self.validated is None or fitness > self.validated.fitness
         if better:
-            self.validated = Found(self.mean, fitness, self.generation)
+            self.validated = BestVector(self.mean, fitness, self.generation)
         return better
 
     def next_stage(self, *, sigma: float | None = None) -> None:
@@ -188,11 +206,11 @@ class Evolution:
             "began": self.began,
             "stopped": list(self.stopped),
         }
-        for name, found in (("validated", self.validated), ("best", self.best)):
+        for name, vector in (("validated", self.validated), ("best", self.best)):
             rest[name] = None
-            if found is not None:
-                arrays[name] = found.vector
-                rest[name] = {"fitness": found.fitness, "generation": found.generation}
+            if vector is not None:
+                arrays[name] = vector.vector
+                rest[name] = {"fitness": vector.fitness, "generation": vector.generation}
         return State(arrays, rest)
 
     @classmethod
@@ -204,7 +222,7 @@ class Evolution:
         made.validations = [Validation(int(a), int(b), row) for a, b, row in arrays.pop("validations").tolist()]
         for name in ("validated", "best"):
             if rest[name] is not None:
-                setattr(made, name, Found(arrays.pop(name), **rest[name]))
+                setattr(made, name, BestVector(arrays.pop(name), **rest[name]))
         made.generation, made.stage, made.began = rest["generation"], rest["stage"], rest["began"]
         made.stopped = tuple(rest["stopped"])
         made._strategy.restore({name.removeprefix("cma."): array for name, array in arrays.items()})

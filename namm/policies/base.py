@@ -1,8 +1,8 @@
 """What an eviction policy is: it watches new queries meet the cached keys of a layer, and scores the keys when asked.
 
 B sequences, Hq query heads that share H key-value heads, Q queries, T cached keys, oldest first; d numbers a head.
-One policy serves all layers of a host and holds nothing of any sequence: what it must remember of a token lies in the
-cache beside the token's key, and is moved and forgotten with it.
+One policy serves all layers of a host and holds nothing of any sequence: what it keeps of a token lies in the cache
+beside the token's key, and is moved and dropped with it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,19 @@ from .keep import Grouping
 
 @dataclass(frozen=True)
 class Rule:
-    """How scores become a choice: those of at least `threshold` stay, or with a budget the best of each head.
+    """How scores become a choice of tokens.
 
-    budget: the share of all tokens seen so far that stays, in (0, 1]; `threshold` is then unused. The newest token and
-    protected ones always stay. grouping: see `kept_tokens`. Raises MemxError for a budget that is no such share.
+    The newest token and protected ones always stay.
+
+    Args:
+        threshold: Tokens that score at least this stay; unused with a budget.
+        budget: The share of all tokens *seen so far* that stays in each head, the best of them, in (0, 1]; None: the
+            threshold decides.
+        grouping: "layer_max": every head of a layer keeps as many as the head that keeps most; "per_head": exactly
+            its own. See `kept_tokens`.
+
+    Raises:
+        MemxError: A budget outside (0, 1], a threshold that is not a number, or an unknown grouping.
     """
 
     threshold: float = 0.0
@@ -43,7 +52,14 @@ class Rule:
             raise MemxError(f"no grouping {self.grouping!r}", hint="use layer_max or per_head")
 
     def budget_tokens(self, seen: Sequence[int]) -> list[int] | None:
-        """How many tokens each sequence may keep after so many: the share rounded down, at least 1; None: no budget."""
+        """The budget in tokens.
+
+        Args:
+            seen: All tokens that each sequence ever had.
+
+        Returns:
+            How many each may keep, rounded down, at least 1; None without a budget.
+        """
         if self.budget is None:
             return None
         share = Fraction(str(self.budget))  # as it is written: 0.42 of 38,400 is 16,128, in floats one less
@@ -63,11 +79,16 @@ def check_every(every: int | None) -> None:
 class Attention:
     """Queries of one layer and all keys that were cached when the last of them came.
 
-    query [B, Hq, Q, d] and key [B, H, T, d] (after rotary positions; any strides), oldest first. lse [B, Hq, Q],
-    natural: the log-sum-exp of each query's scores *when it attended*, over keys that may be gone by now; +inf for a
-    query that never was. own [B, 1, Q] and positions [B, H, T]: how many tokens the sequence had before each query and
-    each key. exists [B, H, T], bool, or None for all: other entries hold no token. window: how many positions a query
-    sees back, itself counted, or None for all.
+    Attributes:
+        query: [B, Hq, Q, d], after rotary positions.
+        key: [B, H, T, d], after rotary positions, oldest first; any strides.
+        lse: [B, Hq, Q], natural: the log-sum-exp of each query's scores *when it attended*, over keys that may be gone
+            by now; +inf for a query that never was.
+        own: [B, 1, Q]: how many tokens the sequence had before each query.
+        positions: [B, H, T]: and before each key.
+        exists: [B, H, T], bool: entries that hold a token; None: all.
+        scale: What the products of queries and keys are multiplied by.
+        window: How many positions a query sees back, itself counted; None: all.
     """
 
     query: Tensor
@@ -124,10 +145,12 @@ class Attention:
 
 @dataclass(frozen=True)
 class Block:
-    """New queries for `Policy.observe`: Q of them, a multiple of the policy's hop.
+    """New queries for `Policy.observe`.
 
-    context: the `Policy.context` queries before them, against the T - Q keys that were there before; state [B, H,
-    T - Q, width]: what `observe` returned for those, or None without a token.
+    Attributes:
+        attention: Q queries, a multiple of the policy's hop, with all T keys.
+        context: The `Policy.context` queries before them, with the T - Q keys that were there before.
+        state: [B, H, T - Q, width]: what `observe` returned for those keys; None if there are none.
     """
 
     attention: Attention
@@ -137,10 +160,15 @@ class Block:
 
 @dataclass(frozen=True)
 class View:
-    """A layer at a run, for `Policy.scores`.
+    """A layer when its policy evicts, for `Policy.scores`.
 
-    recent: the `Policy.context` newest queries against all cached keys. value [B, H, T, d]; state [B, H, T, width];
-    seen [B]: all tokens that each sequence ever had; room [B] or None: how many of them the rule lets it keep.
+    Attributes:
+        layer: Its number.
+        recent: The `Policy.context` newest queries with all cached keys.
+        value: [B, H, T, d].
+        state: [B, H, T, width]: what `observe` returned last.
+        seen: [B]: all tokens that each sequence ever had.
+        room: [B]: how many of them the rule lets it keep; None without a budget.
     """
 
     layer: int
@@ -162,7 +190,10 @@ class View:
 
 
 class Policy(Protocol):
-    """Scores cached tokens; those that its rule then drops are forgotten for good."""
+    """Scores cached tokens; those that its rule then drops are gone for good.
+
+    One object serves all layers and sequences and keeps nothing of them: numbers for a token are stored in the cache.
+    """
 
     @property
     def name(self) -> str:

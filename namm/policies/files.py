@@ -73,10 +73,16 @@ class _Description(BaseModel):
 
 
 def save(namm: Namm, path: str | PathLike[str], *, host: str | None = None, tasks: Sequence[str] = ()) -> None:
-    """Write a NAMM to a folder, float32 numbers; one that is there already is replaced as a whole.
+    """Write a NAMM to a folder; one that is there already is replaced as a whole.
 
-    host, tasks: what it was trained on, for readers of the file. Raises MemxError for a path that holds something else,
-    a NAMM that `load` would refuse, or a disk that is full or forbids it.
+    Args:
+        namm: Its numbers are written as float32.
+        path: The folder, made if it is not there.
+        host: The model that it was evolved on, for readers of the file.
+        tasks: The tasks that it was evolved on, as well.
+
+    Raises:
+        MemxError: The path holds something else, `load` would refuse the NAMM, or the disk is full or forbids it.
     """
     folder = Path(path).resolve()  # through links, which stay
     tensors = {"parameters": namm.parameters, "mean": namm.mean, "variance": namm.variance}
@@ -95,9 +101,16 @@ def save(namm: Namm, path: str | PathLike[str], *, host: str | None = None, task
 
 
 def load(path: str | PathLike[str]) -> Namm:
-    """Read a NAMM that `save` wrote, bit for bit, its tensors on the CPU.
+    """Read a NAMM that `save` wrote.
 
-    Raises MemxError for a folder that is missing, damaged, of another format version or of other constants.
+    Args:
+        path: The folder.
+
+    Returns:
+        The same NAMM, bit for bit, its tensors on the CPU.
+
+    Raises:
+        MemxError: The folder is missing, damaged, of another format version or of other constants.
     """
     folder = Path(path)
     try:
@@ -171,14 +184,14 @@ def _unpack(text: str, data: bytes) -> Namm:
 def _understand(text: str) -> _Description:
     """What namm.json says. Raises ValueError with one line if it is damaged or means something else than here."""
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{DESCRIPTION} is no JSON: {error}") from None
-    if not isinstance(found, dict) or "format" not in found:
+    if not isinstance(content, dict) or "format" not in content:
         raise ValueError(f"{DESCRIPTION} describes no NAMM")
-    if found["format"] != FORMAT:
-        raise ValueError(f"its format version is {found['format']}, this memx ({__version__}) reads {FORMAT}")
-    constants = found.get("constants")
+    if content["format"] != FORMAT:
+        raise ValueError(f"its format version is {content['format']}, this memx ({__version__}) reads {FORMAT}")
+    constants = content.get("constants")
     if not isinstance(constants, dict):
         raise ValueError(f"{DESCRIPTION} holds no constants")
     for name in sorted({*constants, *CONSTANTS}):
@@ -186,7 +199,7 @@ def _understand(text: str) -> _Description:
         if name not in constants or name not in CONSTANTS or constants[name] != CONSTANTS[name]:
             raise ValueError(f"its constant {name!r} is {theirs}, here it is {ours}")
     try:
-        described = _Description.model_validate(found)
+        described = _Description.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{DESCRIPTION}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

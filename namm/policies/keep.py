@@ -24,15 +24,25 @@ def kept_tokens(
     exists: Tensor | None = None,
     protected: Tensor | None = None,
 ) -> Tensor:
-    """The tokens that stay: [B, H, T], bool.
+    """Choose the tokens that stay. Sequences never influence each other; ties go to the newer token.
 
-    scores [B, H, T]; exists [B, 1 or H, T], bool: the tokens there are; protected, the same: those that stay whatever
-    they score, as does the newest. A token stays if its score is at least the threshold (-inf keeps all, inf the newest
-    alone). With grouping "layer_max" every head of a layer then keeps as many as its most generous head, filled up by
-    its next best; with "per_head" exactly those. budget keeps the best instead: so many of each head, or for a number
-    of at most 1 that share of the tokens there are; a tensor [B] of integers is so many for each sequence. Ties fall to
-    the newer token. Sequences never influence each other.
-    Raises MemxError for a budget that is not above 0, or a number above 1 that is not whole.
+    Source: Cetin et al. 2024 (arXiv 2410.13166), section 3.3.
+
+    Args:
+        scores: [B, H, T].
+        threshold: A token stays if it scores at least this; -inf keeps all, inf the newest alone.
+        budget: Keep the best instead: so many of each head, or for a number of at most 1 that share of the tokens
+            there are; a tensor [B] of integers is so many for each sequence.
+        grouping: With "layer_max" every head of a layer keeps as many as the head that keeps most, filled up by its
+            next best; with "per_head" exactly its own.
+        exists: [B, 1 or H, T], bool: the tokens there are; None: all.
+        protected: [B, 1 or H, T], bool: those that stay whatever they score, as the newest does.
+
+    Returns:
+        [B, H, T], bool.
+
+    Raises:
+        MemxError: A budget that is not above 0, or a number above 1 that is not whole.
     """
     there = torch.ones_like(scores, dtype=torch.bool) if exists is None else exists.expand_as(scores)
     always = newest(there) if protected is None else newest(there) | (protected & there)

@@ -24,10 +24,24 @@ _ROWS = 128  # rows of attention written out at a time, where the fused op does 
 
 @dataclass(frozen=True)
 class Namm:
-    """A NAMM: parameters [n] of its scorer, and the mean and variance [17] that its features are normalised by.
+    """A NAMM as a policy: the moving average of each token's attention spectrum, and a network that scores it.
 
-    The default is what evolution starts from: zero parameters, which keep everything. hidden: widths of an MLP scorer's
-    hidden layers; strict: a token's BAM attention leaves itself out.
+    The default is what evolution starts from: zero parameters, which keep everything.
+    Source: Cetin et al. 2024 (arXiv 2410.13166), section 3.
+
+    Args:
+        parameters: [n] of the scorer: 4,172 of "bam".
+        mean: [17]: by which its features are normalised, from `calibrate`.
+        variance: [17], as well.
+        rule: How scores become a choice.
+        every: Tokens between evictions, a multiple of 16.
+        scorer: "bam", the backward attention memory model, or "mlp".
+        hidden: Widths of an MLP scorer's hidden layers.
+        strict: Whether a token's BAM attention leaves itself out.
+        name: What tables and figures call it.
+
+    Raises:
+        MemxError: `every` is not a positive multiple of 16.
     """
 
     parameters: Tensor = field(default_factory=lambda: torch.zeros(BAM_PARAMETERS))
@@ -72,12 +86,14 @@ class Namm:
 
 def moving_spectrum(block: Block) -> Tensor:
     """The moving average of the spectrum of each key's attention after new queries: [B, H, T, 17], float32."""
-    met = block.attention
+    new = block.attention
     carry = block.context.rows()  # [B, H, 16, T_old]
     state = None if block.state is None else block.state.float()
-    if met.window is None:
-        return attention_spectrogram(met.query, met.key, met.lse, carry, state, met.exists, met.scale, DECAY).spectrum
-    for part in met.parts(_ROWS):
+    if new.window is None:
+        return attention_spectrogram(new.query, new.key, new.lse, carry, state, new.exists, new.scale, DECAY).spectrum
+    # The fused op knows no window: attention is written out, some rows at a time. `carry` is the last 16 rows before a
+    # part, the left half of its first frame of 32; keys that came after those rows had none of their attention: zeros.
+    for part in new.parts(_ROWS):
         rows = part.rows()
         carry = F.pad(carry, (0, rows.shape[3] - rows.shape[2] - carry.shape[3]))
         state = ema(spectrogram(rows, carry), state)

@@ -45,13 +45,13 @@ class PolicySlots:
     @property
     def observers(self) -> dict[type, tuple[Policy, slice]]:
         """By its class, each kind that keeps numbers beside a key, and where they lie."""
-        found: dict[type, tuple[Policy, slice]] = {}
+        observers: dict[type, tuple[Policy, slice]] = {}
         start = 0
         for kind in self.kinds:
-            if kind.width and type(kind) not in found:
-                found[type(kind)] = kind, slice(start, start + kind.width)
+            if kind.width and type(kind) not in observers:
+                observers[type(kind)] = kind, slice(start, start + kind.width)
                 start += kind.width
-        return found
+        return observers
 
     @property
     def width(self) -> int:
@@ -60,12 +60,12 @@ class PolicySlots:
 
     def observe(self, block: Block) -> Tensor:
         """The numbers of all observers side by side: [B, H, T, width]."""
-        met = block.attention
-        found = [torch.zeros(*met.key.shape[:3], 0, device=met.key.device)]
+        key = block.attention.key
+        states = [torch.zeros(*key.shape[:3], 0, device=key.device)]
         for kind, own in self.observers.values():
             state = None if block.state is None else block.state[..., own]
-            found.append(kind.observe(Block(met, block.context.last(kind.context), state)))
-        return torch.cat(found, -1)
+            states.append(kind.observe(Block(block.attention, block.context.last(kind.context), state)))
+        return torch.cat(states, -1)
 
     def scores(self, view: View) -> Tensor:
         """Never asked."""
@@ -81,7 +81,7 @@ class PolicySlots:
 class PolicyBatch:
     """Policies under the same rule, each with its own copies of the same sequences."""
 
-    seats: PolicySlots
+    slots: PolicySlots
     members: tuple[Policy, ...]
 
     name = "panel"
@@ -103,17 +103,17 @@ class PolicyBatch:
 
     @property
     def context(self) -> int:
-        """That of the seats."""
-        return self.seats.context
+        """That of the slots."""
+        return self.slots.context
 
     @property
     def width(self) -> int:
-        """That of the seats."""
-        return self.seats.width
+        """That of the slots."""
+        return self.slots.width
 
     def observe(self, block: Block) -> Tensor:
         """The numbers of all kinds side by side: [P*S, H, T, width]."""
-        return self.seats.observe(block)
+        return self.slots.observe(block)
 
     def scores(self, view: View) -> Tensor:
         """Each member's scores of its own sequences: [P*S, H, T]."""
@@ -121,31 +121,31 @@ class PolicyBatch:
         assert not left, "a batch of a panel holds the same sequences for each member"
         return torch.cat(
             [
-                member.scores(self.seats.view(_part(view, slice(number * size, (number + 1) * size)), member))
+                member.scores(self.slots.view(_part(view, slice(number * size, (number + 1) * size)), member))
                 for number, member in enumerate(self.members)
             ]
         )
 
 
-def keep_all(seats: PolicySlots) -> PolicyBatch:
+def keep_all(slots: PolicySlots) -> PolicyBatch:
     """A panel of one that keeps everything, for branches in which nothing is chosen yet."""
-    return PolicyBatch(seats, (Full(),))
+    return PolicyBatch(slots, (Full(),))
 
 
 def _part(view: View, chosen: slice) -> View:
     """Some sequences of a view."""
-    met = view.recent
+    full = view.recent
 
     def some(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor[chosen]
 
     recent = replace(
-        met,
-        query=met.query[chosen],
-        key=met.key[chosen],
-        lse=met.lse[chosen],
-        own=met.own[chosen],
-        positions=met.positions[chosen],
-        exists=some(met.exists),
+        full,
+        query=full.query[chosen],
+        key=full.key[chosen],
+        lse=full.lse[chosen],
+        own=full.own[chosen],
+        positions=full.positions[chosen],
+        exists=some(full.exists),
     )
     return View(view.layer, recent, view.value[chosen], view.state[chosen], view.seen[chosen], some(view.room))

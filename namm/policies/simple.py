@@ -143,11 +143,11 @@ class H2O:
 
     def observe(self, block: Block) -> Tensor:
         """The sum of each key's attention over all queries so far: [B, H, T, 1]."""
-        met = block.attention
-        total = torch.zeros(met.key.shape[:3], device=met.key.device)
+        attention = block.attention
+        total = torch.zeros(attention.key.shape[:3], device=attention.key.device)
         if block.state is not None:
             total[..., : block.state.shape[2]] = block.state[..., 0]
-        for part in met.parts(_ROWS):
+        for part in attention.parts(_ROWS):
             total[..., : part.key.shape[2]] += part.rows().sum(2)
         return total[..., None]
 
@@ -248,11 +248,16 @@ POLICIES: dict[str, Callable[..., Policy]] = {
 
 
 def make_policy(name: str, *, budget: float | None = None, every: int = RUN, seed: int = 0) -> Policy:
-    """A rival by its name in POLICIES, with its published settings.
+    """Make a policy without parameters, with its published settings.
 
-    budget: the share of all tokens so far that stays, in (0, 1], for all but "full"; every: tokens between runs; seed:
-    of "random" alone. Raises MemxError for an unknown name, a budget that is missing, too much or no share, and an
-    interval that is no multiple of 16.
+    Args:
+        name: One of POLICIES.
+        budget: The share of all tokens so far that stays, in (0, 1]; "full" takes none.
+        every: Tokens between evictions, a multiple of 16.
+        seed: Of "random" alone.
+
+    Raises:
+        MemxError: An unknown name, a budget that is missing, too much or no share, or another interval.
     """
     if name not in POLICIES:
         hint = nearest(name.lower(), POLICIES) or f"policies: {', '.join(POLICIES)}"

@@ -7,7 +7,7 @@ import torch
 import transformers
 from memx import namm
 from memx.errors import MemxError
-from memx.namm.evolution.population import Watch
+from memx.namm.evolution.population import ObserveOnly
 from memx.namm.policies.base import Rule
 from memx.namm.policies.network import Namm
 from memx.namm.policies.simple import Full
@@ -258,7 +258,7 @@ def test_a_forward_that_hooks_have_replaced_is_put_back():
 def test_watching_policies_that_never_run_keep_sequences_apart():
     host, rows = make_host(), prompts(50, 41)
     ids, mask = left_padded(rows)
-    with namm.attach(host, Watch()) as attached:
+    with namm.attach(host, ObserveOnly()) as attached:
         host(ids, attention_mask=mask)
         cache = attached.cache
         for _ in range(30):

@@ -6,11 +6,11 @@ from math import inf
 import pytest
 import torch
 from memx import namm
-from memx.namm.evolution.population import Watch
+from memx.namm.evolution.population import ObserveOnly
 from memx.namm.policies.base import Rule
 from memx.namm.policies.network import Namm
 from memx.namm.policies.simple import Full
-from memx.namm.threshold import Scored, scored, with_threshold
+from memx.namm.threshold import ContextScores, score_context, with_threshold
 
 from .hosts import make_host, prompts
 
@@ -36,14 +36,14 @@ def test_it_is_the_lowest_threshold_that_keeps_no_more(grouping):
     draw = torch.Generator().manual_seed(0)
     scores = [torch.randn(1, 2, 12, generator=draw).round(decimals=1) * size for size in (1, 3, 0.2)]
     exists = [None, torch.arange(12) >= torch.tensor([[[5], [0]]]), None]
-    found = Scored(scores, exists, 13, 1)
+    found = ContextScores(scores, exists, 13, 1)
     values = torch.cat([one.flatten() for one in scores]).unique().tolist()
     for share in (0.02, 0.1, 0.3, 0.5, 0.8, 0.9, 1.0):
         fit = [one for one in (-inf, *values, inf) if kept_by_hand(found, one, grouping) <= share]
         wanted = min(fit) if fit else inf
         threshold = found.threshold(share, grouping)
         assert kept_by_hand(found, threshold, grouping) == pytest.approx(kept_by_hand(found, wanted, grouping))
-        assert found.kept(threshold, grouping) == pytest.approx(kept_by_hand(found, threshold, grouping))
+        assert found.kept_share(threshold, grouping) == pytest.approx(kept_by_hand(found, threshold, grouping))
 
 
 @torch.no_grad()
@@ -54,9 +54,9 @@ def test_the_cache_is_of_that_size(kind, sizes, grouping):
     (context,) = prompts(197)
     parameters = 0.3 * torch.randn(4172, generator=torch.Generator().manual_seed(1))
     policy = Namm(parameters, variance=torch.full((17,), 0.01), rule=Rule(grouping=grouping), every=64)
-    with namm.attach(host, Watch()) as attached:
+    with namm.attach(host, ObserveOnly()) as attached:
         host(context[None])
-    found = scored(attached.cache, policy)
+    found = score_context(attached.cache, policy)
     heads = sum(one.shape[1] for one in found.scores)
     for share in (0.3, 0.45):
         moved = with_threshold(policy, found.threshold(share, grouping), grouping)
@@ -64,9 +64,9 @@ def test_the_cache_is_of_that_size(kind, sizes, grouping):
         kept = sum(sum(layer.state.counts[0]) for layer in cache.layers) / heads / 197
         step = 1 / 197 if grouping == "layer_max" else 1 / 197 / heads
         assert share - step - 1e-9 <= kept <= share + 1e-9
-        assert kept == pytest.approx(found.kept(moved.rule.threshold, grouping))
+        assert kept == pytest.approx(found.kept_share(moved.rule.threshold, grouping))
         cache = attached.cache.fork(replace(policy, rule=Rule(budget=share)), continue_with=Full())
-        assert found.alike(share) == pytest.approx(
+        assert found.equal_share(share) == pytest.approx(
             sum(sum(layer.state.counts[0]) for layer in cache.layers) / heads / 197
         )
     assert with_threshold(replace(policy, rule=Rule(budget=0.5)), 0.2, grouping).rule == Rule(0.2, None, grouping)

@@ -9,7 +9,7 @@ from memx.errors import MemxError
 from memx.experiments.data.long_context.example import Example
 from memx.experiments.eviction.answers import Prompt, tokenise
 from memx.experiments.evolution.candidates import CandidateEvaluator, held_share
-from memx.namm.evolution.population import Watch
+from memx.namm.evolution.population import ObserveOnly
 from memx.namm.policies.base import Rule
 from memx.namm.policies.network import Namm
 from memx.namm.policies.simple import Full
@@ -69,7 +69,7 @@ def test_post_hoc_candidates_choose_once_from_the_whole_context(host):
     for number, parameters in enumerate(candidates()):
         alone = CandidateEvaluator(host, one).evaluate(prompt, parameters[None])
         assert float(together.log_likelihood[number]) == pytest.approx(float(alone.log_likelihood[0]), abs=1e-4)
-        with namm.attach(host, Watch()) as attached:
+        with namm.attach(host, ObserveOnly()) as attached:
             host(prompt.context[None])
         own = attached.cache.fork(replace(one, parameters=parameters), continue_with=(never := Full()))
         with namm.attach(host, never):

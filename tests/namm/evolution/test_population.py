@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from memx import namm
-from memx.namm.evolution.population import Population, Watch
+from memx.namm.evolution.population import ObserveOnly, Population
 from memx.namm.policies.base import Rule
 from memx.namm.policies.network import Namm
 from memx.namm.policies.simple import Full, make_policy
@@ -29,7 +29,7 @@ def host(request):
 def test_online_members_do_as_they_do_alone(host, rule):
     ids, one = prompts(200)[0][None], Namm(rule=rule, every=EVERY)
     population = Population(members(), one)
-    with namm.attach(host, Watch()) as attached:
+    with namm.attach(host, ObserveOnly()) as attached:
         host(ids[:, :EVERY])
         shared = attached.cache
     cache = shared.fork(population, 3, continue_with=population)
@@ -48,7 +48,7 @@ def test_online_members_do_as_they_do_alone(host, rule):
 def test_members_choose_from_a_context_that_was_cached_once(host, length):
     context, question = prompts(length, 9)
     one, never = Namm(rule=Rule(budget=0.5), every=EVERY), Full()
-    with namm.attach(host, Watch()) as attached:
+    with namm.attach(host, ObserveOnly()) as attached:
         host(context[None])
         shared = attached.cache
     cache = shared.fork(Population(members(), one), 3, continue_with=never)
