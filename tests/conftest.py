@@ -26,11 +26,11 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory):
     from memx.experiments.config.loading import load_config
     from memx.experiments.config.points import plan
     from memx.experiments.runtime.options import Options
-    from memx.experiments.training.sweep import train_all
+    from memx.experiments.training.sweep import train_points
     from memx.results.store.runs import RunStore
 
     root: Path = tmp_path_factory.mktemp("runs")
     config = load_config("tiny", FIXTURE_SETTINGS.items())
-    rows = train_all(config, Options(root), lambda index, event: None)
+    rows = train_points(plan(config), Options(root), lambda index, event: None)
     (point,) = plan(config)
     return RunStore(root).run(point.name), rows[point.name]

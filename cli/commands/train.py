@@ -110,13 +110,13 @@ def train(
         return
     from ...experiments.config.points import plan
     from ...experiments.runtime.options import Options
-    from ...experiments.training.sweep import train_all
+    from ...experiments.training.sweep import train_points
     from ..output.progress import ProgressDisplay
     from ..output.train_summary import print_training
 
     points, rank = plan(resolved), launched().rank
     with ProgressDisplay([point.name for point in points], quiet=json, rank=rank, clock=True) as display:
-        rows = train_all(resolved, Options(runs, resume, force, jobs), display.report_of)
+        rows = train_points(points, Options(runs, resume, force, jobs), display.report_of)
     if rank:
         return
     if json:

@@ -17,13 +17,13 @@ from ..distributed.process_group import World, local_device, without_torchrun
 from ..runtime.devices import pick_device
 from ..runtime.events import BaseModelTraining, Note, Phase, Report
 from ..runtime.options import Options
-from ..training.sweep import train_all
+from ..training.sweep import train_points
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
-def prepare_host(
+def prepare_base_model(
     config: HostConfig, runs: Path, report: Report, world: World = World()
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, str]:
     """The model in eval mode, its tokenizer and what NAMM files and rows call it.
@@ -33,7 +33,7 @@ def prepare_host(
     """
     device = local_device(world, world.together(lambda: pick_device(config.device, "host.device")))
     if config.name is None:
-        world.on_first(lambda: _train(config, runs, report))
+        world.on_first(lambda: _train(_point(config), str(config.preset), runs, report))
     name = host_source(config, runs)
     report(Phase(f"loading {name}"))
 
@@ -63,11 +63,10 @@ def _point(config: HostConfig) -> Point:
     return points[0]
 
 
-def _train(config: HostConfig, runs: Path, report: Report) -> None:
-    """Train a preset's model, or go on with it, if its run is not finished."""
-    point = _point(config)
+def _train(point: Point, preset: str, runs: Path, report: Report) -> None:
+    """Train a preset's model, or resume it, if its run is not finished."""
     run = RunStore(runs).run(point.name)
     if run.status != "finished":
-        report(Note(f"training the host {config.preset} in {run.folder}"))
+        report(Note(f"training the host {preset} in {run.folder}"))
         with without_torchrun():
-            train_all(point.config, Options(runs, resume=True), lambda index, event: report(BaseModelTraining(event)))
+            train_points([point], Options(runs, resume=True), lambda index, event: report(BaseModelTraining(event)))

@@ -20,7 +20,7 @@ from ...results.store.runs import Run
 from ..config.evolution import EvolveConfig
 from ..distributed.process_group import World
 from ..eviction.answers import Prompt
-from ..eviction.base_model import prepare_host
+from ..eviction.base_model import prepare_base_model
 from ..eviction.tasks import make_prompts
 from ..runtime.events import Ended, Generation, Note, Phase, Position, Report, Validation
 from ..runtime.signals import Interrupted, StopRequest
@@ -63,7 +63,7 @@ class EvolutionRun:
         self, config: EvolveConfig, run: Run, runs: Path, report: Report, stop: StopRequest, world: World = World()
     ) -> None:
         self.config, self.run, self.report, self.world = config, run, report, world
-        self.model, tokenizer, self.host = prepare_host(config.host, runs, report, world)
+        self.model, tokenizer, self.host = prepare_base_model(config.host, runs, report, world)
         report(Phase("making prompts"))
         self.prompts = world.on_first(lambda: make_prompts(config, tokenizer))
         self.namm = world.on_first(

@@ -23,7 +23,7 @@ from ...results.store.runs import Run, RunStore
 from ..config.base import run_name, to_yaml
 from ..config.policy_eval import EvalConfig, NammSource
 from ..eviction.answers import Prompt
-from ..eviction.base_model import prepare_host
+from ..eviction.base_model import prepare_base_model
 from ..eviction.kvpress_presses import check_host, check_peers, press_facts
 from ..eviction.tasks import Draws, task_prompts
 from ..runtime.devices import restored_threads
@@ -85,7 +85,7 @@ class Evaluation:
         stop: StopRequest,
     ) -> None:
         self.config, self.results, self.report, self.stop = config, results, report, stop
-        self.model, self.tokenizer, self.host = prepare_host(config.host, runs, report)
+        self.model, self.tokenizer, self.host = prepare_base_model(config.host, runs, report)
         if config.peers:
             check_host(self.model)
         self.judge = PolicyEvaluator(self.model, self.tokenizer, config, namms, self._check)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from ...errors import MemxError
 from ...results.store.rows import Row
 from ...results.store.runs import RunStore
-from ..config.points import Point, plan
+from ..config.points import Point
 from ..config.training import TrainConfig
 from ..distributed.process_group import World, join, launched
 from ..runtime.events import Phase, Report, SweepReport
@@ -18,13 +18,22 @@ from ..runtime.processes import run_pool
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
 
 
-def train_all(config: TrainConfig, options: Options, report: SweepReport) -> dict[str, list[Row]]:
-    """Train every point that is not finished; returns the rows by run. report gets (index of the point, event).
+def train_points(planned: Sequence[Point], options: Options, report: SweepReport) -> dict[str, list[Row]]:
+    """Train every point that is not finished.
 
-    Of torchrun's processes each reports; what the first need not know too is a note marked `own`.
-    Raises MemxError (a folder exists, is in use, …) before anything is trained, and Interrupted on a stop.
+    Args:
+        planned: The points, as `config.points.plan` gives them.
+        options: Where runs go; how many points are trained at once.
+        report: Gets (index of the point, event). Of torchrun's processes each reports; what the first need not know
+            too is a note marked `own`.
+
+    Returns:
+        The rows by run.
+
+    Raises:
+        MemxError: A folder exists, is in use, and so on; before anything is trained.
+        Interrupted: On a stop.
     """
-    planned = plan(config)
     if any(point.config.finetune.source for point in planned):
         from ..models.pretrained import check_start  # brings torch
 
@@ -32,21 +41,21 @@ def train_all(config: TrainConfig, options: Options, report: SweepReport) -> dic
             check_start(point.config)
     world = launched()
     if world.size > 1:
-        _shared(config, planned, options, report)
+        _shared(planned, options, report)
     else:
         _alone(planned, options, report)
     store = RunStore(options.runs)
     return {point.name: store.run(point.name).rows() for point in planned}
 
 
-def _check(planned: list[Point], options: Options, check: Callable[[TrainConfig], None]) -> None:
+def _check(planned: Sequence[Point], options: Options, check: Callable[[TrainConfig], None]) -> None:
     """Raise MemxError for the first point that must not begin."""
     for point in planned:
         check(point.config)
         RunStore(options.runs).check_free(point.name, resume=options.resume, force=options.force)
 
 
-def _alone(planned: list[Point], options: Options, report: SweepReport) -> None:
+def _alone(planned: Sequence[Point], options: Options, report: SweepReport) -> None:
     _check(planned, options, lambda config: None)
     jobs = min(options.jobs, len(planned))
     threads = max(1, _cores() // jobs)
@@ -57,13 +66,13 @@ def _alone(planned: list[Point], options: Options, report: SweepReport) -> None:
         run_pool(tasks, jobs, report)
 
 
-def _shared(config: TrainConfig, planned: list[Point], options: Options, report: SweepReport) -> None:
+def _shared(planned: Sequence[Point], options: Options, report: SweepReport) -> None:
     """Train the points one after another, each over all processes that torchrun started."""
     if options.jobs > 1:
         raise MemxError("--jobs and torchrun exclude each other", hint="torchrun's processes share every point")
     from ..distributed.parallel import check_layout  # brings torch
 
-    with join(config.training.device) as world:
+    with join(planned[0].config.training.device) as world:
         world.on_first(lambda: _check(planned, options, partial(check_layout, ranks=world.size)))
         threads = max(1, _cores() // world.local_size)
         tasks = [partial(train_point, point, options, threads, world=world) for point in planned]
@@ -92,7 +101,7 @@ def train_point(
         report(Phase("finished"))
 
 
-def _one_by_one(planned: list[Point], tasks: list[partial[None]], report: SweepReport, world: World) -> None:
+def _one_by_one(planned: Sequence[Point], tasks: list[partial[None]], report: SweepReport, world: World) -> None:
     with stop_on_signals() as stop:
         for index, task in enumerate(tasks):
             if world.any(stop.asked):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from memx.experiments.benchmarks.ops.correctness import check_op
 from memx.experiments.config.loading import load_config
+from memx.experiments.config.points import plan
 from memx.experiments.runtime.options import Options
-from memx.experiments.training.sweep import train_all
+from memx.experiments.training.sweep import train_points
 from memx.kernels.ops import OPS
 from memx.memory_layers.layer import MemoryLayer
 
@@ -61,7 +62,7 @@ def test_a_memory_layer_is_captured_in_a_cuda_graph():
 
 def test_training_learns_on_cuda(tmp_path):
     config = load_config("tiny", [("training.device", "cuda")])
-    (rows,) = train_all(config, Options(tmp_path), lambda index, event: None).values()
+    (rows,) = train_points(plan(config), Options(tmp_path), lambda index, event: None).values()
     assert {row.device for row in rows} == {"cuda"}
     loss = next(row.value for row in rows if row.dataset == "seen" and row.metric == "nll")
     assert loss < 3.0

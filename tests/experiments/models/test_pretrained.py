@@ -16,7 +16,7 @@ from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted, StopRequest
 from memx.experiments.training.data import build_tokenizer
 from memx.experiments.training.run import train
-from memx.experiments.training.sweep import train_all
+from memx.experiments.training.sweep import train_points
 from memx.memory_layers.config import MemoryConfig
 from memx.memory_layers.layer import ResidualMemory
 from memx.memory_layers.llama import memory_layers_of, tables_of
@@ -70,7 +70,7 @@ def settings_of(host: Path, **changes):
 def finetune(host: Path, runs: Path, **changes):
     """Train; returns the run's folder and its rows."""
     config = settings_of(host, **changes)
-    rows = train_all(config, Options(runs), lambda index, event: None)
+    rows = train_points(plan(config), Options(runs), lambda index, event: None)
     (point,) = plan(config)
     return runs / point.name, rows[point.name]
 

@@ -14,7 +14,7 @@ from memx.experiments.config.points import plan
 from memx.experiments.data.tokenizer import train_tokenizer
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted
-from memx.experiments.training.sweep import train_all
+from memx.experiments.training.sweep import train_points
 from memx.results.store.runs import RunStore
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
@@ -46,7 +46,7 @@ def config_of(corpus: Path, changes: dict | None = None):
 
 
 def train(corpus: Path, runs: Path, changes: dict | None = None, resume: bool = False) -> None:
-    train_all(config_of(corpus, changes), Options(runs, resume=resume), lambda index, event: None)
+    train_points(plan(config_of(corpus, changes)), Options(runs, resume=resume), lambda index, event: None)
 
 
 def train_exactly(corpus: Path, runs: Path, changes: dict | None = None, resume: bool = False) -> None:
@@ -60,7 +60,7 @@ def stop_exactly_at_four(corpus: Path, runs: Path, changes: dict | None = None) 
             os.kill(os.getpid(), signal.SIGTERM)
 
     with float64(), pytest.raises(Interrupted):
-        train_all(config_of(corpus, changes), Options(runs), report)
+        train_points(plan(config_of(corpus, changes)), Options(runs), report)
 
 
 def run_of(corpus: Path, runs: Path, changes: dict | None = None):

@@ -20,7 +20,7 @@ from memx.experiments.config.loading import load_config
 from memx.experiments.config.points import plan
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted
-from memx.experiments.training.sweep import train_all
+from memx.experiments.training.sweep import train_points
 from memx.results.store.runs import RunStore
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -42,7 +42,9 @@ def quiet(index, event):
 
 
 def train(runs: Path, changes: dict | None = None, resume: bool = False) -> None:
-    train_all(load_config("tiny", {**SETTINGS, **(changes or {})}.items()), Options(runs, resume=resume), quiet)
+    train_points(
+        plan(load_config("tiny", {**SETTINGS, **(changes or {})}.items())), Options(runs, resume=resume), quiet
+    )
 
 
 def train_exactly(runs: Path, changes: dict | None = None, resume: bool = False) -> None:
@@ -94,7 +96,7 @@ def stop_at_eight(runs: Path, changes: dict | None = None) -> None:
 
     config = load_config("tiny", {**SETTINGS, **(changes or {})}.items())
     with pytest.raises(Interrupted):
-        train_all(config, Options(runs), report)
+        train_points(plan(config), Options(runs), report)
 
 
 def stop_exactly_at_eight(runs: Path, changes: dict | None = None) -> None:

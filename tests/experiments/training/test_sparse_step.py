@@ -13,7 +13,7 @@ from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted, StopRequest
 from memx.experiments.training.fact_qa import answer_nll
 from memx.experiments.training.run import train
-from memx.experiments.training.sweep import train_all
+from memx.experiments.training.sweep import train_points
 from memx.memory_layers.llama import memory_layers_of, tables_of
 from memx.results.store.runs import RunStore
 from safetensors.torch import load_file
@@ -58,7 +58,7 @@ def sparse(**changes) -> TrainingConfig:
 
 def train_tiny(runs, report=lambda index, event: None, **changes):
     config = load_config("tiny", {**TINY, **changes}.items())
-    rows = train_all(config, Options(runs), report)
+    rows = train_points(plan(config), Options(runs), report)
     (point,) = plan(config)
     return runs / point.name, rows[point.name]
 

@@ -18,7 +18,7 @@ from memx.experiments.config.training import TrainingConfig
 from memx.experiments.optim.optimizer import Optimizer, parameter_groups
 from memx.experiments.optim.schedule import learning_rate_share
 from memx.experiments.runtime.options import Options
-from memx.experiments.training.sweep import train_all
+from memx.experiments.training.sweep import train_points
 from memx.results.store.runs import RunStore
 from safetensors.torch import load_file
 
@@ -54,7 +54,7 @@ def wait_for_step(runs: Path, step: int, process: subprocess.Popen) -> None:
 def straight(tmp_path_factory):
     """The same run, never stopped."""
     runs = tmp_path_factory.mktemp("straight")
-    train_all(load_config("tiny", SETTINGS.items()), Options(runs), quiet)
+    train_points(plan(load_config("tiny", SETTINGS.items())), Options(runs), quiet)
     return folder(runs)
 
 
@@ -92,7 +92,7 @@ def test_a_stop_saves_and_exits_130_and_resumes(tmp_path, straight, number):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "interrupted" in errors and "Traceback" not in errors
-    train_all(load_config("tiny", SETTINGS.items()), Options(tmp_path, resume=True), quiet)
+    train_points(plan(load_config("tiny", SETTINGS.items())), Options(tmp_path, resume=True), quiet)
     assert same_weights(straight, folder(tmp_path))
 
 
@@ -109,7 +109,7 @@ def test_interrupting_a_sweep_of_processes_leaves_all_resumable(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     config = load_config("tiny", [*SETTINGS.items(), ("sweep", {"memory.slots": [0, 64, 256]})])
-    rows = train_all(config, Options(tmp_path, resume=True), quiet)
+    rows = train_points(plan(config), Options(tmp_path, resume=True), quiet)
     assert {row.memory_slots for found in rows.values() for row in found} == {0, 64, 256}
 
 
@@ -177,12 +177,12 @@ def test_changed_facts_are_not_mixed_into_a_run(tmp_path):
 
     write("a")
     config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 4), ("data.facts", [str(path)])])
-    train_all(config, Options(tmp_path / "runs"), quiet)
-    train_all(config, Options(tmp_path / "runs", resume=True), quiet)
+    train_points(plan(config), Options(tmp_path / "runs"), quiet)
+    train_points(plan(config), Options(tmp_path / "runs", resume=True), quiet)
     write("b")
     with pytest.raises(MemxError, match="the facts have changed"):
-        train_all(config, Options(tmp_path / "runs", resume=True), quiet)
-    train_all(config, Options(tmp_path / "runs", force=True), quiet)
+        train_points(plan(config), Options(tmp_path / "runs", resume=True), quiet)
+    train_points(plan(config), Options(tmp_path / "runs", force=True), quiet)
 
 
 def test_a_run_that_never_began_leaves_the_way_free(tmp_path):
@@ -190,10 +190,10 @@ def test_a_run_that_never_began_leaves_the_way_free(tmp_path):
     path.write_text("subject,relation,object\na,b\n")
     config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 4), ("data.facts", [str(path)])])
     with pytest.raises(MemxError, match="bad row"):
-        train_all(config, Options(tmp_path / "runs"), quiet)
+        train_points(plan(config), Options(tmp_path / "runs"), quiet)
     assert not list((tmp_path / "runs").iterdir())
     path.write_text("subject,relation,object\n" + "".join(f"s{i},r,o{i % 5}\n" for i in range(80)))
-    train_all(config, Options(tmp_path / "runs"), quiet)
+    train_points(plan(config), Options(tmp_path / "runs"), quiet)
 
 
 def test_an_answer_longer_than_the_limit_can_still_be_right(tmp_path):
@@ -201,7 +201,7 @@ def test_an_answer_longer_than_the_limit_can_still_be_right(tmp_path):
     long = " ".join(f"w{i}" for i in range(8))
     path.write_text("subject,relation,object\n" + "".join(f"s{i},r,{long}\n" for i in range(40)))
     settings = {**SETTINGS, "training.steps": 100, "data.facts": [str(path)], "evaluation.max_answer": 2}
-    rows = train_all(load_config("tiny", settings.items()), Options(tmp_path / "runs"), quiet)
+    rows = train_points(plan(load_config("tiny", settings.items())), Options(tmp_path / "runs"), quiet)
     (found,) = rows.values()
     assert [row.value for row in found if (row.dataset, row.metric) == ("seen", "exact_match")] == [100.0]
 
@@ -209,7 +209,7 @@ def test_an_answer_longer_than_the_limit_can_still_be_right(tmp_path):
 def test_jobs_change_nothing(tmp_path):
     config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 15), ("sweep", {"memory.slots": [0, 64]})])
     for name, jobs in (("one", 1), ("two", 2)):
-        train_all(config, Options(tmp_path / name, jobs=jobs), quiet)
+        train_points(plan(config), Options(tmp_path / name, jobs=jobs), quiet)
     for point in plan(config):
         assert same_weights(tmp_path / "one" / point.name, tmp_path / "two" / point.name)
 
@@ -219,17 +219,17 @@ def test_a_finished_run_is_kept_or_refused(tmp_path, tiny_run):
     config = load_config(str(run.folder / "config.yaml"))
     options = dict(runs=run.folder.parent)
     with pytest.raises(MemxError, match="exists") as error:
-        train_all(config, Options(**options), quiet)
+        train_points(plan(config), Options(**options), quiet)
     assert "--resume" in error.value.hint and "--force" in error.value.hint
     before = (run.folder / "rows.jsonl").read_bytes()
-    train_all(config, Options(**options, resume=True), quiet)
+    train_points(plan(config), Options(**options, resume=True), quiet)
     assert (run.folder / "rows.jsonl").read_bytes() == before
 
 
 def test_the_saved_config_repeats_the_run(tmp_path, tiny_run):
     run, _ = tiny_run
     config = load_config(str(run.folder / "config.yaml"))
-    train_all(config, Options(tmp_path), quiet)
+    train_points(plan(config), Options(tmp_path), quiet)
     assert same_weights(run.folder, tmp_path / run.name)
 
 
@@ -275,7 +275,7 @@ def test_accumulation_gives_the_same_steps(tmp_path):
     weights = []
     for parts in (1, 4):
         config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 5), ("training.accumulate", parts)])
-        train_all(config, Options(tmp_path / str(parts)), quiet)
+        train_points(plan(config), Options(tmp_path / str(parts)), quiet)
         (point,) = plan(config)
         weights.append(load_file(tmp_path / str(parts) / point.name / "checkpoint" / "model.safetensors"))
     for name, first in weights[0].items():
@@ -284,8 +284,8 @@ def test_accumulation_gives_the_same_steps(tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncate", "other model", "json"])
 def test_a_state_that_is_damaged_or_another_models_is_one_line(tmp_path, damage):
-    from memx.experiments.runtime.signals import StopRequest
-    from memx.experiments.training.run import Interrupted, train
+    from memx.experiments.runtime.signals import Interrupted, StopRequest
+    from memx.experiments.training.run import train
 
     config = load_config("tiny", SETTINGS.items())
     (point,) = plan(config)
