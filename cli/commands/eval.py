@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..output.console import examples, note, print_json
+from .options import check_resume
 
 if TYPE_CHECKING:
     from ...experiments.config.question_answering import QaConfig
@@ -68,11 +69,9 @@ def evaluate(
     Exact match and F1 of greedy answers, and the NLL of the gold ones, each with its interval; every answer is kept
     in the run folder. A stopped evaluation goes on with --resume.
     """
-    from ...errors import MemxError
     from ...experiments.qa.sources import eval_configs
 
-    if resume and force:
-        raise MemxError("--resume and --force exclude each other")
+    check_resume(resume, force)
     configs = eval_configs(
         models,
         runs,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..output.console import examples, note, print_json
+from .options import check_resume, given
 
 _EPILOG = examples(
     "memx eval-namm results/runs/namm-smollm2-1a2b3c4d",
@@ -84,16 +85,15 @@ def eval_namm(
         config, folders = str(folders[0]), folders[1:]
     if config is not None and folders:
         raise MemxError("--config and RUN both say what to evaluate", hint="give one of them")
-    if resume and force:
-        raise MemxError("--resume and --force exclude each other")
+    check_resume(resume, force)
     flags: dict[str, Any] = {"host.name": host, "budgets": budget, "policies": policy, "tasks": task}
     flags |= {"length": length, "prompts": prompts, "split": split, "mode": mode, "every": every, "seed": seed}
     flags |= {"name": name, "peers": peers or None, "write": write or None, "host.threads": threads}
-    chosen = [(key, value) for key, value in flags.items() if value is not None]
+    chosen = given(flags)
     if host is not None:
         chosen += [("host.preset", None), ("host.shape", None)]
-    given = [*chosen, *map(parse_assignment, assignments or [])]
-    resolved = load_eval_config(config or eval_tree(folders or [], dict(given)), given)
+    assigned = [*chosen, *map(parse_assignment, assignments or [])]
+    resolved = load_eval_config(config or eval_tree(folders or [], dict(assigned)), assigned)
     from ..output.eval_namm_summary import print_evaluation, print_evaluation_cost
     from ..output.progress import ProgressDisplay
 

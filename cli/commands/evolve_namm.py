@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..output.console import examples, note, print_json
+from .options import check_resume, given
 
 _EPILOG = examples(
     "memx evolve-namm namm-tiny",
@@ -62,16 +63,15 @@ def evolve_namm(
 
     if config is not None and source is not None:
         raise MemxError("--config and an argument both say what to evolve", hint="give one of them")
-    if resume and force:
-        raise MemxError("--resume and --force exclude each other")
+    check_resume(resume, force)
     flags = {"namm.budget": budget, "evolution.generations": generations, "evolution.population": population}
     flags |= {"seed": seed, "name": name, "host.name": host}
-    chosen = [(key, value) for key, value in flags.items() if value is not None]
+    chosen = given(flags)
     chosen += [("namm.rule", "budget")] * (budget is not None)
     if host is not None:
         chosen += [("host.preset", None), ("host.shape", None)]
-    given = [*chosen, *map(parse_assignment, assignments or [])]
-    resolved = load_evolution_config(config or source or DEFAULT, given)
+    assigned = [*chosen, *map(parse_assignment, assignments or [])]
+    resolved = load_evolution_config(config or source or DEFAULT, assigned)
     from ..output.evolve_summary import print_evolution, print_evolution_cost
     from ..output.progress import ProgressDisplay
 

@@ -9,6 +9,7 @@ import typer
 
 from ..output.console import examples, note, print_json
 from ..output.train_plan import plan_of
+from .options import check_resume, given
 
 _EPILOG = examples(
     "memx train facts --dry-run",
@@ -91,12 +92,11 @@ def train(
     plan_asked = plan_of(dry_run, gpus, gpu, utilization, tokens)
     if facts and corpus:
         raise MemxError("--facts and --corpus exclude each other", hint="a corpus is trained on in place of facts")
-    if resume and force:
-        raise MemxError("--resume and --force exclude each other")
+    check_resume(resume, force)
     flags = {"memory.slots": slots, "training.steps": steps, "seed": seed, "data.facts": facts, "name": name}
     flags |= {"training.device": device, "match.by": match, "finetune.source": init_from, "finetune.train": train_what}
     flags |= {"corpus.sources": corpus, "corpus.tokenizer": tokenizer}
-    chosen = [(key, value) for key, value in flags.items() if value is not None and value != []]
+    chosen = given(flags)
     resolved = load_config(
         (source or ("retrofit" if init_from else "facts")) if config is None else config,
         [*chosen, *map(parse_assignment, assignments or [])],
