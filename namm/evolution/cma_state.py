@@ -4,6 +4,19 @@ Left to itself pycma takes seed 0 for the clock, seeds numpy's global generator 
 that are strings, reads and writes files of the working directory, and sets warning filters. Here it gets a generator of
 its own and no string that a user wrote, and what is global is put back after each call.
 
+Why pycma, whose private attributes a state consists of, and not the smaller package cmaes (0.13: SepCMA, CMA):
+
+- Results are alike. Median of five seeds, 32 candidates, from zeros with sigma 0.3: Rosenbrock in 10 dimensions after
+  200 generations 5.0 and 4.9 (diagonal), 0.0020 and 0.0015 (full), in 40 after 600 31 and 33, 28 and 28; the sphere
+  ends below 1e-14 with both. Of 12 generations of namm-tiny, seeds 0 and 1, the best mean validates at 0.96 and 1.07,
+  with cmaes at 0.99 and 1.05.
+- Time is alike where memx is used: 8 ms of CPU for ask and tell of 32 diagonal candidates of 4,172 numbers, cmaes 6. A
+  full covariance of 1,000 numbers takes 55 ms, cmaes 2,800, as it decomposes it in every generation.
+- A pickled cmaes strategy draws other numbers than the one that it was pickled from: its generator is left out, so that
+  exact resuming would need private attributes there too. It has no two-point step size, and its `should_stop` takes
+  flat fitness for an end and does not say why it stops.
+- Saved evolutions of older versions must go on to the same bits.
+
 Source: Hansen, "The CMA Evolution Strategy: A Tutorial" (arXiv 1604.00772); Ros and Hansen 2008 for the diagonal one.
 """
 

@@ -27,6 +27,7 @@ from memx.experiments.evolution.run import evolve_namm
 from memx.experiments.runtime.events import Note
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import StopRequest
+from memx.namm import Evolution
 from memx.results.store.runs import RunStore
 
 from ...ranks import end_worlds, run_worlds
@@ -145,6 +146,21 @@ def test_a_failure_of_any_rank_is_told_once(path, tmp_path):
     assert run.status == "failed" and run.info()["error"] == "ValueError: no such luck"
     first, second = end_worlds(command, [2], {"path": path, "runs": tmp_path})[2]
     assert first.result == second.result == 2 and "exists" in first.printed and not second.printed
+
+
+def drifting(path, runs):
+    """The command, whose rank 1 asks other candidates than rank 0, as if its processor rounded otherwise."""
+    ask = Evolution.ask
+    Evolution.ask = lambda self: ask(self) * (1 + 1e-15 * int(os.environ["RANK"]))
+    return command(path, runs)
+
+
+def test_ranks_whose_evolutions_drift_apart_end_with_a_clear_line(path, tmp_path):
+    first, second = end_worlds(drifting, [2], {"path": path, "runs": tmp_path})[2]
+    assert first.result == second.result == 1 and not second.printed, (first, second)
+    assert "failed: rank 1 has other candidates than rank 0" in first.printed
+    (run,) = RunStore(tmp_path).runs()
+    assert run.status == "failed" and (run.folder / "state").is_dir()
 
 
 def prompt(context):
