@@ -6,10 +6,9 @@ rest JSON. A state is written beside the last one, renamed whole, and only then 
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -18,71 +17,144 @@ from torch import nn
 
 from ...errors import MemxError
 from ...files import cannot_write, put_in_place
-from .states import saved_states
+from ..distributed.parallel import SingleProcess
+from .states import TrainingState, read_state, saved_states, write_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from ...memory_layers.llama import MemoryLlamaForCausalLM
     from ..distributed.parallel import Parallelism
     from ..models.slot_usage import SlotUsage
     from ..optim.optimizer import Optimizer
 
 
-def save_state(
-    folder: Path, step: int, model: nn.Module, optimizer: Optimizer, use: SlotUsage, rest: dict[str, Any]
-) -> None:
-    """Save the state after `step` steps in folder/step-N and remove older ones."""
-    target = folder / f"step-{step:08d}"
-    temporary = folder / f".{target.name}.tmp"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        _save_tensors(temporary / "model.safetensors", own_parameters(model))
-        _save_tensors(temporary / "optimizer.safetensors", optimizer.state_tensors())
-        _save_tensors(temporary / "use.safetensors", use.state_tensors())
-        (temporary / "state.json").write_text(json.dumps({**rest, "step": step}, indent=2))
-        put_in_place(temporary, target)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise _disk_error(target, error) from None
-    for older in saved_states(folder)[:-1]:
-        shutil.rmtree(older)
+class Checkpointer(Protocol):
+    """Saves a run's states, restores the newest, and exports the trained model. Every rank calls each method."""
+
+    def save(self, state: TrainingState) -> None:
+        """Save a state in `step-N`, whole or not at all, and remove older ones. Raises MemxError for a full disk."""
+        ...
+
+    def restore(self) -> TrainingState | None:
+        """Restore the newest state into model, optimizer and usage; None if there is none.
+
+        It may have been saved by any number of processes. Raises MemxError if it is damaged or another model's.
+        """
+        ...
+
+    def export(self, target: Path, state: TrainingState) -> None:
+        """Write the model as transformers reads it, whole or not at all.
+
+        Args:
+            target: the folder to write.
+            state: as it is at the end of training.
+
+        Raises:
+            MemxError: the disk is full or forbids it.
+        """
+        ...
 
 
-def load_state(
-    folder: Path, model: nn.Module, optimizer: Optimizer, use: SlotUsage, layout: Parallelism | None = None
-) -> dict[str, Any] | None:
-    """Restore the newest state of a folder into model, optimizer and use statistics; None if there is none.
+class WholeFiles:
+    """`Checkpointer` of one process: each tensor whole, in one file of a kind.
 
-    It may be of one process or of several, whatever their number is now.
-
-    Raises MemxError for a state that is truncated or belongs to another model.
+    folder: of all states of the run.
     """
-    states = saved_states(folder)
-    if not states:
-        return None
-    newest = states[-1]
-    if layout is not None or (newest / "model").is_dir():
-        from .distributed_state import load_shared_state
 
-        return load_shared_state(newest, model, optimizer, use, layout)
-    try:
-        rest = json.loads((newest / "state.json").read_text("utf-8"))
-        weights = load_file(newest / "model.safetensors")
-        moments = load_file(newest / "optimizer.safetensors")
-        used = load_file(newest / "use.safetensors")
-        rest = {key: rest[key] for key in ("step", "seconds", "tokens", "position", "before")}
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise MemxError(f"the state {newest} is damaged: {error}", hint="--force starts the run anew") from None
-    load_weights(model, weights, newest)
-    optimizer.load_state_tensors(moments)
-    use.load_state_tensors(used)
-    return rest
+    def __init__(
+        self,
+        folder: Path,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        optimizer: Optimizer,
+        usage: SlotUsage,
+    ) -> None:
+        self.folder, self.model, self.tokenizer, self.optimizer, self.usage = folder, model, tokenizer, optimizer, usage
+
+    def save(self, state: TrainingState) -> None:
+        """See `Checkpointer`."""
+        target = self.folder / f"step-{state.step:08d}"
+        temporary = self.folder / f".{target.name}.tmp"
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            # a parameter that several modules share has several names, of which this gives the first
+            parameters = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+            _save_tensors(temporary / "model.safetensors", parameters)
+            _save_tensors(temporary / "optimizer.safetensors", self.optimizer.state_tensors())
+            _save_tensors(temporary / "use.safetensors", self.usage.state_tensors())
+            write_state(temporary, state)
+            put_in_place(temporary, target)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise _disk_error(target, error) from None
+        for older in saved_states(self.folder)[:-1]:
+            shutil.rmtree(older)
+
+    def restore(self) -> TrainingState | None:
+        """See `Checkpointer`."""
+        states = saved_states(self.folder)
+        if not states:
+            return None
+        newest = states[-1]
+        if (newest / "model").is_dir():  # several processes saved it
+            from .distributed_state import load_sharded_state
+
+            return load_sharded_state(newest, self.model, self.optimizer, self.usage, SingleProcess())
+        try:
+            state = read_state(newest)
+            weights = load_file(newest / "model.safetensors")
+            moments = load_file(newest / "optimizer.safetensors")
+            used = load_file(newest / "use.safetensors")
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise MemxError(f"the state {newest} is damaged: {error}", hint="--force starts the run anew") from None
+        load_weights(self.model, weights, newest)
+        self.optimizer.load_state_tensors(moments)
+        self.usage.load_state_tensors(used)
+        return state
+
+    def export(self, target: Path, state: TrainingState) -> None:
+        """See `Checkpointer`."""
+        from transformers.utils import logging as hub_logging
+
+        temporary = target.with_name(f".{target.name}.tmp")
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            hub_logging.disable_progress_bar()
+            self.model.save_pretrained(temporary)
+            self.tokenizer.save_pretrained(temporary)
+            put_in_place(temporary, target)
+        except Exception as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, OSError | SafetensorError) or type(error) is Exception:  # as tokenizers raises
+                raise _disk_error(target, error) from None
+            raise
 
 
-def own_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Each parameter once, under its first name (tied and shared ones have several)."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+def make_checkpointer(
+    folder: Path,
+    model: MemoryLlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    optimizer: Optimizer,
+    usage: SlotUsage,
+    parallelism: Parallelism,
+) -> Checkpointer:
+    """The `Checkpointer` of a run: whole files for one process, sharded ones for several.
+
+    Args:
+        folder: of the run's states.
+        model: what is saved and restored, with its tokenizer, optimizer and use statistics.
+        tokenizer: goes into what is exported.
+        optimizer: whose moments and master weights are saved.
+        usage: statistics of the window at hand.
+        parallelism: the processes that share the run.
+    """
+    if not parallelism.world.joined:
+        return WholeFiles(folder, model, tokenizer, optimizer, usage)
+    from .distributed_state import ShardedFiles  # brings torch.distributed.checkpoint
+
+    return ShardedFiles(folder, model, tokenizer, optimizer, usage, parallelism)
 
 
 @torch.no_grad()
@@ -99,24 +171,6 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: Pat
             )
     for name, parameter in own.items():
         parameter.copy_(weights[name])
-
-
-def save_checkpoint(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Save model and tokenizer as transformers reads them, whole or not at all."""
-    from transformers.utils import logging as hub_logging
-
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        hub_logging.disable_progress_bar()
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        put_in_place(temporary, folder)
-    except Exception as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError | SafetensorError) or type(error) is Exception:  # as tokenizers raises
-            raise _disk_error(folder, error) from None
-        raise
 
 
 def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:

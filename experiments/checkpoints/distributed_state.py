@@ -7,11 +7,10 @@ state.json, and transformers/ (config and tokenizer), which is all that `convert
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,7 +20,8 @@ from ...errors import MemxError
 from ...files import put_in_place
 from ...memory_layers.llama import MemoryLlamaForCausalLM
 from ...memory_layers.tables.values import MemoryValues
-from .states import saved_states
+from .convert import convert_state
+from .states import TrainingState, read_state, saved_states, write_state
 from .tensor_files import disk_errors, read_parts, readable, whole_tensors, write_parts
 
 if TYPE_CHECKING:
@@ -33,67 +33,100 @@ if TYPE_CHECKING:
     from ..optim.optimizer import Optimizer
 
 
-def save_shared_state(
-    folder: Path,
-    step: int,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    optimizer: Optimizer,
-    use: SlotUsage,
-    rest: dict[str, Any],
-    layout: Parallelism,
-) -> None:
-    """Save the state after `step` steps in folder/step-N and remove older ones; every rank calls this.
+class ShardedFiles:
+    """`Checkpointer` of one of several processes: each rank writes its parts of the tensors.
 
-    Raises MemxError for a full disk.
+    folder: of all states of the run.
     """
-    target = folder / f"step-{step:08d}"
-    temporary = target.with_name(f".{target.name}.tmp")
 
-    def begin() -> None:
-        for left in folder.glob(".step-*"):  # by a kill or a full disk
+    def __init__(
+        self,
+        folder: Path,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        optimizer: Optimizer,
+        usage: SlotUsage,
+        parallelism: Parallelism,
+    ) -> None:
+        self.folder, self.model, self.tokenizer, self.optimizer, self.usage = folder, model, tokenizer, optimizer, usage
+        self.parallelism, self._saved_step = parallelism, 0
+
+    def save(self, state: TrainingState) -> None:
+        """See `Checkpointer`."""
+        target = self.folder / f"step-{state.step:08d}"
+        temporary = target.with_name(f".{target.name}.tmp")
+        world = self.parallelism.world
+        world.on_first(lambda: disk_errors(target, lambda: self._begin(temporary)))
+        tensors = {
+            "model": _weights(self.model, self.parallelism),
+            "optimizer": _moments(self.model, self.optimizer.state_tensors(), self.parallelism),
+        }
+        for kind, own in tensors.items():
+            # a rank whose disk is full must not leave the others waiting in the next collective
+            world.together(lambda kind=kind, own=own: disk_errors(target, lambda: write_parts(temporary / kind, own)))
+        used = self.usage.gathered(self.parallelism)
+        world.on_first(lambda: disk_errors(target, lambda: self._end(temporary, target, used, state)))
+        self._saved_step = state.step
+
+    def restore(self) -> TrainingState | None:
+        """See `Checkpointer`."""
+        states = saved_states(self.folder)
+        if not states:
+            return None
+        state = load_sharded_state(states[-1], self.model, self.optimizer, self.usage, self.parallelism)
+        self._saved_step = state.step
+        return state
+
+    def export(self, target: Path, state: TrainingState) -> None:
+        """See `Checkpointer`. No rank holds the whole model, so that rank 0 makes it of the saved state."""
+        if self._saved_step != state.step:
+            self.save(state)
+        self.parallelism.world.on_first(lambda: convert_state(self.folder, target))
+
+    def _begin(self, temporary: Path) -> None:
+        for left in self.folder.glob(".step-*"):  # by a kill or a full disk
             shutil.rmtree(left, ignore_errors=True)
-        for part in ("model", "optimizer", "transformers"):
-            (temporary / part).mkdir(parents=True)
+        for kind in ("model", "optimizer", "transformers"):
+            (temporary / kind).mkdir(parents=True)
 
-    def end() -> None:
+    def _end(self, temporary: Path, target: Path, used: Mapping[str, Tensor], state: TrainingState) -> None:
         save_file({name: tensor.cpu().contiguous() for name, tensor in used.items()}, temporary / "use.safetensors")
-        _save_config(model, temporary / "transformers")
-        tokenizer.save_pretrained(temporary / "transformers")
-        (temporary / "state.json").write_text(json.dumps({**rest, "step": step}, indent=2))
+        _save_config(self.model, temporary / "transformers")
+        self.tokenizer.save_pretrained(temporary / "transformers")
+        write_state(temporary, state)
         put_in_place(temporary, target)
-        for older in saved_states(folder)[:-1]:
+        for older in saved_states(self.folder)[:-1]:
             shutil.rmtree(older)
 
-    layout.world.on_first(lambda: disk_errors(target, begin))
-    tensors = {"model": _weights(model, layout), "optimizer": _moments(model, optimizer, layout)}
-    for part, held in tensors.items():
-        layout.world.together(
-            lambda part=part, held=held: disk_errors(target, lambda: write_parts(temporary / part, held))
-        )
-    used = use.gathered(layout)
-    layout.world.on_first(lambda: disk_errors(target, end))
 
+def load_sharded_state(
+    source: Path, model: nn.Module, optimizer: Optimizer, usage: SlotUsage, parallelism: Parallelism
+) -> TrainingState:
+    """Restore a state, saved by any number of processes, into what any number of them hold.
 
-def load_shared_state(
-    source: Path, model: nn.Module, optimizer: Optimizer, use: SlotUsage, layout: Parallelism | None
-) -> dict[str, Any]:
-    """Restore a state folder, of any number of processes or of one alone, into what any number of them holds.
+    Args:
+        source: the folder `step-N`.
+        model: gets the weights; of each tensor a rank reads its own part alone.
+        optimizer: gets the moments.
+        usage: gets the statistics, on the first rank.
+        parallelism: the processes that read.
 
-    Raises MemxError for one that is damaged or another model's.
+    Raises:
+        MemxError: the state is damaged or another model's.
     """
-    own, moments = _weights(model, layout), _moments(model, optimizer, layout, empty=True)
+    own = _weights(model, parallelism)
+    moments = _moments(model, optimizer.empty_state_tensors(), parallelism)
     with readable(source):
-        rest = json.loads((source / "state.json").read_text("utf-8"))
+        state = read_state(source)
         used = load_file(source / "use.safetensors")
-        for part, held in (("model", own), ("optimizer", moments)):
-            folder = source / part if (source / part).is_dir() else source
-            _check(folder, held, only=part == "model")
-            read_parts(folder, held)
+        for kind, tensors in (("model", own), ("optimizer", moments)):
+            folder = source / kind if (source / kind).is_dir() else source  # one process saves all in one folder
+            _check(folder, tensors, complete=kind == "model")
+            read_parts(folder, tensors)
     optimizer.load_state_tensors({name: _local(tensor, name) for name, tensor in moments.items()})
-    if layout is None or layout.world.is_first:
-        use.load_state_tensors(used)
-    return rest
+    if parallelism.world.is_first:
+        usage.load_state_tensors(used)
+    return state
 
 
 def _save_config(model: PreTrainedModel, folder: Path) -> None:
@@ -106,24 +139,22 @@ def _save_config(model: PreTrainedModel, folder: Path) -> None:
         model.generation_config.save_pretrained(folder)
 
 
-def _weights(model: nn.Module, layout: Parallelism | None) -> dict[str, Tensor]:
+def _weights(model: nn.Module, parallelism: Parallelism) -> dict[str, Tensor]:
     tables = _tables(model)
     return {
-        name: _saved(parameter.detach(), tables.get(name.removesuffix(".weight")), layout)
+        name: parallelism.as_saved(parameter.detach(), tables.get(name.removesuffix(".weight")))
         for name, parameter in model.named_parameters()
     }
 
 
-def _moments(
-    model: nn.Module, optimizer: Optimizer, layout: Parallelism | None, *, empty: bool = False
-) -> dict[str, Tensor]:
+def _moments(model: nn.Module, state: Mapping[str, Tensor], parallelism: Parallelism) -> dict[str, Tensor]:
+    """The optimizer's tensors as a checkpoint takes them: those of a table, `tables/NAME/MOMENT`, are cut as it is."""
     tables = _tables(model)
-    tensors = optimizer.empty_state_tensors() if empty else optimizer.state_tensors()
     return {
-        name: _saved(tensor, tables.get(name.removeprefix("tables/").rpartition("/")[0]), layout)
+        name: parallelism.as_saved(tensor, tables.get(name.removeprefix("tables/").rpartition("/")[0]))
         if name.startswith("tables/")
         else tensor
-        for name, tensor in tensors.items()
+        for name, tensor in state.items()
     }
 
 
@@ -131,25 +162,21 @@ def _tables(model: nn.Module) -> dict[str, MemoryValues]:
     return {name: module for name, module in model.named_modules() if isinstance(module, MemoryValues)}
 
 
-def _saved(tensor: Tensor, table: MemoryValues | None, layout: Parallelism | None) -> Tensor:
-    return tensor if layout is None else layout.as_saved(tensor, table)
-
-
 def _local(tensor: Tensor, name: str) -> Tensor:
     """Of a table this rank's part; of weights that FSDP shards what the optimiser holds."""
     return tensor.to_local() if name.startswith("tables/") and isinstance(tensor, DTensor) else tensor
 
 
-def _check(folder: Path, own: Mapping[str, Tensor], *, only: bool) -> None:
-    """Raise MemxError naming the first tensor that differs; only: nothing else may be there."""
+def _check(folder: Path, own: Mapping[str, Tensor], *, complete: bool) -> None:
+    """Raise MemxError naming the first tensor that differs; complete: there must be no others in model/ either."""
     if not own:
         return
-    there = {name: whole.shape for name, whole in whole_tensors(folder).items()}
-    names = own.keys() | there.keys() if only and folder.name == "model" else own.keys()
+    saved = {name: whole.shape for name, whole in whole_tensors(folder).items()}
+    names = own.keys() | saved.keys() if complete and folder.name == "model" else own.keys()
     for name in sorted(names):
-        here = tuple(own[name].shape) if name in own else None
-        if there.get(name) != here:
-            shapes = [list(shape) if shape is not None else "nothing" for shape in (there.get(name), here)]
+        shape = tuple(own[name].shape) if name in own else None
+        if saved.get(name) != shape:
+            shapes = [list(shape) if shape is not None else "nothing" for shape in (saved.get(name), shape)]
             raise MemxError(
                 f"{folder.parent} is another model's: {name} is {shapes[0]} there, {shapes[1]} here",
                 hint="resume with the config that it was trained with",

@@ -1,4 +1,4 @@
-"""The model and tokenizer of a run, on this process's device: new or pretrained, whole or shared out over ranks."""
+"""The model and tokenizer of a run: new or pretrained, with the part of each value table that this process holds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...memory_layers.llama import MemoryLlamaForCausalLM, make_weights, tables_of
 from ..config.training import TrainConfig
 from ..runtime.events import Phase, Report
-from .build import build_model, prepare_tables, tokenizer_config
+from .build import build_model
 from .pretrained import Pretrained, load_pretrained
 
 if TYPE_CHECKING:
@@ -23,33 +22,27 @@ def assemble_model(
     config: TrainConfig,
     tokenizer_of: Callable[[], PreTrainedTokenizerFast],
     device: torch.device,
-    layout: Parallelism | None,
+    parallelism: Parallelism,
     report: Report,
 ) -> Pretrained:
-    """Load or build the model of a run. With a layout its tables are shared out; dense weights are not yet sharded."""
+    """Load or build the model of a run.
+
+    Args:
+        config: of the run.
+        tokenizer_of: makes the tokenizer of a model that is new.
+        device: that this process computes on.
+        parallelism: the processes that share the run. Tables are cut; dense weights are not yet.
+        report: gets an event before something slow begins.
+
+    Returns:
+        Model and tokenizer, and whether a memory was put into a pretrained model.
+
+    Raises:
+        MemxError: the pretrained model cannot be read, or not be trained as the config asks.
+    """
     if config.finetune.source is not None:
         report(Phase(f"loading {config.finetune.source}"))
-        if layout is None:
-            return load_pretrained(config, device)
-        return layout.world.in_turn(lambda: load_pretrained(config, device, layout.shard_tables))
+        # one rank of a machine downloads and converts; the others then find the files
+        return parallelism.world.in_turn(lambda: load_pretrained(config, device, parallelism.shard_tables))
     tokenizer = tokenizer_of()
-    if layout is None:
-        return Pretrained(build_model(config, tokenizer, device), tokenizer, new_memory=False)
-    return Pretrained(build_shared_model(config, tokenizer, device, layout), tokenizer, new_memory=False)
-
-
-def build_shared_model(
-    config: TrainConfig, tokenizer: PreTrainedTokenizerFast, device: torch.device, layout: Parallelism
-) -> MemoryLlamaForCausalLM:
-    """The model of `build_model`, with the same numbers, whose tables are never whole in any process.
-
-    Dense weights are made on the CPU; FSDP moves what is left of them to the device. Tables are there already.
-    """
-    with torch.device("meta"):
-        model = MemoryLlamaForCausalLM(tokenizer_config(config, tokenizer))
-    layout.shard_tables(model)
-    make_weights(model, config.seed)
-    prepare_tables(model, config)
-    for table in tables_of(model):
-        table.to(device)
-    return model
+    return Pretrained(build_model(config, tokenizer, device, parallelism), tokenizer, new_memory=False)

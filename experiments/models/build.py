@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...memory_layers.config import MemoryConfig
-from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_weights, keep_on_host, tables_of
+from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, keep_on_host, make_weights, tables_of
 from ..config.training import TrainConfig
+from ..distributed.parallel import SingleProcess
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from ..distributed.parallel import Parallelism
 
 
 def llama_config(config: TrainConfig, vocabulary: int, *, pad: int = 0, end: int = 1) -> MemoryLlamaConfig:
@@ -64,13 +67,30 @@ def memory_settings(memory: MemoryConfig, blocks: int) -> dict[str, Any]:
 
 
 def build_model(
-    config: TrainConfig, tokenizer: PreTrainedTokenizerFast, device: torch.device
+    config: TrainConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    device: torch.device,
+    parallelism: Parallelism | None = None,
 ) -> MemoryLlamaForCausalLM:
-    """Build the model with its initial weights: the base is the same numbers for every memory of the same seed."""
-    model = MemoryLlamaForCausalLM(tokenizer_config(config, tokenizer))
-    draw_weights(model, config.seed)
+    """Build a model with its initial weights, whose base has the same numbers for every memory of the same seed.
+
+    Args:
+        config: of the run.
+        tokenizer: whose vocabulary the model reads.
+        device: where the value tables go, and all other weights with `Parallelism.shard_dense`.
+        parallelism: the processes that share the run; none for this one alone.
+
+    Returns:
+        The model; no process ever holds more of a value table than its part.
+    """
+    parallelism = parallelism or SingleProcess()
+    with torch.device("meta"):  # takes no memory before the tables are cut
+        model = MemoryLlamaForCausalLM(tokenizer_config(config, tokenizer))
+    parallelism.shard_tables(model)
+    make_weights(model, config.seed)
     prepare_tables(model, config)
-    torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
+    for table in tables_of(model):
+        table.to(device)
     return model
 
 

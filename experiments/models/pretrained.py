@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
-ShareOut = Callable[[MemoryLlamaForCausalLM], None]
+ShardTables = Callable[[MemoryLlamaForCausalLM], None]
 
 
 class Pretrained(NamedTuple):
@@ -33,12 +33,12 @@ class Pretrained(NamedTuple):
     new_memory: bool
 
 
-def load_pretrained(config: TrainConfig, device: torch.device, schedule: ShareOut | None = None) -> Pretrained:
+def load_pretrained(config: TrainConfig, device: torch.device, shard_tables: ShardTables | None = None) -> Pretrained:
     """Load `finetune.source`, put the memory of the config into it, and make trainable what is to be trained.
 
     A model that already has memory layers keeps them, and the config's memory does not count. A memory that stands
     beside the feed-forward changes no output at first; one that replaces it loses what that knew. Raises MemxError as
-    `load_host` does, and if the memory does not fit or cannot learn. share_out: as in `insert_memory`.
+    `load_host` does, and if the memory does not fit or cannot learn. shard_tables: as in `insert_memory`.
     """
     source = config.finetune.source
     assert source is not None
@@ -47,10 +47,10 @@ def load_pretrained(config: TrainConfig, device: torch.device, schedule: ShareOu
     frozen = getattr(torch, config.finetune.dtype)
     # a memory that is there is read as it was written, and only then is the rest rounded
     host, tokenizer = load_host(source, dtype=torch.float32 if has_memory else frozen)
-    model = host if has_memory else insert_memory(host, config.memory, config.seed, schedule, dtype=torch.float32)
+    model = host if has_memory else insert_memory(host, config.memory, config.seed, shard_tables, dtype=torch.float32)
     assert isinstance(model, MemoryLlamaForCausalLM)
-    if has_memory and schedule is not None:
-        schedule(model)
+    if has_memory and shard_tables is not None:
+        shard_tables(model)
     model.config.use_cache = True
     _round_base(model, frozen)
     prepare_tables(model, config)
@@ -118,20 +118,20 @@ def insert_memory(
     host: PreTrainedModel,
     memory: MemoryConfig,
     seed: int,
-    schedule: ShareOut | None = None,
+    shard_tables: ShardTables | None = None,
     *,
     dtype: torch.dtype | None = None,
 ) -> MemoryLlamaForCausalLM:
     """A Llama with memory layers that shares every other weight, by reference, with the host.
 
-    share_out: called with the model before its tables take memory, to cut them to the part of one of several ranks.
-    dtype: of the memory; the host's if not said.
+    shard_tables: called with the model before its tables take memory, to cut them to the part of one of several ranks.
+    dtype: of the memory; the host's by default.
     """
     config = with_memory(host.config, memory)
     with torch.device("meta"):
         model = MemoryLlamaForCausalLM(config)
-    if schedule is not None:
-        schedule(model)
+    if shard_tables is not None:
+        shard_tables(model)
     weights = dict(host.named_parameters(remove_duplicate=False))
     for prefix in [f"model.layers.{index}.mlp." for index in config.memory_layers]:
         for name in [name for name in weights if name.startswith(prefix)]:

@@ -44,14 +44,16 @@ class SlotUsage:
         finally:
             self._watch(True)
 
-    def gather(self, layout: Parallelism) -> None:
-        """Put the windows of all ranks together on the first one."""
+    def gather(self, parallelism: Parallelism) -> None:
+        """Put the windows of all ranks together on the first one, and begin new ones on the others."""
+        if parallelism.world.size == 1:
+            return  # as it is: a window that was put together again could differ in the last bit
         for window in self.windows.values():
-            window.gather(layout.total, keep=layout.world.is_first)
+            window.gather(parallelism.total, keep=parallelism.world.is_first)
 
-    def gathered(self, layout: Parallelism) -> dict[str, Tensor]:
+    def gathered(self, parallelism: Parallelism) -> dict[str, Tensor]:
         """`state_tensors` of all ranks together, on the first one."""
-        self.gather(layout)
+        self.gather(parallelism)
         return self.state_tensors()
 
     def read(self) -> dict[str, dict[str, float]]:

@@ -6,24 +6,31 @@ The value tables have their own learning rate, their own clipping norm and no de
 from __future__ import annotations
 
 from math import inf, isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from ...errors import MemxError
+from ...kernels.native import library
+from ...memory_layers.llama import tables_of
 from ...memory_layers.product_keys import ProductKeys
+from ...memory_layers.sizes import model_sizes
 from ...memory_layers.tables.values import MemoryValues
-from ..config.training import TrainingConfig
+from ..config.training import TrainConfig, TrainingConfig
+from ..models.describe import model_and_memory
+from ..runtime.events import Note, Report
 from .schedule import learning_rate_share
-from .value_optimizer import Rows, ValueOptimizer
+from .value_optimizer import ChooseRows, ValueOptimizer
+
+if TYPE_CHECKING:
+    from ...memory_layers.llama import MemoryLlamaForCausalLM
 
 
 class Optimizer:
-    """The optimiser of a run, stepped with the learning rate of its schedule.
+    """AdamW for the dense weights and a `ValueOptimizer` for the tables, stepped with the schedule's learning rate.
 
-    reads: table rows that a step reads; tables that together hold at least as many are stepped sparsely, unless the
-    config decides. `sparse` names those. sgd and keep: see `ValueOptimizer`; both force the sparse step, as do tables
-    that ranks share out or that lie in host memory.
+    `sparse` names the tables that the value optimizer has; the others are among the dense weights.
     """
 
     def __init__(
@@ -31,11 +38,23 @@ class Optimizer:
         model: nn.Module,
         config: TrainingConfig,
         *,
-        reads: int = 0,
+        lookups: int = 0,
         seed: int = 0,
         sgd: bool = False,
-        keep: Rows | None = None,
+        trainable_rows: ChooseRows | None = None,
     ) -> None:
+        """Group the parameters of a model, and choose how its tables are stepped.
+
+        Args:
+            model: whose trainable parameters are stepped.
+            config: learning rates, schedule, clipping, and how tables are stepped.
+            lookups: table rows that a step looks up. Tables that together hold at least as many are stepped sparsely,
+                unless the config decides.
+            seed: of the stochastic rounding of bfloat16 tables.
+            sgd: step tables by SGD, which keeps no state. This forces the sparse step.
+            trainable_rows: chooses the rows that a step may train. This forces the sparse step, as do tables that
+                ranks share or that lie in host memory.
+        """
         self.config = config
         self.groups = parameter_groups(model)
         tables = {name: table for name, table in model.named_modules() if isinstance(table, MemoryValues)}
@@ -44,8 +63,8 @@ class Optimizer:
             table.gradient_buffer = None  # another optimizer may have left its own
         rows = sum(table.shape[0] for table in tables.values())
         apart = any(table.shard is not None or table.host is not None for table in tables.values())
-        chosen = trained if sgd or keep is not None or apart or steps_sparsely(rows, config, reads) else {}
-        self.tables = ValueOptimizer(chosen, config, seed=seed, sgd=sgd, keep=keep)
+        chosen = trained if sgd or trainable_rows is not None or apart or steps_sparsely(rows, config, lookups) else {}
+        self.tables = ValueOptimizer(chosen, config, seed=seed, sgd=sgd, trainable_rows=trainable_rows)
         alone = {id(table.weight) for table in chosen.values()}
         self.groups["values"] = [(name, p) for name, p in self.groups["values"] if id(p) not in alone]
         peaks = {"matrices": config.lr, "others": config.lr, "values": config.value_lr}
@@ -69,7 +88,17 @@ class Optimizer:
         return "sparse" if self.sparse else "dense" if self.groups["values"] else ""
 
     def step(self, step: int) -> dict[str, float]:
-        """Clip, update and clear the gradients of step `step` (0-based); returns the norms and the learning rate."""
+        """Clip, update and clear the gradients of one step.
+
+        Args:
+            step: 0-based.
+
+        Returns:
+            The L2 norms before clipping, and the learning rate of the dense weights.
+
+        Raises:
+            RuntimeError: a norm is not finite.
+        """
         share = learning_rate_share(step, self.config)
         rest = [p for kind in ("matrices", "others") for _, p in self.groups[kind]]
         norms = {"gradient_norm": self._clip(rest)} if rest else {}
@@ -105,24 +134,24 @@ class Optimizer:
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """The moments and step counts, by parameter name."""
-        found = {f"tables/{key}": tensor for key, tensor in self.tables.state_tensors().items()}
+        tensors = {f"tables/{key}": tensor for key, tensor in self.tables.state_tensors().items()}
         if self.adam is not None:
             parameters = (p for group in self.adam.param_groups for p in group["params"])
             for name, parameter in zip(self.names, parameters, strict=True):
                 for key, value in self.adam.state.get(parameter, {}).items():
-                    found[f"{name}/{key}"] = value
-        return found
+                    tensors[f"{name}/{key}"] = value
+        return tensors
 
     def empty_state_tensors(self) -> dict[str, torch.Tensor]:
         """Tensors to read a state into, as `state_tensors` names them: zeros for moments, and the tables' own."""
-        found = {f"tables/{key}": tensor for key, tensor in self.tables.state_tensors().items()}
+        tensors = {f"tables/{key}": tensor for key, tensor in self.tables.state_tensors().items()}
         if self.adam is not None:
             parameters = (p for group in self.adam.param_groups for p in group["params"])
             for name, parameter in zip(self.names, parameters, strict=True):
-                found[f"{name}/step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                tensors[f"{name}/step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 for key in ("exp_avg", "exp_avg_sq"):
-                    found[f"{name}/{key}"] = torch.zeros_like(parameter.detach())
-        return found
+                    tensors[f"{name}/{key}"] = torch.zeros_like(parameter.detach())
+        return tensors
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         """Restore what `state_tensors` gave."""
@@ -139,11 +168,60 @@ class Optimizer:
         self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
 
 
-def steps_sparsely(rows: int, config: TrainingConfig, reads: int) -> bool:
-    """Whether tables of `rows` rows take the sparse step: as the config says, else if a step reads no more of them."""
+def make_optimizer(
+    config: TrainConfig,
+    model: MemoryLlamaForCausalLM,
+    tokens: int,
+    trainable_rows: ChooseRows | None,
+    report: Report,
+    begun: str = "",
+) -> Optimizer:
+    """Make the optimizer of a run.
+
+    Args:
+        config: of the run.
+        model: with what is to be trained marked so, and sharded.
+        tokens: that all ranks see in a step.
+        trainable_rows: chooses the rows that a step may train; none for all.
+        report: gets a note of how tables are stepped, and why.
+        begun: how a run that goes on has stepped its tables, sparse or dense, whatever `auto` would choose now: its
+            state has no moments for the other.
+
+    Raises:
+        MemxError: the run began with a dense step, and its tables are cut over several ranks now.
+    """
+    training = config.training
+    if begun in ("sparse", "dense") and training.value_optimizer == "auto":
+        training = training.model_copy(update={"value_optimizer": begun})
+    if begun == "dense" and any(table.shard is not None for table in tables_of(model)):
+        raise MemxError(
+            "the run began with the dense value step, in one process",
+            hint="go on without torchrun, or start anew with --force",
+        )
+    sizes = model_sizes(*model_and_memory(config, model), model.config.vocab_size)
+    lookups = tokens * sizes.slots_read
+    sgd = trainable_rows is not None and config.finetune.slots_optimizer == "sgd"
+    optimizer = Optimizer(model, training, lookups=lookups, seed=config.seed, sgd=sgd, trainable_rows=trainable_rows)
+    if optimizer.value_step:
+        rows = sum(table.shape[0] for table in tables_of(model))
+        how = f"{optimizer.value_step} value step"
+        if model.device.type == "cpu" and library() is None:
+            how += ", without compiled loops"
+        report(Note(f"{how}: a step reads {lookups:,} of {rows:,} rows"))
+    return optimizer
+
+
+def steps_sparsely(rows: int, config: TrainingConfig, lookups: int) -> bool:
+    """Whether tables are stepped sparsely: as the config says, else if a step looks up no more rows than there are.
+
+    Args:
+        rows: of all tables together.
+        config: whose `value_optimizer` may decide.
+        lookups: of one step, each counted.
+    """
     if config.value_optimizer != "auto":
         return config.value_optimizer == "sparse"
-    return config.value_dtype != "float32" or reads <= rows
+    return config.value_dtype != "float32" or lookups <= rows
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:

@@ -1,6 +1,9 @@
-"""The sparse step of value tables: gradients kept as slots and weights -> an update of the touched rows alone.
+"""The optimizer of value tables: gradients kept as slots and weights -> an update of the touched rows alone.
 
-Nothing here reads or writes a whole table: a step costs what its tokens touch, however many rows there are.
+Nothing here reads or writes a whole table: a step costs what its tokens touch, however many rows there are. Adam
+would move an untouched row too, while its moments decay. Such updates are lazy: a row notes the step that touched it
+last, and moves ahead by what Adam would move it until it is touched again, if that takes as long as the last time. When
+it is touched, its moments decay for all steps between, and the guess is put right (`kernels/sparse_adam/catch_up.py`).
 """
 
 from __future__ import annotations
@@ -20,16 +23,12 @@ from ...memory_layers.tables.table_shards import of_all_copies
 from ...memory_layers.tables.values import MemoryValues
 from ..config.training import TrainingConfig
 
-Rows = Callable[[str, list[BagGradient]], Tensor | None]
+# a table's name and what its gradient consists of -> the rows [U] that may be trained, sorted; None for all
+ChooseRows = Callable[[str, list[BagGradient]], Tensor | None]
 
 
 class ValueOptimizer:
-    """Row-wise Adam, or SGD, over the named tables of a model. The tables' dense gradients are switched off.
-
-    keep: called with a table's name and what its gradient consists of; gives the rows [U] that may be trained, sorted,
-    or None for all. seed draws the stochastic rounding of bfloat16 tables. Raises MemxError for betas that no row can
-    coast with.
-    """
+    """Row-wise Adam, or SGD, over the named tables of a model. The tables' dense gradients are switched off."""
 
     def __init__(
         self,
@@ -38,21 +37,33 @@ class ValueOptimizer:
         *,
         seed: int = 0,
         sgd: bool = False,
-        keep: Rows | None = None,
+        trainable_rows: ChooseRows | None = None,
     ) -> None:
-        self.tables, self.config, self.seed, self.keep = dict(tables), config, seed, keep
+        """Give each table a gradient buffer and the state of its rows.
+
+        Args:
+            tables: by name, as the model names them.
+            config: betas, and the formats of moments and master weights.
+            seed: of the stochastic rounding of bfloat16 tables.
+            sgd: step by SGD, which keeps no state.
+            trainable_rows: chooses the rows that a step may train; none for all.
+
+        Raises:
+            MemxError: with these betas, the lazy update of an untouched row would have no bound.
+        """
+        self.tables, self.config, self.seed, self.trainable_rows = dict(tables), config, seed, trainable_rows
         if self.tables and not sgd and config.betas[0] ** 2 >= config.betas[1]:
             raise MemxError(
                 f"training.betas {config.betas}: the sparse value step needs the first below the root of the second",
                 hint="lower the first, or set training.value_optimizer=dense",
             )
         self.states: dict[str, TableState] = {}
-        self._kept: dict[str, Tensor] = {}  # [N] for each table, all false between steps
+        self._trainable: dict[str, Tensor] = {}  # masks [N] by table, all false between steps
         for name, table in self.tables.items():
             table.gradient_buffer = []
             use_huge_pages(table.weight.detach())  # a loaded one does not lie there yet
-            if keep is not None:
-                self._kept[name] = torch.zeros(len(table.weight), dtype=torch.bool, device=table.weight.device)
+            if trainable_rows is not None:
+                self._trainable[name] = torch.zeros(len(table.weight), dtype=torch.bool, device=table.weight.device)
             if not sgd:
                 self.states[name] = make_state(
                     table.weight,
@@ -68,12 +79,12 @@ class ValueOptimizer:
 
     def gradients(self) -> dict[str, RowGradient]:
         """What the backward passes since the last step left, by table; a second call finds nothing."""
-        found = {}
+        gradients = {}
         for name, table in self.tables.items():
-            parts = [_spoken(_of_all(part, table), table) for part in table.pop_gradients()]
+            parts = [_without_unused(_of_all(part, table), table) for part in table.pop_gradients()]
             if parts:
-                found[name] = self._grouped(name, parts)
-        return found
+                gradients[name] = self._grouped(name, parts)
+        return gradients
 
     def squared_norms(self, gradients: Mapping[str, RowGradient]) -> list[float]:
         """The squared L2 norm of each gradient, over all parts of a shared-out table."""
@@ -84,14 +95,14 @@ class ValueOptimizer:
         return norms
 
     def _grouped(self, name: str, parts: list[BagGradient]) -> RowGradient:
-        rows = self.keep(name, parts) if self.keep else None
+        rows = self.trainable_rows(name, parts) if self.trainable_rows else None
         size = len(self.tables[name].weight)
         if rows is None:
             return row_gradient(parts, size=size)
-        kept = self._kept[name]
-        kept[rows] = True
-        gradient = row_gradient(parts, keep=kept, size=size)
-        kept[rows] = False
+        trainable = self._trainable[name]
+        trainable[rows] = True
+        gradient = row_gradient(parts, keep=trainable, size=size)
+        trainable[rows] = False  # a new mask would cost the whole table each step
         return gradient
 
     def step(self, gradients: Mapping[str, RowGradient], step: int, lr: float, scale: float) -> None:
@@ -122,7 +133,7 @@ class ValueOptimizer:
         return torch.Generator(table.weight.device).manual_seed(drawn + (part << 48))
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Moments, last steps and masters, by table."""
+        """Moments, last steps and master weights, by table."""
         return {
             f"{name}/{field.name}": tensor
             for name, state in self.states.items()
@@ -148,7 +159,7 @@ def _of_all(part: BagGradient, table: MemoryValues) -> BagGradient:
     return part if table.shard is None else of_all_copies(part, table.shard)
 
 
-def _spoken(part: BagGradient, table: MemoryValues) -> BagGradient:
+def _without_unused(part: BagGradient, table: MemoryValues) -> BagGradient:
     """Without the bags that no loss depends on, as those of padding: their rows were not touched."""
     counts = (part.dout != 0).any(-1)  # [B]
     if table.shard is not None and table.shard.size > 1 and table.shard.by == "width":

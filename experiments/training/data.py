@@ -1,10 +1,10 @@
-"""What a run trains on: facts, packed anew each pass, or a corpus as a stream -> batches and their position."""
+"""What a run trains on: facts, packed anew each pass, or a corpus as a stream -> tokenizer, batches, micro-batches."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor
 
@@ -14,108 +14,131 @@ from ..config.training import TrainConfig
 from ..data.batches import Batch, PackedBatches, check_lengths
 from ..data.facts.questions import FactSplit, documents_of
 from ..data.tokenizer import tokenizer_from_text, train_tokenizer
-from ..distributed.process_group import World
 from ..runtime.events import Note, Phase, Report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from ..data.corpus.stream import CorpusBatches
+    from ..distributed.parallel import Parallelism
 
 
-class TrainingData:
-    """Where batches come from. divided: whether a batch holds this rank's rows alone, or those of all ranks."""
+class Batches(Protocol):
+    """An endless stream of batches, which goes on from a saved position."""
 
-    def __init__(self, config: TrainConfig, split: FactSplit, run: Run, world: World, report: Report) -> None:
-        self.config, self.split, self.run, self.world, self.report = config, split, run, world, report
-        self.divided = bool(config.corpus.sources)
+    def __next__(self) -> Batch: ...
+
+    def seek(self, position: Any) -> None:
+        """Go to a position that `TrainingData.position` gave."""
+        ...
+
+
+class TrainingData(Protocol):
+    """Where batches come from, and how they are cut for this process. Every rank calls each method."""
 
     def new_tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer of a run from scratch: trained at its start, read again when it goes on, or one by name."""
-        if not self.divided:
-            return tokenizer_from_text(self.world.on_first(self._trained))
-        from ..base_models.load import load_tokenizer
+        """The tokenizer of a run from scratch: made at its start, read again when the run goes on."""
+        ...
 
-        return load_tokenizer(str(self.world.on_first(self._of_the_corpus)))
+    def open(self, tokenizer: PreTrainedTokenizerFast) -> Batches:
+        """Open the stream, before any other method below. Raises MemxError for data that cannot be trained on."""
+        ...
 
-    def batches(self, tokenizer: PreTrainedTokenizerFast) -> PackedBatches | CorpusBatches:
-        """The endless stream of batches. Raises MemxError for facts that fit in no row, or a lacking corpus."""
-        config = self.config
-        if self.divided:
-            from ..data.corpus.stream import CorpusBatches
+    def micro_batches(self, batch: Batch) -> tuple[list[Batch], int, int]:
+        """This rank's micro-batches; how many tokens of all ranks the loss counts, and how many there are."""
+        ...
 
-            return CorpusBatches(
-                config.corpus,
-                tokenizer,
-                rows=config.training.batch,
-                sequence=config.data.sequence,
-                seed=config.seed,
-                rank=self.world.rank,
-                world=self.world.size,
-                notes=self._own_note,
-            )
-        check_lengths(self.split.trained, tokenizer, config.data.sequence, self.split.seed)
+    def position(self) -> dict[str, Any]:
+        """Where the stream stands, for any number of ranks to go on from."""
+        ...
+
+    def first_tokens(self) -> tuple[Tensor, Tensor]:
+        """The tokens [R, S] of the first batch, and which of them are no padding; the stream stays at its start."""
+        ...
+
+    def tokens_per_step(self) -> int:
+        """Tokens that all ranks read together in a step, padding included."""
+        ...
+
+
+def make_data(
+    config: TrainConfig, split: FactSplit, run: Run, parallelism: Parallelism, report: Report
+) -> TrainingData:
+    """The data of a config: its corpus, or the training part of its facts.
+
+    Args:
+        config: of the run.
+        split: the facts; empty for a corpus.
+        run: whose folder keeps the tokenizer.
+        parallelism: the processes that share the run.
+        report: gets an event for what takes long, and for what was noticed.
+    """
+    if config.corpus.sources:
+        return CorpusData(config, run, parallelism, report)
+    return FactData(config, split, run, parallelism, report)
+
+
+class FactData:
+    """`TrainingData` of facts. A batch is the same on every rank, and each takes its rows of every micro-batch."""
+
+    batches: PackedBatches
+
+    def __init__(
+        self, config: TrainConfig, split: FactSplit, run: Run, parallelism: Parallelism, report: Report
+    ) -> None:
+        self.config, self.split, self.run, self.parallelism, self.report = config, split, run, parallelism, report
+
+    def new_tokenizer(self) -> PreTrainedTokenizerFast:
+        """See `TrainingData`; trained on the run's own documents."""
+        return tokenizer_from_text(self.parallelism.world.on_first(self._tokenizer_text))
+
+    def open(self, tokenizer: PreTrainedTokenizerFast) -> PackedBatches:
+        """See `TrainingData`. Raises MemxError for facts that fit in no row."""
+        config, split = self.config, self.split
+        check_lengths(split.trained, tokenizer, config.data.sequence, split.seed)
         self._note_short_training()
-        return PackedBatches(
-            self.split.trained,
+        self.batches = PackedBatches(
+            split.trained,
             tokenizer,
             batch=config.training.batch,
             sequence=config.data.sequence,
             seed=config.seed,
-            split_seed=self.split.seed,
+            split_seed=split.seed,
             loss_on=config.data.loss_on,
         )
+        return self.batches
 
-    def position(self, batches: PackedBatches | CorpusBatches) -> dict[str, Any]:
-        """Where the stream stands, for any number of ranks to go on from; every rank calls this."""
-        if not self.divided:
-            return cast(dict[str, Any], batches.position)
-        from ..data.corpus.stream import merge_positions
+    def micro_batches(self, batch: Batch) -> tuple[list[Batch], int, int]:
+        """See `TrainingData`."""
+        # split first and shared out then, so that a rank has as many micro-batches as one process alone
+        parts = split_rows(batch, self.config.training.accumulate)
+        return [self.parallelism.rows_of(part) for part in parts], *count_tokens(batch)
 
-        return merge_positions(self.world.gather(batches.position))
+    def position(self) -> dict[str, Any]:
+        """See `TrainingData`."""
+        return cast(dict[str, Any], self.batches.position)
 
-    def first_batch(self, batches: PackedBatches | CorpusBatches) -> Batch:
-        """The first batch of facts; the stream then stands at its start."""
-        assert isinstance(batches, PackedBatches)
-        first = next(batches)
-        batches.seek({"epoch": 0, "cursor": 0})
-        return first
-
-    def first_tokens(self, batches: PackedBatches | CorpusBatches) -> tuple[Tensor, Tensor]:
-        """The tokens [R, S] of the first batch of facts, and which of them are no padding."""
-        first = self.first_batch(batches)
+    def first_tokens(self) -> tuple[Tensor, Tensor]:
+        """See `TrainingData`."""
+        first = self._first_batch()
         return first.tokens, first.documents >= 0
 
-    def tokens_per_step(self, batches: PackedBatches | CorpusBatches) -> int:
-        """Tokens that the ranks read together in a step, padding too."""
-        if self.divided:
-            return self.config.training.batch * self.config.data.sequence
-        return self.first_batch(batches).tokens.numel()
+    def tokens_per_step(self) -> int:
+        """See `TrainingData`; of the first step."""
+        return self._first_batch().tokens.numel()
 
-    def _trained(self) -> str:
+    def _first_batch(self) -> Batch:
+        first = next(self.batches)
+        self.batches.seek({"epoch": 0, "cursor": 0})
+        return first
+
+    def _tokenizer_text(self) -> str:
         path = self.run.folder / "tokenizer.json"
         if not path.is_file():
             self.report(Phase("training the tokenizer"))
-            made = build_tokenizer(self.config, self.split)
-            write_atomically(path, made.backend_tokenizer.to_str())
+            tokenizer = build_tokenizer(self.config, self.split)
+            write_atomically(path, tokenizer.backend_tokenizer.to_str())
         return path.read_text("utf-8")
-
-    def _of_the_corpus(self) -> Path:
-        """The folder of the run's tokenizer; it is written at the start of the run."""
-        from ..data.corpus.vocabulary import corpus_tokenizer
-
-        path = self.run.folder / "tokenizer"
-        if not path.is_dir():
-            self.report(Phase("finding or training the tokenizer"))
-            made = corpus_tokenizer(self.config.corpus, self.config.data.vocabulary, self._own_note)
-            temporary = path.with_name(".tokenizer.tmp")
-            shutil.rmtree(temporary, ignore_errors=True)
-            made.save_pretrained(temporary)
-            put_in_place(temporary, path)
-        return path
-
-    def _own_note(self, text: str) -> None:
-        self.report(Note(text, own=True))  # other ranks read other documents
 
     def _note_short_training(self) -> None:
         """Say so if the steps end before every phrasing of a fact was shown: then not all of `seen` was seen."""
@@ -125,7 +148,90 @@ class TrainingData:
             self.report(Note(f"{passes:.1f} passes show each fact in fewer than its {most} phrasings"))
 
 
+class CorpusData:
+    """`TrainingData` of a corpus. Each rank reads documents of its own, so that a batch holds its rows alone."""
+
+    batches: CorpusBatches
+
+    def __init__(self, config: TrainConfig, run: Run, parallelism: Parallelism, report: Report) -> None:
+        self.config, self.run, self.parallelism, self.report = config, run, parallelism, report
+
+    def new_tokenizer(self) -> PreTrainedTokenizerFast:
+        """See `TrainingData`; the corpus's own, the one that the config names, or one trained on its beginning."""
+        from ..base_models.load import load_tokenizer
+
+        return load_tokenizer(str(self.parallelism.world.on_first(self._tokenizer_folder)))
+
+    def open(self, tokenizer: PreTrainedTokenizerFast) -> CorpusBatches:
+        """See `TrainingData`. Raises MemxError for a corpus that is not there or cannot be shared out evenly."""
+        from ..data.corpus.stream import CorpusBatches
+
+        config, world = self.config, self.parallelism.world
+        self.batches = CorpusBatches(
+            config.corpus,
+            tokenizer,
+            rows=config.training.batch,
+            sequence=config.data.sequence,
+            seed=config.seed,
+            rank=world.rank,
+            world=world.size,
+            notes=self._note,
+        )
+        return self.batches
+
+    def micro_batches(self, batch: Batch) -> tuple[list[Batch], int, int]:
+        """See `TrainingData`."""
+        counted, tokens = self.parallelism.totals(count_tokens(batch))
+        return split_rows(batch, self.config.training.accumulate), int(counted), int(tokens)
+
+    def position(self) -> dict[str, Any]:
+        """See `TrainingData`."""
+        from ..data.corpus.stream import merge_positions
+
+        return merge_positions(self.parallelism.world.gather(self.batches.position))
+
+    def first_tokens(self) -> tuple[Tensor, Tensor]:
+        """See `TrainingData`. A corpus's held-out documents are read in its stead."""
+        raise AssertionError("a corpus has held-out documents")
+
+    def tokens_per_step(self) -> int:
+        """See `TrainingData`."""
+        return self.config.training.batch * self.config.data.sequence
+
+    def _tokenizer_folder(self) -> Path:
+        from ..data.corpus.vocabulary import corpus_tokenizer
+
+        path = self.run.folder / "tokenizer"
+        if not path.is_dir():
+            self.report(Phase("finding or training the tokenizer"))
+            tokenizer = corpus_tokenizer(self.config.corpus, self.config.data.vocabulary, self._note)
+            temporary = path.with_name(".tokenizer.tmp")
+            shutil.rmtree(temporary, ignore_errors=True)
+            tokenizer.save_pretrained(temporary)
+            put_in_place(temporary, path)
+        return path
+
+    def _note(self, text: str) -> None:
+        self.report(Note(text, own=True))  # other ranks read other documents
+
+
 def build_tokenizer(config: TrainConfig, split: FactSplit) -> PreTrainedTokenizerFast:
-    """Train the tokenizer on the training documents."""
+    """Train the tokenizer of facts.
+
+    Args:
+        config: whose `data.vocabulary` is the most entries that it gets.
+        split: whose training documents it is trained on.
+    """
     texts = (document.text for fact in split.trained for document in documents_of(fact, split.seed))
     return train_tokenizer(texts, config.data.vocabulary)
+
+
+def split_rows(batch: Batch, parts: int) -> list[Batch]:
+    """Split a batch by rows into at most so many micro-batches, none of them empty."""
+    split = [tensor.tensor_split(parts) for tensor in batch]
+    return [Batch(*part) for part in zip(*split, strict=True) if len(part[0])]
+
+
+def count_tokens(batch: Batch) -> tuple[int, int]:
+    """Tokens that the loss counts, and tokens that are no padding."""
+    return int((batch.labels != -100).sum()), int((batch.documents >= 0).sum())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -24,9 +23,9 @@ CORPUS = "corpus"  # what rows call the held-out documents of a corpus
 
 
 class Evaluator:
-    """Asks a model. Inside `quiet` it is asked under autocast, with whole weights, and nothing counts as use.
+    """Measures what a model knows. Whoever calls it sets autocast, gathers weights and pauses the use statistics.
 
-    synced: every rank of a world asks the same, and none ends a generation before the others.
+    synced: every rank asks the same questions, and none ends a generation before the others.
     """
 
     def __init__(
@@ -34,37 +33,36 @@ class Evaluator:
         config: TrainConfig,
         split: FactSplit,
         tokenizer: PreTrainedTokenizerFast,
-        quiet: Callable[[], AbstractContextManager[object]],
         notes: Callable[[str], None],
         synced: bool = False,
     ) -> None:
-        self.config, self.tokenizer, self.quiet, self.synced = config, tokenizer, quiet, synced
+        self.config, self.tokenizer, self.synced = config, tokenizer, synced
         self.questions = question_sets(split) if split.trained else {}
         longest = longest_answer(split.trained, tokenizer) + 1 if split.trained else 1
         self.max_answer = max(config.evaluation.max_answer, longest)
         self.text = HeldOutText(config.text, tokenizer, config.data.seed) if config.text.source else None
         self.held_out = self._held_out(notes) if config.corpus.sources and config.corpus.held_out else None
 
-    def on_the_way(self, model: MemoryLlamaForCausalLM) -> dict[str, dict[str, float]]:
+    def during_training(self, model: MemoryLlamaForCausalLM) -> dict[str, dict[str, float]]:
         """Metrics of each tier, or of the held-out documents."""
         evaluation = self.config.evaluation
         drawn = sample_questions(self.questions, evaluation.questions, self.config.data.seed)
-        found = {}
+        metrics = {}
         for tier, answers in self._ask(model, drawn).items():
-            found[tier] = {metric: estimate.value for metric, estimate in estimates(answers).items()}
+            metrics[tier] = {metric: estimate.value for metric, estimate in estimates(answers).items()}
         if self.held_out is not None:
-            found[CORPUS] = {"nll": self._held_out_nll(model).value}
-        return found
+            metrics[CORPUS] = {"nll": self._held_out_nll(model).value}
+        return metrics
 
-    def before(self, model: MemoryLlamaForCausalLM) -> dict[str, Any]:
+    def before_training(self, model: MemoryLlamaForCausalLM) -> dict[str, Any]:
         """What a pretrained model knows before it is trained."""
         answers = self._ask(model, self._final_questions())
-        found: dict[str, Any] = {"answers": {tier: estimates(given)["exact_match"] for tier, given in answers.items()}}
+        known: dict[str, Any] = {"answers": {tier: estimates(given)["exact_match"] for tier, given in answers.items()}}
         if (text := self.measure_text(model)) is not None:
-            found["text"] = text
-        return found
+            known["text"] = text
+        return known
 
-    def final(self, model: MemoryLlamaForCausalLM) -> dict[str, list]:
+    def final_answers(self, model: MemoryLlamaForCausalLM) -> dict[str, list]:
         """The answers to the final questions, by tier."""
         return self._ask(model, self._final_questions())
 
@@ -72,8 +70,7 @@ class Evaluator:
         """NLL in nats per token of ordinary text, or of the corpus's held-out documents; None without either."""
         if self.text is None:
             return self._held_out_nll(model) if self.held_out is not None else None
-        with self.quiet():
-            return self.text.measure(model)
+        return self.text.measure(model)
 
     @property
     def dataset(self) -> str:
@@ -93,14 +90,12 @@ class Evaluator:
 
     def _held_out_nll(self, model: MemoryLlamaForCausalLM) -> Estimate:
         assert self.held_out is not None
-        with self.quiet():
-            found = text_nll(model, self.held_out)
-        return ratio_estimate([nll for nll, _ in found], [tokens for _, tokens in found])
+        measured = text_nll(model, self.held_out)
+        return ratio_estimate([nll for nll, _ in measured], [tokens for _, tokens in measured])
 
     def _final_questions(self) -> dict[str, list[Question]]:
         return sample_questions(self.questions, self.config.evaluation.final_questions, self.config.data.seed)
 
     def _ask(self, model: MemoryLlamaForCausalLM, sets: Mapping[str, Sequence[Question]]) -> dict[str, list]:
         how = {"batch": self.config.evaluation.batch, "max_answer": self.max_answer, "synced": self.synced}
-        with self.quiet():
-            return {tier: answer_questions(model, self.tokenizer, asked, **how) for tier, asked in sets.items()}
+        return {tier: answer_questions(model, self.tokenizer, questions, **how) for tier, questions in sets.items()}

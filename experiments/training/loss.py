@@ -40,9 +40,3 @@ def balance_loss(layers: list[MoeLayer], weight: float) -> Tensor | float:
     """The load-balance losses that the last forward pass left, summed and weighed; 0 without a mixture of experts."""
     found = [layer.balance for layer in layers if layer.balance is not None]
     return weight * torch.stack(found).sum() if found else 0.0
-
-
-def parts_of(batch: Batch, parts: int) -> list[Batch]:
-    """Split a batch by rows for accumulation."""
-    split = [tensor.tensor_split(parts) for tensor in batch]
-    return [Batch(*part) for part in zip(*split, strict=True) if len(part[0])]

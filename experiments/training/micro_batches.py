@@ -18,10 +18,7 @@ from threading import Semaphore, Thread
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
-from ...errors import MemxError
 from ...memory_layers.tables.host_rows import before_waiting
 
 Part = TypeVar("Part")
@@ -76,32 +73,6 @@ def run_overlapped(
     finally:
         for one in under_way:
             one.stop()
-
-
-@contextmanager
-def kept_whole(model: nn.Module, ahead: int) -> Iterator[None]:
-    """Inside, FSDP's units of a model that were gathered once stay so: another micro-batch may be halfway through one.
-
-    After it all are sharded, and again after each use, but for the model itself: FSDP's own way. Nothing happens for a
-    model without units, or for ahead=0. Raises MemxError for more than one ahead: FSDP shards a unit
-    again after the second of the forward passes that are in it.
-    """
-    units = [module for module in model.modules() if isinstance(module, FSDPModule)] if ahead else []
-    if units and ahead > 1:
-        raise MemxError(
-            f"parallel.prefetch {ahead}: where ranks shard the dense weights, one micro-batch may run ahead",
-            hint="set parallel.prefetch to 0 or 1",
-        )
-    for unit in units:
-        unit.set_reshard_after_forward(False, recurse=False)
-        unit.set_reshard_after_backward(False, recurse=False)
-    try:
-        yield
-    finally:
-        for unit in units:
-            unit.set_reshard_after_forward(unit is not model, recurse=False)
-            unit.set_reshard_after_backward(True, recurse=False)
-            unit.reshard()
 
 
 class _Stopped(BaseException):

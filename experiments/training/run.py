@@ -23,7 +23,7 @@ from ..runtime.devices import peak_bytes
 from ..runtime.events import Note, Report
 from ..runtime.lifecycle import recorded_run
 from ..runtime.signals import StopRequest
-from .loop import Trainer
+from .build import build_trainer
 
 
 def train(
@@ -43,7 +43,7 @@ def train(
             report(Note(note))
         about = {"experiment": config.experiment, "seed": config.seed, "device": config.training.device}
         run.begin(to_yaml(config), {**about, "threads": threads, "facts": digest})
-        trainer = Trainer(config, split, run, report, stop, threads, world)
+        trainer = build_trainer(config, split, run, report, stop, threads, world)
         rows = trainer.fit()
     took = {"seconds": round(trainer.seconds, 1), "steps": trainer.step, "tokens": trainer.tokens}
     run.finish(rows, **took, device=str(trainer.device), peak_bytes=peak_bytes(trainer.device))

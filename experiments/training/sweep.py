@@ -12,6 +12,7 @@ from ...results.store.runs import RunStore
 from ..config.points import Point
 from ..config.training import TrainConfig
 from ..distributed.process_group import World, join, launched
+from ..distributed.refusals import check_parallelism
 from ..runtime.events import Phase, Report, SweepReport
 from ..runtime.options import Options
 from ..runtime.processes import run_pool
@@ -70,10 +71,8 @@ def _shared(planned: Sequence[Point], options: Options, report: SweepReport) -> 
     """Train the points one after another, each over all processes that torchrun started."""
     if options.jobs > 1:
         raise MemxError("--jobs and torchrun exclude each other", hint="torchrun's processes share every point")
-    from ..distributed.parallel import check_layout  # brings torch
-
     with join(planned[0].config.training.device) as world:
-        world.on_first(lambda: _check(planned, options, partial(check_layout, ranks=world.size)))
+        world.on_first(lambda: _check(planned, options, partial(check_parallelism, ranks=world.size)))
         threads = max(1, _cores() // world.local_size)
         tasks = [partial(train_point, point, options, threads, world=world) for point in planned]
         _one_by_one(planned, tasks, report, world)

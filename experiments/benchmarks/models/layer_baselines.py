@@ -80,7 +80,7 @@ def _memx_peer(shape: StepShape, slots: int, device: torch.device) -> Baseline:
 
 def _with_memx_optimizer(layer: nn.Module, shape: StepShape, reads: int, settings: Mapping[str, Any]) -> Baseline:
     config = TrainingConfig(lr=_LR, value_lr=_LR, warmup=0, weight_decay=0.0, **settings)
-    optimizer = Optimizer(layer, config, reads=reads)
+    optimizer = Optimizer(layer, config, lookups=reads)
     steps = count()
     return Baseline(layer, lambda: optimizer.step(next(steps)))
 

@@ -122,7 +122,7 @@ def _train(config: TrainConfig, sizes: Sizes, shape: ModelShape, device: torch.d
         model = MemoryLlamaForCausalLM(llama_config(config, shape.vocabulary)).train()
     draw_weights(model, config.seed)
     tokens = shape.batch * shape.sequence
-    optimizer = Optimizer(model, config.training, reads=tokens * sizes.slots_read)
+    optimizer = Optimizer(model, config.training, lookups=tokens * sizes.slots_read)
     experts = moe_layers_of(model)
     half = use_bfloat16("auto", device)
 

@@ -65,7 +65,7 @@ def test_bytes_are_those_of_a_built_model(changes):
     assert held["weights"] == bytes_of(dense)
     assert held.get("table", 0) == bytes_of(table.weight for table in tables_of(model))
     assert cost["weights_bytes"] == bytes_of(model.parameters()) == held["weights"] + held.get("table", 0)
-    optimizer = Optimizer(model, config.training, reads=0 if cost["value_step"] == "sparse" else 2**40)
+    optimizer = Optimizer(model, config.training, lookups=0 if cost["value_step"] == "sparse" else 2**40)
     assert optimizer.value_step == cost["value_step"]
     text_loss(model, torch.arange(64).view(1, 64)).backward()
     assert held["gradients"] == bytes_of(parameter.grad for parameter in dense if parameter.grad is not None)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from memx.experiments.config.loading import load_config
 from memx.experiments.config.points import plan
-from memx.experiments.distributed.parallel import Parallelism
 from memx.experiments.distributed.process_group import join
+from memx.experiments.distributed.sharding import ShardedParallelism
 from memx.experiments.models.build import llama_config, prepare_tables
 from memx.experiments.optim.optimizer import Optimizer
 from memx.experiments.planning.estimate import cost_of
@@ -36,13 +36,13 @@ def hold(changes):
     """Bytes that this rank holds after the backward passes of one step, and after the step."""
     config = point_of(changes).config
     with join("cpu") as world:
-        layout = Parallelism(config, world, torch.device("cpu"))
+        parallelism = ShardedParallelism(config, world, torch.device("cpu"))
         with torch.device("meta"):
             model = MemoryLlamaForCausalLM(llama_config(config, config.data.vocabulary))
-        layout.shard_tables(model)
+        parallelism.shard_tables(model)
         make_weights(model, 0)
         prepare_tables(model, config)
-        layout.shard_dense(model, torch.device("cpu"))
+        parallelism.shard_dense(model, torch.device("cpu"))
         optimizer = Optimizer(model, config.training)
         rows = config.training.batch // world.size // config.training.accumulate
         for part in range(config.training.accumulate):

@@ -9,9 +9,10 @@ import pytest
 import torch
 from memx.errors import MemxError
 from memx.experiments.config.training import TrainingConfig
+from memx.experiments.distributed.sharding import keep_gathered
 from memx.experiments.models.slot_usage import SlotUsage
 from memx.experiments.optim.optimizer import Optimizer
-from memx.experiments.training.micro_batches import kept_whole, run_overlapped
+from memx.experiments.training.micro_batches import run_overlapped
 from memx.memory_layers.layer import MemoryLayer
 from memx.memory_layers.llama import keep_on_host
 from memx.memory_layers.tables.table_shards import TableShard
@@ -68,7 +69,7 @@ def batches(count: int) -> list[list[torch.Tensor]]:
 def train(ahead: int, parts: int, *, on_host: bool = True, bfloat16: bool = False) -> tuple:
     """Losses, gradients of the last step, all weights and moments, and the statistics of use, whose masks differ."""
     stack = Stack(on_host)
-    optimizer = Optimizer(stack, TrainingConfig(value_optimizer="sparse", warmup=0), reads=1)
+    optimizer = Optimizer(stack, TrainingConfig(value_optimizer="sparse", warmup=0), lookups=1)
     use, losses, gradients = SlotUsage(stack), [], {}
 
     def forward(x):
@@ -293,7 +294,7 @@ def sharded_steps(ahead: int) -> list:
     kept = {table.weight for table in tables}
     for unit in (*stack.blocks, stack):
         fully_shard(unit, ignored_params=kept)
-    with pytest.raises(MemxError, match="one micro-batch may run ahead"), kept_whole(stack, 2):
+    with pytest.raises(MemxError, match="one micro-batch may run ahead"), keep_gathered(stack, 2):
         pass
 
     def backward(loss):
@@ -302,7 +303,7 @@ def sharded_steps(ahead: int) -> list:
 
     for given in batches(4)[:2]:
         mine = [x.chunk(size)[rank] for x in given]
-        with kept_whole(stack, ahead):
+        with keep_gathered(stack, ahead):
             run_overlapped(mine, lambda x: stack(x).square().mean(), backward, ahead=ahead)
         dense = [p for p in stack.parameters() if p not in kept]
         found += [p.grad.to_local().clone() for p in dense]
@@ -324,7 +325,7 @@ def test_one_ahead_with_weights_that_ranks_share_out():
 def test_on_cuda_too():
     def gradients(ahead):
         stack = Stack().cuda()
-        Optimizer(stack, TrainingConfig(value_optimizer="sparse", warmup=0), reads=1)
+        Optimizer(stack, TrainingConfig(value_optimizer="sparse", warmup=0), lookups=1)
         losses = []
         given = [x.cuda() for x in batches(5)[0]]
         run_overlapped(

@@ -166,16 +166,16 @@ def test_a_state_becomes_a_folder_that_transformers_reads(alone, tmp_path, monke
 
 def die_at_ten(runs: Path) -> None:
     """A run whose last rank is killed in step 10, as the command line ends it."""
-    from memx.experiments.training.loop import Trainer
+    from memx.experiments.training.step import TrainStep
 
-    step = Trainer._train_step
+    train_step = TrainStep.__call__
 
-    def dying(trainer):
-        if trainer.step == 10 and trainer.world.rank == trainer.world.size - 1:
+    def dying(self, batch, step):
+        if step == 10 and self.parallelism.world.rank == self.parallelism.world.size - 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return step(trainer)
+        return train_step(self, batch, step)
 
-    Trainer._train_step = dying
+    TrainStep.__call__ = dying
     with float64():
         command(runs, {}, [])
 

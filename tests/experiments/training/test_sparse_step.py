@@ -178,8 +178,8 @@ def test_the_run_says_which_step_its_tables_took(tmp_path, changes, how):
 def test_tables_are_stepped_sparsely_from_as_many_rows_on_as_a_step_reads(kind):
     model = make_model(memory_kind=kind, memory_shared=False)
     rows = sum(len(table.weight) for table in tables_of(model))
-    assert len(Optimizer(model, TrainingConfig(), reads=rows).sparse) == len(tables_of(model))
-    assert Optimizer(model, TrainingConfig(), reads=rows + 1).sparse == []
+    assert len(Optimizer(model, TrainingConfig(), lookups=rows).sparse) == len(tables_of(model))
+    assert Optimizer(model, TrainingConfig(), lookups=rows + 1).sparse == []
     backward(model)
     assert all(table.weight.grad is not None for table in tables_of(model))
 
@@ -195,7 +195,7 @@ def test_betas_that_the_sparse_step_cannot_take():
 def test_rows_that_are_not_kept_are_not_touched(sgd):
     model = make_model()
     read = rows_read(model)
-    optimizer = Optimizer(model, sparse(), sgd=sgd, keep=lambda name, parts: read[:5])
+    optimizer = Optimizer(model, sparse(), sgd=sgd, trainable_rows=lambda name, parts: read[:5])
     for step in range(2):
         before = tables_of(model)[0].weight.detach().clone()
         backward(model)
