@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from memx.experiments.config.loading import load_config, parse_assignment
 from memx.experiments.config.points import plan
+from memx.experiments.planning.cost import RunCost
 from memx.experiments.planning.estimate import cost_of
 from memx.experiments.planning.gpus import GPUS
 from memx.experiments.planning.mesh import Plan, parse_count
@@ -46,7 +47,7 @@ def command_of(template: str, row: dict[str, str]) -> str:
 
 
 @cache
-def planned(command: str) -> dict:
+def planned(command: str) -> RunCost:
     """What a command prints of its one run."""
     _, _, name, *flags = shlex.split(command)
     flags.remove("--dry-run")
@@ -66,19 +67,19 @@ def expected(template: str, column: str, row: dict[str, str]) -> str:
     if column.startswith("hours on "):
         row = {**row, "GPU": column.removeprefix("hours on ").lower()}
     cost = planned(command_of(template, row))
-    found = cost["plan"]
+    found = cost.plan
     if column.startswith("hours"):
-        return hours(found["hours"])
+        return hours(found.hours)
     if column in HELD:
-        held = sum(found["bytes"].get(name, 0) for name in HELD[column])
+        held = sum(found.bytes.get(name, 0) for name in HELD[column])
         return f"{held / 1e9:,.1f}" if held else ""
     if column == "saved state":
-        return f"{found['saved'] / 1e12:.2f} TB"
+        return f"{found.saved / 1e12:.2f} TB"
     if column == "checkpoint":
-        return f"{cost['weights_bytes'] / 1e12:.2f} TB"
+        return f"{cost.weights_bytes / 1e12:.2f} TB"
     if column == "steps":
-        return f"{found['steps']:,}"
-    return f"{found['seconds'][column]:.2f}" if column in found["seconds"] else ""
+        return f"{found.steps:,}"
+    return f"{found.seconds[column]:.2f}" if column in found.seconds else ""
 
 
 def hours(number: float | None) -> str:
@@ -104,7 +105,7 @@ def test_the_page_says_what_the_command_says(place):
 
 def test_the_page_counts_parameters_as_the_command_does():
     cost = planned("memx train 1.3b-64m-1t --dry-run --gpus 64")
-    total, active = (f"{cost[f'parameters_{which}'] / 1e9:.1f}B" for which in ("total", "active"))
+    total, active = (f"{count / 1e9:.1f}B" for count in (cost.parameters_total, cost.parameters_active))
     assert f"{total} parameters, of which a token uses {active}" in PAGE.read_text("utf-8")
 
 

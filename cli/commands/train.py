@@ -135,7 +135,7 @@ def _dry_run(config, runs: Path, json: bool, plan_asked) -> None:
 
     costs = [cost_of(point, runs, plan_asked) for point in plan(config)]
     if json:
-        print_json(costs)
+        print_json([cost.as_json() for cost in costs])
         return
     print_costs(costs)
     if plan_asked is not None:

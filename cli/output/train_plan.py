@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .console import print_table
 
 if TYPE_CHECKING:
+    from ...experiments.planning.cost import PlanCost, RunCost
     from ...experiments.planning.mesh import Plan
 
 _HELD = ("weights", "gradients", "optimizer", "gathered", "copies", "activations", "table", "table optimizer",
@@ -37,23 +38,23 @@ def plan_of(
     return Plan(gpus or 1, gpu_named(gpu or "h100"), assumed, parse_count(tokens) if tokens else None)
 
 
-def print_plans(costs: Sequence[Mapping[str, Any]]) -> None:
+def print_plans(costs: Sequence[RunCost]) -> None:
     """What each GPU holds, where the time goes, what it comes to, what is in the way, and what was assumed."""
-    plans = [cost["plan"] for cost in costs]
-    names = [str(cost["variant"] or cost["run"]) for cost in costs]
-    where = f"{plans[0]['gpus']} x {plans[0]['gpu']}"
+    plans = [cost.plan for cost in costs if cost.plan is not None]
+    names = [str(cost.variant or cost.run) for cost in costs]
+    where = f"{plans[0].gpus} x {plans[0].gpu}"
     _print_parts(f"GB on each GPU of {where}", names, [_gigabytes(plan) for plan in plans])
     print(
         "total: the peak, in a backward pass, while a step's reads are grouped by row, or asking with whole weights\n"
     )
     _print_parts(f"Seconds of a step on {where}", names, [_seconds(plan) for plan in plans])
     _print_parts("The run", names, [_run(plan) for plan in plans])
-    for key in ("problems", "notes"):
-        for name, plan in zip(names, plans, strict=True):
-            for line in plan[key]:
-                print(f"{name}: {line}")
+    lines = [(name, line) for name, plan in zip(names, plans, strict=True) for line in plan.problems]
+    lines += [(name, line) for name, plan in zip(names, plans, strict=True) for line in plan.notes]
+    for name, line in lines:
+        print(f"{name}: {line}")
     print("Assumed, not measured:")
-    for line in dict.fromkeys(line for plan in plans for line in plan["assumed"]):
+    for line in dict.fromkeys(line for plan in plans for line in plan.assumed):
         print(f"  {line}")
 
 
@@ -70,29 +71,29 @@ def _zip(names: Sequence[str], parts: Sequence[Mapping[str, str]]) -> list[tuple
     return list(zip(names, parts, strict=True))
 
 
-def _gigabytes(plan: Mapping[str, Any]) -> dict[str, str]:
-    held = plan["bytes"]
+def _gigabytes(plan: PlanCost) -> dict[str, str]:
+    held = plan.bytes
     cells = {_WORDS.get(name, name): f"{held[name] / 1e9:,.1f}" for name in _HELD if name in held}
     return cells | ({"in host": f"{held['host'] / 1e9:,.1f}"} if held["host"] else {})
 
 
-def _seconds(plan: Mapping[str, Any]) -> dict[str, str]:
-    return {name: f"{seconds:.3g}" for name, seconds in plan["seconds"].items()}
+def _seconds(plan: PlanCost) -> dict[str, str]:
+    return {name: f"{seconds:.3g}" for name, seconds in plan.seconds.items()}
 
 
-def _run(plan: Mapping[str, Any]) -> dict[str, str]:
+def _run(plan: PlanCost) -> dict[str, str]:
     from ...results.labels import short
 
-    ranks = f"{plan['table_ranks']}" + (f" by {plan['table']}" if plan["table_ranks"] > 1 else "")
-    hours = plan["hours"]
+    ranks = f"{plan.table_ranks}" + (f" by {plan.table}" if plan.table_ranks > 1 else "")
+    hours = plan.hours
     return {
-        "weights over": str(plan["shard"]),
-        "table over": ranks if plan["table"] else "",
-        "parts": str(plan["parts"]),
-        "steps": f"{plan['steps']:,}",
-        "tokens": short(plan["tokens"], 1000),
-        "tokens/s": f"{plan['tokens_per_second']:,.0f}" if hours else "",
+        "weights over": str(plan.shard),
+        "table over": ranks if plan.table else "",
+        "parts": str(plan.parts),
+        "steps": f"{plan.steps:,}",
+        "tokens": short(plan.tokens, 1000),
+        "tokens/s": f"{plan.tokens_per_second:,.0f}" if hours else "",
         "hours": f"{hours:,.3g}" if hours and hours < 100 else f"{hours:,.0f}" if hours else "does not run",
-        "GPU hours": f"{plan['gpu_hours']:,.0f}" if hours else "",
-        "a saved state": f"{plan['saved'] / 1e9:,.1f} GB",
+        "GPU hours": f"{plan.gpu_hours:,.0f}" if hours else "",
+        "a saved state": f"{plan.saved / 1e9:,.1f} GB",
     }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...results.store.rows import Row
 from ...results.store.runs import RunStore
 from .console import print_table
+
+if TYPE_CHECKING:
+    from ...experiments.planning.cost import RunCost
 
 _SHORT = {"seen": "seen", "rephrased": "new phrasing", "unseen": "unseen"}
 
@@ -104,43 +107,43 @@ def _text(found: Sequence[Row]) -> dict[str, str]:
     return {"text NLL": f"{start}{after.value:.3f}" if after else "none held out"}
 
 
-def print_costs(costs: Sequence[Mapping[str, Any]]) -> None:
+def print_costs(costs: Sequence[RunCost]) -> None:
     """The table of a dry run; published totals and the distance from them, if there are any."""
     from ...results.labels import short
 
     lines = []
     for cost in costs:
         line = {
-            "run": cost["run"],
-            "kind": cost.get("variant") or cost.get("kind", ""),
-            "slots": f"{cost['memory_slots']:,}" if cost["memory_slots"] else "",
-            "parameters": _count(cost["parameters_total"]),
+            "run": cost.run,
+            "kind": cost.variant or cost.kind,
+            "slots": f"{cost.memory_slots:,}" if cost.memory_slots else "",
+            "parameters": _count(cost.parameters_total),
             "published": _published(cost),
-            "active": short(cost["parameters_active"], 1000),
-            "FLOPs": short(cost["flops_per_token"], 1000),
-            "weights": _bytes(cost["weights_bytes"]),
-            "optimizer": _bytes(cost["optimizer_bytes"]),
-            "activ.": "" if cost.get("plan") else _bytes(cost["activation_bytes"]),
-            "values": cost.get("value_step") or "",
-            "steps": f"{cost['steps']:,}",
-            "training": f"{cost['training_flops']:.2g}",
+            "active": short(cost.parameters_active, 1000),
+            "FLOPs": short(cost.flops_per_token, 1000),
+            "weights": _bytes(cost.weights_bytes),
+            "optimizer": _bytes(cost.optimizer_bytes),
+            "activ.": "" if cost.plan else _bytes(cost.activation_bytes),
+            "values": cost.value_step,
+            "steps": f"{cost.steps:,}",
+            "training": f"{cost.training_flops:.2g}",
         }
         lines.append(line)
     columns = [column for column in lines[0] if any(line[column] for line in lines)]
     title = "Nothing was trained (FLOPs of a token, and of training; values: how the table is stepped)"
     print_table(title, columns, [[line[column] for column in columns] for line in lines])
     for cost in costs:
-        print(f"would write {cost['folder']}")
+        print(f"would write {cost.folder}")
 
 
-def _published(cost: Mapping[str, Any]) -> str:
+def _published(cost: RunCost) -> str:
     """The published total of the same model, and how far ours is from it: 984M (+0.1%)."""
     from ...results.labels import short
 
-    total = cost.get("published_total")
+    total = cost.published_total
     if not total:
         return ""
-    percent = round(100 * (cost["parameters_total"] / total - 1), 1) + 0.0  # + 0.0: no "-0.0"
+    percent = round(100 * (cost.parameters_total / total - 1), 1) + 0.0  # + 0.0: no "-0.0"
     return f"{short(total, 1000)} ({percent:+.1f}%)"
 
 

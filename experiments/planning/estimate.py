@@ -23,19 +23,25 @@ from ..models.pretrained import check_start, choose_trainable, with_memory
 from ..optim.optimizer import steps_sparsely
 from ..runtime.devices import pick_device, use_bfloat16
 from .activations import copied_weights
+from .cost import RunCost
 from .memory import Described, Table, Weight
 from .mesh import Plan, row_tokens
 from .plan import planned
 
 
-def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> dict[str, Any]:
-    """Cost of one point, and with a plan what it takes on those GPUs (key "plan", see `cost_plan.planned`).
+def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
+    """What one run costs. Its facts are loaded and checked, a corpus is not; no weight takes memory.
 
-    Facts are loaded and checked, a corpus is not looked at; nothing is trained, and no weight takes memory.
-    tokens_per_step is that of full rows of a corpus, or estimated from what a step's documents fill at most.
-    activation_bytes is of one process, with the copies of weights that autocast keeps; the rest is exact for the
-    vocabulary of the config. published_total: the published parameters of the same base, kind and slots, if there are
-    any. Raises MemxError for a plan that cannot be.
+    Args:
+        point: the run's name and config.
+        runs: the folder of all runs.
+        plan: GPUs to plan the run on; none for its cost alone.
+
+    Returns:
+        The cost, with what the run takes on those GPUs.
+
+    Raises:
+        MemxError: the config cannot be trained, or the plan cannot be.
     """
     config = point.config
     check_start(config)
@@ -47,27 +53,27 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> dict[str, Any
     held = sum(prod(weight.shape) for weight in model.weights) - trained
     halved = 2 * held if config.finetune.dtype == "bfloat16" else 0
     copies = 2 * copied_weights(model.base, model.memory, model.vocabulary) if model.half else 0
-    found = {
-        "run": point.name,
-        "folder": str(runs / point.name),
-        "facts": len(split.trained) if split else None,
-        "unseen_facts": len(split.unseen) if split else None,
-        "kind": model.memory.kind,
-        "variant": config.variant,
-        "memory_slots": model.memory.slots,
-        "parameters_total": model.parameters,
-        "published_total": published_total(model.base.name, model.memory.kind, model.memory.slots),
-        "parameters_active": sizes.parameters_active,
-        "flops_per_token": sizes.flops,
-        "weights_bytes": sizes.weight_bytes(4, table.size if table else 4) - halved,
-        "optimizer_bytes": 8 * trained + (table.whole_state if table else 0),
-        "activation_bytes": model.activations(tokens // training.accumulate) + copies,
-        "value_step": table.step if table else "",
-        "steps": training.steps,
-        "tokens_per_step": tokens,
-        "training_flops": 3 * sizes.flops * tokens * training.steps,
-    }
-    return found if plan is None else {**found, "plan": planned(model, config, plan)}
+    return RunCost(
+        run=point.name,
+        folder=str(runs / point.name),
+        facts=len(split.trained) if split else None,
+        unseen_facts=len(split.unseen) if split else None,
+        kind=model.memory.kind,
+        variant=config.variant,
+        memory_slots=model.memory.slots,
+        parameters_total=model.parameters,
+        published_total=published_total(model.base.name, model.memory.kind, model.memory.slots),
+        parameters_active=sizes.parameters_active,
+        flops_per_token=sizes.flops,
+        weights_bytes=sizes.weight_bytes(4, table.size if table else 4) - halved,
+        optimizer_bytes=8 * trained + (table.whole_state if table else 0),
+        activation_bytes=model.activations(tokens // training.accumulate) + copies,
+        value_step=table.step if table else "",
+        steps=training.steps,
+        tokens_per_step=tokens,
+        training_flops=3 * sizes.flops * tokens * training.steps,
+        plan=planned(model, config, plan) if plan else None,
+    )
 
 
 def _described(config: TrainConfig, plan: Plan | None) -> Described:
@@ -124,8 +130,8 @@ def _table(
     shared: over several processes, or in host memory, where tables are stepped sparsely alone.
     """
     training, finetune = config.training, config.finetune
-    reads = training.batch * row_tokens(config) * sizes.slots_read
-    sparse = shared or finetune.train == "slots" or steps_sparsely(rows, training, reads)
+    lookups = training.batch * row_tokens(config) * sizes.slots_read
+    sparse = shared or finetune.train == "slots" or steps_sparsely(rows, training, lookups)
     step = "" if finetune.train == "lora" else "sparse" if sparse else "dense"
     layers = len(memory.placed_layers(base.layers))
     element, row = (8, 0) if step == "dense" else (0, 0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any
 
 from ..config.training import TrainConfig
+from ..distributed.refusals import refusals
+from .cost import PlanCost
 from .memory import Described, gpu_bytes
 from .mesh import Mesh, Plan, mesh_of, row_tokens
 from .time import step_seconds
@@ -22,10 +23,16 @@ _OF |= {"table optimizer": "table", "table gradient": "table", "grouping": "step
 _OF |= {"exchange": "activations", "fetched rows": "activations"}
 
 
-def planned(model: Described, config: TrainConfig, plan: Plan) -> dict[str, Any]:
-    """Bytes and times of one GPU of the plan, hours of the run, what was assumed, and what stands in the way.
+def planned(model: Described, config: TrainConfig, plan: Plan) -> PlanCost:
+    """What a run takes on the GPUs of a plan.
 
-    hours is None where it does not fit. Raises MemxError for a mesh that cannot be.
+    Args:
+        model: as it would be built.
+        config: of the run.
+        plan: GPUs, tokens, and what is assumed of them.
+
+    Raises:
+        MemxError: the GPUs or the table cannot be cut as the config asks.
     """
     table = model.table
     mesh = mesh_of(config, plan, table.width if table else 0)
@@ -35,28 +42,28 @@ def planned(model: Described, config: TrainConfig, plan: Plan) -> dict[str, Any]
     steps = -(-plan.tokens // step_tokens) if plan.tokens else config.training.steps
     problems = _refused(config, mesh) + _problems(held, mesh, config)
     hours = None if problems else steps * seconds["step"] / 3600
-    return {
-        "gpus": mesh.gpus,
-        "gpu": mesh.gpu.title,
-        "shard": mesh.shard,
-        "table": mesh.table,
-        "table_ranks": mesh.table_ranks,
-        "host_values": mesh.host_values,
-        "parts": mesh.parts,
-        "tokens_per_part": mesh.tokens,
-        "steps": steps,
-        "tokens": steps * step_tokens,
-        "bytes": held,
-        "saved": _saved(model),
-        "memory": mesh.gpu.memory,
-        "seconds": seconds,
-        "tokens_per_second": None if problems else step_tokens / seconds["step"],
-        "hours": hours,
-        "gpu_hours": hours and hours * mesh.gpus,
-        "assumed": _assumed(model, mesh, plan),
-        "problems": problems,
-        "notes": _notes(config, mesh),
-    }
+    return PlanCost(
+        gpus=mesh.gpus,
+        gpu=mesh.gpu.title,
+        shard=mesh.shard,
+        table=mesh.table,
+        table_ranks=mesh.table_ranks,
+        host_values=mesh.host_values,
+        parts=mesh.parts,
+        tokens_per_part=mesh.tokens,
+        steps=steps,
+        tokens=steps * step_tokens,
+        bytes=held,
+        saved=_saved(model),
+        memory=mesh.gpu.memory,
+        seconds=seconds,
+        tokens_per_second=None if problems else step_tokens / seconds["step"],
+        hours=hours,
+        gpu_hours=hours and hours * mesh.gpus,
+        assumed=_assumed(model, mesh, plan),
+        problems=problems,
+        notes=_notes(config, mesh),
+    )
 
 
 def _saved(model: Described) -> int:
@@ -68,8 +75,8 @@ def _saved(model: Described) -> int:
 
 def _refused(config: TrainConfig, mesh: Mesh) -> list[str]:
     """What so many processes do not train, or not so."""
-    found, memory = [], config.memory
-    if mesh.host_values and memory.kind == "peer":
+    found = []
+    if mesh.host_values and config.memory.kind == "peer":
         found.append("PEER's tables cannot be kept in host memory; set parallel.host_values=false")
     if mesh.gpus == 1:
         return found
@@ -82,12 +89,7 @@ def _refused(config: TrainConfig, mesh: Mesh) -> list[str]:
             if shared % mesh.gpus:
                 more = -(-shared // mesh.gpus) * mesh.gpus
                 found.append(f"{key} {shared} cannot be shared evenly by {mesh.gpus} processes; set it to {more}")
-    if config.finetune.train in ("lora", "slots"):
-        found.append(f"finetune.train {config.finetune.train} runs in one process; plan one GPU")
-    if memory.slots and config.training.value_optimizer == "dense":
-        found.append("training.value_optimizer dense runs in one process; set it to sparse")
-    if memory.kind == "peer" and config.parallel.table != "replicated":
-        found.append("PEER's tables are not shared out; set parallel.table=replicated")
+    found += [f"{refusal.reason}; {refusal.planned or refusal.hint}" for refusal in refusals(config)]
     return found
 
 

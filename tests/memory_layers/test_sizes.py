@@ -169,9 +169,9 @@ def test_a_dry_run_says_the_same(tmp_path):
     for point in plan(load_config("134m", [("data.biographies", 20)])):
         cost = cost_of(point, tmp_path)
         sizes = sizes_of(point.config)
-        assert cost["parameters_total"] == sizes.parameters_total and cost["flops_per_token"] == sizes.flops
-        assert cost["published_total"] in (None, pytest.approx(sizes.parameters_total, rel=0.01))
-        assert (cost["variant"], cost["memory_slots"]) == (point.config.variant, point.config.memory.slots)
+        assert cost.parameters_total == sizes.parameters_total and cost.flops_per_token == sizes.flops
+        assert cost.published_total in (None, pytest.approx(sizes.parameters_total, rel=0.01))
+        assert (cost.variant, cost.memory_slots) == (point.config.variant, point.config.memory.slots)
 
 
 @pytest.mark.parametrize("slots", [1024, 4096, 16384, 65536])

@@ -1,11 +1,13 @@
 """`memx plot --what …` and the tables of training runs: what they print, and mistakes in one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from memx.cli.main import run as memx
 from memx.cli.output.train_summary import print_costs, print_training
+from memx.experiments.planning.cost import RunCost
 from memx.results.store.rows import Row, read_rows, write_rows
 
 
@@ -100,16 +102,17 @@ def test_the_training_table_of_fine_tuned_models_shows_before_and_after(capsys, 
 
 
 def test_the_dry_run_shows_published_totals_if_there_are_any(capsys):
-    cost = dict(
-        run="r", folder="f", kind="moe", variant="moe 16", memory_slots=0, parameters_total=983_599_872,
+    cost = RunCost(
+        run="r", folder="f", facts=None, unseen_facts=None,
+        kind="moe", variant="moe 16", memory_slots=0, parameters_total=983_599_872,
         parameters_active=109_678_080, flops_per_token=257_064_960, weights_bytes=2**32, optimizer_bytes=2**20,
-        activation_bytes=2**20, steps=10, training_flops=1e9, value_step="", published_total=None,
+        activation_bytes=2**20, steps=10, tokens_per_step=1, training_flops=10**9, value_step="", published_total=None,
     )  # fmt: skip
     print_costs([cost])
     told = capsys.readouterr().out
     assert "moe 16" in told and "published" not in told and "values " not in told.splitlines()[2]
-    print_costs([{**cost, "published_total": 984e6, "value_step": "sparse"}, cost])
+    print_costs([replace(cost, published_total=984_000_000, value_step="sparse"), cost])
     told = capsys.readouterr().out
     assert "984M (+0.0%)" in told and "983.6M" in told and "sparse" in told and "4.0 GiB" in told
-    print_costs([{**cost, "published_total": 900e6}])
+    print_costs([replace(cost, published_total=900_000_000)])
     assert "900M (+9.3%)" in capsys.readouterr().out

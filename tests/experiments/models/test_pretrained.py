@@ -248,7 +248,7 @@ def test_a_dry_run_knows_what_is_trained(host, tmp_path, train, optimizer, value
     if moments != "none":
         model = load_pretrained(point.config, CPU).model
         expected = 8 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    assert (cost["value_step"], cost["optimizer_bytes"]) == (value_step, expected)
+    assert (cost.value_step, cost.optimizer_bytes) == (value_step, expected)
 
 
 def test_before_is_what_the_host_answers(host, tmp_path):
@@ -270,7 +270,7 @@ def test_a_checkpoint_with_a_memory_keeps_it(host, tmp_path):
     _, rows = finetune(host, tmp_path / "second", **settings)
     assert {(row.kind, row.memory_slots, row.model) for row in rows} == {("memory+", 1024, first.name)}
     (point,) = plan(settings_of(host, **settings))
-    assert cost_of(point, tmp_path)["memory_slots"] == 1024
+    assert cost_of(point, tmp_path).memory_slots == 1024
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own use of transformers

@@ -59,21 +59,21 @@ def test_bytes_are_those_of_a_built_model(changes):
     config = point.config
     model = built(config)
     cost = cost_of(point, Path("runs"), Plan())
-    held = cost["plan"]["bytes"]
+    held = cost.plan.bytes
     of_tables = {id(table.weight) for table in tables_of(model)}
     dense = [parameter for parameter in model.parameters() if id(parameter) not in of_tables]
     assert held["weights"] == bytes_of(dense)
     assert held.get("table", 0) == bytes_of(table.weight for table in tables_of(model))
-    assert cost["weights_bytes"] == bytes_of(model.parameters()) == held["weights"] + held.get("table", 0)
-    optimizer = Optimizer(model, config.training, lookups=0 if cost["value_step"] == "sparse" else 2**40)
-    assert optimizer.value_step == cost["value_step"]
+    assert cost.weights_bytes == bytes_of(model.parameters()) == held["weights"] + held.get("table", 0)
+    optimizer = Optimizer(model, config.training, lookups=0 if cost.value_step == "sparse" else 2**40)
+    assert optimizer.value_step == cost.value_step
     text_loss(model, torch.arange(64).view(1, 64)).backward()
     assert held["gradients"] == bytes_of(parameter.grad for parameter in dense if parameter.grad is not None)
     optimizer.step(0)
     moments = {name: tensor for name, tensor in optimizer.state_tensors().items() if not name.endswith("/step")}
-    assert cost["optimizer_bytes"] == bytes_of(moments.values())
-    assert cost["plan"]["saved"] == cost["weights_bytes"] + cost["optimizer_bytes"]
-    assert held["optimizer"] + held.get("table optimizer", 0) == cost["optimizer_bytes"]
+    assert cost.optimizer_bytes == bytes_of(moments.values())
+    assert cost.plan.saved == cost.weights_bytes + cost.optimizer_bytes
+    assert held["optimizer"] + held.get("table optimizer", 0) == cost.optimizer_bytes
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8, 64])

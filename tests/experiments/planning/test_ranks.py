@@ -78,7 +78,7 @@ def hold(changes):
 )
 def test_a_rank_holds_what_the_plan_says(ranks, changes):
     """Exactly, on the first rank, and no rank more."""
-    planned = cost_of(point_of(changes), Path("runs"), Plan(ranks))["plan"]["bytes"]
+    planned = cost_of(point_of(changes), Path("runs"), Plan(ranks)).plan.bytes
     held = run_worlds(hold, (ranks,), {"changes": changes})[ranks]
     assert held[0] == {name: planned[name] for name in held[0]}
     assert all(rank[name] <= held[0][name] for rank in held for name in rank)
