@@ -68,7 +68,7 @@ class RunCost:
     variant: str
     memory_slots: int
     parameters_total: int
-    published_total: int | None
+    published_total: float | None
     parameters_active: int
     flops_per_token: int
     weights_bytes: int
