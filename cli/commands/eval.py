@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..output.console import examples, note, print_json
-from .options import check_resume
+from .options import Device, Force, Json, Resume, Runs, check_resume
 
 if TYPE_CHECKING:
     from ...experiments.config.question_answering import QaConfig
@@ -20,49 +20,66 @@ _EPILOG = examples(
 )
 
 
+# one alias for each option, so that the command itself fits a screen
+Models = Annotated[
+    list[str],
+    typer.Argument(metavar="MODEL...", help="Runs of memx train, folders of checkpoints, smollm2, or hub names."),
+]
+Task = Annotated[
+    list[str] | None,
+    typer.Option(help="nq or tqa; may be repeated. Both if not said, none if --harness is and this is not."),
+]
+File = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=PATH", help="File of questions as published, or a folder of it; else the hub."),
+]
+Train = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=PATH", help="Training questions, for examples; looked for in --file's folder."),
+]
+Shots = Annotated[
+    int | None, typer.Option(min=0, help="Examples before each question; 5 if not said, of lm-eval the task's own.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Questions of each set, drawn by the seed; all.")]
+Batch = Annotated[int, typer.Option(min=1, help="Questions at once.")]
+AnswerTokens = Annotated[int, typer.Option(min=1, help="The most tokens of an answer.")]
+Seed = Annotated[int, typer.Option(min=0, help="Draws examples.")]
+Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="float32 or bfloat16.")]
+Harness = Annotated[
+    str | None, typer.Option(metavar="TASK,TASK", help="Tasks of lm-eval, by its own rules (extra eval).")
+]
+HarnessTasks = Annotated[
+    Path | None, typer.Option(help="Folder of more tasks for lm-eval, YAML files.", metavar="FOLDER")
+]
+NameOption = Annotated[str | None, typer.Option(help="First part of the run folder's name; eval-MODEL.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked; load no weights.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
     app.command("eval", epilog=_EPILOG)(evaluate)
 
 
 def evaluate(
-    models: Annotated[
-        list[str],
-        typer.Argument(metavar="MODEL...", help="Runs of memx train, folders of checkpoints, smollm2, or hub names."),
-    ],
-    task: Annotated[
-        list[str] | None,
-        typer.Option(help="nq or tqa; may be repeated. Both if not said, none if --harness is and this is not."),
-    ] = None,
-    file: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="File of questions as published, or a folder of it; else the hub."),
-    ] = None,
-    train: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="Training questions, for examples; looked for in --file's folder."),
-    ] = None,
-    shots: Annotated[
-        int | None, typer.Option(min=0, help="Examples before each question; 5 if not said, of lm-eval the task's own.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each set, drawn by the seed; all.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 32,
-    answer_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of an answer.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Draws examples.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="float32 or bfloat16.")] = "float32",
-    harness: Annotated[
-        str | None, typer.Option(metavar="TASK,TASK", help="Tasks of lm-eval, by its own rules (extra eval).")
-    ] = None,
-    harness_tasks: Annotated[
-        Path | None, typer.Option(help="Folder of more tasks for lm-eval, YAML files.", metavar="FOLDER")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="First part of the run folder's name; eval-MODEL.")] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of all run folders.")] = Path("results/runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked; load no weights.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run, keep a finished one.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Start an existing run anew; what it held is lost.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print rows as JSON on stdout.")] = False,
+    models: Models,
+    task: Task = None,
+    file: File = None,
+    train: Train = None,
+    shots: Shots = None,
+    limit: Limit = None,
+    batch: Batch = 32,
+    answer_tokens: AnswerTokens = 32,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    harness: Harness = None,
+    harness_tasks: HarnessTasks = None,
+    name: NameOption = None,
+    runs: Runs = Path("results/runs"),
+    dry_run: DryRun = False,
+    resume: Resume = False,
+    force: Force = False,
+    json: Json = False,
 ) -> None:
     """Ask models the questions that the field reports: closed-book NQ-open and TriviaQA, few-shot, and lm-eval's tasks.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..output.console import examples, note, print_json
-from .options import check_resume, given
+from .options import Assignments, Force, Json, Name, Resume, Runs, check_resume, given_values
+
+if TYPE_CHECKING:
+    from ...experiments.config.policy_eval import EvalConfig
 
 _EPILOG = examples(
     "memx eval-namm results/runs/namm-smollm2-1a2b3c4d",
@@ -17,57 +20,69 @@ _EPILOG = examples(
 )
 
 
+# one alias for each option, so that the command itself fits a screen
+Folders = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[RUN]...", help="Runs of memx evolve-namm, folders with a saved NAMM, or a config.yaml."),
+]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", "-c", help="The config.yaml of an evaluation, in place of runs.")
+]
+Host = Annotated[
+    str | None,
+    typer.Option(help="smollm2, gemma3-270m, a folder or a hub name of a model; the run's own if not said."),
+]
+Budget = Annotated[
+    list[float] | None,
+    typer.Option(help="Share of all tokens that is kept; may be repeated. 0.75, 0.5, 0.25 and 0.125 if not said."),
+]
+Policy = Annotated[list[str] | None, typer.Option(help="A rival; may be repeated. All of memx's if not said.")]
+Peers = Annotated[bool, typer.Option("--peers", help="kvpress's presses too, where it is installed.")]
+Task = Annotated[
+    list[str] | None,
+    typer.Option(help="A family of tasks; may be repeated. The run's own and all held-out ones if not said."),
+]
+Length = Annotated[int | None, typer.Option(help="The most tokens of a prompt; the run's if not said.")]
+Prompts = Annotated[int | None, typer.Option(help="Prompts of each family.  [default: 16]")]
+Split = Annotated[str | None, typer.Option(help="train, validation or test.  [default: test]")]
+Mode = Annotated[str | None, typer.Option(help="post_hoc or online; the run's, or post_hoc, if not said.")]
+Every = Annotated[
+    int | None, typer.Option(help="Online: tokens between runs, a multiple of 16; the NAMM's own if not said.")
+]
+Write = Annotated[bool, typer.Option("--write", help="Greedy answers too, with the tasks' own scores.")]
+Seed = Annotated[int | None, typer.Option(help="Draws the prompts.  [default: 0]")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; the machine's cores if not said.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be evaluated; load nothing.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
     app.command("eval-namm", epilog=_EPILOG)(eval_namm)
 
 
 def eval_namm(
-    folders: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[RUN]...", help="Runs of memx evolve-namm, folders with a saved NAMM, or a config.yaml."
-        ),
-    ] = None,
-    config: Annotated[
-        str | None, typer.Option("--config", "-c", help="The config.yaml of an evaluation, in place of runs.")
-    ] = None,
-    host: Annotated[
-        str | None,
-        typer.Option(help="smollm2, gemma3-270m, a folder or a hub name of a model; the run's own if not said."),
-    ] = None,
-    budget: Annotated[
-        list[float] | None,
-        typer.Option(help="Share of all tokens that is kept; may be repeated. 0.75, 0.5, 0.25 and 0.125 if not said."),
-    ] = None,
-    policy: Annotated[
-        list[str] | None, typer.Option(help="A rival; may be repeated. All of memx's if not said.")
-    ] = None,
-    peers: Annotated[bool, typer.Option("--peers", help="kvpress's presses too, where it is installed.")] = False,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(help="A family of tasks; may be repeated. The run's own and all held-out ones if not said."),
-    ] = None,
-    length: Annotated[int | None, typer.Option(help="The most tokens of a prompt; the run's if not said.")] = None,
-    prompts: Annotated[int | None, typer.Option(help="Prompts of each family.  [default: 16]")] = None,
-    split: Annotated[str | None, typer.Option(help="train, validation or test.  [default: test]")] = None,
-    mode: Annotated[str | None, typer.Option(help="post_hoc or online; the run's, or post_hoc, if not said.")] = None,
-    every: Annotated[
-        int | None, typer.Option(help="Online: tokens between runs, a multiple of 16; the NAMM's own if not said.")
-    ] = None,
-    write: Annotated[bool, typer.Option("--write", help="Greedy answers too, with the tasks' own scores.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Draws the prompts.  [default: 0]")] = None,
-    name: Annotated[str | None, typer.Option(help="First part of the run folder's name.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; the machine's cores if not said.")] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the config; may be repeated."),
-    ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of all run folders.")] = Path("results/runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be evaluated; load nothing.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run, keep a finished one.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Start an existing run anew; what it held is lost.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print rows as JSON on stdout.")] = False,
+    folders: Folders = None,
+    config: ConfigOption = None,
+    host: Host = None,
+    budget: Budget = None,
+    policy: Policy = None,
+    peers: Peers = False,
+    task: Task = None,
+    length: Length = None,
+    prompts: Prompts = None,
+    split: Split = None,
+    mode: Mode = None,
+    every: Every = None,
+    write: Write = False,
+    seed: Seed = None,
+    name: Name = None,
+    threads: Threads = None,
+    assignments: Assignments = None,
+    runs: Runs = Path("results/runs"),
+    dry_run: DryRun = False,
+    resume: Resume = False,
+    force: Force = False,
+    json: Json = False,
 ) -> None:
     """Evaluate evolved NAMMs beside the full cache and every other policy, at the same cache sizes.
 
@@ -77,7 +92,7 @@ def eval_namm(
     """
     from ...errors import MemxError
     from ...experiments.config.base import run_name
-    from ...experiments.config.loading import load_eval_config, parse_assignment
+    from ...experiments.config.loading import load_eval_config
     from ...experiments.policy_eval.sources import eval_tree
     from ...results.store.runs import RunStore
 
@@ -86,26 +101,19 @@ def eval_namm(
     if config is not None and folders:
         raise MemxError("--config and RUN both say what to evaluate", hint="give one of them")
     check_resume(resume, force)
-    flags: dict[str, Any] = {"host.name": host, "budgets": budget, "policies": policy, "tasks": task}
+    flags: dict[str, Any] = {"budgets": budget, "policies": policy, "tasks": task}
     flags |= {"length": length, "prompts": prompts, "split": split, "mode": mode, "every": every, "seed": seed}
     flags |= {"name": name, "peers": peers or None, "write": write or None, "host.threads": threads}
-    chosen = given(flags)
-    if host is not None:
-        chosen += [("host.preset", None), ("host.shape", None)]
-    assigned = [*chosen, *map(parse_assignment, assignments or [])]
-    resolved = load_eval_config(config or eval_tree(folders or [], dict(assigned)), assigned)
-    from ..output.eval_namm_summary import print_evaluation, print_evaluation_cost
-    from ..output.progress import ProgressDisplay
-
+    given = given_values(flags, assignments, host)
+    resolved = load_eval_config(config or eval_tree(folders or [], dict(given)), given)
     if dry_run:
-        from ...experiments.policy_eval.cost import evaluation_cost
-
-        cost = evaluation_cost(resolved, runs)
-        print_json(cost) if json else print_evaluation_cost(cost)
+        _dry_run(resolved, runs, json)
         return
     RunStore(runs).check_free(run_name(resolved), resume=resume, force=force)  # before anything heavy is imported
     from ...experiments.policy_eval.run import eval_namm as run_evaluation
     from ...experiments.runtime.options import Options
+    from ..output.eval_namm_summary import print_evaluation
+    from ..output.progress import ProgressDisplay
 
     with ProgressDisplay([run_name(resolved)], quiet=json) as display:
         rows = run_evaluation(resolved, Options(runs, resume, force), display.report)
@@ -114,3 +122,11 @@ def eval_namm(
         return
     print_evaluation(rows)
     note(f"next: memx plot --what namm {runs / run_name(resolved)}")
+
+
+def _dry_run(config: EvalConfig, runs: Path, json: bool) -> None:
+    from ...experiments.policy_eval.cost import evaluation_cost
+    from ..output.eval_namm_summary import print_evaluation_cost
+
+    cost = evaluation_cost(config, runs)
+    print_json(cost) if json else print_evaluation_cost(cost)

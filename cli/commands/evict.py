@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..output.console import examples, note, print_table
-from .options import Dtype
+from .options import Device, Dtype
 
 if TYPE_CHECKING:
     from ...results.eviction.report import EvictionReport
@@ -30,53 +30,73 @@ class Grouping(StrEnum):
     per_head = "per_head"
 
 
+# one alias for each option, so that the command itself fits a screen
+Prompt = Annotated[str | None, typer.Argument(help="The text to go on with; - reads it from stdin.")]
+File = Annotated[Path | None, typer.Option(help="A file with the prompt instead; - is stdin.")]
+Host = Annotated[
+    str, typer.Option(help="smollm2, gemma3-270m, a folder or a hub name of a model that transformers knows.")
+]
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        help="full, random, recency, streamingllm, h2o, knorm, tova or snapkv; snapkv if not said.",
+        show_default=False,
+    ),
+]
+Namm = Annotated[Path | None, typer.Option(metavar="FOLDER", help="A saved NAMM as the policy.")]
+Budget = Annotated[
+    float | None,
+    typer.Option(help="Share of all tokens so far that each run keeps; 0.5, or a NAMM's own rule, if not said."),
+]
+Every = Annotated[
+    int | None, typer.Option(help="Tokens between runs, a multiple of 16; 512, or a NAMM's own, if not said.")
+]
+Threshold = Annotated[float | None, typer.Option(help="Scores from which a NAMM keeps a token.")]
+GroupingOption = Annotated[
+    Grouping | None,
+    typer.Option(help="With a NAMM's threshold: all heads of a layer keep as many as the most generous, or not."),
+]
+Protect = Annotated[
+    list[str] | None,
+    typer.Option(metavar="START:STOP", help="Token numbers that stay, as 0:16 or -64:; may be repeated."),
+]
+NewTokens = Annotated[int, typer.Option(min=1, help="The most tokens to generate, greedily.")]
+Compare = Annotated[bool, typer.Option("--compare", help="Generate with the full cache too.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder of the page and the picture; results/runs/evict-HASH if not said.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what the folder holds of another run.")]
+Seed = Annotated[int, typer.Option(help="Draws what the policy random keeps.")]
+DtypeOption = Annotated[
+    Dtype | None, typer.Option(help="Of the host; bfloat16 on CUDA and float32 on a CPU if not said.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print everything as JSON on stdout.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
     app.command("evict", epilog=_EPILOG)(evict)
 
 
 def evict(
-    prompt: Annotated[str | None, typer.Argument(help="The text to go on with; - reads it from stdin.")] = None,
-    file: Annotated[Path | None, typer.Option(help="A file with the prompt instead; - is stdin.")] = None,
-    host: Annotated[
-        str, typer.Option(help="smollm2, gemma3-270m, a folder or a hub name of a model that transformers knows.")
-    ] = "smollm2",
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            help="full, random, recency, streamingllm, h2o, knorm, tova or snapkv; snapkv if not said.",
-            show_default=False,
-        ),
-    ] = None,
-    namm: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A saved NAMM as the policy.")] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(help="Share of all tokens so far that each run keeps; 0.5, or a NAMM's own rule, if not said."),
-    ] = None,
-    every: Annotated[
-        int | None, typer.Option(help="Tokens between runs, a multiple of 16; 512, or a NAMM's own, if not said.")
-    ] = None,
-    threshold: Annotated[float | None, typer.Option(help="Scores from which a NAMM keeps a token.")] = None,
-    grouping: Annotated[
-        Grouping | None,
-        typer.Option(help="With a NAMM's threshold: all heads of a layer keep as many as the most generous, or not."),
-    ] = None,
-    protect: Annotated[
-        list[str] | None,
-        typer.Option(metavar="START:STOP", help="Token numbers that stay, as 0:16 or -64:; may be repeated."),
-    ] = None,
-    new_tokens: Annotated[int, typer.Option(min=1, help="The most tokens to generate, greedily.")] = 64,
-    compare: Annotated[bool, typer.Option("--compare", help="Generate with the full cache too.")] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the page and the picture; results/runs/evict-HASH if not said.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what the folder holds of another run.")] = False,
-    seed: Annotated[int, typer.Option(help="Draws what the policy random keeps.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[
-        Dtype | None, typer.Option(help="Of the host; bfloat16 on CUDA and float32 on a CPU if not said.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON on stdout.")] = False,
+    prompt: Prompt = None,
+    file: File = None,
+    host: Host = "smollm2",
+    policy: Policy = None,
+    namm: Namm = None,
+    budget: Budget = None,
+    every: Every = None,
+    threshold: Threshold = None,
+    grouping: GroupingOption = None,
+    protect: Protect = None,
+    new_tokens: NewTokens = 64,
+    compare: Compare = False,
+    out: Out = None,
+    force: ForceOption = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: DtypeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Let a model go on with a prompt while a policy evicts tokens from its cache, and show what was forgotten.
 

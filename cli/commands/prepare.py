@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..output.console import examples, note, print_json, print_table
+from .options import check_resume
 
 if TYPE_CHECKING:
     from ...experiments.data.corpus.prepare import Written
@@ -31,38 +32,53 @@ class Damaged(StrEnum):
     skip = "skip"
 
 
+# one alias for each option, so that the command itself fits a screen
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Files (.jsonl, .txt, .parquet), folders, patterns, hub data sets, python-docs; or a prepared folder.",
+    ),
+]
+Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to write; must be new or empty.")]
+Tokenizer = Annotated[
+    str | None, typer.Option(help="A hub name or a folder; if not said, one is trained on the first documents.")
+]
+Vocabulary = Annotated[int, typer.Option(min=259, help="Entries of a tokenizer that is trained.")]
+Field = Annotated[str, typer.Option(help="The field or column that holds the text.")]
+Split = Annotated[str, typer.Option(help="Of hub data sets.")]
+Subset = Annotated[str | None, typer.Option(help="Of hub data sets: the configuration's name.")]
+ShardTokens = Annotated[int, typer.Option(min=1, help="Tokens after which a shard ends, at the next 256 documents.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes that tokenise.")]
+DamagedOption = Annotated[
+    Damaged, typer.Option(help="A line or file that cannot be read ends the run, or is left out with a note.")
+]
+Check = Annotated[bool, typer.Option("--check", help="Compare each shard with its hash; write nothing.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a stopped one, to the same bytes.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Start anew; what the folder held is lost.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
     app.command("prepare", epilog=_EPILOG)(prepare)
 
 
 def prepare(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Files (.jsonl, .txt, .parquet), folders, patterns, hub data sets, python-docs; or a prepared folder.",
-        ),
-    ],
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to write; must be new or empty.")] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="A hub name or a folder; if not said, one is trained on the first documents.")
-    ] = None,
-    vocabulary: Annotated[int, typer.Option(min=259, help="Entries of a tokenizer that is trained.")] = 32_768,
-    field: Annotated[str, typer.Option(help="The field or column that holds the text.")] = "text",
-    split: Annotated[str, typer.Option(help="Of hub data sets.")] = "train",
-    subset: Annotated[str | None, typer.Option(help="Of hub data sets: the configuration's name.")] = None,
-    shard_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens after which a shard ends, at the next 256 documents.")
-    ] = 100_000_000,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that tokenise.")] = 1,
-    damaged: Annotated[
-        Damaged, typer.Option(help="A line or file that cannot be read ends the run, or is left out with a note.")
-    ] = Damaged.fatal,
-    check: Annotated[bool, typer.Option("--check", help="Compare each shard with its hash; write nothing.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped one, to the same bytes.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Start anew; what the folder held is lost.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,
+    sources: Sources,
+    out: Out = None,
+    tokenizer: Tokenizer = None,
+    vocabulary: Vocabulary = 32_768,
+    field: Field = "text",
+    split: Split = "train",
+    subset: Subset = None,
+    shard_tokens: ShardTokens = 100_000_000,
+    jobs: Jobs = 1,
+    damaged: DamagedOption = Damaged.fatal,
+    check: Check = False,
+    resume: ResumeOption = False,
+    force: ForceOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Tokenise text into shards that training maps from disk, with their tokenizer and a manifest.
 
@@ -77,8 +93,7 @@ def prepare(
         return
     if out is None:
         raise MemxError("nowhere to write", hint="--out FOLDER")
-    if resume and force:
-        raise MemxError("--resume and --force exclude each other")
+    check_resume(resume, force)
     from ...experiments.config.scale import CorpusSource
     from ...experiments.data.corpus.prepare import PrepareConfig
     from ...experiments.data.corpus.prepare import prepare as prepare_corpus
