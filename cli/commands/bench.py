@@ -146,8 +146,7 @@ def bench(
     old = _read_old(against, compare)
     if compare is not None:
         return _print_comparison(_read_old(compare), old, json=json)
-    from ...experiments.benchmarks.benchmark import BenchConfig
-    from ...experiments.benchmarks.eviction.settings import EvictionBenchConfig
+    from ...experiments.benchmarks.benchmark import BenchConfig, EvictionBenchConfig
 
     evict = EvictionBenchConfig(
         host=host, layers=layers, contexts=context or (), batches=batch or (1,), policies=policy or (),

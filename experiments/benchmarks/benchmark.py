@@ -8,8 +8,9 @@ from typing import Literal
 
 import torch
 
+from ...namm.policies.network import RUN
 from ...results.store.rows import Row
-from .eviction.settings import EvictionBenchConfig
+from ..base_models.synthetic import TINY
 
 Compile = Literal["all", "last", "none"]
 Progress = Callable[[str], None]
@@ -28,6 +29,33 @@ class WrongResults(RuntimeError):
 
     def __str__(self) -> str:
         return f"wrong results: {', '.join(self.names)}"
+
+
+@dataclass(frozen=True)
+class EvictionBenchConfig:
+    """What to run of the benchmarks of eviction.
+
+    Attributes:
+        host: The name of a model, pretrained or of random weights.
+        layers: Fewer or more layers, of a model of random weights alone.
+        contexts: Tokens of a prompt; what suits the device if empty.
+        batches: Prompts at a time; for `evolve`, prompts of a generation.
+        policies: Names of policies; all that there are if empty.
+        budgets: Shares of the tokens that stay, in (0, 1].
+        every: Tokens between two evictions.
+        new_tokens: Tokens written greedily after the prefill.
+        population: Candidates of a generation of `evolve`.
+    """
+
+    host: str = TINY
+    layers: int | None = None
+    contexts: Sequence[int] = ()
+    batches: Sequence[int] = (1,)
+    policies: Sequence[str] = ()
+    budgets: Sequence[float] = (0.5,)
+    every: int = RUN
+    new_tokens: int = 64
+    population: int = 32
 
 
 @dataclass(frozen=True)

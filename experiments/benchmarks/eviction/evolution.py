@@ -25,13 +25,13 @@ from ...eviction.answers import Prompt
 from ...evolution.candidates import CandidateEvaluator, Mode
 from ...evolution.start import empty_namm
 from ...runtime.devices import pick_dtype
-from ..benchmark import BenchConfig, Benchmark, Progress
+from ..benchmark import BenchConfig, Benchmark, EvictionBenchConfig, Progress
 from .correctness import Verdict
 from .evolution_rows import generation_rows, row_labels
 from .evolution_timing import batched_generation, one_by_one_generation, time_parts
 from .prefill_decode import check_eviction, common_labels
 from .rows import verdict_rows
-from .settings import ALONE, MEMBERS, READ, UNREAD, Case, EvictionBenchConfig, Generations, contexts
+from .settings import ALONE, MEMBERS, READ, UNREAD, Case, Generations, contexts
 
 Scorer = Literal["bam", "mlp"]
 SCORERS: tuple[Scorer, ...] = ("bam", "mlp")

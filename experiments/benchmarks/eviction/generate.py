@@ -15,13 +15,13 @@ import torch
 from ....results.store.rows import Row
 from ...base_models.synthetic import build_host
 from ...runtime.devices import pick_dtype
-from ..benchmark import BenchConfig, Benchmark, Progress
+from ..benchmark import BenchConfig, Benchmark, EvictionBenchConfig, Progress
 from ..timing import PeakMemory, in_own_process
 from .correctness import check_baselines
 from .policies import Baseline, Held, make_baselines
 from .prefill_decode import check, common_labels, read_and_write
 from .rows import generate_rows, row_labels, verdict_rows
-from .settings import EvictionBenchConfig, Setting, contexts
+from .settings import Setting, contexts
 
 _MOST = 3  # runs of each: they are long
 _WARM = 4  # tokens written after a short prompt, before the time is taken

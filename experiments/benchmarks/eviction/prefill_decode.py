@@ -17,13 +17,13 @@ from ....results.store.rows import Row
 from ...base_models.synthetic import Host, build_host, check_host
 from ...eviction.kvpress_presses import check_peers
 from ...runtime.devices import pick_dtype
-from ..benchmark import BenchConfig, Benchmark, Progress
+from ..benchmark import BenchConfig, Benchmark, EvictionBenchConfig, Progress
 from ..environment import row_settings
 from ..timing import PeakMemory, now
 from .correctness import check_baselines
 from .policies import Baseline, Held, check_policies, decode, held, make_baselines, prefill
 from .rows import decode_rows, prefill_rows, row_labels, verdict_rows
-from .settings import EvictionBenchConfig, Setting, Times, contexts
+from .settings import Setting, Times, contexts
 
 _WARM = 1
 

@@ -8,41 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ....namm.policies.network import RUN
-from ...base_models.synthetic import TINY
 from ...evolution.candidates import Mode
+from ..benchmark import EvictionBenchConfig
 from .policies import Held
 
 CONTEXT = {"cpu": 2048, "cuda": 8192}
 UNREAD, READ, ALONE = METHODS = ("contexts unread", "contexts read", "one by one")  # of judging a generation
 MEMBERS = 4  # candidates that are judged one by one
-
-
-@dataclass(frozen=True)
-class EvictionBenchConfig:
-    """What to run of the benchmarks of eviction.
-
-    Attributes:
-        host: The name of a model, pretrained or of random weights.
-        layers: Fewer or more layers, of a model of random weights alone.
-        contexts: Tokens of a prompt; what suits the device if empty.
-        batches: Prompts at a time; for `evolve`, prompts of a generation.
-        policies: Names of policies; all that there are if empty.
-        budgets: Shares of the tokens that stay, in (0, 1].
-        every: Tokens between two evictions.
-        new_tokens: Tokens written greedily after the prefill.
-        population: Candidates of a generation of `evolve`.
-    """
-
-    host: str = TINY
-    layers: int | None = None
-    contexts: Sequence[int] = ()
-    batches: Sequence[int] = (1,)
-    policies: Sequence[str] = ()
-    budgets: Sequence[float] = (0.5,)
-    every: int = RUN
-    new_tokens: int = 64
-    population: int = 32
 
 
 def contexts(config: EvictionBenchConfig, device: torch.device) -> Sequence[int]:

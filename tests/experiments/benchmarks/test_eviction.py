@@ -8,14 +8,13 @@ import torch
 from memx.errors import MemxError
 from memx.experiments.base_models import synthetic as evict_bench_hosts
 from memx.experiments.base_models.synthetic import LARGE, TINY, Host, build_host, check_host
-from memx.experiments.benchmarks.benchmark import BenchConfig
+from memx.experiments.benchmarks.benchmark import BenchConfig, EvictionBenchConfig
 from memx.experiments.benchmarks.eviction import correctness as evict_bench_check
 from memx.experiments.benchmarks.eviction import prefill_decode as evict_bench
 from memx.experiments.benchmarks.eviction.correctness import check_baselines, logits_error
 from memx.experiments.benchmarks.eviction.generate import bench_generate
 from memx.experiments.benchmarks.eviction.policies import Baseline, held, make_baselines, prefill
 from memx.experiments.benchmarks.eviction.prefill_decode import bench_evict, check_eviction
-from memx.experiments.benchmarks.eviction.settings import EvictionBenchConfig
 from memx.experiments.benchmarks.run import benchmarks, run_bench
 from memx.experiments.eviction import kvpress_presses
 from memx.namm.policies.simple import POLICIES

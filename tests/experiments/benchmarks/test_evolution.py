@@ -9,13 +9,13 @@ from memx.cli.main import run as memx
 from memx.errors import MemxError
 from memx.experiments.base_models.synthetic import TINY, build_host
 from memx.experiments.benchmarks import run as bench
-from memx.experiments.benchmarks.benchmark import BenchConfig
+from memx.experiments.benchmarks.benchmark import BenchConfig, EvictionBenchConfig
 from memx.experiments.benchmarks.eviction import evolution as evolve_bench
 from memx.experiments.benchmarks.eviction import evolution_timing as evolve_speed
 from memx.experiments.benchmarks.eviction.correctness import Verdict
 from memx.experiments.benchmarks.eviction.evolution import bench_evolve, check_evolution, check_generation, chosen
 from memx.experiments.benchmarks.eviction.evolution_timing import PARTS, PartClock, time_parts
-from memx.experiments.benchmarks.eviction.settings import METHODS, Case, EvictionBenchConfig
+from memx.experiments.benchmarks.eviction.settings import METHODS, Case
 from memx.experiments.benchmarks.run import benchmarks, run_bench
 from memx.namm.cache import observe
 from memx.namm.cache.layer import EvictingLayer
