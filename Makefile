@@ -80,6 +80,7 @@ check: $(VENV)/.memx-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports pyproject.toml --no-cache --no-logo
 	$(BIN)/pytest $(SHARED)
 
 link:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = ROOT / "pyproject.toml"
 PARTS = ("cli", "experiments", "memory_layers", "namm", "kernels", "results")
 ALLOWED = {
     "cli": {"experiments", "results"},
@@ -54,6 +55,29 @@ def test_parts_import_only_what_the_design_allows(part):
             if inside and head in PARTS and head != part:
                 assert head in ALLOWED[part], f"{path.relative_to(ROOT)} imports {name}"
             assert inside or not name.startswith("memx"), f"{path.relative_to(ROOT)}: use a relative import of {name}"
+
+
+def test_imports_point_down_and_run_in_no_circle():
+    """The contracts of `[tool.importlinter]` in pyproject.toml."""
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(sys.argv[1], no_cache=True))"
+    checked = subprocess.run([sys.executable, "-P", "-c", code, str(PYPROJECT)], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert " 0 broken" in checked.stdout
+
+
+def folders_of_code() -> list[Path]:
+    """Every folder of the six parts that is a package."""
+    return sorted({path.parent for part in PARTS for path in (ROOT / part).rglob("__init__.py")})
+
+
+@pytest.mark.parametrize("folder", folders_of_code(), ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_a_folder_holds_3_to_15_modules(folder):
+    """Folders in it count too. An op without kernels of its own has its definition and its choice alone."""
+    modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+    folders = [path for path in folder.iterdir() if (path / "__init__.py").is_file()]
+    assert len(modules) <= 15, [path.name for path in modules]
+    fewest = 2 if (folder / "reference.py").is_file() else 3
+    assert len(modules) + len(folders) >= fewest, [path.name for path in modules]
 
 
 def test_torch_free_files_import_no_torch():
