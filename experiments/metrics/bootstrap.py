@@ -19,44 +19,67 @@ Array = NDArray[np.float64]
 
 
 class Bootstrap:
-    """Resamples of prompts by family, drawn once; a family of one prompt does not vary."""
+    """Resamples of prompts by family, drawn once; a family of one prompt does not vary.
+
+    Args:
+        families: The family of each prompt [N].
+        resamples: How many resamples are drawn.
+        seed: Of the draw.
+
+    Attributes:
+        groups: The indices of each family's prompts.
+    """
 
     def __init__(self, families: Sequence[str], *, resamples: int = 2000, seed: int = 0) -> None:
-        """families [N]: of each prompt."""
         draw = np.random.default_rng(seed)
         self.groups: dict[str, NDArray[np.int64]] = {}
         self._drawn: dict[str, NDArray[np.int64]] = {}
         self.resamples = resamples
         for family in dict.fromkeys(families):
-            own = np.flatnonzero([one == family for one in families])
-            self.groups[family] = own
-            self._drawn[family] = own[draw.integers(len(own), size=(resamples, max(len(own) - 1, 1)))]
+            members = np.flatnonzero([name == family for name in families])
+            self.groups[family] = members
+            self._drawn[family] = members[draw.integers(len(members), size=(resamples, max(len(members) - 1, 1)))]
 
     def mean(self, figures: Array, families: Sequence[str] | None = None) -> Estimate:
-        """The mean over some families (None: all) of the mean over their prompts of figures [N]."""
+        """Average a figure over prompts within each family, then over families.
+
+        Args:
+            figures: The figure of each prompt [N].
+            families: The families that count; None for all.
+
+        Returns:
+            The mean with its bootstrap standard error and interval.
+        """
         chosen = list(self.groups if families is None else families)
         value = np.mean([figures[self.groups[family]].mean() for family in chosen])
         drawn = np.mean([figures[self._drawn[family]].mean(1) for family in chosen], axis=0)
         return self._estimate(float(value), drawn, chosen)
 
     def ratio(self, figures: Array, base: Array, families: Sequence[str] | None = None) -> Estimate | None:
-        """The mean over families of the ratio of means of figures [N] and base [N].
+        """Average over families the ratio of two means over a family's prompts.
 
-        A family whose base is 0 on average is left out, also of a resample in which it is; None if there is no other.
-        n counts the prompts that are in.
+        A family whose base is 0 on average is left out, also of a resample in which it is.
+
+        Args:
+            figures: The numerator of each prompt [N].
+            base: The denominator of each prompt [N].
+            families: The families that count; None for all.
+
+        Returns:
+            The mean ratio, where n counts the prompts of families that are in; None if all are left out.
         """
         chosen = list(self.groups if families is None else families)
         chosen = [family for family in chosen if base[self.groups[family]].mean() != 0]
         if not chosen:
             return None
-        value = np.mean([figures[own].mean() / base[own].mean() for own in map(self.groups.__getitem__, chosen)])
-        parts = []
+        groups = [self.groups[family] for family in chosen]
+        value = np.mean([figures[group].mean() / base[group].mean() for group in groups])
+        ratios = []  # of each family [R]; NaN where a resample has no base
         for drawn in map(self._drawn.__getitem__, chosen):
             below = base[drawn].mean(1)
-            parts.append(np.divide(figures[drawn].mean(1), below, out=np.full(len(drawn), np.nan), where=below != 0))
-        there = np.isfinite(parts)
-        count = there.sum(0)
-        drawn = np.divide(np.nansum(parts, axis=0), count, out=np.full(len(count), np.nan), where=count > 0)
+            ratios.append(np.divide(figures[drawn].mean(1), below, out=np.full(len(drawn), np.nan), where=below != 0))
+        count = np.isfinite(ratios).sum(0)
+        drawn = np.divide(np.nansum(ratios, axis=0), count, out=np.full(len(count), np.nan), where=count > 0)
         return self._estimate(float(value), drawn, chosen)
 
     def _estimate(self, value: float, drawn: Array, families: Sequence[str]) -> Estimate:

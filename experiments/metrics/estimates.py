@@ -1,21 +1,15 @@
-"""Answer metrics: exact match and F1 under SQuAD normalisation, and 95% intervals. No torch here.
-
-Source of the normalisation: Rajpurkar et al. 2016, the official SQuAD evaluation: lower case, no punctuation, no
-articles, single spaces.
-"""
+"""Means, shares and ratios of scores with their standard errors and 95% intervals. No torch here."""
 
 from __future__ import annotations
 
-import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 from math import sqrt
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+from .answers import exact_match as exact_match
+from .answers import f1 as f1
+
 Z95 = 1.959964
 
 
@@ -29,27 +23,15 @@ class Estimate(NamedTuple):
     high: float
 
 
-def normalize(text: str) -> str:
-    """Lower case, without punctuation, articles and runs of blanks."""
-    without = _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION))
-    return " ".join(without.split())
-
-
-def exact_match(answer: str, accepted: Sequence[str]) -> float:
-    """1 if the normalised answer is one of the normalised accepted ones, else 0.
-
-    An accepted answer that normalises to nothing ("The The", "!") is compared as it is.
-    """
-    return float(any(_same(answer, right) for right in accepted))
-
-
-def f1(answer: str, accepted: Sequence[str]) -> float:
-    """The best token F1 of the answer against the accepted ones, 0 to 1."""
-    return max(_f1(answer, right) for right in accepted)
-
-
 def share_estimate(scores: Sequence[float]) -> Estimate:
-    """Mean of 0/1 scores in percent with Wilson's 95% interval, sound at 0% and 100% too."""
+    """Estimate a share from scores that are 0 or 1, with Wilson's interval (1927), which also holds at 0% and 100%.
+
+    Args:
+        scores: One score for each question, at least one.
+
+    Returns:
+        The mean in percent, its binomial standard error and its 95% interval.
+    """
     n, p = len(scores), fmean(scores)
     middle = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 * sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
@@ -59,7 +41,15 @@ def share_estimate(scores: Sequence[float]) -> Estimate:
 
 
 def mean_estimate(values: Sequence[float], scale: float = 1.0) -> Estimate:
-    """Mean with the normal 95% interval."""
+    """Estimate a mean with the 95% interval of the normal distribution.
+
+    Args:
+        values: One value for each question, at least one.
+        scale: A factor of the result, such as 100 for percent.
+
+    Returns:
+        The scaled mean; of a single value without a standard error.
+    """
     n, mean = len(values), scale * fmean(values)
     stderr = scale * stdev(values) / sqrt(n) if n > 1 else None
     half = Z95 * (stderr or 0.0)
@@ -67,23 +57,18 @@ def mean_estimate(values: Sequence[float], scale: float = 1.0) -> Estimate:
 
 
 def ratio_estimate(totals: Sequence[float], counts: Sequence[int]) -> Estimate:
-    """Sum of totals over sum of counts (nats per token), its error from the spread between questions."""
+    """Estimate a ratio of sums, such as nats a token, with an error from the spread between questions.
+
+    Args:
+        totals: What is measured of each question, such as nats.
+        counts: How many units each total is over, such as tokens.
+
+    Returns:
+        The sum of the totals over the sum of the counts; of a single question without a standard error.
+    """
     n, tokens = len(totals), sum(counts)
     value = sum(totals) / tokens
     spread = sum((total - value * count) ** 2 for total, count in zip(totals, counts, strict=True))
     stderr = sqrt(spread * n / (n - 1)) / tokens if n > 1 else None
     half = Z95 * (stderr or 0.0)
     return Estimate(value, n, stderr, value - half, value + half)
-
-
-def _same(answer: str, right: str) -> bool:
-    wanted = normalize(right)
-    return normalize(answer) == wanted if wanted else answer.strip() == right.strip()
-
-
-def _f1(answer: str, right: str) -> float:
-    got, wanted = normalize(answer).split(), normalize(right).split()
-    if not got or not wanted:
-        return float(_same(answer, right))
-    common = sum((Counter(got) & Counter(wanted)).values())
-    return 2 * common / (len(got) + len(wanted))

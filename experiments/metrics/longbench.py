@@ -14,7 +14,7 @@ from difflib import SequenceMatcher
 from importlib import import_module
 
 from ...errors import MemxError
-from .estimates import normalize
+from .answers import normalize
 from .rouge import rouge_l
 
 Metric = Callable[[str, Sequence[str], Sequence[str]], float]

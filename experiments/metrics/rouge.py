@@ -15,7 +15,15 @@ _NOT_A_WORD = re.compile(r"[^a-z0-9]+")
 
 
 def rouge_l(output: str, answer: str) -> float:
-    """ROUGE-L over sentences that end in a full stop, each different word counted once, as LongBench reports it."""
+    """Compute ROUGE-L over sentences that end in a full stop, as LongBench reports it.
+
+    Args:
+        output: What the model wrote.
+        answer: The accepted answer.
+
+    Returns:
+        F1 over the different words of both, 0 to 1.
+    """
     got, wanted = (
         [part.split() for part in text.split(".") if part.strip()] for text in (output, answer)
     )  # both as lists of sentences of words
@@ -26,7 +34,15 @@ def rouge_l(output: str, answer: str) -> float:
 
 
 def rouge_l_sum(output: str, answer: str) -> float:
-    """ROUGE-Lsum over lines of lower-case letters and digits, no stemming, as InfiniteBench reports it."""
+    """Compute ROUGE-Lsum over lines, as InfiniteBench reports it: lower-case letters and digits, no stemming.
+
+    Args:
+        output: What the model wrote.
+        answer: The accepted answer.
+
+    Returns:
+        F1 over all words of both, 0 to 1.
+    """
     got, wanted = ([_words(line) for line in text.split("\n") if line] for text in (output, answer))
     counts = Counter(word for line in got for word in line), Counter(word for line in wanted for word in line)
     left, left_wanted = counts[0].copy(), counts[1].copy()

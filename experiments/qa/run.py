@@ -15,7 +15,7 @@ from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
 from ..config.base import to_yaml
 from ..config.question_answering import TITLES, QaConfig, QaTask
-from ..metrics.estimates import exact_match, f1
+from ..metrics.answers import exact_match, f1
 from ..runtime.events import Note, Phase, Progress, Report
 from ..runtime.lifecycle import recorded_run
 from ..runtime.options import Options

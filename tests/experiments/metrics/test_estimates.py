@@ -1,36 +1,7 @@
-"""Answer metrics and intervals against values worked out by hand."""
+"""Intervals against values worked out by hand."""
 
 import pytest
-from memx.experiments.metrics.estimates import (
-    exact_match,
-    f1,
-    mean_estimate,
-    normalize,
-    ratio_estimate,
-    share_estimate,
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "normal"),
-    [("The  Hague!", "hague"), ("a U.S.A.", "usa"), ("An apple, an ape", "apple ape"), ("Théa", "théa")],
-)
-def test_squad_normalisation(text, normal):
-    assert normalize(text) == normal
-
-
-def test_exact_match_takes_any_accepted_answer():
-    assert exact_match("the New York.", ["Chicago", "New York"]) == 1
-    assert exact_match("York", ["New York"]) == 0
-    assert exact_match("", ["The"]) == 0
-    assert exact_match("The", ["The"]) == 1
-
-
-def test_f1_by_hand():
-    assert f1("New York City", ["New York"]) == pytest.approx(2 * 2 / (3 + 2))
-    assert f1("york york", ["new york"]) == pytest.approx(2 * 1 / 4)
-    assert f1("Paris", ["Rome", "paris"]) == 1
-    assert f1("", ["Rome"]) == 0
+from memx.experiments.metrics.estimates import mean_estimate, ratio_estimate, share_estimate
 
 
 def test_wilson_interval_of_a_known_case():
