@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -23,13 +22,11 @@ from ...errors import MemxError
 from ...namm.attachment import find_decoder, layer_windows
 from ...transformers_compat import attention_of
 from ..config.policy_eval import EAGER
-from .answers import Prompt, answer, write
-from .score import LOG_LIKELIHOOD, score
+from .answers import Prompt
+from .measurements import CacheSize, CacheUse, Measurements, measure_answers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-Labels = Mapping[str, Any]
 
 
 def check_peers() -> None:
@@ -58,32 +55,32 @@ def check_host(model: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
-def press_facts(
+def measure_presses(
     model: PreTrainedModel,
     prompt: Prompt,
     presses: Sequence[str],
-    sizes: Sequence[tuple[float, Labels]],
+    sizes: Sequence[tuple[float, CacheSize]],
     tokenizer: PreTrainedTokenizerFast | None = None,
-) -> list[dict[str, Any]]:
-    """What each press does with a prompt at each size, the share that it keeps, as `PolicyEvaluator.judge` tells it.
+) -> list[Measurements]:
+    """Measure each press on one prompt at each size.
 
-    tokenizer: to write greedy answers too.
+    Args:
+        model: The base model, without windows.
+        prompt: The prompt.
+        presses: The names of kvpress's classes.
+        sizes: The share of the context that is kept, and the size as the tables name it.
+        tokenizer: Writes greedy answers too, to prompts that have a score.
+
+    Returns:
+        The measurements by size, then by press.
     """
-    held = _read(model, prompt.context, presses, [share for share, _ in sizes])
-    found = []
-    for place, (_, labels) in enumerate(sizes):
-        cache = _together([held[name, place] for name in presses])
-        facts = [{"variant": f"kvpress {name}", **labels, **_held(held[name, place], prompt)} for name in presses]
-        texts: list[str] = []
-        if tokenizer is not None and prompt.example.metric != LOG_LIKELIHOOD:
-            texts = write(model, prompt, deepcopy(cache), tokenizer)
-        told = answer(model, prompt, cache)
-        for number, one in enumerate(facts):
-            one |= {"log_likelihood": float(told.log_likelihood[number]), "exact": bool(told.exact[number])}
-            if texts:
-                one |= {"score": score(prompt.example, texts[number]), "text": texts[number]}
-        found += facts
-    return found
+    pairs = _read(model, prompt.context, presses, [share for share, _ in sizes])
+    measured = []
+    for number, (_, at) in enumerate(sizes):
+        cache = _together([pairs[name, number] for name in presses])
+        uses = [(f"kvpress {name}", _use(pairs[name, number], prompt)) for name in presses]
+        measured += measure_answers(model, prompt, cache, uses, at, tokenizer)
+    return measured
 
 
 Pairs = list[tuple[Tensor, Tensor]]  # keys and values [1, H, T, d] of each layer
@@ -92,25 +89,25 @@ Pairs = list[tuple[Tensor, Tensor]]  # keys and values [1, H, T, d] of each laye
 def _read(
     model: PreTrainedModel, context: Tensor, presses: Sequence[str], shares: Sequence[float]
 ) -> dict[tuple[str, int], Pairs]:
-    """What each press keeps of a context [N] at each share."""
-    held = {}
+    """What each press keeps of a context [N], by its name and the number of the share."""
+    pairs = {}
     for eager in (False, True):
         chosen = {
-            (name, place): make_press(name, share)
+            (name, number): make_press(name, share)
             for name in presses
             if (name in EAGER) == eager
-            for place, share in enumerate(shares)
+            for number, share in enumerate(shares)
         }
         if chosen:
             kept: dict[tuple[str, int], Pairs] = {key: [] for key in chosen}
             with eager_attention(model) if eager else nullcontext(), _all_of(chosen, kept)(model):
                 model.base_model(input_ids=context[None].to(model.device), past_key_values=DynamicCache())
-            held |= kept
-    return held
+            pairs |= kept
+    return pairs
 
 
 def _all_of(presses: Mapping[tuple[str, int], Any], kept: Mapping[tuple[str, int], Pairs]) -> Any:
-    """A press that shows each layer to many, notes what each would keep, and keeps everything itself."""
+    """A press that shows each layer to many, collects what each would keep, and keeps everything itself."""
 
     class Together(import_module("kvpress").BasePress):
         def post_init_from_model(self, model: nn.Module) -> None:
@@ -129,30 +126,26 @@ def _all_of(presses: Mapping[tuple[str, int], Any], kept: Mapping[tuple[str, int
 @contextmanager
 def eager_attention(model: PreTrainedModel) -> Iterator[None]:
     """Inside, attention writes its probabilities, which fused attention never does and some presses read."""
-    usual = attention_of(model)
+    implementation = attention_of(model)
     model.set_attn_implementation("eager")
     try:
         yield
     finally:
-        model.set_attn_implementation(usual)
+        model.set_attn_implementation(implementation)
 
 
 def _together(pairs: Sequence[Pairs]) -> DynamicCache:
     """A cache of one sequence a press; at the same size all keep as many tokens of every head."""
     cache = DynamicCache()
-    for layer, held in enumerate(zip(*pairs, strict=True)):
-        keys, values = (torch.cat([pair[part] for pair in held]) for part in (0, 1))
+    for layer, of_presses in enumerate(zip(*pairs, strict=True)):
+        keys, values = (torch.cat([pair[part] for pair in of_presses]) for part in (0, 1))
         cache.update(keys, values, layer)
     return cache
 
 
-def _held(pairs: Pairs, prompt: Prompt) -> dict[str, Any]:
-    """What a press keeps: see `eval_judge.held_by`. Nothing is noted beside the keys and values."""
+def _use(pairs: Pairs, prompt: Prompt) -> CacheUse:
+    """What a press keeps; it stores nothing with the keys and values."""
     shares = [keys.shape[2] / len(prompt.context) for keys, _ in pairs]
-    return {
-        "kept": sum(shares) / len(shares),
-        "held": sum(shares) / len(shares),
-        "layers": [round(share, 5) for share in shares],
-        "kv_bytes": sum(keys.nbytes + values.nbytes for keys, values in pairs),
-        "bookkeeping_bytes": 0,
-    }
+    share = sum(shares) / len(shares)
+    size = sum(keys.nbytes + values.nbytes for keys, values in pairs)
+    return CacheUse(share, share, [round(share, 5) for share in shares], size, 0)

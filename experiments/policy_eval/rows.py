@@ -7,7 +7,7 @@ others but those of shares of a single family come from one bootstrap over promp
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from ...results.namm.rows import FULL, PER_HEAD
 from ...results.store.environment import commit
 from ...results.store.rows import Row
 from ..config.policy_eval import EvalConfig
+from ..eviction.measurements import CacheSize, Measurements
 from ..metrics.bootstrap import Array, Bootstrap
 from ..metrics.estimates import Estimate, share_estimate
 
@@ -24,64 +25,83 @@ _BYTES = ("kv_bytes", "bookkeeping_bytes")
 
 
 class Key(NamedTuple):
-    """A line of the table: a policy at a size; beside: the NAMM whose own size it is, of a rival."""
+    """A line of the table: a policy at a size."""
 
     variant: str
-    budget: float | None
-    size: str
-    beside: str = ""
+    at: CacheSize
 
 
 @dataclass(frozen=True)
 class Sets:
-    """The figures of all prompts: by line of the table, then by what was measured, arrays [N]."""
+    """The figures of N prompts.
 
-    families: list[str]  # [N], as trained/needles
+    Attributes:
+        families: The family of each prompt [N], such as trained/needles.
+        figures: By line of the table, then by what was measured, arrays [N].
+        layers: By line of the table, the share of the tokens in each layer [N, layers].
+    """
+
+    families: list[str]
     figures: dict[Key, dict[str, Array]]
-    layers: dict[Key, Array]  # [N, layers]
+    layers: dict[Key, Array]
 
     @classmethod
     def of(cls, config: EvalConfig, lines: Sequence[Mapping[str, Any]]) -> Sets:
-        """Sort the lines by family and number, whatever order they came in."""
-        order = {task: place for place, task in enumerate(config.tasks)}
+        """Collect the figures of lines of prompts.jsonl.
+
+        Args:
+            config: The evaluation.
+            lines: The lines of prompts, in any order.
+
+        Returns:
+            The figures, with prompts sorted by family and number.
+        """
+        order = {task: number for number, task in enumerate(config.tasks)}
         lines = sorted(lines, key=lambda line: (order[line["task"]], line["number"]))
         families = [f"{TRAINED if line['task'] in config.trained else HELD_OUT}/{line['task']}" for line in lines]
         names = ("log_likelihood", "exact", "kept", "held", *_BYTES, *(["score"] if config.write else []))
         figures: dict[Key, dict[str, list[float]]] = {}
         layers: dict[Key, list[list[float]]] = {}
         for line in lines:
-            for facts in line["facts"]:
-                key = Key(facts["variant"], facts["budget"], facts["size"], facts.get("beside", ""))
-                own = figures.setdefault(key, {name: [] for name in names})
+            for measured in map(Measurements.from_line, line["facts"]):
+                key = Key(measured.variant, measured.at)
+                by_name = figures.setdefault(key, {name: [] for name in names})
+                values = {**vars(measured), **vars(measured.cache)}
                 for name in names:
-                    own[name].append(float(facts.get(name, np.nan)))
-                layers.setdefault(key, []).append(facts["layers"])
-        arrays = {key: {name: np.array(found) for name, found in own.items()} for key, own in figures.items()}
-        return cls(families, arrays, {key: np.array(found) for key, found in layers.items()})
+                    by_name[name].append(np.nan if values[name] is None else float(values[name]))
+                layers.setdefault(key, []).append(measured.cache.layers)
+        arrays = {key: {name: np.array(v) for name, v in by_name.items()} for key, by_name in figures.items()}
+        return cls(families, arrays, {key: np.array(shares) for key, shares in layers.items()})
 
     @property
     def datasets(self) -> dict[str, list[str]]:
         """What rows are about -> the families it is the mean of."""
-        known = list(dict.fromkeys(self.families))
-        found = {}
+        families = list(dict.fromkeys(self.families))
+        datasets = {}
         for group in (TRAINED, HELD_OUT):
-            own = [family for family in known if family.startswith(f"{group}/")]
-            found |= {family: [family] for family in own} | ({f"{group}/all": own} if own else {})
-        return {**found, "all/all": known}
+            members = [family for family in families if family.startswith(f"{group}/")]
+            datasets |= {family: [family] for family in members} | ({f"{group}/all": members} if members else {})
+        return {**datasets, "all/all": families}
 
 
 class EvalReport:
-    """Makes the rows of one line of the table after another."""
+    """Makes the rows of one line of the table after another.
+
+    Args:
+        config: The evaluation.
+        lines: The lines of prompts.jsonl that are about prompts.
+        run: The run's name.
+        about: The fields of `Row` that are about the base model.
+    """
 
     def __init__(
         self, config: EvalConfig, lines: Sequence[Mapping[str, Any]], *, run: str, about: Mapping[str, Any]
     ) -> None:
-        """lines: of prompts; about: model, device and parameters of the host."""
         self.config, self.sets = config, (sets := Sets.of(config, lines))
         self.common = dict(run=run, experiment=run, kind="eviction", commit=commit(), **about)
         self.bootstrap = Bootstrap(sets.families, resamples=config.resamples, seed=config.seed)
-        self.namms = {name: one for one in config.namms for name in (one.label, one.label + PER_HEAD)}
-        self.full = sets.figures[Key(FULL, None, "budget")]
+        self.namms = {name: namm for namm in config.namms for name in (namm.label, namm.label + PER_HEAD)}
+        self.full = sets.figures[Key(FULL, CacheSize(None))]
 
     def rows(self) -> list[Row]:
         """All rows on prompts."""
@@ -149,27 +169,34 @@ class EvalReport:
 
     def _rivals(self, key: Key) -> dict[Key, dict[str, Array]]:
         """The policies that were given the same size as a NAMM's line."""
-        beside = key.variant if key.size == "own" else ""
+        at = replace(key.at, beside=key.variant if key.at.size == "own" else "")
         return {
-            other: figures
-            for other, figures in self.sets.figures.items()
-            if other.variant not in (*self.namms, FULL)
-            and (other.budget, other.size, other.beside) == (key.budget, key.size, beside)
+            rival: figures
+            for rival, figures in self.sets.figures.items()
+            if rival.variant not in (*self.namms, FULL) and rival.at == at
         }
 
     def row(self, key: Key, dataset: str, metric: str, estimate: Estimate, **more: Any) -> Row:
-        """One fact on a line of the table."""
+        """Make the row of one figure.
+
+        Args:
+            key: The line of the table.
+            dataset: What the figure is about, such as trained/all.
+            metric: What was measured.
+            estimate: The figure.
+            more: Further fields of the row.
+        """
         config, namm = self.config, self.namms.get(key.variant)
         extra: dict[str, Any] = {
-            "budget": key.budget,
-            "size": key.size,
+            "budget": key.at.budget,
+            "size": key.at.size,
             "mode": config.mode,
             "split": config.split,
             "length": config.length,
             "every": config.every,
             "evolved_on": namm.evolved_on if namm else "",
             "package": package_of(key.variant),
-            **({"beside": key.beside} if key.beside else {}),
+            **({"beside": key.at.beside} if key.at.beside else {}),
             **more,
         }
         return Row(

@@ -24,7 +24,8 @@ from ..config.base import run_name, to_yaml
 from ..config.policy_eval import EvalConfig, NammSource
 from ..eviction.answers import Prompt
 from ..eviction.base_model import prepare_base_model
-from ..eviction.kvpress_presses import check_host, check_peers, press_facts
+from ..eviction.kvpress_presses import check_host, check_peers, measure_presses
+from ..eviction.measurements import Measurements
 from ..eviction.tasks import Draws, task_prompts
 from ..runtime.devices import restored_threads
 from ..runtime.events import Note, Phase, Progress, Report
@@ -32,17 +33,27 @@ from ..runtime.lifecycle import recorded_run
 from ..runtime.malloc import keep_freed_memory
 from ..runtime.options import Options
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
-from .measure import Facts, PolicyEvaluator
+from .measure import PolicyEvaluator
 from .rows import EvalReport
-from .token_drops import draw_documents, dropped_of, kind_rows
+from .token_drops import draw_documents, drops_of, kind_rows
 
 RESULTS = "prompts.jsonl"
 
 
 def eval_namm(config: EvalConfig, options: Options, report: Report) -> list[Row]:
-    """Evaluate in the config's run folder, to the end; returns the rows. A finished run is kept when resuming.
+    """Evaluate NAMMs and the policies that they are compared with, in the config's run folder.
 
-    Raises MemxError (a folder exists, is in use, a host cannot be had, a NAMM is another one, …), and Interrupted.
+    Args:
+        config: The evaluation.
+        options: Where runs are, and whether to resume or replace one that is there. A finished one is kept if resumed.
+        report: Called with the progress.
+
+    Returns:
+        The rows.
+
+    Raises:
+        MemxError: The folder exists or is in use, the base model cannot be loaded, or a NAMM is another one.
+        Interrupted: A signal asked for a stop; the prompts that are done are saved.
     """
     with RunStore(options.runs).claim(run_name(config), resume=options.resume, force=options.force) as run:
         if options.resume and run.status == "finished":
@@ -65,15 +76,15 @@ def _evaluate(config: EvalConfig, options: Options, run: Run, report: Report) ->
         about = {"experiment": run.name, "seed": config.seed, "device": config.host.device, "threads": threads}
         run.begin(to_yaml(config), about)
         with stop_on_signals() as stop:
-            judged = Evaluation(config, namms, options.runs, results, report, stop)
-            judged.run()
-        rows = judged.rows(run.name)
+            evaluation = Evaluation(config, namms, options.runs, results, report, stop)
+            evaluation.run()
+        rows = evaluation.rows(run.name)
     run.finish(rows)
     return rows
 
 
 class Evaluation:
-    """Host, prompts and judge of one run; lines that are there are gone on from."""
+    """The base model, prompts and evaluator of one run, which continues after the lines that are there."""
 
     def __init__(
         self,
@@ -88,36 +99,36 @@ class Evaluation:
         self.model, self.tokenizer, self.host = prepare_base_model(config.host, runs, report)
         if config.peers:
             check_host(self.model)
-        self.judge = PolicyEvaluator(self.model, self.tokenizer, config, namms, self._check)
+        self.evaluator = PolicyEvaluator(self.model, self.tokenizer, config, namms, self._check)
 
     @property
     def about(self) -> dict[str, Any]:
-        """What all rows say of the host."""
+        """The fields of all rows that are about the host."""
         count = sum(parameter.numel() for parameter in self.model.parameters())
         return {"model": self.host, "device": str(self.model.device), "parameters_total": count}
 
     def run(self) -> None:
-        """Judge every prompt, and document, that has no line yet. Raises Interrupted once a stop is asked for."""
+        """Measure every prompt and document that has no line yet. Raises Interrupted once a stop is asked for."""
         lines = self.results.rewind()
-        judged = {(line["task"], line["number"]) for line in lines if "task" in line}
-        looked_at = {(line["document"], line["number"]) for line in lines if "document" in line}
+        prompts_done = {(line["task"], line["number"]) for line in lines if "task" in line}
+        documents_done = {(line["document"], line["number"]) for line in lines if "document" in line}
         total = len(self.config.tasks) * self.config.prompts
         if lines:
-            self.report(Note(f"resumed after {len(judged)} of {total} prompts"))
+            self.report(Note(f"resumed after {len(prompts_done)} of {total} prompts"))
         self.report(Phase("making prompts"))
         for task, number, prompt in self._prompts():
-            if (task, number) in judged:
+            if (task, number) in prompts_done:
                 continue
             start = perf_counter()
-            facts = self._judge(prompt)
+            facts = [measured.line() for measured in self._measure(prompt)]
             self.results.append({"task": task, "number": number, "tokens": len(prompt.context), "facts": facts})
-            judged.add((task, number))
-            self.report(Progress(len(judged), total, task, perf_counter() - start))
+            prompts_done.add((task, number))
+            self.report(Progress(len(prompts_done), total, task, perf_counter() - start))
         self.report(Phase("looking at what is dropped"))
         for document in draw_documents(self.config, self.tokenizer):
-            if (document.text, document.number) not in looked_at:
+            if (document.text, document.number) not in documents_done:
                 self._check()
-                self.results.append(dropped_of(self.judge, document))
+                self.results.append(drops_of(self.evaluator, document))
 
     def rows(self, run: str) -> list[Row]:
         """All rows that the lines come to."""
@@ -125,13 +136,13 @@ class Evaluation:
         report = EvalReport(self.config, [line for line in lines if "task" in line], run=run, about=self.about)
         return [*report.rows(), *kind_rows(report, [line for line in lines if "document" in line])]
 
-    def _judge(self, prompt: Prompt) -> list[Facts]:
+    def _measure(self, prompt: Prompt) -> list[Measurements]:
         """What every policy did with a prompt; presses at the sizes that memx's policies had."""
-        facts = self.judge.judge(prompt)
+        measured = self.evaluator.evaluate(prompt)
         if not self.config.presses:
-            return facts
-        sizes, writer = self.judge.sizes(prompt, facts), self.tokenizer if self.config.write else None
-        return facts + press_facts(self.model, prompt, self.config.presses, sizes, writer)
+            return measured
+        sizes = self.evaluator.sizes(prompt, measured)
+        return measured + measure_presses(self.model, prompt, self.config.presses, sizes, self.evaluator.writer)
 
     def _prompts(self) -> Iterator[tuple[str, int, Prompt]]:
         """Prompts of all families, taking turns, so that a stopped run has seen some of each."""

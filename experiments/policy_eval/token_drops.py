@@ -1,11 +1,11 @@
-"""Which kinds of token NAMMs drop: documents of code and prose under each NAMM at its own size, and under a lot."""
+"""Documents of code and prose -> which kinds of token each NAMM drops at its own size, and the random policy there."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +17,10 @@ from ...namm.policies.simple import make_policy
 from ...results.store.rows import Row
 from ..config.policy_eval import EvalConfig
 from ..data.long_context.material import documents
+from ..eviction.measurements import CacheSize
 from ..metrics.bootstrap import Array, Bootstrap
-from .measure import Baseline, Facts, PolicyEvaluator
+from .baselines import Baseline
+from .measure import PolicyEvaluator
 from .rows import EvalReport, Key
 from .token_kinds import code_kinds, line_starts, of_tokens, prose_kinds
 
@@ -40,99 +42,166 @@ class Document:
     kinds: list[str]
 
 
-def draw_documents(config: EvalConfig, tokenizer: PreTrainedTokenizerFast) -> Iterator[Document]:
-    """So many documents of code and of prose, drawn by seed from the longer half of the config's split.
+@dataclass(frozen=True)
+class Drops:
+    """What one policy drops of one document.
 
-    Each begins at a drawn line, as far from its end as the config's length asks for, if it is as long as that.
+    Attributes:
+        variant: The policy's name in the tables.
+        at: The size that it was measured at.
+        by_kind: Dropped tokens of each kind, the mean over heads and layers.
+        run: How many tokens are dropped in a row, on average.
+    """
+
+    variant: str
+    at: CacheSize
+    by_kind: dict[str, float]
+    run: float
+
+    def line(self) -> dict[str, Any]:
+        """The JSON object of prompts.jsonl."""
+        return {"variant": self.variant, **self.at.line(), "dropped": self.by_kind, "dropped_run": self.run}
+
+    @classmethod
+    def from_line(cls, line: Mapping[str, Any]) -> Drops:
+        """Read what `line` wrote."""
+        return cls(line["variant"], CacheSize.from_line(line), line["dropped"], line["dropped_run"])
+
+
+def draw_documents(config: EvalConfig, tokenizer: PreTrainedTokenizerFast) -> Iterator[Document]:
+    """Draw documents of code and of prose by seed from the longer half of the config's split.
+
+    Args:
+        config: The evaluation, which says how many of each, and how long.
+        tokenizer: The base model's.
+
+    Yields:
+        The documents. Each begins at a drawn line, as far from its end as the length asks for, if it is that long.
     """
     start = [] if tokenizer.bos_token_id is None else tokenizer("")["input_ids"][:1]  # if it begins texts by itself
     for name, (source, kinds_of) in TEXTS.items():
-        known = sorted(documents(source, config.split), key=len)
+        texts = sorted(documents(source, config.split), key=len)
         draw = random.Random(f"documents {name} {config.seed}")
-        drawn = draw.sample(known[len(known) // 2 :], min(config.documents, len(known) - len(known) // 2))
+        drawn = draw.sample(texts[len(texts) // 2 :], min(config.documents, len(texts) - len(texts) // 2))
         for number, text in enumerate(drawn):
             last = max(len(text) - _CHARACTERS * config.length, 0)
-            first = draw.choice([place for place in line_starts(text) if place <= last])
-            found = tokenizer(text[first:], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            first = draw.choice([begin for begin in line_starts(text) if begin <= last])
+            encoded = tokenizer(text[first:], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             room = config.length - len(start)
-            ids: list[int] = found["input_ids"][:room]  # type: ignore[assignment]
-            kinds = of_tokens(kinds_of(text)[first:], found["offset_mapping"][:room])  # type: ignore[arg-type]
+            ids: list[int] = encoded["input_ids"][:room]  # type: ignore[assignment]
+            kinds = of_tokens(kinds_of(text)[first:], encoded["offset_mapping"][:room])  # type: ignore[arg-type]
             yield Document(name, number, torch.tensor([*start, *ids]), kinds)
 
 
 @torch.no_grad()
-def dropped_of(judge: PolicyEvaluator, document: Document) -> dict[str, Any]:
-    """How often each kind is in a document, and how many of its tokens each NAMM drops, and the lot at its size."""
-    shared = judge.read(document.tokens)
-    found, budgets = [], set()
-    for one in judge.baselines:
-        if one.rule is None:
+def drops_of(evaluator: PolicyEvaluator, document: Document) -> dict[str, Any]:
+    """Count which kinds of token each NAMM drops from a document, and the random policy at the same size.
+
+    Args:
+        evaluator: The policies on a base model.
+        document: The document.
+
+    Returns:
+        A line of prompts.jsonl: how often each kind is in the document, and what each policy drops of it.
+    """
+    shared = evaluator.read(document.tokens)
+    drops, budgets = [], set()
+    for baseline in evaluator.baselines:
+        if baseline.rule is None:
             continue
-        own = one.rule.budget
-        mine, share = _dropped(judge, document, shared, one, None)
-        found.append({"variant": one.variant, "budget": own, "size": "own" if own is None else "budget", **mine})
-        if own not in budgets:  # under the same budget the lot is the same
-            lot = Baseline(
-                CHANCE,
-                lambda budget: make_policy(CHANCE, budget=budget, every=judge.config.every, seed=judge.config.seed),
-            )
-            budget = own or judge.own_budget(share, len(document.tokens))
-            chance, _ = _dropped(judge, document, shared, lot, budget)
-            labels = {"size": "own", "beside": one.variant} if own is None else {"size": "budget"}
-            found.append({"variant": CHANCE, "budget": own, **labels, **chance})
+        own = baseline.rule.budget
+        at = CacheSize(own, "own" if own is None else "budget")
+        by_namm, share = _drops(evaluator, document, shared, baseline, at, None)
+        drops.append(by_namm)
+        if own not in budgets:  # under the same budget the random policy drops the same
+            at = replace(at, beside=baseline.variant if own is None else "")
+            budget = own or evaluator.own_budget(share, len(document.tokens))
+            drops.append(_drops(evaluator, document, shared, _random(evaluator.config), at, budget)[0])
             budgets |= {own} - {None}
-    counts = Counter(document.kinds)
-    return {"document": document.text, "number": document.number, "kinds": counts, "facts": found}
+    facts = [policy.line() for policy in drops]
+    return {"document": document.text, "number": document.number, "kinds": Counter(document.kinds), "facts": facts}
 
 
-def _dropped(
-    judge: PolicyEvaluator, document: Document, shared: EvictingCache, one: Baseline, budget: float | None
-) -> tuple[Facts, float]:
-    """What a policy drops of each kind, in tokens, how long runs of dropped ones are; and the share it keeps."""
-    cache = judge.chosen(document.tokens, shared, (one.make(budget),))
+def _random(config: EvalConfig) -> Baseline:
+    """The policy that evicts at random."""
+    return Baseline(CHANCE, lambda budget: make_policy(CHANCE, budget=budget, every=config.every, seed=config.seed))
+
+
+def _drops(
+    evaluator: PolicyEvaluator,
+    document: Document,
+    shared: EvictingCache,
+    baseline: Baseline,
+    at: CacheSize,
+    budget: float | None,
+) -> tuple[Drops, float]:
+    """What a policy that is made for a budget drops, and the share that it keeps."""
+    cache = evaluator.chosen(document.tokens, shared, (baseline.make(budget),))
     kept = kept_by_head(cache)
-    gone = 1 - kept.float().mean((0, 1))[len(document.tokens) - len(document.kinds) :].double().numpy()
-    by_kind = {
-        kind: float(gone[[other == kind for other in document.kinds]].sum()) for kind in dict.fromkeys(document.kinds)
-    }
-    return {"dropped": by_kind, "dropped_run": mean_run(~kept)}, float(kept.float().mean())
+    dropped = 1 - kept.float().mean((0, 1))[len(document.tokens) - len(document.kinds) :].double().numpy()
+    kinds = np.array(document.kinds)
+    by_kind = {kind: float(dropped[kinds == kind].sum()) for kind in dict.fromkeys(document.kinds)}
+    return Drops(baseline.variant, at, by_kind, mean_run(~kept)), float(kept.float().mean())
 
 
 def kept_by_head(cache: EvictingCache, sequence: int = 0) -> Tensor:
-    """Which tokens of a sequence each head holds: [layers, heads, tokens], bool, on the CPU."""
+    """Mark which tokens of a sequence each head holds.
+
+    Args:
+        cache: The cache.
+        sequence: The sequence's index.
+
+    Returns:
+        bool [layers, heads, tokens], on the CPU.
+    """
     heads = max(len(layer.state.counts[sequence]) for layer in cache.layers)
     kept = torch.zeros(len(cache.layers), heads, cache.seen[sequence], dtype=torch.bool)
-    for place, layer in enumerate(cache.layers):
+    for number, layer in enumerate(cache.layers):
         for head, count in enumerate(layer.state.counts[sequence]):
             positions = layer.state.positions[sequence, head, layer.keys.shape[2] - count :]
-            kept[place, head, positions.long().cpu()] = True
+            kept[number, head, positions.long().cpu()] = True
     return kept
 
 
 def mean_run(dropped: Tensor) -> float:
-    """How many tokens are dropped in a row, the mean over all such runs of all heads [..., tokens]; 0 without any."""
+    """Average the lengths of runs of dropped tokens.
+
+    Args:
+        dropped: Which tokens are dropped, bool [..., tokens].
+
+    Returns:
+        The mean over all runs of all heads, in tokens; 0 without any.
+    """
     begins = dropped.clone()
     begins[..., 1:] &= ~dropped[..., :-1]
     return float(dropped.sum() / begins.sum()) if begins.any() else 0.0
 
 
 def kind_rows(report: EvalReport, lines: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
-    """Rows on what was dropped of each kind, with intervals over documents, and on lengths of runs."""
+    """Make the rows on what was dropped of each kind, and on lengths of runs, with intervals over documents.
+
+    Args:
+        report: The report on the same evaluation.
+        lines: The lines of prompts.jsonl that are about documents.
+
+    Yields:
+        The rows of each text, policy and kind.
+    """
     for text in dict.fromkeys(line["document"] for line in lines):
-        mine = [line for line in lines if line["document"] == text]
-        boot = Bootstrap([text] * len(mine), resamples=report.config.resamples, seed=report.config.seed)
-        counts = {kind: _of(mine, kind) for kind in dict.fromkeys(kind for line in mine for kind in line["kinds"])}
+        of_text = [line for line in lines if line["document"] == text]
+        boot = Bootstrap([text] * len(of_text), resamples=report.config.resamples, seed=report.config.seed)
+        kinds = dict.fromkeys(kind for line in of_text for kind in line["kinds"])
+        counts = {kind: _of(of_text, kind) for kind in kinds}
         total = sum(counts.values())
         assert isinstance(total, np.ndarray)
-        for place, facts in enumerate(mine[0]["facts"]):
-            key = Key(facts["variant"], facts["budget"], facts["size"], facts.get("beside", ""))
-            own = [line["facts"][place] for line in mine]
+        for by_document in zip(*(map(Drops.from_line, line["facts"]) for line in of_text), strict=True):
+            key = Key(by_document[0].variant, by_document[0].at)
             for kind, count in counts.items():
-                gone = np.array([one["dropped"].get(kind, 0.0) for one in own])
-                if (estimate := boot.ratio(100 * gone, count)) is not None:
+                dropped = np.array([drops.by_kind.get(kind, 0.0) for drops in by_document])
+                if (estimate := boot.ratio(100 * dropped, count)) is not None:
                     share = 100 * float(count.sum() / total.sum())
                     yield report.row(key, f"kinds/{text}", "dropped", estimate, token_kind=kind, share=share)
-            runs = np.array([one["dropped_run"] for one in own])
+            runs = np.array([drops.run for drops in by_document])
             yield report.row(key, f"kinds/{text}", "dropped_run", boot.mean(runs))
 
 

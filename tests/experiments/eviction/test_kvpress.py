@@ -8,7 +8,8 @@ from memx.errors import MemxError
 from memx.experiments.config.policy_eval import EAGER
 from memx.experiments.data.long_context.example import Example
 from memx.experiments.eviction.answers import Prompt, answer, write
-from memx.experiments.eviction.kvpress_presses import check_host, press_facts
+from memx.experiments.eviction.kvpress_presses import check_host, measure_presses
+from memx.experiments.eviction.measurements import CacheSize
 from memx.results.namm.rows import PRESSES
 from transformers import DynamicCache
 
@@ -70,11 +71,9 @@ def test_presses_side_by_side_do_as_each_does_alone():
 
     host, prompt = make_host(), draw()
     presses = [name for name in PRESSES if name != "RandomPress"]  # which draws anew each time
-    sizes = [(0.5, {"budget": 0.5, "size": "budget"}), (0.3, {"budget": None, "size": "own", "beside": "namm"})]
-    found = press_facts(host, prompt, presses, sizes, Letters())
-    assert [(one["variant"], one["size"]) for one in found] == [
-        (f"kvpress {name}", labels["size"]) for _, labels in sizes for name in presses
-    ]
+    sizes = [(0.5, CacheSize(0.5)), (0.3, CacheSize(None, "own", "namm"))]
+    found = measure_presses(host, prompt, presses, sizes, Letters())
+    assert [(one.variant, one.at) for one in found] == [(f"kvpress {name}", at) for _, at in sizes for name in presses]
     for one, (name, share) in zip(found, [(name, share) for share, _ in sizes for name in presses], strict=True):
         cache = DynamicCache()
         usual = host.config._attn_implementation
@@ -83,9 +82,9 @@ def test_presses_side_by_side_do_as_each_does_alone():
             host(prompt.context[None], past_key_values=cache)
         host.set_attn_implementation(usual)
         kept = cache.layers[0].keys.shape[2]
-        assert kept == int(150 * share) and one["kept"] == pytest.approx(kept / 150)
-        assert one["kv_bytes"] == sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-        assert [one["text"]] == write(host, prompt, _copy(cache), Letters())
+        assert kept == int(150 * share) and one.cache.kept == pytest.approx(kept / 150)
+        assert one.cache.kv_bytes == sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+        assert [one.text] == write(host, prompt, _copy(cache), Letters())
         told = answer(host, prompt, cache)
-        assert one["log_likelihood"] == pytest.approx(float(told.log_likelihood[0]), abs=1e-4), name
-        assert one["exact"] == bool(told.exact[0])
+        assert one.log_likelihood == pytest.approx(float(told.log_likelihood[0]), abs=1e-4), name
+        assert one.exact == bool(told.exact[0])

@@ -38,23 +38,25 @@ def test_each_policy_answers_as_it_does_alone(kind, mode, length):
     host, prompt, rule = make_host(kind).double(), draw(length), Rule(grouping="per_head")
     every = length if mode == "post_hoc" else EVERY
     asked = config(mode=mode, every=EVERY)
-    judge = PolicyEvaluator(host, None, asked, [scorer(rule)])
-    facts = judge.judge(prompt)
-    assert [(one["variant"], one["budget"], one["size"]) for one in facts] == [
+    evaluator = PolicyEvaluator(host, None, asked, [scorer(rule)])
+    measured = evaluator.evaluate(prompt)
+    assert [(one.variant, one.at.budget, one.at.size) for one in measured] == [
         ("full", None, "budget"),
         *((name, BUDGET, "budget") for name in ("namm per head", *BASELINES)),
         *([("namm", BUDGET, "budget")] if mode == "post_hoc" else []),
         *((name, None, "own") for name in ("namm", *BASELINES)),
     ]
     mine = replace(scorer(rule), every=every)
-    for one in facts:
-        name, own = one["variant"], one["size"] == "own"
-        budget = judge.own_budget(facts[-len(BASELINES) - 1]["held"], length) if own else BUDGET
+    for one in measured:
+        name, own = one.variant, one.at.size == "own"
+        budget = evaluator.own_budget(measured[-len(BASELINES) - 1].cache.held, length) if own else BUDGET
         if name == "full":
             policy = Full()
         elif name == "namm" and not own:  # by a threshold that its scores of this very context call for
-            layers = len(one["layers"])
-            assert BUDGET - 2 / layers / length <= one["kept"] <= BUDGET and one["held"] == pytest.approx(one["kept"])
+            layers = len(one.cache.layers)
+            assert BUDGET - 2 / layers / length <= one.cache.kept <= BUDGET and one.cache.held == pytest.approx(
+                one.cache.kept
+            )
             continue
         elif name == "namm":
             policy = mine
@@ -65,13 +67,13 @@ def test_each_policy_answers_as_it_does_alone(kind, mode, length):
                 name, budget=budget, every=every, seed=crc32(prompt.context.numpy().tobytes(), asked.seed)
             )
         tokens, sizes, likelihood, exact = alone(host, policy, prompt)
-        assert one["exact"] == exact and one["log_likelihood"] == pytest.approx(likelihood, abs=1e-4), (name, own)
+        assert one.exact == exact and one.log_likelihood == pytest.approx(likelihood, abs=1e-4), (name, own)
         windowed = kind == "gemma"  # alone, what is out of a window's sight may go a little sooner
         if not windowed:
-            assert one["kept"] == pytest.approx(float(tokens.double().mean()))
-            assert one["layers"] == pytest.approx([float(layer.double().mean()) for layer in tokens], abs=1e-5)
-            assert one["kv_bytes"] == sum(size.kv_bytes for size in sizes), name
-            assert one["bookkeeping_bytes"] == sum(size.bookkeeping_bytes for size in sizes), name
+            assert one.cache.kept == pytest.approx(float(tokens.double().mean()))
+            assert one.cache.layers == pytest.approx([float(layer.double().mean()) for layer in tokens], abs=1e-5)
+            assert one.cache.kv_bytes == sum(size.kv_bytes for size in sizes), name
+            assert one.cache.bookkeeping_bytes == sum(size.bookkeeping_bytes for size in sizes), name
 
 
 @torch.no_grad()
@@ -79,10 +81,12 @@ def test_each_policy_answers_as_it_does_alone(kind, mode, length):
 def test_batches_of_any_size_find_the_same(mode):
     host, prompt = make_host().double(), draw(171)
     few, many = (
-        PolicyEvaluator(host, None, config(mode=mode, at_once=size), [scorer(Rule())]).judge(prompt) for size in (3, 99)
+        PolicyEvaluator(host, None, config(mode=mode, at_once=size), [scorer(Rule())]).evaluate(prompt)
+        for size in (3, 99)
     )
     for one, other in zip(few, many, strict=True):
-        assert one.pop("log_likelihood") == pytest.approx(other.pop("log_likelihood"), abs=1e-6) and one == other
+        assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-6)
+        assert one == replace(other, log_likelihood=one.log_likelihood)
 
 
 @torch.no_grad()
@@ -90,8 +94,8 @@ def test_batches_of_any_size_find_the_same(mode):
 def test_a_namm_keeps_on_another_host_what_it_keeps_attached_to_it(kind, tmp_path):
     namm.save(scorer(Rule(budget=BUDGET)), tmp_path / "namm", host="a llama")
     host, prompt, mine = make_host(kind, num_hidden_layers=3).double(), draw(192), namm.load(tmp_path / "namm")
-    judge = PolicyEvaluator(host, None, config(policies=()), [mine])
-    cache = judge.chosen(prompt.context, judge.read(prompt.context), (replace(mine, every=192),))
+    evaluator = PolicyEvaluator(host, None, config(policies=()), [mine])
+    cache = evaluator.chosen(prompt.context, evaluator.read(prompt.context), (replace(mine, every=192),))
     with namm.attach(host, replace(mine, every=192)) as attached:
         host(prompt.context[None])
     kept = kept_by_head(cache)
@@ -102,12 +106,14 @@ def test_a_namm_keeps_on_another_host_what_it_keeps_attached_to_it(kind, tmp_pat
 @torch.no_grad()
 @pytest.mark.parametrize(("mode", "length"), [("post_hoc", 171), ("online", 171), ("online", 50)])
 def test_rivals_keep_as_many_as_a_threshold_did(mode, length):
-    judge = PolicyEvaluator(make_host(), None, config(mode=mode, budgets=()), [scorer(Rule(grouping="per_head"))])
-    full, own, *rivals = judge.judge(draw(length))
-    assert own["variant"] == "namm" and (0 < own["kept"] < 1 or length < EVERY) and full["kept"] == 1
-    assert {one["beside"] for one in rivals} == {"namm"} and len(rivals) == len(BASELINES)
+    evaluator = PolicyEvaluator(make_host(), None, config(mode=mode, budgets=()), [scorer(Rule(grouping="per_head"))])
+    full, own, *rivals = evaluator.evaluate(draw(length))
+    assert own.variant == "namm" and (0 < own.cache.kept < 1 or length < EVERY) and full.cache.kept == 1
+    assert {one.at.beside for one in rivals} == {"namm"} and len(rivals) == len(BASELINES)
     for one in rivals:
-        assert abs(one["held"] - own["held"]) * length <= 0.5 + 1e-9 and one["kept"] == pytest.approx(one["held"])
+        assert abs(one.cache.held - own.cache.held) * length <= 0.5 + 1e-9 and one.cache.kept == pytest.approx(
+            one.cache.held
+        )
 
 
 @torch.no_grad()
@@ -115,9 +121,9 @@ def test_rivals_keep_as_many_as_a_threshold_did(mode, length):
 def test_a_namm_is_judged_as_its_evolution_judged_it(mode):
     host, prompt, mine = make_host(), draw(171), scorer(Rule(budget=BUDGET))
     judged = CandidateEvaluator(host, mine, mode=mode).evaluate(prompt, mine.parameters[None])
-    found = PolicyEvaluator(host, None, config(mode=mode), [mine]).judge(prompt)[1]
-    assert found["variant"] == "namm" and found["kept"] == pytest.approx(float(judged.kept[0]))
-    assert found["log_likelihood"] == pytest.approx(float(judged.log_likelihood[0]), abs=1e-5)
+    found = PolicyEvaluator(host, None, config(mode=mode), [mine]).evaluate(prompt)[1]
+    assert found.variant == "namm" and found.cache.kept == pytest.approx(float(judged.kept[0]))
+    assert found.log_likelihood == pytest.approx(float(judged.log_likelihood[0]), abs=1e-5)
 
 
 def test_runs_of_dropped_tokens():
