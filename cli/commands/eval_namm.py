@@ -12,6 +12,7 @@ from .options import Assignments, Force, Json, Name, Resume, Runs, check_resume,
 
 if TYPE_CHECKING:
     from ...experiments.config.policy_eval import EvalConfig
+    from ...experiments.runtime.options import Options
 
 _EPILOG = examples(
     "memx eval-namm results/runs/namm-smollm2-1a2b3c4d",
@@ -91,10 +92,9 @@ def eval_namm(
     stopped evaluation goes on with --resume.
     """
     from ...errors import MemxError
-    from ...experiments.config.base import run_name
     from ...experiments.config.loading import load_eval_config
     from ...experiments.policy_eval.sources import eval_tree
-    from ...results.store.runs import RunStore
+    from ...experiments.runtime.options import Options
 
     if config is None and folders and folders[0].suffix in (".yaml", ".yml"):
         config, folders = str(folders[0]), folders[1:]
@@ -109,19 +109,27 @@ def eval_namm(
     if dry_run:
         _dry_run(resolved, runs, json)
         return
-    RunStore(runs).check_free(run_name(resolved), resume=resume, force=force)  # before anything heavy is imported
+    _evaluate(resolved, Options(runs, resume, force), json)
+
+
+def _evaluate(config: EvalConfig, options: Options, json: bool) -> None:
+    from ...experiments.config.base import run_name
+    from ...results.store.runs import RunStore
+
+    name = run_name(config)
+    RunStore(options.runs).check_free(name, resume=options.resume, force=options.force)
+    # imports torch, so only after what can be refused without it
     from ...experiments.policy_eval.run import eval_namm as run_evaluation
-    from ...experiments.runtime.options import Options
     from ..output.eval_namm_summary import print_evaluation
     from ..output.progress import ProgressDisplay
 
-    with ProgressDisplay([run_name(resolved)], quiet=json) as display:
-        rows = run_evaluation(resolved, Options(runs, resume, force), display.report)
+    with ProgressDisplay([name], quiet=json) as display:
+        rows = run_evaluation(config, options, display.report)
     if json:
         print_json([row.model_dump() for row in rows])
         return
     print_evaluation(rows)
-    note(f"next: memx plot --what namm {runs / run_name(resolved)}")
+    note(f"next: memx plot --what namm {options.runs / name}")
 
 
 def _dry_run(config: EvalConfig, runs: Path, json: bool) -> None:

@@ -39,7 +39,7 @@ def build_trainer(
     report: Report,
     stop: StopRequest,
     threads: int,
-    world: World | None = None,
+    world: World,
 ) -> Trainer:
     """Put together what a run trains with, on this process.
 
@@ -49,13 +49,11 @@ def build_trainer(
         run: its claimed folder.
         report: gets an event before what takes long, and after each step.
         stop: whether somebody asked to stop.
-        threads: of torch, on this process.
-        world: the processes that share the run; none for this one alone.
+        threads: of torch, on this process; world: the processes that share the run.
 
     Raises:
         MemxError: the model, the data or the processes do not fit the config.
     """
-    world = world or World()
     torch.set_num_threads(threads)  # first: sums over threads depend on it, and so do the bits of everything below
     device = local_device(world, pick_device(config.training.device))
     if device.type == "cpu":
@@ -68,14 +66,12 @@ def build_trainer(
     batches = data.open(tokenizer)
     evaluator = Evaluator(config, split, tokenizer, lambda text: report(Note(text)), synced=world.joined)
     if new_memory and config.finetune.spread:
-        # of the model as it was loaded: before FSDP cuts it, and also where a saved state is restored later on, since
-        # the slots that text uses are counted below with the queries of the start
+        # before FSDP cuts the model, and also where a saved state is restored later: slots are counted with these below
         _fit_queries(config, model, data, evaluator, device, report)
     with autocast_for(config.training.precision, device):
         parallelism.shard_dense(model, device)
-    # the optimizer holds the parameters that sharding has put in place of the old ones
-    rows = _trainable_rows(config, model, evaluator, device, report)
-    value_step = begun_value_step(run.folder / "state")
+    # after it: the optimizer holds the parameters that sharding has put in place of the old ones
+    rows, value_step = _trainable_rows(config, model, evaluator, device, report), begun_value_step(run.folder / "state")
     optimizer = make_optimizer(config, model, data.tokens_per_step(), rows, report, value_step)
     usage = SlotUsage(model)  # last: what was read so far counts as no use
     return Trainer(

@@ -43,7 +43,7 @@ def train(
             report(Note(note))
         about = {"experiment": config.experiment, "seed": config.seed, "device": config.training.device}
         run.begin(to_yaml(config), {**about, "threads": threads, "facts": digest})
-        trainer = build_trainer(config, split, run, report, stop, threads, world)
+        trainer = build_trainer(config, split, run, report, stop, threads, world or World())
         rows = trainer.fit()
     took = {"seconds": round(trainer.seconds, 1), "steps": trainer.step, "tokens": trainer.tokens}
     run.finish(rows, **took, device=str(trainer.device), peak_bytes=peak_bytes(trainer.device))
