@@ -5,14 +5,12 @@ B sequences of one cache, all of the same prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
 from ...errors import MemxError
 from ...namm.attachment import attach
@@ -20,6 +18,7 @@ from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Policy
 from ...namm.policies.simple import Full
 from ..data.long_context.example import Example
+from ..models.generation import end_tokens, forward, generate_texts, greedy_tokens, log_likelihoods, next_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -91,62 +90,26 @@ def answer(model: PreTrainedModel, prompt: Prompt, cache: Any) -> Answered:
     The cache goes on with the question and all but the last token of the answer.
     """
     rest = prompt.rest.to(model.device)
-    with _going_on(model, prompt, cache) as (sequences, positions):
-        fed = rest[:-1].expand(sequences, -1)
-        logits = model(fed, past_key_values=cache, logits_to_keep=prompt.answer, **positions(fed)).logits.float()
-        wanted = rest[-prompt.answer :].expand(sequences, -1)
-        likelihood = logits.log_softmax(-1).gather(-1, wanted[..., None])[..., 0].mean(1).cpu()
-        return Answered(likelihood, (logits.argmax(-1) == wanted).all(1).cpu())
+    # a cache that another library made smaller no longer knows at which position the text goes on
+    ours, start = (True, None) if isinstance(cache, EvictingCache) else (False, len(prompt.context))
+    fed, wanted = rest[:-1].expand(_sequences(cache), -1), rest[-prompt.answer :].expand(_sequences(cache), -1)
+    with attach(model, cache.policy) if ours else nullcontext():
+        logits = forward(model, fed, cache, start, prompt.answer).logits.float()
+    return Answered(log_likelihoods(logits, wanted).mean(1).cpu(), (logits.argmax(-1) == wanted).all(1).cpu())
 
 
 def write(model: PreTrainedModel, prompt: Prompt, cache: Any, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """What each sequence of a cache goes on with after the question, greedily."""
-    if not isinstance(cache, EvictingCache):
-        return _write_on(model, prompt, cache, tokenizer)
-    host: Any = model
-    ids = torch.cat([prompt.context, prompt.rest[: -prompt.answer]])
-    ids = ids.expand(len(cache.seen), -1).to(host.device)
-    greedy = GenerationConfig(
-        max_new_tokens=prompt.example.max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=getattr(host.generation_config, "eos_token_id", None),
-    )
-    with attach(host, cache.policy):
-        told = host.generate(ids, attention_mask=torch.ones_like(ids), past_key_values=cache, generation_config=greedy)
-    return tokenizer.batch_decode(told[:, ids.shape[1] :], skip_special_tokens=True)
-
-
-def _write_on(model: PreTrainedModel, prompt: Prompt, cache: Any, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """`write` of a cache that another library made smaller: it no longer knows at which position the text goes on."""
-    ends = getattr(model.generation_config, "eos_token_id", None)
-    ends = torch.tensor(ends if isinstance(ends, list) else [-1 if ends is None else ends], device=model.device)
-    place, told = len(prompt.context), []
-    fed = prompt.rest[: -prompt.answer].to(model.device).expand(_sequences(cache), -1)
-    ended = torch.zeros(len(fed), 1, dtype=torch.bool, device=model.device)
-    while len(told) < prompt.example.max_new_tokens and not ended.all():
-        positions = torch.arange(place, place + fed.shape[1], device=fed.device)[None]
-        logits = model(fed, past_key_values=cache, position_ids=positions, logits_to_keep=1).logits
-        place += fed.shape[1]
-        fed = logits[:, -1].argmax(-1, keepdim=True)
-        ended |= torch.isin(fed, ends)
-        fed = fed.where(~ended, ends[0])
-        told.append(fed)
-    return tokenizer.batch_decode(torch.cat(told, 1), skip_special_tokens=True)
+    ids, most = torch.cat([prompt.context, prompt.rest[: -prompt.answer]]), prompt.example.max_new_tokens
+    if isinstance(cache, EvictingCache):
+        rows, pad = [ids.tolist()] * _sequences(cache), tokenizer.pad_token_id
+        with attach(model, cache.policy):
+            return generate_texts(model, tokenizer, rows, most, pad=pad, do_sample=None, past_key_values=cache)
+    start, ends = len(prompt.context), end_tokens(model)
+    token, cache = next_token(model, ids[start:].to(model.device).expand(_sequences(cache), -1), cache, start)
+    tokens = greedy_tokens(model, token, cache, most, ends=ends, fill=ends[0] if ends else None, start=len(ids))
+    return tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
 
 def _sequences(cache: Any) -> int:
-    return cache.layers[0].keys.shape[0]
-
-
-@contextmanager
-def _going_on(model: PreTrainedModel, prompt: Prompt, cache: Any) -> Iterator[tuple[int, Any]]:
-    """How many sequences a cache has, and what a forward pass is told of positions where the cache does not know."""
-    if isinstance(cache, EvictingCache):
-        with attach(model, cache.policy):
-            yield len(cache.seen), lambda fed: {}
-        return
-    start = len(prompt.context)
-    yield (
-        _sequences(cache),
-        lambda fed: {"position_ids": torch.arange(start, start + fed.shape[1], device=fed.device)[None]},
-    )
+    return len(cache.seen) if isinstance(cache, EvictingCache) else cache.layers[0].keys.shape[0]

@@ -24,6 +24,7 @@ from ...namm.policies.network import RUN, Namm
 from ...namm.policies.simple import POLICIES, make_policy
 from ...results.eviction.report import EvictionReport, LayerCache, Written
 from ..base_models.load import SMOLLM2, load_host
+from ..models.generation import end_tokens, greedy_tokens, next_token
 from ..runtime.devices import pick_device, pick_dtype
 from .text import tokenize
 
@@ -200,28 +201,22 @@ class _Writer:
     """Greedy decoding with a model, step by step, so that the cache can be looked at when the prompt is read."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, prompt: list[int], most: int) -> None:
-        self.model: Any = model
-        self.tokenizer, self.prompt, self.most = tokenizer, prompt, most
-        ends = getattr(model.generation_config, "eos_token_id", None)
-        self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+        self.model, self.tokenizer, self.prompt, self.most = model, tokenizer, prompt, most
+        self.ends = [end for end in (tokenizer.eos_token_id, *end_tokens(model)) if end is not None]
 
     @torch.no_grad()
     def read(self, prompt: Tensor) -> tuple[Tensor, Any, float]:
         """Prefill [1, N]: the first new token [1, 1], the cache, seconds."""
         begun = time.perf_counter()
-        output = self.model(input_ids=prompt, use_cache=True, logits_to_keep=1)
-        first = output.logits[:, -1:].argmax(-1)
+        first, cache = next_token(self.model, prompt)
         first.tolist()  # waits for the device
-        return first, output.past_key_values, time.perf_counter() - begun
+        return first, cache, time.perf_counter() - begun
 
     @torch.no_grad()
     def write(self, token: Tensor, cache: Any, prefill: float) -> tuple[Written, list[int]]:
         """The answer from its first token on, and its token ids."""
-        begun, new = time.perf_counter(), token.flatten().tolist()
-        while len(new) < self.most and new[-1] not in self.ends:
-            output = self.model(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            token, cache = output.logits[:, -1:].argmax(-1), output.past_key_values
-            new += token.flatten().tolist()
+        begun = time.perf_counter()
+        new = greedy_tokens(self.model, token, cache, self.most, ends=self.ends).flatten().tolist()
         seconds = (time.perf_counter() - begun) / (len(new) - 1) if len(new) > 1 else None
         return Written(self._text(new), len(new), new[-1] in self.ends, prefill, seconds), new
 

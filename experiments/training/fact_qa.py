@@ -6,15 +6,16 @@ B questions, T tokens of the longest prompt and answer.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from ..data.facts.questions import Guesser, Question
 from ..data.facts.record import Fact
 from ..metrics.estimates import Estimate, exact_match, f1, mean_estimate, ratio_estimate, share_estimate
+from ..models.generation import generate_texts, log_likelihoods
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -61,31 +62,16 @@ def answer_questions(
     model.eval()
     answers: list[Answer | None] = [None] * len(questions)
     by_length = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt) + len(questions[i].answer))
-    for chunk in _chunks(by_length, batch):
+    for start in range(0, len(by_length), batch):
+        chunk = by_length[start : start + batch]
         asked = [questions[i] for i in chunk]
-        texts = greedy_answers(model, tokenizer, [question.prompt for question in asked], max_answer, synced)
+        prompts, pad = _ids(tokenizer, [question.prompt for question in asked], begin=True), tokenizer.pad_token_id
+        texts = generate_texts(model, tokenizer, prompts, max_answer, pad=pad, synced_gpus=synced)
         scores = answer_nll(model, tokenizer, asked)
         for i, question, text, (nll, tokens) in zip(chunk, asked, texts, scores, strict=True):
-            answers[i] = Answer(question, text, nll, tokens)
+            answers[i] = Answer(question, text.strip(), nll, tokens)
     model.train(was_training)
     return [answer for answer in answers if answer is not None]
-
-
-def greedy_answers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    prompts: Sequence[str],
-    max_answer: int,
-    synced: bool = False,
-) -> list[str]:
-    """Continue prompts greedily up to the end token; left-padded. synced: until every rank is done."""
-    inputs = tokenizer(list(prompts), return_tensors="pt", padding=True, return_token_type_ids=False).to(model.device)
-    generate: Any = model.generate
-    output = generate(**inputs, max_new_tokens=max_answer, do_sample=False, synced_gpus=synced)
-    return [
-        text.strip()
-        for text in tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    ]
 
 
 def longest_answer(facts: Sequence[Fact], tokenizer: PreTrainedTokenizerFast) -> int:
@@ -108,19 +94,16 @@ def answer_nll(
     prompts = _ids(tokenizer, [question.prompt for question in questions], begin=True)
     texts = [" " + question.answer for question in questions]
     answers = [[*ids, end] for ids in _ids(tokenizer, texts, begin=False)]
-    longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
-    tokens = torch.zeros(len(questions), longest, dtype=torch.long)
-    labels = torch.full((len(questions), longest), -100)
-    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        start, stop = len(prompt), len(prompt) + len(answer)
-        tokens[row, :stop] = torch.tensor(prompt + answer)
-        labels[row, start - 1 : stop - 1] = torch.tensor(answer)
+    pairs = list(zip(prompts, answers, strict=True))
+    tokens = pad_sequence([torch.tensor(prompt + answer) for prompt, answer in pairs], batch_first=True)
+    targets = [torch.tensor([*[-100] * (len(prompt) - 1), *answer, -100]) for prompt, answer in pairs]
+    labels = pad_sequence(targets, batch_first=True, padding_value=-100)
     # right padding needs no mask: no answer token can see it
     hidden = model.model(tokens.to(model.device), use_cache=False).last_hidden_state
     asked = labels != -100
-    logits = model.lm_head(hidden[asked.to(hidden.device)]).float()
+    logits = model.lm_head(hidden[asked.to(hidden.device)])
     nll = torch.zeros(labels.shape, dtype=torch.float32)
-    nll[asked] = F.cross_entropy(logits, labels[asked].to(logits.device), reduction="none").float().cpu()
+    nll[asked] = -log_likelihoods(logits, labels[asked].to(logits.device)).cpu()
     return list(zip(nll.sum(-1).tolist(), asked.sum(-1).tolist(), strict=True))
 
 
@@ -147,8 +130,3 @@ def guess_estimates(questions: Sequence[Question], guessers: Mapping[str, Guesse
         metric: share_estimate([exact_match(guesser.guess(q.subject, q.relation), q.accepted) for q in questions])
         for metric, guesser in guessers.items()
     }
-
-
-def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ....namm.attachment import attach
 from ...base_models.synthetic import TINY, Host, build_host
+from ...models.generation import forward
 from .policies import KEEP_ALL, Baseline, build_policy, prefill
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ def logits_error(model: PreTrainedModel, ids: Tensor, every: int) -> float:
     count = min(_COMPARED, (ids.shape[1] - 1) % every + 1)  # those of the last piece
     cache, plain = None, None
     for start in range(0, ids.shape[1], every):
-        output = _forward(model, ids[:, start : start + every], cache, count)
+        output = forward(model, ids[:, start : start + every], cache, keep=count)
         cache, plain = output.past_key_values, output.logits
     with attach(model, build_policy(KEEP_ALL, None, every)):
-        own = _forward(model, ids, None, count).logits
+        own = forward(model, ids, keep=count).logits
     assert plain is not None
     return float((own - plain).abs().max() / plain.abs().max())
 
@@ -72,7 +73,3 @@ def check_kept(model: PreTrainedModel, baseline: Baseline, ids: Tensor, every: i
     counts = sorted({count for size in cache.sizes() for count in (size.slots, size.tokens)})
     wrong = "" if counts == [right] else f"holds {', '.join(f'{count:g}' for count in counts)} tokens, not {right}"
     return Verdict(baseline.name, max(abs(count - right) for count in counts), 0.0, wrong)
-
-
-def _forward(model: Any, ids: Tensor, cache: Any, count: int) -> Any:
-    return model(ids, past_key_values=cache, use_cache=True, logits_to_keep=count)

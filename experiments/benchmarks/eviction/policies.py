@@ -25,6 +25,7 @@ from ....namm.policies.simple import POLICIES, make_policy
 from ....results.namm.rows import PRESSES
 from ...config.policy_eval import EAGER
 from ...eviction.kvpress_presses import eager_attention, make_press
+from ...models.generation import next_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -133,24 +134,16 @@ def _press(name: str, budget: float) -> Baseline:
 
 def prefill(model: PreTrainedModel, ids: Tensor, piece: int | None = None) -> tuple[Tensor, Any]:
     """Read prompts [B, N], so many tokens a forward pass: the next tokens [B, 1], and the cache."""
-    cache, logits, length = None, None, ids.shape[1]
+    token, cache, length = ids, None, ids.shape[1]
     for start in range(0, length, piece or length):
-        part = ids[:, start : start + (piece or length)]
-        output = _forward(model, part, start, cache)
-        cache, logits = output.past_key_values, output.logits
-    assert logits is not None
-    return logits[:, -1].argmax(-1, keepdim=True), cache
+        token, cache = next_token(model, ids[:, start : start + (piece or length)], cache, start)
+    return token, cache
 
 
 def decode(model: PreTrainedModel, token: Tensor, cache: Any, start: int, count: int) -> None:
     """Write so many tokens greedily, the first of them given [B, 1], at the absolute position where it belongs."""
     for place in range(start, start + count):
-        token = _forward(model, token, place, cache).logits[:, -1].argmax(-1, keepdim=True)
-
-
-def _forward(model: Any, ids: Tensor, start: int, cache: Any) -> Any:
-    positions = torch.arange(start, start + ids.shape[1], device=ids.device)[None].expand(ids.shape)
-    return model(ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        token, cache = next_token(model, token, cache, place)
 
 
 def held(cache: Any) -> Held:
