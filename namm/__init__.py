@@ -9,29 +9,29 @@ if TYPE_CHECKING:
     from .attachment import Attached, attach
     from .cache.cache import EvictingCache
     from .calibration import calibrate
+    from .evolution.evolve import Outcome, evolve
     from .evolution.files import load_evolution, save_evolution
-    from .evolution.loop import Outcome, evolve
     from .evolution.search import Evolution
     from .policies.base import Policy, Rule
     from .policies.files import load, save
+    from .policies.heuristics import POLICIES, make_policy
     from .policies.network import Namm
-    from .policies.simple import POLICIES, make_policy
 
 _HOME = {
     "Attached": ".attachment",
     "EvictingCache": ".cache.cache",
     "Evolution": ".evolution.search",
     "Namm": ".policies.network",
-    "Outcome": ".evolution.loop",
-    "POLICIES": ".policies.simple",
+    "Outcome": ".evolution.evolve",
+    "POLICIES": ".policies.heuristics",
     "Policy": ".policies.base",
     "Rule": ".policies.base",
     "attach": ".attachment",
     "calibrate": ".calibration",
-    "evolve": ".evolution.loop",
+    "evolve": ".evolution.evolve",
     "load": ".policies.files",
     "load_evolution": ".evolution.files",
-    "make_policy": ".policies.simple",
+    "make_policy": ".policies.heuristics",
     "save": ".policies.files",
     "save_evolution": ".evolution.files",
 }

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from .cache.cache import EvictingCache
 from .policies.base import Block, Policy, Rule, View
+from .policies.heuristics import Full
 from .policies.keep import Grouping, newest
 from .policies.network import Namm
-from .policies.simple import Full
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ class Picture:
 
 
 PICTURES = (
-    Picture("memory", "accuracy and NLL by memory size", "memory.slots"),
-    Picture("qa", "NQ-open and TriviaQA by memory size, from memx eval", "memory.questions"),
-    Picture("loss", "curves by step", "memory.loss"),
-    Picture("rivals", "memories against dense models, by size and by compute", "memory.baselines_figure"),
-    Picture("ablation", "variants and their differences", "memory.ablation_figure"),
-    Picture("usage", "slots used by step", "memory.usage"),
-    Picture("finetune", "facts learned against text forgotten", "memory.finetune_figure"),
+    Picture("memory", "accuracy and NLL by memory size", "memory_layers.slots"),
+    Picture("qa", "NQ-open and TriviaQA by memory size, from memx eval", "memory_layers.questions"),
+    Picture("loss", "curves by step", "memory_layers.loss"),
+    Picture("rivals", "memories against dense models, by size and by compute", "memory_layers.baselines_figure"),
+    Picture("ablation", "variants and their differences", "memory_layers.ablation_figure"),
+    Picture("usage", "slots used by step", "memory_layers.usage"),
+    Picture("finetune", "facts learned against text forgotten", "memory_layers.finetune_figure"),
     Picture("step", "cost of a training step by table size, from memx bench", "bench.step"),
     Picture("bench", "ops against the device's ceilings and against rivals, from memx bench", "bench.ops_figures"),
     Picture("namm", "policies' scores by the cache they hold, from memx eval-namm", "namm.scores_figure"),

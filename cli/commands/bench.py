@@ -191,14 +191,14 @@ def _measure(config: BenchConfig, folder: Path | None, old: Sequence[Row], *, fo
 
 
 def _print_list(*, json: bool) -> None:
-    from ...experiments.benchmarks.run import benchmarks
+    from ...experiments.benchmarks.registry import benchmarks
 
     listed = {benchmark.name: benchmark.about for benchmark in benchmarks()}
     print_json(listed) if json else print("\n".join(f"{name:22} {text}".rstrip() for name, text in listed.items()))
 
 
 def _print_tables(rows: Sequence[Row]) -> None:
-    from ...experiments.benchmarks.run import benchmarks
+    from ...experiments.benchmarks.registry import benchmarks
     from ...results.bench.tables import TABLES
 
     for name in dict.fromkeys(benchmark.table for benchmark in benchmarks()):

@@ -1,4 +1,4 @@
-"""`memx bench`: the registry of benchmarks, and a config -> rows and the names of what is wrong.
+"""`memx bench`: a config -> rows, and the names of what is wrong.
 
 Every op is checked against fp64 before it is timed; the ceilings of the device are measured in the same run.
 """
@@ -18,9 +18,8 @@ from ...results.store.rows import Row
 from ..runtime.devices import pick_device, pick_dtype
 from .benchmark import BenchConfig, Benchmark, Progress, WrongResults
 from .environment import bench_environment
-from .eviction import evolution, generate, prefill_decode
-from .models import host_offload, layer_step, training_step
-from .ops.run import bench_ops, op_benchmarks
+from .ops.run import bench_ops
+from .registry import benchmarks
 
 
 @dataclass
@@ -30,19 +29,6 @@ class BenchResult:
     rows: list[Row] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
-
-
-def benchmarks() -> list[Benchmark]:
-    """All that can be measured, in the order in which it is measured and printed."""
-    return [
-        *op_benchmarks(),
-        layer_step.BENCHMARK,
-        host_offload.BENCHMARK,
-        *prefill_decode.BENCHMARKS,
-        generate.BENCHMARK,
-        evolution.BENCHMARK,
-        training_step.BENCHMARK,
-    ]
 
 
 def run_bench(

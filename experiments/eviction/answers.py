@@ -16,7 +16,7 @@ from ...errors import MemxError
 from ...namm.attachment import attach
 from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Policy
-from ...namm.policies.simple import Full
+from ...namm.policies.heuristics import Full
 from ..data.long_context.example import Example
 from ..models.generation import end_tokens, forward, generate_texts, greedy_tokens, log_likelihoods, next_token
 

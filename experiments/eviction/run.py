@@ -19,9 +19,9 @@ from ...namm.attachment import attach
 from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Policy
 from ...namm.policies.files import load
+from ...namm.policies.heuristics import POLICIES, make_policy
 from ...namm.policies.keep import Grouping
 from ...namm.policies.network import RUN, Namm
-from ...namm.policies.simple import POLICIES, make_policy
 from ...results.eviction.report import EvictionReport, LayerCache, Written
 from ..base_models.load import SMOLLM2, load_host
 from ..models.generation import end_tokens, greedy_tokens, next_token

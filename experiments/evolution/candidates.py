@@ -19,8 +19,8 @@ from torch import Tensor
 from ...namm.cache.cache import EvictingCache
 from ...namm.evolution.population import ObserveOnly, Population
 from ...namm.policies.base import View
+from ...namm.policies.heuristics import Full
 from ...namm.policies.network import Namm
-from ...namm.policies.simple import Full
 from ..eviction.answers import Prompt, answer, branched, feed, read, write
 from ..eviction.score import score
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ...namm.evolution.evolve import Outcome, end_of_stage, validation_due
 from ...namm.evolution.files import save_evolution
-from ...namm.evolution.loop import Outcome, end_of_stage, validation_due
 from ...namm.evolution.search import Evolution, Vector
 from ...namm.policies.files import save
 from ...results.store.runs import Run

@@ -24,7 +24,7 @@ from ..optim.optimizer import steps_sparsely
 from ..runtime.devices import pick_device, use_bfloat16
 from .activations import copied_weights
 from .cost import RunCost
-from .memory import Described, Table, Weight
+from .gpu_memory import Described, Table, Weight
 from .mesh import Plan, row_tokens
 from .plan import planned
 

@@ -8,7 +8,7 @@ from math import prod
 from ..config.training import TrainConfig
 from ..distributed.refusals import refusals
 from .cost import PlanCost
-from .memory import Described, gpu_bytes
+from .gpu_memory import Described, gpu_bytes
 from .mesh import Mesh, Plan, mesh_of, row_tokens
 from .time import step_seconds
 

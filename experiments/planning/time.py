@@ -8,8 +8,8 @@ from __future__ import annotations
 from math import prod
 
 from ...memory_layers.config import PRODUCT_KEYS
+from .gpu_memory import Described, Table, touched_rows
 from .gpus import PER_MACHINE
-from .memory import Described, Table, touched_rows
 from .mesh import Assumptions, Mesh
 
 _LEAST_READ = 64  # bytes of a row that are read at least: two sectors of a GPU's memory

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ...namm.policies.base import Policy, Rule
+from ...namm.policies.heuristics import make_policy
 from ...namm.policies.network import Namm
-from ...namm.policies.simple import make_policy
 from ...results.namm.rows import PER_HEAD
 from ..config.policy_eval import EvalConfig
 

@@ -16,9 +16,9 @@ import torch
 from ...namm.cache.cache import EvictingCache
 from ...namm.cache.state import LayerState
 from ...namm.policies.base import Policy
+from ...namm.policies.heuristics import Full
 from ...namm.policies.network import Namm
 from ...namm.policies.panel import PolicyBatch, PolicySlots, keep_all
-from ...namm.policies.simple import Full
 from ...namm.threshold import score_context, with_threshold
 from ...results.namm.rows import FULL
 from ..config.policy_eval import EvalConfig

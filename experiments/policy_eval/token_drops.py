@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...namm.cache.cache import EvictingCache
-from ...namm.policies.simple import make_policy
+from ...namm.policies.heuristics import make_policy
 from ...results.store.rows import Row
 from ..config.policy_eval import EvalConfig
 from ..data.long_context.material import documents

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .base import Block, Policy, Rule, View
 from .features import HOP
-from .simple import Full
+from .heuristics import Full
 
 
 @dataclass(frozen=True)

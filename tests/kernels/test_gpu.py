@@ -7,7 +7,7 @@ from memx.experiments.config.loading import load_config
 from memx.experiments.config.points import plan
 from memx.experiments.runtime.options import Options
 from memx.experiments.training.sweep import train_points
-from memx.kernels.ops import OPS
+from memx.kernels.registry import OPS
 from memx.memory_layers.layer import MemoryLayer
 
 pytestmark = pytest.mark.gpu

@@ -75,7 +75,7 @@ def gate(folder: Path, op: str) -> subprocess.CompletedProcess:
         f"import runpy; runpy.run_path('{ROOT / 'tests' / 'triton' / 'interpreter.py'}')['mend']();"
         "import sys, torch, memx;"
         "from memx.experiments.benchmarks.ops.correctness import check_implementations as check;"
-        "from memx.kernels.ops import OPS; cpu = torch.device('cpu');"
+        "from memx.kernels.registry import OPS; cpu = torch.device('cpu');"
         f"assert memx.__file__.startswith('{folder}'), memx.__file__;"
         f"(op,) = [op for op in OPS if op.name == '{op}'];"
         "checks = [check(op, shape, torch.float32, cpu)['triton'] for shape in op.odd_shapes];"

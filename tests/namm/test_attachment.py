@@ -9,8 +9,8 @@ from memx import namm
 from memx.errors import MemxError
 from memx.namm.evolution.population import ObserveOnly
 from memx.namm.policies.base import Rule
+from memx.namm.policies.heuristics import Full
 from memx.namm.policies.network import Namm
-from memx.namm.policies.simple import Full
 from packaging.version import Version
 from transformers import DynamicCache, StaticCache
 

@@ -8,8 +8,8 @@ import torch
 from memx import namm
 from memx.namm.evolution.population import ObserveOnly
 from memx.namm.policies.base import Rule
+from memx.namm.policies.heuristics import Full
 from memx.namm.policies.network import Namm
-from memx.namm.policies.simple import Full
 from memx.namm.threshold import ContextScores, score_context, with_threshold
 
 from .hosts import make_host, prompts

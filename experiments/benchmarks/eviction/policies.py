@@ -19,9 +19,9 @@ from ....errors import MemxError, nearest
 from ....namm.attachment import attach
 from ....namm.cache.cache import EvictingCache
 from ....namm.policies.base import Policy, Rule
+from ....namm.policies.heuristics import POLICIES, make_policy
 from ....namm.policies.network import Namm
 from ....namm.policies.scorer import BAM_PARAMETERS
-from ....namm.policies.simple import POLICIES, make_policy
 from ....results.namm.rows import PRESSES
 from ...config.policy_eval import EAGER
 from ...eviction.kvpress_presses import eager_attention, make_press

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ....errors import MemxError
-from ....kernels.ops import OPS
+from ....kernels.registry import OPS
 from ....memory_layers.config import PRODUCT_KEYS, Kind, MemoryConfig, ModelConfig
 from ....memory_layers.llama import MemoryLlamaForCausalLM, draw_weights, moe_layers_of
 from ....memory_layers.sizes import Sizes, model_sizes

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ....kernels.ops import OPS
+from ....kernels.registry import OPS
 from ....results.store.rows import Row
 from ...runtime.devices import pick_dtype
 from ..benchmark import BenchConfig, Benchmark, Progress

@@ -8,7 +8,7 @@ from memx.cli.main import run as memx
 from memx.experiments.benchmarks import ceilings as bench_ceilings
 from memx.experiments.benchmarks.ops import run as bench
 from memx.kernels.embedding_bag import OP as BAG
-from memx.kernels.ops import OPS
+from memx.kernels.registry import OPS
 from memx.results.bench.compare import comparison, differences, read_bench
 from memx.results.plots import draw
 from memx.results.selection import PlotRequest

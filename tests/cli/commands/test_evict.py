@@ -17,7 +17,7 @@ from memx.experiments.eviction import run as evict
 from memx.experiments.eviction.run import EvictConfig, run_eviction
 from memx.experiments.eviction.text import tokenize
 from memx.namm import Namm, Rule, save
-from memx.namm.policies.simple import POLICIES
+from memx.namm.policies.heuristics import POLICIES
 from memx.results.eviction import files as evict_files
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, MambaConfig
 

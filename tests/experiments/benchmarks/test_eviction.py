@@ -15,9 +15,10 @@ from memx.experiments.benchmarks.eviction.correctness import check_baselines, lo
 from memx.experiments.benchmarks.eviction.generate import bench_generate
 from memx.experiments.benchmarks.eviction.policies import Baseline, held, make_baselines, prefill
 from memx.experiments.benchmarks.eviction.prefill_decode import bench_evict, check_eviction
-from memx.experiments.benchmarks.run import benchmarks, run_bench
+from memx.experiments.benchmarks.registry import benchmarks
+from memx.experiments.benchmarks.run import run_bench
 from memx.experiments.eviction import kvpress_presses
-from memx.namm.policies.simple import POLICIES
+from memx.namm.policies.heuristics import POLICIES
 from memx.results.bench.eviction_table import evict_tables, note_line
 
 CPU = torch.device("cpu")

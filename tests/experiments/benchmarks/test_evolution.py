@@ -16,7 +16,8 @@ from memx.experiments.benchmarks.eviction.correctness import Verdict
 from memx.experiments.benchmarks.eviction.evolution import bench_evolve, check_evolution, check_generation, chosen
 from memx.experiments.benchmarks.eviction.evolution_timing import PARTS, PartClock, time_parts
 from memx.experiments.benchmarks.eviction.settings import METHODS, Case
-from memx.experiments.benchmarks.run import benchmarks, run_bench
+from memx.experiments.benchmarks.registry import benchmarks
+from memx.experiments.benchmarks.run import run_bench
 from memx.namm.cache import observe
 from memx.namm.cache.layer import EvictingLayer
 from memx.namm.evolution.population import Population

@@ -11,8 +11,8 @@ from memx.experiments.eviction.answers import Prompt, tokenise
 from memx.experiments.evolution.candidates import CandidateEvaluator, held_share
 from memx.namm.evolution.population import ObserveOnly
 from memx.namm.policies.base import Rule
+from memx.namm.policies.heuristics import Full
 from memx.namm.policies.network import Namm
-from memx.namm.policies.simple import Full
 from transformers import LlamaConfig, LlamaForCausalLM
 
 EXAMPLE = Example("made", "context", "question", ("answer",), "log_likelihood")

@@ -12,8 +12,8 @@ from memx.experiments.models.build import llama_config, prepare_tables
 from memx.experiments.optim.optimizer import Optimizer
 from memx.experiments.planning.activations import copied_weights, logits_bytes, saved_bytes
 from memx.experiments.planning.estimate import cost_of
+from memx.experiments.planning.gpu_memory import Table, Weight, dense_bytes, table_bytes, touched_rows
 from memx.experiments.planning.gpus import GPUS
-from memx.experiments.planning.memory import Table, Weight, dense_bytes, table_bytes, touched_rows
 from memx.experiments.planning.mesh import Mesh, Plan
 from memx.experiments.training.loss import text_loss
 from memx.memory_layers.llama import MemoryLlamaForCausalLM, tables_of

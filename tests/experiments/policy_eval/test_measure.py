@@ -11,7 +11,7 @@ from memx.experiments.evolution.candidates import CandidateEvaluator
 from memx.experiments.policy_eval.measure import PolicyEvaluator
 from memx.experiments.policy_eval.token_drops import kept_by_head, mean_run
 from memx.namm.policies.base import Rule
-from memx.namm.policies.simple import Full, make_policy
+from memx.namm.policies.heuristics import Full, make_policy
 
 from ...namm.hosts import make_host
 from .tiny_evaluation import BUDGET, EVERY, config, draw, scorer

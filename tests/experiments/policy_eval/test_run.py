@@ -19,7 +19,7 @@ from memx.experiments.runtime.events import Note, Progress
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted
 from memx.namm.policies.base import Rule
-from memx.namm.policies.simple import POLICIES
+from memx.namm.policies.heuristics import POLICIES
 from memx.results.store.runs import RunStore
 
 from ..evolution.tiny_evolution import settings, write_host

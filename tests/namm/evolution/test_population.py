@@ -7,8 +7,8 @@ import torch
 from memx import namm
 from memx.namm.evolution.population import ObserveOnly, Population
 from memx.namm.policies.base import Rule
+from memx.namm.policies.heuristics import Full, make_policy
 from memx.namm.policies.network import Namm
-from memx.namm.policies.simple import Full, make_policy
 
 from ..hosts import make_host, prompts
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from memx.errors import MemxError
 from memx.namm import Evolution, evolve, load_evolution, save_evolution
-from memx.namm.evolution.loop import GenerationDone, MeanValidated, StageEnded
+from memx.namm.evolution.evolve import GenerationDone, MeanValidated, StageEnded
 
 KINDS = [("diagonal", "csa"), ("diagonal", "tpa"), ("full", "csa"), ("full", "tpa")]
 TARGET = np.linspace(-1, 1, 10)
@@ -419,5 +419,5 @@ def test_a_disk_that_refuses_is_said_in_one_line_and_the_old_state_stays(tmp_pat
 
 
 def test_importing_it_imports_neither_torch_nor_cma():
-    code = "import sys, memx.namm.evolution.loop; sys.exit('torch' in sys.modules or 'cma' in sys.modules)"
+    code = "import sys, memx.namm.evolution.evolve; sys.exit('torch' in sys.modules or 'cma' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

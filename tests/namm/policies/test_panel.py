@@ -6,9 +6,9 @@ import pytest
 import torch
 from memx import namm
 from memx.namm.policies.base import Rule
+from memx.namm.policies.heuristics import POLICIES, Full, make_policy
 from memx.namm.policies.network import Namm
 from memx.namm.policies.panel import PolicyBatch, PolicySlots, keep_all
-from memx.namm.policies.simple import POLICIES, Full, make_policy
 
 from ..hosts import make_host, prompts
 

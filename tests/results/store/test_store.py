@@ -7,7 +7,7 @@ import pytest
 from memx.errors import MemxError
 from memx.files import write_atomically
 from memx.results.labels import short
-from memx.results.memory.slots import SlotAxis, memory_figure
+from memx.results.memory_layers.slots import SlotAxis, memory_figure
 from memx.results.plots import draw
 from memx.results.published import published_curves, published_points
 from memx.results.selection import PlotOptions, PlotRequest, collect_rows

@@ -11,8 +11,8 @@ from memx import namm
 from memx.errors import MemxError
 from memx.namm import POLICIES, make_policy
 from memx.namm.policies.base import Attention, Block, View
+from memx.namm.policies.heuristics import H2O, TOVA, Full, Knorm, Random, Recency, SnapKV, StreamingLLM
 from memx.namm.policies.keep import kept_tokens
-from memx.namm.policies.simple import H2O, TOVA, Full, Knorm, Random, Recency, SnapKV, StreamingLLM
 from transformers import AttentionInterface, DynamicCache
 
 from ..hosts import left_padded, make_host, prompts

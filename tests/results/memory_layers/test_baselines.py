@@ -4,8 +4,8 @@ from math import inf
 
 import pytest
 from memx.errors import MemxError
-from memx.results.memory.baselines import baselines_table, bases_of, dense_worth
-from memx.results.memory.baselines_figure import baselines_figure
+from memx.results.memory_layers.baselines import baselines_table, bases_of, dense_worth
+from memx.results.memory_layers.baselines_figure import baselines_figure
 from memx.results.plots import draw
 from memx.results.selection import PlotOptions, PlotRequest
 from memx.results.store.rows import Row, read_rows, write_rows

@@ -2,7 +2,7 @@
 
 import pytest
 from memx.errors import MemxError
-from memx.results.memory.questions import lines_of, qa_figure, qa_table
+from memx.results.memory_layers.questions import lines_of, qa_figure, qa_table
 from memx.results.plots import draw
 from memx.results.published import published_curves
 from memx.results.selection import PlotOptions, PlotRequest
