@@ -93,7 +93,7 @@ def evaluate(
         models,
         runs,
         tasks=task,
-        asked=file or [],
+        questions=file or [],
         examples=train or [],
         harness=harness,
         harness_folder=harness_tasks,

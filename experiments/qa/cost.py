@@ -1,4 +1,4 @@
-"""What an evaluation would ask, before any weight is loaded: config -> how many questions of which length."""
+"""The plan of an evaluation, before any weight is loaded: config -> how many questions of which length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from .run import read_sets
 
 
 def eval_cost(config: QaConfig, runs: Path) -> dict[str, Any]:
-    """Counts, exact; the data and the model's config are read. Raises MemxError for what would not run."""
+    """Count what an evaluation would do; the data and the model's config are read.
+
+    Args:
+        config: The evaluation.
+        runs: The folder of runs.
+
+    Returns:
+        The counts by name, as `--dry-run` prints them.
+
+    Raises:
+        MemxError: The evaluation would not run.
+    """
     model = check_model(config)
     check_harness(config.harness)
     return {
@@ -22,6 +33,6 @@ def eval_cost(config: QaConfig, runs: Path) -> dict[str, Any]:
         "context": context_of(model),
         "shots": config.shots,
         "answer_tokens": config.answer_tokens,
-        "questions": {one.task.name: len(one.questions) for one in read_sets(config)},
+        "questions": {of_task.task.name: len(of_task.questions) for of_task in read_sets(config)},
         "harness": list(config.harness.tasks),
     }

@@ -26,9 +26,16 @@ PERCENT = {"exact_match": "exact_match", "em": "exact_match", "acc": "accuracy",
 
 
 def check_harness(config: HarnessConfig) -> Any:
-    """The task manager of lm-eval that knows all tasks of a config; none where none is asked for.
+    """Check that lm-eval has all tasks of a config.
 
-    Raises MemxError if lm-eval is missing, or a task is unknown.
+    Args:
+        config: The tasks of lm-eval, and a folder with more of them.
+
+    Returns:
+        The task manager of lm-eval that knows them; None without tasks.
+
+    Raises:
+        MemxError: lm-eval is missing, or a task is unknown.
     """
     if not config.tasks:
         return None
@@ -44,8 +51,8 @@ def check_harness(config: HarnessConfig) -> Any:
         manager = TaskManager(include_path=config.folder)
     for task in config.tasks:
         if task not in manager.all_tasks:
-            alike = sorted((name for name in manager.all_tasks if task in name), key=len)[:3]
-            hint = f"there are {', '.join(alike)}" if alike else nearest(task, manager.all_tasks)
+            similar = sorted((name for name in manager.all_tasks if task in name), key=len)[:3]
+            hint = f"there are {', '.join(similar)}" if similar else nearest(task, manager.all_tasks)
             raise MemxError(
                 f"lm-eval has no task {task!r}", hint=hint or "`lm-eval ls tasks` lists them; --harness-tasks adds some"
             )
@@ -62,15 +69,29 @@ def run_harness(
     report: Report,
     check: Callable[[], None],
 ) -> dict[str, Any]:
-    """Run one task or group: its results as lm-eval gives them, with the number of questions and shots of each.
+    """Run one task or group of lm-eval.
 
-    check: called at every batch, to end the run by an exception. Raises MemxError if the task's data cannot be had.
+    Args:
+        manager: What `check_harness` gave.
+        model: The model, on its device.
+        tokenizer: Its tokenizer.
+        task: The name of the task or group.
+        config: The evaluation.
+        batch: How many requests are answered at once.
+        report: Called with the progress.
+        check: Called at every batch; may raise to stop.
+
+    Returns:
+        The results as lm-eval gives them, with the number of questions and shots of each task.
+
+    Raises:
+        MemxError: The task's data cannot be loaded.
     """
     simple_evaluate: Any = import_module("lm_eval").simple_evaluate
     lm = _with_progress(model, tokenizer, batch, task, report, check)
     try:
         with _muted():
-            found: Any = simple_evaluate(
+            results: Any = simple_evaluate(
                 lm,
                 tasks=[task],
                 num_fewshot=config.harness.shots,
@@ -83,18 +104,26 @@ def run_harness(
                 fewshot_random_seed=config.seed,
             )
     except OSError as error:  # what `datasets` raises for a set that is neither here nor to be reached
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise MemxError(
-            f"lm-eval cannot read the data of {task}: {said[:160]}",
+            f"lm-eval cannot read the data of {task}: {reason[:160]}",
             hint=f"where the hub can be reached, run: lm-eval run --model dummy --tasks {task} --limit 1; "
             "then copy ~/.cache/huggingface here. Or write a task of local files for --harness-tasks",
         ) from None
-    kept = {name: found.get(name, {}) for name in ("results", "n-samples", "n-shot", "group_subtasks", "versions")}
-    return {**kept, "lm_eval": _version()}
+    parts = ("results", "n-samples", "n-shot", "group_subtasks", "versions")
+    return {**{name: results.get(name, {}) for name in parts}, "lm_eval": _version()}
 
 
 def harness_rows(results: Mapping[str, Any], about: Mapping[str, Any]) -> list[Row]:
-    """Rows of what `run_harness` gave: `dataset` is the task's name. about: the fields that are about the model."""
+    """Make the rows of a task of lm-eval.
+
+    Args:
+        results: What `run_harness` gave.
+        about: The fields of `Row` that are about the model.
+
+    Returns:
+        A row for each score, with the task's name as its dataset.
+    """
     rows = []
     for task, values in results["results"].items():
         scores = {key: value for key, value in values.items() if "," in key and isinstance(value, int | float)}
@@ -129,11 +158,11 @@ def _count(task: str, results: Mapping[str, Any]) -> int:
     """Questions of a task, or of all tasks of a group."""
     if task in results["n-samples"]:
         return results["n-samples"][task]["effective"]
-    return sum(_count(one, results) for one in results["group_subtasks"].get(task, []))
+    return sum(_count(member, results) for member in results["group_subtasks"].get(task, []))
 
 
 def _with_progress(model: Any, tokenizer: Any, batch: int, task: str, report: Report, check: Callable[[], None]) -> Any:
-    """lm-eval's own model of transformers', which tells of its progress as memx does."""
+    """lm-eval's own class for a model of transformers, which reports its progress as memx does."""
     base: Any = import_module("lm_eval.models.huggingface").HFLM
 
     class Model(base):
@@ -152,24 +181,24 @@ def _with_progress(model: Any, tokenizer: Any, batch: int, task: str, report: Re
             return super().loglikelihood_rolling(requests, disable_tqdm=True)
 
         def _model_generate(self, context: Any, *rest: Any, **options: Any) -> Any:
-            found = super()._model_generate(context, *rest, **options)
+            written = super()._model_generate(context, *rest, **options)
             self._count(len(context))
-            return found
+            return written
 
         def _model_call(self, inps: Any, *rest: Any, **options: Any) -> Any:
-            found = super()._model_call(inps, *rest, **options)
+            logits = super()._model_call(inps, *rest, **options)
             self._count(len(inps))
-            return found
+            return logits
 
         def _start(self, requests: Any) -> None:
-            self.answered, self.asked, self.last = 0, len(requests), perf_counter()
+            self.answered, self.total, self.last = 0, len(requests), perf_counter()
 
         def _count(self, answered: int) -> None:
             check()
             now = perf_counter()
             seconds, self.last = (now - self.last) / answered, now
-            self.answered = min(self.answered + answered, self.asked)
-            report(Progress(self.answered, self.asked, f"lm-eval {task}", seconds))
+            self.answered = min(self.answered + answered, self.total)
+            report(Progress(self.answered, self.total, f"lm-eval {task}", seconds))
 
     with _muted():
         return Model(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch)

@@ -1,4 +1,4 @@
-"""The model of an evaluation: its config -> the loaded model with its tokenizer, and what all rows say of it."""
+"""The model of an evaluation: its config -> the loaded model with its tokenizer, and the fields of rows about it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
 
 def load_model(config: QaConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Load the model on its device, set to plain greedy writing. Raises MemxError as `load_host` and `pick_device`."""
+    """Load the model of an evaluation on its device, set to plain greedy decoding.
+
+    Args:
+        config: The evaluation.
+
+    Returns:
+        The model, in eval mode, and its tokenizer.
+
+    Raises:
+        MemxError: The model cannot be loaded, or the device is not there.
+    """
     from transformers import GenerationConfig
 
     device = pick_device(config.device, "--device")
@@ -37,21 +47,40 @@ def load_model(config: QaConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerFa
 
 
 def check_model(config: QaConfig) -> PretrainedConfig:
-    """The config of the model that would be loaded. Raises MemxError, before any weight is read."""
+    """Check that the model could be loaded, before any weight is read.
+
+    Args:
+        config: The evaluation.
+
+    Returns:
+        The model's config.
+
+    Raises:
+        MemxError: As `load_model` does.
+    """
     pick_device(config.device, "--device")
     return host_config(config.model, any_decoder=True)
 
 
 def context_of(config: PretrainedConfig) -> int:
-    """Tokens that a model reads and writes together."""
+    """Return how many tokens a model reads and writes together."""
     values: Any = config.get_text_config()
     return int(values.max_position_embeddings)
 
 
 def about_model(config: QaConfig, model: PreTrainedModel, label: str) -> dict[str, Any]:
-    """The fields of rows that say which model was asked.
+    """Describe the evaluated model in the fields of rows.
 
-    Of a run of memx train its base, variant, seed and experiment, so that a sweep's evaluations lie on one line.
+    For a run of memx train these are its base, variant, seed and experiment, so that the evaluations of a sweep lie on
+    one line of a plot.
+
+    Args:
+        config: The evaluation.
+        model: The loaded model.
+        label: The model's name in tables, unless it has a title.
+
+    Returns:
+        Fields of `Row`.
     """
     about: dict[str, Any] = {
         "experiment": "",
@@ -81,7 +110,7 @@ def about_model(config: QaConfig, model: PreTrainedModel, label: str) -> dict[st
 
 
 def _training(config: QaConfig) -> TrainConfig | None:
-    """What the model's run was told; none where it is no run, or its config is of another version."""
+    """The config of the model's run; None where it is no run, or its config is of another version."""
     if config.run is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""A question and examples -> the few-shot prompt that it is asked by, in tokens, as long as the model's context allows.
+"""A question and examples -> the few-shot prompt in tokens, as long as the model's context allows.
 
     Question: who wrote papa got a brand new bag?
     Answer: James Brown
@@ -6,7 +6,7 @@
     Question: …?
     Answer:
 
-The same examples for a question whatever else is asked: they are drawn by the seed and its number.
+The examples of a question are drawn by the seed and its number, so they do not depend on the other questions.
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ BETWEEN = "\n\n"
 
 
 class Asked(NamedTuple):
-    """A question as it is asked.
+    """A question as the model reads it.
 
-    prompt: its tokens; gold: those of the gold answer after it. shots: numbers of the examples in it, in their order;
-    dropped: examples that did not fit; cut: tokens of the question itself that did not.
+    Attributes:
+        question: The question.
+        prompt: Its tokens.
+        gold: The tokens of the gold answer after it.
+        shots: The numbers of the examples in it, in their order.
+        dropped: How many examples did not fit.
+        cut: How many tokens of the question itself did not fit.
     """
 
     question: QaQuestion
@@ -40,7 +45,16 @@ class Asked(NamedTuple):
 
 
 class Asker:
-    """Makes prompts. room: tokens that the model reads and writes together."""
+    """Makes prompts.
+
+    Args:
+        tokenizer: The model's.
+        examples: The questions that examples are drawn from.
+        shots: How many examples a prompt has, if they fit.
+        room: How many tokens the model reads and writes together.
+        answer_tokens: How many tokens an answer may have.
+        seed: Of the draws.
+    """
 
     def __init__(
         self,
@@ -56,9 +70,16 @@ class Asker:
         self.room, self.answer_tokens, self.seed = room, answer_tokens, seed
 
     def ask(self, question: QaQuestion) -> Asked:
-        """The prompt of a question, with as many of its examples as fit: the first ones go first.
+        """Make the prompt of a question, with as many of its examples as fit; the first ones are dropped first.
 
-        Raises MemxError if the answer alone leaves no room for a prompt.
+        Args:
+            question: The question.
+
+        Returns:
+            The prompt.
+
+        Raises:
+            MemxError: The answer alone leaves no room for a prompt.
         """
         draw = random.Random(f"shots {self.seed} {question.number}")
         drawn = draw.sample(self.examples, self.shots)
@@ -73,18 +94,18 @@ class Asker:
         for first in range(len(drawn) + 1):
             prompt = _ids(self.tokenizer, prompt_text(question, drawn[first:]))
             if len(prompt) <= room:
-                return Asked(question, prompt, gold, tuple(one.number for one in drawn[first:]), first, 0)
+                return Asked(question, prompt, gold, tuple(shot.number for shot in drawn[first:]), first, 0)
         return Asked(question, prompt[-room:], gold, (), len(drawn), len(prompt) - room)
 
 
-def not_asked(examples: Sequence[QaQuestion], asked: Sequence[QaQuestion]) -> list[QaQuestion]:
-    """The examples whose question is none of those asked, but for case and blanks."""
-    known = {_plain(question) for question in asked}
-    return [example for example in examples if _plain(example) not in known]
+def not_asked(examples: Sequence[QaQuestion], questions: Sequence[QaQuestion]) -> list[QaQuestion]:
+    """Leave out the examples whose question is evaluated, whatever its case and blanks."""
+    evaluated = {_plain(question) for question in questions}
+    return [example for example in examples if _plain(example) not in evaluated]
 
 
 def sample(questions: Sequence[QaQuestion], limit: int | None, seed: int) -> list[QaQuestion]:
-    """At most `limit` questions in their order, the same for the same seed."""
+    """Draw at most `limit` questions (None: all) by a seed, and keep their order."""
     if limit is None or limit >= len(questions):
         return list(questions)
     chosen = random.Random(f"questions {seed} {len(questions)}").sample(range(len(questions)), limit)
@@ -92,7 +113,7 @@ def sample(questions: Sequence[QaQuestion], limit: int | None, seed: int) -> lis
 
 
 def prompt_text(question: QaQuestion, shots: Sequence[QaQuestion]) -> str:
-    """The prompt, which ends where the answer begins, with a blank."""
+    """Write the prompt of a question after its examples; the answer follows it after a blank."""
     return BETWEEN.join([*(f"{_open(shot)} {shot.answers[0]}" for shot in shots), _open(question)])
 
 

@@ -28,21 +28,39 @@ class QaQuestion(NamedTuple):
 
 
 def read_questions(paths: Sequence[Path]) -> list[QaQuestion]:
-    """All questions of files, in their order.
+    """Read questions from files as they are published.
 
-    Raises MemxError, naming file and line, for a file that cannot be read and a row that is no answered question.
+    Args:
+        paths: The files.
+
+    Returns:
+        All questions, in their order.
+
+    Raises:
+        MemxError: A file cannot be read, or a row is no answered question; names the file and the line.
     """
-    found: list[QaQuestion] = []
+    questions: list[QaQuestion] = []
     for path in paths:
         for where, row in _rows(path):
-            found.append(_question(row, len(found) + 1, where))
-    if not found:
+            questions.append(_question(row, len(questions) + 1, where))
+    if not questions:
         raise MemxError(f"{', '.join(map(str, paths))}: there are no questions", hint=_PUBLISHED)
-    return found
+    return questions
 
 
 def questions_of(rows: Iterable[Mapping[str, Any]], source: str) -> list[QaQuestion]:
-    """The questions of rows that `datasets` loaded. Raises MemxError, naming the row, as `read_questions` does."""
+    """Read questions from rows that `datasets` loaded.
+
+    Args:
+        rows: The rows.
+        source: The name of the data set, for errors.
+
+    Returns:
+        All questions, in their order.
+
+    Raises:
+        MemxError: A row is no answered question; names the row.
+    """
     return [_question(row, number, f"{source} row {number}") for number, row in enumerate(rows, start=1)]
 
 
@@ -104,8 +122,8 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
             for batch in file.iter_batches(columns=columns):
                 yield from batch.to_pylist()
     except ArrowException as error:
-        said = " ".join(str(error).split())
-        raise MemxError(f"{path} is not parquet, or damaged: {said[:100]}", hint=_PUBLISHED) from None
+        reason = " ".join(str(error).split())
+        raise MemxError(f"{path} is not parquet, or damaged: {reason[:100]}", hint=_PUBLISHED) from None
 
 
 def _question(row: Any, number: int, where: str) -> QaQuestion:

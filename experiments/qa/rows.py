@@ -13,10 +13,18 @@ from ..metrics.estimates import Estimate, mean_estimate, ratio_estimate, share_e
 def answer_rows(
     config: QaConfig, task: QaTask, lines: Sequence[Mapping[str, Any]], about: Mapping[str, Any]
 ) -> list[Row]:
-    """The rows of a set from what is kept of its answers. about: the fields of `Row` that are about the model.
+    """Make the rows of a set of questions.
 
-    exact_match and f1 in percent, nll in nats a token, answer_nll in nats an answer (as Berges et al. 2024 report it
-    of their ablations). shots: examples asked for; fewer_shots: questions whose prompt had no room for all of them.
+    Args:
+        config: The evaluation.
+        task: The set.
+        lines: Its lines of answers.jsonl.
+        about: The fields of `Row` that are about the model.
+
+    Returns:
+        Rows of exact_match and f1 in percent, nll in nats a token, and answer_nll in nats an answer (as Berges et al.
+        2024 report it of their ablations). Their field fewer_shots counts the questions whose prompt had no room for
+        all examples.
     """
     estimates: dict[str, Estimate] = {
         "exact_match": share_estimate([line["exact_match"] for line in lines]),
@@ -24,13 +32,13 @@ def answer_rows(
         "nll": ratio_estimate([line["nll"] for line in lines], [line["gold_tokens"] for line in lines]),
         "answer_nll": mean_estimate([line["nll"] for line in lines]),
     }
-    beside = {
+    extra = {
         "shots": config.shots,
         "fewer_shots": sum(line["dropped"] > 0 for line in lines),
         "cut_questions": sum(line["cut"] > 0 for line in lines),
         "asked_with_seed": config.seed,
     }
     return [
-        Row(**{**about, **beside}, dataset=task.name, metric=metric, **estimate._asdict())
+        Row(**{**about, **extra}, dataset=task.name, metric=metric, **estimate._asdict())
         for metric, estimate in estimates.items()
     ]

@@ -40,7 +40,17 @@ class Sets(NamedTuple):
 
 
 def read_sets(config: QaConfig) -> list[Sets]:
-    """The questions of all sets. Raises MemxError for files that are not as published, and a hub out of reach."""
+    """Read the questions of all sets.
+
+    Args:
+        config: The evaluation.
+
+    Returns:
+        The sets, each with its questions that are evaluated and those that examples are drawn from.
+
+    Raises:
+        MemxError: Files are not as published, the hub is out of reach, or there are fewer examples than shots.
+    """
     sets = []
     for task in config.tasks:
         everything = load_questions(task, "asked")
@@ -56,9 +66,20 @@ def read_sets(config: QaConfig) -> list[Sets]:
 
 
 def eval_model(config: QaConfig, options: Options, report: Report, *, batch: int = 32) -> list[Row]:
-    """Evaluate in the config's run folder, to the end; returns the rows. A finished run is kept when resuming.
+    """Evaluate a model on questions, in the config's run folder.
 
-    batch: questions at once. Raises MemxError (a folder exists, a model or data cannot be had, …), and Interrupted.
+    Args:
+        config: The evaluation.
+        options: Where runs are, and whether to resume or replace one that is there. A finished one is kept if resumed.
+        report: Called with the progress.
+        batch: How many questions are answered at once.
+
+    Returns:
+        The rows.
+
+    Raises:
+        MemxError: The folder exists or is in use, or the model or data cannot be loaded.
+        Interrupted: A signal asked for a stop; the answers so far are saved.
     """
     with RunStore(options.runs).claim(config.folder, resume=options.resume, force=options.force) as run:
         if options.resume and run.status == "finished":
@@ -78,17 +99,17 @@ def _evaluate(config: QaConfig, run: Run, report: Report, batch: int) -> list[Ro
         about = about_model(config, model, config.name.removeprefix("eval-"))
         about |= {"run": run.name, "experiment": about["experiment"] or run.name}
         with stop_on_signals() as stop:
-            asking = _Asking(config, model, tokenizer, report, stop, batch)
-            asking.ask_all(sets, answers)
-            asking.run_harness(manager, harness)
+            evaluation = _Evaluation(config, model, tokenizer, report, stop, batch)
+            evaluation.answer_all(sets, answers)
+            evaluation.run_harness(manager, harness)
         rows = [row for task in config.tasks for row in answer_rows(config, task, _of(answers, task.name), about)]
         rows += [row for line in harness.lines() for row in harness_rows(line["results"], about)]
     run.finish(rows, experiment=about["experiment"])
     return rows
 
 
-class _Asking:
-    """A loaded model that is asked everything that has no line yet; Interrupted is raised once a stop is asked for."""
+class _Evaluation:
+    """Evaluates a loaded model on all that has no line yet; Interrupted is raised once a stop is asked for."""
 
     def __init__(
         self, config: QaConfig, model: Any, tokenizer: Any, report: Report, stop: StopRequest, batch: int
@@ -96,51 +117,51 @@ class _Asking:
         self.config, self.model, self.tokenizer = config, model, tokenizer
         self.report, self.stop, self.batch = report, stop, batch
 
-    def ask_all(self, sets: Sequence[Sets], answers: JsonLines) -> None:
-        """Ask every question, the longest prompts of each set first."""
-        lines, total = answers.rewind(), sum(len(one.questions) for one in sets)
-        for one in sets:
-            chunks = self._chunks(one)
-            lines = _whole_batches(answers, lines, one.task.name, chunks)
-            known = {line["number"] for line in lines if line["task"] == one.task.name}
-            if known:
-                self.report(Note(f"{TITLES[one.task.name]}: {len(known)} questions were answered before"))
+    def answer_all(self, sets: Sequence[Sets], answers: JsonLines) -> None:
+        """Answer every question, the longest prompts of each set first."""
+        lines, total = answers.rewind(), sum(len(of_task.questions) for of_task in sets)
+        for of_task in sets:
+            name, chunks = of_task.task.name, self._chunks(of_task)
+            lines = _whole_batches(answers, lines, name, chunks)
+            answered = {line["number"] for line in lines if line["task"] == name}
+            if answered:
+                self.report(Note(f"{TITLES[name]}: {len(answered)} questions were answered before"))
             for chunk in chunks:
-                if chunk[0].question.number in known:
+                if chunk[0].question.number in answered:
                     continue
                 self.check()
                 start = perf_counter()
-                said = answer_batch(self.model, self.tokenizer, chunk, self.config.answer_tokens)
-                for asked, found in zip(chunk, said, strict=True):
-                    lines.append(_line(one.task.name, asked, found))
+                batch = answer_batch(self.model, self.tokenizer, chunk, self.config.answer_tokens)
+                for prompt, answer in zip(chunk, batch, strict=True):
+                    lines.append(_line(name, prompt, answer))
                     answers.append(lines[-1])
                 seconds = (perf_counter() - start) / len(chunk)
-                self.report(Progress(len(lines), total, TITLES[one.task.name], seconds))
+                self.report(Progress(len(lines), total, TITLES[name], seconds))
 
-    def _chunks(self, one: Sets) -> list[list[Asked]]:
+    def _chunks(self, of_task: Sets) -> list[list[Asked]]:
         """The prompts of a set in batches of about one length."""
         asker = Asker(
             self.tokenizer,
-            one.examples,
+            of_task.examples,
             shots=self.config.shots,
             room=context_of(self.model.config),
             answer_tokens=self.config.answer_tokens,
             seed=self.config.seed,
         )
-        asked = sorted(map(asker.ask, one.questions), key=lambda a: (-len(a.prompt), a.question.number))
-        return [asked[start : start + self.batch] for start in range(0, len(asked), self.batch)]
+        prompts = sorted(map(asker.ask, of_task.questions), key=lambda p: (-len(p.prompt), p.question.number))
+        return [prompts[start : start + self.batch] for start in range(0, len(prompts), self.batch)]
 
     def run_harness(self, manager: Any, results: JsonLines) -> None:
         """Run every task of lm-eval."""
-        known = {line["task"] for line in results.rewind()}
+        done = {line["task"] for line in results.rewind()}
         for task in self.config.harness.tasks:
-            if task not in known:
+            if task not in done:
                 self.check()
                 self.report(Phase(f"lm-eval: {task}"))
-                found = run_harness(
+                scores = run_harness(
                     manager, self.model, self.tokenizer, task, self.config, self.batch, self.report, self.check
                 )
-                results.append({"task": task, "results": found})
+                results.append({"task": task, "results": scores})
 
     def check(self) -> None:
         """Raise Interrupted if a stop was asked for."""
@@ -149,34 +170,38 @@ class _Asking:
 
 
 def _whole_batches(answers: JsonLines, lines: list[Line], task: str, chunks: Sequence[Sequence[Asked]]) -> list[Line]:
-    """The lines without those of a batch that a kill cut off: it is asked again as a whole, for the same rounding."""
-    known = {line["number"] for line in lines if line["task"] == task}
-    parts = [{item.question.number for item in chunk} for chunk in chunks]
-    again = {number for part in parts if not part <= known for number in part & known}
-    kept = [line for line in lines if line["task"] != task or line["number"] not in again]
-    if len(kept) < len(lines):
-        answers.write(kept)
-    return kept
+    """The lines without those of a batch that a kill cut off.
+
+    Such a batch is answered again as a whole: sums round as the batch is padded, and a resumed run ends with the same
+    rows as one that nothing stopped.
+    """
+    answered = {line["number"] for line in lines if line["task"] == task}
+    batches = [{prompt.question.number for prompt in chunk} for chunk in chunks]
+    cut_off = {number for batch in batches if not batch <= answered for number in batch & answered}
+    whole = [line for line in lines if line["task"] != task or line["number"] not in cut_off]
+    if len(whole) < len(lines):
+        answers.write(whole)
+    return whole
 
 
-def _line(task: str, asked: Asked, said: Said) -> Line:
-    """What is kept of an answer."""
-    question = asked.question
+def _line(task: str, prompt: Asked, answer: Said) -> Line:
+    """The line of answers.jsonl for one question."""
+    question = prompt.question
     return {
         "task": task,
         "number": question.number,
         "id": question.id,
         "question": question.text,
-        "answer": said.text,
+        "answer": answer.text,
         "accepted": list(question.answers),
-        "exact_match": exact_match(said.text, question.answers),
-        "f1": f1(said.text, question.answers),
-        "nll": said.nll,
-        "gold_tokens": said.tokens,
-        "shots": list(asked.shots),
-        "dropped": asked.dropped,
-        "cut": asked.cut,
-        "prompt_tokens": len(asked.prompt),
+        "exact_match": exact_match(answer.text, question.answers),
+        "f1": f1(answer.text, question.answers),
+        "nll": answer.nll,
+        "gold_tokens": answer.tokens,
+        "shots": list(prompt.shots),
+        "dropped": prompt.dropped,
+        "cut": prompt.cut,
+        "prompt_tokens": len(prompt.prompt),
     }
 
 

@@ -1,19 +1,19 @@
-"""What `memx eval` is told -> where the model, the questions and the examples are: files with digests, or the hub.
+"""The arguments of `memx eval` -> a config for each model, with the files of questions and examples and their digests.
 
 No torch.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...errors import MemxError, nearest
 from ..config.question_answering import SHOTS, TASKS, TITLES, HarnessConfig, QaConfig, QaFiles, QaTask
 from ..data.long_context.rows import HubData, read_rows
+from .model_source import digest, find_model, weights_digest
 from .questions import QaQuestion, questions_of, read_questions
 
 # by their published names, the questions that results are reported on, and those that examples come from
@@ -28,32 +28,6 @@ _EXAMPLES = {
 }
 _HUB = {"nq": ("google-research-datasets/nq_open", None), "tqa": ("mandarjoshi/trivia_qa", "rc.nocontext")}
 _SPLITS = {"asked": "validation", "examples": "train"}
-_WEIGHTS = ("*.safetensors", "*.json")
-
-
-class ModelSource(NamedTuple):
-    """What `load_host` is to load, what tables call it, and the run folder of memx train that it is of."""
-
-    source: str
-    label: str
-    run: Path | None = None
-
-
-def find_model(name: str, runs: Path) -> ModelSource:
-    """Where a model is: a run of memx train (its folder, or its name below `runs`), a checkpoint, or another name.
-
-    Raises MemxError for a run without a checkpoint. Whether another name is a model, `load_host` says.
-    """
-    path = Path(name).expanduser()
-    folder = path if path.is_dir() else runs / name
-    if (folder / "run.json").is_file():
-        if not (folder / "checkpoint" / "config.json").is_file():
-            raise MemxError(f"the run {folder} has no checkpoint", hint="`memx train` ends with one; --resume goes on")
-        return ModelSource(str(folder / "checkpoint"), folder.resolve().name, folder)
-    whole = path.resolve()
-    if path.is_dir() and whole.name == "checkpoint" and (whole.parent / "run.json").is_file():
-        return ModelSource(str(path), whole.parent.name, whole.parent)
-    return ModelSource(name, whole.name if path.is_dir() else name)
 
 
 def eval_configs(
@@ -61,7 +35,7 @@ def eval_configs(
     runs: Path,
     *,
     tasks: Sequence[str] | None,
-    asked: Sequence[str],
+    questions: Sequence[str],
     examples: Sequence[str],
     harness: str | None,
     harness_folder: Path | None,
@@ -69,24 +43,40 @@ def eval_configs(
     name: str | None,
     settings: Mapping[str, Any],
 ) -> list[QaConfig]:
-    """A config for each model, from what the command line says; settings: fields of `QaConfig` as they are.
+    """Make the config of each model's evaluation; weights are read for their digest alone.
 
-    Raises MemxError for what is not there or does not fit together; weights are read for their digest alone.
+    Args:
+        models: Names of models, as `find_model` takes them.
+        runs: The folder of runs.
+        tasks: The sets of questions; None for all, or for none if there are tasks of lm-eval.
+        questions: Files or folders of questions, each NAME=PATH.
+        examples: Files or folders of training questions, each NAME=PATH.
+        harness: Tasks of lm-eval, with commas between them.
+        harness_folder: A folder with more of those.
+        shots: Examples in a prompt; None for the usual number.
+        name: The evaluation's name; None for one after the model's.
+        settings: Further fields of `QaConfig`.
+
+    Returns:
+        A config for each model.
+
+    Raises:
+        MemxError: Something is not there, or does not fit the rest.
     """
     chosen = _harness(harness, harness_folder, shots)
     names = tasks if tasks is not None else () if chosen.tasks else TASKS
-    sets = qa_tasks(names, asked, examples, SHOTS if shots is None else shots)
+    sets = qa_tasks(names, questions, examples, SHOTS if shots is None else shots)
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}", name):
         raise MemxError(f"--name {name!r} is no name for a folder", hint="use letters, digits, and ._+- between them")
     configs = []
     for model in dict.fromkeys(models):
-        found = find_model(model, runs)
+        place = find_model(model, runs)
         configs.append(
             QaConfig(
-                name=name or f"eval-{_slug(found.label)}",
-                model=found.source,
-                sha256=weights_digest(found.source),
-                run=None if found.run is None else str(found.run),
+                name=name or f"eval-{_slug(place.label)}",
+                model=place.source,
+                sha256=weights_digest(place.source),
+                run=None if place.run is None else str(place.run),
                 tasks=sets,
                 shots=SHOTS if shots is None else shots,
                 harness=chosen,
@@ -115,33 +105,22 @@ def _slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+]+", "-", label).strip("-")[:60] or "model"
 
 
-def weights_digest(source: str) -> str:
-    """The digest of a folder's weights and config; empty for a name that is no folder."""
-    folder = Path(source).expanduser()
-    return digest(path for kind in _WEIGHTS for path in folder.glob(kind)) if folder.is_dir() else ""
+def qa_tasks(names: Sequence[str], questions: Sequence[str], examples: Sequence[str], shots: int) -> tuple[QaTask, ...]:
+    """Find the files of sets of questions.
 
+    Args:
+        names: The sets, from `--task`.
+        questions: From `--file`, each NAME=PATH; a folder is searched for files by their published names.
+        examples: From `--train`, in the same form.
+        shots: Examples in a prompt; without any, no files of examples are needed.
 
-def digest(paths: Iterable[Path]) -> str:
-    """The SHA-256 of files, by their names. Raises MemxError for one that cannot be read."""
-    whole = hashlib.sha256()
-    for path in sorted(paths):
-        try:
-            with path.open("rb") as file:
-                whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-        except OSError as error:
-            raise MemxError(
-                f"cannot read {path}: {error.strerror or error}", hint="give a file that is there"
-            ) from None
-    return whole.hexdigest()
+    Returns:
+        The sets; one without files comes from the hub.
 
-
-def qa_tasks(names: Sequence[str], asked: Sequence[str], examples: Sequence[str], shots: int) -> tuple[QaTask, ...]:
-    """The sets of questions that `--task`, `--file` and `--train` say.
-
-    asked, examples: NAME=PATH, where a folder is searched for files by their published names. Raises MemxError for an
-    unknown name, a path that is not there, a folder without questions, and for shots from files that are not given.
+    Raises:
+        MemxError: A name is unknown, a path is not there, a folder has no questions, or files of examples are missing.
     """
-    given, drawn = _by_name(asked, "--file"), _by_name(examples, "--train")
+    given, drawn = _by_name(questions, "--file"), _by_name(examples, "--train")
     for name in names:
         _check_name(name, "--task")
     for name in (*given, *drawn):
@@ -149,9 +128,13 @@ def qa_tasks(names: Sequence[str], asked: Sequence[str], examples: Sequence[str]
             raise MemxError(f"--file and --train speak of {name}, which is not asked", hint=f"add --task {name}")
     tasks = []
     for name in dict.fromkeys(names):
-        files = [path for place in given.get(name, []) for path in _found(place, _ASKED[name], TITLES[name])]
+        files = [path for place in given.get(name, []) for path in _question_files(place, _ASKED[name], TITLES[name])]
         folders = drawn.get(name) or [place for place in given.get(name, []) if place.is_dir()]
-        more = [path for place in folders for path in _found(place, _EXAMPLES[name], TITLES[name])] if shots else []
+        more = (
+            [path for place in folders for path in _question_files(place, _EXAMPLES[name], TITLES[name])]
+            if shots
+            else []
+        )
         if files and shots and not more:
             raise MemxError(
                 f"{shots} shots of {TITLES[name]} are drawn from training questions, and no file of them is given",
@@ -162,7 +145,18 @@ def qa_tasks(names: Sequence[str], asked: Sequence[str], examples: Sequence[str]
 
 
 def load_questions(task: QaTask, what: str) -> list[QaQuestion]:
-    """The questions of a set, from its files or the hub. what: asked or examples."""
+    """Read the questions of a set from its files or the hub.
+
+    Args:
+        task: The set.
+        what: "asked" for those that are evaluated, "examples" for those that examples are drawn from.
+
+    Returns:
+        The questions.
+
+    Raises:
+        MemxError: A file is not as published, or the hub cannot be reached.
+    """
     files: QaFiles = getattr(task, what)
     if files.files:
         return read_questions([Path(path) for path in files.files])
@@ -176,7 +170,7 @@ def load_questions(task: QaTask, what: str) -> list[QaQuestion]:
 
 
 def _by_name(given: Sequence[str], flag: str) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+    paths: dict[str, list[Path]] = {}
     for text in given:
         name, equals, path = text.partition("=")
         if not equals or not path:
@@ -185,8 +179,8 @@ def _by_name(given: Sequence[str], flag: str) -> dict[str, list[Path]]:
         place = Path(path).expanduser()
         if not place.exists():
             raise MemxError(f"{flag}: there is no file or folder {path}", hint="check the path")
-        found.setdefault(name, []).append(place)
-    return found
+        paths.setdefault(name, []).append(place)
+    return paths
 
 
 def _check_name(name: str, flag: str) -> None:
@@ -199,7 +193,7 @@ def _name(name: str):
     return "nq" if name == "nq" else "tqa"
 
 
-def _found(place: Path, patterns: Sequence[str], title: str) -> list[Path]:
+def _question_files(place: Path, patterns: Sequence[str], title: str) -> list[Path]:
     """A file itself; of a folder, the files that fit the first pattern that any fits."""
     if place.is_file():
         return [place]

@@ -1,4 +1,4 @@
-"""Several processes at once: tasks -> events as they happen; stopped, killed or orphaned workers are all accounted for.
+"""Several processes at once: tasks -> events as they happen, whether workers are stopped, killed or orphaned.
 
 Each worker has a pipe of its own, so one that dies, however it dies, is seen at once and blocks nobody.
 """
@@ -21,7 +21,7 @@ Work = Callable[[Report, StopRequest], None]
 
 
 class _Died(RuntimeError):
-    """A worker that ended without a word."""
+    """A worker that ended without a message."""
 
 
 class _Worker(NamedTuple):
@@ -31,31 +31,39 @@ class _Worker(NamedTuple):
 
 
 def run_pool(tasks: Sequence[Work], jobs: int, report: SweepReport) -> None:
-    """Run picklable tasks, `jobs` at a time; report gets (index, event) for what they report.
+    """Run tasks in processes of their own, several at a time.
 
-    The first failure, or a SIGINT or SIGTERM here, asks all running tasks to stop once and waits for them. Raises
-    the first failure, or Interrupted if a task did not end.
+    The first failure, or a SIGINT or SIGTERM here, asks all running tasks to stop once and waits for them.
+
+    Args:
+        tasks: The tasks, which must be picklable.
+        jobs: How many run at a time.
+        report: Called with a task's index and each event that it reports.
+
+    Raises:
+        MemxError, RuntimeError: The first failure of a task.
+        Interrupted: A task did not end.
     """
     waiting = list(enumerate(tasks))
     running: list[_Worker] = []
     failure: Exception | None = None
-    told = interrupted = False
+    stopping = interrupted = False
     with stop_on_signals() as stop:
         try:
-            while running or (waiting and not told):
-                while waiting and len(running) < jobs and not told:
+            while running or (waiting and not stopping):
+                while waiting and len(running) < jobs and not stopping:
                     running.append(_start(*waiting.pop(0)))
                 for worker in _ready(running):
                     ended = _receive(worker, report)
                     if ended is None:
                         continue
                     running.remove(worker)
-                    if isinstance(ended, Interrupted) or (told and isinstance(ended, _Died)):
+                    if isinstance(ended, Interrupted) or (stopping and isinstance(ended, _Died)):
                         interrupted = True
                     elif isinstance(ended, Exception):
                         failure = failure or ended
-                if (stop.asked or failure or interrupted) and not told:
-                    told = True
+                if (stop.asked or failure or interrupted) and not stopping:
+                    stopping = True
                     for worker in running:
                         worker.process.terminate()
         finally:
@@ -101,7 +109,7 @@ def _receive(worker: _Worker, report: SweepReport) -> Exception | bool | None:
 
 
 def _work(task: Work, sender: Connection) -> None:
-    """The worker process: runs its task and sends what happens; without a parent to tell, it saves and stops."""
+    """The worker process: runs its task and sends what happens; without a parent it saves and stops."""
     with stop_on_signals(signal.SIGTERM) as stop:
 
         def send(event: Event) -> None:

@@ -36,7 +36,7 @@ def plain(text: str) -> str:
 
 
 def test_nq_scores_are_those_of_an_independent_script(taught, files, tmp_path):
-    config = config_of(taught, tasks=["nq"], asked=[f"nq={files}"], shots=2)
+    config = config_of(taught, tasks=["nq"], questions=[f"nq={files}"], shots=2)
     rows, answers = evaluated(config, tmp_path)
     script = Script(taught)
     asked = [json.loads(line) for line in (files / "NQ-open.dev.jsonl").read_text().splitlines()]
@@ -63,7 +63,7 @@ def test_nq_scores_are_those_of_an_independent_script(taught, files, tmp_path):
 
 
 def test_triviaqa_scores_are_those_of_an_independent_script(taught, files, tmp_path):
-    config = config_of(taught, tasks=["tqa"], asked=[f"tqa={files}"], shots=0)
+    config = config_of(taught, tasks=["tqa"], questions=[f"tqa={files}"], shots=0)
     rows, answers = evaluated(config, tmp_path, batch=5)
     script, right, shares = Script(taught), [], []
     data = json.loads((files / "unfiltered-web-dev.json").read_text())["Data"]
@@ -85,7 +85,7 @@ def word_f1(said: list[str], name: list[str]) -> float:
 
 
 def test_a_killed_evaluation_goes_on_to_the_same_rows(taught, files, tmp_path):
-    config = config_of(taught, tasks=["nq"], asked=[f"nq={files}"], shots=1)
+    config = config_of(taught, tasks=["nq"], questions=[f"nq={files}"], shots=1)
     rows, answers = evaluated(config, tmp_path / "straight")
 
     def kill(event):
@@ -117,7 +117,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_rows(taught, files, tmp_path):
 
 
 def test_prompts_that_do_not_fit_lose_examples_and_are_counted(taught, files, tmp_path):
-    config = config_of(taught, tasks=["nq"], asked=[f"nq={files}"], shots=3, settings={"answer_tokens": 60})
+    config = config_of(taught, tasks=["nq"], questions=[f"nq={files}"], shots=3, settings={"answer_tokens": 60})
     rows, answers = evaluated(config, tmp_path)
     dropped = [line["dropped"] for line in answers.values()]
     assert all(len(line["shots"]) + line["dropped"] == 3 for line in answers.values())
@@ -126,7 +126,7 @@ def test_prompts_that_do_not_fit_lose_examples_and_are_counted(taught, files, tm
 
 
 def test_other_weights_or_questions_are_another_run(taught, files, tmp_path):
-    given = dict(tasks=["nq"], asked=[f"nq={files}"], shots=0)
+    given = dict(tasks=["nq"], questions=[f"nq={files}"], shots=0)
     config = config_of(taught, **given)
     assert config_of(taught, **given).folder == config.folder
     changed = tmp_path / "questions"
@@ -134,7 +134,7 @@ def test_other_weights_or_questions_are_another_run(taught, files, tmp_path):
     nq_files(changed)
     with (changed / "NQ-open.dev.jsonl").open("a") as file:
         file.write('{"question": "who", "answer": ["me"]}\n')
-    assert config_of(taught, **{**given, "asked": [f"nq={changed}"]}).tasks[0].asked != config.tasks[0].asked
+    assert config_of(taught, **{**given, "questions": [f"nq={changed}"]}).tasks[0].asked != config.tasks[0].asked
     copy = tmp_path / "taught"
     copy.mkdir()
     for path in taught.iterdir():

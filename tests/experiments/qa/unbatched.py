@@ -48,7 +48,7 @@ def prompt_of(shots: list[tuple[str, str]], question: str) -> str:
 
 
 def config_of(model: Path, **given):
-    options = dict(tasks=None, asked=[], examples=[], harness=None, harness_folder=None, shots=None, name=None)
+    options = dict(tasks=None, questions=[], examples=[], harness=None, harness_folder=None, shots=None, name=None)
     settings = {"answer_tokens": 10, "device": "cpu", **given.pop("settings", {})}
     (config,) = eval_configs([str(model)], Path("nowhere"), **{**options, **given}, settings=settings)
     return config
