@@ -73,7 +73,7 @@ class CandidateEvaluator:
     def evaluate(self, prompt: Prompt, parameters: Tensor) -> CandidateScores:
         """The gold answer's likelihood under each candidate [P, n], and what each keeps."""
         cache = self._chosen(prompt, parameters)
-        kept = held_share(cache)
+        kept = held_share(cache)  # before the answer, which the cache reads on with
         return CandidateScores(self._answer(prompt, cache), kept)
 
     @torch.no_grad()
@@ -115,6 +115,7 @@ class CandidateEvaluator:
 
     def _once(self, prompt: Prompt, what: str, measure: Callable[[EvictingCache], float]) -> float:
         """What the full cache brings, remembered."""
+        # the prompt is held with its value, so that its id is not given to another prompt
         known = self._base.get((id(prompt), what))
         if known is None:
             shared = self._read(prompt)

@@ -83,6 +83,7 @@ class Lane:
 
     def _current(self) -> NDArray[np.integer]:
         if not self._filled:
+            # after a seek the block is drawn again in the same order, and what was used of it is dropped
             self._fill()
             del self._waiting[len(self._waiting) - self.used :]
         while not self._encoded:
@@ -94,6 +95,7 @@ class Lane:
         return self._encoded[-1]
 
     def _fill(self) -> None:
+        # seeded by the block, so that a position needs no state of a random generator
         draw = random.Random(f"{self.seed} {self.number} {self.block}")
         found: list[Document] = []
         size = 0

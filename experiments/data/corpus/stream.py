@@ -67,6 +67,7 @@ class CorpusBatches:
         return self
 
     def __next__(self) -> Batch:
+        # lanes and rows are multiples of world, so row r and its lane r % lanes are of the same rank in every step
         numbers = range(self.row + self.rank, self.row + self.rows, self.world)
         rows = [self.lanes[number % self.config.lanes].row(self.sequence) for number in numbers]
         self.row += self.rows

@@ -161,11 +161,15 @@ class PreparedDocuments:
 
 
 class Permutation:
-    """A drawn order of 0..count-1 that is computed, not stored: a Feistel network, walked until it falls inside."""
+    """A drawn order of 0..count-1 that is computed at each place, so that it needs no memory for any corpus.
+
+    A Feistel network (Luby and Rackoff 1988) permutes the numbers of 2 * half bits; those that fall beyond the count
+    are permuted again until they fall inside (cycle walking, Black and Rogaway 2002).
+    """
 
     def __init__(self, count: int, key: str) -> None:
         self.count = count
-        self.half = ((max(count, 2) - 1).bit_length() + 1) // 2
+        self.half = ((max(count, 2) - 1).bit_length() + 1) // 2  # 4**half < 4 * count: few steps of the walk
         draw = random.Random(key)
         self.keys = [draw.getrandbits(64) for _ in range(4)]
 
@@ -178,8 +182,9 @@ class Permutation:
     def _mixed(self, place: int) -> int:
         low = (1 << self.half) - 1
         left, right = place >> self.half, place & low
+        # each round can be undone, whatever is drawn from its right half, so no two places share a number
         for key in self.keys:
-            # the finaliser of splitmix64
+            # multiplied and shifted as in the finaliser of splitmix64, which spreads every bit over all others
             drawn = ((right ^ key) * 0xBF58476D1CE4E5B9) & _MASK
             drawn = ((drawn ^ drawn >> 27) * 0x94D049BB133111EB) & _MASK
             left, right = right, left ^ (drawn >> 31 & low)
