@@ -8,7 +8,8 @@ import sys
 import pytest
 from memx.cli.main import run as memx
 
-QUICK = ["--set", "training.steps=4", "--set", "evaluation.final_questions=10", "--set", "data.biographies=20"]
+SETTINGS = ("training.steps=4", "training.threads=1", "evaluation.final_questions=10", "data.biographies=20")
+QUICK = [part for setting in SETTINGS for part in ("--set", setting)]
 
 
 def mistake(capsys, *arguments: str) -> str:

@@ -1,6 +1,7 @@
 """MemoryLlamaForCausalLM: placement, sharing, saving, loading, generating, and what transformers' tools expect."""
 
 import copy
+import json
 import subprocess
 import sys
 
@@ -206,23 +207,43 @@ def test_peft_wraps_it(tmp_path):
     assert trainable and all("lora" in name for name in trainable)
 
 
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "import memx, transformers",
-        "import transformers, memx",
-        "import memx, transformers; transformers.LlamaForCausalLM",
-        "import memx; from transformers import MistralForCausalLM; import transformers",
-        "import transformers; transformers.LlamaForCausalLM; import memx",
-    ],
-)
-def test_auto_classes_know_it_in_either_import_order(tmp_path, imports):
-    MemoryLlamaForCausalLM(tiny()).save_pretrained(tmp_path)
-    code = (
-        f"{imports}\nm = transformers.AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})\nprint(type(m).__name__)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert result.stdout.strip() == "MemoryLlamaForCausalLM", result.stderr
+IMPORTS = [
+    "import memx, transformers",
+    "import transformers, memx",
+    "import memx, transformers; transformers.LlamaForCausalLM",
+    "import memx; from transformers import MistralForCausalLM; import transformers",
+    "import transformers; transformers.LlamaForCausalLM; import memx",
+]
+FORKS = """if True:
+    import json, os, sys
+    import numpy, torch, torch._dynamo, torch.distributed.tensor, torch.export
+    place, imports = sys.argv[1], json.loads(sys.argv[2])
+    assert not {"memx", "transformers"} & set(sys.modules)
+    for index, text in enumerate(imports):
+        if os.fork() == 0:
+            names = {}
+            exec(text, names)
+            model = names["transformers"].AutoModelForCausalLM.from_pretrained(place)
+            print(index, type(model).__name__, flush=True)
+            os._exit(0)
+        os.wait()"""
+
+
+@pytest.fixture(scope="module")
+def loaded_after(tmp_path_factory):
+    """Imports -> the class that AutoModel then gives, and errors; each in a fork of a process that has torch alone."""
+    place = tmp_path_factory.mktemp("imports")
+    MemoryLlamaForCausalLM(tiny()).save_pretrained(place)
+    command = [sys.executable, "-c", FORKS, str(place), json.dumps(IMPORTS)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=place)
+    classes = dict(line.split() for line in result.stdout.splitlines())
+    return {text: (classes.get(str(index)), result.stderr) for index, text in enumerate(IMPORTS)}
+
+
+@pytest.mark.parametrize("imports", IMPORTS)
+def test_auto_classes_know_it_in_either_import_order(loaded_after, imports):
+    name, errors = loaded_after[imports]
+    assert name == "MemoryLlamaForCausalLM", errors
 
 
 def test_auto_config_round_trip(tmp_path):

@@ -7,6 +7,7 @@ can be guessed from another. Source of the idea: Allen-Zhu and Li 2024, "Physics
 from __future__ import annotations
 
 import random
+from functools import cache
 
 from .record import Fact
 
@@ -21,7 +22,7 @@ def biographies(people: int, seed: int = 0) -> list[Fact]:
     """Draw `people` different people with one fact per relation each, the same for the same seed."""
     rng = random.Random(f"biographies {seed}")
     values = {relation: _values(relation, count) for relation, count in CHOICES.items()}
-    first, last = _words(1000, 2, random.Random("first names")), _words(4000, 3, random.Random("last names"))
+    first, last = _words(1000, 2, "first names"), _words(4000, 3, "last names")
     names: dict[str, None] = {}
     while len(names) < people:
         middle = rng.choice(first) if people > 1_000_000 else rng.choice("ABCDEFGHIJKLMNOPRSTW") + "."
@@ -32,16 +33,18 @@ def biographies(people: int, seed: int = 0) -> list[Fact]:
 def _values(relation: str, count: int) -> list[str]:
     if relation == "birth_year":
         return [str(1800 + year) for year in range(count)]
-    words = _words(count, 2, random.Random(relation))
+    words = _words(count, 2, relation)
     if relation == "university":
         return [f"University of {word}" for word in words]
-    return [word.lower() for word in words] if relation == "hobby" else words
+    return [word.lower() for word in words] if relation == "hobby" else [*words]
 
 
-def _words(count: int, syllables: int, rng: random.Random) -> list[str]:
-    """Draw `count` different pronounceable words."""
+@cache
+def _words(count: int, syllables: int, seed: str) -> tuple[str, ...]:
+    """Draw `count` different pronounceable words, the same for the same seed."""
+    rng = random.Random(seed)
     words: dict[str, None] = {}
     while len(words) < count:
         syllable = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables)]
         words["".join(syllable).capitalize() + rng.choice(_CODAS)] = None
-    return list(words)
+    return tuple(words)

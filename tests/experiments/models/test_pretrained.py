@@ -41,6 +41,7 @@ TINY = {
     "training.threads": 1,
     "evaluation.every": None,
     "evaluation.final_questions": 4,
+    "evaluation.max_answer": 1,
     "text.block": 32,
     "text.blocks": 2,
     "memory.insertion": "beside",
@@ -73,6 +74,12 @@ def finetune(host: Path, runs: Path, **changes):
     rows = train_points(plan(config), Options(runs), lambda index, event: None)
     (point,) = plan(config)
     return runs / point.name, rows[point.name]
+
+
+@pytest.fixture(scope="module")
+def memory_trained(host, tmp_path_factory):
+    """A run that has trained the memory alone: its folder and its rows."""
+    return finetune(host, tmp_path_factory.mktemp("memory"), **{"finetune.train": "memory"})
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -167,8 +174,8 @@ def test_training_the_memory_leaves_every_bit_of_the_base(host, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_training_slots_changes_a_few_rows_of_values_alone(host, tmp_path, optimizer):
-    first, _ = finetune(host, tmp_path / "first", **{"finetune.train": "memory"})
+def test_training_slots_changes_a_few_rows_of_values_alone(host, tmp_path, memory_trained, optimizer):
+    first, _ = memory_trained
     chosen = {"finetune.train": "slots", "finetune.rows": 7, "finetune.slots_optimizer": optimizer}
     chosen |= {"finetune.reference": 3, "finetune.source": str(first / "checkpoint"), "training.value_lr": 1.0}
     folder, rows = finetune(host, tmp_path / "second", **chosen)
@@ -251,10 +258,10 @@ def test_a_dry_run_knows_what_is_trained(host, tmp_path, train, optimizer, value
     assert (cost.value_step, cost.optimizer_bytes) == (value_step, expected)
 
 
-def test_before_is_what_the_host_answers(host, tmp_path):
+def test_before_is_what_the_host_answers(host, memory_trained):
     from memx.experiments.training.held_out_text import HeldOutText
 
-    folder, rows = finetune(host, tmp_path, **{"finetune.train": "memory"})
+    folder, rows = memory_trained
     (before,) = [row for row in rows if row.metric == "nll_before"]
     model, tokenizer = load_host(str(host))
     config = settings_of(host)

@@ -116,7 +116,7 @@ def test_interrupting_a_sweep_of_processes_leaves_all_resumable(tmp_path):
 def start_two(tmp_path, **options) -> tuple[subprocess.Popen, list[str]]:
     """A sweep of a small and a large model in two processes, once both have begun to train."""
     # as --set, after the one of SETTINGS: the later wins, and neither model may end before the test has stopped it
-    sweep = ["--set", "sweep={memory.slots: [64, 1048576]}", "--set", "training.steps=3000", "--jobs", "2"]
+    sweep = ["--set", "sweep={memory.slots: [64, 65536]}", "--set", "training.steps=3000", "--jobs", "2"]
     process = subprocess.Popen(
         command(tmp_path, *sweep), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True, **options,
