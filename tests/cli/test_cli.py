@@ -2,11 +2,15 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 
 import pytest
 from memx.cli.main import run as memx
+from memx.experiments.distributed.process_group import without_torchrun
+
+from tests.ranks import end_worlds
 
 SETTINGS = ("training.steps=4", "training.threads=1", "evaluation.final_questions=10", "data.biographies=20")
 QUICK = [part for setting in SETTINGS for part in ("--set", setting)]
@@ -87,17 +91,22 @@ def test_no_permission_to_write(capsys, tmp_path):
     assert "cannot write" in mistake(capsys, "train", "tiny", *QUICK, "--runs", "/proc/memx")
 
 
+def run_in_fork(given: list[str], size: int = 0) -> None:
+    """Run memx as this process, with the rank as the seed; no file may grow beyond the size, if one is given."""
+    seed = os.environ["RANK"]
+    if size:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    with without_torchrun():
+        sys.exit(memx([*given, "--seed", seed]))
+
+
 @pytest.mark.parametrize("size", [3_000, 60_000])
 def test_a_full_disk_is_one_line_and_leaves_no_part(tmp_path, size):
     """A file-size limit stands for the full disk: the tokenizer, or the state, is the first that does not fit."""
-    code = (
-        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}));"
-        "from memx.cli.main import run; sys.exit(run(sys.argv[1:]))"
-    )
-    arguments = ["train", "tiny", *QUICK, "--set", "training.checkpoint_every=2", "--runs", str(tmp_path / "runs")]
-    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert result.returncode == 2, result.stderr
-    assert "error: cannot write" in result.stderr and "Traceback" not in result.stderr
+    given = ["train", "tiny", *QUICK, "--set", "training.checkpoint_every=2", "--runs", str(tmp_path / "runs")]
+    (ended,) = end_worlds(run_in_fork, (1,), dict(given=given, size=size))[1]
+    assert ended.code == 2, ended
+    assert "error: cannot write" in ended.printed and "Traceback" not in ended.printed + ended.error
     assert not list((tmp_path / "runs").iterdir())
 
 
@@ -197,11 +206,9 @@ def test_light_commands_import_no_torch(command):
 
 
 def test_two_runs_at_once_in_one_folder(tmp_path):
-    command = [sys.executable, "-m", "memx", "train", "tiny", *QUICK, "--runs", str(tmp_path)]
-    processes = [
-        subprocess.Popen([*command, "--seed", str(seed)], stderr=subprocess.PIPE, text=True) for seed in (0, 1)
-    ]
-    assert [process.communicate(timeout=120) and process.returncode for process in processes] == [0, 0]
+    given = ["train", "tiny", *QUICK, "--runs", str(tmp_path)]
+    ended = end_worlds(run_in_fork, (2,), dict(given=given), seconds=120)[2]
+    assert [one.code for one in ended] == [0, 0], ended
     result = subprocess.run(
         [sys.executable, "-m", "memx", "runs", "--runs", str(tmp_path), "--json"], capture_output=True
     )

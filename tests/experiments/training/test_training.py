@@ -5,22 +5,27 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from memx import MemoryLlamaForCausalLM
+from memx.cli.main import run
 from memx.errors import MemxError
 from memx.experiments.config.loading import load_config
 from memx.experiments.config.points import plan
 from memx.experiments.config.training import TrainingConfig
+from memx.experiments.distributed.process_group import without_torchrun
 from memx.experiments.optim.optimizer import Optimizer, parameter_groups
 from memx.experiments.optim.schedule import learning_rate_share
 from memx.experiments.runtime.options import Options
 from memx.experiments.training.sweep import train_points
 from memx.results.store.runs import RunStore
 from safetensors.torch import load_file
+
+from tests.ranks import Ended, end_worlds
 
 SETTINGS = {"training.steps": 60, "training.checkpoint_every": 15, "training.threads": 1, "evaluation.every": 25}
 
@@ -29,9 +34,13 @@ def quiet(index, event):
     pass
 
 
-def command(runs: Path, *more: str) -> list[str]:
+def arguments(runs: Path, *more: str) -> list[str]:
     sets = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
-    return [sys.executable, "-m", "memx", "train", "tiny", "--runs", str(runs), *sets, *more]
+    return ["train", "tiny", "--runs", str(runs), *sets, *more]
+
+
+def command(runs: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "memx", *arguments(runs, *more)]
 
 
 def folder(runs: Path) -> Path:
@@ -39,15 +48,29 @@ def folder(runs: Path) -> Path:
     return runs / point.name
 
 
-def wait_for_step(runs: Path, step: int, process: subprocess.Popen) -> None:
-    metrics = folder(runs) / "metrics.jsonl"
-    for _ in range(2400):
-        lines = metrics.read_text().splitlines() if metrics.exists() else []
-        if any(json.loads(line)["step"] >= step for line in lines if line.endswith("}")):
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    raise AssertionError("the run made no progress")
+def run_in_fork(given: list[str], metrics: str = "", step: int = 0, number: int = 0) -> None:
+    """Run memx as this process, which gets the signal `number`, if one is named, once the metrics have the step."""
+
+    def send() -> None:
+        path = Path(metrics)
+        while True:
+            lines = path.read_text().splitlines() if path.exists() else []
+            if any(json.loads(line)["step"] >= step for line in lines if line.endswith("}")):
+                return os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    if number:
+        threading.Thread(target=send, daemon=True).start()
+    with without_torchrun():
+        sys.exit(run(given))
+
+
+def end_run(runs: Path, *more: str, step: int = 0, number: int = 0) -> Ended:
+    """How `memx train` ended in a process of its own, which is a fork of one that has imported all."""
+    metrics = str(folder(runs) / "metrics.jsonl")
+    given = dict(given=arguments(runs, *more), metrics=metrics, step=step, number=number)
+    (ended,) = end_worlds(run_in_fork, (1,), given, seconds=120)[1]
+    return ended
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +87,13 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 def test_kill_and_resume_end_bit_identical(tmp_path, straight):
-    process = subprocess.Popen(command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for_step(tmp_path, 35, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    killed = end_run(tmp_path, step=35, number=signal.SIGKILL)
+    assert killed.code == -signal.SIGKILL, killed
     assert RunStore(tmp_path).run(folder(tmp_path).name).status == "interrupted"
     assert not (folder(tmp_path) / "checkpoint").exists()
-    resumed = subprocess.run(command(tmp_path, "--resume"), capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resumed at step" in resumed.stderr
+    resumed = end_run(tmp_path, "--resume")
+    assert resumed.code == 0, resumed
+    assert "resumed at step" in resumed.printed
     assert same_weights(straight, folder(tmp_path))
     steps = [json.loads(line)["step"] for line in (folder(tmp_path) / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
@@ -86,12 +107,9 @@ def test_kill_and_resume_end_bit_identical(tmp_path, straight):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_saves_and_exits_130_and_resumes(tmp_path, straight, number):
-    process = subprocess.Popen(command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for_step(tmp_path, 20, process)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "interrupted" in errors and "Traceback" not in errors
+    stopped = end_run(tmp_path, step=20, number=number)
+    assert stopped.code == 130, stopped
+    assert "interrupted" in stopped.printed and "Traceback" not in stopped.printed and not stopped.error
     train_points(plan(load_config("tiny", SETTINGS.items())), Options(tmp_path, resume=True), quiet)
     assert same_weights(straight, folder(tmp_path))
 
