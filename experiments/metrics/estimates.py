@@ -7,9 +7,6 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from .answers import exact_match as exact_match
-from .answers import f1 as f1
-
 Z95 = 1.959964
 
 

@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..data.facts.questions import Guesser, Question
 from ..data.facts.record import Fact
-from ..metrics.estimates import Estimate, exact_match, f1, mean_estimate, ratio_estimate, share_estimate
+from ..metrics.answers import exact_match, f1
+from ..metrics.estimates import Estimate, mean_estimate, ratio_estimate, share_estimate
 from ..models.generation import generate_texts, log_likelihoods
 
 if TYPE_CHECKING:
