@@ -28,7 +28,7 @@ def runs(
     for run in RunStore(folder).runs():
         info, metrics = run.info(), run.metrics()
         scores = {
-            row.dataset: row.value for row in run.rows() if row.metric == "exact_match" and not row.labels.relation
+            row.dataset: row.value for row in run.rows() if row.metric == "exact_match" and "/" not in row.dataset
         }
         step = max((line["step"] for line in metrics), default=0)
         found.append({"run": run.name, "status": run.status, "step": step, "started": info.get("started"), **scores})

@@ -148,7 +148,8 @@ def read_weights(
     import torch
     from gguf.quants import dequantize
 
-    names, weights = {**_BLOCK_NAMES, **norms}, dict[str, Tensor]()
+    names = {**_BLOCK_NAMES, **norms}
+    weights: dict[str, Tensor] = {}
     for tensor in reader.tensors:
         # blk.3.attn_q.weight, output_norm.weight
         *block, kind, _ = tensor.name.split(".")

@@ -56,20 +56,16 @@ def run_bench(
     for check in dict.fromkeys(benchmark.check for benchmark in chosen):
         check(config, device)
     for measure, group in groupby(chosen, key=lambda benchmark: benchmark.run):
-        measured = measure([benchmark.name for benchmark in group], config, device, progress)
-        if measure is bench_ops:
-            _collect(measured, result, save)
-            if result.wrong:
-                break
-            continue
+        names = [benchmark.name for benchmark in group]
         try:
-            _collect(measured, result, save)
-        except WrongResults as error:
-            result.wrong += error.names
+            _collect(measure(names, config, device, progress), result, save)
+        except RuntimeError as error:  # wrong results, or a gradient that is not finite
+            if measure is bench_ops:
+                raise
+            result.wrong += error.names if isinstance(error, WrongResults) else [str(error)]
             save(result)
-        except RuntimeError as error:  # a gradient that is not finite
-            result.wrong.append(str(error))
-            save(result)
+        if measure is bench_ops and result.wrong:
+            break  # what builds on ops would be wrong too
     return result
 
 

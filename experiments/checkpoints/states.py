@@ -44,7 +44,7 @@ def begun_value_step(folder: Path) -> str:
     try:
         return str(json.loads((states[-1] / "state.json").read_text("utf-8")).get("value_step", ""))
     except (OSError, ValueError, AttributeError):
-        return ""  # `load_state` says what is wrong with it
+        return ""  # `Checkpointer.restore` says what is wrong with it
 
 
 def saved_states(folder: Path) -> list[Path]:

@@ -88,6 +88,8 @@ class LayerState:
     def clear(self) -> None:
         """Drop all tokens."""
         self.keys = self.values = self.recent = self.lse = None
+        for name in ("positions", "policy_state"):  # frees them; `start` makes them anew
+            vars(self).pop(name, None)
         self.counts = []
 
     def append(self, keys: Tensor, values: Tensor) -> None:
@@ -103,6 +105,8 @@ class LayerState:
 
     def map_sequences(self, change: Callable[[Tensor], Tensor], order: list[int]) -> None:
         """Reorder, drop or repeat sequences: change does it to a tensor, order is the old number of each new one."""
+        if self.keys is None:  # nothing was read yet
+            return
         for name in _TENSORS:
             if (tensor := getattr(self, name)) is not None:
                 setattr(self, name, change(tensor))

@@ -62,10 +62,13 @@ def test_a_failing_step_keeps_what_was_measured(tmp_path, capsys, monkeypatch):
         raise WrongResults("the memory layer is off by 1.0e+00 of float64")
 
     monkeypatch.setattr(step_bench, "bench_step", fails)
-    monkeypatch.setattr(bench_model, "bench_model", lambda *given, **named: [])
+    after = []
+    monkeypatch.setattr(bench_model, "bench_model", lambda *given, **named: after.append("model") or [])
     monkeypatch.setattr(prefill_decode, "bench_evict", lambda *given, **named: [])
     assert memx(["bench", *QUICK, "--save", str(tmp_path / "b")]) == 1
-    assert "the memory layer is off" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "the memory layer is off" in printed.err
+    assert after == ["model"] and "embedding_bag" in printed.out
     assert ops_of(tmp_path / "b") == {"ceilings", "embedding_bag"}
 
 

@@ -274,3 +274,10 @@ def test_room_is_the_share_as_it_is_written():
     assert Rule(budget=0.42).budget_tokens([38_400, 1, 100]) == [16_128, 1, 42] and Rule().budget_tokens([5]) is None
     with pytest.raises(MemxError, match="no number"):
         Rule(threshold=float("nan"))
+
+
+def test_a_cache_that_has_read_nothing_repeats_and_clears_without_an_error():
+    cache = namm.EvictingCache(Namm(), [None, None])
+    cache.batch_repeat_interleave(2)
+    cache.reset()
+    assert cache.get_seq_length() == 0
