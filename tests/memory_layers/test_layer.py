@@ -142,8 +142,8 @@ def test_a_shared_table_of_another_shape_is_refused():
 
 
 def test_any_leading_shape():
-    layer = MemoryLayer(16, 64, heads=2, top_k=4)
-    x = torch.randn(2, 3, 5, 16)
+    layer = MemoryLayer(16, 64, heads=2, top_k=4).double()
+    x = torch.randn(2, 3, 5, 16, dtype=torch.float64)
     torch.testing.assert_close(layer(x)[1, 2], layer(x[1, 2]))
 
 

@@ -82,7 +82,7 @@ def test_rows_that_were_not_read_keep_every_bit(kind):
 
 @pytest.mark.parametrize("kind", ["memory", "peer"])
 def test_shared_tables_and_accumulated_parts_sum_to_the_dense_gradient(kind):
-    dense, model = make_model(memory_kind=kind), make_model(memory_kind=kind)
+    dense, model = (make_model(memory_kind=kind).double() for _ in range(2))
     optimizer = Optimizer(model, sparse())
     assert len(optimizer.sparse) == len(tables_of(model)) == (1 if kind == "memory" else 6)
     backward(dense)
@@ -109,7 +109,7 @@ def test_norms_and_clipping_are_those_of_the_dense_step(accumulate):
 
 
 def test_equals_dense_adam_where_every_row_is_read_each_step():
-    models = [make_model(memory_slots=16, memory_top_k=4) for _ in range(2)]
+    models = [make_model(memory_slots=16, memory_top_k=4).double() for _ in range(2)]
     tokens = torch.randint(0, 40, (40, 30), generator=torch.Generator().manual_seed(0))
     assert len(rows_read(models[0], tokens)) == 16
     optimizers = [
