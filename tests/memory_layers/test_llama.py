@@ -92,9 +92,8 @@ def test_every_kind_trains_copies_saves_loads_and_generates(tmp_path, changes):
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(logits(twin), logits(model)) and torch.equal(logits(loaded), logits(model))
     settings = dict(max_new_tokens=4, do_sample=False, attention_mask=torch.ones_like(TOKENS))
-    assert torch.equal(
-        model.generate(TOKENS, use_cache=True, **settings), loaded.generate(TOKENS, use_cache=False, **settings)
-    )
+    cached = model.double().generate(TOKENS, use_cache=True, **settings)  # float64: no choice hangs on rounding
+    assert torch.equal(cached, loaded.double().generate(TOKENS, use_cache=False, **settings))
 
 
 def test_a_memory_beside_is_silent_at_first():

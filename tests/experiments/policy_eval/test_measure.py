@@ -119,7 +119,7 @@ def test_rivals_keep_as_many_as_a_threshold_did(mode, length):
 @torch.no_grad()
 @pytest.mark.parametrize("mode", ["post_hoc", "online"])
 def test_a_namm_is_judged_as_its_evolution_judged_it(mode):
-    host, prompt, mine = make_host(), draw(171), scorer(Rule(budget=BUDGET))
+    host, prompt, mine = make_host().double(), draw(171), scorer(Rule(budget=BUDGET))
     judged = CandidateEvaluator(host, mine, mode=mode).evaluate(prompt, mine.parameters[None])
     found = PolicyEvaluator(host, None, config(mode=mode), [mine]).evaluate(prompt)[1]
     assert found.variant == "namm" and found.cache.kept == pytest.approx(float(judged.kept[0]))

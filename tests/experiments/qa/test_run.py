@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from memx.experiments.qa import run as qa_run
+from memx.experiments.qa.model import load_model
 from memx.experiments.qa.run import eval_model
 from memx.experiments.runtime.events import Progress
 from memx.experiments.runtime.options import Options
@@ -19,6 +20,17 @@ from .unbatched import Script, config_of, evaluated, prompt_of
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
     return taught_once(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """Checkpoints are asked in float64, so that a batch chooses no other slots or tokens than one question alone."""
+
+    def load(config):
+        model, tokenizer = load_model(config)
+        return model.double(), tokenizer
+
+    monkeypatch.setattr(qa_run, "load_model", load)
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from transformers import AutoTokenizer
 
 
 class Script:
-    """A saved model and its tokenizer."""
+    """A saved model, in float64, and its tokenizer."""
 
     def __init__(self, folder: Path) -> None:
-        self.model = MemoryLlamaForCausalLM.from_pretrained(folder).eval()
+        self.model = MemoryLlamaForCausalLM.from_pretrained(folder).double().eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
 
     @torch.no_grad()
