@@ -33,9 +33,9 @@ def test_a_layer_that_gives_nan_is_wrong(monkeypatch):
 
 def test_the_twin_computes_the_same_function():
     torch.manual_seed(0)
-    ours, plain = MemoryLayer(8, 64, heads=2, top_k=4), PlainMemory(8, 64, heads=2, top_k=4)
+    ours, plain = (kind(8, 64, heads=2, top_k=4).double() for kind in (MemoryLayer, PlainMemory))
     plain.load_state_dict(ours.state_dict())
-    x = torch.randn(20, 8)
+    x = torch.randn(20, 8, dtype=torch.float64)
     torch.testing.assert_close(ours(x), plain(x))
 
 
