@@ -1,7 +1,8 @@
 """Every name of transformers that memx leans on and that its documentation does not promise, 5.2 to 5.23, in one place.
 
-`tests/test_compat.py` checks each in the version that is installed, and says what breaks where. Two more cannot be
-here: `_init_weights`, which `memory_layers/llama.py` overrides, and module names in `registration.py`.
+`tests/test_compat.py` checks each in the version that is installed, and says what breaks where. Three more cannot be
+here: `_init_weights`, which `memory_layers/llama.py` overrides beside `LlamaMLP`, the list of causal models that
+`experiments/base_models/load.py` looks names up in, and module names in `registration.py`.
 """
 
 from __future__ import annotations

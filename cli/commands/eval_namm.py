@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,4 +138,4 @@ def _dry_run(config: EvalConfig, runs: Path, json: bool) -> None:
     from ..output.eval_namm_summary import print_evaluation_cost
 
     cost = evaluation_cost(config, runs)
-    print_json(cost) if json else print_evaluation_cost(cost)
+    print_json(asdict(cost)) if json else print_evaluation_cost(cost)

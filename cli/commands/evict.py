@@ -108,7 +108,7 @@ def evict(
     from ...experiments.eviction.run import EvictConfig, run_eviction
     from ...results.eviction.files import check_free, write_report
 
-    order = EvictConfig(
+    config = EvictConfig(
         prompt=text,
         host=host,
         policy=policy,
@@ -124,9 +124,9 @@ def evict(
         device=device,
         dtype=dtype and dtype.value,
     )
-    folder = out or Path("results/runs") / order.name
+    folder = out or Path("results/runs") / config.name
     check_free(folder, force=force)
-    report = run_eviction(order, (lambda line: None) if json else note)
+    report = run_eviction(config, (lambda line: None) if json else note)
     written = write_report(folder, report, force=force)
     _warn(report)
     if json:

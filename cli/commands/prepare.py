@@ -160,7 +160,7 @@ class _Display:
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet, self.terminal = quiet, sys.stderr.isatty() and not quiet
-        self.begun = self.told = time.monotonic()
+        self.begun = self.printed = time.monotonic()
         self.first: int | None = None  # tokens at the first report
         self._status: Any = None
 
@@ -188,9 +188,9 @@ class _Display:
         now = time.monotonic()
         if self.first is None:
             self.begun, self.first = now, written.tokens
-        if self.quiet or now - self.told < (0.2 if self.terminal else _INTERVAL):
+        if self.quiet or now - self.printed < (0.2 if self.terminal else _INTERVAL):
             return
-        self.told = now
+        self.printed = now
         line = f"{written.documents:,} documents, {written.tokens:,} tokens"
         if now > self.begun:
             line += f", {(written.tokens - self.first) / (now - self.begun):,.0f} tokens/s"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...results.store.rows import Row
 from .console import print_table
+
+if TYPE_CHECKING:
+    from ...experiments.policy_eval.cost import EvaluationCost
 
 _SETS = ("trained/all", "held-out/all")
 _ABOUT = {"trained/all": "trained", "held-out/all": "held out"}
@@ -112,23 +115,23 @@ def _cell(row: Row, digits: int) -> str:
     return f"{row.value:.{digits}f} ±{half:.{digits}f}"
 
 
-def print_evaluation_cost(cost: Mapping[str, Any]) -> None:
+def print_evaluation_cost(cost: EvaluationCost) -> None:
     """What a dry run found."""
-    sizes = [f"{100 * budget:g}%" for budget in cost["budgets"]]
-    sizes += [f"{cost['own_sizes']} own"] * bool(cost["own_sizes"])
-    online = f", then {cost['read_online']:,} tokens by the policies themselves" if cost["read_online"] else ""
+    sizes = [f"{100 * budget:g}%" for budget in cost.budgets]
+    sizes += [f"{cost.own_sizes} own"] * bool(cost.own_sizes)
+    online = f", then {cost.read_online:,} tokens by the policies themselves" if cost.read_online else ""
     lines = [
-        ["host", cost["host"]],
-        *(["NAMM", namm] for namm in cost["namms"]),
-        ["trained", ", ".join(cost["trained"]) or "none"],
-        ["held out", ", ".join(cost["held_out"]) or "none"],
-        ["policies", f"{', '.join(cost['policies'])}, and the full cache, {cost['mode']}"],
+        ["host", cost.host],
+        *(["NAMM", namm] for namm in cost.namms),
+        ["trained", ", ".join(cost.trained) or "none"],
+        ["held out", ", ".join(cost.held_out) or "none"],
+        ["policies", f"{', '.join(cost.policies)}, and the full cache, {cost.mode}"],
         ["sizes", ", ".join(sizes)],
-        ["prompts", f"{cost['prompts']:,} of {cost['length']:,} tokens at most"],
-        ["contexts read", f"{cost['prefills']:,} of {cost['prefill_tokens']:,} tokens at most{online}"],
-        *([["presses", ", ".join(cost["presses"])]] if cost["presses"] else []),
-        *([["documents", f"{cost['documents']} to see what is dropped"]] if cost["documents"] else []),
-        ["answers", f"{cost['answers']:,} by likelihood" + (", and written" if cost["written"] else "")],
+        ["prompts", f"{cost.prompts:,} of {cost.length:,} tokens at most"],
+        ["contexts read", f"{cost.prefills:,} of {cost.prefill_tokens:,} tokens at most{online}"],
+        *([["presses", ", ".join(cost.presses)]] if cost.presses else []),
+        *([["documents", f"{cost.documents} to see what is dropped"]] if cost.documents else []),
+        ["answers", f"{cost.answers:,} by likelihood" + (", and written" if cost.written else "")],
     ]
     print_table("Nothing was loaded or evaluated", ["what", "how much"], lines, left=2)
-    print(f"would write {cost['folder']}")
+    print(f"would write {cost.folder}")

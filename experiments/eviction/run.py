@@ -1,4 +1,4 @@
-"""One prompt under an eviction policy: an order -> the answer, and which tokens each layer still holds."""
+"""One prompt under an eviction policy: a config -> the answer, and which tokens each layer still holds."""
 
 from __future__ import annotations
 
@@ -61,33 +61,37 @@ class EvictConfig:
 
     @property
     def name(self) -> str:
-        """The name of this order's folder: the same order has the same."""
+        """The name of its folder: the same settings have the same."""
         tree = json.dumps(asdict(self), sort_keys=True, default=str)
         return f"evict-{hashlib.sha256(tree.encode()).hexdigest()[:8]}"
 
 
-def run_eviction(order: EvictConfig, tell: Callable[[str], None] = lambda text: None) -> EvictionReport:
+def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda text: None) -> EvictionReport:
     """Read the prompt under the policy, write an answer greedily, and report what is held when the answer begins.
 
-    tell gets a line for each thing that takes time. Raises MemxError for an empty prompt, a policy, interval, budget,
-    span or device that is none, and a host that cannot be had or observed, all before its weights are read; and for a
-    prompt that with its answer does not fit into the host's context.
+    Args:
+        config: The prompt, the model, the policy and where to compute.
+        progress: Gets a line for each thing that takes time.
+
+    Raises:
+        MemxError: The prompt is empty, or with its answer does not fit into the model's context; a policy, interval,
+            budget, span or device does not exist; or the model cannot be loaded or observed.
     """
-    if not order.prompt.strip():
+    if not config.prompt.strip():
         raise MemxError("the prompt is empty", hint="give some text, or --file PATH")
-    policy = build_policy(order)
-    spans = [parse_span(text) for text in order.protect]
-    device = pick_device(order.device, "--device")
-    dtype = pick_dtype(order.dtype, device)
-    tell(f"loading {order.host}")
-    model, tokenizer = load_host(order.host, dtype=dtype, any_decoder=True)
-    ids, units = tokenize(tokenizer, order.prompt)
-    _check_length(len(ids), order.new_tokens, model.config)
-    protect = tuple(_resolve(span, text, len(ids)) for span, text in zip(spans, order.protect, strict=True))
+    policy = build_policy(config)
+    spans = [parse_span(text) for text in config.protect]
+    device = pick_device(config.device, "--device")
+    dtype = pick_dtype(config.dtype, device)
+    progress(f"loading {config.host}")
+    model, tokenizer = load_host(config.host, dtype=dtype, any_decoder=True)
+    ids, units = tokenize(tokenizer, config.prompt)
+    _check_length(len(ids), config.new_tokens, model.config)
+    protect = tuple(_resolve(span, text, len(ids)) for span, text in zip(spans, config.protect, strict=True))
     torch.nn.Module.to(model, device)
     prompt = torch.tensor([ids], device=device)
-    writer = _Writer(model, tokenizer, ids, order.new_tokens)
-    tell(f"reading {len(ids):,} tokens under {policy.name}, {describe(policy)}")
+    writer = _Writer(model, tokenizer, ids, config.new_tokens)
+    progress(f"reading {len(ids):,} tokens under {policy.name}, {describe(policy)}")
     with attach(model, policy, protect=protect) as attached:
         first, output, seconds = writer.read(prompt)
         cache = attached.cache
@@ -96,13 +100,13 @@ def run_eviction(order: EvictConfig, tell: Callable[[str], None] = lambda text: 
         answer, new = writer.write(first, output, seconds)
         after = _layers(cache)
     full = None
-    if order.compare:
-        tell("once more with the full cache")
+    if config.compare:
+        progress("once more with the full cache")
         full, other = writer.write(*writer.read(prompt))
         same = next((i for i, (a, b) in enumerate(zip(new, other, strict=False)) if a != b), min(len(new), len(other)))
         answer = replace(answer, agrees=same)
     return EvictionReport(
-        host=order.host,
+        host=config.host,
         policy=policy.name,
         rule=describe(policy),
         every=policy.every,
@@ -118,40 +122,40 @@ def run_eviction(order: EvictConfig, tell: Callable[[str], None] = lambda text: 
     )
 
 
-def build_policy(order: EvictConfig) -> Policy:
-    """The policy of an order. Raises MemxError for one that there is not, or settings that do not go together."""
-    if order.namm is None:
-        if order.policy == "namm":
+def build_policy(config: EvictConfig) -> Policy:
+    """The policy of a config. Raises MemxError for one that there is not, or settings that do not go together."""
+    if config.namm is None:
+        if config.policy == "namm":
             raise MemxError("--policy namm needs to know which", hint="--namm FOLDER")
-        for said, value in (("--threshold", order.threshold), ("--grouping", order.grouping)):
+        for said, value in (("--threshold", config.threshold), ("--grouping", config.grouping)):
             if value is not None:
                 raise MemxError(f"{said} is for a NAMM", hint="add --namm FOLDER; other policies take --budget")
-        name = order.policy or DEFAULT_POLICY
+        name = config.policy or DEFAULT_POLICY
         if name not in POLICIES:
             hint = nearest(name.lower(), POLICIES) or f"policies: {', '.join(POLICIES)}"
             raise MemxError(f"no policy {name!r}", hint=hint)
-        budget = DEFAULT_BUDGET if order.budget is None and name != "full" else order.budget
-        policy = make_policy(name, budget=budget, every=RUN if order.every is None else order.every, seed=order.seed)
+        budget = DEFAULT_BUDGET if config.budget is None and name != "full" else config.budget
+        policy = make_policy(name, budget=budget, every=RUN if config.every is None else config.every, seed=config.seed)
     else:
-        policy = _build_namm(order, order.namm)
+        policy = _build_namm(config, config.namm)
     EvictingCache(policy, [None])  # raises for an interval that is too short
     return policy
 
 
-def _build_namm(order: EvictConfig, folder: Path) -> Namm:
-    if order.policy not in (None, "namm"):
-        raise MemxError(f"--namm and --policy {order.policy} are two policies", hint="give one of them")
-    if order.budget is not None and order.threshold is not None:
+def _build_namm(config: EvictConfig, folder: Path) -> Namm:
+    if config.policy not in (None, "namm"):
+        raise MemxError(f"--namm and --policy {config.policy} are two policies", hint="give one of them")
+    if config.budget is not None and config.threshold is not None:
         raise MemxError("--budget and --threshold are two rules", hint="give one of them")
     namm = load(folder)
     rule = namm.rule
-    if order.budget is not None:
-        rule = replace(rule, budget=order.budget)
-    if order.threshold is not None:
-        rule = replace(rule, budget=None, threshold=order.threshold)
-    if order.grouping is not None:
-        rule = replace(rule, grouping=cast(Grouping, order.grouping))  # checked by the rule itself
-    return replace(namm, rule=rule, every=namm.every if order.every is None else order.every)
+    if config.budget is not None:
+        rule = replace(rule, budget=config.budget)
+    if config.threshold is not None:
+        rule = replace(rule, budget=None, threshold=config.threshold)
+    if config.grouping is not None:
+        rule = replace(rule, grouping=cast(Grouping, config.grouping))  # checked by the rule itself
+    return replace(namm, rule=rule, every=namm.every if config.every is None else config.every)
 
 
 def describe(policy: Policy) -> str:
@@ -186,8 +190,8 @@ def _resolve(span: Span, text: str, tokens: int) -> tuple[int, int]:
     return start, stop
 
 
-def _check_length(prompt: int, new: int, config: PretrainedConfig) -> None:
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+def _check_length(prompt: int, new: int, model_config: PretrainedConfig) -> None:
+    context = getattr(model_config.get_text_config(), "max_position_embeddings", None)
     if prompt == 0:
         raise MemxError("the prompt has no tokens", hint="give more text")
     if context is not None and prompt + new > context:

@@ -2,14 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..config.base import run_name
 from ..config.policy_eval import EAGER, EvalConfig
 
 
-def evaluation_cost(config: EvalConfig, runs: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class EvaluationCost:
+    """Counts of what an evaluation reads and asks, and where it would write.
+
+    Attributes:
+        folder: The run folder.
+        host: The model, by name or by the preset that trains it.
+        namms: Label and folder of each NAMM.
+        mode: post_hoc or online.
+        trained: Families of tasks that a NAMM was evolved on.
+        held_out: The other families.
+        length: Tokens of a prompt, at most.
+        budgets: Shares of the cache.
+        own_sizes: NAMMs that run under a threshold of their own.
+        policies: The other policies.
+        prompts: Prompts of all families.
+        presses: Those of kvpress.
+        prefills: Contexts that are read once.
+        prefill_tokens: Tokens of one of them, at most.
+        read_online: Tokens that the policies read by themselves.
+        answers: Answers whose likelihood is measured.
+        documents: Documents on which evicted tokens are counted.
+        written: Answers that are also written.
+    """
+
+    folder: str
+    host: str
+    namms: list[str]
+    mode: str
+    trained: list[str]
+    held_out: list[str]
+    length: int
+    budgets: list[float]
+    own_sizes: int
+    policies: list[str]
+    prompts: int
+    presses: list[str]
+    prefills: int
+    prefill_tokens: int
+    read_online: int
+    answers: int
+    documents: int
+    written: int
+
+
+def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
     """Counts, exact; a context is read once for all policies of memx, up to their first run if they evict online."""
     prompts = len(config.tasks) * config.prompts
     thresholds = sum(one.budget is None for one in config.namms)
@@ -19,23 +64,23 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> dict[str, Any]:
     answers = 1 + shares * (len(config.namms) + rivals + presses) + thresholds * (1 + rivals + presses)
     answers += 0 if online else shares * thresholds  # under a threshold of their own, and with all heads alike
     eager = {name in EAGER for name in config.presses}  # these read a context of their own
-    return {
-        "folder": str(runs / run_name(config)),
-        "host": config.host.name or f"{config.host.preset} of memx train",
-        "namms": [f"{one.label}: {one.folder}" for one in config.namms],
-        "mode": config.mode,
-        "trained": [task for task in config.tasks if task in config.trained],
-        "held_out": [task for task in config.tasks if task not in config.trained],
-        "length": config.length,
-        "budgets": list(config.shares),
-        "own_sizes": thresholds,
-        "policies": list(config.policies),
-        "prompts": prompts,
-        "presses": list(config.presses),
-        "prefills": prompts * (1 + len(eager)),
-        "prefill_tokens": min(config.every, config.length) if online else config.length,
-        "read_online": (answers - 1) * prompts * max(config.length - config.every, 0) if online else 0,
-        "answers": answers * prompts,
-        "documents": 2 * config.documents,
-        "written": answers * prompts if config.write else 0,
-    }
+    return EvaluationCost(
+        folder=str(runs / run_name(config)),
+        host=config.host.name or f"{config.host.preset} of memx train",
+        namms=[f"{one.label}: {one.folder}" for one in config.namms],
+        mode=config.mode,
+        trained=[task for task in config.tasks if task in config.trained],
+        held_out=[task for task in config.tasks if task not in config.trained],
+        length=config.length,
+        budgets=list(config.shares),
+        own_sizes=thresholds,
+        policies=list(config.policies),
+        prompts=prompts,
+        presses=list(config.presses),
+        prefills=prompts * (1 + len(eager)),
+        prefill_tokens=min(config.every, config.length) if online else config.length,
+        read_online=(answers - 1) * prompts * max(config.length - config.every, 0) if online else 0,
+        answers=answers * prompts,
+        documents=2 * config.documents,
+        written=answers * prompts if config.write else 0,
+    )

@@ -56,7 +56,7 @@ def step_figure(rows: Sequence[Row]) -> Figure:
 
 
 def step_table(rows: Sequence[Row]) -> Table:
-    """Each contestant's times and memory at every size, and how its step grows from the smallest to the largest."""
+    """Each baseline's times and memory at every size, and how its step grows from the smallest to the largest."""
     kinds = _kinds(rows)
     sizes = sorted({row.memory_slots for row in rows})
     values = {(row.kind, row.memory_slots, row.metric): row.value for row in rows}

@@ -38,7 +38,7 @@ class Text(NamedTuple):
     run: float | None
 
 
-def choose_size(rows: Sequence[Row], budget: float | None, tell: Callable[[str], None]) -> list[Row]:
+def choose_size(rows: Sequence[Row], budget: float | None, log: Callable[[str], None]) -> list[Row]:
     """The rows of a budget; without one those of each NAMM's own size, or of its smallest budget if it has none.
 
     Raises MemxError if there is no such budget.
@@ -56,7 +56,7 @@ def choose_size(rows: Sequence[Row], budget: float | None, tell: Callable[[str],
     wanted = {name: mine[-1] if budget is None else f"{budget:g}" for name, mine in sizes.items()}
     if others := [size_label(size) for size in known if size not in wanted.values()]:
         drawn = ", ".join(map(size_label, in_order(wanted.values())))
-        tell(f"drawn: {drawn}; left out: {', '.join(others)} (--budget chooses)")
+        log(f"drawn: {drawn}; left out: {', '.join(others)} (--budget chooses)")
     drawn_at = {name: {size} for name, size in wanted.items()}
     return [row for row in rows if size_of(row) in drawn_at.get(row.variant, set(wanted.values()))]
 

@@ -21,7 +21,7 @@ _PRICES = ("budget", "target", "price")  # what a run may have evolved under, th
 class Answer(NamedTuple):
     """One run's answer, and generation 0 of it, if it is known; point.policy is the run.
 
-    price: the budget, the target or the price that it evolved under; empty if rows do not tell.
+    price: the budget, the target or the price that it evolved under; empty if rows do not log.
     """
 
     run: str
@@ -56,7 +56,7 @@ def alike(rows: Sequence[Row]) -> dict[str, Hashable]:
     return {run: frozenset(facts) for run, facts in by_run.items()}
 
 
-def answers_of(rows: Sequence[Row], tell: Callable[[str], None]) -> tuple[list[Answer], str]:
+def answers_of(rows: Sequence[Row], log: Callable[[str], None]) -> tuple[list[Answer], str]:
     """An answer of each run, least kept first, and the split: test if every run has it, else validation.
 
     Raises MemxError if hosts, modes, kinds of fitness, families of tasks or numbers of prompts differ.
@@ -66,14 +66,14 @@ def answers_of(rows: Sequence[Row], tell: Callable[[str], None]) -> tuple[list[A
     tested = {row.run for row in rows if row.dataset == "test/all"}
     split = "test" if len(tested) == len(runs) else "validation"
     if 0 < len(tested) < len(runs):
-        tell(f"on validation prompts: {', '.join(run for run in runs if run not in tested)} had no test prompts")
+        log(f"on validation prompts: {', '.join(run for run in runs if run not in tested)} had no test prompts")
     metric = _comparable(rows, split)
     answers = []
     for run in runs:
         key = (run, f"{split}/all", ANSWER)
         value, kept = by_key.get((*key, metric)), by_key.get((*key, _KEPT))
         if value is None or kept is None:
-            tell(f"left out: {run} says nothing of {SPLITS[split]}")
+            log(f"left out: {run} says nothing of {SPLITS[split]}")
             continue
         start = _start(by_key, run, split, metric)
         point = Point(run, "", kept.value, value.value, value.low, value.high, value.n)

@@ -75,46 +75,46 @@ class _Batch(NamedTuple):
 
 
 def prepare(
-    order: PrepareConfig, notes: Callable[[str], None], tell: Callable[[Written], None] = lambda written: None
+    config: PrepareConfig, notes: Callable[[str], None], report: Callable[[Written], None] = lambda written: None
 ) -> Manifest:
-    """Tokenise all documents of the sources into order.out, and return its manifest.
+    """Tokenise all documents of the sources into config.out, and return its manifest.
 
     Raises MemxError before anything is written for a source or tokenizer that cannot be had and a folder that may not
     be written; on damage, unless it is skipped. A signal ends it with Interrupted; `resume` goes on.
     """
-    check_free(order.out, resume=order.resume, force=order.force)
-    damage = CorruptRecords(order.damaged, notes, _HINT)
-    sources = [_texts_of(one, damage) for one in order.sources]
-    settings = _settings(order, sources)
-    if order.resume and (order.out / MANIFEST).is_file() and not (order.out / UNFINISHED).is_file():
-        return _finished(order.out, settings, notes)
-    progress = earlier_progress(order.out, settings) if order.resume else None
-    kept = progress is not None and (order.out / TOKENIZER).is_dir()
-    tokenizer = None if kept else _tokenizer(order, sources)
-    with own_folder(order.out):
+    check_free(config.out, resume=config.resume, force=config.force)
+    damage = CorruptRecords(config.damaged, notes, _HINT)
+    sources = [_texts_of(one, damage) for one in config.sources]
+    settings = _settings(config, sources)
+    if config.resume and (config.out / MANIFEST).is_file() and not (config.out / UNFINISHED).is_file():
+        return _finished(config.out, settings, notes)
+    progress = earlier_progress(config.out, settings) if config.resume else None
+    kept = progress is not None and (config.out / TOKENIZER).is_dir()
+    tokenizer = None if kept else _tokenizer(config, sources)
+    with own_folder(config.out):
         if progress is None:
-            empty_folder(order.out)
+            empty_folder(config.out)
             progress = Progress(settings=settings)
-            progress.save(order.out)
+            progress.save(config.out)
         if tokenizer is not None:
-            _save_tokenizer(tokenizer, order.out)
-        return _write_all(order, progress, sources, damage, tell)
+            _save_tokenizer(tokenizer, config.out)
+        return _write_all(config, progress, sources, damage, report)
 
 
 def _write_all(
-    order: PrepareConfig,
+    config: PrepareConfig,
     progress: Progress,
     sources: list[Source],
     damage: CorruptRecords,
-    tell: Callable[[Written], None],
+    report: Callable[[Written], None],
 ) -> Manifest:
     from ...base_models.load import load_tokenizer
 
-    encoder = encoder_of(load_tokenizer(str(order.out / TOKENIZER)))
+    encoder = encoder_of(load_tokenizer(str(config.out / TOKENIZER)))
     damage.left_out = progress.left_out
-    progress = _write_shards(order, progress, encoder, _batches(sources, damage, progress.place), tell)
+    progress = _write_shards(config, progress, encoder, _batches(sources, damage, progress.place), report)
     if not progress.shards:
-        empty_folder(order.out)
+        empty_folder(config.out)
         names = ", ".join(source.name for source in sources)
         raise MemxError(f"{names}: no text in the field that is read", hint="--field names it; see what was left out")
     manifest = Manifest(
@@ -126,34 +126,34 @@ def _write_all(
         left_out=damage.left_out,
         shards=progress.shards,
     )
-    write_atomically(order.out / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
-    (order.out / UNFINISHED).unlink()
+    write_atomically(config.out / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    (config.out / UNFINISHED).unlink()
     return manifest
 
 
 def _write_shards(
-    order: PrepareConfig,
+    config: PrepareConfig,
     progress: Progress,
     encoder: Encoder,
     batches: Iterator[_Batch],
-    tell: Callable[[Written], None],
+    report: Callable[[Written], None],
 ) -> Progress:
     """Write the shards that are missing; unfinished.json follows each."""
     writer: ShardWriter | None = None
     last: _Batch | None = None
-    encoded = encode_in_order(batches, lambda batch: batch.texts, encoder, encoder.dtype, order.jobs)
+    encoded = encode_in_order(batches, lambda batch: batch.texts, encoder, encoder.dtype, config.jobs)
     try:
         with stop_on_signals() as stop:
             for batch, (ids, lengths) in encoded:
                 if stop.asked:
-                    raise Interrupted(f"{len(progress.shards)} shards are written in {order.out}")
-                writer, last = writer or ShardWriter(order.out, len(progress.shards)), batch
+                    raise Interrupted(f"{len(progress.shards)} shards are written in {config.out}")
+                writer, last = writer or ShardWriter(config.out, len(progress.shards)), batch
                 writer.add(Encoded(ids, lengths, batch.digests))
-                if writer.tokens >= order.shard_tokens:
-                    progress, writer = _with_shard(progress, writer, batch, order.out), None
-                tell(_written(progress, writer))
+                if writer.tokens >= config.shard_tokens:
+                    progress, writer = _with_shard(progress, writer, batch, config.out), None
+                report(_written(progress, writer))
             if writer is not None and last is not None:
-                progress, writer = _with_shard(progress, writer, last, order.out), None
+                progress, writer = _with_shard(progress, writer, last, config.out), None
     finally:
         encoded.close()
         if writer is not None:
@@ -200,13 +200,13 @@ def _texts_of(source: CorpusSource, damage: CorruptRecords) -> Source:
     return found
 
 
-def _settings(order: PrepareConfig, sources: list[Source]) -> Settings:
+def _settings(config: PrepareConfig, sources: list[Source]) -> Settings:
     told = [
         PreparedSource(**one.model_dump(exclude={"weight"}), sizes=source.sizes)
-        for one, source in zip(order.sources, sources, strict=True)
+        for one, source in zip(config.sources, sources, strict=True)
     ]
     return Settings(
-        sources=tuple(told), tokenizer=order.tokenizer, vocabulary=order.vocabulary, shard_tokens=order.shard_tokens
+        sources=tuple(told), tokenizer=config.tokenizer, vocabulary=config.vocabulary, shard_tokens=config.shard_tokens
     )
 
 
@@ -217,16 +217,16 @@ def _finished(folder: Path, settings: Settings, notes: Callable[[str], None]) ->
     return manifest
 
 
-def _tokenizer(order: PrepareConfig, sources: list[Source]) -> PreTrainedTokenizerFast:
+def _tokenizer(config: PrepareConfig, sources: list[Source]) -> PreTrainedTokenizerFast:
     from ...base_models.load import load_tokenizer
 
-    if order.tokenizer is not None:
-        tokenizer = load_tokenizer(order.tokenizer)
+    if config.tokenizer is not None:
+        tokenizer = load_tokenizer(config.tokenizer)
         encoder_of(tokenizer)  # tells what it lacks before anything is written
         return tokenizer
-    silent = CorruptRecords(order.damaged, lambda line: None, _HINT)
-    config = CorpusConfig(sources=order.sources, lanes=1, held_out=0.0)
-    return train_on(config, [open_source(one, silent) for one in order.sources], order.vocabulary)
+    silent = CorruptRecords(config.damaged, lambda line: None, _HINT)
+    corpus = CorpusConfig(sources=config.sources, lanes=1, held_out=0.0)
+    return train_on(corpus, [open_source(one, silent) for one in config.sources], config.vocabulary)
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
