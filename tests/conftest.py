@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from filelock import FileLock
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores: threads would only stand in each other's way
+    # two compilers that fill one cache at once can fail, so each worker has a cache of its own
+    _COMPILED = Path(tempfile.gettempdir()) / f"memx-inductor-{os.getuid()}" / os.environ["PYTEST_XDIST_WORKER"]
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_COMPILED))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests of several threads: those that wait leave the core
 
