@@ -1,6 +1,7 @@
-"""memx: two ways to give a transformer memory, trainable memory layers and evolved token eviction (NAMMs).
+"""Memory layers and evolved KV-cache eviction (NAMMs) for transformers.
 
-Names are handed out lazily, so that `import memx` costs no torch.
+Classes and the subpackages `memx.namm`, `memx.memory_layers` and `memx.results` are imported on first use, so
+`import memx` alone does not import torch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
+    from . import memory_layers, namm, results
     from .errors import MemxError
     from .memory_layers.layer import MemoryLayer
     from .memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM
@@ -27,7 +29,12 @@ __all__ = [
     "MoeLayer",
     "PeerLayer",
     "__version__",
+    "memory_layers",
+    "namm",
+    "results",
 ]
+
+_SUBPACKAGES = ("memory_layers", "namm", "results")
 
 _HOME = {
     "MemxError": ".errors",
@@ -43,11 +50,13 @@ _HOME = {
 def __getattr__(name: str):
     if name in _HOME:
         return getattr(import_module(_HOME[name], __name__), name)
+    if name in _SUBPACKAGES:
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})
 
 
 if __name__ == "memx":  # and not when a tool imports a checkout by its folder's name
