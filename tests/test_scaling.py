@@ -1,4 +1,4 @@
-"""docs/scaling.md: every figure of its tables is what the command above the table says now."""
+"""docs/guides/scaling.md: every figure of its tables is what the command above the table says now."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ from memx.experiments.planning.gpus import GPUS
 from memx.experiments.planning.mesh import Plan, parse_count
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "scaling.md"
+PAGE = ROOT / "docs" / "guides" / "scaling.md"
 HELD = {
     "weights, gradients, AdamW": ("weights", "gradients", "optimizer"),
     "table and its Adam": ("table", "table optimizer", "table gradient"),
