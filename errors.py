@@ -1,9 +1,38 @@
-"""The one exception that memx raises for a user's mistake: a message and a hint."""
+"""The one exception that memx raises for a user's mistake: a message and a hint; plain words for validation errors."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# pydantic's kinds of mistakes; {…} are values of their context
+_REASONS = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dict_type": "must be a section of keys and values",
+    "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "list_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "model_attributes_type": "must be a section of keys and values",
+    "model_type": "must be a section of keys and values",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_type": "must be text",
+    "too_long": "must have at most {max_length} entries",
+    "too_short": "must have at least {min_length} entries",
+    "tuple_type": "must be a list",
+}
 
 
 class MemxError(Exception):
@@ -29,3 +58,21 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def closest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The name that is most like another; None if none is at least `cutoff` alike (1: the same)."""
     return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)), None)
+
+
+def plain_reason(mistake: Mapping[str, Any]) -> str:
+    """One line for a mistake that pydantic reports, as "must be at least 1, not 0".
+
+    Args:
+        mistake: An entry of `ValidationError.errors()`.
+
+    Returns:
+        The reason without the key's path; a validator's own message is returned as it is.
+    """
+    kind, message = mistake["type"], mistake["msg"]
+    if kind == "missing":
+        return "is missing"
+    if kind in ("value_error", "assertion_error"):
+        return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    reason = _REASONS[kind].format(**mistake.get("ctx", {})) if kind in _REASONS else message
+    return f"{reason}, not {mistake['input']!r}"

@@ -1,4 +1,4 @@
-"""Configs of the model and its memory, free of torch: what `model:` and `memory:` in a YAML file may say."""
+"""Configs of the model and its memory, free of torch: the keys of `model:` and `memory:` in a YAML file."""
 
 from __future__ import annotations
 
@@ -15,23 +15,27 @@ PRODUCT_KEYS = ("memory", "memory+", "peer")  # the kinds that look slots up by 
 
 
 class ModelConfig(BaseModel):
-    """The Llama 3 style base: its shape, the same for every point of a sweep."""
+    """Model: shape of the base model (Llama 3 style), shared by all points of a sweep."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(default="", description="what rows and figures call the base; empty: llama-<layers>x<width>")
+    name: str = Field(
+        default="", description="name of the base model in rows and figures; empty: llama-<layers>x<width>"
+    )
     layers: int = Field(default=4, ge=1, description="transformer blocks")
     width: int = Field(default=64, ge=2, description="hidden size d")
-    heads: int = Field(default=4, ge=1, description="query heads; width must be a multiple")
-    kv_heads: int | None = Field(default=None, ge=1, description="key-value heads; none: as many as query heads")
+    heads: int = Field(default=4, ge=1, description="query heads; must divide the width into even head sizes")
+    kv_heads: int | None = Field(default=None, ge=1, description="key-value heads; null: as many as query heads")
     feed_forward: int | None = Field(
-        default=None, ge=1, description="SwiGLU inner width; none: 8/3 of width, up to a multiple of 8"
+        default=None, ge=1, description="inner width of SwiGLU; null: 8/3 of width, rounded up to a multiple of 8"
     )
-    rope_theta: float = Field(default=500_000.0, gt=0, description="rotary base")
-    tie_embeddings: bool = Field(default=True, description="one matrix for the input and output embeddings")
-    context: int = Field(default=256, ge=8, description="longest sequence in tokens")
+    rope_theta: float = Field(
+        default=500_000.0, gt=0, description="base frequency of the rotary embedding (RoPE theta)"
+    )
+    tie_embeddings: bool = Field(default=True, description="share one matrix between input and output embeddings")
+    context: int = Field(default=256, ge=8, description="context length: longest sequence in tokens")
     initializer_range: float | None = Field(
-        default=None, gt=0, description="std of initial weights; none: 1/sqrt(width)"
+        default=None, gt=0, description="standard deviation of initial weights; null: 1/sqrt(width)"
     )
 
     @property
@@ -47,46 +51,65 @@ class ModelConfig(BaseModel):
     @model_validator(mode="after")
     def _divides(self) -> ModelConfig:
         if self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(f"width {self.width} over {self.heads} heads is no even head width")
+            raise ValueError(
+                f"width {self.width} with {self.heads} heads gives no even head size; use a multiple of 2 * heads"
+            )
         if self.heads % (self.kv_heads or self.heads):
-            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+            raise ValueError(
+                f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}; set kv_heads to a divisor of heads"
+            )
         return self
 
 
 class MemoryConfig(BaseModel):
-    """The memory of a model, or its rival. `slots: 0` and `kind: dense` both mean the plain feed-forward everywhere.
+    """Memory: kind, size and place of the memory layers, or of a baseline (PEER, MoE, dense).
 
-    What is none is decided by the kind; the properties say what is then in force.
+    `slots: 0` and `kind: dense` both mean a dense model without memory. The defaults of null keys depend on the kind;
+    the properties give the values in force.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind = Field(
-        default="memory", description="dense, memory (product keys), memory+ (gated, several layers), peer, moe"
+        default="memory", description="dense, memory (product keys), memory+ (gated, several layers), peer or moe"
     )
-    slots: int = Field(default=16384, ge=0, description="table rows N (of PEER: experts), a square; 0 is dense")
-    heads: int | None = Field(default=None, ge=1, description="query heads H of each memory layer; none: 4, PEER 8")
+    slots: int = Field(
+        default=16384, ge=0, description="rows N of the value table (PEER: experts), a square number; 0: dense model"
+    )
+    heads: int | None = Field(default=None, ge=1, description="query heads H of each memory layer; null: 4, PEER 8")
     top_k: int | None = Field(
-        default=None, ge=1, description="slots kept per head, at most sqrt(slots); none: 32, PEER 16"
+        default=None, ge=1, description="slots selected per head (k), at most sqrt(slots); null: 32, PEER 16"
     )
     layers: tuple[int, ...] | None = Field(
-        default=None, description="blocks with a memory; none: `count` of them centred; MoE: all"
+        default=None, description="indices of blocks with a memory; null: `count` blocks around the middle, MoE: all"
     )
-    count: int | None = Field(default=None, ge=1, description="memory layers; none: 1, memory+ 3")
-    stride: int | None = Field(default=None, ge=1, description="blocks between them; none: 4, or 8 from 20 blocks on")
+    count: int | None = Field(default=None, ge=1, description="number of memory layers; null: 1, memory+ 3, MoE all")
+    stride: int | None = Field(
+        default=None, ge=1, description="blocks between memory layers; null: 4, or 8 in models of 20 or more blocks"
+    )
     insertion: Literal["replace", "beside"] = Field(
-        default="replace", description="in place of the feed-forward, or beside it and silent at first"
+        default="replace", description="replace the feed-forward, or add the memory to it (residual; zero at first)"
     )
-    key_width: int | None = Field(default=None, ge=2, description="d_k of both key halves; none: width/2")
-    value_width: int | None = Field(default=None, ge=1, description="d_v of the table's rows; none: width")
-    qk_norm: bool | None = Field(default=None, description="RMSNorm of query halves and half-keys; none: memory+ only")
-    gating: bool | None = Field(default=None, description="W2(y * silu(W1 x)) in place of y; none: memory+ only")
+    key_width: int | None = Field(
+        default=None, ge=2, description="width d_k of keys and queries (both halves), even; null: width / 2"
+    )
+    value_width: int | None = Field(default=None, ge=1, description="width d_v of value table rows; null: width")
+    qk_norm: bool | None = Field(
+        default=None, description="RMSNorm on query halves and half-keys; null: on for memory+ only"
+    )
+    gating: bool | None = Field(
+        default=None, description="gate the output: W2(y * silu(W1 x)) instead of y; null: on for memory+ only"
+    )
     output_gate: bool = Field(default=False, description="scale the output of each token by sigmoid(w x)")
-    shared: bool = Field(default=True, description="one value table for all memory layers, or one for each")
-    experts: int = Field(default=16, ge=1, description="MoE: experts of each layer")
-    experts_per_token: int = Field(default=1, ge=1, description="MoE: experts that a token is sent to")
-    expert_width: int | None = Field(default=None, ge=1, description="MoE: inner width; none: the feed-forward's")
-    balance: float = Field(default=0.01, ge=0, description="MoE: weight of the load-balance loss")
+    shared: bool = Field(
+        default=True, description="share one value table among all memory layers; false: one per layer"
+    )
+    experts: int = Field(default=16, ge=1, description="MoE: experts per layer")
+    experts_per_token: int = Field(default=1, ge=1, description="MoE: experts that each token is routed to")
+    expert_width: int | None = Field(
+        default=None, ge=1, description="MoE: inner width of an expert; null: the feed-forward width"
+    )
+    balance: float = Field(default=0.01, ge=0, description="MoE: weight of the load-balancing loss")
 
     @model_validator(mode="before")
     @classmethod
@@ -102,15 +125,15 @@ class MemoryConfig(BaseModel):
     @classmethod
     def _two_halves(cls, key_width: int | None) -> int | None:
         if key_width is not None and key_width % 2:
-            raise ValueError(f"key_width {key_width} has no two halves; use an even number")
+            raise ValueError(f"key_width {key_width} is odd; use an even number")
         return key_width
 
     @model_validator(mode="after")
     def _lookup_is_possible(self) -> MemoryConfig:
         if self.kind != "dense" and self.layers == ():
-            raise ValueError("layers is empty; a model without memory is slots: 0 or kind: dense")
+            raise ValueError("layers is empty; for a model without memory, set kind to dense")
         if self.kind == "moe" and self.experts_per_token > self.experts:
-            raise ValueError(f"experts_per_token {self.experts_per_token} is more than the {self.experts} experts")
+            raise ValueError(f"experts_per_token {self.experts_per_token} is above experts {self.experts}; lower it")
         if self.slots:
             try:
                 half_keys(self.slots)
@@ -140,7 +163,7 @@ class MemoryConfig(BaseModel):
         return self.kind == "memory+" if self.qk_norm is None else self.qk_norm
 
     def placed_layers(self, blocks: int) -> tuple[int, ...]:
-        """The blocks that hold a memory in a model of `blocks` blocks. Raises MemxError if they do not fit."""
+        """The blocks with a memory layer in a model of `blocks` blocks. Raises MemxError if they do not fit."""
         if self.kind == "dense":
             return ()
         if self.layers is not None:

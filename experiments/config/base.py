@@ -1,4 +1,4 @@
-"""What all configs share: strict models, trees of plain data, errors of one line, and the name of a run's folder.
+"""Shared by all configs: strict models, trees of plain data, one-line errors, and the name of a run's folder.
 
 An unknown key is answered with its full path and the nearest name that exists; nothing is silently ignored.
 """
@@ -13,11 +13,11 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...errors import MemxError, closest
+from ...errors import MemxError, closest, plain_reason
 
 
 class StrictModel(BaseModel):
-    """A config or a part of one: it does not change, and no key of it is unknown."""
+    """A config or a section of one: frozen, and it refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,13 +35,14 @@ def assign(tree: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     below = tree.get(head) or {}
     if not isinstance(below, Mapping):
         raise MemxError(
-            f"unknown key {key!r}: {head!r} holds a value, not a section", hint="see `memx config show PRESET`"
+            f"unknown key {key!r}: {head!r} is a value, not a section",
+            hint="`memx config show PRESET` lists every key",
         )
     return {**tree, head: assign(below, rest, value)}
 
 
 def to_tree(config: BaseModel) -> dict[str, Any]:
-    """The resolved config as plain data, in the order that the docs list it."""
+    """The resolved config as plain data, in the order of the documentation."""
     return config.model_dump(mode="json")
 
 
@@ -73,7 +74,7 @@ def validate(tree: Mapping[str, Any], model: type[_Config]) -> _Config:
     """Check a tree against a model of configs.
 
     Args:
-        tree: What presets, files and assignments say, with defaults left out.
+        tree: Keys and values from presets, files and assignments, without defaults.
         model: The kind of config.
 
     Returns:
@@ -94,10 +95,10 @@ def _as_memx_error(error: ValidationError, model: type[BaseModel]) -> MemxError:
     more = f" (and {others} more)" if others else ""
     if first["type"] == "extra_forbidden":
         return MemxError(f"unknown key {path!r}{more}", hint=_nearest_key(path, model))
-    message = first["msg"].removeprefix("Value error, ")
-    message, _, hint = message.partition("; ")
-    given = "" if first["type"] == "value_error" else f", not {first['input']!r}"
-    return MemxError(f"{path}: {message}{given}{more}" if path else message + more, hint=hint)
+    message, _, hint = plain_reason(first).partition("; ")
+    if path.startswith("sweep.") and isinstance(first["input"], Mapping):
+        hint = f"quote the dotted key: --set 'sweep={{{path.partition('.')[2]}.KEY: [VALUE, VALUE]}}'"
+    return MemxError(f"{path}: {message}{more}" if path else message + more, hint=hint)
 
 
 def _nearest_key(path: str, model: type[BaseModel]) -> str:

@@ -1,4 +1,4 @@
-"""The config of an evolution of a NAMM: what a preset or a YAML file of `memx evolve-namm` may say. Free of torch."""
+"""The config of an evolution of a NAMM: the keys of a `memx evolve-namm` preset or YAML file. Free of torch."""
 
 from __future__ import annotations
 
@@ -17,141 +17,170 @@ def check_task(task: str) -> None:
     if task in TRAINING_TASKS or is_longbench(task):
         return
     raise ValueError(
-        f"{task!r} is no task to evolve on; use {', '.join(TRAINING_TASKS)} or longbench/NAME: others stay unseen"
+        f"unknown training task {task!r}; use {', '.join(TRAINING_TASKS)} or longbench/NAME (others are held out)"
     )
 
 
 class HostConfig(StrictModel):
-    """The model whose cache is evicted; exactly one of name and preset says which."""
+    """Base model: the model whose cache is evicted, given by name or by preset (exactly one)."""
 
-    name: str | None = Field(default=None, description="smollm2, gemma3-270m, a folder or a hub name of a model")
+    name: str | None = Field(
+        default=None, description="base model: smollm2, gemma3-270m, a folder or a hub name; null: use preset"
+    )
     preset: str | None = Field(
-        default=None, description="or a preset of `memx train`, trained first if its run is not there"
+        default=None, description="`memx train` preset of the base model, trained first if needed; null: use name"
     )
     shape: str | None = Field(
-        default=None, description="a preset of `memx train` of the same shape, for --dry-run where the hub is not"
+        default=None, description="`memx train` preset of the same shape, for --dry-run without the hub; null: none"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="what it computes in")
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; none: the machine's cores")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="dtype of the base model's weights and computation"
+    )
+    device: str = Field(default="auto", description="device to run on: auto, cpu, cuda or cuda:N")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; null: the machine's cores")
 
     @model_validator(mode="after")
     def _one_host(self) -> HostConfig:
         if (self.name is None) == (self.preset is None):
-            raise ValueError("name a host or a preset of `memx train`, one of them; --set host.preset=null")
+            raise ValueError("host.name and host.preset exclude each other; set one of them and the other to null")
         return self
 
 
 class NammConfig(StrictModel):
-    """What of a NAMM is not evolved."""
+    """Fixed settings of a NAMM (not evolved): scoring network, eviction interval and eviction rule."""
 
-    scorer: Literal["bam", "mlp"] = Field(default="bam", description="attention over newer tokens, or an MLP")
-    hidden: tuple[int, ...] = Field(default=(), description="mlp: widths of its hidden layers")
-    strict: bool = Field(default=False, description="bam: a token's attention leaves itself out")
-    every: int = Field(default=512, ge=_HOP, multiple_of=_HOP, description="tokens between runs, a multiple of 16")
-    rule: Literal["threshold", "budget"] = Field(
-        default="threshold", description="keep what scores at least threshold, or the best, that share of all tokens"
+    scorer: Literal["bam", "mlp"] = Field(
+        default="bam", description="network that scores tokens: bam (attention over newer tokens) or mlp"
     )
-    threshold: float = Field(default=0.0, allow_inf_nan=False)
-    budget: float = Field(default=0.5, gt=0, le=1)
+    hidden: tuple[int, ...] = Field(default=(), description="mlp: widths of the hidden layers; empty: none")
+    strict: bool = Field(default=False, description="bam: exclude a token from its own attention")
+    every: int = Field(
+        default=512, ge=_HOP, multiple_of=_HOP, description="eviction interval in tokens, a multiple of 16"
+    )
+    rule: Literal["threshold", "budget"] = Field(
+        default="threshold",
+        description="threshold: keep tokens that score at least `threshold`; budget: keep the best share of them",
+    )
+    threshold: float = Field(default=0.0, allow_inf_nan=False, description="threshold: lowest score that is kept")
+    budget: float = Field(default=0.5, gt=0, le=1, description="budget: share of all tokens to keep, in (0, 1]")
     grouping: Literal["layer_max", "per_head"] = Field(
-        default="layer_max", description="threshold: heads of a layer keep as many as the most generous, or not"
+        default="layer_max",
+        description="threshold: tokens per head; layer_max: as many as the layer's largest head, per_head: its own",
     )
 
     @model_validator(mode="after")
     def _hidden_is_of_an_mlp(self) -> NammConfig:
         if self.hidden and self.scorer != "mlp":
-            raise ValueError("hidden layers are an MLP's; set scorer to mlp")
+            raise ValueError("hidden needs scorer mlp; set namm.scorer to mlp, or remove hidden")
         if any(width < 1 for width in self.hidden):
-            raise ValueError(f"hidden {list(self.hidden)} holds a width below 1")
+            raise ValueError(f"hidden {list(self.hidden)} has a width below 1; use widths of at least 1")
         return self
 
 
 class TasksConfig(StrictModel):
-    """What is evolved and validated on: families of tasks, memx's own or LongBench's."""
+    """Tasks: the task families, prompts and splits of an evolution."""
 
     train: tuple[str, ...] = Field(
-        default=("key_values", "needles"), min_length=1, description=f"{', '.join(TRAINING_TASKS)} or longbench/NAME"
+        default=("key_values", "needles"),
+        min_length=1,
+        description=f"families to evolve on: {', '.join(TRAINING_TASKS)} or longbench/NAME",
     )
-    length: int = Field(default=1024, ge=64, description="the most tokens of a prompt")
-    pool: int = Field(default=16, ge=1, description="training prompts there are of each family")
-    per_generation: int = Field(default=2, ge=1, description="of these, those drawn for each generation")
-    validation: tuple[str, ...] = Field(default=(), description="families validated on; none: those of the stage")
-    validation_prompts: int = Field(default=8, ge=1, description="validation prompts of each family")
+    length: int = Field(default=1024, ge=64, description="maximum prompt length in tokens")
+    pool: int = Field(default=16, ge=1, description="training prompts per family")
+    per_generation: int = Field(default=2, ge=1, description="prompts sampled per family in each generation")
+    validation: tuple[str, ...] = Field(
+        default=(), description="families to validate on; empty: those of the current stage"
+    )
+    validation_prompts: int = Field(default=8, ge=1, description="validation prompts per family")
     test_prompts: int = Field(
-        default=16, ge=0, description="prompts of each that neither trained nor chose the answer, judged at the end"
+        default=16, ge=0, description="held-out test prompts per family, evaluated once at the end; 0: none"
     )
-    source: str | None = Field(default=None, description="folder of LongBench's .jsonl files; none: the hub")
+    source: str | None = Field(
+        default=None, description="folder of LongBench's .jsonl files; null: the Hugging Face hub"
+    )
 
     @model_validator(mode="after")
     def _known(self) -> TasksConfig:
         for task in (*self.train, *self.validation):
             check_task(task)
         if self.per_generation > self.pool:
-            raise ValueError(f"per_generation {self.per_generation} is more than the pool of {self.pool}")
+            raise ValueError(f"per_generation {self.per_generation} is above pool {self.pool}; lower it, or raise pool")
         return self
 
 
 class FitnessConfig(StrictModel):
-    """What a candidate is worth: how well the host answers, less what its cache costs."""
+    """Fitness of a candidate: quality of the answers relative to the full cache, minus a cache penalty."""
 
     kind: Literal["log_likelihood", "score"] = Field(
-        default="log_likelihood", description="of the gold answer, or the task's score of greedy answers"
+        default="log_likelihood",
+        description="log_likelihood of the correct answer, or the task score of greedy answers",
     )
     mode: Literal["post_hoc", "online"] = Field(
-        default="post_hoc", description="one choice when the context has been read, or evicting while reading"
+        default="post_hoc", description="evict once after reading the context (post_hoc), or while reading it (online)"
     )
     cap: float | None = Field(
-        default=None, gt=0, description="the most that an answer may be worth, the full cache's being 1; none: no limit"
+        default=None, gt=0, description="largest value of one answer, where the full cache scores 1; null: no limit"
     )
-    price: float = Field(default=0.0, ge=0, description="of the whole cache: taken off in proportion to what is kept")
-    target: float | None = Field(default=None, gt=0, le=1, description="or a share of the cache that may be kept free")
-    weight: float = Field(default=1.0, ge=0, description="and the price of the whole cache beyond it")
+    price: float = Field(
+        default=0.0, ge=0, description="cache penalty: price of a full cache, charged on the share kept; 0: none"
+    )
+    target: float | None = Field(
+        default=None, gt=0, le=1, description="cache target: share of the cache that is not penalised; null: use price"
+    )
+    weight: float = Field(default=1.0, ge=0, description="cache target: penalty weight of the share above it")
     least_base: float = Field(
-        default=0.1, gt=0, le=1, description="score: what scores are divided by where the full cache scores less"
+        default=0.1, gt=0, le=1, description="score: smallest full-cache score that task scores are divided by"
     )
-    at_once: int = Field(default=32, ge=1, description="candidates in one batch")
-    remember: bool = Field(default=True, description="read each context once and keep its cache")
+    at_once: int = Field(default=32, ge=1, description="candidates per batch")
+    remember: bool = Field(default=True, description="read each context once and reuse its cache (takes memory)")
 
     @model_validator(mode="after")
     def _one_price(self) -> FitnessConfig:
         if self.price and self.target is not None:
-            raise ValueError("price and target both charge for the cache; set one of them")
+            raise ValueError("price and target exclude each other; set one of them")
         return self
 
 
 class Stage(StrictModel):
-    """Tasks, and how long they are evolved on."""
+    """One stage of an evolution: its tasks and number of generations."""
 
-    tasks: tuple[str, ...] = Field(min_length=1)
-    generations: int | None = Field(default=None, ge=1, description="none: evolution.generations")
+    tasks: tuple[str, ...] = Field(min_length=1, description="families of this stage, a subset of tasks.train")
+    generations: int | None = Field(
+        default=None, ge=1, description="generations of this stage; null: evolution.generations"
+    )
 
 
 class EvolutionConfig(StrictModel):
-    """CMA-ES."""
+    """Evolution: the CMA-ES search, its population, step size and stopping rule."""
 
-    population: int = Field(default=32, ge=4, description="candidates of a generation")
-    sigma: float = Field(default=0.065, gt=0, allow_inf_nan=False, description="first step size")
-    covariance: Literal["diagonal", "full"] = "diagonal"
-    generations: int = Field(default=100, ge=1, description="of each stage")
+    population: int = Field(default=32, ge=4, description="candidates per generation")
+    sigma: float = Field(default=0.065, gt=0, allow_inf_nan=False, description="initial step size of CMA-ES")
+    covariance: Literal["diagonal", "full"] = Field(default="diagonal", description="covariance matrix of CMA-ES")
+    generations: int = Field(default=100, ge=1, description="generations per stage")
     validate_every: int = Field(default=10, ge=1, description="generations between validations of the mean")
-    patience: int | None = Field(default=None, ge=1, description="stop after so many that brought nothing better")
-    stages: tuple[Stage, ...] = Field(default=(), description="one after another; none: one, of tasks.train")
+    patience: int | None = Field(
+        default=None, ge=1, description="stop after this many validations without improvement; null: never"
+    )
+    stages: tuple[Stage, ...] = Field(
+        default=(), description="stages run one after another; empty: one stage on tasks.train"
+    )
 
 
 class EvolveConfig(StrictModel):
-    """A whole evolution."""
+    """A whole evolution of a NAMM."""
 
-    command: Literal["evolve-namm"] = "evolve-namm"
+    command: Literal["evolve-namm"] = Field(default="evolve-namm", description="command that the config is for")
     name: RunName = Field(default="namm", description="first part of the run folder's name")
-    about: str = Field(default="", description="one line, shown by `memx presets`")
-    seed: int = Field(default=0, ge=0, lt=2**31, description="draws prompts and candidates")
+    about: str = Field(default="", description="one-line summary, shown by `memx presets`")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="random seed for prompts and candidates")
     host: HostConfig = HostConfig(name="smollm2")
     namm: NammConfig = NammConfig()
     tasks: TasksConfig = TasksConfig()
     fitness: FitnessConfig = FitnessConfig()
     evolution: EvolutionConfig = EvolutionConfig()
-    calibration: int = Field(default=4, ge=1, description="training prompts of each family that features are scaled by")
+    calibration: int = Field(
+        default=4, ge=1, description="training prompts per family used to normalise the NAMM's input features"
+    )
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -170,11 +199,13 @@ class EvolveConfig(StrictModel):
         for index, stage in enumerate(self.evolution.stages):
             for task in stage.tasks:
                 if task not in self.tasks.train:
-                    raise ValueError(f"evolution.stages.{index}: {task} is not among tasks.train; add it there")
+                    raise ValueError(f"evolution.stages.{index}: {task} is not in tasks.train; add it there")
         if self.fitness.kind == "score":
             for task in (*self.tasks.train, *self.tasks.validation):
                 if task in UNSCORED:
-                    raise ValueError(f"fitness.kind score: {task} has no score; leave it out, or use log_likelihood")
+                    raise ValueError(f"fitness.kind score: task {task} has no score; remove it, or use log_likelihood")
         if self.calibration > self.tasks.pool:
-            raise ValueError(f"calibration {self.calibration} is more than the tasks.pool of {self.tasks.pool}")
+            raise ValueError(
+                f"calibration {self.calibration} is above tasks.pool {self.tasks.pool}; lower it, or raise tasks.pool"
+            )
         return self

@@ -17,19 +17,19 @@ from .training import TrainConfig
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """Split `a.b.c=value`; the value is read as YAML, so numbers, lists and null are what they look like.
+    """Split `a.b.c=value`; the value is read as YAML (numbers, lists, null, text).
 
     Raises:
-        MemxError: There is no key or no `=`, or the value is no YAML.
+        MemxError: The key or `=` is missing, or the value is not YAML.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise MemxError(f"--set {text!r} is not key=value", hint="for example --set training.steps=2000")
+        raise MemxError(f"--set {text!r} is not KEY=VALUE", hint="for example --set training.steps=2000")
     try:
         return key.strip(), _yaml_value(value)
     except yaml.YAMLError:
         raise MemxError(
-            f"--set {key}: cannot read the value {value!r}", hint="values are YAML: 3, 1e-3, [1, 2], text"
+            f"--set {key}: the value {value!r} is not valid YAML", hint="use values such as 3, 1e-3, [1, 2] or text"
         ) from None
 
 
@@ -69,7 +69,7 @@ def load_config(
 def _chosen(known: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     for name in names:
         if name not in known:
-            raise MemxError(f"no variant {name!r}", hint=nearest(name, known) or f"there are: {', '.join(known)}")
+            raise MemxError(f"no variant {name!r}", hint=nearest(name, known) or f"use one of: {', '.join(known)}")
     return {name: known[name] for name in known if name in names}
 
 
@@ -82,8 +82,8 @@ def _assigned(variants: Mapping[str, Any], key: str) -> dict[str, Any]:
         twin = seen.setdefault(repr(left[name]), name)
         if twin != name and isinstance(changes, dict) and key in changes:
             raise MemxError(
-                f"{key} is all that tells the variants {twin!r} and {name!r} apart",
-                hint="--variant keeps the ones to set it for",
+                f"with {key} set for all, the variants {twin!r} and {name!r} are the same",
+                hint="choose one of them with --variant",
             )
     return left
 

@@ -44,7 +44,10 @@ def _matched(point: TrainConfig, points: Sequence[TrainConfig]) -> TrainConfig:
     else:
         first = next(other for other in points if other.model == point.model)
         if len(points) == 1:
-            raise MemxError("match.by parameters: there is no other point to match", hint="add a sweep or variants")
+            raise MemxError(
+                "match.by parameters needs a second run to compare with",
+                hint="add a sweep or variants, or set match.by to none",
+            )
         if point is first and point.match.times == 1.0:
             return point.model_copy(update={"match": point.match.model_copy(update={"by": "none"})})
         target = point.match.times * sizes_of(first).parameters_total
@@ -70,9 +73,9 @@ def _smallest(
     )
     reached = cost(sizes_of(nearest))
     if abs(reached - target) > _CLOSE * target and not (resize is _larger and point.memory.kind == "moe"):
-        what = f"match.by {point.match.by}: {point.variant or point.memory.kind} cannot come to {target:,.0f}"
+        what = f"match.by {point.match.by}: {point.variant or point.memory.kind} cannot be resized to {target:,.0f}"
         raise MemxError(
-            f"{what}; the nearest is {reached:,}", hint="fewer memory heads, smaller top_k, or other match.times"
+            f"{what}; the nearest is {reached:,}", hint="lower memory.heads or memory.top_k, or change match.times"
         )
     return nearest
 

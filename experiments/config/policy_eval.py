@@ -1,4 +1,4 @@
-"""The config of an evaluation of NAMMs: what `memx eval-namm` makes of run folders, or a YAML file says. No torch."""
+"""The config of an evaluation of NAMMs: made from run folders by `memx eval-namm`, or read from YAML. No torch."""
 
 from __future__ import annotations
 
@@ -23,41 +23,51 @@ def is_known(task: str) -> bool:
 
 
 class NammSource(StrictModel):
-    """A saved NAMM: where it lies, the digest of its numbers, what tables call it and how it came to be."""
+    """A saved NAMM: its folder, checksum, label and origin."""
 
-    folder: str
-    sha256: str = Field(description="of its namm.safetensors; another NAMM in that folder is refused")
-    label: str = Field(default=NAMM, pattern=rf"^{NAMM}( .+)?$", description="namm, or namm and a name")
-    seed: int = Field(default=0, description="of its evolution")
-    evolved_on: str = Field(default="", description="the host that it was evolved on")
-    budget: float | None = Field(default=None, gt=0, le=1, description="of its own rule; none: a threshold")
+    folder: str = Field(description="folder of the saved NAMM")
+    sha256: str = Field(description="checksum of its namm.safetensors; a different file is refused")
+    label: str = Field(default=NAMM, pattern=rf"^{NAMM}( .+)?$", description="name in tables: namm, or namm and a name")
+    seed: int = Field(default=0, description="random seed of its evolution")
+    evolved_on: str = Field(default="", description="base model that it was evolved on")
+    budget: float | None = Field(
+        default=None, gt=0, le=1, description="cache share of its own budget rule; null: it has a threshold"
+    )
 
 
 class EvalConfig(StrictModel):
-    """A whole evaluation."""
+    """A whole evaluation of NAMMs against other policies."""
 
-    command: Literal["eval-namm"] = "eval-namm"
+    command: Literal["eval-namm"] = Field(default="eval-namm", description="command that the config is for")
     name: RunName = Field(default="eval", description="first part of the run folder's name")
-    namms: tuple[NammSource, ...] = Field(min_length=1)
+    namms: tuple[NammSource, ...] = Field(min_length=1, description="NAMMs to evaluate")
     host: HostConfig
-    tasks: tuple[str, ...] = Field(min_length=1, description="families of tasks, memx's or longbench/NAME")
+    tasks: tuple[str, ...] = Field(min_length=1, description="task families to evaluate: memx's or longbench/NAME")
     trained: tuple[str, ...] = Field(default=(), description="families that a NAMM was trained or validated on")
-    length: int = Field(default=1024, ge=64, description="the most tokens of a prompt")
-    prompts: int = Field(default=16, ge=1, description="of each family")
-    split: Literal["train", "validation", "test"] = "test"
-    source: str | None = Field(default=None, description="folder of LongBench's .jsonl files; none: the hub")
-    mode: Literal["post_hoc", "online"] = Field(
-        default="post_hoc", description="one choice when the context has been read, or evicting while reading"
+    length: int = Field(default=1024, ge=64, description="maximum prompt length in tokens")
+    prompts: int = Field(default=16, ge=1, description="prompts per family")
+    split: Literal["train", "validation", "test"] = Field(default="test", description="split of the prompts")
+    source: str | None = Field(
+        default=None, description="folder of LongBench's .jsonl files; null: the Hugging Face hub"
     )
-    every: int = Field(default=512, ge=16, multiple_of=16, description="online: tokens between runs")
-    budgets: tuple[float, ...] = Field(default=BUDGETS, description="shares kept, beside the NAMMs' own sizes")
-    policies: tuple[str, ...] = Field(default=BASELINES, description="rivals; the full cache is always there")
-    peers: bool = Field(default=False, description="kvpress's presses too")
-    write: bool = Field(default=False, description="greedy answers too, scored by the tasks' own metrics")
-    documents: int = Field(default=4, ge=0, description="of prose and of code, to see which kinds of token are dropped")
-    seed: int = Field(default=0, ge=0, lt=2**31, description="draws prompts, lots and resamples")
-    resamples: int = Field(default=2000, ge=100, description="of the bootstrap")
-    at_once: int = Field(default=16, ge=1, description="policies that answer in one batch")
+    mode: Literal["post_hoc", "online"] = Field(
+        default="post_hoc", description="evict once after reading the context (post_hoc), or while reading it (online)"
+    )
+    every: int = Field(default=512, ge=16, multiple_of=16, description="online: eviction interval in tokens")
+    budgets: tuple[float, ...] = Field(
+        default=BUDGETS, description="cache budgets as shares; the NAMMs' own sizes are always included"
+    )
+    policies: tuple[str, ...] = Field(
+        default=BASELINES, description="baseline policies; the full cache is always included"
+    )
+    peers: bool = Field(default=False, description="also evaluate the third-party implementations of kvpress")
+    write: bool = Field(default=False, description="also generate greedy answers, scored by each task's metric")
+    documents: int = Field(
+        default=4, ge=0, description="documents of prose and of code, to count which kinds of tokens are evicted"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="random seed for prompts, random eviction and bootstrap")
+    resamples: int = Field(default=2000, ge=100, description="bootstrap resamples of the 95% intervals")
+    at_once: int = Field(default=16, ge=1, description="policies per batch")
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -81,24 +91,24 @@ class EvalConfig(StrictModel):
                 raise ValueError(f"no task {task!r}; use {known} or longbench/NAME")
         for name in self.policies:
             if name not in BASELINES:
-                raise ValueError(f"no policy {name!r}; use {', '.join(BASELINES)}: full is always there")
+                raise ValueError(f"no policy {name!r}; use {', '.join(BASELINES)} (full is always included)")
         for budget in self.budgets:
             if not 0 < budget < 1:
-                raise ValueError(f"budget {budget:g} is no share to be kept; use above 0, below 1")
+                raise ValueError(f"budget {budget:g} must be above 0 and below 1; it is a share of the cache")
         for name, given in (("tasks", self.tasks), ("policies", self.policies), ("budgets", self.budgets)):
             if len(set(given)) < len(given):
-                raise ValueError(f"{name} names one twice")
+                raise ValueError(f"{name} has an entry twice; remove one")
         return self
 
     @model_validator(mode="after")
     def _fits(self) -> EvalConfig:
         labels = [one.label for one in self.namms]
         if len({*labels, *(label + PER_HEAD for label in labels)}) < 2 * len(labels):
-            raise ValueError("two NAMMs have the same label, or would have; give each its own")
+            raise ValueError("two NAMMs have the same label; give each a different one")
         if self.peers and self.mode == "online":
-            raise ValueError("kvpress chooses once, after the context; compare it in mode post_hoc")
+            raise ValueError("kvpress evicts only once, after the context; set mode to post_hoc")
         if self.peers and self.length < 128:
-            raise ValueError(f"kvpress needs contexts of 65 tokens, and prompts have {self.length}; set length to 128")
+            raise ValueError(f"kvpress needs contexts of 65 tokens, but length is {self.length}; set length to 128")
         if self.mode == "online" and "snapkv" in self.policies and self.every < 32:
-            raise ValueError("snapkv looks at 32 queries; set every to 32 or more")
+            raise ValueError("snapkv observes the last 32 queries; set every to 32 or more")
         return self

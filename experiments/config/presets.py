@@ -14,12 +14,12 @@ TRAIN = "train"  # the command that a config is for if it does not say
 
 
 def presets(command: str = TRAIN) -> dict[str, str]:
-    """Names of the presets of a command and the line that each says about itself, in the order of their names."""
+    """Names of the presets of a command and the one-line summary of each, sorted by name."""
     return {name: about for name, (of, about) in all_presets().items() if of == command}
 
 
 def all_presets() -> dict[str, tuple[str, str]]:
-    """Name -> the command that a preset is for, and the line that it says about itself."""
+    """Name -> the command that a preset is for, and its one-line summary."""
     known = {}
     for entry in sorted(_preset_folder().iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".yaml"):
@@ -38,25 +38,29 @@ def check_command(tree: Mapping[str, Any], source: str, command: str) -> None:
     of = command_of(tree)
     if of == command:
         return
-    hint = f"memx {of} {source}" if of in {known for known, _ in all_presets().values()} else "see `memx presets`"
+    hint = (
+        f"run: memx {of} {source}"
+        if of in {known for known, _ in all_presets().values()}
+        else "`memx presets` lists the presets"
+    )
     if of == TRAIN and source not in presets():
-        hint = f"say `command: {command}` in it, or extend a preset: {', '.join(presets(command))}"
-    raise MemxError(f"{source} is a config of memx {of}, not of memx {command}", hint=hint)
+        hint = f"add `command: {command}` to it, or extend a preset: {', '.join(presets(command))}"
+    raise MemxError(f"{source} is a config for `memx {of}`, not for `memx {command}`", hint=hint)
 
 
 def preset_text(name: str) -> str:
     """The YAML text of a preset. Raises MemxError, with the nearest name, for one that does not exist."""
     entry = _preset_folder() / f"{name}.yaml"
     if not entry.is_file():
-        raise MemxError(f"no preset or file {name!r}", hint=nearest(name, all_presets()) or "see `memx presets`")
+        raise MemxError(f"no preset or file {name!r}", hint=nearest(name, all_presets()) or "`memx presets` lists them")
     return entry.read_text("utf-8")
 
 
 def read_tree(source: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """Read a preset's name or a YAML file's path into a plain tree. Raises MemxError if it is neither.
 
-    `extends: PRESET` takes everything that the tree does not say itself from a preset, section by section; in a sweep
-    and in variants, null takes away what the preset has.
+    `extends: PRESET` takes every key that the tree does not set from a preset, section by section; in a sweep and in
+    variants, null removes an entry of the preset.
     """
     path = Path(source)
     is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
@@ -65,7 +69,7 @@ def read_tree(source: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
     if base is None:
         return tree
     if str(base) in (source, *above):
-        raise MemxError(f"{source} extends itself", hint="extends names a preset or another file")
+        raise MemxError(f"{source} extends itself", hint="set extends to a preset or another file")
     return _merge(read_tree(str(base), above=(*above, source)), tree)
 
 
@@ -86,11 +90,15 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
-        raise MemxError(f"cannot read {path}: {error.strerror}", hint="see `memx presets`") from None
+        raise MemxError(
+            f"cannot read {path}: {error.strerror}", hint="give a preset's name (see `memx presets`) or a YAML file"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MemxError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise MemxError(f"{path} is not valid YAML: {' '.join(str(error).split())}", hint="fix the file") from None
     if not isinstance(tree, dict):
-        raise MemxError(f"{path} is not a config", hint="`memx config copy PRESET my.yaml` writes one to start from")
+        raise MemxError(
+            f"{path} is not a config: it has no keys", hint="start from a copy: memx config copy PRESET my.yaml"
+        )
     return tree
 
 

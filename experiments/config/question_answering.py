@@ -1,4 +1,4 @@
-"""The config of `memx eval`: which model is asked which questions, and how. No torch."""
+"""The config of `memx eval`: the model, the questions and how they are evaluated. No torch."""
 
 from __future__ import annotations
 
@@ -15,44 +15,46 @@ SHOTS = 5
 
 
 class QaFiles(StrictModel):
-    """Files of questions, and the digest of what is in them; no files: the Hugging Face hub."""
+    """Files of questions and their checksum; no files: download from the Hugging Face hub."""
 
-    files: tuple[str, ...] = ()
-    sha256: str = Field(default="", description="of the files; others are another evaluation")
+    files: tuple[str, ...] = Field(default=(), description="question files; empty: download from the hub")
+    sha256: str = Field(default="", description="checksum of the files; other files make another evaluation")
 
 
 class QaTask(StrictModel):
-    """A set of questions, and where examples for its prompts are drawn from."""
+    """A set of questions, and the source of the few-shot examples in its prompts."""
 
-    name: Literal["nq", "tqa"]
-    asked: QaFiles = QaFiles()
-    examples: QaFiles = Field(default=QaFiles(), description="training questions; none is needed without shots")
+    name: Literal["nq", "tqa"] = Field(description="question set: nq (NQ-open) or tqa (TriviaQA)")
+    asked: QaFiles = Field(default=QaFiles(), description="questions to evaluate")
+    examples: QaFiles = Field(
+        default=QaFiles(), description="training questions for few-shot examples; not needed with 0 shots"
+    )
 
 
 class HarnessConfig(StrictModel):
-    """What lm-eval runs."""
+    """lm-eval: the tasks of lm-evaluation-harness to run."""
 
-    tasks: tuple[str, ...] = ()
-    folder: str | None = Field(default=None, description="of tasks of one's own, YAML files")
-    sha256: str = Field(default="", description="of what the folder holds")
-    shots: int | None = Field(default=None, ge=0, description="none: as each task says")
+    tasks: tuple[str, ...] = Field(default=(), description="names of lm-eval tasks; empty: none")
+    folder: str | None = Field(default=None, description="folder of your own task files (YAML); null: none")
+    sha256: str = Field(default="", description="checksum of the folder's files")
+    shots: int | None = Field(default=None, ge=0, description="few-shot examples; null: the default of each task")
 
 
 class QaConfig(StrictModel):
     """A whole evaluation of one model."""
 
-    command: Literal["eval"] = "eval"
-    name: RunName = Field(description="of the run folder")
-    model: str = Field(description="a folder written by save_pretrained, smollm2, … or a hub name")
-    sha256: str = Field(default="", description="of a folder's weights; other weights are another evaluation")
-    run: str | None = Field(default=None, description="the run folder of memx train that the model is of")
-    tasks: tuple[QaTask, ...] = ()
-    shots: int = Field(default=SHOTS, ge=0, description="examples before each question")
-    limit: int | None = Field(default=None, ge=1, description="questions of each set; none: all")
-    answer_tokens: int = Field(default=ANSWER_TOKENS, ge=1, description="the most that are written")
-    seed: int = Field(default=0, ge=0, lt=2**31, description="draws examples, and questions under a limit")
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    command: Literal["eval"] = Field(default="eval", description="command that the config is for")
+    name: RunName = Field(description="first part of the run folder's name")
+    model: str = Field(description="model: a folder written by save_pretrained, smollm2, … or a hub name")
+    sha256: str = Field(default="", description="checksum of a folder's weights; other weights make another evaluation")
+    run: str | None = Field(default=None, description="`memx train` run folder that the model is from; null: none")
+    tasks: tuple[QaTask, ...] = Field(default=(), description="question sets to evaluate")
+    shots: int = Field(default=SHOTS, ge=0, description="few-shot examples before each question")
+    limit: int | None = Field(default=None, ge=1, description="questions per set; null: all")
+    answer_tokens: int = Field(default=ANSWER_TOKENS, ge=1, description="longest generated answer in tokens")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="random seed for few-shot examples and for limit")
+    device: str = Field(default="auto", description="device to run on: auto, cpu, cuda or cuda:N")
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="dtype of weights and computation")
     harness: HarnessConfig = HarnessConfig()
 
     @property

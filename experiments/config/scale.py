@@ -1,4 +1,4 @@
-"""What a training config says beyond one machine: corpora, and what processes share out. No torch here."""
+"""Config sections for large runs: text corpora, and how processes share a model. No torch here."""
 
 from __future__ import annotations
 
@@ -13,36 +13,40 @@ class CorpusSource(StrictModel):
     """One source of training text."""
 
     path: str = Field(
-        description="a .txt, .jsonl or .parquet file, a folder or pattern of them, a folder that `memx prepare` wrote, "
-        "python-docs, python-source, or a hub data set"
+        description="file (.txt, .jsonl, .parquet), folder, pattern, `memx prepare` folder, python-docs or hub data set"
     )
-    weight: float = Field(default=1.0, gt=0, description="its share of the documents, against the other sources'")
-    field: str = Field(default="text", description="the field or column that holds the text")
-    split: str = Field(default="train", description="of a hub data set")
-    subset: str | None = Field(default=None, description="of a hub data set: the configuration's name")
+    weight: float = Field(default=1.0, gt=0, description="share of the documents, relative to the other sources")
+    field: str = Field(default="text", description="field or column that contains the text")
+    split: str = Field(default="train", description="split of a hub data set")
+    subset: str | None = Field(
+        default=None, description="configuration name of a hub data set; null: the data set's default"
+    )
 
 
 class CorpusConfig(StrictModel):
-    """Ordinary text to train on in place of facts, read as a stream that never lies in memory as a whole."""
+    """Text corpus: text to train on instead of facts, streamed from files or the Hugging Face hub."""
 
     sources: tuple[CorpusSource, ...] = Field(
-        default=(), description="files, folders, hub data sets, folders that `memx prepare` wrote; none: facts"
+        default=(),
+        description="text sources: files, folders, hub data sets or `memx prepare` folders; empty: train on facts",
     )
     tokenizer: str | None = Field(
         default=None,
-        description="a hub name or a folder; none: that of a prepared folder, or one trained on the first documents",
+        description="hub name or folder; null: that of the prepared folder, or one trained on the first documents",
     )
-    shuffle: int = Field(default=1024, ge=0, description="documents that a lane shuffles at a time; 0: in their order")
+    shuffle: int = Field(
+        default=1024, ge=0, description="shuffle buffer of each stream in documents; 0: keep their order"
+    )
     lanes: int = Field(
-        default=8, ge=1, description="independent streams that rows are taken from in turn; ranks share them out"
+        default=8, ge=1, description="data-loader streams, read in turn; a multiple of the number of ranks"
     )
     damaged: Literal["fatal", "skip"] = Field(
-        default="fatal", description="what becomes of a line or file that cannot be read: end the run, or leave it out"
+        default="fatal", description="corrupt lines or files: stop the run (fatal), or skip them with a note"
     )
     held_out: float = Field(
-        default=0.01, ge=0, lt=1, description="share of the documents that training never shows, by their hash"
+        default=0.01, ge=0, lt=1, description="share of the documents held out from training, chosen by hash"
     )
-    blocks: int = Field(default=40, ge=1, description="rows of held-out text whose loss is measured")
+    blocks: int = Field(default=40, ge=1, description="held-out rows used to measure the loss")
 
     @field_validator("sources", mode="before")
     @classmethod
@@ -52,20 +56,21 @@ class CorpusConfig(StrictModel):
 
 
 class ParallelConfig(StrictModel):
-    """What the processes that torchrun starts share out; a single process holds everything."""
+    """Parallelism: how the processes of torchrun shard weights and value tables, and CPU offload of the tables."""
 
     shard: int | None = Field(
-        default=None, ge=1, description="ranks that the dense weights are sharded over (FSDP); 1: none; none: all"
+        default=None, ge=1, description="FSDP degree of the dense weights; 1: not sharded; null: all ranks"
     )
     table: Literal["width", "rows", "replicated"] = Field(
-        default="width", description="what of a value table a rank holds: some of its columns, some rows, or all"
+        default="width",
+        description="sharding of value tables: by columns (width), by rows, or a full copy on each rank",
     )
     table_ranks: int | None = Field(
-        default=None, ge=1, description="ranks that together hold one copy of the value tables; none: all"
+        default=None, ge=1, description="sharding degree of value tables (ranks that share one copy); null: all ranks"
     )
     host_values: bool = Field(
-        default=False, description="keep value tables in host memory and copy the rows that a step reads"
+        default=False, description="CPU offload: keep value tables in CPU memory and copy the rows that a step reads"
     )
     prefetch: int = Field(
-        default=1, ge=0, description="host values: micro-batches whose rows are fetched while another computes"
+        default=1, ge=0, description="CPU offload: micro-batches whose rows are fetched ahead; 0: none"
     )

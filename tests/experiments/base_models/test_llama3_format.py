@@ -135,7 +135,7 @@ def test_bfloat16_where_it_would_do_harm(llama):
     with pytest.raises(MemxError, match=r"training\.precision float32 on cpu") as caught:
         load_pretrained(start(llama, **{"training.precision": "float32"}), torch.device("cpu"))
     assert "training.precision=bfloat16" in caught.value.hint
-    with pytest.raises(MemxError, match=r"would round small steps away with finetune\.train all"):
+    with pytest.raises(MemxError, match=r"loses small updates with finetune\.train all"):
         start(llama, **{"finetune.train": "all"})
 
 

@@ -48,16 +48,22 @@ def test_the_hash_is_of_the_whole_config():
         ("memory.topk", 5, "unknown key 'memory.topk'", "did you mean 'memory.top_k'?"),
         ("memory.slots", 1000, "memory: slots 1000 is not a square", "the nearest is 1024"),
         ("memory.top_k", 33, "memory: top_k 33 is not in 1..32", "lower top_k to 32"),
-        ("training.steps", "many", "training.steps: Input should be a valid integer", ""),
-        ("training.steps", 0, "training.steps: Input should be greater than or equal to 1, not 0", ""),
+        ("training.steps", "many", "training.steps: must be a whole number, not 'many'", ""),
+        ("training.steps", 0, "training.steps: must be at least 1, not 0", ""),
         ("training.steps", 1.5, "training.steps", ""),
-        ("training.schedule", "linear", "training.schedule: Input should be 'cosine' or 'wsd', not 'linear'", ""),
+        ("training.schedule", "linear", "training.schedule: must be 'cosine' or 'wsd', not 'linear'", ""),
         ("data.sequence", 1024, "data.sequence 1024 is longer than model.context 64", ""),
         ("memory.layers", [5], "memory.layers [5] are outside the model's blocks 0..1", ""),
-        ("model.heads", 3, "model: width 32 over 3 heads", ""),
-        ("seed.x", 1, "seed: Input should be a valid integer", ""),
-        ("name", "a/b", "name: String should match pattern", ""),
-        ("memory.key_width", 7, "memory.key_width: key_width 7 has no two halves", ""),
+        ("model.heads", 3, "model: width 32 with 3 heads", ""),
+        ("seed.x", 1, "seed: must be a whole number", ""),
+        ("name", "a/b", "name: must match the pattern", ""),
+        ("memory.key_width", 7, "memory.key_width: key_width 7 is odd", "even number"),
+        (
+            "sweep.memory",
+            {"slots": [0, 64]},
+            "sweep.memory: must be a list, not {'slots': [0, 64]}",
+            "sweep={memory.KEY: ",
+        ),
     ],
 )
 def test_mistakes_are_one_line_with_the_nearest_name(key, value, message, hint):
@@ -73,7 +79,7 @@ def test_unknown_presets_and_files(tmp_path):
     with pytest.raises(MemxError, match="No such file"):
         load_config(str(tmp_path / "no.yaml"))
     (tmp_path / "bad.yaml").write_text("a: [1")
-    with pytest.raises(MemxError, match="is not YAML"):
+    with pytest.raises(MemxError, match="is not valid YAML"):
         load_config(str(tmp_path / "bad.yaml"))
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(MemxError, match="is not a config"):
@@ -191,7 +197,7 @@ def test_a_variant_that_is_not_there():
     assert error.value.hint == "did you mean 'dense'?"
     with pytest.raises(MemxError, match="no variant 'zzz'") as error:
         load_config("tiny", [("variants", VARIANTS)], variants=["zzz"])
-    assert error.value.hint == "there are: plain, 64 slots, k 4"
+    assert error.value.hint == "use one of: plain, 64 slots, k 4"
     with pytest.raises(MemxError, match="no variant 'dense'") as error:
         load_config("tiny", variants=["dense"])
     assert error.value.hint
@@ -204,7 +210,7 @@ def test_a_set_key_leaves_the_variants():
 
 
 def test_a_set_key_must_leave_variants_that_differ():
-    with pytest.raises(MemxError, match=r"memory\.slots is all that tells the variants 'memory 4k' and 'memory 16k'"):
+    with pytest.raises(MemxError, match=r"with memory\.slots set for all, the variants 'memory 4k' and 'memory 16k'"):
         load_config("rivals", [("memory.slots", 1024)])
     config = load_config("rivals", [("memory.slots", 1024)], ["dense", "memory 4k"])
     assert [run.memory.slots for run in points(config)][:2] == [0, 1024]
@@ -217,12 +223,12 @@ def test_a_variant_of_an_unknown_key_fails_before_anything_runs():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"finetune.train": "lora"}, "finetune.train lora needs a trained model"),
-        ({"finetune.train": "memory"}, "finetune.train memory needs a trained model"),
-        ({"finetune.train": "slots"}, "finetune.train slots needs a trained model"),
-        ({"memory.insertion": "beside", "memory.kind": "peer"}, "peer only replaces a feed-forward"),
-        ({"training.value_dtype": "bfloat16", "training.value_optimizer": "dense"}, "would round small steps away"),
-        ({"memory.kind": "moe", "memory.experts_per_token": 20}, "experts_per_token 20 is more than the 16 experts"),
+        ({"finetune.train": "lora"}, "finetune.train lora needs a pretrained model"),
+        ({"finetune.train": "memory"}, "finetune.train memory needs a pretrained model"),
+        ({"finetune.train": "slots"}, "finetune.train slots needs a pretrained model"),
+        ({"memory.insertion": "beside", "memory.kind": "peer"}, "memory.kind peer can only replace the feed-forward"),
+        ({"training.value_dtype": "bfloat16", "training.value_optimizer": "dense"}, "loses small updates"),
+        ({"memory.kind": "moe", "memory.experts_per_token": 20}, "experts_per_token 20 is above experts 16"),
         ({"memory.layers": []}, "layers is empty"),
         ({"memory.count": 5, "memory.layers": None}, "5 memories with a stride of 4 do not fit in 2 blocks"),
     ],

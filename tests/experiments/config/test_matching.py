@@ -56,7 +56,7 @@ def test_widths_suit_keys_and_other_matches_are_refused():
     changes = {"memory.slots": 4096, "memory.key_width": None, "match.times": 1.5, "match.resize": "width"}
     config = of_kinds("flops", variants={"wide": changes}, **{"model.heads": 1})
     assert next(point for point in points(config) if point.variant == "wide").model.width % 4 == 0
-    with pytest.raises(MemxError, match=r"match\.resize width is for match\.by flops"):
+    with pytest.raises(MemxError, match=r"match\.resize width needs match\.by flops"):
         load_config("facts", [("match.by", "parameters"), ("match.resize", "width")])
 
 
@@ -117,10 +117,10 @@ def test_points_that_do_not_ask_for_it_are_left_alone():
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        ({"match.by": "parameters"}, "there is no other point to match"),
-        ({"match.by": "flops", "memory.heads": 64}, "cannot come to"),
-        ({"match.by": "flops", "match.times": 0.01}, "cannot come to"),
-        ({"match.by": "flops", "memory.layers": [0, 1, 2, 3], "match.times": 5}, "cannot come to"),
+        ({"match.by": "parameters"}, "needs a second run to compare with"),
+        ({"match.by": "flops", "memory.heads": 64}, "cannot be resized to"),
+        ({"match.by": "flops", "match.times": 0.01}, "cannot be resized to"),
+        ({"match.by": "flops", "memory.layers": [0, 1, 2, 3], "match.times": 5}, "cannot be resized to"),
     ],
 )
 def test_what_cannot_be_matched_is_one_line(sets, message):
