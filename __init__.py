@@ -14,6 +14,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from . import memory_layers, namm, results
     from .errors import MemxError
+    from .experiments.base_models.load import load_model
     from .memory_layers.layer import MemoryLayer
     from .memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM
     from .memory_layers.moe import MoeLayer
@@ -29,6 +30,7 @@ __all__ = [
     "MoeLayer",
     "PeerLayer",
     "__version__",
+    "load_model",
     "memory_layers",
     "namm",
     "results",
@@ -38,6 +40,7 @@ _SUBPACKAGES = ("memory_layers", "namm", "results")
 
 _HOME = {
     "MemxError": ".errors",
+    "load_model": ".experiments.base_models.load",
     "MemoryLayer": ".memory_layers.layer",
     "PeerLayer": ".memory_layers.peer",
     "MoeLayer": ".memory_layers.moe",

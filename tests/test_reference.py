@@ -106,7 +106,7 @@ def test_the_readme_example_evicts(tmp_path, capsys, monkeypatch):
     namm.save(namm.Namm(0.3 * torch.randn(4172), rule=rule, every=64), tmp_path / "run" / "namm")
     (tmp_path / "prompt.txt").write_text("one two three " * 100)
     monkeypatch.chdir(tmp_path)
-    exec(example("attach").replace("results/runs/RUN", "run").replace("HOST", str(host)), {})
+    exec(example("attach").replace("results/runs/NAMM", "run").replace("smollm2", str(host)), {})
     held = int(capsys.readouterr().out.splitlines()[-1].split()[0])
     assert 0 < held < 2 * 2 * 2 * 8 * 4 * 300  # layers, keys and values, heads, width, bytes, tokens
 

@@ -44,6 +44,23 @@ def load_host(
     return _load(source, dtype, check_attachable if any_decoder else check_llama_family, hint=hint)
 
 
+def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Load a model for use with `memx.namm.attach`, and its tokenizer.
+
+    Args:
+        name: `smollm2` or `gemma3-270m` if they are installed, a folder written by `save_pretrained` (such as
+            `results/runs/RUN/checkpoint`), or a name on the Hugging Face hub.
+        dtype: Of the weights; float32 if None.
+
+    Returns:
+        The model in eval mode on the CPU, and its tokenizer, which pads on the left.
+
+    Raises:
+        MemxError: There is no such model, it cannot be read, or eviction does not support its architecture.
+    """
+    return load_host(name, dtype=dtype or torch.float32, any_decoder=True)
+
+
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """The tokenizer that `load_host` would load, padding on the left; a folder need hold no more than its files.
 
