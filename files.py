@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never a part; and the folder of what is cached."""
+"""Writing files so that a reader sees the old one or the new one, never a part; memx's cache folder; UTF-8 errors."""
 
 from __future__ import annotations
 
@@ -82,10 +82,23 @@ def cache_folder() -> Path:
     """memx's folder in the user's cache. Raises RuntimeError for a user without a home."""
     folder = user_cache_path("memx")
     if not folder.is_absolute():
-        raise RuntimeError("this user has no home folder")
+        raise RuntimeError("this user has no home folder; set XDG_CACHE_HOME")
     return folder
 
 
 def cannot_write(path: Path, error: OSError) -> MemxError:
     """The user's error for a failed write, with what to do about it."""
-    return MemxError(f"cannot write {path}: {error.strerror or error}", hint="free space, or choose another folder")
+    return MemxError(
+        f"cannot write {path}: {error.strerror or error}", hint="free disk space, or choose another folder"
+    )
+
+
+def line_not_utf8(path: Path) -> int:
+    """The number of the first line of a file, from 1, that is not UTF-8; 0 if all lines are."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 0

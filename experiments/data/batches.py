@@ -57,7 +57,7 @@ class PackedBatches:
         split_seed: int,
         loss_on: str = "answers",
     ) -> None:
-        assert facts, "no facts to train on"
+        assert facts, "there are no facts to train on"
         self.facts, self.tokenizer = facts, tokenizer
         self.batch, self.sequence, self.seed, self.split_seed = batch, sequence, seed, split_seed
         self.answers_only = loss_on == "answers"
@@ -145,7 +145,7 @@ def _too_long(length: int, sequence: int, fact: Fact | None = None) -> MemxError
     fits = -(-length // 16) * 16
     return MemxError(
         f"a document of {length} tokens{of} does not fit in data.sequence {sequence}",
-        hint=f"--set data.sequence={fits}" + (" --set model.context=…" if fits > 256 else ""),
+        hint=f"use --set data.sequence={fits} and a model.context of at least {fits}",
     )
 
 

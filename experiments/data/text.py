@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 
 from ...errors import MemxError
+from ...files import line_not_utf8
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 SUFFIXES = (".txt", ".jsonl")
+_LINE = 'write one {"text": "…"} per line'
 _PIECE = 8_000  # characters, at least, of a document cut from a .txt file
 _SHORTEST_MODULE = 1_000  # characters
 # tables, tests and packages that some versions of Python lack
@@ -39,18 +41,20 @@ def ordinary_text(name: str) -> list[str]:
         return _distinct(_TEXTS[name]())
     path = Path(name).expanduser()
     if path.suffix.lower() not in SUFFIXES:
-        raise MemxError(f"no text {name!r}", hint=f"use {', '.join(_TEXTS)}, or a path ending in .txt or .jsonl")
+        raise MemxError(f"no text source {name!r}", hint=f"use {', '.join(_TEXTS)}, or a path ending in .txt or .jsonl")
     if not path.is_file():
-        raise MemxError(f"no text file {name}", hint="give a .txt or .jsonl file that exists")
+        raise MemxError(f"no text file {name}", hint="give an existing .txt or .jsonl file")
     try:
         text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MemxError(f"{name} is not UTF-8 (byte {error.start})", hint="save it as UTF-8") from None
+    except UnicodeDecodeError:
+        raise MemxError(f"{name} line {line_not_utf8(path)} is not UTF-8", hint="save the file as UTF-8") from None
     except OSError as error:
-        raise MemxError(f"cannot read {name}: {error.strerror or error}") from None
+        raise MemxError(
+            f"cannot read {name}: {error.strerror or error}", hint="check the path and its permissions"
+        ) from None
     documents = _distinct(_pieces(text) if path.suffix.lower() == ".txt" else _json_texts(name, text))
     if not documents:
-        raise MemxError(f"{name} holds no text")
+        raise MemxError(f"{name} contains no text", hint="give a file with text")
     return documents
 
 
@@ -62,7 +66,7 @@ def split_text(texts: Sequence[str], held_out: float, seed: int) -> tuple[list[s
     assert 0 < held_out < 1, held_out
     documents = _distinct(texts)
     if len(documents) < 2:
-        raise MemxError("one document cannot be split", hint="give text of several documents")
+        raise MemxError("the text is one document and cannot be split", hint="give at least two documents")
     order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed)).tolist()
     count = min(max(round(held_out * len(documents)), 1), len(documents) - 1)
     held = set(order[:count])
@@ -87,7 +91,9 @@ def text_blocks(
     runs = islice(_token_runs((texts[index] for index in order), tokenizer, size), most)
     cuts = [_cut(run, size, generator) for run in runs]
     if not cuts:
-        raise MemxError(f"the text holds no block of {block} tokens", hint="give more text, or a shorter block")
+        raise MemxError(
+            f"the text is shorter than one block of {block} tokens", hint="give more text, or use shorter blocks"
+        )
     drawn = [cut for turn in zip_longest(*cuts) for cut in turn if cut is not None][:most]
     return torch.tensor([begin + cut for cut in drawn])
 
@@ -183,9 +189,9 @@ def _json_texts(name: str, text: str) -> Iterator[str]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise MemxError(f"{name} line {number} is not JSON ({error.msg})") from None
+            raise MemxError(f"{name} line {number} is not JSON ({error.msg})", hint=_LINE) from None
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise MemxError(f"{name} line {number} has no text", hint='a line is {"text": "…"}')
+            raise MemxError(f"{name} line {number} has no text", hint=_LINE)
         yield row["text"]
 
 

@@ -41,7 +41,7 @@ def facts_file(tmp_path):
         (["train", "tiny", "--slots", "1000"], "slots 1000 is not a square", "the nearest is 1024"),
         (["train", "tiny", "--set", "memory.top_k=40"], "top_k 40 is not in 1..32", "lower top_k to 32"),
         (["train", "tiny", "--facts", "no.csv"], "no facts file no.csv", "exists"),
-        (["train", "tiny", "--facts", "airprots"], "no table or file 'airprots'", "'airports'"),
+        (["train", "tiny", "--facts", "airprots"], "no fact table or supported file 'airprots'", "'airports'"),
         (["train", "tiny", "--set", "training.device=tpu"], "training.device: no device 'tpu'", "cpu"),
         (["train", "tiny", "--resume", "--force"], "exclude each other", ""),
         (["train", "tiny", "--steps", "x"], "Invalid value for '--steps'", "memx train --help"),

@@ -57,10 +57,10 @@ def encoder_of(tokenizer: PreTrainedTokenizerFast) -> Encoder:
     """The encoder of a tokenizer of transformers. Raises MemxError if it has no end token or is no fast one."""
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise MemxError("the tokenizer is no fast one", hint="a corpus needs one with a tokenizer.json")
+        raise MemxError("the tokenizer is not a fast tokenizer", hint="use a tokenizer with a tokenizer.json")
     end: Any = tokenizer.eos_token_id
     if end is None:
-        raise MemxError("the tokenizer has no end token", hint="documents are told apart by it; set its eos_token")
+        raise MemxError("the tokenizer has no end token", hint="set its eos_token: it separates documents")
     ids: Any = tokenizer("")["input_ids"]
     begin = ids[:1] if ids and ids[0] == tokenizer.bos_token_id else []
     return Encoder(backend.to_str(), begin, int(end))

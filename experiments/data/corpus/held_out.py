@@ -52,9 +52,7 @@ def held_out_blocks(
                 break
     found = min(size // sequence, most)
     if found < most:
-        of = f"{len(parts):,} held out of the first {looked:,} documents" if config.held_out else "none is held out"
-        notes(
-            f"held-out text gives {found} rows of {sequence} tokens, not {most} ({of}); raise corpus.held_out for more"
-        )
+        of = f"{len(parts):,} of the first {looked:,} documents" if config.held_out else "corpus.held_out is 0"
+        notes(f"only {found} rows of {sequence} tokens are held out, not {most} ({of}); raise corpus.held_out for more")
     tokens = np.concatenate([*parts, np.zeros(0, np.int64)])[: found * sequence]
     return torch.from_numpy(tokens.astype(np.int64)).view(found, sequence)

@@ -147,6 +147,6 @@ class Lane:
     def _no_documents(self, name: str) -> MemxError:
         lanes = self.config.lanes
         return MemxError(
-            f"{name} has no document to train on for lane {self.number} of {lanes}",
-            hint="check its field, and what was left out as damaged; a small corpus needs fewer: --set corpus.lanes=1",
+            f"{name} has no document for data stream {self.number} of {lanes} (corpus.lanes)",
+            hint="for a small corpus use --set corpus.lanes=1; else check the field's name and the skipped records",
         )

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _TOGETHER = 256  # documents that are tokenised at once, at most
 _AT_ONCE = 2**20  # characters, about
-_HINT = "mend it and start anew with --force, or leave such parts out: --damaged skip --resume"
+_HINT = "fix the file and start over with --force, or skip corrupt records with --damaged skip --resume"
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _write_all(
     if not progress.shards:
         empty_folder(config.out)
         names = ", ".join(source.name for source in sources)
-        raise MemxError(f"{names}: no text in the field that is read", hint="--field names it; see what was left out")
+        raise MemxError(f"{names}: no text in the field that was read", hint="set the field's name with --field")
     manifest = Manifest(
         dtype=encoder.dtype,
         tokenizer=encoder.digest,
@@ -146,7 +146,7 @@ def _write_shards(
         with stop_on_signals() as stop:
             for batch, (ids, lengths) in encoded:
                 if stop.asked:
-                    raise Interrupted(f"{len(progress.shards)} shards are written in {config.out}")
+                    raise Interrupted(f"stopped; {len(progress.shards)} finished shards are in {config.out}")
                 writer, last = writer or ShardWriter(config.out, len(progress.shards)), batch
                 writer.add(Encoded(ids, lengths, batch.digests))
                 if writer.tokens >= config.shard_tokens:
@@ -196,7 +196,7 @@ def _take(documents: Documents) -> list[tuple[str, int]]:
 def _texts_of(source: CorpusSource, damage: CorruptRecords) -> Source:
     found = open_source(source, damage)
     if isinstance(found, PreparedTexts):
-        raise MemxError(f"{source.path} is prepared already", hint=f"memx train --corpus {source.path} reads it")
+        raise MemxError(f"{source.path} is already prepared", hint=f"train on it: memx train --corpus {source.path}")
     return found
 
 
@@ -213,7 +213,7 @@ def _settings(config: PrepareConfig, sources: list[Source]) -> Settings:
 def _finished(folder: Path, settings: Settings, notes: Callable[[str], None]) -> Manifest:
     manifest = read_manifest(folder)
     check_same(folder, manifest.settings, settings)
-    notes(f"{folder} is finished already")
+    notes(f"{folder} is already complete")
     return manifest
 
 

@@ -41,9 +41,11 @@ def check_free(folder: Path, *, resume: bool, force: bool) -> None:
     if not held:
         return
     if not held & {MANIFEST, UNFINISHED}:
-        raise MemxError(f"{folder} holds other files", hint="choose a folder that does not exist, or an empty one")
+        raise MemxError(f"{folder} contains other files", hint="choose an empty folder or one that does not exist")
     if not resume and not force:
-        raise MemxError(f"{folder} exists", hint="--resume goes on with it, --force starts anew")
+        raise MemxError(
+            f"{folder} already exists", hint="use --resume to continue it, or --force to delete it and start over"
+        )
 
 
 @contextmanager
@@ -56,7 +58,9 @@ def own_folder(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise MemxError(f"another process is writing {folder}", hint="wait for it, or choose another folder") from None
+        raise MemxError(
+            f"another process is writing {folder}", hint="wait until it ends, or choose another folder"
+        ) from None
     try:
         yield
     finally:
@@ -74,7 +78,7 @@ def earlier_progress(folder: Path, settings: Settings) -> Progress | None:
     try:
         progress = Progress.model_validate(json.loads(path.read_bytes()))
     except (ValueError, ValidationError):
-        raise MemxError(f"{path} is damaged", hint="start anew with --force") from None
+        raise MemxError(f"{path} is corrupt", hint="use --force to start over") from None
     check_same(folder, progress.settings, settings)
     return progress
 
@@ -87,12 +91,12 @@ def check_same(folder: Path, before: Settings, now: Settings) -> None:
             raise _differs(folder, f"--{name.replace('_', '-')} {said}")
     if before.sources != now.sources:
         pairs = zip(before.sources, now.sources, strict=False)
-        other = next((one.path for one, two in pairs if one != two), f"{len(before.sources)} sources")
-        raise _differs(folder, f"{other} as it was then")
+        other = next((f"a different {one.path}" for one, two in pairs if one != two), None)
+        raise _differs(folder, other or f"{len(before.sources)} sources, not {len(now.sources)}")
 
 
 def _differs(folder: Path, what: str) -> MemxError:
-    return MemxError(f"{folder} was begun with {what}", hint="repeat that, or start anew with --force")
+    return MemxError(f"{folder} was started with {what}", hint="use the same settings, or --force to start over")
 
 
 def empty_folder(folder: Path) -> None:

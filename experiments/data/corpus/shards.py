@@ -85,13 +85,13 @@ def check_shards(folder: Path) -> Iterator[tuple[Shard, str]]:
     Raises MemxError if the folder is not prepared.
     """
     if not folder.is_dir() or not is_prepared(folder):
-        raise MemxError(f"{folder} is no prepared corpus", hint="give a folder that memx prepare wrote")
+        raise MemxError(f"{folder} is not a prepared corpus", hint="give a folder written by `memx prepare`")
     manifest = read_manifest(folder)
     for shard in manifest.shards:
         wrong = size_wrong(folder, shard, manifest.dtype)
         for ending, expected in ((".bin", shard.sha256), (".idx", shard.index_sha256)):
             if not wrong and _sha256(folder / (shard.name + ending)) != expected:
-                wrong = f"{shard.name}{ending} does not hold what was written"
+                wrong = f"{shard.name}{ending} has a wrong checksum"
         yield shard, wrong
 
 

@@ -23,6 +23,8 @@ from .readers.sources import open_sources
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+_CHANGED = "resume with the settings that the run was started with, or use --force to start over"
+
 
 class CorpusBatches:
     """Batches of the rows r of each step with r mod world = rank, [R / world, S] each.
@@ -56,8 +58,8 @@ class CorpusBatches:
         for source in self.sources:
             if isinstance(source, PreparedTexts) and source.manifest.tokenizer != encoder.digest:
                 raise MemxError(
-                    f"{source.name} was prepared with another tokenizer than the run's",
-                    hint=f"--set corpus.tokenizer={source.name}/tokenizer, or prepare it with the run's tokenizer",
+                    f"{source.name} was prepared with a different tokenizer than this run's",
+                    hint=f"use --set corpus.tokenizer={source.name}/tokenizer, or prepare it with the run's tokenizer",
                 )
         mine = range(rank, config.lanes, world)
         self.lanes = {number: Lane(config, self.sources, encoder, seed, number) for number in mine}
@@ -92,15 +94,23 @@ class CorpusBatches:
         """
         for what, here in (("lanes", self.config.lanes), ("seed", self.seed)):
             if position[what] != here:
-                raise MemxError(f"the saved place in the corpus is of {what} {position[what]}, not {here}")
+                raise MemxError(f"the checkpoint was saved with {what} {position[what]}, not {here}", hint=_CHANGED)
         if position["row"] % self.world:
-            raise MemxError(f"{position['row']:,} rows were read, which {self.world} processes cannot share evenly")
+            raise MemxError(
+                f"{position['row']:,} rows were read, not a multiple of the {self.world} processes",
+                hint="resume with the number of processes that the run was started with",
+            )
         if len(position["sizes"]) != len(self.sources):
-            raise MemxError(f"the saved place is of {len(position['sizes'])} sources, not {len(self.sources)}")
+            raise MemxError(
+                f"the checkpoint was saved with {len(position['sizes'])} sources, not {len(self.sources)}",
+                hint=_CHANGED,
+            )
         for source, sizes in zip(self.sources, position["sizes"], strict=True):
             _check_sizes(source.name, sizes, source.sizes)
         if missing := [number for number in self.lanes if str(number) not in position["at"]]:
-            raise MemxError(f"the saved place in the corpus lacks lane {missing[0]}", hint="merge those of all ranks")
+            raise MemxError(
+                f"the saved corpus position has no data stream {missing[0]}", hint="merge the positions of all ranks"
+            )
         self.row = position["row"]
         for number, lane in self.lanes.items():
             lane.seek(position["at"][str(number)])
@@ -117,13 +127,13 @@ def merge_positions(positions: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _check_shares(lanes: int, rows: int, world: int) -> None:
     if rows % world:
         raise MemxError(
-            f"{rows} rows a step cannot be shared evenly by {world} processes",
-            hint=f"--set training.batch={-(-rows // world) * world}",
+            f"training.batch {rows} is not a multiple of the {world} processes",
+            hint=f"use --set training.batch={-(-rows // world) * world}",
         )
     if lanes % world:
         raise MemxError(
-            f"corpus.lanes {lanes} cannot be shared evenly by {world} processes",
-            hint=f"--set corpus.lanes={-(-lanes // world) * world}; a run that goes on keeps its number",
+            f"corpus.lanes {lanes} is not a multiple of the {world} processes",
+            hint=f"use --set corpus.lanes={-(-lanes // world) * world}; to resume a run, keep its number of lanes",
         )
 
 
@@ -131,8 +141,8 @@ def _check_sizes(source: str, before: dict[str, int], now: dict[str, int]) -> No
     """Raise MemxError naming the file that was added, removed or changed since a position was saved."""
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
-            said = "is gone" if name not in now else "is new" if name not in before else "has another size"
+            change = "was removed" if name not in now else "was added" if name not in before else "changed size"
             raise MemxError(
-                f"{source}: {name} {said} since the run was saved, so its place in the corpus is lost",
-                hint="put the files back as they were, or start anew with --force",
+                f"{source}: {name} {change} since the checkpoint, so the run cannot continue at its position",
+                hint="restore the files, or use --force to start over",
             )

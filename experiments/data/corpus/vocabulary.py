@@ -53,5 +53,7 @@ def train_on(config: CorpusConfig, sources: Sequence[Source], vocabulary: int) -
             break
     if not texts:
         names = ", ".join(source.name for source in sources)
-        raise MemxError(f"{names}: no text to train a tokenizer on", hint="check the field, and what was left out")
+        raise MemxError(
+            f"{names}: no text to train a tokenizer on", hint="check the field's name and the skipped records"
+        )
     return train_tokenizer(texts, vocabulary)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ....errors import MemxError
+from ....files import line_not_utf8
 from .record import Fact
 
 COLUMNS = ("subject", "relation", "object")
@@ -45,7 +46,7 @@ def read_facts_file(source: str, *, skip_bad_rows: bool = False) -> FactsFile:
     """
     path = Path(source)
     if not path.is_file():
-        raise MemxError(f"no facts file {source}", hint="give a .csv, .jsonl or .parquet file that exists")
+        raise MemxError(f"no facts file {source}", hint="give an existing .csv, .jsonl or .parquet file")
     facts: list[Fact] = []
     bad: list[BadRow] = []
     columns: set[str] = set()
@@ -54,19 +55,21 @@ def read_facts_file(source: str, *, skip_bad_rows: bool = False) -> FactsFile:
             fact = row if isinstance(row, BadRow) else _fact(line, row)
             columns |= set() if isinstance(row, BadRow) else row.keys()
             bad.append(fact) if isinstance(fact, BadRow) else facts.append(fact)
-    except UnicodeDecodeError as error:
-        raise MemxError(f"{source} is not UTF-8 (byte {error.start})", hint="save it as UTF-8") from None
+    except UnicodeDecodeError:
+        raise MemxError(f"{source} line {line_not_utf8(path)} is not UTF-8", hint="save the file as UTF-8") from None
     except OSError as error:
-        raise MemxError(f"cannot read {source}: {error.strerror or error}") from None
-    if bad and not skip_bad_rows:
         raise MemxError(
-            f"{source}: {_listing(bad)}", hint="mend them, or --set data.skip_bad_rows=true leaves them out"
-        )
+            f"cannot read {source}: {error.strerror or error}", hint="check the path and its permissions"
+        ) from None
+    if bad and not skip_bad_rows:
+        raise MemxError(f"{source}: {_listing(bad)}", hint="fix them, or skip them with --set data.skip_bad_rows=true")
     if not facts:
-        raise MemxError(f"{source} holds no facts", hint=f"it needs the columns {', '.join(COLUMNS)} and a row")
-    notes = [f"{source}: left out {_listing(bad)}"] if bad else []
+        raise MemxError(f"{source} contains no usable facts", hint=f"give at least one row with {', '.join(COLUMNS)}")
+    notes = [f"{source}: skipped {_listing(bad)}"] if bad else []
     if unknown := sorted(columns - {*COLUMNS, "aliases"}):
-        notes.append(f"{source}: ignored {', '.join(map(str, unknown))}; a fact has {', '.join(COLUMNS)} and aliases")
+        notes.append(
+            f"{source}: ignored columns {', '.join(map(str, unknown))}; used are {', '.join(COLUMNS)}, aliases"
+        )
     return FactsFile(facts, notes)
 
 
@@ -77,7 +80,7 @@ def _fact(line: int, row: dict[str, Any]) -> Fact | BadRow:
         return BadRow(line, f"empty {' and '.join(empty)}")
     aliases = row.get("aliases")
     if not (aliases is None or isinstance(aliases, str) or hasattr(aliases, "__iter__")):
-        return BadRow(line, f"aliases {aliases!r} are no text or list")
+        return BadRow(line, f"aliases {aliases!r} are not text or a list")
     spellings = aliases.split("|") if isinstance(aliases, str) else list(aliases) if aliases is not None else []
     cleaned = (" ".join(str(alias).split()) for alias in spellings)
     return Fact(**cells, aliases=tuple(dict.fromkeys(alias for alias in cleaned if alias)))
@@ -100,7 +103,7 @@ def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
                 else:
                     yield start, dict(zip(header, cells, strict=False))
         except csv.Error as error:
-            raise MemxError(f"{path} line {line}: {error}", hint='a quote inside a quoted cell is written ""') from None
+            raise MemxError(f"{path} line {line}: {error}", hint='write a quote inside a quoted cell as ""') from None
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
@@ -123,9 +126,11 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     try:
         table = pandas.read_parquet(path)
     except ImportError:
-        raise MemxError("reading .parquet needs pyarrow", hint="pip install 'memx[data]'") from None
-    except Exception as error:  # pyarrow raises many kinds for a damaged file
-        raise MemxError(f"{path} is not a parquet file: {' '.join(str(error).split())[:120]}") from None
+        raise MemxError("reading .parquet files needs the package pyarrow", hint="pip install 'memx[data]'") from None
+    except Exception as error:  # pyarrow raises many kinds for a corrupt file
+        raise MemxError(
+            f"{path} is not a valid parquet file: {' '.join(str(error).split())[:120]}", hint="write the file again"
+        ) from None
     _check_columns(path, [str(name) for name in table.columns])
     for line, row in enumerate(table.to_dict("records"), start=1):
         yield line, {key: None if isinstance(value, float) and value != value else value for key, value in row.items()}
@@ -134,11 +139,12 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
 def _check_columns(path: Path, header: list[str]) -> None:
     missing = [name for name in COLUMNS if name not in header]
     if not any(header):
-        raise MemxError(f"{path} is empty", hint=f"it needs the columns {', '.join(COLUMNS)} and a row")
+        raise MemxError(f"{path} is empty", hint=f"give the columns {', '.join(COLUMNS)} and at least one row")
     if missing:
-        raise MemxError(
-            f"{path} has no column {', '.join(missing)}", hint=f"its columns are: {', '.join(header)}"[:200]
-        )
+        hint = f"rename or add columns; it has {', '.join(header)}"[:200]
+        if len(header) == 1 and set(";\t|") & set(header[0]):
+            hint = "separate the columns with commas"
+        raise MemxError(f"{path} has no column {', '.join(missing)}", hint=hint)
 
 
 def _listing(bad: list[BadRow]) -> str:

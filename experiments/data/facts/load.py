@@ -43,7 +43,7 @@ def load_facts(config: DataConfig) -> FactList:
         facts += _load(source, config, notes)
     facts, duplicates = merge_duplicates(facts)
     if duplicates:
-        notes.append(f"{duplicates:,} duplicate facts merged")
+        notes.append(f"merged {duplicates:,} duplicate facts")
     facts = _keep_relations(facts, config.relations)
     if config.limit is not None and len(facts) > config.limit:
         keep = sorted(random.Random(f"limit {config.seed}").sample(range(len(facts)), config.limit))
@@ -90,7 +90,7 @@ def _load(source: str, config: DataConfig, notes: list[str]) -> list[Fact]:
         return found.facts
     names = [*TABLES, "biographies"]
     raise MemxError(
-        f"data.facts: no table or file {source!r}",
+        f"data.facts: no fact table or supported file {source!r}",
         hint=nearest(source, names) or f"use {', '.join(names)}, or a path ending in .csv, .jsonl or .parquet",
     )
 
@@ -103,6 +103,6 @@ def _keep_relations(facts: list[Fact], relations: Sequence[str] | None) -> list[
         if relation not in known:
             raise MemxError(
                 f"data.relations: no relation {relation!r}",
-                hint=nearest(relation, known) or f"there are: {', '.join(sorted(known)[:12])}",
+                hint=nearest(relation, known) or f"use one of: {', '.join(sorted(known)[:12])}",
             )
     return [fact for fact in facts if fact.relation in relations]

@@ -161,5 +161,5 @@ def build_split(config: TrainConfig) -> tuple[FactSplit, list[str]]:
     found = load_facts(config.data)
     split = split_entities(found.facts, config.data.unseen, config.data.seed)
     if not split.trained:
-        raise MemxError("no facts are left to train on", hint="lower data.unseen or give more facts")
+        raise MemxError("no facts are left to train on", hint="lower data.unseen, or give more facts")
     return split, found.notes

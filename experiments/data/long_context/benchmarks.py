@@ -21,12 +21,13 @@ RULER_TASKS = (
     *(f"niah_multikey_{i}" for i in (1, 2, 3)),
     *("niah_multivalue", "niah_multiquery", "vt", "cwe", "fwe", "qa_1", "qa_2"),
 )
-_FETCH = "where it can be reached, run: hf download {} --repo-type dataset --local-dir {}; then {}"
+_FETCH = "on a machine with internet, run: hf download {} --repo-type dataset --local-dir {}; then {}"
 _UNPACK = _FETCH.format(
-    f"{LONGBENCH} data.zip", "longbench", "unzip longbench/data.zip -d longbench, and give longbench"
+    f"{LONGBENCH} data.zip", "longbench", "unzip longbench/data.zip -d longbench, and use the folder longbench"
 )
-_DOWNLOAD = _FETCH.format(INFINITEBENCH, "infinitebench", "give the folder infinitebench")
-_WRITE = "write the files with the scripts of github.com/NVIDIA/RULER and give their folder"
+_DOWNLOAD = _FETCH.format(INFINITEBENCH, "infinitebench", "use the folder infinitebench")
+_WRITE = "generate the files with the scripts of github.com/NVIDIA/RULER and use their folder"
+_REPLACE = f"download the data again from {INFINITEBENCH}"
 _CALL = re.compile(r"func_[0-9]+\(-?[0-9]+\)")
 _LETTERS = "ABCD"
 
@@ -67,7 +68,7 @@ def ruler(task: str, source: str | None = None, *, length: int = 4096, limit: in
     rows = read_rows(source, task, hub)
     chosen = [row for row in rows if row.get("task", task) == task][:limit]
     if not chosen:
-        raise MemxError(f"{source or RULER} holds no rows of {task}")
+        raise MemxError(f"{source or RULER} has no rows of task {task}", hint=_WRITE)
     return [_of_ruler(task, entry, row) for row in chosen]
 
 
@@ -77,12 +78,12 @@ def _of_infinitebench(task: str, entry: dict[str, Any], row: dict[str, Any]) -> 
     values = {**row, **dict(zip(_LETTERS, options, strict=False))}
     if task in ("longbook_choice_eng", "code_debug"):
         if answers[0] not in options:
-            raise MemxError(f"InfiniteBench {task}: the answer {answers[0]!r} is none of the options")
+            raise MemxError(f"InfiniteBench {task}: the answer {answers[0]!r} is not an option", hint=_REPLACE)
         answers = [_LETTERS[options.index(answers[0])], answers[0]]
     if task == "code_run":
         calls = _CALL.findall(row["input"])
         if not calls:
-            raise MemxError("InfiniteBench code_run: a row names no call such as func_1(2)")
+            raise MemxError("InfiniteBench code_run: a row has no call such as func_1(2)", hint=_REPLACE)
         values |= {"func_call": calls[0], "func": calls[0].partition("(")[0]}
     return from_prompt(f"infinitebench/{task}", entry, values, answers)
 
@@ -95,10 +96,12 @@ def _of_ruler(task: str, entry: dict[str, Any], row: dict[str, Any]) -> Example:
         text, answers = row.get("input", ""), row.get("outputs")
         place = text.rfind(entry["question"])
         if place < 0:
-            raise MemxError(f"RULER {task}: a row has no question beginning with {entry['question'].strip()!r}")
+            raise MemxError(
+                f"RULER {task}: a row has no question that starts with {entry['question'].strip()!r}", hint=_WRITE
+            )
         context, question = text[:place], text[place:]
     if not answers:
-        raise MemxError(f"RULER {task}: a row has no answers")
+        raise MemxError(f"RULER {task}: a row has no answers", hint=_WRITE)
     prompt = {**entry, "prompt": "{context}{rest}", "lead": "" if (question + lead)[-1:].isspace() else " "}
     answers = answers if isinstance(answers, list) else [answers]
     return from_prompt(f"ruler/{task}", prompt, {"context": context, "rest": question + lead}, answers)

@@ -63,11 +63,13 @@ def fit(recipe: Recipe, tokens: TokenCount, length: int) -> Example:
     """
     least = tokens(recipe.make(0).prompt)
     if least > length:
-        raise MemxError(f"{recipe.make(0).task} does not fit in {length} tokens", hint=f"give at least {least}")
+        raise MemxError(
+            f"task {recipe.make(0).task} does not fit in {length} tokens", hint=f"use a length of at least {least}"
+        )
     count = most(lambda n: tokens(recipe.make(n).prompt), recipe.units, length)
     example = recipe.make(count)
     if count == recipe.units and (found := tokens(example.prompt)) < 0.95 * length:
-        raise MemxError(f"{example.task}: the text there is makes {found} of {length} tokens", hint=f"give {found}")
+        raise MemxError(f"{example.task}: the text is only {found} of {length} tokens long", hint=f"use length {found}")
     return example
 
 
@@ -102,7 +104,7 @@ def shortened(example: Example, tokens: TokenCount, length: int) -> Example:
     if tokens(example.prompt) <= length:
         return example
     if tokens(example.question) > length:
-        raise MemxError(f"a question of {example.task} has more than {length} tokens", hint="give a greater length")
+        raise MemxError(f"a question of {example.task} is longer than {length} tokens", hint="use a greater length")
     text = example.context
 
     def kept(n: int) -> Example:

@@ -32,19 +32,19 @@ class Family:
 
 
 FAMILIES = {
-    "needles": Family(needles, "several named numbers or words in prose, one asked for"),
-    "key_values": Family(key_values, "a list of names and numbers, one asked for"),
-    "passages": Family(passages, "which numbered paragraph ends as quoted"),
-    "quote": Family(quote, "how a sentence of the text ends"),
-    "facts": Family(facts, "a question on paragraphs about airports, elements and countries"),
-    "prose_next": Family(prose_next, "the next words of Python's documentation"),
-    "passkey": Family(passkey, "one number in prose"),
-    "variables": Family(variables, "assignments in prose, one variable to be followed"),
-    "abstracts": Family(abstracts, "which numbered paragraph has some keywords"),
-    "count": Family(count, "how often a sentence is in the text"),
-    "frequent_word": Family(frequent_word, "the most frequent word of a list"),
-    "people": Family(people, "a question on paragraphs about invented people"),
-    "code_next": Family(code_next, "the next words of Python's standard library"),
+    "needles": Family(needles, "find one of several named numbers or words in prose"),
+    "key_values": Family(key_values, "find one entry in a list of names and numbers"),
+    "passages": Family(passages, "name the paragraph that ends with a quoted text"),
+    "quote": Family(quote, "complete a sentence of the text"),
+    "facts": Family(facts, "answer a question on paragraphs about airports, elements and countries"),
+    "prose_next": Family(prose_next, "predict the next words of Python's documentation"),
+    "passkey": Family(passkey, "find one number in prose"),
+    "variables": Family(variables, "follow one variable through assignments in prose"),
+    "abstracts": Family(abstracts, "name the paragraph that contains some keywords"),
+    "count": Family(count, "count how often a sentence is in the text"),
+    "frequent_word": Family(frequent_word, "name the most frequent word of a list"),
+    "people": Family(people, "answer a question on paragraphs about invented people"),
+    "code_next": Family(code_next, "predict the next words of Python's standard library"),
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from ....errors import MemxError, nearest
+from ....files import line_not_utf8
 from ...runtime.hub import gated
 from .example import Example
 
@@ -40,10 +41,13 @@ def read_rows(
     found: list[dict[str, Any]] = []
     for number, row in enumerate(islice(rows, limit), start=1):
         if missing := [column for column in columns if column not in row]:
-            raise MemxError(f"{source or hub.repository} row {number} has no {', '.join(missing)}")
+            raise MemxError(
+                f"{source or hub.repository} row {number} has no {', '.join(missing)}",
+                hint=f"give rows with {', '.join(columns)}",
+            )
         found.append(row)
     if not found:
-        raise MemxError(f"{source or hub.repository} holds no rows of {name}")
+        raise MemxError(f"{source or hub.repository} has no rows of {name}", hint="check the file or folder")
     return found
 
 
@@ -87,9 +91,9 @@ def _file(path: Path, name: str) -> Path:
         for candidate in (path / f"{name}.jsonl", path / "data" / f"{name}.jsonl", path / name / "validation.jsonl"):
             if candidate.is_file():
                 return candidate
-        raise MemxError(f"the folder {path} holds no {name}.jsonl")
+        raise MemxError(f"the folder {path} has no {name}.jsonl", hint="give the folder of the benchmark's files")
     if not path.is_file():
-        raise MemxError(f"no file or folder {path}", hint="give a .jsonl file, or a folder of them")
+        raise MemxError(f"no file or folder {path}", hint="give an existing .jsonl file, or a folder of them")
     return path
 
 
@@ -100,14 +104,18 @@ def _local_rows(path: Path) -> Iterator[dict[str, Any]]:
                 if line.strip():
                     row = json.loads(line)
                     if not isinstance(row, dict):
-                        raise MemxError(f"{path} line {number} is no row", hint='a line is {"…": …}')
+                        raise MemxError(
+                            f"{path} line {number} is not a JSON object", hint='write one {"…": …} per line'
+                        )
                     yield row
     except json.JSONDecodeError as error:
-        raise MemxError(f"{path} holds a line that is not JSON ({error.msg})") from None
-    except UnicodeDecodeError as error:
-        raise MemxError(f"{path} is not UTF-8 (byte {error.start})") from None
+        raise MemxError(f"{path}: a line is not JSON ({error.msg})", hint='write one {"…": …} per line') from None
+    except UnicodeDecodeError:
+        raise MemxError(f"{path} line {line_not_utf8(path)} is not UTF-8", hint="save the file as UTF-8") from None
     except OSError as error:
-        raise MemxError(f"cannot read {path}: {error.strerror or error}") from None
+        raise MemxError(
+            f"cannot read {path}: {error.strerror or error}", hint="check the path and its permissions"
+        ) from None
 
 
 def _hub_rows(hub: HubData) -> Iterator[dict[str, Any]]:
@@ -122,7 +130,9 @@ def _explained(hub: HubData) -> Iterator[None]:
     try:
         yield
     except ImportError:
-        raise MemxError(f"reading {hub.repository} needs datasets", hint="pip install 'memx[data]'") from None
+        raise MemxError(
+            f"reading {hub.repository} needs the package datasets", hint="pip install 'memx[data]'"
+        ) from None
     except (OSError, ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())
         if "gated" in said.lower():

@@ -28,8 +28,8 @@ def test_a_corpus_is_prepared_and_checked(source, tmp_path, capsys):
     assert "ok" in capsys.readouterr().out
     assert memx(["prepare", source, "--out", out]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"error: {out} exists",
-        "hint: --resume goes on with it, --force starts anew",
+        f"error: {out} already exists",
+        "hint: use --resume to continue it, or --force to delete it and start over",
     ]
     assert memx(["prepare", source, "--out", out, "--force", "--vocabulary", "310", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -47,10 +47,10 @@ def test_a_damaged_shard_exits_1_with_its_name(source, saved, tmp_path, capsys):
     capsys.readouterr()
     assert memx(["prepare", "--check", str(out)]) == 1
     shown = capsys.readouterr()
-    assert f"FAIL {out / 'shard-00000'}: shard-00000.bin does not hold what was written" in shown.err
+    assert f"FAIL {out / 'shard-00000'}: shard-00000.bin has a wrong checksum" in shown.err
     assert "1 of 1 shards are damaged" in shown.err
     assert memx(["prepare", "--check", str(out), "--json"]) == 1
-    assert "does not hold" in json.loads(capsys.readouterr().out)["shards"][0]["wrong"]
+    assert "wrong checksum" in json.loads(capsys.readouterr().out)["shards"][0]["wrong"]
 
 
 def test_damaged_lines_end_it_or_are_left_out(tmp_path, saved, capsys):
@@ -60,23 +60,23 @@ def test_damaged_lines_end_it_or_are_left_out(tmp_path, saved, capsys):
     assert memx(command) == 2
     assert capsys.readouterr().err.splitlines() == [
         f"error: {path} line 2: no text in the field 'body'",
-        "hint: mend it and start anew with --force, or leave such parts out: --damaged skip --resume",
+        "hint: fix the file and start over with --force, or skip corrupt records with --damaged skip --resume",
     ]
     assert memx([*command, "--damaged", "skip", "--resume"]) == 0
     shown = capsys.readouterr()
-    assert f"left out {path} line 2: no text in the field 'body'" in shown.err
+    assert f"skipped {path} line 2: no text in the field 'body'" in shown.err
     assert "1 damaged parts were left out" in shown.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["no.jsonl", "--out", "x"], "no file, folder or text 'no.jsonl'", ".parquet"),
-        (["python-dox", "--out", "x"], "no file, folder or text 'python-dox'", "did you mean 'python-docs'?"),
+        (["no.jsonl", "--out", "x"], "no file, folder or built-in text 'no.jsonl'", ".parquet"),
+        (["python-dox", "--out", "x"], "no file, folder or built-in text 'python-dox'", "did you mean 'python-docs'?"),
         (["python-docs"], "nowhere to write", "--out FOLDER"),
         (["python-docs", "--out", "x", "--resume", "--force"], "exclude each other", ""),
         (["python-docs", "--out", "x", "--check"], "--check takes one prepared folder", "memx prepare FOLDER --check"),
-        (["nothing", "--check"], "nothing is no prepared corpus", "memx prepare wrote"),
+        (["nothing", "--check"], "nothing is not a prepared corpus", "written by `memx prepare`"),
         (["who/what", "--out", "x"], "hub cannot be reached", "hf download who/what --repo-type dataset"),
         (["python-docs", "--out", "x", "--tokenizer", "who/what"], "hub cannot be reached", "hf download who/what"),
         (["python-docs", "--out", "x", "--vocabulary", "9"], "Invalid value for '--vocabulary'", "--help"),

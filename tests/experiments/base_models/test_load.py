@@ -384,7 +384,7 @@ def test_blocks_of_one_document_do_not_overlap(words):
 def test_short_documents_are_joined_by_the_end_token(words):
     blocks = text_blocks(["a b c"] * 40, words, block=16, most=2, seed=0)
     assert blocks.shape == (2, 16) and (blocks == words.eos_token_id).any(dim=1).all()
-    with pytest.raises(MemxError, match="holds no block of 64 tokens"):
+    with pytest.raises(MemxError, match="shorter than one block of 64 tokens"):
         text_blocks(["a b c"], words, block=64, most=1, seed=0)
 
 

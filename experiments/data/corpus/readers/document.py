@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .....errors import MemxError
 
-SKIP_HINT = "mend it, or leave such parts out: --set corpus.damaged=skip"
+SKIP_HINT = "fix the file, or skip corrupt records with --set corpus.damaged=skip"
 _SHOWN = 10  # notes on the damage of one file
 
 
@@ -79,9 +79,9 @@ class CorruptRecords:
             return
         seen.add(at)
         if len(seen) > _SHOWN:
-            self.notes(f"{name}: more is damaged; it is left out without a note")
+            self.notes(f"{name}: more corrupt records were skipped; they are not listed")
         else:
-            self.notes(f"left out {_where(name, place())}: {reason}")
+            self.notes(f"skipped {_where(name, place())}: {reason}")
 
 
 def _where(name: str, place: str) -> str:

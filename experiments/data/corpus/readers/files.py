@@ -69,10 +69,12 @@ def find_files(name: str) -> list[TextFile]:
     try:
         files = [one for one in found if suffix_of(one) and one.is_file()]
         if not files:
-            raise MemxError(f"{name}: no file to read", hint=f"give files that end in {', '.join(KINDS)}")
+            raise MemxError(f"{name}: no readable file", hint=f"give files that end in {', '.join(KINDS)}")
         named = [TextFile(one, str(one.relative_to(root)), one.stat().st_size) for one in files]
     except OSError as error:
-        raise MemxError(f"cannot read {error.filename or name}: {error.strerror}") from None
+        raise MemxError(
+            f"cannot read {error.filename or name}: {error.strerror}", hint="check the path and its permissions"
+        ) from None
     return sorted(named, key=lambda file: file.name)
 
 
@@ -102,8 +104,8 @@ class FileTexts:
         for file in self.files:
             if file.path.suffix == ".gz":
                 raise MemxError(
-                    f"{self.name} has {len(self.files)} files for {lanes} lanes, and {file.name} is compressed as one",
-                    hint=f"--set corpus.lanes={len(self.files)}, or decompress it with gunzip",
+                    f"{self.name} has {len(self.files)} files for corpus.lanes {lanes}; {file.name} cannot be split",
+                    hint=f"use --set corpus.lanes={len(self.files)}, or decompress it with gunzip",
                 )
         sizes = [self._size(file) for file in self.files]
         return [
@@ -162,7 +164,7 @@ class FileDocuments:
             except (OSError, EOFError, zlib.error) as error:
                 reason = getattr(error, "strerror", None) or str(error)
                 name = str(self.parts[self.part].file.path)
-                self.damage.report(name, -1, f"cannot be read to its end ({reason})")
+                self.damage.report(name, -1, f"the rest of the file cannot be read ({reason})")
             self.part, self.at, self._found = self.part + 1, None, None
         raise StopIteration
 

@@ -65,9 +65,9 @@ class HubDocuments:
                     continue
                 if isinstance(text, str):
                     return Document(text, text_digest(text))
-                reason = f"no text in the field {self.source.field!r}; there are: {', '.join(row)[:200]}"
+                reason = f"no text in the field {self.source.field!r} (fields: {', '.join(row)[:200]})"
             except UnicodeEncodeError:
-                reason = "half a surrogate pair in the text"
+                reason = "invalid Unicode (a lone surrogate)"
             self.source.damage.report(self.source.name, number, reason, lambda number=number: f"row {number + 1:,}")
         raise StopIteration
 
@@ -78,7 +78,7 @@ def _load(source: CorpusSource) -> IterableDataset:
         import datasets
     except ImportError:
         raise MemxError(
-            f"streaming {source.path} from the hub needs datasets", hint="pip install 'memx[data]'"
+            f"streaming {source.path} from the hub needs the package datasets", hint="pip install 'memx[data]'"
         ) from None
     name = source.path
     try:
@@ -97,10 +97,10 @@ def _cannot_stream(name: str, error: Exception) -> MemxError:
         folder = name.rpartition("/")[2]
         command = f"hf download {name} --repo-type dataset --local-dir {folder}"
         return MemxError(
-            f"there is no file or folder {name}, and the Hugging Face hub cannot be reached",
-            hint=f"where it can, run: {command}; then give the folder {folder}",
+            f"no file or folder {name}, and the Hugging Face hub cannot be reached",
+            hint=f"on a machine with internet, run: {command}; then use the folder {folder} as the source",
         )
     return MemxError(
         f"cannot stream {name}: {said[:200]}",
-        hint='a source may say more: {"path": "…", "subset": "…", "split": "…", "field": "…"}',
+        hint='set its subset, split or field: {"path": "…", "subset": "…", "split": "…", "field": "…"}',
     )

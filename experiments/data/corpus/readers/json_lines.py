@@ -51,7 +51,7 @@ def read_json_lines(
             at += len(line)
             if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
                 at += _rest_of_line(file)
-                text, wrong = "", f"a line of more than {LONGEST_LINE:,} bytes"
+                text, wrong = "", f"a line longer than {LONGEST_LINE:,} bytes"
             else:
                 text, wrong = _text_of(line.removeprefix(_BOM) if begin == 0 else line, field)
             if wrong:
@@ -150,7 +150,7 @@ def _text_of(line: bytes, field: str) -> tuple[str, str]:
     try:
         row = json.loads(line.decode())
         if not isinstance(row, dict):
-            return "", "no JSON object"
+            return "", "not a JSON object"
         text = row.get(field)
         if not isinstance(text, str):
             return "", f"no text in the field {field!r}"
@@ -158,7 +158,7 @@ def _text_of(line: bytes, field: str) -> tuple[str, str]:
     except UnicodeDecodeError:
         return "", "not UTF-8"
     except UnicodeEncodeError:
-        return "", "half a surrogate pair in the text"
+        return "", "invalid Unicode (a lone surrogate)"
     except (json.JSONDecodeError, RecursionError) as error:
         return "", f"not JSON ({getattr(error, 'msg', 'nested too deep')})"
     return text, ""

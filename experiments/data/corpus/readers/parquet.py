@@ -35,7 +35,7 @@ def read_rows(
     with file:
         if field not in file.schema_arrow.names:
             columns = ", ".join(file.schema_arrow.names)[:200]
-            damage.report(name, 0, f"no column {field!r}; there are: {columns}")
+            damage.report(name, 0, f"no column {field!r} (columns: {columns})")
             return
         for group, begin, end in _groups(file, first, stop):
             for row, text in _texts(file, group, begin, field, name, damage):
@@ -55,11 +55,11 @@ def _open(path: Path, name: str, damage: CorruptRecords) -> ParquetFile | None:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise MemxError("reading .parquet needs pyarrow", hint="pip install 'memx[data]'") from None
+        raise MemxError("reading .parquet files needs the package pyarrow", hint="pip install 'memx[data]'") from None
     try:
         return ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER)  # or a whole column of a row group is held
     except (ArrowException, OSError) as error:
-        damage.report(name, -1, f"not a sound parquet file ({_first_line(error)})")
+        damage.report(name, -1, f"not a valid parquet file ({_first_line(error)})")
         return None
 
 
@@ -98,7 +98,7 @@ def _wrong(value: Any) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        return "half a surrogate pair in the text"
+        return "invalid Unicode (a lone surrogate)"
     return ""
 
 

@@ -70,7 +70,7 @@ class Manifest(StrictModel):
 def is_prepared(folder: Path) -> bool:
     """Whether a folder was written by `memx prepare`. Raises MemxError if that was not finished."""
     if (folder / UNFINISHED).is_file():
-        raise MemxError(f"{folder} is not prepared to its end", hint="run its memx prepare again with --resume")
+        raise MemxError(f"{folder} is not fully prepared", hint="run its `memx prepare` command again with --resume")
     return (folder / MANIFEST).is_file()
 
 
@@ -80,9 +80,13 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(json.loads(path.read_bytes()))
     except OSError as error:
-        raise MemxError(f"cannot read {path}: {error.strerror}", hint="give a folder of memx prepare") from None
+        raise MemxError(
+            f"cannot read {path}: {error.strerror}", hint="give a folder written by `memx prepare`"
+        ) from None
     except (ValueError, ValidationError):
-        raise MemxError(f"{path} is no manifest of version {VERSION}", hint="run memx prepare anew") from None
+        raise MemxError(
+            f"{path} is not a manifest of version {VERSION}", hint="run `memx prepare` again with --force"
+        ) from None
 
 
 def size_wrong(folder: Path, shard: Shard, dtype: str) -> str:
@@ -129,7 +133,7 @@ class PreparedTexts:
         inside = number - self.ends[at] + shard.documents
         (first, digest), (stop, _) = index[inside].tolist(), index[inside + 1].tolist()
         if not first < stop <= len(ids):
-            self.damage.report(str(self.folder / shard.name), inside, f"document {inside:,} is nowhere in it")
+            self.damage.report(str(self.folder / shard.name), inside, f"the index of document {inside:,} is invalid")
             return None
         return Document(ids[first:stop], digest)
 

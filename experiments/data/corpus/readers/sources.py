@@ -34,8 +34,9 @@ def open_source(source: CorpusSource, damage: CorruptRecords) -> Source:
         return FileTexts(source, damage)
     if suffix_of(path) or not HUB_NAME.fullmatch(name):
         raise MemxError(
-            f"no file, folder or text {name!r}",
-            hint=nearest(name, NAMES) or f"give files that end in {', '.join(KINDS)}, or a hub name such as who/what",
+            f"no file, folder or built-in text {name!r}",
+            hint=nearest(name, NAMES)
+            or f"give files that end in {', '.join(KINDS)}, or a hub data set such as OWNER/NAME",
         )
     return HubTexts(source, damage)
 

@@ -159,7 +159,7 @@ def test_damaged_lines_are_named_and_left_out(tmp_path):
         b'{"text": "\xff"}': "not UTF-8",
         b'{"other": 1}': "no text in the field 'text'",
         b'{"text": null}': "no text in the field 'text'",
-        b'["text"]': "no JSON object",
+        b'["text"]': "not a JSON object",
         b'{"text": "\\ud83d"}': "surrogate",
     }
     path.write_bytes(b"\n".join([good[0], *bad, b"", good[1], b'{"text": " "}', good[2]]))
@@ -177,7 +177,7 @@ def test_damage_is_told_at_most_ten_times_for_a_file(tmp_path):
     source = opened(path, CorruptRecords("skip", notes.append))
     for _ in range(2):
         assert read(source) == [["x"] * 40]
-    assert len(notes) == 11 and "line 19" in notes[9] and "more is damaged" in notes[10]
+    assert len(notes) == 11 and "line 19" in notes[9] and "more corrupt records were skipped" in notes[10]
 
 
 def test_a_line_without_an_end_does_not_fill_memory(tmp_path, monkeypatch):
@@ -186,7 +186,7 @@ def test_a_line_without_an_end_does_not_fill_memory(tmp_path, monkeypatch):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one"}\n{"text": "' + "x" * 5000 + '"}\n{"text": "two"}\n')
     found, notes = skipped(path)
-    assert found == ["one", "two"] and "line 2: a line of more than 1,000 bytes" in notes[0]
+    assert found == ["one", "two"] and "line 2: a line longer than 1,000 bytes" in notes[0]
     assert sorted(flat(read(opened(path, CorruptRecords("skip", notes.append)), 3))) == ["one", "two"]
 
 
@@ -197,7 +197,7 @@ def test_a_text_that_is_not_utf8(tmp_path):
     )
     found, notes = skipped(path)
     assert "".join(found) == ("first part of this text\n\n\n" * 2)[:-1] + "the end of it all"
-    assert notes == [f"left out {path} line 7: not UTF-8"] and "line 7" in fatal(path)
+    assert notes == [f"skipped {path} line 7: not UTF-8"] and "line 7" in fatal(path)
 
 
 def test_damaged_tables_are_named_and_left_out(tmp_path):
@@ -210,7 +210,7 @@ def test_damaged_tables_are_named_and_left_out(tmp_path):
     found, notes = skipped(tmp_path)
     assert found == texts("b", 30) and [name in note for name, note in zip("acd", notes, strict=True)]
     assert all(f"{tmp_path / name}.parquet" in note for name, note in zip("acd", notes, strict=True))
-    assert "no column 'text'; there are: id, body" in notes[2] and "a.parquet" in fatal(tmp_path)
+    assert "no column 'text' (columns: id, body)" in notes[2] and "a.parquet" in fatal(tmp_path)
     # lanes that share one file: what cannot be opened is reported, too
     assert "a.parquet" in fatal(tmp_path / "a.parquet")
     first = pyarrow.parquet.ParquetFile(whole).metadata.row_group(1).column(1)
@@ -231,14 +231,14 @@ def test_rows_without_text(tmp_path):
 def test_zipped_files(tmp_path):
     for name in "ab":
         write_lines(tmp_path / f"{name}.jsonl.gz", texts(name, 30))
-    with pytest.raises(MemxError, match="2 files for 4 lanes") as told:
+    with pytest.raises(MemxError, match=r"2 files for corpus\.lanes 4") as told:
         read(opened(tmp_path), 4)
     assert "corpus.lanes=2" in told.value.hint
     assert sorted(flat(read(opened(tmp_path), 2))) == sorted(texts("a", 30) + texts("b", 30))
     cut = gzip.compress((tmp_path / "b.jsonl.gz").read_bytes() * 3)[:-8]
     (tmp_path / "a.jsonl.gz").write_bytes(cut[:100])
     found, notes = skipped(tmp_path)
-    assert found == texts("b", 30) and f"{tmp_path / 'a.jsonl.gz'}: cannot be read to its end" in notes[-1]
+    assert found == texts("b", 30) and f"{tmp_path / 'a.jsonl.gz'}: the rest of the file cannot be read" in notes[-1]
     assert "a.jsonl.gz" in fatal(tmp_path)
 
 
@@ -260,7 +260,7 @@ def test_a_hub_data_set_that_cannot_be_had(monkeypatch):
     assert "hf auth login" in fail(datasets.exceptions.DatasetNotFoundError("'who/what' is a gated dataset")).hint
     assert "subset" in fail(ValueError("Config name is missing. Pick one among ['a', 'b']")).hint
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MemxError, match="needs datasets") as told:
+    with pytest.raises(MemxError, match="needs the package datasets") as told:
         opened("who/what")
     assert told.value.hint == "pip install 'memx[data]'"
 

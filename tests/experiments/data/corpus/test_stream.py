@@ -192,7 +192,7 @@ def test_held_out_documents_are_never_trained_on(kind, tmp_path):
     assert held and all(is_held_out(text_digest(text), 0.3) for text in held)
     count = 45 if kind == "tables" else 40
     assert count - 2 <= len(trained) + len(held) <= count  # the last ones may fill no row
-    assert f"gives {len(blocks)} rows of 16 tokens, not 500" in notes[0] and len(notes) == 1
+    assert f"only {len(blocks)} rows of 16 tokens are held out, not 500" in notes[0] and len(notes) == 1
     few = held_out_blocks(config, tokenizer(), 16, 3, pytest.fail)
     assert few.shape == (3, 16) and few.dtype == torch.int64 and torch.equal(few, blocks[:3])
 
@@ -216,7 +216,7 @@ def test_held_out_text_is_looked_for_in_the_first_documents_only(tmp_path, monke
     assert len(held_out_blocks(config, tokenizer(), 16, 500, notes.append)) < 5
     assert "of the first 50 documents" in notes[0]
     none = held_out_blocks(settings(*config.sources), tokenizer(), 16, 5, notes.append)
-    assert none.shape == (0, 16) and "none is held out" in notes[1]
+    assert none.shape == (0, 16) and "corpus.held_out is 0" in notes[1]
 
 
 def test_one_trained_tokenizer_for_one_corpus(tmp_path):
@@ -239,7 +239,7 @@ def test_one_trained_tokenizer_for_one_corpus(tmp_path):
 def test_a_prepared_corpus_wants_its_own_tokenizer(tmp_path):
     config = settings(*write_kind("prepared", tmp_path), *write_kind("line file", tmp_path))
     other = corpus_tokenizer(settings(*write_kind("line file", tmp_path)), 300)
-    with pytest.raises(MemxError, match="prepared with another tokenizer") as told:
+    with pytest.raises(MemxError, match="prepared with a different tokenizer") as told:
         CorpusBatches(config, other, rows=4, sequence=8, seed=0, notes=pytest.fail)
     assert "corpus.tokenizer=" in told.value.hint
 
@@ -247,8 +247,8 @@ def test_a_prepared_corpus_wants_its_own_tokenizer(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message", "hint"),
     [
-        ({"world": 3, "rows": 6}, "corpus.lanes 4 cannot be shared evenly by 3", "corpus.lanes=6"),
-        ({"world": 4, "rows": 6}, "6 rows a step cannot be shared evenly by 4", "training.batch=8"),
+        ({"world": 3, "rows": 6}, "corpus.lanes 4 is not a multiple of the 3", "corpus.lanes=6"),
+        ({"world": 4, "rows": 6}, "training.batch 6 is not a multiple of the 4", "training.batch=8"),
     ],
 )
 def test_ranks_must_share_evenly(changes, message, hint, tmp_path):
@@ -264,17 +264,17 @@ def test_a_place_is_only_taken_up_where_it_was_saved(tmp_path):
     next(stream)
     place = json.loads(json.dumps(stream.position))
     for other, message in (
-        (batches(config, seed=1), "is of seed 0, not 1"),
-        (batches(settings(*config.sources, lanes=2)), "is of lanes 4, not 2"),
+        (batches(config, seed=1), "was saved with seed 0, not 1"),
+        (batches(settings(*config.sources, lanes=2)), "was saved with lanes 4, not 2"),
         (batches(settings(*config.sources, "python-docs")), "of 1 sources, not 2"),
     ):
         with pytest.raises(MemxError, match=message):
             other.seek(place)
     half = batches(config, world=2, rank=1)
-    with pytest.raises(MemxError, match="lacks lane 0"):
+    with pytest.raises(MemxError, match="has no data stream 0"):
         batches(config).seek({**place, "at": half.position["at"]})
     write_lines(folder / "part3.jsonl", texts("other", 3))
-    with pytest.raises(MemxError, match=r"part3\.jsonl has another size") as told:
+    with pytest.raises(MemxError, match=r"part3\.jsonl changed size") as told:
         batches(config).seek(place)
     assert "--force" in told.value.hint
     (folder / "part3.jsonl").rename(folder / "part9.jsonl")
@@ -285,7 +285,7 @@ def test_a_place_is_only_taken_up_where_it_was_saved(tmp_path):
 def test_a_corpus_smaller_than_its_lanes_says_so(tmp_path):
     config = settings(write_text(tmp_path / "a.txt", ["short"]))
     stream = batches(config)
-    with pytest.raises(MemxError, match=r"no document to train on for lane [1-3] of 4") as told:
+    with pytest.raises(MemxError, match=r"no document for data stream [1-3] of 4") as told:
         for _ in range(10):
             next(stream)
     assert "corpus.lanes=1" in told.value.hint

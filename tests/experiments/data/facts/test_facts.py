@@ -105,7 +105,7 @@ def test_jsonl(tmp_path):
 
 def test_columns_that_are_ignored_are_named(tmp_path):
     path = write(tmp_path / "f.csv", "subject,relation,object,alias\na,r,x,y\n")
-    assert "ignored alias" in read_facts_file(path).notes[0]
+    assert "ignored columns alias;" in read_facts_file(path).notes[0]
 
 
 def test_parquet(tmp_path):
@@ -116,7 +116,7 @@ def test_parquet(tmp_path):
     pandas.DataFrame(table).to_parquet(path)
     assert read_facts_file(str(path)).facts == [Fact("a", "r", "x", ("z", "w")), Fact("b", "r", "y")]
     path.write_bytes(b"not parquet at all")
-    with pytest.raises(MemxError, match="is not a parquet file"):
+    with pytest.raises(MemxError, match="is not a valid parquet file"):
         read_facts_file(str(path))
 
 
@@ -125,7 +125,7 @@ def test_parquet(tmp_path):
     [
         ("missing.csv", None, "no facts file"),
         ("empty.csv", "", "is empty"),
-        ("header.csv", "subject,relation,object\n", "holds no facts"),
+        ("header.csv", "subject,relation,object\n", "contains no usable facts"),
         ("column.csv", "subject,object\na,b\n", "has no column relation"),
         ("quote.csv", 'subject,relation,object\na,b,"c"d\n', "line 2"),
         ("latin.csv", "subject,relation,object\nM\udcfcller,r,x\n", "is not UTF-8"),

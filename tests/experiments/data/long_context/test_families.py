@@ -174,7 +174,7 @@ def test_mistakes_are_one_line_with_a_hint():
         made("passkey", split="dev")
     with pytest.raises(MemxError, match="passkey does not fit in 5 tokens"):
         made("passkey", length=5)
-    with pytest.raises(MemxError, match=r"passages: the text there is makes \d+ of 100000 tokens"):
+    with pytest.raises(MemxError, match=r"passages: the text is only \d+ of 100000 tokens"):
         made("passages", length=100_000)
 
 
@@ -191,7 +191,7 @@ def test_fit_takes_the_most_that_fits_in_few_calls():
         assert size(found) <= limit < size(found + 2)
         assert len(calls) < 40 and max(calls) < 10 * limit
     assert most(lambda n: n, 5, 100) == 5
-    with pytest.raises(MemxError, match="makes 6 of 100"):
+    with pytest.raises(MemxError, match="only 6 of 100"):
         fit(Recipe(5, lambda n: Example("t", "x " * n, "q", ("a",), "count_score")), words, 100)
 
 
@@ -208,7 +208,7 @@ def test_a_context_cut_in_its_middle():
     assert 90 <= words(short.prompt) <= 100 and short.question == example.question
     assert short.context[:50] == example.context[:50] and short.context[-50:] == example.context[-50:]
     assert shortened(example, words, 300) is example
-    with pytest.raises(MemxError, match="has more than 3 tokens"):
+    with pytest.raises(MemxError, match="is longer than 3 tokens"):
         shortened(example, words, 3)
 
 
