@@ -70,10 +70,13 @@ def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[in
     """
     decoder = find_decoder(model)
     if is_wrapped(decoder):
-        raise MemxError("this model has a policy attached already", hint="leave its `with` block first")
+        raise MemxError("this model has a policy attached already", hint="exit its `with attach(...)` block first")
     for span in protect:
         if not (len(span) == 2 and all(isinstance(end, int) for end in span) and 0 <= span[0] < span[1]):
-            raise MemxError(f"{span} is no span of tokens", hint="give (first, one past the last), from 0")
+            raise MemxError(
+                f"protected span {span} is not a (start, stop) pair of token numbers",
+                hint="use 0 <= start < stop; stop is exclusive",
+            )
     attached = Attached(decoder, policy, protect)  # finds what does not fit before anything is changed
     register()
     with wrapped_forward(decoder, attached.forward), attention(decoder, ATTENTION):
@@ -85,14 +88,17 @@ def find_decoder(model: PreTrainedModel) -> PreTrainedModel:
     kind = type(model).__name__
     decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else None
     config = getattr(decoder, "config", None)
-    hint = "hosts are decoders on transformers' attention interface: Llama, Mistral, Qwen, Gemma, GPT-2…"
+    hint = "use a decoder that supports transformers' attention interface, e.g. Llama, Mistral, Qwen, Gemma or GPT-2"
     if config is None or not has_attention_interface(decoder):
-        raise MemxError(f"{kind} has no attention interface", hint=hint)
+        raise MemxError(
+            f"{kind} does not use transformers' attention interface, so a policy cannot observe its attention",
+            hint=hint,
+        )
     both_ways = any(not getattr(module, "is_causal", True) for module in decoder.modules())
     if getattr(config, "is_encoder_decoder", False) or not getattr(config, "is_causal", True) or both_ways:
         raise MemxError(f"{kind} is not a causal decoder", hint=hint)
     if getattr(config, "attn_logit_softcapping", None) is not None:
-        raise MemxError(f"{kind} caps its attention scores, which is not supported", hint=hint)
+        raise MemxError(f"{kind} uses attention logit softcapping, which is not supported", hint=hint)
     return decoder
 
 
@@ -110,7 +116,7 @@ def layer_windows(decoder: PreTrainedModel) -> list[int | None]:
     unsupported = sorted({kind for kind in kinds if kind not in _KINDS})
     if unsupported or getattr(config, "num_kv_shared_layers", 0):
         raise MemxError(
-            f"{type(decoder).__name__} has layers of {', '.join(unsupported) or 'shared keys'}, which is not supported",
-            hint="hosts have layers of full or sliding-window attention, each with keys of its own",
+            f"{type(decoder).__name__} has unsupported layers: {', '.join(unsupported) or 'shared keys and values'}",
+            hint="use a model with full or sliding-window attention and separate keys and values in each layer",
         )
     return [window if kind == "sliding_attention" else None for kind in kinds[:count]]

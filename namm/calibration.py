@@ -85,12 +85,12 @@ def calibrate(
                 attached.decoder(input_ids=ids, attention_mask=mask, position_ids=positions)
     if longest < every:
         raise MemxError(
-            f"no prompt has the {every} tokens after which a NAMM first runs: the longest has {longest}",
-            hint="calibrate on longer prompts, or run it more often",
+            f"every prompt is shorter than the NAMM's eviction interval of {every} tokens: the longest has {longest}",
+            hint="calibrate on longer prompts, or use a smaller eviction interval",
         )
     mean, variance = policy.normalisation.result()
     if not (mean.isfinite() & variance.isfinite()).all():
-        raise MemxError("the host's attention is not finite", hint="try another dtype, such as bfloat16 or float32")
+        raise MemxError("the model's attention is not finite", hint="use another dtype, such as bfloat16 or float32")
     return mean, variance
 
 
@@ -99,11 +99,13 @@ def _prompts(batch: Tensor | Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     ids, mask = (batch.get("input_ids"), batch.get("attention_mask")) if isinstance(batch, Mapping) else (batch, None)
     if not isinstance(ids, Tensor) or ids.dim() not in (1, 2) or ids.numel() == 0:
         shape = list(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
-        raise MemxError(f"input ids {shape} are no prompts", hint="give tensors [tokens] or [prompts, tokens]")
+        raise MemxError(
+            f"input ids {shape} are not prompts", hint="pass tensors of shape [tokens] or [prompts, tokens]"
+        )
     there = torch.ones_like(ids, dtype=torch.bool) if mask is None else torch.as_tensor(mask).to(ids.device).bool()
     if there.shape != ids.shape:
         raise MemxError(
-            f"attention mask {list(there.shape)} does not fit input ids {list(ids.shape)}",
+            f"attention mask {list(there.shape)} does not match input ids {list(ids.shape)}",
             hint="give it the same shape",
         )
     return torch.atleast_2d(ids), torch.atleast_2d(there)

@@ -80,12 +80,16 @@ def _chosen(names: Sequence[str]) -> list[Benchmark]:
     known = {benchmark.name: benchmark for benchmark in benchmarks()}
     for name in names:
         if name not in known:
-            raise MemxError(f"no op {name!r}", hint=nearest(name, known) or f"there are: {', '.join(known)}")
+            raise MemxError(
+                f"unknown benchmark {name!r}", hint=nearest(name, known) or f"choose from: {', '.join(known)}"
+            )
     return [each for each in known.values() if (each.name in names if names else each.by_default)]
 
 
 def _set_threads(threads: int | None) -> None:
     if threads is not None:
         if threads > (most := 8 * (os.cpu_count() or 1)):
-            raise MemxError(f"--threads {threads}: there are {os.cpu_count()} cores", hint=f"use at most {most}")
+            raise MemxError(
+                f"--threads {threads} is too high: this machine has {os.cpu_count()} cores", hint=f"use at most {most}"
+            )
         torch.set_num_threads(threads)

@@ -54,7 +54,7 @@ def tokenise(example: Example, tokenizer: PreTrainedTokenizerFast) -> Prompt:
     start = [] if tokenizer.bos_token_id is None else tokenizer("")["input_ids"][:1]  # if it begins texts by itself
     target = ids(example.target)
     if not target:
-        raise MemxError(f"an example of {example.task} has an empty answer", hint="leave it out")
+        raise MemxError(f"an example of task {example.task} has an empty answer", hint="remove the example")
     rest = torch.tensor(ids(example.question) + target)
     return Prompt(example, torch.tensor([*start, *ids(example.context)]), rest, len(target))
 

@@ -35,7 +35,7 @@ def prepare_base_model(
     if config.name is None:
         world.on_first(lambda: _train(_point(config), str(config.preset), runs, report))
     name = host_source(config, runs)
-    report(Phase(f"loading {name}"))
+    report(Phase(f"loading model {name}"))
 
     def load() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         model, tokenizer = load_host(name, dtype=getattr(torch, config.dtype), any_decoder=True)
@@ -58,7 +58,7 @@ def _point(config: HostConfig) -> Point:
     points = plan(load_config(str(config.preset)))
     if len(points) != 1:
         raise MemxError(
-            f"host.preset: {config.preset} trains {len(points)} models", hint="name a preset that trains one"
+            f"host.preset: {config.preset} trains {len(points)} models", hint="use a preset that trains a single model"
         )
     return points[0]
 
@@ -67,6 +67,6 @@ def _train(point: Point, preset: str, runs: Path, report: Report) -> None:
     """Train a preset's model, or resume it, if its run is not finished."""
     run = RunStore(runs).run(point.name)
     if run.status != "finished":
-        report(Note(f"training the host {preset} in {run.folder}"))
+        report(Note(f"training the base model {preset} in {run.folder}"))
         with without_torchrun():
             train_points([point], Options(runs, resume=True), lambda index, event: report(BaseModelTraining(event)))

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 def check_peers() -> None:
     """Raise MemxError if kvpress is not installed, or does not run with the transformers that is."""
-    hint = "pip install -c constraints-peers.txt -e '.[peers]' in an environment of its own"
+    hint = "install it in a separate environment: pip install -c constraints-peers.txt -e '.[peers]'"
     if find_spec("kvpress") is None:
-        raise MemxError("--peers needs kvpress", hint=hint)
+        raise MemxError("--third-party needs kvpress, which is not installed", hint=hint)
     try:
         import_module("kvpress")
     except (ImportError, AttributeError) as error:
-        raise MemxError(f"kvpress does not run with this transformers: {error}", hint=hint) from None
+        raise MemxError(f"kvpress does not work with the installed transformers: {error}", hint=hint) from None
 
 
 def make_press(name: str, share: float) -> Any:
@@ -49,8 +49,8 @@ def check_host(model: PreTrainedModel) -> None:
     """Raise MemxError for a host with layers that see a window alone: presses do not know of windows."""
     if any(window is not None for window in layer_windows(find_decoder(model))):
         raise MemxError(
-            f"{type(model).__name__} has layers of sliding-window attention, which presses misread",
-            hint="leave --peers out, or use a host without windows, such as smollm2",
+            f"{type(model).__name__} has sliding-window attention, which kvpress does not support",
+            hint="remove --third-party, or use a model without sliding windows, such as smollm2",
         )
 
 

@@ -78,12 +78,12 @@ def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda t
             budget, span or device does not exist; or the model cannot be loaded or observed.
     """
     if not config.prompt.strip():
-        raise MemxError("the prompt is empty", hint="give some text, or --file PATH")
+        raise MemxError("the prompt is empty", hint="give a text, or --file PATH")
     policy = build_policy(config)
     spans = [parse_span(text) for text in config.protect]
     device = pick_device(config.device, "--device")
     dtype = pick_dtype(config.dtype, device)
-    progress(f"loading {config.host}")
+    progress(f"loading model {config.host}")
     model, tokenizer = load_host(config.host, dtype=dtype, any_decoder=True)
     ids, units = tokenize(tokenizer, config.prompt)
     _check_length(len(ids), config.new_tokens, model.config)
@@ -91,7 +91,7 @@ def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda t
     torch.nn.Module.to(model, device)
     prompt = torch.tensor([ids], device=device)
     writer = _Writer(model, tokenizer, ids, config.new_tokens)
-    progress(f"reading {len(ids):,} tokens under {policy.name}, {describe(policy)}")
+    progress(f"prefilling {len(ids):,} tokens with policy {policy.name} ({describe(policy)})")
     with attach(model, policy, protect=protect) as attached:
         first, output, seconds = writer.read(prompt)
         cache = attached.cache
@@ -101,7 +101,7 @@ def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda t
         after = _layers(cache)
     full = None
     if config.compare:
-        progress("once more with the full cache")
+        progress("generating with the full cache for comparison")
         full, other = writer.write(*writer.read(prompt))
         same = next((i for i, (a, b) in enumerate(zip(new, other, strict=False)) if a != b), min(len(new), len(other)))
         answer = replace(answer, agrees=same)
@@ -126,14 +126,16 @@ def build_policy(config: EvictConfig) -> Policy:
     """The policy of a config. Raises MemxError for one that there is not, or settings that do not go together."""
     if config.namm is None:
         if config.policy == "namm":
-            raise MemxError("--policy namm needs to know which", hint="--namm FOLDER")
-        for said, value in (("--threshold", config.threshold), ("--grouping", config.grouping)):
+            raise MemxError("--policy namm needs a saved NAMM", hint="add --namm FOLDER")
+        for option, value in (("--threshold", config.threshold), ("--grouping", config.grouping)):
             if value is not None:
-                raise MemxError(f"{said} is for a NAMM", hint="add --namm FOLDER; other policies take --budget")
+                raise MemxError(
+                    f"{option} applies only to a NAMM", hint="add --namm FOLDER, or use --budget with this policy"
+                )
         name = config.policy or DEFAULT_POLICY
         if name not in POLICIES:
-            hint = nearest(name.lower(), POLICIES) or f"policies: {', '.join(POLICIES)}"
-            raise MemxError(f"no policy {name!r}", hint=hint)
+            hint = nearest(name.lower(), POLICIES) or f"choose one of: {', '.join(POLICIES)}"
+            raise MemxError(f"unknown policy {name!r}", hint=hint)
         budget = DEFAULT_BUDGET if config.budget is None and name != "full" else config.budget
         policy = make_policy(name, budget=budget, every=RUN if config.every is None else config.every, seed=config.seed)
     else:
@@ -144,9 +146,9 @@ def build_policy(config: EvictConfig) -> Policy:
 
 def _build_namm(config: EvictConfig, folder: Path) -> Namm:
     if config.policy not in (None, "namm"):
-        raise MemxError(f"--namm and --policy {config.policy} are two policies", hint="give one of them")
+        raise MemxError(f"--namm and --policy {config.policy} cannot be combined", hint="give only one of them")
     if config.budget is not None and config.threshold is not None:
-        raise MemxError("--budget and --threshold are two rules", hint="give one of them")
+        raise MemxError("--budget and --threshold cannot be combined", hint="give only one of them")
     namm = load(folder)
     rule = namm.rule
     if config.budget is not None:
@@ -162,10 +164,10 @@ def describe(policy: Policy) -> str:
     """How a policy chooses, in words."""
     rule = policy.rule
     if policy.every is None:
-        return "which keeps everything"
+        return "keeps everything"
     if rule.budget is not None:
         return f"budget {rule.budget:g}"
-    return f"scores from {rule.threshold:g}, {rule.grouping}"
+    return f"threshold {rule.threshold:g}, {rule.grouping}"
 
 
 def parse_span(text: str) -> Span:
@@ -173,7 +175,8 @@ def parse_span(text: str) -> Span:
     found = _SPAN.fullmatch(text.strip())
     if found is None:
         raise MemxError(
-            f"--protect: {text!r} is no span of tokens", hint="use START:STOP, as 0:16, or -64: for the last"
+            f"--protect: {text!r} is not a span of tokens",
+            hint="use START:STOP, e.g. 0:16, or -64: for the last 64 tokens",
         )
     start, stop = found.groups()
     return None if start is None else int(start), None if stop is None else int(stop)
@@ -184,8 +187,8 @@ def _resolve(span: Span, text: str, tokens: int) -> tuple[int, int]:
     start, stop = start + tokens * (start < 0), stop + tokens * (stop < 0)
     if not 0 <= start < stop <= tokens:
         raise MemxError(
-            f"--protect {text} is no span of the prompt, which has {tokens:,} tokens",
-            hint="use START:STOP with START < STOP; either may be left out, or count from the end as -64:",
+            f"--protect {text} is not a valid span of the prompt, which has {tokens:,} tokens",
+            hint="use START:STOP with START < STOP; both are optional, and negative numbers count from the end",
         )
     return start, stop
 
@@ -193,11 +196,11 @@ def _resolve(span: Span, text: str, tokens: int) -> tuple[int, int]:
 def _check_length(prompt: int, new: int, model_config: PretrainedConfig) -> None:
     context = getattr(model_config.get_text_config(), "max_position_embeddings", None)
     if prompt == 0:
-        raise MemxError("the prompt has no tokens", hint="give more text")
+        raise MemxError("the prompt has no tokens", hint="use a longer text")
     if context is not None and prompt + new > context:
         raise MemxError(
-            f"{prompt:,} tokens and {new:,} new ones do not fit into the host's context of {context:,}",
-            hint="shorten the prompt, lower --new-tokens, or choose another --host",
+            f"{prompt:,} prompt tokens and {new:,} new tokens do not fit in the model's context of {context:,}",
+            hint="shorten the prompt, lower --new-tokens, or use another --model",
         )
 
 

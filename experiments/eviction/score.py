@@ -17,7 +17,7 @@ LOG_LIKELIHOOD = "log_likelihood"  # the metric of examples that are scored by t
 
 def score(example: Example, output: str) -> float:
     """Score what a model wrote after an example's prompt, 0 to 1: the output up to the example's first stop."""
-    assert example.metric != LOG_LIKELIHOOD, f"{example.task} is scored by its answer's log-likelihood"
+    assert example.metric != LOG_LIKELIHOOD, f"task {example.task} has no score: it is evaluated by log-likelihood"
     return METRICS[example.metric](cut_at(output, example.stop), example.answers, example.classes)
 
 

@@ -96,7 +96,7 @@ def _examples(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> li
     mine = [row for number, row in enumerate(rows) if split_of(f"{task} {number}") == split]
     if len(mine) < count:
         raise MemxError(
-            f"{task} has {len(mine)} of {len(rows)} rows for {split}, not {count}",
+            f"task {task} has only {len(mine)} rows for the split {split}, {count} are needed (of {len(rows)} rows)",
             hint="lower tasks.pool, tasks.validation_prompts, tasks.test_prompts or --prompts",
         )
     chosen = random.Random(f"{task} {split} {seed}").sample(mine, count)

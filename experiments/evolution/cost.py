@@ -109,11 +109,11 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
     at_once = min(evolution.population, fitness.at_once)
     return EvolutionCost(
         folder=str(runs / run_name(config)),
-        host=config.host.name or f"{config.host.preset} of memx train",
+        host=config.host.name or f"preset {config.host.preset}",
         host_parameters=shape.parameters,
         dtype=config.host.dtype,
         namm_parameters=len(empty_namm(namm).parameters),
-        rule=f"budget {namm.budget:g}" if namm.rule == "budget" else f"from {namm.threshold:g}",
+        rule=f"budget {namm.budget:g}" if namm.rule == "budget" else f"threshold {namm.threshold:g}",
         every=namm.every,
         mode=fitness.mode,
         length=tasks.length,
@@ -132,7 +132,7 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
         answers=counts.answers,
         flops=flops,
         hours=sum(flops.values()) / speed / 3600,
-        assumption=f"if all ran at {speed:.2g} FLOPs a second on {where}",
+        assumption=f"at {speed:.2g} FLOP/s on {where}, without training the base model",
     )
 
 

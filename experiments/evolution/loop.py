@@ -64,7 +64,7 @@ class EvolutionRun:
     ) -> None:
         self.config, self.run, self.report, self.world = config, run, report, world
         self.model, tokenizer, self.host = prepare_base_model(config.host, runs, report, world)
-        report(Phase("making prompts"))
+        report(Phase("preparing prompts"))
         self.prompts = world.on_first(lambda: make_prompts(config, tokenizer))
         self.namm = world.on_first(
             lambda: calibrated_namm(config, self.model, self.host, self.prompts, self.state / "namm", report)
@@ -124,7 +124,7 @@ class EvolutionRun:
 
     def _compare(self, answer: Vector, tasks: Sequence[str]) -> dict[str, Evaluation]:
         """Zero parameters and the answer side by side, [N, 2], on validation and test prompts."""
-        self.report(Phase("judging the answer"))
+        self.report(Phase("evaluating the chosen NAMM"))
         both = np.stack([0 * answer, answer])
         evaluations = {"validation": self._evaluate(self.prompts.validated(tasks), both)[0]}
         self.evaluator.release_contexts()
@@ -138,7 +138,7 @@ class EvolutionRun:
         try:
             evaluation = self.evaluator.evaluate(prompts, candidates)
         except Interrupted:
-            place = f"stopped in generation {self.evolution.generation + 1}, the state before it is saved"
+            place = f"stopped in generation {self.evolution.generation + 1}; the state before it is saved"
             raise Interrupted(place) from None
         seconds = {part: total - before.get(part, 0.0) for part, total in self._seconds().items()}
         return evaluation, {**seconds, "fitness": perf_counter() - start}
@@ -197,6 +197,6 @@ class EvolutionRun:
         drawn = min(len(stage.tasks) for stage in config.stages) * config.tasks.per_generation
         units = len(self.evaluator.units(drawn, config.evolution.population))
         if units < self.world.size:
-            idle = f"{self.world.size - units} of {self.world.size} ranks"
-            text = f"a generation is {units} pieces of work, so that {idle} have none; "
-            self.report(Note(text + "a smaller fitness.at_once cuts it finer"))
+            idle = f"{self.world.size - units} of {self.world.size} ranks are idle"
+            text = f"a generation has only {units} units of work, so {idle}; lower fitness.at_once to split it further"
+            self.report(Note(text))

@@ -137,6 +137,6 @@ def _check_alike(parts: Sequence[_Part]) -> None:
     for rank, part in enumerate(parts):
         if part.digest != parts[0].digest:
             raise RuntimeError(
-                f"rank {rank} has other candidates than rank 0: their processors round differently, "
-                "so run all ranks on machines of one kind"
+                f"the candidates of rank {rank} differ from rank 0: their processors round differently; "
+                "run all ranks on machines of the same type"
             ) from RankFailure(rank, "candidates differ")

@@ -51,7 +51,7 @@ def evolve_namm(config: EvolveConfig, options: Options, report: Report) -> list[
         with world.claimed(store, name, resume=options.resume, force=options.force) as run:
             finished = world.on_first(lambda: run.rows() if options.resume and run.status == "finished" else None)
             if finished is not None:
-                report(Note("finished before"))
+                report(Note("already finished"))
                 return finished
             return _evolve(config, options, run, report, world)
 

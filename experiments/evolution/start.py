@@ -39,7 +39,7 @@ def calibrated_namm(
     """The NAMM with the mean and variance of its features on this model: measured once a run, then read from folder."""
     if folder.is_dir():
         return load(folder)
-    report(Phase("measuring features"))
+    report(Phase("calibrating feature normalisation"))
     texts = [prompt.context for pool in prompts.train.values() for prompt in pool[: config.calibration]]
     shortest = min(len(text) for text in texts)
     every = min(config.namm.every, max(shortest // HOP, 1) * HOP)  # shorter contexts: once, at their end

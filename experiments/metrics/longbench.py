@@ -116,7 +116,9 @@ def _parted(text: str) -> list[str]:
     try:
         jieba = import_module("jieba")
     except ImportError:
-        raise MemxError("the metrics of LongBench's Chinese tasks need jieba", hint="pip install jieba") from None
+        raise MemxError(
+            "the metrics of LongBench's Chinese tasks need jieba", hint="install it: pip install jieba"
+        ) from None
     return [*jieba.cut(text, cut_all=False)]
 
 

@@ -66,7 +66,7 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
     eager = {name in EAGER for name in config.presses}  # these read a context of their own
     return EvaluationCost(
         folder=str(runs / run_name(config)),
-        host=config.host.name or f"{config.host.preset} of memx train",
+        host=config.host.name or f"preset {config.host.preset}",
         namms=[f"{one.label}: {one.folder}" for one in config.namms],
         mode=config.mode,
         trained=[task for task in config.tasks if task in config.trained],

@@ -57,7 +57,7 @@ def eval_namm(config: EvalConfig, options: Options, report: Report) -> list[Row]
     """
     with RunStore(options.runs).claim(run_name(config), resume=options.resume, force=options.force) as run:
         if options.resume and run.status == "finished":
-            report(Note("finished before"))
+            report(Note("already finished"))
             return run.rows()
         return _evaluate(config, options, run, report)
 
@@ -115,7 +115,7 @@ class Evaluation:
         total = len(self.config.tasks) * self.config.prompts
         if lines:
             self.report(Note(f"resumed after {len(prompts_done)} of {total} prompts"))
-        self.report(Phase("making prompts"))
+        self.report(Phase("preparing prompts"))
         for task, number, prompt in self._prompts():
             if (task, number) in prompts_done:
                 continue
@@ -124,7 +124,7 @@ class Evaluation:
             self.results.append({"task": task, "number": number, "tokens": len(prompt.context), "facts": facts})
             prompts_done.add((task, number))
             self.report(Progress(len(prompts_done), total, task, perf_counter() - start))
-        self.report(Phase("looking at what is dropped"))
+        self.report(Phase("recording which tokens are evicted"))
         for document in draw_documents(self.config, self.tokenizer):
             if (document.text, document.number) not in documents_done:
                 self._check()
@@ -155,7 +155,7 @@ class Evaluation:
 
     def _check(self) -> None:
         if self.stop.asked:
-            raise Interrupted("what was judged before is saved")
+            raise Interrupted("finished prompts are saved")
 
 
 def _load(source: NammSource) -> Namm:
@@ -163,7 +163,7 @@ def _load(source: NammSource) -> Namm:
     namm = load(source.folder)
     if hashlib.sha256((Path(source.folder) / TENSORS).read_bytes()).hexdigest() != source.sha256:
         raise MemxError(
-            f"the NAMM in {source.folder} is another than when this evaluation was configured",
-            hint="name the run again, for an evaluation of the NAMM as it is now",
+            f"the NAMM in {source.folder} changed since this evaluation started",
+            hint="run memx eval-namm on its folder to start a new evaluation",
         )
     return namm

@@ -24,7 +24,7 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
     that is asked for. Raises MemxError for that, and for a folder that holds neither.
     """
     if not folders:
-        raise MemxError("no NAMM to evaluate", hint="name a run folder of memx evolve-namm, or one with a saved NAMM")
+        raise MemxError("no NAMM to evaluate", hint="give a run folder of memx evolve-namm, or a saved NAMM")
     places = [_place(folder) for folder in folders]
     configs = [config for _, config in places if config is not None]
     described = [_described(place) for place, _ in places]
@@ -64,7 +64,7 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
     mode = said.get("mode", tree.get("mode", "post_hoc"))
     if "every" not in said:
         intervals = [one["every"] for one in described]
-        tree["every"] = _agreed("every", "--every", intervals) if mode == "online" else intervals[0]
+        tree["every"] = _agreed("every", "--interval", intervals) if mode == "online" else intervals[0]
     return tree
 
 
@@ -75,10 +75,10 @@ def _place(folder: Path) -> tuple[Path, EvolveConfig | None]:
     if (folder / "config.yaml").is_file():
         config = load_evolution_config(str(folder / "config.yaml"))
         if not (folder / NAMM / _DESCRIPTION).is_file():
-            raise MemxError(f"the run {folder} has no NAMM yet", hint=f"memx evolve-namm --resume goes on: {folder}")
+            raise MemxError(f"the run {folder} has no NAMM yet", hint="continue it with memx evolve-namm --resume")
         return folder / NAMM, config
-    there = "holds no NAMM and is no run of memx evolve-namm" if folder.is_dir() else "is not there"
-    raise MemxError(f"{folder} {there}", hint="memx runs lists the runs; a run's NAMM is in RUN/namm")
+    there = "contains no NAMM and is not a run of memx evolve-namm" if folder.is_dir() else "does not exist"
+    raise MemxError(f"{folder} {there}", hint="use memx runs to list the runs; the NAMM of a run is in RUN/namm")
 
 
 def _described(place: Path) -> dict[str, Any]:
@@ -89,21 +89,25 @@ def _described(place: Path) -> dict[str, Any]:
         told = {name: found[name] for name in wanted} | {"tasks": list(found["tasks"])}
         return {**told, "rule": {"budget": found["rule"]["budget"]}}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MemxError(f"the NAMM {place} cannot be read: {error}", hint="copy or save it anew") from None
+        raise MemxError(
+            f"cannot load the NAMM in {place}: {error}", hint="copy the folder again, or save the NAMM again"
+        ) from None
 
 
 def _host(configs: Sequence[EvolveConfig], described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The host of the runs, if they agree on one and nothing else is asked for."""
     if len(configs) < len(described):
         known = ", ".join(dict.fromkeys(str(one["host"]) for one in described if one["host"]))
-        raise MemxError("a saved NAMM has no host of its own", hint=f"give --host{f', as {known}' if known else ''}")
-    return _agreed("host", "--host", [config.host.model_dump(mode="json", exclude={"threads"}) for config in configs])
+        raise MemxError(
+            "a saved NAMM does not come with a model", hint=f"add --model{f', e.g. {known}' if known else ''}"
+        )
+    return _agreed("host", "--model", [config.host.model_dump(mode="json", exclude={"threads"}) for config in configs])
 
 
 def _agreed(key: str, option: str, values: Sequence[Any]) -> Any:
     if any(value != values[0] for value in values):
         found = ", ".join(dict.fromkeys(str(value) for value in values))
-        raise MemxError(f"the NAMMs differ in {key}: {found}", hint=f"say {option}")
+        raise MemxError(f"the NAMMs differ in {key}: {found}", hint=f"choose one with {option}")
     return values[0]
 
 

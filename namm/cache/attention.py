@@ -44,19 +44,19 @@ def observed_attention(
     cache: EvictingCache | None = kwargs.get(CACHE)
     kind = type(module).__name__
     if kwargs.get("output_attentions"):
-        raise MemxError("a policy's attention gives no probabilities", hint="leave output_attentions out")
+        raise MemxError("output_attentions is not supported with an eviction policy", hint="remove output_attentions")
     if cache is None:
         raise MemxError(
-            f"{kind} was not handed the cache of a policy",
-            hint="call the model inside `with attach(...)`; some hosts do not hand arguments down to their attention",
+            f"{kind} did not receive the policy's cache",
+            hint="call the model inside `with attach(...)`; some models do not pass arguments to attention",
         )
     layer = cache.layers[module.layer_idx]  # type: ignore[index]
     added = [attention_mask, softcap, *(kwargs.get(name) for name in _UNSUPPORTED)]
     uncached = key is not layer.keys or value is not layer.values
     if any(extra is not None for extra in added) or uncached or kwargs.get("is_causal") is False:
         raise MemxError(
-            f"{kind} is not plain causal attention over the keys and values that it caches",
-            hint="a policy would see something else than the host does; no gradient checkpointing, or another host",
+            f"{kind} is not standard causal attention over its cached keys and values",
+            hint="turn gradient checkpointing off, or use another model (attention sinks and biases are not supported)",
         )
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
     hop = layer.state.policy.hop

@@ -40,8 +40,8 @@ class EvictingCache(Cache):
         check_every(policy.every)
         if policy.every is not None and policy.context > policy.every:
             raise MemxError(
-                f"{policy.name} looks at {policy.context} queries, more than the {policy.every} between its runs",
-                hint=f"run it every {policy.context} tokens or more",
+                f"{policy.name} needs an eviction interval of at least {policy.context} tokens, got {policy.every}",
+                hint=f"set the eviction interval to {policy.context} or more",
             )
         super().__init__(layers=[EvictingLayer(i, policy, window, protect) for i, window in enumerate(windows)])
         self.policy, self.protect = policy, tuple(protect)

@@ -44,17 +44,22 @@ def chunked_forward(
     if args:
         kwargs = {"input_ids": args[0], **kwargs}
         if len(args) > 1:
-            raise MemxError("give a decoder under a policy its arguments by name", hint="model(input_ids, …=…)")
+            raise MemxError(
+                "a model with a policy attached takes only input_ids as a positional argument",
+                hint="pass the other arguments by name",
+            )
     for name in _REFUSED:
         if kwargs.get(name) not in (None, False):
-            raise MemxError(f"a decoder under a policy takes no {name}", hint="leave it out, or the policy")
+            raise MemxError(
+                f"{name} is not supported with an eviction policy", hint=f"remove {name}, or detach the policy"
+            )
     kwargs.pop("cache_position", None)  # the cache knows
     use_cache, as_dict = kwargs.pop("use_cache", None), kwargs.pop("return_dict", None)
     cache = _cache(empty, kwargs.pop("past_key_values", None))
     inputs = {name: kwargs.pop(name) for name in _BY_COLUMN if kwargs.get(name) is not None}
     first = next(iter(inputs.values()))
     if first.shape[1] == 0:
-        raise MemxError("the input has no columns", hint="give at least one token")
+        raise MemxError("the input is empty", hint="pass at least one token")
     there = _tokens(cache, kwargs.pop("attention_mask", None), first)
     positions = kwargs.pop("position_ids", None)
     if positions is None and model_type in _COUNTS_TOKENS:
@@ -124,17 +129,20 @@ def _cache(empty: EvictingCache, given: Any) -> EvictingCache:
     if isinstance(given, EvictingCache):
         if given.policy is not empty.policy or given.protect != empty.protect:
             raise MemxError(
-                "this cache was begun under another policy or other protected spans",
-                hint="keep to the same for a whole sequence",
+                "this cache was created for another policy or other protected spans",
+                hint="use the same policy and spans for the whole sequence, or start a new cache",
             )
         if any(layer.begun for layer in given.layers):
-            raise MemxError("this cache was left in the middle of a forward pass", hint="begin a new one")
+            raise MemxError("this cache is unusable: a forward pass was interrupted", hint="start a new cache")
         return given
     if given is None:
         return empty.new()
     if type(given) is not DynamicCache or given.get_seq_length() > 0 or getattr(given, "offloading", False):
-        begun = "begun without the policy" if given.get_seq_length() > 0 else f"a {type(given).__name__}"
-        raise MemxError(f"this cache is {begun}", hint="prefill inside `with attach(...)`, and pass no cache")
+        if given.get_seq_length() > 0:
+            problem = "this cache was filled without the policy"
+        else:
+            problem = f"a {type(given).__name__} is not supported with an eviction policy"
+        raise MemxError(problem, hint="run prefill inside `with attach(...)` with no cache or an empty DynamicCache")
     become(given, empty.new())
     return given  # pyright: ignore[reportReturnType]
 
@@ -143,22 +151,25 @@ def _tokens(cache: EvictingCache, mask: Any, first: Tensor) -> Tensor:
     """Which of the new columns are tokens: [B, N], bool."""
     batch, new = first.shape[:2]
     if cache.seen and len(cache.seen) != batch:
-        raise MemxError(f"the cache holds {len(cache.seen)} sequences, the input {batch}", hint="use one cache a batch")
+        raise MemxError(
+            f"the cache has {len(cache.seen)} sequences, the input has {batch}",
+            hint="use a separate cache for each batch",
+        )
     if mask is None:
         return torch.ones(batch, new, dtype=torch.bool, device=first.device)
     past = cache.get_seq_length()
     if not isinstance(mask, Tensor) or mask.dim() != 2 or mask.shape[1] not in (new, past + new):
         shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise MemxError(
-            f"attention mask {shape} is not one of padding",
-            hint=f"under a policy give [{batch}, {past + new}] of ones and zeros, or none",
+            f"attention mask {shape} is not a padding mask",
+            hint=f"pass a mask of shape [{batch}, {past + new}] with ones and zeros, or none",
         )
     mask = mask.to(first.device, torch.bool)
     if cache.columns is not None and mask.shape[1] > new and not torch.equal(mask[:, :past], cache.columns):
-        raise MemxError("the attention mask differs from the one before in columns that are cached", hint="extend it")
+        raise MemxError("the attention mask changed for cached tokens", hint="extend the previous mask")
     there = mask[:, mask.shape[1] - new :]
     if not there.any():
-        raise MemxError("the input is padding alone", hint="give at least one token")
+        raise MemxError("the input contains only padding", hint="pass at least one token")
     return there
 
 
@@ -169,11 +180,14 @@ def _positions(cache: EvictingCache, given: Tensor | None, there: Tensor) -> Ten
         return torch.arange(start, start + there.shape[1], device=there.device)[None]
     if given.dim() != 2:
         raise MemxError(
-            f"positions of {given.dim()} dimensions", hint="a policy knows text alone: [sequences, columns]"
+            f"position_ids have {given.dim()} dimensions; only text positions are supported",
+            hint="pass position_ids of shape [batch, tokens]",
         )
     both = there[:, 1:] & there[:, :-1]
     if ((given.diff(dim=1) != 1).expand_as(both) & both).any():
-        raise MemxError("positions of neighbouring tokens do not follow one another", hint="unpack packed sequences")
+        raise MemxError(
+            "position_ids are not consecutive: packed sequences are not supported", hint="unpack the sequences"
+        )
     return given
 
 

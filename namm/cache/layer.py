@@ -48,7 +48,9 @@ class EvictingLayer(CacheLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if not self.begun:
-            raise MemxError("this cache evicts, and its policy is not attached", hint="stay inside `with attach(...)`")
+            raise MemxError(
+                "this cache was used without its eviction policy", hint="call the model inside `with attach(...)`"
+            )
         self.state.append(key_states, value_states)
         return self.keys, self.values
 
@@ -100,5 +102,6 @@ class EvictingLayer(CacheLayer):
     def crop(self, *args, **kwargs) -> None:
         """Refused: what was evicted cannot come back."""
         raise MemxError(
-            "a cache that evicts cannot be rolled back", hint="assisted generation needs a full cache: leave memx out"
+            "assisted (speculative) decoding is not supported with an eviction policy",
+            hint="generate without an assistant, or without the policy",
         )

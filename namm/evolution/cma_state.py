@@ -113,7 +113,7 @@ class Strategy:
         """Take on a state. Raises ValueError if it is not one of this strategy's."""
         wanted = (*self._names(), _PATH, _DIRECTIONS)
         if sorted(wanted) != sorted(arrays):
-            raise ValueError(f"it holds {', '.join(sorted(set(wanted) ^ set(arrays)))} or lacks it")
+            raise ValueError(f"missing or unexpected arrays: {', '.join(sorted(set(wanted) ^ set(arrays)))}")
         for name in wanted:
             self._check(name, arrays[name])
         for name in self._names():
@@ -139,7 +139,7 @@ class Strategy:
         if array.shape not in allowed:
             raise ValueError(f"{name} has shape {list(array.shape)}, not {list(allowed[-1])}")
         if not np.isfinite(array).all():
-            raise ValueError(f"{name} holds numbers that are not finite")
+            raise ValueError(f"{name} contains values that are not finite")
 
     def _put(self, name: str, array: Array) -> None:
         *owner, last = name.split(".")

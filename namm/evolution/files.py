@@ -106,29 +106,29 @@ def load_evolution(folder: str | PathLike[str]) -> Evolution:
         record = _understand(content)
         data = (folder / Path(record.arrays).name).read_bytes()
         if hashlib.sha256(data).hexdigest() != record.sha256:
-            raise ValueError(f"{record.arrays} is damaged, or not the one that {RECORD} was written with")
+            raise ValueError(f"{record.arrays} does not match its checksum in {RECORD}")
         arrays = dict(_from_file(name, array) for name, array in read_arrays(data).items())
         rest = record.model_dump(exclude={"format", "memx", "cma", "arrays", "sha256"})
         return Evolution.of_state(State(arrays, rest))
     except (FileNotFoundError, NotADirectoryError) as error:
-        lacking = f"holds no {Path(error.filename).name}" if folder.is_dir() else "is no folder"
-        raise MemxError(f"no evolution: {folder} {lacking}", hint="start anew, or give another folder") from None
+        lacking = f"contains no {Path(error.filename).name}" if folder.is_dir() else "is not a folder"
+        raise MemxError(f"no saved evolution: {folder} {lacking}", hint="use another folder, or start over") from None
     except OSError as error:
-        raise MemxError(f"cannot read {folder}: {error.strerror or error}", hint="check who may read it") from None
+        raise MemxError(f"cannot read {folder}: {error.strerror or error}", hint="check the file permissions") from None
     except (ValueError, KeyError, TypeError, AssertionError, SafetensorError) as error:
         raise MemxError(
-            f"the evolution {folder} cannot be used: {error}", hint="copy it again, or start anew"
+            f"cannot load the evolution in {folder}: {error}", hint="copy the folder again, or start over"
         ) from None
 
 
 def _understand(content: Any) -> _Record:
     """What evolution.json says. Raises ValueError with one line if it is damaged or another version's."""
     if not isinstance(content, dict) or "format" not in content:
-        raise ValueError(f"{RECORD} describes none")
+        raise ValueError(f"{RECORD} does not describe an evolution")
     if content["format"] != FORMAT:
         raise ValueError(f"its format version is {content['format']}, this memx ({__version__}) reads {FORMAT}")
     if content.get("cma") != version("cma"):  # whose attributes a state consists of
-        raise ValueError(f"it was made with cma {content.get('cma')}, here is {version('cma')}")
+        raise ValueError(f"it was saved with cma {content.get('cma')}, but cma {version('cma')} is installed")
     try:
         return _Record.model_validate(content)
     except ValidationError as error:

@@ -67,6 +67,6 @@ class Population:
     def scores(self, view: View) -> Tensor:
         """Each member's scores of its own sequences: [P*S, H, T]."""
         members, tokens = len(self.parameters), self.namm.tokens(view)
-        assert len(tokens) % members == 0, "sequences of a population go in step"
+        assert len(tokens) % members == 0, "each candidate needs the same sequences"
         own = tokens.unflatten(0, (members, -1))
         return self.namm.score(self.parameters, own, view.recent.exists).flatten(0, 1)

@@ -146,7 +146,7 @@ class Evolution:
         for index in np.flatnonzero(~np.isfinite(values))[:1]:
             raise MemxError(
                 f"the fitness of candidate {index} in generation {self.generation} is {values[index]}",
-                hint="every candidate needs a finite number; a model's output may have overflowed",
+                hint="return a finite number for every candidate; the model may have overflowed",
             )
         candidates = self._asked[1]
         self._strategy.tell(candidates, [-value for value in values.tolist()])
@@ -169,7 +169,7 @@ class Evolution:
         if not isfinite(fitness):
             raise MemxError(
                 f"the validation fitness after {self.generation} generations is {fitness}",
-                hint="it has to be a finite number; a model's output may have overflowed",
+                hint="return a finite number; the model may have overflowed",
             )
         self.validations.append(Validation(self.generation, self.stage, fitness))
         better = self.validated is None or fitness > self.validated.fitness

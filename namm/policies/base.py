@@ -45,11 +45,13 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.budget is not None and not 0 < self.budget <= 1:
-            raise MemxError(f"budget {self.budget:g} is no share of the cache", hint="use above 0, at most 1")
+            raise MemxError(
+                f"budget must be in (0, 1], got {self.budget:g}", hint="give the share of the cache to keep, e.g. 0.5"
+            )
         if isnan(self.threshold):
-            raise MemxError("the threshold is no number", hint="use a number, inf or -inf")
+            raise MemxError("the threshold is not a number", hint="use a number, inf or -inf")
         if self.grouping not in ("layer_max", "per_head"):
-            raise MemxError(f"no grouping {self.grouping!r}", hint="use layer_max or per_head")
+            raise MemxError(f"unknown grouping {self.grouping!r}", hint="use layer_max or per_head")
 
     def budget_tokens(self, seen: Sequence[int]) -> list[int] | None:
         """The budget in tokens.
@@ -70,8 +72,8 @@ def check_every(every: int | None) -> None:
     """Raise MemxError for an interval between runs that is not a positive multiple of the spectrogram's hop."""
     if every is not None and (every <= 0 or every % HOP):
         raise MemxError(
-            f"every {every} tokens is not a multiple of {HOP}, the hop of the spectrogram",
-            hint=f"use {HOP}, {4 * HOP}, {32 * HOP}…",
+            f"the eviction interval must be a positive multiple of {HOP} tokens, got {every}",
+            hint=f"use e.g. {HOP}, {4 * HOP} or {32 * HOP}",
         )
 
 

@@ -33,8 +33,8 @@ def spectrogram(attention: Tensor, carry: Tensor | None = None) -> Tensor:
     new, keys = attention.shape[2:]
     if new == 0 or new % HOP:
         raise MemxError(
-            f"{new} new queries are not a multiple of {HOP}, the hop of the spectrogram",
-            hint=f"chunks are of {HOP} tokens or a multiple of that",
+            f"the number of new queries must be a multiple of {HOP} (the spectrogram hop), got {new}",
+            hint=f"use chunks of a multiple of {HOP} tokens",
         )
     context = attention.new_zeros(*attention.shape[:2], HOP, keys)
     if carry is not None:
@@ -99,6 +99,6 @@ class Normalisation:
     def result(self) -> tuple[Tensor, Tensor]:
         """mean [17] and variance [17], float32. Raises MemxError if nothing was added."""
         if self.count == 0:
-            raise MemxError("nothing was seen to normalise by", hint="run the calibration prompts first")
+            raise MemxError("no features were collected for normalisation", hint="run the calibration prompts first")
         mean = self.total / self.count
         return mean.float(), (self.squares / self.count - mean.square()).clamp_min(0).float()

@@ -91,7 +91,9 @@ def save(namm: Namm, path: str | PathLike[str], *, host: str | None = None, task
     try:
         _unpack(text, data)
     except ValueError as error:
-        raise MemxError(f"this NAMM cannot be saved: {error}", hint="load would refuse it; mend it first") from None
+        raise MemxError(
+            f"this NAMM cannot be saved: {error}", hint="fix it first: memx.namm.load would reject the file"
+        ) from None
     try:
         _check_place(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -116,16 +118,20 @@ def load(path: str | PathLike[str]) -> Namm:
     try:
         text, data = (folder / DESCRIPTION).read_text("utf-8"), (folder / TENSORS).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        lacking = f"holds no {Path(error.filename).name}" if folder.is_dir() else "is no folder"
-        raise MemxError(f"no NAMM: {folder} {lacking}", hint="give a folder that memx.namm.save wrote") from None
+        lacking = f"contains no {Path(error.filename).name}" if folder.is_dir() else "is not a folder"
+        raise MemxError(
+            f"no NAMM: {folder} {lacking}", hint="give a folder written by memx.namm.save, e.g. RUN/namm"
+        ) from None
     except OSError as error:
-        raise MemxError(f"cannot read {folder}: {error.strerror or error}", hint="check who may read it") from None
+        raise MemxError(f"cannot read {folder}: {error.strerror or error}", hint="check the file permissions") from None
     except UnicodeDecodeError:
         text, data = "", b""  # no JSON either
     try:
         return _unpack(text, data)
     except ValueError as error:
-        raise MemxError(f"the NAMM {folder} cannot be used: {error}", hint="copy or save it anew") from None
+        raise MemxError(
+            f"cannot load the NAMM in {folder}: {error}", hint="copy the folder again, or save the NAMM again"
+        ) from None
 
 
 def _describe(namm: Namm, host: str | None, tasks: Sequence[str], sha256: str) -> str:
@@ -153,17 +159,17 @@ def _unpack(text: str, data: bytes) -> Namm:
     """The NAMM of both files' contents. Raises ValueError with one line on what is wrong."""
     described = _understand(text)
     if hashlib.sha256(data).hexdigest() != described.sha256:
-        raise ValueError(f"{TENSORS} is damaged, or not the one that {DESCRIPTION} was written with")
+        raise ValueError(f"{TENSORS} does not match its checksum in {DESCRIPTION}")
     scorer, hidden = described.scorer, described.hidden
     wanted = BAM_PARAMETERS if scorer == "bam" else count(layer_sizes((FEATURES, *hidden, 1)))
     try:
         tensors = read_tensors(data)
     except SafetensorError as error:
-        raise ValueError(f"{TENSORS} is damaged: {error}") from None
+        raise ValueError(f"{TENSORS} is corrupt: {error}") from None
     for name, length in (("parameters", wanted), ("mean", BINS), ("variance", BINS)):
         _check_vector(name, tensors.get(name), length)
     if (tensors["variance"] < 0).any():
-        raise ValueError("a variance is below zero")
+        raise ValueError("a variance is negative")
     rule = described.rule
     try:
         return Namm(
@@ -186,18 +192,18 @@ def _understand(text: str) -> _Description:
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{DESCRIPTION} is no JSON: {error}") from None
+        raise ValueError(f"{DESCRIPTION} is not valid JSON: {error}") from None
     if not isinstance(content, dict) or "format" not in content:
-        raise ValueError(f"{DESCRIPTION} describes no NAMM")
+        raise ValueError(f"{DESCRIPTION} does not describe a NAMM")
     if content["format"] != FORMAT:
         raise ValueError(f"its format version is {content['format']}, this memx ({__version__}) reads {FORMAT}")
     constants = content.get("constants")
     if not isinstance(constants, dict):
-        raise ValueError(f"{DESCRIPTION} holds no constants")
+        raise ValueError(f"{DESCRIPTION} has no constants")
     for name in sorted({*constants, *CONSTANTS}):
         theirs, ours = (json.dumps(held[name]) if name in held else "nothing" for held in (constants, CONSTANTS))
         if name not in constants or name not in CONSTANTS or constants[name] != CONSTANTS[name]:
-            raise ValueError(f"its constant {name!r} is {theirs}, here it is {ours}")
+            raise ValueError(f"its constant {name!r} is {theirs}, this memx uses {ours}")
     try:
         described = _Description.model_validate(content)
     except ValidationError as error:
@@ -210,13 +216,13 @@ def _understand(text: str) -> _Description:
 
 def _check_vector(name: str, vector: Tensor | None, length: int) -> None:
     if vector is None:
-        raise ValueError(f"{TENSORS} holds no {name}")
+        raise ValueError(f"{TENSORS} contains no {name}")
     if vector.shape != (length,):
         raise ValueError(f"{name} has shape {list(vector.shape)}, not [{length}]")
     if vector.dtype != torch.float32:
         raise ValueError(f"{name} is {vector.dtype}, not float32")
     if not vector.isfinite().all():
-        raise ValueError(f"{name} holds numbers that are not finite")
+        raise ValueError(f"{name} contains values that are not finite")
 
 
 def _check_place(folder: Path) -> None:
@@ -224,7 +230,9 @@ def _check_place(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir() or any(file.name not in (TENSORS, DESCRIPTION) for file in folder.iterdir()):
-        raise MemxError(f"{folder} is there and is no NAMM", hint="choose a folder that is new, empty or a NAMM")
+        raise MemxError(
+            f"{folder} exists and is not a saved NAMM", hint="use a new or empty folder, or one with a saved NAMM"
+        )
 
 
 def _put_in_place(folder: Path, files: dict[str, bytes]) -> None:

@@ -260,12 +260,14 @@ def make_policy(name: str, *, budget: float | None = None, every: int = RUN, see
         MemxError: An unknown name, a budget that is missing, too much or no share, or another interval.
     """
     if name not in POLICIES:
-        hint = nearest(name.lower(), POLICIES) or f"policies: {', '.join(POLICIES)}"
-        raise MemxError(f"no policy {name!r}", hint=hint)
+        hint = nearest(name.lower(), POLICIES) or f"choose one of: {', '.join(POLICIES)}"
+        raise MemxError(f"unknown policy {name!r}", hint=hint)
     if name == "full":
         if budget not in (None, 1):
-            raise MemxError("full keeps every token, whatever the budget", hint="leave the budget out")
+            raise MemxError("the policy full keeps every token and takes no budget", hint="remove the budget")
         return Full()
     if budget is None:
-        raise MemxError(f"{name} needs a budget", hint="give the share of tokens to keep, above 0, at most 1")
+        raise MemxError(
+            f"the policy {name} needs a budget", hint="give the share of the cache to keep, in (0, 1], e.g. 0.5"
+        )
     return POLICIES[name](budget, every, **({"seed": seed} if name == "random" else {}))

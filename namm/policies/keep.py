@@ -66,7 +66,7 @@ def check_budget(budget: float) -> None:
     """Raise MemxError for what is no budget: a share in (0, 1], or a whole number of tokens."""
     if not budget > 0 or (budget > 1 and budget != int(budget)):
         raise MemxError(
-            f"budget {budget:g} is no share of the cache", hint="use above 0 to 1, or a whole number of tokens"
+            f"budget must be in (0, 1] or a whole number of tokens, got {budget:g}", hint="use e.g. 0.5 or 512"
         )
 
 

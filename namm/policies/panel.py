@@ -69,7 +69,7 @@ class PolicySlots:
 
     def scores(self, view: View) -> Tensor:
         """Never asked."""
-        raise AssertionError("these policies have not been told to choose")
+        raise AssertionError("batched observers do not score tokens")
 
     def view(self, view: View, policy: Policy) -> View:
         """What one policy sees of what was noted for all."""
@@ -89,7 +89,7 @@ class PolicyBatch:
 
     def __post_init__(self) -> None:
         rules = {(member.rule, member.every) for member in self.members}
-        assert len(rules) == 1, f"members of a panel run at the same lengths under one rule: {rules}"
+        assert len(rules) == 1, f"batched policies need one rule and one eviction interval: {rules}"
 
     @property
     def rule(self) -> Rule:
@@ -118,7 +118,7 @@ class PolicyBatch:
     def scores(self, view: View) -> Tensor:
         """Each member's scores of its own sequences: [P*S, H, T]."""
         size, left = divmod(len(view.seen), len(self.members))
-        assert not left, "a batch of a panel holds the same sequences for each member"
+        assert not left, "each batched policy needs the same sequences"
         return torch.cat(
             [
                 member.scores(self.slots.view(_part(view, slice(number * size, (number + 1) * size)), member))

@@ -113,25 +113,27 @@ def test_prompts_that_are_too_short():
     ids, mask = left_padded(prompts(63, 20))
     wide = torch.nn.functional.pad(ids, (30, 0)), torch.nn.functional.pad(mask, (30, 0))
     batches = [prompts(12)[0], dict(zip(("input_ids", "attention_mask"), wide, strict=True))]
-    with pytest.raises(MemxError, match=r"no prompt has the 64 tokens .*: the longest has 63") as caught:
+    with pytest.raises(
+        MemxError, match=r"every prompt is shorter than .* interval of 64 tokens: the longest has 63"
+    ) as caught:
         calibrate(host, batches, every=64)
     assert "longer prompts" in caught.value.hint
     with pytest.raises(MemxError, match="the longest has 0"):
         calibrate(host, [])
-    with pytest.raises(MemxError, match="every 40 tokens is not a multiple of 16"):
+    with pytest.raises(MemxError, match="eviction interval must be a positive multiple of 16 tokens, got 40"):
         calibrate(host, batches, every=40)
 
 
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ([1, 2, 3], "input ids list are no prompts"),
-        ({"ids": torch.zeros(1, 2)}, "input ids NoneType are no prompts"),
-        (torch.zeros(1, 1, 4), r"input ids \[1, 1, 4\] are no prompts"),
-        (torch.zeros(0, 4), "are no prompts"),
+        ([1, 2, 3], "input ids list are not prompts"),
+        ({"ids": torch.zeros(1, 2)}, "input ids NoneType are not prompts"),
+        (torch.zeros(1, 1, 4), r"input ids \[1, 1, 4\] are not prompts"),
+        (torch.zeros(0, 4), "are not prompts"),
         (
             {"input_ids": torch.ones(2, 4), "attention_mask": torch.ones(2, 3)},
-            r"mask \[2, 3\] does not fit input ids \[2, 4\]",
+            r"mask \[2, 3\] does not match input ids \[2, 4\]",
         ),
     ],
 )

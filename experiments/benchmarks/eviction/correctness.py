@@ -46,7 +46,7 @@ def check_baselines(host: Host, baselines: Sequence[Baseline], context: int, eve
         exact = build_host(TINY, None, host.model.device, torch.float32)
     with torch.inference_mode():
         error = logits_error(exact.model, exact.ids(1, context), every)
-        wrong = "" if error <= LIMIT else f"logits are off by {error:.1e} of the plain model's"  # nan is wrong too
+        wrong = "" if error <= LIMIT else f"logits differ from the unmodified model by {error:.1e}"  # nan is wrong too
         verdicts = [Verdict(KEEP_ALL, error, LIMIT, wrong)]
         ids = host.ids(1, context)
         return verdicts + [check_kept(host.model, baseline, ids, every) for baseline in baselines if baseline.exact]
@@ -71,5 +71,5 @@ def check_kept(model: PreTrainedModel, baseline: Baseline, ids: Tensor, every: i
         cache = prefill(model, ids)[1]
     right = baseline.keeps(ids.shape[1], every)
     counts = sorted({count for size in cache.sizes() for count in (size.slots, size.tokens)})
-    wrong = "" if counts == [right] else f"holds {', '.join(f'{count:g}' for count in counts)} tokens, not {right}"
+    wrong = "" if counts == [right] else f"keeps {', '.join(f'{count:g}' for count in counts)} tokens, expected {right}"
     return Verdict(baseline.name, max(abs(count - right) for count in counts), 0.0, wrong)

@@ -44,7 +44,7 @@ _MOST = 3  # rounds: they are long
 def check_evolution(config: EvictionBenchConfig, device: torch.device) -> None:
     """Raise MemxError for what cannot be run, before anything is built."""
     if config.population < 2:
-        raise MemxError(f"--population {config.population} is no generation", hint="use 2 or more")
+        raise MemxError(f"--population must be at least 2, got {config.population}", hint="use 2 or more")
     check_eviction(replace(config, new_tokens=_QUESTION + _ANSWER), device, peers=False)
 
 
@@ -76,10 +76,10 @@ def bench_evolve(
             if any(verdict.wrong for verdict in verdicts):
                 return [row for row in rows if row.metric == "correct"]  # what is wrong anywhere has no speed
             for scorer in SCORERS:
-                progress(f"{what}: {config.population} candidates, {scorer}")
+                progress(f"{what}: timing {config.population} candidates, scorer {scorer}")
                 rows += generation_rows(scorer, measure(host, case, scorer, min(rounds, _MOST)), case)
         except torch.OutOfMemoryError:
-            progress(f"{what}: left out, as it does not fit in memory")
+            progress(f"{what}: skipped: does not fit in memory")
             torch.cuda.empty_cache()
     return rows
 
@@ -94,7 +94,9 @@ def check_generation(host: Host, case: Case, scorer: Scorer) -> Verdict:
     error = float(
         torch.stack([likelihoods[method][:, few] - likelihoods[ALONE] for method in (UNREAD, READ)]).abs().max()
     )
-    wrong = "" if error <= LIMIT else f"log-likelihoods are off by {error:.1e} of those one by one"  # nan is wrong too
+    wrong = (
+        "" if error <= LIMIT else f"log-likelihoods differ by {error:.1e} from candidates evaluated one by one"
+    )  # nan is wrong too
     return Verdict(scorer, error, LIMIT, wrong)
 
 

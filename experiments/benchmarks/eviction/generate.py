@@ -82,7 +82,7 @@ def bench_generate(
                     try:
                         runs_of[baseline].append(_measure(run))
                     except (torch.OutOfMemoryError, BrokenProcessPool):  # the system kills what takes too much
-                        progress(f"generate: {baseline.name} is left out: it does not fit in memory, or was killed")
+                        progress(f"generate: {baseline.name} skipped: does not fit in memory, or was killed")
                         del runs_of[baseline]
             rows += [row for baseline, runs in runs_of.items() for row in generate_rows(baseline, runs, setting)]
     return rows

@@ -82,11 +82,13 @@ def check_policies(names: Sequence[str], budgets: Sequence[float]) -> None:
     """Raise MemxError for a name that is no policy, or a budget that is no share in (0, 1]."""
     for name in names:
         if name not in (PLAIN, *policy_names()):
-            hint = nearest(name, policy_names()) or f"there are: {', '.join(policy_names())}"
-            raise MemxError(f"--policy: no policy {name!r}", hint=hint)
+            hint = nearest(name, policy_names()) or f"choose one of: {', '.join(policy_names())}"
+            raise MemxError(f"--policy: unknown policy {name!r}", hint=hint)
     for budget in budgets:
         if not 0 < budget <= 1:
-            raise MemxError(f"--budget {budget:g} is no share of the cache", hint="use above 0, at most 1")
+            raise MemxError(
+                f"--budget must be in (0, 1], got {budget:g}", hint="give the share of the cache to keep, e.g. 0.5"
+            )
 
 
 def make_baselines(names: Sequence[str], budgets: Sequence[float], every: int, *, peers: bool) -> list[Baseline]:

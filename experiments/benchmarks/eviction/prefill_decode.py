@@ -51,8 +51,8 @@ def check_eviction(config: EvictionBenchConfig, device: torch.device, *, peers: 
     for context in contexts(config, device):
         if context < config.every:
             raise MemxError(
-                f"--context {context}: policies run every {config.every} tokens, so nothing would be evicted",
-                hint=f"use {config.every} or more, or a smaller --every",
+                f"--context {context} is below the eviction interval of {config.every}, so nothing would be evicted",
+                hint=f"use a context of at least {config.every}, or a smaller --interval",
             )
     check_host(config.host, config.layers, max(contexts(config, device)) + config.new_tokens)
     if peers:
@@ -82,7 +82,7 @@ def bench_evict(
         if any(verdict.wrong for verdict in verdicts):
             return [row for row in rows if row.metric == "correct"]  # what is wrong anywhere has no speed
         for batch in config.batches:
-            progress(f"{config.host}: {context:,} tokens, batch {batch}, {len(baselines)} contestants")
+            progress(f"{config.host}: {context:,} tokens, batch {batch}, timing {len(baselines)} policies")
             setting = Setting(config, context, batch, common)
             times_of = measure(host, baselines, setting, rounds, "decode" in ops, progress)
             for op in ops:
@@ -115,7 +115,7 @@ def measure(
             try:
                 _turn(host, baseline, times_of[baseline], setting, new, turn, last=_WARM + rounds)
             except torch.OutOfMemoryError:
-                progress(f"{baseline.name} at batch {setting.batch} is left out: it does not fit in memory")
+                progress(f"{baseline.name} at batch {setting.batch} skipped: does not fit in memory")
                 del times_of[baseline]
                 torch.cuda.empty_cache()
     return times_of

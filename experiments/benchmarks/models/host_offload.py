@@ -84,7 +84,7 @@ def bench_host(
     rows: list[Row] = []
     for size in slots:
         runs = _runs(size, shape, device, progress)
-        progress(f"host: {', '.join(run.placement for run in runs)}; {size:,} slots")
+        progress(f"offload, {size:,} slots: timing {', '.join(run.placement for run in runs)}")
         for run, moments in zip(runs, time_steps([run.step for run in runs], steps, device), strict=True):
             run.times.step, run.times.update = between(moments, 0, 2), between(moments, 1, 2)
         wrong = _wrong(runs, device)
@@ -102,7 +102,7 @@ def _runs(size: int, shape: HostShape, device: torch.device, progress: Progress)
         try:
             runs.append(_Run(placement, ahead, size, shape, device))
         except torch.OutOfMemoryError:
-            progress(f"host: {placement} at {size:,} slots is left out: it does not fit in the device's memory")
+            progress(f"offload, {size:,} slots: {placement} skipped: does not fit in GPU memory")
     return runs
 
 

@@ -159,7 +159,7 @@ def baseline_names(peers: bool) -> list[str]:
     missing = [package for package in _PACKAGES.values() if find_spec(package) is None]
     if peers and missing:
         raise MemxError(
-            f"--peers needs {', '.join(missing)}",
-            hint="pip install product-key-memory PEER-pytorch, or the extra peers",
+            f"--third-party needs packages that are not installed: {', '.join(missing)}",
+            hint="install them: pip install product-key-memory PEER-pytorch",
         )
     return [name for name in BASELINES if peers or name not in _PACKAGES]

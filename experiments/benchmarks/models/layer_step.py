@@ -69,7 +69,7 @@ def bench_step(
         raise WrongResults(*wrong)
     error = check_step(device)
     if not error <= _TOLERANCE:  # nan is wrong too
-        raise WrongResults(f"the memory layer is off by {error:.1e} of float64")
+        raise WrongResults(f"the memory layer differs from float64 by {error:.1e}")
     common = row_settings(device, threads)
     rows: list[Row] = []
     for name in baseline_names(peers):
@@ -79,7 +79,7 @@ def bench_step(
                 times = _measure(name, size, shape, device, threads, steps)
                 rows += _rows(name, size, shape, common, times)
             except (torch.OutOfMemoryError, BrokenProcessPool):  # the system kills a process that takes too much
-                progress(f"step: {name} at {size:,} slots is left out: it does not fit in memory, or was killed")
+                progress(f"step: {name} at {size:,} slots skipped: does not fit in memory, or was killed")
     return rows
 
 

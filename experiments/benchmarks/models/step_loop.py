@@ -45,4 +45,4 @@ def check_slots(slots: Sequence[int], top_k: int) -> None:
     """Raise MemxError for table sizes that no product keys have, or that hold fewer slots than a head keeps."""
     for size in slots:
         if half_keys(size) < top_k:
-            raise MemxError(f"--slots {size}: fewer than {top_k} half-keys", hint=f"use {top_k**2} or more")
+            raise MemxError(f"--slots {size} is too small for top-k {top_k}", hint=f"use {top_k**2} or more")

@@ -98,7 +98,7 @@ def bench_model(
         try:
             times = measure_model(config, sizes, shape, device, steps)
         except torch.OutOfMemoryError:
-            progress(f"model: {title} is left out: it does not fit in memory")
+            progress(f"model: {title} skipped: does not fit in memory")
             continue
         rows += _rows(config, sizes, shape, common, times, use_bfloat16("auto", device))
     return rows
@@ -155,7 +155,7 @@ def _config(kind: Kind, slots: int, shape: ModelShape) -> TrainConfig:
         )
     except ValueError as error:
         raise MemxError(
-            f"model, {kind} of {slots:,} slots: {_reason(error)}", hint="see --shapes and --slots"
+            f"{kind} model with {slots:,} slots: {_reason(error)}", hint="change --shapes or --slots"
         ) from None
 
 

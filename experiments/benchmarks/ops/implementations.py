@@ -38,7 +38,7 @@ def cannot_compile(device: torch.device) -> str:
     """Why torch.compile has nothing to compile with here; empty if it has."""
     if device.type == "cuda" or any(map(shutil.which, [os.environ.get("CXX") or "g++", "clang++"])):
         return ""
-    return "torch.compile is left out: there is no C++ compiler"
+    return "torch.compile skipped: no C++ compiler found"
 
 
 def forward_call(implementation: Implementation, inputs: tuple) -> Callable[[], object]:

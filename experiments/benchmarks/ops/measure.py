@@ -66,12 +66,14 @@ def bench_op(bench: Bench, op: Op, shape: Shape, *, compiled: bool) -> list[Row]
     title = f"{op.name} {written(shape)}"
     bench.progress(title)
     if bench.device.type == "cpu" and interpreted():
-        bench.progress("Triton interprets its kernels here (TRITON_INTERPRET): they are checked and not timed")
+        bench.progress("Triton runs in interpreter mode (TRITON_INTERPRET): kernels are checked but not timed")
     checked, checks = check_where_it_fits(op, shape, bench.dtype, bench.device)
     if checked != shape:
-        bench.progress(f"{title}: checked at {written(checked)}, whose fp64 copies fit in memory")
+        bench.progress(
+            f"{title}: checked at the smaller shape {written(checked)}, as the fp64 reference needs much memory"
+        )
     if left_out := [impl for impl in op.available(bench.device) if impl not in checks]:
-        bench.progress(f"{title}: not for such inputs: {', '.join(left_out)}")
+        bench.progress(f"{title}: skipped, inputs not supported: {', '.join(left_out)}")
     facts = _Facts(bench, op, shape)
     rows = [facts.verdict(impl, check, checked) for impl, check in checks.items()]
     if not all(check.right for check in checks.values()):
@@ -85,9 +87,7 @@ def bench_op(bench: Bench, op: Op, shape: Shape, *, compiled: bool) -> list[Row]
             except Exception as error:  # a rival may fail in any way, and the others are still worth knowing
                 if not implementation.rival and not isinstance(error, torch.OutOfMemoryError):
                     raise
-                bench.progress(
-                    f"{title}: {implementation.name} is left out: {type(error).__name__}: {first_line(error)}"
-                )
+                bench.progress(f"{title}: {implementation.name} skipped: {type(error).__name__}: {first_line(error)}")
     return rows
 
 

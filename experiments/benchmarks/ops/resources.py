@@ -20,7 +20,7 @@ def bench_resources(
     """Compile every kernel for each architecture. Raises MemxError for an unknown one, or without Triton."""
     for name in architectures:
         if name not in CAPABILITIES:
-            raise MemxError(f"no architecture {name!r}", hint=f"there are: {', '.join(CAPABILITIES)}")
+            raise MemxError(f"unknown architecture {name!r}", hint=f"choose from: {', '.join(CAPABILITIES)}")
     measured = []
     for variant in variants():
         progress(f"compiling {variant.name}")

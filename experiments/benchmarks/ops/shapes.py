@@ -71,12 +71,12 @@ def _entries(text: str, shape: Shape, op: str) -> dict[str, int]:
         key, equals, number = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise MemxError(
-                f"--shapes: {text!r} is no shape", hint=f"use {', '.join(_SETS)}, or entries as N=4096,D=64"
+                f"--shapes: {text!r} is not a shape", hint=f"use {', '.join(_SETS)}, or sizes such as N=4096,D=64"
             )
         if key not in shape:
             near = nearest(key, shape)
-            keys = f"its keys are {', '.join(shape)}; --op picks one op"
-            raise MemxError(f"--shapes: {op} has no {key!r}", hint=f"{near}; {keys}" if near else keys)
+            keys = f"its dimensions are {', '.join(shape)}"
+            raise MemxError(f"--shapes: {op} has no dimension {key!r}", hint=f"{near}; {keys}" if near else keys)
         entries[key] = _number(number, part.strip())
     return entries
 
@@ -86,7 +86,7 @@ def _number(text: str, part: str) -> int:
     value = int(parsed[1]) ** int(parsed[2] or 1) if parsed else -1
     least = 0 if part.partition("=")[0].strip() in _SWITCHES else 1
     if not least <= value < 2**40:
-        raise MemxError(f"--shapes: {part!r} is no size", hint="write it as N=4096 or N=2^12")
+        raise MemxError(f"--shapes: {part!r} is not a valid size", hint="use e.g. N=4096 or N=2^12")
     return value
 
 
@@ -96,12 +96,12 @@ def _try_out(op: Op, shape: Shape, dtype: torch.dtype, device: torch.device) -> 
         op.reference(*inputs_of(op, shape, dtype, device))
     except torch.OutOfMemoryError:
         raise MemxError(
-            f"--shapes: {op.name} at {written(shape)} does not fit in memory", hint="ask for less"
+            f"--shapes: {op.name} at {written(shape)} does not fit in memory", hint="use a smaller shape"
         ) from None
     except (AssertionError, RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
         reason = first_line(error) or type(error).__name__
         if "alloc" in reason:  # how torch says on a CPU that there is no memory
             reason = "it does not fit in memory"
         raise MemxError(
-            f"--shapes: {op.name} cannot be {written(shape)}: {reason}", hint="see --list for what is"
+            f"--shapes: {op.name} cannot run at {written(shape)}: {reason}", hint="see memx bench list for valid shapes"
         ) from None

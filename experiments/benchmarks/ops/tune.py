@@ -36,7 +36,7 @@ def tune_ops(
 ) -> list[Tuned]:
     """Search for every shape of every op, and keep what is faster. Raises MemxError without CUDA."""
     if device.type != "cuda":
-        raise MemxError("--tune needs a CUDA device: elsewhere torch runs, not Triton", hint="leave --tune out")
+        raise MemxError("--tune needs a CUDA device: it tunes Triton kernels", hint="remove --tune")
     from triton.testing import do_bench
 
     improved: list[Tuned] = []

@@ -93,9 +93,9 @@ def test_a_wrong_op_fails_and_shows_no_speed(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["--op", "embeding_bag"], "no op 'embeding_bag'", "'embedding_bag'"),
+        (["--op", "embeding_bag"], "unknown benchmark 'embeding_bag'", "'embedding_bag'"),
         (["--op", "embedding_bag", "--shapes", "M=3"], "embedding_bag has no 'M'", "B, K, N, D"),
-        (["--shapes", "huge"], "'huge' is no shape", "small, large"),
+        (["--shapes", "huge"], "'huge' is not a shape", "small, large"),
         (["--dtype", "int8"], "--dtype", "--help"),
         (["--device", "tpu"], "no device 'tpu'", "cpu"),
         (["--compare", "a"], "--compare needs --against", "--against OLD"),

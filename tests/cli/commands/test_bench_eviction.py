@@ -24,7 +24,10 @@ def test_what_is_wrong_fails_without_a_speed(capsys, monkeypatch):
     monkeypatch.setattr(evict_bench_check, "logits_error", lambda *given: 0.5)
     assert memx(QUICK) == 1
     captured = capsys.readouterr()
-    assert "FAIL: logits are off by 5.0e-01" in captured.out and "x plain" not in captured.out.split("\n")[1]
+    assert (
+        "FAIL: logits differ from the unmodified model by 5.0e-01" in captured.out
+        and "x plain" not in captured.out.split("\n")[1]
+    )
     assert "wrong results: prefill host=tiny-llama context=64 batch=1: namm-keep-all" in captured.err
 
 

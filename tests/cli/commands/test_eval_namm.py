@@ -44,8 +44,8 @@ def mistake(capsys, *arguments):
     [
         ([], "no NAMM to evaluate", "run folder of memx evolve-namm"),
         (["nowhere"], "nowhere is not there", "memx runs"),
-        (["."], "holds no NAMM and is no run", "RUN/namm"),
-        (["SAVED"], "a saved NAMM has no host of its own", "--host, as smollm2"),
+        (["."], "contains no NAMM and is not a run", "RUN/namm"),
+        (["SAVED"], "a saved NAMM does not come with a model", "--model, e.g. smollm2"),
         (["SAVED", "--host", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),
         (["SAVED", "--host", "smollm2", "--task", "pass"], "no task 'pass'", "passkey"),
         (["SAVED", "--host", "smollm2", "--policy", "full"], "no policy 'full'", ""),

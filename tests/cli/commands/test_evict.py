@@ -68,7 +68,7 @@ def mistake(capsys, folder, *arguments: str) -> str:
     capsys.readouterr()
     assert memx(["evict", *arguments]) == 2
     captured = capsys.readouterr()
-    lines = [line for line in captured.err.strip().splitlines() if not line.startswith(("loading", "reading"))]
+    lines = [line for line in captured.err.strip().splitlines() if not line.startswith(("loading", "prefilling"))]
     assert captured.out == "" and len(lines) == 2, captured
     assert lines[0].startswith("error: ") and lines[1].startswith("hint: ")
     assert sorted(folder.rglob("*")) == before, "nothing is written"
@@ -148,7 +148,7 @@ def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
     description["constants"]["hop"] = 8
     (namm / "namm.json").write_text(json.dumps(description))
     told = mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--host", str(tiny))
-    assert "constant 'hop' is 8, here it is 16" in told
+    assert "constant 'hop' is 8, this memx uses 16" in told
     (namm / "namm.json").write_text("{")
     assert "cannot be used" in mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--host", str(tiny))
 
@@ -162,20 +162,20 @@ def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
         ([" \n"], "the prompt is empty"),
         (["text", "--policy", "snapvk"], "did you mean 'snapkv'?"),
         (["text", "--policy", "namm"], "--namm FOLDER"),
-        (["text", "--policy", "h2o", "--namm", "absent"], "two policies"),
-        (["text", "--namm", "absent"], "is no folder"),
-        (["text", "--namm", "absent", "--budget", ".5", "--threshold", "0"], "two rules"),
-        (["text", "--threshold", "0"], "--threshold is for a NAMM"),
-        (["text", "--grouping", "per_head"], "--grouping is for a NAMM"),
+        (["text", "--policy", "h2o", "--namm", "absent"], "cannot be combined"),
+        (["text", "--namm", "absent"], "is not a folder"),
+        (["text", "--namm", "absent", "--budget", ".5", "--threshold", "0"], "cannot be combined"),
+        (["text", "--threshold", "0"], "--threshold applies only to a NAMM"),
+        (["text", "--grouping", "per_head"], "--grouping applies only to a NAMM"),
         (["text", "--grouping", "heads"], "--grouping"),
-        (["text", "--budget", "0"], "budget 0 is no share"),
-        (["text", "--budget", "1.5"], "budget 1.5 is no share"),
-        (["text", "--budget", "nan"], "budget nan is no share"),
+        (["text", "--budget", "0"], "budget must be in (0, 1], got 0"),
+        (["text", "--budget", "1.5"], "budget must be in (0, 1], got 1.5"),
+        (["text", "--budget", "nan"], "budget must be in (0, 1], got nan"),
         (["text", "--policy", "full", "--budget", ".5"], "full keeps every token"),
         (["text", "--every", "40"], "multiple of 16"),
         (["text", "--every", "0"], "multiple of 16"),
-        (["text", "--every", "16"], "snapkv looks at 32 queries"),
-        (["text", "--protect", "4-8"], "'4-8' is no span"),
+        (["text", "--every", "16"], "snapkv needs an eviction interval of at least 32 tokens"),
+        (["text", "--protect", "4-8"], "'4-8' is not a span"),
         (["text", "--new-tokens", "0"], "--new-tokens"),
         (["text", "--device", "tpu"], "--device"),
         (["text", "--out", "in-the-way"], "is not a folder"),
@@ -195,7 +195,7 @@ def test_text_that_is_not_utf8(capsys, elsewhere):
 @pytest.mark.parametrize("span", ["3:3", "-9999:", "0:9999", ":-9999"])
 def test_spans_outside_the_prompt(capsys, tiny, elsewhere, span):
     told = mistake(capsys, elsewhere, "a few words", "--host", str(tiny), "--protect", span)
-    assert f"--protect {span} is no span of the prompt, which has" in told
+    assert f"--protect {span} is not a valid span of the prompt, which has" in told
 
 
 def test_open_spans_count_from_either_end(tiny):
@@ -206,7 +206,7 @@ def test_open_spans_count_from_either_end(tiny):
 
 def test_a_prompt_that_does_not_fit(capsys, tiny, elsewhere):
     told = mistake(capsys, elsewhere, "word " * 500, "--host", str(tiny))
-    assert "do not fit into the host's context of 512" in told and "--new-tokens" in told
+    assert "do not fit in the model's context of 512" in told and "--new-tokens" in told
 
 
 def test_hosts_that_cannot_be_had_or_observed(capsys, tmp_path, elsewhere):

@@ -254,9 +254,9 @@ def test_memory_layers_are_a_decoder_too(tmp_path, words):
     ("config", "message"),
     [
         (T5Config(), "a model of type 't5' is no causal decoder"),
-        (MambaConfig(num_hidden_layers=2), "MambaForCausalLM has no attention interface"),
-        (Gemma2Config(num_hidden_layers=2), "caps its attention scores"),
-        (Llama4TextConfig(num_hidden_layers=2), "layers of chunked_attention"),
+        (MambaConfig(num_hidden_layers=2), "MambaForCausalLM does not use transformers' attention interface"),
+        (Gemma2Config(num_hidden_layers=2), "logit softcapping"),
+        (Llama4TextConfig(num_hidden_layers=2), "unsupported layers: chunked_attention"),
     ],
 )
 def test_decoders_that_no_policy_attaches_to_are_refused_by_their_config(tmp_path, config, message):

@@ -165,11 +165,11 @@ def test_what_caches_of_transformers_hold(host):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"policies": ("snapvk",)}, "no policy 'snapvk'"),
-        ({"budgets": (0.0,)}, "budget 0 is no share"),
-        ({"budgets": (1.5,)}, "budget 1.5 is no share"),
-        ({"every": 20}, "not a multiple of 16"),
-        ({"contexts": (16,)}, "policies run every 32 tokens"),
+        ({"policies": ("snapvk",)}, "unknown policy 'snapvk'"),
+        ({"budgets": (0.0,)}, r"budget must be in \(0, 1\], got 0"),
+        ({"budgets": (1.5,)}, r"budget must be in \(0, 1\], got 1.5"),
+        ({"every": 20}, "must be a positive multiple of 16 tokens, got 20"),
+        ({"contexts": (16,)}, "below the eviction interval of 32"),
         ({"contexts": (2**18,)}, "takes 131,072 tokens"),
         ({"host": "no such model", "layers": None}, "no model or folder"),
     ],

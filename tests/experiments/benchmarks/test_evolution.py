@@ -121,7 +121,7 @@ def test_what_is_wrong_fails_without_a_speed(monkeypatch):
     dataset = "evolve host=tiny-llama context=70 prompts=1 population=5 budget=0.25 mode=post_hoc"
     assert f"{dataset}: bam" in found.wrong
     [table] = evolve_tables(found.rows)
-    assert table.lines[0][0] == "bam" and table.lines[0][1].startswith("FAIL: log-likelihoods are off by ")
+    assert table.lines[0][0] == "bam" and table.lines[0][1].startswith("FAIL: log-likelihoods differ by ")
 
 
 def test_a_half_precision_host_is_checked_beside_a_small_one(monkeypatch):
@@ -156,10 +156,10 @@ def test_tables(rows):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"population": 1}, "population 1 is no generation"),
-        ({"budgets": (0.0,)}, "budget 0 is no share"),
-        ({"every": 20}, "not a multiple of 16"),
-        ({"contexts": (16,)}, "policies run every 32 tokens"),
+        ({"population": 1}, "population must be at least 2, got 1"),
+        ({"budgets": (0.0,)}, r"budget must be in \(0, 1\], got 0"),
+        ({"every": 20}, "must be a positive multiple of 16 tokens, got 20"),
+        ({"contexts": (16,)}, "below the eviction interval of 32"),
         ({"contexts": (2**17 - 8,)}, "takes 131,072 tokens, not 131,112"),
         ({"host": "no such model", "layers": None}, "no model or folder"),
     ],

@@ -27,7 +27,7 @@ def test_a_wrong_layer_is_told_before_any_time(monkeypatch):
 def test_a_layer_that_gives_nan_is_wrong(monkeypatch):
     right = MemoryLayer.read
     monkeypatch.setattr(MemoryLayer, "read", lambda self, slots, weights: torch.nan * right(self, slots, weights))
-    with pytest.raises(RuntimeError, match="wrong results: the memory layer is off by nan"):
+    with pytest.raises(RuntimeError, match="wrong results: the memory layer differs from float64 by nan"):
         bench_step([4096], device_name="cpu", threads=1, steps=1)
 
 
@@ -79,6 +79,8 @@ def test_mistakes_are_one_line(monkeypatch):
     with pytest.raises(MemxError, match="slots 1000 is not a square"):
         bench_step([1000], device_name="cpu", threads=1, steps=1)
     monkeypatch.setattr(step_contestants, "find_spec", lambda name: None)
-    with pytest.raises(MemxError, match="--peers needs product_key_memory, PEER_pytorch"):
+    with pytest.raises(
+        MemxError, match="--third-party needs packages that are not installed: product_key_memory, PEER_pytorch"
+    ):
         baseline_names(peers=True)
     assert "PEER-pytorch + AdamW" not in baseline_names(peers=False)

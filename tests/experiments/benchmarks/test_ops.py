@@ -132,11 +132,11 @@ def test_shapes():
     ("op", "text", "message", "hint"),
     [
         (BAG, "M=4", "embedding_bag has no 'M'", "B, K, N, D"),
-        (BAG, "tiny", "'tiny' is no shape", "small, large"),
-        (BAG, "N=many", "'N=many' is no size", "2^12"),
-        (BAG, "N=-4", "'N=-4' is no size", "2^12"),
-        (TOPK, "k=500,n=16", "product_topk cannot be", "--list"),
-        (BAG, "N=0", "'N=0' is no size", "2^12"),
+        (BAG, "tiny", "'tiny' is not a shape", "small, large"),
+        (BAG, "N=many", "'N=many' is not a valid size", "2^12"),
+        (BAG, "N=-4", "'N=-4' is not a valid size", "2^12"),
+        (TOPK, "k=500,n=16", "product_topk cannot run at", "memx bench list"),
+        (BAG, "N=0", "'N=0' is not a valid size", "2^12"),
     ],
 )
 def test_mistaken_shapes(op, text, message, hint):
@@ -223,7 +223,7 @@ def test_without_a_compiler_it_says_so(small_ops, monkeypatch):
     monkeypatch.setattr(bench_ways.shutil, "which", lambda name: None)
     heard = []
     found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01), heard.append)
-    assert "torch.compile is left out: there is no C++ compiler" in heard
+    assert "torch.compile skipped: no C++ compiler found" in heard
     assert all(row.kind != "torch.compile" for row in found.rows)
 
 
@@ -234,7 +234,7 @@ def test_a_rival_that_fails_is_left_out(monkeypatch):
     monkeypatch.setattr(bench, "OPS", (dataclasses.replace(SMALL, rivals={"other": fails}),))
     heard = []
     found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01, compile="none"), heard.append)
-    assert any("other is left out: RuntimeError: too large" in line for line in heard)
+    assert any("other skipped: RuntimeError: too large" in line for line in heard)
     assert not found.wrong and all(row.kind != "other" for row in found.rows)
 
 

@@ -37,7 +37,7 @@ def test_hosts_with_windows_are_refused():
     check_host(make_host("llama"))
     with pytest.raises(MemxError, match="sliding-window attention") as caught:
         check_host(make_host("mistral"))
-    assert "--peers" in caught.value.hint
+    assert "--third-party" in caught.value.hint
 
 
 @torch.no_grad()

@@ -83,7 +83,7 @@ def test_the_trajectory_is_the_same_at_any_number_of_ranks(config, straight, tmp
             assert tuple(found) == straight and recorded == size and bool(notes) == (rank == 0)
         told = [one.text for one in ranks[0][-1] if isinstance(one, Note)]
         idle = [
-            "a generation is 3 pieces of work, so that 1 of 4 ranks have none; a smaller fitness.at_once cuts it finer"
+            "a generation has only 3 units of work, so 1 of 4 ranks are idle; lower fitness.at_once to split it further"
         ]
         assert told == (idle if size == 4 else [])
 
@@ -121,7 +121,7 @@ def test_a_rank_that_dies_ends_the_run_and_another_number_of_ranks_goes_on(confi
 def test_a_stop_that_one_rank_is_asked_for_stops_all(config, straight, path, tmp_path):
     ranks = end_worlds(struck, [2], {"number": signal.SIGTERM, "path": path, "runs": tmp_path})[2]
     assert [one.result for one in ranks] == [130] * 2 and not any(one.printed for one in ranks[1:])
-    assert "interrupted: stopped in generation 2, the state before it is saved" in ranks[0].printed
+    assert "interrupted: stopped in generation 2; the state before it is saved" in ranks[0].printed
     assert RunStore(tmp_path).run(run_name(config)).status == "interrupted"
     assert tuple(evolved(config, tmp_path, resume=True)[:3]) == straight
 

@@ -370,9 +370,9 @@ def test_wrong_shapes_and_orders_are_programming_mistakes():
 
 
 def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
-    with pytest.raises(MemxError, match="is no folder"):
+    with pytest.raises(MemxError, match="is not a folder"):
         load_evolution(tmp_path / "none")
-    with pytest.raises(MemxError, match=r"holds no evolution\.json"):
+    with pytest.raises(MemxError, match=r"contains no evolution\.json"):
         load_evolution(tmp_path)
     evolution = made()
     evolution.step(sphere)
@@ -382,7 +382,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
     text, data = record.read_text(), arrays.read_bytes()
     for old, new, message in (
         ('"format": 1', '"format": 2', "format version is 2"),
-        ('"cma": "', '"cma": "0', "made with cma 0"),
+        ('"cma": "', '"cma": "0', "saved with cma 0"),
         ('"csa"', '"tpa"', "adapt_sigma.s"),
         ('"csa"', '"other"', "settings.step_size"),
         ('"n": 10', '"n": 11', r"not \[11\]"),
@@ -394,10 +394,10 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
             load_evolution(tmp_path)
     record.write_text(text)
     arrays.write_bytes(data[:-1] + b"x")
-    with pytest.raises(MemxError, match="damaged"):
+    with pytest.raises(MemxError, match="does not match its checksum"):
         load_evolution(tmp_path)
     arrays.unlink()
-    with pytest.raises(MemxError, match="holds no evolution-00000001"):
+    with pytest.raises(MemxError, match="contains no evolution-00000001"):
         load_evolution(tmp_path)
 
 

@@ -127,7 +127,7 @@ def test_saving_over_something_else_is_refused(tmp_path):
     (tmp_path / "n" / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "n", tmp_path / "file", tmp_path):
-        with pytest.raises(MemxError, match="is there and is no NAMM") as caught:
+        with pytest.raises(MemxError, match="exists and is not a saved NAMM") as caught:
             save(drawn(1), place)
         assert caught.value.hint
     assert (tmp_path / "file").read_text() == (tmp_path / "n" / "notes.txt").read_text() == "mine"
@@ -139,7 +139,7 @@ def test_saving_over_something_else_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(parameters=torch.full((4172,), torch.nan)), "parameters holds numbers that are not finite"),
+        (dict(parameters=torch.full((4172,), torch.nan)), "parameters contains values that are not finite"),
         (dict(parameters=torch.full((4172,), 1e300, dtype=torch.float64)), "not finite"),
         (dict(variance=-torch.ones(17)), "variance is below zero"),
         (dict(scorer="gru", parameters=torch.zeros(26)), "scorer: Input should be 'bam' or 'mlp'"),
@@ -158,7 +158,7 @@ def test_a_missing_folder_or_file(tmp_path, missing):
     save(drawn(), tmp_path / "n")
     path = tmp_path / missing
     path.rename(tmp_path / "elsewhere")
-    lacking = f"holds no {path.name}" if path.suffix else "is no folder"
+    lacking = f"contains no {path.name}" if path.suffix else "is not a folder"
     with pytest.raises(MemxError, match=f"no NAMM: .*n {lacking}") as caught:
         load(tmp_path / "n")
     assert "memx.namm.save" in caught.value.hint
@@ -166,7 +166,7 @@ def test_a_missing_folder_or_file(tmp_path, missing):
 
 def test_a_file_is_no_namm(tmp_path):
     (tmp_path / "n").write_text("a file")
-    with pytest.raises(MemxError, match=r"no NAMM: .*n is no folder"):
+    with pytest.raises(MemxError, match=r"no NAMM: .*n is not a folder"):
         load(tmp_path / "n")
 
 
@@ -184,14 +184,14 @@ def test_any_damage_to_the_numbers_is_noticed(tmp_path):
     whole = file.read_bytes()
     for place in (0, 3, 9, 50, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:place])
-        assert "namm.safetensors is damaged" in refused(tmp_path / "n")
+        assert "namm.safetensors is corrupt" in refused(tmp_path / "n")
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert "namm.safetensors is damaged" in refused(tmp_path / "n")
+        assert "namm.safetensors is corrupt" in refused(tmp_path / "n")
     file.write_bytes(whole + b" ")
-    assert "namm.safetensors is damaged" in refused(tmp_path / "n")
+    assert "namm.safetensors is corrupt" in refused(tmp_path / "n")
     save(drawn(1), tmp_path / "other")
     file.write_bytes((tmp_path / "other" / "namm.safetensors").read_bytes())
-    assert "not the one that namm.json was written with" in refused(tmp_path / "n")
+    assert "does not match its checksum in namm.json" in refused(tmp_path / "n")
 
 
 def put(folder: Path, data: bytes) -> None:
@@ -210,9 +210,9 @@ def put(folder: Path, data: bytes) -> None:
         ("parameters", torch.zeros(1, 4172), r"parameters has shape \[1, 4172\]"),
         ("parameters", torch.zeros(4172, dtype=torch.float64), "parameters is torch.float64, not float32"),
         ("mean", torch.zeros(16), r"mean has shape \[16\], not \[17\]"),
-        ("mean", torch.full((17,), torch.inf), "mean holds numbers that are not finite"),
-        ("variance", torch.full((17,), torch.nan), "variance holds numbers that are not finite"),
-        ("variance", torch.full((17,), -1e-9), "a variance is below zero"),
+        ("mean", torch.full((17,), torch.inf), "mean contains values that are not finite"),
+        ("variance", torch.full((17,), torch.nan), "variance contains values that are not finite"),
+        ("variance", torch.full((17,), -1e-9), "a variance is negative"),
     ],
 )
 def test_numbers_that_are_no_namm(tmp_path, name, tensor, message):
@@ -224,29 +224,29 @@ def test_numbers_that_are_no_namm(tmp_path, name, tensor, message):
         load(tmp_path / "n")
     refused(tmp_path / "n")
     put(tmp_path / "n", b"no safetensors at all")
-    assert "namm.safetensors is damaged" in refused(tmp_path / "n")
+    assert "namm.safetensors is corrupt" in refused(tmp_path / "n")
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("format", 2, f"its format version is 2, this memx ({__version__}) reads 1"),
-        ("format", None, "describes no NAMM"),
+        ("format", None, "does not describe a NAMM"),
         ("scorer", "gru", "scorer: Input should be 'bam' or 'mlp'"),
         ("scorer", "mlp", "parameters has shape [4172], not [26]"),
         ("hidden", [0], "hidden.0: "),
-        ("rule.budget", 1.5, "budget 1.5 is no share of the cache"),
+        ("rule.budget", 1.5, "budget must be in (0, 1], got 1.5"),
         ("rule.threshold", "NaN", "the threshold is not a number"),
         ("rule.grouping", "layer", "rule.grouping: "),
         ("rule.floor", 1, "rule.floor: Extra inputs"),
-        ("every", 500, "every 500 tokens is not a multiple of 16"),
+        ("every", 500, "interval must be a positive multiple of 16 tokens, got 500"),
         ("every", 0, "every: "),
         ("name", None, "name: Field required"),
-        ("constants", None, "holds no constants"),
-        ("constants.decay", 0.9, "its constant 'decay' is 0.9, here it is 0.99"),
-        ("constants.window", "hann", 'its constant \'window\' is "hann", here it is "hann periodic"'),
-        ("constants.hop", None, "its constant 'hop' is nothing, here it is 16"),
-        ("constants.centred", True, "its constant 'centred' is true, here it is nothing"),
+        ("constants", None, "has no constants"),
+        ("constants.decay", 0.9, "its constant 'decay' is 0.9, this memx uses 0.99"),
+        ("constants.window", "hann", 'its constant \'window\' is "hann", this memx uses "hann periodic"'),
+        ("constants.hop", None, "its constant 'hop' is nothing, this memx uses 16"),
+        ("constants.centred", True, "its constant 'centred' is true, this memx uses nothing"),
     ],
 )
 def test_descriptions_of_something_else(tmp_path, key, value, message):

@@ -364,7 +364,7 @@ def test_a_policy_is_made_by_its_name(name):
         (dict(name="H2O", budget=0.5), "no policy 'H2O'", "did you mean 'h2o'?"),
         (dict(name="quest", budget=0.5), "no policy 'quest'", "full, random, recency"),
         (dict(name="tova"), "tova needs a budget", "share of tokens"),
-        (dict(name="full", budget=0.5), "full keeps every token", "leave the budget out"),
+        (dict(name="full", budget=0.5), "full keeps every token", "remove the budget"),
         (dict(name="h2o", budget=0.0), "budget 0 is no share", "above 0"),
         (dict(name="h2o", budget=float("nan")), "budget nan is no share", "above 0"),
         (dict(name="snapkv", budget=2), "budget 2 is no share", "at most 1"),

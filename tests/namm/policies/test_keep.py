@@ -64,5 +64,5 @@ def test_the_newest_is_the_last_that_exists():
 
 @pytest.mark.parametrize("budget", [0.0, -0.5, 2.5, float("nan")])
 def test_mistaken_budgets(budget):
-    with pytest.raises(MemxError, match="is no share of the cache"):
+    with pytest.raises(MemxError, match=r"budget must be in \(0, 1\]"):
         kept_tokens(SCORES, budget=budget)
