@@ -1,0 +1,131 @@
+"""Run one printed line: memx for real, small; of other programs, check that what they are asked for is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from memx.cli.main import run as memx
+
+from .markdown import ROOT
+from .sandbox import Sandbox
+from .shrink import options_of, parse, small
+
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+_ASSIGNED = re.compile(r"^(?:[A-Z_]+=\S* +)+")
+_HUB = re.compile(r"hf (auth login|download [\w.-]+/[\w.-]+( --(repo-type dataset|local-dir \S+|(in|ex)clude '\S+'))*)")
+
+
+def run_line(line: str, box: Sandbox) -> None:
+    """Run a line of shell in the sandbox. Raises AssertionError if any of its commands would fail."""
+    for part in re.split(r" \| ", _ASSIGNED.sub("", line)):
+        command, _, target = part.partition(" > ")
+        if (box.root / target).is_symlink():
+            (box.root / target).unlink()
+        words = shlex.split(command)
+        program = "bin" if words[0].startswith(".venv/bin/") else words[0]
+        if program in RUN:
+            RUN[program](command, words, box)
+
+
+def run_memx(line: str, words: Sequence[str], box: Sandbox) -> None:
+    """Run memx in this process, as small as tests/docs/shrink.py makes it. It must exit 0, or 1 where it finds faults."""
+    parsed = small(words[1:])
+    parsed = box.provide(parsed)
+    arguments = box.expanded(line, parsed.line())
+    check_shown(words[1:])
+    before = Path.cwd()
+    os.chdir(box.root)
+    try:
+        code = memx(arguments)
+    finally:
+        os.chdir(before)
+    assert code == 0, f"`memx {shlex.join(arguments)}` exits {code}"
+
+
+def check_shown(words: Sequence[str]) -> None:
+    """Raise AssertionError for a command or an option that --help does not show: an old spelling."""
+    parsed = parse(words)
+    known = options_of(parsed.command)
+    hidden = [option for option, _ in parsed.given if option in known and known[option].hidden]
+    assert not hidden, f"--help no longer shows {', '.join(map(str, hidden))}"
+
+
+def check_parsed(line: str) -> None:
+    """Raise AssertionError if memx would refuse a command before it runs: unknown options and words, wrong values."""
+    words = shlex.split(line)[1:]
+    parsed = parse(words)
+    rest = words[len(parsed.path) :]
+    check_shown(words)
+    if rest or not hasattr(parsed.command, "commands"):
+        try:
+            parsed.command.make_context(" ".join(("memx", *parsed.path)), [*rest], resilient_parsing=False)
+        except Exception as error:  # typer's own click raises these
+            lacks = type(error).__name__ == "MissingParameter"  # only the command is spoken of
+            assert lacks or type(error).__name__ in ("Exit", "NoArgsIsHelpError"), f"`{line}`: {error}"
+
+
+def _torchrun(line: str, words: Sequence[str], box: Sandbox) -> None:
+    from torch.distributed.run import get_args_parser
+
+    assert "--no-python" in words, "memx is no Python file: torchrun needs --no-python"
+    at = words.index("memx")
+    try:
+        get_args_parser().parse_args([*words[1 : at + 1]])
+    except SystemExit:
+        pytest.fail(f"torchrun does not take {shlex.join(words[1:at])}")
+    run_memx(line, words[at:], box)
+
+
+def _make(line: str, words: Sequence[str], box: Sandbox) -> None:
+    done = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def _pip(line: str, words: Sequence[str], box: Sandbox) -> None:
+    assert words[1] == "install", line
+    for named in re.findall(r"(?:\.|memx)\[([\w,-]+)\]", line):
+        unknown = set(named.split(",")) - EXTRAS.keys()
+        assert not unknown, f"pyproject.toml has no extra {unknown}"
+    for option, value in zip(words, words[1:], strict=False):
+        assert option != "-c" or (ROOT / value).is_file(), value
+
+
+def _hub(line: str, words: Sequence[str], box: Sandbox) -> None:
+    assert _HUB.fullmatch(line.strip()), f"tests/docs/runner.py knows no such line of hf: {line}"
+
+
+def _python(line: str, words: Sequence[str], box: Sandbox) -> None:
+    if words[1] == "-m":
+        assert importlib.util.find_spec(words[2]), words[2]
+        if words[2] == "memx":
+            run_memx(line, words[2:], box)
+    elif words[1] == "-c":
+        compile(words[2], line, "exec")
+    else:
+        assert (box.root / words[1]).is_file() or (ROOT / words[1]).is_file(), words[1]
+
+
+def _installed(line: str, words: Sequence[str], box: Sandbox) -> None:
+    name = Path(words[0]).name
+    known = {re.split(r"[\[>=]", one)[0] for extra in EXTRAS.values() for one in extra} | {"memx", "pip", "python"}
+    assert name in known, f"no extra installs {name}"
+    if name in RUN:
+        RUN[name](line, [name, *words[1:]], box)
+
+
+def _pytest(line: str, words: Sequence[str], box: Sandbox) -> None:
+    for word in words[1:]:
+        assert not word.startswith("tests") or (ROOT / word.partition("::")[0]).exists(), word
+
+
+RUN: dict[str, Any] = {"memx": run_memx, "torchrun": _torchrun, "make": _make, "pip": _pip, "hf": _hub,
+                       "python": _python, "python3": _python, "bin": _installed, "pytest": _pytest}  # fmt: skip

@@ -1,0 +1,106 @@
+"""A folder where one printed command runs: links to the workspace under the names that the command speaks of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from .shrink import Parsed
+from .workspace import REFERENCE, Workspace
+
+WRITTEN = ("--out", "--save")  # folders that a command makes
+# names that a page gives to a folder without saying that it is a run
+NAMED = {"HOST": "model", "MODEL": "model", "my-model": "model", "halfway": "run/checkpoint", "my-namm": "namm/namm",
+         "fineweb": "prepared", "FOLDER": "bench", "RUN": "run", "NAMM": "namm", "folder-of-yaml": "model"}  # fmt: skip
+# what each picture of `memx plot` is drawn from
+DRAWN = {"memory": "facts", "qa": "answers", "loss": "run", "baselines": "baselines", "rivals": "baselines",
+         "ablation": "ablation", "usage": "run", "finetune": "finetune", "step": "step", "ops": "bench",
+         "bench": "bench", "namm": "evaluation", "layers": "evaluation", "evicted": "evaluation",
+         "dropped": "evaluation", "evolution": "namm", "pareto": "namm", "front": "namm"}  # fmt: skip
+OF_COMMAND = {"eval-namm": "namm", "bench": "bench", "convert": "parallel"}
+
+
+class Sandbox:
+    """One folder, with the files of the workspace and the results of the repository."""
+
+    def __init__(self, root: Path, workspace: Workspace) -> None:
+        self.root, self.workspace = root, workspace
+        (root / "results" / "runs").mkdir(parents=True)
+        (root / "results" / "reference").symlink_to(REFERENCE)
+        for path in workspace.files.iterdir():
+            (root / path.name).symlink_to(path)
+
+    def link(self, name: str, kind: str) -> None:
+        """Let a name be a run or a folder of the workspace."""
+        path = self.root / name
+        if not path.exists() and not path.is_symlink():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(self.workspace.kinds / kind)
+
+    def provide(self, parsed: Parsed) -> Parsed:
+        """Link what a command reads, take away what it writes, and put files in place of patterns."""
+        kind = self._kind(parsed)
+        for place in self._written(parsed):
+            if (self.root / place).is_symlink():
+                (self.root / place).unlink()
+        for option, value in parsed.given:
+            for name in _paths(option, value):
+                self._provide(name, kind)
+        if parsed.path == ("plot",) or (parsed.path and parsed.path[0] in ("plot", "runs")):
+            if not self._sources(parsed):
+                for runs in parsed.values("--runs") or ["results/runs"]:
+                    self.link(f"{runs}/{kind}", kind)
+            parsed = parsed._replace(given=[self._experiment(pair, kind) for pair in parsed.given])
+        return parsed
+
+    def expanded(self, line: str, words: list[str]) -> list[str]:
+        """What a shell makes of patterns that are not in quotes."""
+        found = []
+        for word in words:
+            quoted = f'"{word}"' in line or f"'{word}'" in line
+            files = sorted(self.root.glob(word)) if "*" in word and not quoted else []
+            found += [str(path.relative_to(self.root)) for path in files] or [word]
+        return found
+
+    def _provide(self, name: str, kind: str) -> None:
+        if name in NAMED:
+            self.link(name, NAMED[name])
+        elif match := re.match(r"((?:results/)?runs/)([^/]+)(/checkpoint|/namm)?", name):
+            of_path = {"/checkpoint": "run", "/namm": "namm"}.get(match[3] or "", kind)
+            self.link(match[1] + match[2].replace("*", "x"), of_path)
+
+    def _kind(self, parsed: Parsed) -> str:
+        """What the runs are that a command reads."""
+        command = parsed.path[0] if parsed.path else ""
+        return DRAWN.get(_picture(parsed), "facts") if command == "plot" else OF_COMMAND.get(command, "run")
+
+    def _sources(self, parsed: Parsed) -> list[str]:
+        return [word for word in parsed.arguments if word != _picture(parsed)]
+
+    def _written(self, parsed: Parsed) -> list[str]:
+        target = parsed.arguments[1:2] if parsed.path == ("config", "copy") else []
+        return [*parsed.values(*WRITTEN), *target]
+
+    def _experiment(self, pair: tuple[str | None, str | None], kind: str) -> tuple[str | None, str | None]:
+        """--experiment with a name that the runs here have."""
+        import json
+
+        if pair[0] != "--experiment":
+            return pair
+        info = json.loads((self.workspace.kinds / kind / "run.json").read_text())
+        return ("--experiment", info["experiment"])
+
+
+def _picture(parsed: Parsed) -> str:
+    """Which picture `memx plot` is asked for."""
+    named = parsed.values("--what") or parsed.arguments[:1]
+    return named[0] if named and named[0] in DRAWN else "memory"
+
+
+def _paths(option: str | None, value: str | None) -> Iterator[str]:
+    """What of an argument may be a path: itself, and what follows NAME=."""
+    if value and option not in (*WRITTEN, "--runs", "--name"):
+        yield value
+        if "=" in value:
+            yield value.partition("=")[2].strip("[]")

@@ -1,0 +1,110 @@
+"""What the printed commands find: files of a person, and small finished runs of every kind, made once by memx itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from pydoc_data.topics import topics
+
+from memx.cli.main import run as memx
+
+from ..experiments.evolution.tiny_evolution import settings, write_host
+from ..experiments.qa.taught_model import tqa_entry
+from .markdown import ROOT
+
+REFERENCE = ROOT / "results" / "reference"
+LANDS = [("France", "Paris"), ("Peru", "Lima"), ("Chad", "N'Djamena"), ("Fiji", "Suva"), ("Oman", "Muscat"),
+         ("Mali", "Bamako"), ("Cuba", "Havana"), ("Togo", "Lome"), ("Iran", "Tehran"), ("Laos", "Vientiane")]  # fmt: skip
+QUICK = ["--seconds", "0.01", "--compile", "none", "--device", "cpu", "--shapes", "B=8,K=4,N=64,D=8"]
+EVALUATED = ["--task", "prose_next", "--task", "passkey", "--length", "200", "--prompts", "1", "--threads", "1",
+             "--policy", "recency", "--policy", "snapkv", "--budget", ".5", "--budget", ".25",
+             "--set", "documents=1", "--set", "resamples=100"]  # fmt: skip
+
+
+class Workspace:
+    """A folder with `files`, which every command finds where it runs, and `kinds`, runs and models by their kind."""
+
+    def __init__(self, root: Path) -> None:
+        self.files, self.kinds = root / "files", root / "kinds"
+
+    def make(self, tiny_run: Path) -> None:
+        """Write everything; minutes would be too long, so all of it is tiny."""
+        self.kinds.mkdir(parents=True)
+        self._write_files()
+        write_host(self.kinds / "model")
+        shutil.copytree(tiny_run, self.kinds / "run")
+        _write_interrupted(self.kinds / "run", self.kinds / "parallel")
+        for kind, rows in {
+            "facts": "facts/memory", "baselines": "rivals/rivals", "ablation": "rivals/ablation",
+            "finetune": "retrofit/continual", "step": "step/step",
+        }.items():  # fmt: skip
+            _write_run(self.kinds / kind, REFERENCE / f"{rows}.rows.jsonl")
+        self._make("prepared", lambda out: [
+            "prepare", str(self.files / "my-texts"), "--out", str(out / "prepared"), "--vocabulary", "300"])  # fmt: skip
+        shutil.copytree(self.kinds / "prepared", self.files / "prepared")
+        questions = [f"--file={name}={self.files / place}" for name, place in (("nq", "nq_open"), ("tqa", "trivia_qa"))]
+        self._make("answers", lambda out: [
+            "eval", str(self.kinds / "run"), *questions, "--limit", "2", "--answer-tokens", "2", "--runs", str(out)])  # fmt: skip
+        self._make("bench", lambda out: ["bench", "--op", "embedding_bag", *QUICK, "--save", str(out / "bench")])
+        small = settings(self.kinds / "model", evolution__generations=2, tasks__pool=2)
+        given = [f"--set={key}={json.dumps(value)}" for key, value in small]
+        self._make("namm", lambda out: ["evolve-namm", *given, "--runs", str(out)])
+        self._make("evaluation", lambda out: [
+            "eval-namm", str(self.kinds / "namm"), *EVALUATED, "--runs", str(out)])  # fmt: skip
+
+    def _make(self, kind: str, arguments: Callable[[Path], list[str]]) -> None:
+        """Run a command that writes one folder into a new one, and keep that as the kind."""
+        out = self.kinds / f"{kind}.made"
+        assert memx(arguments(out)) == 0, kind
+        (made,) = out.iterdir()
+        made.rename(self.kinds / kind)
+        out.rmdir()
+
+    def _write_files(self) -> None:
+        texts = [text for _, text in sorted(topics.items())]
+        for folder in ("my-texts", "corpus", "notes", "nq_open", "trivia_qa", "my-tasks"):
+            (self.files / folder).mkdir(parents=True)
+        for number in range(6):
+            (self.files / "my-texts" / f"{number}.txt").write_text(texts[number])
+            lines = [json.dumps({"text": text, "body": text}) + "\n" for text in texts[8 * number : 8 * number + 8]]
+            for folder in ("corpus", "notes"):
+                (self.files / folder / f"{number}.jsonl").write_text("".join(lines))
+        facts = [f"{land},capital,{town}\n" for land, town in LANDS]
+        (self.files / "my.csv").write_text("subject,relation,object\n" + "".join(facts))
+        for name in ("prompt.txt", "long.txt"):
+            (self.files / name).write_text(" ".join(texts)[:2000])
+        self._write_questions()
+        assert memx(["config", "copy", "tiny", str(self.files / "my.yaml")]) == 0
+        for name in ("constraints.txt", "pyproject.toml"):
+            (self.files / name).symlink_to(ROOT / name)
+
+    def _write_questions(self) -> None:
+        """NQ-open and TriviaQA as they are published, with enough to draw five examples from."""
+        asked = [(f"what is the capital of {land}", [town]) for land, town in LANDS]
+        lines = "".join(json.dumps({"question": question, "answer": names}) + "\n" for question, names in asked)
+        for name in ("NQ-open.dev.jsonl", "NQ-open.train.jsonl"):
+            lines = lines.replace("what is", "which is") if "train" in name else lines
+            (self.files / "nq_open" / name).write_text(lines)
+            (self.files / name).write_text(lines)
+        for name, start in (("dev", "what"), ("train", "which")):
+            entries = [tqa_entry(i, q.replace("what", start), [*a, a[0]]) for i, (q, a) in enumerate(asked)]
+            path = self.files / "trivia_qa" / f"unfiltered-web-{name}.json"
+            path.write_text(json.dumps({"Data": entries, "Domain": "unfiltered-web", "Version": 1.0}))
+            shutil.copyfile(path, self.files / path.name)
+
+
+def _write_interrupted(run: Path, to: Path) -> None:
+    """A run of two processes that was stopped, as far as `memx convert` of the tests looks at it."""
+    shutil.copytree(run, to)
+    (to / "state" / "step-20").mkdir(parents=True, exist_ok=True)
+
+
+def _write_run(folder: Path, rows: Path) -> None:
+    """A finished run with rows of the repository."""
+    folder.mkdir()
+    shutil.copyfile(rows, folder / "rows.jsonl")
+    experiment = json.loads(rows.read_text("utf-8").splitlines()[0])["experiment"]
+    info = {"status": "finished", "experiment": experiment, "started": "2026-01-01T00:00:00+00:00"}
+    (folder / "run.json").write_text(json.dumps(info))
