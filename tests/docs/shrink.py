@@ -27,7 +27,6 @@ MOST: dict[str, dict[str, float]] = {
 }  # fmt: skip
 WORDS: dict[str, dict[str, str]] = {"plot": {"--formats": "png"}, "bench": {"--device": "cpu", "--compile": "none"}}
 HERE = {"cuda": "cpu", "llama-8b": "tiny-llama"}  # where there is neither a GPU nor its memory
-_QUESTIONS = ["--file", "nq=nq_open", "--file", "tqa=trivia_qa"]
 
 
 class Parsed(NamedTuple):
@@ -98,8 +97,6 @@ def small(arguments: Sequence[str]) -> Parsed:
             given.append((option, str(value)))
     if "--dry-run" in known and "--dry-run" not in used and (name in PLANNED or "--harness" in used):
         given.append(("--dry-run", None))
-    if name == "eval" and not used & {"--file", "--harness"}:
-        given += zip(_QUESTIONS[::2], _QUESTIONS[1::2], strict=True)
     return parsed._replace(given=given)
 
 

@@ -34,6 +34,7 @@ class Workspace:
         self.kinds.mkdir(parents=True)
         self._write_files()
         write_host(self.kinds / "model")
+        _write_deep(self.kinds / "model", self.kinds / "deep-model")
         shutil.copytree(tiny_run, self.kinds / "run")
         _write_interrupted(self.kinds / "run", self.kinds / "parallel")
         for kind, rows in {
@@ -93,6 +94,15 @@ class Workspace:
             path = self.files / "trivia_qa" / f"unfiltered-web-{name}.json"
             path.write_text(json.dumps({"Data": entries, "Domain": "unfiltered-web", "Version": 1.0}))
             shutil.copyfile(path, self.files / path.name)
+
+
+def _write_deep(model: Path, to: Path) -> None:
+    """The model with ten layers, so that memories fit where presets put them."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(model, num_hidden_layers=10)
+    AutoModelForCausalLM.from_config(config).save_pretrained(to)
+    AutoTokenizer.from_pretrained(model).save_pretrained(to)
 
 
 def _write_interrupted(run: Path, to: Path) -> None:

@@ -1,0 +1,74 @@
+"""Every Python example of the pages runs: in the README each by itself, elsewhere those of a page one after another."""
+
+import re
+
+import pytest
+from memx import namm
+
+from .markdown import ROOT, Block, blocks, name_of, pages
+
+# what a string of an example is, by how it begins
+KINDS = {"results/runs/RUN": "run", "results/runs/NAMM": "namm", "results/runs/EVALUATION": "evaluation"}
+_MODEL = re.compile(r"from_pretrained\(\s*\"([^\"]+)\"")
+
+
+def examples(page) -> list[Block]:
+    return [block for block in blocks(page) if block.kind == "code" and block.language in ("python", "py")]
+
+
+def execute(block, names, page, box):
+    """Run a block, whose lines errors number as the page does; models that it names are the tiny one."""
+    for name in _MODEL.findall(block.text):
+        box.link(name, "model")
+    exec(compile("\n" * (block.line - 1) + block.text, page, "exec"), names)
+
+
+README = ROOT / "README.md"
+OTHERS = [page for page in pages() if page != README and examples(page)]
+
+
+@pytest.fixture
+def here(box, monkeypatch):
+    for name, kind in KINDS.items():
+        box.link(name, kind)
+    monkeypatch.chdir(box.root)
+    return box
+
+
+@pytest.mark.parametrize("place", range(len(examples(README))))
+def test_an_example_of_the_readme_runs_by_itself(place, here):
+    execute(examples(README)[place], {}, "README.md", here)
+
+
+@pytest.mark.parametrize("page", OTHERS, ids=name_of)
+def test_the_examples_of_a_page_run(page, here):
+    names: dict = {}
+    for block in examples(page):
+        execute(block, names, name_of(page), here)
+
+
+def example(part) -> Block:
+    """The README's piece of Python that has this in it."""
+    (found,) = (block for block in examples(README) if part in block.text)
+    return found
+
+
+def test_the_readme_example_makes_a_layer(here):
+    names: dict = {}
+    execute(example("MemoryLayer("), names, "README.md", here)
+    assert names["y"].shape == (8, 128, 512)
+
+
+def test_the_readme_example_answers_a_question(here, capsys):
+    code = example("RUN/checkpoint")
+    assert len([line for line in code.text.splitlines() if line]) == 5
+    execute(code, {}, "README.md", here)
+    assert capsys.readouterr().out.startswith("LHR is in which country?")
+
+
+def test_the_readme_example_evicts(here, capsys):
+    execute(example("attach"), {}, "README.md", here)
+    held = int(capsys.readouterr().out.splitlines()[-1].split()[0])
+    assert namm.load("results/runs/NAMM/namm").rule.budget == 0.4
+    tokens = len((here.root / "prompt.txt").read_text())  # at most
+    assert 0 < held < 2 * 2 * 2 * 8 * 4 * tokens  # layers, keys and values, heads, width, bytes
