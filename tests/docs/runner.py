@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 from memx.cli.main import run as memx
+from memx.experiments.data.corpus.readers.builtin import NAMES as BUILTIN
+from memx.experiments.data.corpus.readers.hub import HUB_NAME
 
 from .markdown import ROOT
 from .sandbox import Sandbox
-from .shrink import options_of, parse, small
+from .shrink import Parsed, options_of, parse, small
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
 _ASSIGNED = re.compile(r"^(?:[A-Z_]+=\S* +)+")
@@ -37,14 +38,25 @@ def run_line(line: str, box: Sandbox) -> None:
 
 
 def run_memx(line: str, words: Sequence[str], box: Sandbox) -> None:
-    """Run memx in this process, as small as tests/docs/shrink.py makes it. It must exit 0, or 1 where it finds faults."""
-    parsed = small(words[1:])
-    parsed = box.provide(parsed)
-    arguments = box.expanded(line, parsed.line())
+    """Run memx in this process, as small as tests/docs/shrink.py makes it. It must exit 0."""
     check_shown(words[1:])
+    parsed = box.provide(small(words[1:]))
+    check_corpora(parsed, box)
+    if parsed.values("--against"):  # the same command made the older run
+        old = parsed._replace(given=[_saved(pair) for pair in parsed.given if pair[0] != "--save"])
+        _call(box, line, old.line())
+    _call(box, line, parsed.line())
+
+
+def _saved(pair: tuple[str | None, str | None]) -> tuple[str | None, str | None]:
+    return ("--save", pair[1]) if pair[0] == "--against" else pair
+
+
+def _call(box: Sandbox, line: str, arguments: list[str]) -> None:
     before = Path.cwd()
     os.chdir(box.root)
     try:
+        arguments = box.expanded(line, arguments)
         code = memx(arguments)
     finally:
         os.chdir(before)
@@ -59,12 +71,21 @@ def check_shown(words: Sequence[str]) -> None:
     assert not hidden, f"--help no longer shows {', '.join(map(str, hidden))}"
 
 
+def check_corpora(parsed: Parsed, box: Sandbox) -> None:
+    """Raise AssertionError for a text that is not there, which a dry run does not look for."""
+    for value in parsed.values("--corpus"):
+        there = any(box.root.glob(value)) or value in BUILTIN or HUB_NAME.fullmatch(value)
+        assert there, f"tests/docs/workspace.py has no text {value}: name one that it has, or add it there"
+
+
 def check_parsed(line: str) -> None:
     """Raise AssertionError if memx would refuse a command before it runs: unknown options and words, wrong values."""
-    words = shlex.split(line)[1:]
+    words = [word for word in shlex.split(line)[1:] if word not in ("…", "...")]
     parsed = parse(words)
     rest = words[len(parsed.path) :]
     check_shown(words)
+    unknown = parsed.arguments if hasattr(parsed.command, "commands") else []
+    assert not unknown, f"`{line}`: there is no command {unknown[0]}"
     if rest or not hasattr(parsed.command, "commands"):
         try:
             parsed.command.make_context(" ".join(("memx", *parsed.path)), [*rest], resilient_parsing=False)
@@ -81,7 +102,7 @@ def _torchrun(line: str, words: Sequence[str], box: Sandbox) -> None:
     try:
         get_args_parser().parse_args([*words[1 : at + 1]])
     except SystemExit:
-        pytest.fail(f"torchrun does not take {shlex.join(words[1:at])}")
+        raise AssertionError(f"torchrun does not take {shlex.join(words[1:at])}") from None
     run_memx(line, words[at:], box)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from .shrink import Parsed
 from .workspace import REFERENCE, Workspace
 
-WRITTEN = ("--out", "--save")  # folders that a command makes
+WRITTEN = ("--out", "--save", "--against")  # folders that a command makes; runner.py makes the last one
 # names that a page gives to a folder without saying that it is a run
 NAMED = {"HOST": "model", "MODEL": "model", "my-model": "model", "halfway": "run/checkpoint", "my-namm": "namm/namm",
          "fineweb": "prepared", "FOLDER": "bench", "RUN": "run", "NAMM": "namm", "folder-of-yaml": "model"}  # fmt: skip
@@ -47,7 +48,7 @@ class Sandbox:
         for option, value in parsed.given:
             for name in _paths(option, value):
                 self._provide(name, kind)
-        if parsed.path == ("plot",) or (parsed.path and parsed.path[0] in ("plot", "runs")):
+        if parsed.path and parsed.path[0] in ("plot", "runs"):
             if not self._sources(parsed):
                 for runs in parsed.values("--runs") or ["results/runs"]:
                     self.link(f"{runs}/{kind}", kind)
@@ -84,8 +85,6 @@ class Sandbox:
 
     def _experiment(self, pair: tuple[str | None, str | None], kind: str) -> tuple[str | None, str | None]:
         """--experiment with a name that the runs here have."""
-        import json
-
         if pair[0] != "--experiment":
             return pair
         info = json.loads((self.workspace.kinds / kind / "run.json").read_text())
