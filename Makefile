@@ -108,15 +108,15 @@ gpu: $(TESTED)
 			if [ $$code = 124 ]; then echo "out of time" >>"$(OUT)/racecheck.log"; elif [ $$code != 0 ]; then failed=1; fi; \
 			tail -n 3 "$(OUT)/racecheck.log"; \
 		fi; \
-		echo "eviction policies on an 8B-shaped host"; \
-		$(MEMX) bench --op prefill --op decode --host llama-8b --layers 8 --context 8192 --context 32768 --batch 1 --batch 8 \
+		echo "eviction policies on a model of the shape of Llama 3 8B"; \
+		$(MEMX) bench eviction --model llama-8b --layers 8 --context 8192 --context 32768 --batch 1 --batch 8 \
 			--budget .25 --policy full --policy namm --policy snapkv --steps 3 --save "$(OUT)/evict" --force || failed=1; \
-		echo "a generation of evolution on that host"; \
-		$(MEMX) bench --op evolve --host llama-8b --layers 4 --context 2048 --population 8 --budget .25 --steps 1 \
+		echo "a generation of evolution on that model"; \
+		$(MEMX) bench evolution --model llama-8b --layers 4 --context 2048 --population 8 --budget .25 --steps 1 \
 			--save "$(OUT)/evolve" --force || failed=1; \
 	else echo "no CUDA device here: no GPU tests; the benchmarks run on the CPU"; fi; \
 	$(MEMX) bench --save "$(OUT)" --force || failed=1; \
-	$(MEMX) plot --what bench "$(OUT)" --out "$(OUT)" --formats png || failed=1; \
+	$(MEMX) plot ops "$(OUT)" --out "$(OUT)" --formats png || failed=1; \
 	exit $$failed
 
 # minutes on one GPU: what a published base trains at, dense and with a million slots, on text that Python brings
@@ -131,11 +131,11 @@ figure: $(VENV)/.memx
 
 comparisons: $(VENV)/.memx
 	for preset in rivals widths ablation; do $(BIN)/memx train $$preset --jobs $(JOBS) --resume || exit; done
-	$(BIN)/memx plot --what rivals --experiment rivals --out results/reference/rivals --name rivals
-	$(BIN)/memx plot results/runs/widths-* results/runs/rivals-*-dense-* results/runs/rivals-*-dense_x2-* \
+	$(BIN)/memx plot baselines --experiment rivals --out results/reference/rivals --name rivals
+	$(BIN)/memx plot baselines results/runs/widths-* results/runs/rivals-*-dense-* results/runs/rivals-*-dense_x2-* \
 		results/runs/rivals-*-dense_x4-* results/runs/rivals-*-memory_64k-* results/runs/rivals-*-memory+_64k-* \
-		--what rivals --out results/reference/rivals --name widths
-	$(BIN)/memx plot --what ablation --experiment ablation --out results/reference/rivals --name ablation
+		--out results/reference/rivals --name widths
+	$(BIN)/memx plot ablation --experiment ablation --out results/reference/rivals --name ablation
 
 # the variable turns off a notice of the theme about its successor, which is no warning about these pages
 docs: $(VENV)/.memx-docs
@@ -159,7 +159,7 @@ gemma3: $(VENV)/.memx
 evolve-demo: smollm2
 	$(BIN)/memx evolve-namm --resume
 	run=$$($(BIN)/memx evolve-namm --dry-run --json | $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["folder"])') && \
-	$(BIN)/memx plot --what evolution "$$run" && \
+	$(BIN)/memx plot evolution "$$run" && \
 	$(BIN)/memx eval-namm "$$run" --prompts 2 --resume
 
 clean:

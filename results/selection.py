@@ -160,12 +160,12 @@ def _hint(rows: Sequence[Row]) -> str:
     """Which figure the rows that are there belong to."""
     kinds = {row.kind for row in rows}
     if any(row.dataset in ("nq", "tqa") for row in rows):
-        return "there are rows of `memx eval`: --what qa"
+        return "there are rows of `memx eval`: use `memx plot qa`"
     if "eviction" in kinds:
-        return "there are rows of `memx eval-namm`: --what namm, layers or dropped"
+        return "there are rows of `memx eval-namm`: use `memx plot namm`, layers or evicted"
     if "namm" in kinds:
-        return "there are rows of `memx evolve-namm`: --what evolution or front"
-    return "`memx train` makes some; those of `memx bench`: --what bench"
+        return "there are rows of `memx evolve-namm`: use `memx plot evolution` or pareto"
+    return "`memx train` writes some; for those of `memx bench`, use `memx plot ops`"
 
 
 def collect_rows(sources: Sequence[Path]) -> list[Row]:
@@ -199,7 +199,7 @@ def collect_runs(sources: Sequence[Path]) -> list[Run]:
     runs: list[Run] = []
     for source in sources:
         if not source.exists():
-            raise MemxError(f"nothing at {source}", hint="`memx train` makes runs; --runs says where they are")
+            raise MemxError(f"nothing at {source}", hint="give a run folder, a folder of runs or a file of rows")
         runs += [Run(source)] if (source / "run.json").is_file() else RunStore(source).runs()
     return sorted(runs, key=lambda run: (str(run.info().get("started")), run.name))
 

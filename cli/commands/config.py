@@ -1,4 +1,4 @@
-"""`memx config show|copy`: a preset's resolved config, on the screen or as a file of one's own."""
+"""`memx config show|copy`: the resolved config of a preset or file, on the screen or as a new file."""
 
 from __future__ import annotations
 
@@ -8,31 +8,44 @@ from typing import Annotated
 import typer
 
 from ..output.console import examples, note, print_json
+from .completion import complete_presets
+from .fallback import Group
+from .options import UTILITIES, option
+from .spellings import Command
 
 _EPILOG = examples(
-    "memx config show facts",
-    "memx config show facts --set memory.slots=4096",
-    "memx config copy facts my.yaml",
+    "memx config show facts", "memx config show facts --set memory.slots=4096", "memx config copy facts my.yaml"
 )
-config = typer.Typer(help="Show a preset's config, or copy it to a file.", no_args_is_help=True, epilog=_EPILOG)
-Source = Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="A preset or a YAML file.")]
-Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key; may be repeated.")
+config = typer.Typer(
+    cls=Group,
+    help="Show or copy the config of a preset, with a comment on each key.",
+    no_args_is_help=True,
+    epilog=_EPILOG,
+)
+Source = Annotated[
+    str, typer.Argument(metavar="PRESET|FILE.yaml", help="A preset or a config file.", autocompletion=complete_presets)
 ]
+Target = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="Config file to write.")]
+Assignments = Annotated[
+    list[str] | None,
+    option("--set", metavar="KEY=VALUE", help="Set any config key, e.g. training.batch=64. Repeatable."),
+]
+Json = Annotated[bool, option("--json", help="Print as JSON on stdout, without comments.")]
+Force = Annotated[bool, option("--force", help="Overwrite an existing file.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the app."""
-    app.add_typer(config, name="config")
+    """Add the commands to the app.
+
+    Args:
+        app: The app of memx.
+    """
+    app.add_typer(config, name="config", rich_help_panel=UTILITIES)
 
 
-@config.command("show", epilog=_EPILOG)
-def show(
-    source: Source,
-    assignments: Assignments = None,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON on stdout.")] = False,
-) -> None:
-    """Print the whole resolved config as YAML."""
+@config.command("show", cls=Command, epilog=_EPILOG)
+def show(source: Source, assignments: Assignments = None, json: Json = False) -> None:
+    """Print every key of a config as YAML, with a comment on each."""
     from ...experiments.config.base import to_tree, to_yaml
     from ...experiments.config.loading import load_any_config, parse_assignment
 
@@ -40,17 +53,12 @@ def show(
     if json:
         print_json(to_tree(resolved))
     else:
-        print(to_yaml(resolved), end="")
+        print(to_yaml(resolved, comments=True), end="")
 
 
-@config.command("copy", epilog=_EPILOG)
-def copy(
-    source: Source,
-    target: Annotated[Path, typer.Argument(help="The YAML file to write.")],
-    assignments: Assignments = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
-) -> None:
-    """Write the whole resolved config to a YAML file, to edit and train from."""
+@config.command("copy", cls=Command, epilog=_EPILOG)
+def copy(source: Source, target: Target, assignments: Assignments = None, force: Force = False) -> None:
+    """Write every key of a config to a new YAML file, to edit and run."""
     from ...errors import MemxError
     from ...experiments.config.base import to_tree, to_yaml
     from ...experiments.config.loading import load_any_config, parse_assignment
@@ -59,6 +67,6 @@ def copy(
 
     resolved = load_any_config(source, map(parse_assignment, assignments or []))
     if target.exists() and not force:
-        raise MemxError(f"{target} exists", hint="--force overwrites it")
-    write_atomically(target, to_yaml(resolved))
+        raise MemxError(f"{target} exists", hint="use --force to overwrite it")
+    write_atomically(target, to_yaml(resolved, comments=True))
     note(f"wrote {target}; next: memx {command_of(to_tree(resolved))} {target}")

@@ -1,4 +1,4 @@
-"""`memx convert`: the saved state of a run over several processes -> a folder that `from_pretrained` reads."""
+"""`memx convert`: the saved state of a distributed run -> a folder that `from_pretrained` reads."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ from typing import Annotated
 import typer
 
 from ..output.console import examples, note, print_json, print_table
+from .options import MEMORY_LAYERS, option
+from .spellings import Command
 
 _EPILOG = examples(
     "memx convert results/runs/RUN",
-    "memx convert results/runs/RUN --out halfway && memx eval halfway --file nq=nq_open",
+    "memx convert results/runs/RUN --out halfway && memx eval halfway",
     "memx convert results/runs/RUN --out halfway --force",
 )
+Run = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run folder of a training run that was started with torchrun.")
+]
+Out = Annotated[Path | None, option(metavar="FOLDER", help="Folder to write to.", default="RUN-step-N")]
+Force = Annotated[bool, option("--force", help="Overwrite an existing folder.")]
+Json = Annotated[bool, option("--json", help="Print the written files as JSON on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("convert", epilog=_EPILOG)(convert)
+    """Add the command to the app.
+
+    Args:
+        app: The app of memx.
+    """
+    app.command("convert", cls=Command, epilog=_EPILOG, rich_help_panel=MEMORY_LAYERS)(convert)
 
 
-def convert(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that torchrun's processes train.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write; RUN-step-N beside the run if not said.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a folder that is there.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON on stdout.")] = False,
-) -> None:
-    """Make one model folder of the parts that the processes of a running or stopped run last saved.
+def convert(run: Run, out: Out = None, force: Force = False, json: Json = False) -> None:
+    """Merge the last saved checkpoint of a running or stopped distributed run into one model folder.
 
-    A finished run has its own in checkpoint/. One process does this, on the CPU, with one file of at most 5 GB, or one
-    table, in memory at a time. The folder holds safetensors, config and tokenizer.
+    A finished run already has its model in checkpoint/. One process merges on the CPU, with at most one file (5 GB) or
+    one table in memory at a time. The folder contains safetensors, config and tokenizer.
     """
     from ...errors import MemxError
     from ...experiments.checkpoints.convert import convert_state, newest_state
@@ -38,7 +45,7 @@ def convert(
     state = newest_state(run / "state")
     target = out or run.with_name(f"{run.name}-{state.name}")
     if target.exists() and not force:
-        raise MemxError(f"{target} exists", hint="--force writes over it, --out chooses another folder")
+        raise MemxError(f"{target} exists", hint="use --force to overwrite it, or --out for another folder")
     convert_state(run / "state", target)
     found = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
     if json:

@@ -1,4 +1,4 @@
-"""`memx eval`: what models know by the field's own questions: NQ-open, TriviaQA and the tasks of lm-eval."""
+"""`memx eval`: closed-book questions for models: NQ-open, TriviaQA and the tasks of lm-eval."""
 
 from __future__ import annotations
 
@@ -8,83 +8,118 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..output.console import examples, note, print_json
-from .options import Device, Force, Json, Resume, Runs, check_resume
+from .completion import MODELS, complete_of
+from .options import ADVANCED, DATA, EVALUATE, RUN_FOLDER, Force, Json, Resume, Runs, check_resume, option
+from .spellings import Command
 
 if TYPE_CHECKING:
     from ...experiments.config.question_answering import QaConfig
 
 _EPILOG = examples(
-    "memx eval results/runs/my-run --file nq=NQ-open.dev.jsonl --train nq=NQ-open.train.jsonl --task nq",
+    "memx eval results/runs/RUN",
     "memx eval meta-llama/Llama-3.1-8B --device cuda --dtype bfloat16 --batch 64",
-    "memx eval results/runs/my-run --harness piqa,openbookqa,hellaswag,mmlu",
+    "memx eval results/runs/RUN --task nq --file nq=NQ-open.dev.jsonl",
+    "memx eval results/runs/RUN --harness piqa,openbookqa,hellaswag,mmlu",
 )
 
 
 # one alias for each option, so that the command itself fits a screen
 Models = Annotated[
     list[str],
-    typer.Argument(metavar="MODEL...", help="Runs of memx train, folders of checkpoints, smollm2, or hub names."),
+    typer.Argument(
+        metavar="MODEL",
+        help="Models: run folders, checkpoint folders, smollm2 or hub names.",
+        autocompletion=complete_of(MODELS[:1]),
+    ),
 ]
 Task = Annotated[
     list[str] | None,
-    typer.Option(help="nq or tqa; may be repeated. Both if not said, none if --harness is and this is not."),
+    option(
+        metavar="nq|tqa",
+        help="Question set: nq (NQ-open) or tqa (TriviaQA). Repeatable.",
+        default="both, or none with --harness",
+        complete=complete_of(("nq", "tqa")),
+    ),
 ]
+Shots = Annotated[
+    int | None,
+    option(
+        min=0, metavar="N", help="Few-shot examples before each question.", default="5; lm-eval's own for its tasks"
+    ),
+]
+Limit = Annotated[
+    int | None, option(min=1, metavar="N", help="Evaluate a random sample of N questions per set.", default="all")
+]
+DryRun = Annotated[bool, option("--dry-run", help="Print the questions and costs; load no weights.")]
 File = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=PATH", help="File of questions as published, or a folder of it; else the hub."),
+    option(
+        metavar="NAME=PATH",
+        help="Local file or folder of the published questions. Repeatable.",
+        default="download from the hub",
+        panel=DATA,
+    ),
 ]
 Train = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=PATH", help="Training questions, for examples; looked for in --file's folder."),
+    option(
+        metavar="NAME=PATH",
+        help="Training questions to take examples from. Repeatable.",
+        default="found next to --file",
+        panel=DATA,
+    ),
 ]
-Shots = Annotated[
-    int | None, typer.Option(min=0, help="Examples before each question; 5 if not said, of lm-eval the task's own.")
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Questions of each set, drawn by the seed; all.")]
-Batch = Annotated[int, typer.Option(min=1, help="Questions at once.")]
-AnswerTokens = Annotated[int, typer.Option(min=1, help="The most tokens of an answer.")]
-Seed = Annotated[int, typer.Option(min=0, help="Draws examples.")]
-Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="float32 or bfloat16.")]
 Harness = Annotated[
-    str | None, typer.Option(metavar="TASK,TASK", help="Tasks of lm-eval, by its own rules (extra eval).")
+    str | None, option(metavar="TASK,...", help="Tasks of lm-eval, run by its own rules (extra eval).", panel=DATA)
 ]
 HarnessTasks = Annotated[
-    Path | None, typer.Option(help="Folder of more tasks for lm-eval, YAML files.", metavar="FOLDER")
+    Path | None, option(metavar="FOLDER", help="Folder of more lm-eval tasks, as YAML files.", panel=DATA)
 ]
-NameOption = Annotated[str | None, typer.Option(help="First part of the run folder's name; eval-MODEL.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked; load no weights.")]
+NameOption = Annotated[
+    str | None,
+    option(metavar="NAME", help="First part of the run folder's name.", default="eval-MODEL", panel=RUN_FOLDER),
+]
+Batch = Annotated[int, option(min=1, metavar="N", help="Batch size in questions.", panel=ADVANCED)]
+Device = Annotated[str, option(metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.", panel=ADVANCED)]
+Dtype = Annotated[Literal["float32", "bfloat16"], option(help="Data type of the model.", panel=ADVANCED)]
+AnswerTokens = Annotated[int, option(min=1, metavar="N", help="Maximum tokens of an answer.", panel=ADVANCED)]
+Seed = Annotated[int, option(min=0, metavar="N", help="Random seed for examples and --limit.", panel=ADVANCED)]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("eval", epilog=_EPILOG)(evaluate)
+    """Add the command to the app.
+
+    Args:
+        app: The app of memx.
+    """
+    app.command("eval", cls=Command, epilog=_EPILOG, rich_help_panel=EVALUATE)(evaluate)
 
 
 def evaluate(
     models: Models,
     task: Task = None,
-    file: File = None,
-    train: Train = None,
     shots: Shots = None,
     limit: Limit = None,
-    batch: Batch = 32,
-    answer_tokens: AnswerTokens = 32,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
+    dry_run: DryRun = False,
+    resume: Resume = False,
+    file: File = None,
+    train: Train = None,
     harness: Harness = None,
     harness_tasks: HarnessTasks = None,
     name: NameOption = None,
     runs: Runs = Path("results/runs"),
-    dry_run: DryRun = False,
-    resume: Resume = False,
     force: Force = False,
     json: Json = False,
+    batch: Batch = 32,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    answer_tokens: AnswerTokens = 32,
+    seed: Seed = 0,
 ) -> None:
-    """Ask models the questions that the field reports: closed-book NQ-open and TriviaQA, few-shot, and lm-eval's tasks.
+    """Evaluate models on closed-book questions: NQ-open, TriviaQA and lm-eval tasks.
 
-    Exact match and F1 of greedy answers, and the NLL of the gold ones, each with its interval; every answer is kept
-    in the run folder. A stopped evaluation goes on with --resume.
+    Scores are exact match and F1 of greedy answers, and the negative log-likelihood of the correct ones, with 95%
+    intervals. Every answer is saved in the run folder. Run again with --resume to continue a stopped evaluation.
     """
     from ...experiments.qa.sources import eval_configs
 
@@ -99,13 +134,7 @@ def evaluate(
         harness_folder=harness_tasks,
         shots=shots,
         name=name,
-        settings={
-            "limit": limit,
-            "answer_tokens": answer_tokens,
-            "seed": seed,
-            "device": device,
-            "dtype": dtype,
-        },
+        settings={"limit": limit, "answer_tokens": answer_tokens, "seed": seed, "device": device, "dtype": dtype},
     )
     if dry_run:
         _dry_run(configs, runs, json)
@@ -123,18 +152,18 @@ def _run(configs: list[QaConfig], runs: Path, batch: int, resume: bool, force: b
     from ...experiments.qa.run import eval_model
     from ...experiments.runtime.options import Options
 
-    found = []
+    evaluated = []
     for config in configs:
         with ProgressDisplay([config.folder], quiet=json) as display:
-            found.append(eval_model(config, Options(runs, resume, force), display.report, batch=batch))
+            evaluated.append(eval_model(config, Options(runs, resume, force), display.report, batch=batch))
     if json:
-        print_json([row.model_dump() for rows in found for row in rows])
+        print_json([row.model_dump() for rows in evaluated for row in rows])
         return
-    print_questions([row for rows in found for row in rows])
+    print_questions([row for rows in evaluated for row in rows])
     for config in configs:
         note(f"answers are in {runs / config.folder}")
     if any(config.tasks for config in configs):
-        note(f"next: memx plot --what qa {' '.join(str(runs / config.folder) for config in configs)} --published")
+        note(f"next: memx plot qa {' '.join(str(runs / config.folder) for config in configs)} --published")
 
 
 def _dry_run(configs: list[QaConfig], runs: Path, json: bool) -> None:

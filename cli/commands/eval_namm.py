@@ -1,96 +1,154 @@
-"""`memx eval-namm`: what evolved NAMMs are worth beside every other policy, at the same cache sizes."""
+"""`memx eval-namm`: evolved NAMMs against other eviction policies, at the same cache sizes."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..output.console import examples, note, print_json
-from .options import Assignments, Force, Json, Name, Resume, Runs, check_resume, given_values
+from .completion import POLICIES, complete_of
+from .options import (
+    ADVANCED,
+    DATA,
+    NAMM_AND_EVICTION,
+    Assignments,
+    Config,
+    Force,
+    Json,
+    Name,
+    PretrainedModel,
+    Resume,
+    Runs,
+    check_resume,
+    given_values,
+    option,
+)
+from .spellings import Command
 
 if TYPE_CHECKING:
     from ...experiments.config.policy_eval import EvalConfig
     from ...experiments.runtime.options import Options
 
 _EPILOG = examples(
-    "memx eval-namm results/runs/namm-smollm2-1a2b3c4d",
-    "memx eval-namm my-namm --host Qwen/Qwen3-0.6B --budget 0.5 --budget 0.25 --policy snapkv --policy h2o",
-    "memx eval-namm results/runs/namm-smollm2-1a2b3c4d --mode online --write --dry-run",
+    "memx eval-namm results/runs/RUN",
+    "memx eval-namm results/runs/RUN --task facts --task prose_next --prompts 8",
+    "memx eval-namm results/runs/RUN --model gemma3-270m --policy snapkv",
+    "memx eval-namm results/runs/RUN --mode online --generate --dry-run",
 )
+_RUN = "the run's"
+
+
+class Mode(StrEnum):
+    """When a policy evicts."""
+
+    post_hoc = "post_hoc"
+    online = "online"
+
+
+class Split(StrEnum):
+    """Which prompts are evaluated."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
 
 
 # one alias for each option, so that the command itself fits a screen
 Folders = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[RUN]...", help="Runs of memx evolve-namm, folders with a saved NAMM, or a config.yaml."),
+    typer.Argument(metavar="RUN|FOLDER|FILE.yaml", help="Evolution runs, folders of saved NAMMs, or a config.yaml."),
 ]
-ConfigOption = Annotated[
-    str | None, typer.Option("--config", "-c", help="The config.yaml of an evaluation, in place of runs.")
-]
-Host = Annotated[
-    str | None,
-    typer.Option(help="smollm2, gemma3-270m, a folder or a hub name of a model; the run's own if not said."),
+Policy = Annotated[
+    list[str] | None,
+    option(
+        metavar="POLICY",
+        help="Policy to compare with; the full cache is always included. Repeatable.",
+        default="all",
+        complete=complete_of(POLICIES[1:]),
+    ),
 ]
 Budget = Annotated[
     list[float] | None,
-    typer.Option(help="Share of all tokens that is kept; may be repeated. 0.75, 0.5, 0.25 and 0.125 if not said."),
+    option(
+        metavar="SHARE", help="Cache budget: share of all tokens kept. Repeatable.", default="0.75, 0.5, 0.25 and 0.125"
+    ),
 ]
-Policy = Annotated[list[str] | None, typer.Option(help="A rival; may be repeated. All of memx's if not said.")]
-Peers = Annotated[bool, typer.Option("--peers", help="kvpress's presses too, where it is installed.")]
+ThirdParty = Annotated[
+    bool, option("--third-party", help="Also evaluate kvpress's policies (extra peers; post_hoc mode only).")
+]
+Generate = Annotated[
+    bool, option("--generate", help="Also generate answers, and score them by each task's own metric.")
+]
+ModeOption = Annotated[
+    Mode | None,
+    option(
+        help="Evict once after the context (post_hoc) or while reading it (online).", default="the run's, or post_hoc"
+    ),
+]
+DryRun = Annotated[bool, option("--dry-run", help="Print tasks, prompts and costs; load nothing.")]
 Task = Annotated[
     list[str] | None,
-    typer.Option(help="A family of tasks; may be repeated. The run's own and all held-out ones if not said."),
+    option(metavar="TASK", help="Task family. Repeatable.", default="the run's and all held-out families", panel=DATA),
 ]
-Length = Annotated[int | None, typer.Option(help="The most tokens of a prompt; the run's if not said.")]
-Prompts = Annotated[int | None, typer.Option(help="Prompts of each family.  [default: 16]")]
-Split = Annotated[str | None, typer.Option(help="train, validation or test.  [default: test]")]
-Mode = Annotated[str | None, typer.Option(help="post_hoc or online; the run's, or post_hoc, if not said.")]
-Every = Annotated[
-    int | None, typer.Option(help="Online: tokens between runs, a multiple of 16; the NAMM's own if not said.")
+Length = Annotated[int | None, option(metavar="TOKENS", help="Maximum prompt length.", default=_RUN, panel=DATA)]
+Prompts = Annotated[int | None, option(metavar="N", help="Prompts per task family.", default="16", panel=DATA)]
+SplitOption = Annotated[Split | None, option("--split", help="Prompts to use.", default="test", panel=DATA)]
+Interval = Annotated[
+    int | None,
+    option(
+        "--interval",
+        metavar="TOKENS",
+        help="Mode online: tokens between evictions, a multiple of 16.",
+        default="the NAMM's",
+        panel=ADVANCED,
+    ),
 ]
-Write = Annotated[bool, typer.Option("--write", help="Greedy answers too, with the tasks' own scores.")]
-Seed = Annotated[int | None, typer.Option(help="Draws the prompts.  [default: 0]")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; the machine's cores if not said.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be evaluated; load nothing.")]
+Seed = Annotated[int | None, option(metavar="N", help="Random seed for the prompts.", default="0", panel=ADVANCED)]
+Threads = Annotated[int | None, option(metavar="N", help="Number of CPU threads.", default="all cores", panel=ADVANCED)]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("eval-namm", epilog=_EPILOG)(eval_namm)
+    """Add the command to the app.
+
+    Args:
+        app: The app of memx.
+    """
+    app.command("eval-namm", cls=Command, epilog=_EPILOG, rich_help_panel=NAMM_AND_EVICTION)(eval_namm)
 
 
 def eval_namm(
     folders: Folders = None,
-    config: ConfigOption = None,
-    host: Host = None,
-    budget: Budget = None,
+    model: PretrainedModel = None,
     policy: Policy = None,
-    peers: Peers = False,
+    budget: Budget = None,
+    third_party: ThirdParty = False,
+    generate: Generate = False,
+    mode: ModeOption = None,
+    dry_run: DryRun = False,
+    resume: Resume = False,
     task: Task = None,
     length: Length = None,
     prompts: Prompts = None,
-    split: Split = None,
-    mode: Mode = None,
-    every: Every = None,
-    write: Write = False,
-    seed: Seed = None,
+    split: SplitOption = None,
     name: Name = None,
-    threads: Threads = None,
-    assignments: Assignments = None,
     runs: Runs = Path("results/runs"),
-    dry_run: DryRun = False,
-    resume: Resume = False,
     force: Force = False,
     json: Json = False,
+    interval: Interval = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    assignments: Assignments = None,
+    config: Config = None,
 ) -> None:
-    """Evaluate evolved NAMMs beside the full cache and every other policy, at the same cache sizes.
+    """Compare evolved NAMMs with the full cache and other eviction policies, at equal cache sizes.
 
-    On the families of tasks that a NAMM was evolved for and on those kept for evaluation, by the likelihood of the
-    right answer and by how often greedy decoding writes it. --host evaluates a NAMM, as it is, on another model. A
-    stopped evaluation goes on with --resume.
+    Task families that the NAMM was evolved on are evaluated, and held-out ones. Scores are the likelihood of the
+    correct answer and how often greedy decoding gives it. With --model, a NAMM is evaluated unchanged on another base
+    model. Run again with --resume to continue a stopped evaluation.
     """
     from ...errors import MemxError
     from ...experiments.config.loading import load_eval_config
@@ -100,12 +158,13 @@ def eval_namm(
     if config is None and folders and folders[0].suffix in (".yaml", ".yml"):
         config, folders = str(folders[0]), folders[1:]
     if config is not None and folders:
-        raise MemxError("--config and RUN both say what to evaluate", hint="give one of them")
+        raise MemxError("--config and RUN both name what to evaluate", hint="give one of them")
     check_resume(resume, force)
     flags: dict[str, Any] = {"budgets": budget, "policies": policy, "tasks": task}
-    flags |= {"length": length, "prompts": prompts, "split": split, "mode": mode, "every": every, "seed": seed}
-    flags |= {"name": name, "peers": peers or None, "write": write or None, "host.threads": threads}
-    given = given_values(flags, assignments, host)
+    flags |= {"length": length, "prompts": prompts, "split": split and split.value, "mode": mode and mode.value}
+    flags |= {"every": interval, "seed": seed, "name": name, "host.threads": threads}
+    flags |= {"peers": third_party or None, "write": generate or None}
+    given = given_values(flags, assignments, model)
     resolved = load_eval_config(config or eval_tree(folders or [], dict(given)), given)
     if dry_run:
         _dry_run(resolved, runs, json)
@@ -130,7 +189,7 @@ def _evaluate(config: EvalConfig, options: Options, json: bool) -> None:
         print_json([row.model_dump() for row in rows])
         return
     print_evaluation(rows)
-    note(f"next: memx plot --what namm {options.runs / name}")
+    note(f"next: memx plot namm {options.runs / name}")
 
 
 def _dry_run(config: EvalConfig, runs: Path, json: bool) -> None:

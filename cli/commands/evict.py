@@ -1,4 +1,4 @@
-"""`memx evict`: a prompt under an eviction policy -> the answer, cache sizes, and what was forgotten to look at."""
+"""`memx evict`: generate from a prompt under an eviction policy, and show which tokens were evicted."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..output.console import examples, note, print_table
-from .options import Device, Dtype
+from .completion import MODELS, POLICIES, complete_of
+from .options import ADVANCED, NAMM_AND_EVICTION, RUN_FOLDER, Device, Dtype, option
+from .spellings import Command
 
 if TYPE_CHECKING:
     from ...results.eviction.report import EvictionReport
 
 _EPILOG = examples(
-    'memx evict "The capital of France is" --every 16 --new-tokens 8',
-    "memx evict --file long.txt --policy h2o --budget 0.25 --compare",
-    "memx evict --file long.txt --namm my-namm --protect 0:16 --protect -64:",
+    'python -c "import this" | memx evict - --interval 64 --budget 0.25',
+    "memx evict --file prompt.txt --policy h2o --budget 0.25 --compare",
+    "memx evict --file prompt.txt --namm results/runs/RUN/namm --protect 0:16",
 )
 _STDIN = "-"
 
@@ -31,78 +33,114 @@ class Grouping(StrEnum):
 
 
 # one alias for each option, so that the command itself fits a screen
-Prompt = Annotated[str | None, typer.Argument(help="The text to go on with; - reads it from stdin.")]
-File = Annotated[Path | None, typer.Option(help="A file with the prompt instead; - is stdin.")]
-Host = Annotated[
-    str, typer.Option(help="smollm2, gemma3-270m, a folder or a hub name of a model that transformers knows.")
+Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Prompt text; - reads it from stdin.")]
+File = Annotated[Path | None, option(metavar="FILE", help="Read the prompt from a UTF-8 text file; - is stdin.")]
+Model = Annotated[
+    str,
+    option(
+        "--model",
+        metavar="MODEL",
+        help="Base model: smollm2, gemma3-270m, a folder or a hub name.",
+        complete=complete_of(MODELS),
+    ),
 ]
 Policy = Annotated[
     str | None,
-    typer.Option(
-        help="full, random, recency, streamingllm, h2o, knorm, tova or snapkv; snapkv if not said.",
-        show_default=False,
+    option(
+        metavar="POLICY",
+        help="full, random, recency, streamingllm, h2o, knorm, tova or snapkv.",
+        default="snapkv",
+        complete=complete_of(POLICIES),
     ),
 ]
-Namm = Annotated[Path | None, typer.Option(metavar="FOLDER", help="A saved NAMM as the policy.")]
+Namm = Annotated[Path | None, option(metavar="FOLDER", help="Folder of a saved NAMM to use as the policy.")]
 Budget = Annotated[
     float | None,
-    typer.Option(help="Share of all tokens so far that each run keeps; 0.5, or a NAMM's own rule, if not said."),
+    option(
+        metavar="SHARE",
+        help="Cache budget: share of all tokens that each eviction keeps.",
+        default="0.5, or the NAMM's",
+    ),
 ]
-Every = Annotated[
-    int | None, typer.Option(help="Tokens between runs, a multiple of 16; 512, or a NAMM's own, if not said.")
+Interval = Annotated[
+    int | None,
+    option(
+        "--interval", metavar="TOKENS", help="Tokens between evictions, a multiple of 16.", default="512, or the NAMM's"
+    ),
 ]
-Threshold = Annotated[float | None, typer.Option(help="Scores from which a NAMM keeps a token.")]
-GroupingOption = Annotated[
-    Grouping | None,
-    typer.Option(help="With a NAMM's threshold: all heads of a layer keep as many as the most generous, or not."),
-]
+NewTokens = Annotated[int, option(min=1, metavar="TOKENS", help="Maximum tokens to generate, greedily.")]
+Compare = Annotated[bool, option("--compare", help="Also generate with the full cache.")]
 Protect = Annotated[
     list[str] | None,
-    typer.Option(metavar="START:STOP", help="Token numbers that stay, as 0:16 or -64:; may be repeated."),
+    option(metavar="START:STOP", help="Token positions never to evict, e.g. 0:16 or -64:. Repeatable."),
 ]
-NewTokens = Annotated[int, typer.Option(min=1, help="The most tokens to generate, greedily.")]
-Compare = Annotated[bool, typer.Option("--compare", help="Generate with the full cache too.")]
 Out = Annotated[
-    Path | None, typer.Option(help="Folder of the page and the picture; results/runs/evict-HASH if not said.")
+    Path | None,
+    option(
+        metavar="FOLDER",
+        help="Folder for the HTML page, the figure and the JSON file.",
+        default="results/runs/evict-HASH",
+        panel=RUN_FOLDER,
+    ),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace what the folder holds of another run.")]
-Seed = Annotated[int, typer.Option(help="Draws what the policy random keeps.")]
+ForceOption = Annotated[
+    bool, option("--force", help="Overwrite another run's results in that folder.", panel=RUN_FOLDER)
+]
+JsonOption = Annotated[bool, option("--json", help="Print all results as JSON on stdout.", panel=RUN_FOLDER)]
+Threshold = Annotated[
+    float | None,
+    option(
+        metavar="SCORE", help="With --namm: keep tokens that score at least this.", default="the NAMM's", panel=ADVANCED
+    ),
+]
+GroupingOption = Annotated[
+    Grouping | None,
+    option(
+        help="With --threshold: equal cache size in all heads of a layer, or per head.",
+        default="the NAMM's",
+        panel=ADVANCED,
+    ),
+]
+Seed = Annotated[int, option(metavar="N", help="Random seed for the policy random.", panel=ADVANCED)]
 DtypeOption = Annotated[
-    Dtype | None, typer.Option(help="Of the host; bfloat16 on CUDA and float32 on a CPU if not said.")
+    Dtype | None, option(help="Data type of the model.", default="bfloat16 on CUDA, float32 on a CPU", panel=ADVANCED)
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print everything as JSON on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("evict", epilog=_EPILOG)(evict)
+    """Add the command to the app.
+
+    Args:
+        app: The app of memx.
+    """
+    app.command("evict", cls=Command, epilog=_EPILOG, rich_help_panel=NAMM_AND_EVICTION)(evict)
 
 
 def evict(
     prompt: Prompt = None,
     file: File = None,
-    host: Host = "smollm2",
+    model: Model = "smollm2",
     policy: Policy = None,
     namm: Namm = None,
     budget: Budget = None,
-    every: Every = None,
-    threshold: Threshold = None,
-    grouping: GroupingOption = None,
-    protect: Protect = None,
+    interval: Interval = None,
     new_tokens: NewTokens = 64,
     compare: Compare = False,
+    protect: Protect = None,
     out: Out = None,
     force: ForceOption = False,
+    json: JsonOption = False,
+    threshold: Threshold = None,
+    grouping: GroupingOption = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: DtypeOption = None,
-    json: JsonOption = False,
 ) -> None:
-    """Let a model go on with a prompt while a policy evicts tokens from its cache, and show what was forgotten.
+    """Generate from a prompt while a policy evicts tokens from the KV cache, and show which ones.
 
-    The policy runs whenever the length is a multiple of --every; tokens after its last run wait for the next. The page
-    (evict.html) shows the prompt with kept and dropped tokens of each layer, evict.png all layers at once, evict.json
-    every number.
+    The policy evicts each time that the length reaches a multiple of --interval; later tokens are all kept until the
+    next eviction. evict.html shows the kept and evicted tokens of each layer, evict.png all layers at once, and
+    evict.json has all numbers.
     """
     text = _read(prompt, file)
     from ...experiments.eviction.run import EvictConfig, run_eviction
@@ -110,11 +148,11 @@ def evict(
 
     config = EvictConfig(
         prompt=text,
-        host=host,
+        host=model,
         policy=policy,
         namm=namm,
         budget=budget,
-        every=every,
+        every=interval,
         threshold=threshold,
         grouping=grouping and grouping.value,
         protect=protect or (),
@@ -140,18 +178,18 @@ def _read(prompt: str | None, file: Path | None) -> str:
     from ...errors import MemxError
 
     if (prompt is None) == (file is None):
-        said = "no prompt" if prompt is None else "a prompt and --file both say what to read"
-        raise MemxError(said, hint='memx evict "some text", memx evict --file PATH, or memx evict - for stdin')
+        problem = "no prompt" if prompt is None else "a prompt and --file exclude each other"
+        raise MemxError(problem, hint='memx evict "some text", memx evict --file PATH, or memx evict - for stdin')
     source = _STDIN if prompt == _STDIN else str(file) if file is not None else None
     if source is None:
         if len(str(prompt)) < 200 and Path(str(prompt)).is_file():
-            note(f"the prompt is the text {prompt!r} itself; --file {prompt} reads that file")
+            note(f"the prompt is the text {prompt!r}; to read the file, use --file {prompt}")
         return str(prompt)
     try:
         return (sys.stdin.buffer.read() if source == _STDIN else Path(source).read_bytes()).decode("utf-8")
     except OSError as error:
         raise MemxError(
-            f"cannot read {source}: {error.strerror}", hint="--file takes a text file, - is stdin"
+            f"cannot read {source}: {error.strerror}", hint="--file takes a text file, or - for stdin"
         ) from None
     except UnicodeDecodeError:
         name = "stdin" if source == _STDIN else source
@@ -159,15 +197,15 @@ def _read(prompt: str | None, file: Path | None) -> str:
 
 
 def _warn(report: EvictionReport) -> None:
-    """Say so if the policy never ran while the prompt was read."""
+    """Warn if nothing was evicted while the prompt was read."""
     if report.every is None or report.runs:
         return
-    later = " until the answer" if report.tokens + report.answer.tokens > report.every else ""
+    later = " before the answer" if report.tokens + report.answer.tokens > report.every else ""
     note(
-        f"warning: the prompt has {report.tokens:,} tokens and {report.policy} runs every {report.every}, so it never "
-        f"ran{later}: nothing of the prompt is forgotten"
+        f"warning: {report.policy} evicts every {report.every} tokens and the prompt has {report.tokens:,}, so no "
+        f"token was evicted{later}"
     )
-    often = f", or --every {report.tokens // 32 * 16}" if report.tokens >= 64 else ""
+    often = f", or --interval {report.tokens // 32 * 16}" if report.tokens >= 64 else ""
     note(f"hint: give a longer prompt{often}")
 
 
@@ -195,11 +233,11 @@ def _print(report: EvictionReport, written: list[Path]) -> None:
         print(written_line("full cache", report.full))
     for path in written:
         print(path)
-    note(f"open {written[0]} to read what was forgotten; next: {_next(report)}")
+    note(f"open {written[0]} to see which tokens were evicted; next: {_next(report)}")
 
 
 def _next(report: EvictionReport) -> str:
     """A command worth trying after this one."""
     if report.full is None:
-        return "the same with --compare shows what the full cache writes"
-    return "the same with another --policy or --budget"
+        return "add --compare to see the answer with the full cache"
+    return "try another --policy or --budget"

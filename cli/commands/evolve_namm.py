@@ -1,4 +1,4 @@
-"""`memx evolve-namm`: evolve a NAMM with CMA-ES on a host, and say what it is worth."""
+"""`memx evolve-namm`: evolve a NAMM with CMA-ES on a base model, and evaluate it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..output.console import examples, note, print_json
-from .options import Assignments, Config, Force, Json, Name, Resume, Runs, check_resume, given_values
+from .completion import complete_evolution_presets
+from .options import (
+    ADVANCED,
+    NAMM_AND_EVICTION,
+    Assignments,
+    Config,
+    Force,
+    Json,
+    Name,
+    PretrainedModel,
+    Resume,
+    Runs,
+    check_resume,
+    given_values,
+    option,
+)
+from .spellings import Command
 
 if TYPE_CHECKING:
     from ...experiments.config.evolution import EvolveConfig
@@ -17,50 +33,70 @@ if TYPE_CHECKING:
 
 _EPILOG = examples(
     "memx evolve-namm namm-tiny",
-    "memx evolve-namm --generations 20 --set tasks.length=512",
+    "memx evolve-namm namm-smollm2 --dry-run",
+    "memx evolve-namm namm-tiny --generations 4 --population 8 --set tasks.length=512",
     "torchrun --nproc-per-node 8 --no-python memx evolve-namm namm-llama-3-8b --resume",
 )
 DEFAULT = "namm-smollm2"
+_PRESET = "the preset's"
 
 
 # one alias for each option, so that the command itself fits a screen
 Source = Annotated[
-    str | None, typer.Argument(metavar="[PRESET|FILE.yaml]", help=f"What to evolve; {DEFAULT} if not said.")
+    str | None,
+    typer.Argument(
+        metavar="PRESET|FILE.yaml",
+        help="Preset or config file to evolve; `memx presets` lists the presets.",
+        show_default=DEFAULT,
+        autocompletion=complete_evolution_presets,
+    ),
 ]
-Host = Annotated[str | None, typer.Option(help="smollm2, gemma3-270m, a folder or a hub name of a model.")]
-Budget = Annotated[float | None, typer.Option(help="Keep the best, this share of all tokens, in place of a threshold.")]
-Generations = Annotated[int | None, typer.Option(help="Generations of each stage.")]
-Population = Annotated[int | None, typer.Option(help="Candidates of a generation.")]
-Seed = Annotated[int | None, typer.Option(help="Draws prompts and candidates.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print sizes and costs; load and evolve nothing.")]
+Budget = Annotated[
+    float | None,
+    option(
+        metavar="SHARE",
+        help="Fixed cache budget: share of all tokens kept, instead of a score threshold.",
+        default=_PRESET,
+    ),
+]
+Generations = Annotated[int | None, option(metavar="N", help="Generations of each stage.", default=_PRESET)]
+Population = Annotated[int | None, option(metavar="N", help="Candidates per generation.", default=_PRESET)]
+DryRun = Annotated[bool, option("--dry-run", help="Print sizes and costs; load and evolve nothing.")]
+Seed = Annotated[
+    int | None, option(metavar="N", help="Random seed for prompts and candidates.", default="0", panel=ADVANCED)
+]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("evolve-namm", epilog=_EPILOG)(evolve_namm)
+    """Add the command to the app.
+
+    Args:
+        app: The app of memx.
+    """
+    app.command("evolve-namm", cls=Command, epilog=_EPILOG, rich_help_panel=NAMM_AND_EVICTION)(evolve_namm)
 
 
 def evolve_namm(
     source: Source = None,
-    config: Config = None,
-    host: Host = None,
-    budget: Budget = None,
+    model: PretrainedModel = None,
     generations: Generations = None,
     population: Population = None,
-    seed: Seed = None,
-    name: Name = None,
-    assignments: Assignments = None,
-    runs: Runs = Path("results/runs"),
+    budget: Budget = None,
     dry_run: DryRun = False,
     resume: Resume = False,
+    name: Name = None,
+    runs: Runs = Path("results/runs"),
     force: Force = False,
     json: Json = False,
+    assignments: Assignments = None,
+    config: Config = None,
+    seed: Seed = None,
 ) -> None:
-    """Evolve a NAMM, a small network that decides what a model's KV cache keeps, on long-context tasks.
+    """Evolve a NAMM: a small network that decides which tokens the KV cache keeps.
 
-    All candidates of a generation are judged in one batch, on contexts that are read once. The mean that validated best
-    is written to RUN/namm, for memx evict --namm. A stopped run goes on with --resume, exactly. Under torchrun
-    processes share out the prompts and batches of a generation, and find the same as one.
+    CMA-ES evolves it on long-context tasks with known answers. All candidates of a generation are evaluated in one
+    batch. The parameters with the best validation score are written to RUN/namm, for memx evict --namm. Run again with
+    --resume to continue a stopped run; the result is the same. Under torchrun, the processes share the work.
     """
     from ...errors import MemxError
     from ...experiments.config.base import run_name
@@ -70,11 +106,11 @@ def evolve_namm(
     from ...results.store.runs import RunStore
 
     if config is not None and source is not None:
-        raise MemxError("--config and an argument both say what to evolve", hint="give one of them")
+        raise MemxError("--config and the argument both name what to evolve", hint="give one of them")
     check_resume(resume, force)
     flags = {"namm.budget": budget, "evolution.generations": generations, "evolution.population": population}
     flags |= {"seed": seed, "name": name, "namm.rule": None if budget is None else "budget"}
-    resolved = load_evolution_config(config or source or DEFAULT, given_values(flags, assignments, host))
+    resolved = load_evolution_config(config or source or DEFAULT, given_values(flags, assignments, model))
     world = launched()
     if dry_run:
         if world.is_first:
@@ -110,4 +146,4 @@ def _evolve(config: EvolveConfig, options: Options, json: bool, *, is_first: boo
     print_evolution(rows)
     made = options.runs / run_name(config) / "namm"
     at = host_source(config.host, options.runs)
-    note(f"the NAMM is in {made}; next: memx evict --file long.txt --host {at} --namm {made} --compare")
+    note(f"the NAMM is in {made}; next: memx evict --file prompt.txt --model {at} --namm {made} --compare")

@@ -1,8 +1,8 @@
-"""What options of several commands take."""
+"""Panels of help, and the options that several commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,44 +10,108 @@ from typing import Annotated, Any
 import typer
 
 from ...errors import MemxError
+from .completion import MODELS, complete_of
+
+# groups of commands in `memx --help`
+MEMORY_LAYERS = "Memory layers"
+NAMM_AND_EVICTION = "NAMM and eviction"
+EVALUATE = "Evaluate and compare"
+UTILITIES = "Utilities"
+
+# groups of options in the help of a command, after the common ones
+DATA = "Data"
+MODEL = "Model"
+RUN_FOLDER = "Run folder and output"
+PLANNING = "Planning (with --dry-run)"
+ADVANCED = "Advanced"
 
 
 class Dtype(StrEnum):
-    """What ops and hosts compute in."""
+    """Data types of ops and models."""
 
     bfloat16 = "bfloat16"
     float16 = "float16"
     float32 = "float32"
 
 
+def option(
+    *names: str,
+    help: str,
+    metavar: str | None = None,
+    default: str | None = None,
+    panel: str | None = None,
+    complete: Callable[[str], Any] | None = None,
+    **settings: Any,
+) -> Any:
+    """An option of a command.
+
+    Args:
+        names: Its spellings; from the name of the parameter if there are none.
+        help: One sentence on what it does.
+        metavar: What it takes, in capitals; the type of the parameter if it is None.
+        default: What help shows as the default, where the parameter's own default is None.
+        panel: The group of options that help lists it in; the first group if it is None.
+        complete: From the text so far to the values that a shell offers.
+        settings: Other settings of `typer.Option`.
+    """
+    return typer.Option(
+        *names, help=help, metavar=metavar, show_default=default or True, rich_help_panel=panel,
+        autocompletion=complete, **settings,
+    )  # fmt: skip
+
+
 # aliases for parameters of commands
 Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the config; may be repeated.")
+    list[str] | None,
+    option(
+        "--set", metavar="KEY=VALUE", help="Set any config key, e.g. training.batch=64. Repeatable.", panel=ADVANCED
+    ),
 ]
-Config = Annotated[str | None, typer.Option("--config", "-c", help="A YAML config, in place of the argument.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Force = Annotated[bool, typer.Option("--force", help="Start an existing run anew; what it held is lost.")]
-Json = Annotated[bool, typer.Option("--json", help="Print rows as JSON on stdout.")]
-Name = Annotated[str | None, typer.Option(help="First part of the run folder's name.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with a stopped run, keep a finished one.")]
-Runs = Annotated[Path, typer.Option(help="Folder of all run folders.")]
+Config = Annotated[
+    str | None,
+    option("--config", "-c", metavar="FILE.yaml", help="Config file, instead of the argument.", panel=ADVANCED),
+]
+Device = Annotated[str, option(metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.", panel=ADVANCED)]
+Force = Annotated[bool, option("--force", help="Delete an existing run and start over.", panel=RUN_FOLDER)]
+Json = Annotated[bool, option("--json", help="Print rows as JSON on stdout.", panel=RUN_FOLDER)]
+Name = Annotated[
+    str | None,
+    option(metavar="NAME", help="First part of the run folder's name.", default="the config's name", panel=RUN_FOLDER),
+]
+PretrainedModel = Annotated[
+    str | None,
+    option(
+        "--model",
+        metavar="MODEL",
+        help="Base model: smollm2, gemma3-270m, a folder or a hub name.",
+        default="the run's or preset's model",
+        complete=complete_of(MODELS),
+    ),
+]
+Resume = Annotated[bool, option("--resume", help="Continue a stopped run; keep a finished one.")]
+Runs = Annotated[Path, option(metavar="FOLDER", help="Folder that contains the run folders.", panel=RUN_FOLDER)]
 
 
 def check_resume(resume: bool, force: bool) -> None:
-    """Raise MemxError if a run is both to go on and to start over."""
+    """Raise MemxError if a run is both to continue and to start over.
+
+    Args:
+        resume: Whether --resume was given.
+        force: Whether --force was given.
+    """
     if resume and force:
-        raise MemxError("--resume and --force exclude each other")
+        raise MemxError("--resume and --force exclude each other", hint="use one of them")
 
 
 def given_values(
-    flags: Mapping[str, Any], assignments: Iterable[str] | None, host: str | None = None
+    flags: Mapping[str, Any], assignments: Iterable[str] | None, model: str | None = None
 ) -> list[tuple[str, Any]]:
     """Config keys with the values of those flags that were given, then those of --set, which win.
 
     Args:
         flags: Config key, as `training.steps`, to the value of its flag; None or an empty list if it was not given.
         assignments: What --set was given, KEY=VALUE each.
-        host: A model by name, in place of one that a preset trains.
+        model: A base model by name, in place of one that a preset trains.
 
     Raises:
         MemxError: An assignment is not KEY=VALUE.
@@ -55,6 +119,6 @@ def given_values(
     from ...experiments.config.loading import parse_assignment
 
     given = [(key, value) for key, value in flags.items() if value is not None and value != []]
-    if host is not None:
-        given += [("host.name", host), ("host.preset", None), ("host.shape", None)]
+    if model is not None:
+        given += [("host.name", model), ("host.preset", None), ("host.shape", None)]
     return [*given, *map(parse_assignment, assignments or [])]

@@ -1,4 +1,4 @@
-"""`memx prepare`: text of any size -> a folder of token ids that training reads from disk in any order."""
+"""`memx prepare`: tokenize text of any size into shards that training reads from disk."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..output.console import examples, note, print_json, print_table
-from .options import check_resume
+from .options import ADVANCED, DATA, MEMORY_LAYERS, check_resume, option
+from .spellings import Command
 
 if TYPE_CHECKING:
     from ...experiments.data.corpus.prepare import Written
     from ...experiments.data.corpus.readers.prepared import Manifest
 
 _EPILOG = examples(
-    "memx prepare corpus/*.jsonl --out prepared --vocabulary 32768",
-    "memx prepare HuggingFaceFW/fineweb-edu --subset sample-10BT --tokenizer smollm2 --out fineweb --jobs 8",
+    "memx prepare python-docs --out prepared --vocabulary 4096",
     "memx prepare prepared --check",
+    "memx prepare corpus/*.jsonl --out prepared --vocabulary 32768",
+    "memx prepare HuggingFaceFW/fineweb-edu --subset sample-10BT --out fineweb",
 )
 _INTERVAL = 10.0  # seconds between lines in a pipe
 
 
 class Damaged(StrEnum):
-    """What becomes of a part that cannot be read."""
+    """What happens with a line or file that cannot be read."""
 
     fatal = "fatal"
     skip = "skip"
@@ -36,32 +38,35 @@ class Damaged(StrEnum):
 Sources = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCE...",
-        help="Files (.jsonl, .txt, .parquet), folders, patterns, hub data sets, python-docs; or a prepared folder.",
+        metavar="SOURCE",
+        help="Files (.jsonl, .txt, .parquet), folders, hub data sets, python-docs, or a prepared folder.",
     ),
 ]
-Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to write; must be new or empty.")]
+Out = Annotated[Path | None, option(metavar="FOLDER", help="Folder to write to; must be new or empty.")]
 Tokenizer = Annotated[
-    str | None, typer.Option(help="A hub name or a folder; if not said, one is trained on the first documents.")
+    str | None,
+    option(metavar="NAME|FOLDER", help="Tokenizer: a hub name or a folder.", default="trained on the first documents"),
 ]
-Vocabulary = Annotated[int, typer.Option(min=259, help="Entries of a tokenizer that is trained.")]
-Field = Annotated[str, typer.Option(help="The field or column that holds the text.")]
-Split = Annotated[str, typer.Option(help="Of hub data sets.")]
-Subset = Annotated[str | None, typer.Option(help="Of hub data sets: the configuration's name.")]
-ShardTokens = Annotated[int, typer.Option(min=1, help="Tokens after which a shard ends, at the next 256 documents.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes that tokenise.")]
-DamagedOption = Annotated[
-    Damaged, typer.Option(help="A line or file that cannot be read ends the run, or is left out with a note.")
-]
-Check = Annotated[bool, typer.Option("--check", help="Compare each shard with its hash; write nothing.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a stopped one, to the same bytes.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Start anew; what the folder held is lost.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")]
+Vocabulary = Annotated[int, option(min=259, metavar="N", help="Vocabulary size of a tokenizer that is trained.")]
+Check = Annotated[bool, option("--check", help="Check a prepared folder against its hashes; write nothing.")]
+ResumeOption = Annotated[bool, option("--resume", help="Continue a stopped run; the files are the same.")]
+ForceOption = Annotated[bool, option("--force", help="Delete what the folder contains and start over.")]
+JsonOption = Annotated[bool, option("--json", help="Print the manifest as JSON on stdout.")]
+Field = Annotated[str, option(metavar="NAME", help="Field or column that contains the text.", panel=DATA)]
+Split = Annotated[str, option(metavar="NAME", help="Split to use (hub data sets only).", panel=DATA)]
+Subset = Annotated[str | None, option(metavar="NAME", help="Configuration to use (hub data sets only).", panel=DATA)]
+DamagedOption = Annotated[Damaged, option(help="Corrupt line or file: stop, or skip it with a warning.", panel=DATA)]
+ShardTokens = Annotated[int, option(min=1, metavar="TOKENS", help="Approximate size of a shard.", panel=ADVANCED)]
+Jobs = Annotated[int, option(min=1, metavar="N", help="Processes that tokenize.", panel=ADVANCED)]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("prepare", epilog=_EPILOG)(prepare)
+    """Add the command to the app.
+
+    Args:
+        app: The app of memx.
+    """
+    app.command("prepare", cls=Command, epilog=_EPILOG, rich_help_panel=MEMORY_LAYERS)(prepare)
 
 
 def prepare(
@@ -69,20 +74,21 @@ def prepare(
     out: Out = None,
     tokenizer: Tokenizer = None,
     vocabulary: Vocabulary = 32_768,
-    field: Field = "text",
-    split: Split = "train",
-    subset: Subset = None,
-    shard_tokens: ShardTokens = 100_000_000,
-    jobs: Jobs = 1,
-    damaged: DamagedOption = Damaged.fatal,
     check: Check = False,
     resume: ResumeOption = False,
     force: ForceOption = False,
     json: JsonOption = False,
+    field: Field = "text",
+    split: Split = "train",
+    subset: Subset = None,
+    damaged: DamagedOption = Damaged.fatal,
+    shard_tokens: ShardTokens = 100_000_000,
+    jobs: Jobs = 1,
 ) -> None:
-    """Tokenise text into shards that training maps from disk, with their tokenizer and a manifest.
+    """Tokenize text into shards on disk, for memx train --corpus.
 
-    A stopped run goes on with --resume. Memory use does not grow with the text.
+    The folder also gets the tokenizer and a manifest with hashes. Memory use does not depend on the size of the text.
+    Run again with --resume to continue a stopped run.
     """
     from ...errors import MemxError
 
@@ -92,13 +98,13 @@ def prepare(
         _check(Path(sources[0]), json)
         return
     if out is None:
-        raise MemxError("nowhere to write", hint="--out FOLDER")
+        raise MemxError("no output folder", hint="add --out FOLDER")
     check_resume(resume, force)
     from ...experiments.config.scale import CorpusSource
     from ...experiments.data.corpus.prepare import PrepareConfig
     from ...experiments.data.corpus.prepare import prepare as prepare_corpus
 
-    order = PrepareConfig(
+    config = PrepareConfig(
         sources=tuple(CorpusSource(path=one, field=field, split=split, subset=subset) for one in sources),
         out=out,
         tokenizer=tokenizer,
@@ -110,7 +116,7 @@ def prepare(
         force=force,
     )
     with _Display(quiet=json) as display:
-        manifest = prepare_corpus(order, display.note, display.tell)
+        manifest = prepare_corpus(config, display.note, display.show)
     if json:
         print_json({"folder": str(out), **manifest.model_dump()})
     else:
@@ -127,8 +133,8 @@ def _print(manifest: Manifest, out: Path) -> None:
     title = f"Token ids in {out} ({manifest.dtype})"
     print_table(title, ["shard", "documents", "tokens", "MB"], lines)
     if manifest.left_out:
-        note(f"{manifest.left_out:,} damaged parts were left out")
-    note(f"next: memx train --corpus {out}, or memx prepare {out} --check to compare it with its hashes")
+        note(f"{manifest.left_out:,} corrupt parts were skipped")
+    note(f"next: memx train 134m --corpus {out} --dry-run, or memx prepare {out} --check")
 
 
 def _bytes(folder: Path, name: str) -> str:
@@ -149,14 +155,14 @@ def _check(folder: Path, json: bool) -> None:
     else:
         lines = [[one["shard"], f"{one['documents']:,}", f"{one['tokens']:,}", one["wrong"] or "ok"] for one in found]
         print_table(f"Shards of {folder}", ["shard", "documents", "tokens", "bytes"], lines)
-        again = "prepare it anew with --force" if bad else f"memx train --corpus {folder}"
-        note(f"{bad} of {len(found)} shards are damaged; next: {again}")
+        again = "run memx prepare again with --force" if bad else f"memx train 134m --corpus {folder} --dry-run"
+        note(f"{bad} of {len(found)} shards are corrupt; next: {again}")
     if bad:
         raise typer.Exit(1)
 
 
 class _Display:
-    """How far it is: one line that changes on a terminal, one line per interval in a pipe."""
+    """Progress: one line that changes on a terminal, one line per interval in a pipe."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet, self.terminal = quiet, sys.stderr.isatty() and not quiet
@@ -183,8 +189,8 @@ class _Display:
         else:
             note(text)
 
-    def tell(self, written: Written) -> None:
-        """Show how far it is."""
+    def show(self, written: Written) -> None:
+        """Show the progress so far."""
         now = time.monotonic()
         if self.first is None:
             self.begun, self.first = now, written.tokens

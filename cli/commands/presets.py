@@ -1,4 +1,4 @@
-"""`memx presets`: what can be trained and evolved out of the box."""
+"""`memx presets`: the configs that come with memx."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ from typing import Annotated
 import typer
 
 from ..output.console import examples, note, print_json, print_table
+from .options import UTILITIES, option
+from .spellings import Command
 
 _EPILOG = examples("memx presets", "memx presets --json", "memx config show facts")
+Json = Annotated[bool, option("--json", help="Print as JSON on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("presets", epilog=_EPILOG)(presets)
+    """Add the command to the app.
+
+    Args:
+        app: The app of memx.
+    """
+    app.command("presets", cls=Command, epilog=_EPILOG, rich_help_panel=UTILITIES)(presets)
 
 
-def presets(json: Annotated[bool, typer.Option("--json", help="Print as JSON on stdout.")] = False) -> None:
-    """List the presets, one line each."""
+def presets(json: Json = False) -> None:
+    """List the presets of memx train and memx evolve-namm."""
     from ...experiments.config.presets import all_presets
 
     found = all_presets()

@@ -1,4 +1,4 @@
-"""`memx runs`: what has been run, how it stands and where it lies."""
+"""`memx runs`: the runs in a folder, with their status and main scores."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from typing import Annotated
 import typer
 
 from ..output.console import examples, note, print_json, print_table
+from .options import EVALUATE, option
+from .spellings import Command
 
-_EPILOG = examples("memx runs", "memx runs --runs results/runs --json", "memx train facts --resume")
+_EPILOG = examples("memx runs", "memx runs --json", "memx runs --runs other/runs")
+Folder = Annotated[Path, option("--runs", metavar="FOLDER", help="Folder that contains the run folders.")]
+Json = Annotated[bool, option("--json", help="Print as JSON on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("runs", epilog=_EPILOG)(runs)
+    """Add the command to the app.
+
+    Args:
+        app: The app of memx.
+    """
+    app.command("runs", cls=Command, epilog=_EPILOG, rich_help_panel=EVALUATE)(runs)
 
 
-def runs(
-    folder: Annotated[Path, typer.Option("--runs", help="Folder of all run folders.")] = Path("results/runs"),
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON on stdout.")] = False,
-) -> None:
-    """List runs with their status, the last step reached and their main figures."""
+def runs(folder: Folder = Path("results/runs"), json: Json = False) -> None:
+    """List runs with their status, last logged step and main scores."""
     from ...results.store.runs import RunStore
 
     found = []
@@ -41,7 +46,7 @@ def runs(
         for one in found
     ]
     print_table(f"Runs in {folder}", ["run", "status", "step", "started", *(f"{t} EM %" for t in shown)], lines, left=2)
-    note("next: memx train … --resume goes on with an interrupted run, memx plot draws the finished ones")
+    note("next: memx plot draws finished runs; repeat the command of an interrupted run with --resume to continue it")
 
 
 def _percent(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""`memx train`: train a model, or every point of a sweep, and ask it what it knows."""
+"""`memx train`: train a model, or every point of a sweep, then evaluate it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,24 @@ import typer
 
 from ..output.console import examples, note, print_json
 from ..output.train_plan import plan_of
-from .options import Assignments, Config, Json, Name, Runs, check_resume, given_values
+from .completion import MODELS, complete_of, complete_training_presets
+from .options import (
+    ADVANCED,
+    DATA,
+    MEMORY_LAYERS,
+    MODEL,
+    PLANNING,
+    RUN_FOLDER,
+    Assignments,
+    Config,
+    Json,
+    Name,
+    Runs,
+    check_resume,
+    given_values,
+    option,
+)
+from .spellings import Command
 
 if TYPE_CHECKING:
     from ...experiments.config.training import TrainConfig
@@ -18,99 +35,174 @@ if TYPE_CHECKING:
 
 _EPILOG = examples(
     "memx train facts --dry-run",
+    "memx train facts --facts my.csv --slots 4096",
     "memx train --init-from smollm2 --facts my.csv --train memory",
-    "torchrun --nproc-per-node 8 --no-python memx train 373m --variant memory+ --corpus my-texts/ --resume",
+    "torchrun --nproc-per-node 8 --no-python memx train 1.3b --corpus my-texts/",
 )
+_PRESET = "the preset's"
 
 
 # one alias for each option, so that the command itself fits a screen
 Source = Annotated[
     str | None,
     typer.Argument(
-        metavar="[PRESET|FILE.yaml]", help="What to train; facts if not said, or retrofit with --init-from."
+        metavar="PRESET|FILE.yaml",
+        help="Preset or config file to train; `memx presets` lists the presets.",
+        show_default="facts, or retrofit with --init-from",
+        autocompletion=complete_training_presets,
     ),
 ]
-Slots = Annotated[int | None, typer.Option(help="Memory slots, a square; 0 is the dense model.")]
-Steps = Annotated[int | None, typer.Option(help="Training steps.")]
-Seed = Annotated[int | None, typer.Option(help="Draws initial weights and the order of documents.")]
 Facts = Annotated[
     list[str] | None,
-    typer.Option(help="Tables or files of facts (.csv, .jsonl, .parquet); may be repeated."),
-]
-Corpus = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Text to train on in place of facts: .txt, .jsonl or .parquet files, folders, prepared ones, or a hub "
-        "data set; may be repeated."
+    option(
+        metavar="FILE|TABLE",
+        help="Facts: a .csv, .jsonl or .parquet file, or a built-in table. Repeatable.",
+        default=_PRESET,
+        complete=complete_of(("airports", "elements", "countries", "biographies")),
     ),
 ]
-Tokenizer = Annotated[str | None, typer.Option(help="Of a corpus: a hub name or a folder; one is trained if not said.")]
-Variants = Annotated[
-    list[str] | None, typer.Option("--variant", help="A variant of the preset alone; may be repeated.")
-]
-Match = Annotated[str | None, typer.Option(help="Make all points cost the same: flops, parameters or none.")]
 InitFrom = Annotated[
-    str | None, typer.Option(help="Start from smollm2, a folder or a hub name of a Llama-family model.")
+    str | None,
+    option(
+        metavar="MODEL",
+        help="Start from a pretrained Llama-family model: smollm2, a folder or a hub name.",
+        complete=complete_of(MODELS[:1]),
+    ),
 ]
-TrainWhat = Annotated[str | None, typer.Option("--train", help="Of a pretrained model: all, memory, slots or lora.")]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Points of a sweep trained at once.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print sizes, costs and folders; train nothing.")]
-Gpus = Annotated[int | None, typer.Option(min=1, help="Dry run: plan for so many GPUs.")]
-Gpu = Annotated[str | None, typer.Option(help="Dry run: of which kind, h100, h200 or a100.")]
+Slots = Annotated[
+    int | None, option(metavar="N", help="Memory slots, a square number; 0 trains the dense model.", default=_PRESET)
+]
+Steps = Annotated[int | None, option(metavar="N", help="Training steps.", default=_PRESET)]
+DryRun = Annotated[bool, option("--dry-run", help="Print sizes, costs and run folders; train nothing.")]
+ResumeOption = Annotated[bool, option("--resume", help="Continue stopped runs; keep finished ones.")]
+Corpus = Annotated[
+    list[str] | None,
+    option(
+        metavar="PATH|DATASET",
+        help="Text to train on instead of facts: files, a folder or a hub data set. Repeatable.",
+        panel=DATA,
+    ),
+]
+Tokenizer = Annotated[
+    str | None,
+    option(
+        metavar="NAME|FOLDER",
+        help="Tokenizer for --corpus: a hub name or a folder.",
+        default="trained on the corpus",
+        panel=DATA,
+    ),
+]
+TrainWhat = Annotated[
+    str | None,
+    option(
+        "--train",
+        metavar="all|memory|slots|lora",
+        help="Which weights to train with --init-from.",
+        default=_PRESET,
+        panel=MODEL,
+    ),
+]
+Variants = Annotated[
+    list[str] | None,
+    option(
+        "--variant",
+        metavar="NAME",
+        help="Train only this variant of the preset. Repeatable.",
+        default="all variants",
+        panel=MODEL,
+    ),
+]
+Match = Annotated[
+    str | None,
+    option(
+        metavar="flops|parameters|none",
+        help="Resize the models so that all have equal FLOPs or parameters.",
+        default=_PRESET,
+        panel=MODEL,
+    ),
+]
+ForceOption = Annotated[bool, option("--force", help="Delete existing runs and start over.", panel=RUN_FOLDER)]
+Gpus = Annotated[int | None, option(min=1, metavar="N", help="Number of GPUs to plan for.", panel=PLANNING)]
+Gpu = Annotated[
+    str | None, option(metavar="h100|h200|a100", help="Type of GPU to plan for.", default="h100", panel=PLANNING)
+]
 Utilization = Annotated[
-    float | None, typer.Option(min=0.01, max=1.0, help="Dry run: share of the peak FLOPs; 0.4 is assumed.")
+    float | None,
+    option(
+        min=0.01, max=1.0, metavar="SHARE", help="Assumed share of the GPU's peak FLOPs.", default="0.4", panel=PLANNING
+    ),
 ]
-Tokens = Annotated[str | None, typer.Option(help="Dry run: plan for so many, as 1T or 100B.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with stopped runs, keep finished ones.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Start existing runs anew; what they held is lost.")]
+Tokens = Annotated[
+    str | None,
+    option(
+        metavar="COUNT",
+        help="Number of training tokens to plan for, e.g. 1T or 100B.",
+        default="those of --steps",
+        panel=PLANNING,
+    ),
+]
+DeviceOption = Annotated[
+    str | None, option(metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.", default="auto", panel=ADVANCED)
+]
+Seed = Annotated[
+    int | None,
+    option(metavar="N", help="Random seed for weight initialization and data order.", default="0", panel=ADVANCED),
+]
+Jobs = Annotated[
+    int, option(min=1, metavar="N", help="Models of a sweep to train at once, one process each.", panel=ADVANCED)
+]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("train", epilog=_EPILOG)(train)
+    """Add the command to the app.
+
+    Args:
+        app: The app of memx.
+    """
+    app.command("train", cls=Command, epilog=_EPILOG, rich_help_panel=MEMORY_LAYERS)(train)
 
 
 def train(
     source: Source = None,
-    config: Config = None,
+    facts: Facts = None,
+    init_from: InitFrom = None,
     slots: Slots = None,
     steps: Steps = None,
-    seed: Seed = None,
-    facts: Facts = None,
+    dry_run: DryRun = False,
+    resume: ResumeOption = False,
     corpus: Corpus = None,
     tokenizer: Tokenizer = None,
+    train_what: TrainWhat = None,
     variants: Variants = None,
     match: Match = None,
-    init_from: InitFrom = None,
-    train_what: TrainWhat = None,
     name: Name = None,
-    device: DeviceOption = None,
-    assignments: Assignments = None,
     runs: Runs = Path("results/runs"),
-    jobs: Jobs = 1,
-    dry_run: DryRun = False,
+    force: ForceOption = False,
+    json: Json = False,
     gpus: Gpus = None,
     gpu: Gpu = None,
     utilization: Utilization = None,
     tokens: Tokens = None,
-    resume: ResumeOption = False,
-    force: ForceOption = False,
-    json: Json = False,
+    assignments: Assignments = None,
+    config: Config = None,
+    device: DeviceOption = None,
+    seed: Seed = None,
+    jobs: Jobs = 1,
 ) -> None:
-    """Train a Llama-style model on facts, dense or with a memory, PEER or MoE, and ask it closed-book questions.
+    """Train a Llama-style model with or without a memory layer, then evaluate it.
 
-    A preset may be a sweep, or have variants: each point gets a run folder of its own. With --init-from a pretrained
-    model gets a memory and learns the facts. A stopped run goes on with --resume, exactly.
+    Models learn facts and answer closed-book questions on them, or learn ordinary text with --corpus. With
+    --init-from, a pretrained model gets a memory layer first. A preset with several variants or memory sizes trains one
+    model each, in its own run folder. Run again with --resume to continue a stopped run; the result is the same.
     """
     from ...errors import MemxError
     from ...experiments.config.loading import load_config
 
     if config is not None and source is not None:
-        raise MemxError("--config and an argument both say what to train", hint="give one of them")
+        raise MemxError("--config and the argument both name what to train", hint="give one of them")
     plan_asked = plan_of(dry_run, gpus, gpu, utilization, tokens)
     if facts and corpus:
-        raise MemxError("--facts and --corpus exclude each other", hint="a corpus is trained on in place of facts")
+        raise MemxError("--facts and --corpus exclude each other", hint="train on facts or on text")
     check_resume(resume, force)
     flags = {"memory.slots": slots, "training.steps": steps, "seed": seed, "data.facts": facts, "name": name}
     flags |= {"training.device": device, "match.by": match, "finetune.source": init_from, "finetune.train": train_what}
@@ -143,8 +235,8 @@ def _train(config: TrainConfig, options: Options, json: bool) -> None:
         print_json([row.model_dump() for found in rows.values() for row in found])
         return
     print_training(rows, options.runs)
-    what = " --what loss" if config.corpus.sources else ""
-    note(f"runs are in {options.runs}; next: memx plot{what} --runs {options.runs}")
+    picture = "loss" if config.corpus.sources else "memory"
+    note(f"runs are in {options.runs}; next: memx plot {picture} --runs {options.runs}")
 
 
 def _dry_run(config: TrainConfig, runs: Path, json: bool, plan_asked: Plan | None) -> None:

@@ -39,12 +39,12 @@ class EvictionBenchConfig:
         host: The name of a model, pretrained or of random weights.
         layers: Fewer or more layers, of a model of random weights alone.
         contexts: Tokens of a prompt; what suits the device if empty.
-        batches: Prompts at a time; for `evolve`, prompts of a generation.
+        batches: Prompts at a time; for `evolution`, prompts of a generation.
         policies: Names of policies; all that there are if empty.
         budgets: Shares of the tokens that stay, in (0, 1].
         every: Tokens between two evictions.
         new_tokens: Tokens written greedily after the prefill.
-        population: Candidates of a generation of `evolve`.
+        population: Candidates of a generation of `evolution`.
     """
 
     host: str = TINY
@@ -66,15 +66,15 @@ class BenchConfig:
         names: Names of benchmarks; those that run by default if empty.
         device: auto, cpu, cuda or cuda:N.
         dtype: Of ops and eviction; bfloat16 on CUDA and float32 on a CPU by default.
-        shapes: What `--shapes` says: small, large, or entries such as N=2^20,D=512.
+        shapes: Values of `--shapes`: small, large, or entries such as N=2^20,D=512.
         seconds: Time spent on each pass of each implementation of an op.
-        slots: Table sizes of step, host and model; what suits the device if empty.
+        slots: Table sizes of step, offload and model; what suits the device if empty.
         steps: Training steps, or rounds of prefill and so on, that are timed.
         threads: CPU threads; all cores by default.
         compile: At which shapes of an op its definition also runs under torch.compile, which takes long to compile.
         peers: Whether other packages' layers and presses are measured too.
         tune: Whether to search for launch settings of the kernels first.
-        evict: Of prefill, decode, generate and evolve.
+        evict: Settings of prefill, decode, generate and evolution.
     """
 
     names: Sequence[str] = ()
@@ -96,8 +96,8 @@ class Benchmark:
     """One thing that `memx bench` measures.
 
     Attributes:
-        name: What `--op` calls it.
-        about: What `--list` says of it.
+        name: What `memx bench` calls it: a subcommand, or an argument of one.
+        about: What `memx bench list` says about it.
         run: Measures it: called once with the names of all chosen benchmarks that share it. Each item is rows to keep.
             Raises WrongResults for what is wrong but has no rows.
         table: The experiment that its rows are of, and the name of its table in `results.bench.tables`.

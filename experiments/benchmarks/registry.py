@@ -1,4 +1,4 @@
-"""The benchmarks that `memx bench` knows: to add one, give its file a `Benchmark` record and put a line here."""
+"""The benchmarks of `memx bench`. To add one, define a `Benchmark` record in its module and list it here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .ops.run import op_benchmarks
 
 
 def benchmarks() -> list[Benchmark]:
-    """All that can be measured, in the order in which it is measured and printed."""
+    """All benchmarks, in the order in which they run and are printed."""
     return [
         *op_benchmarks(),
         layer_step.BENCHMARK,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from textwrap import wrap
 from typing import Annotated, Any, TypeVar
 
 import yaml
@@ -46,9 +47,38 @@ def to_tree(config: BaseModel) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def to_yaml(config: BaseModel) -> str:
-    """The resolved config as YAML."""
-    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+def to_yaml(config: BaseModel, *, comments: bool = False) -> str:
+    """The resolved config as YAML.
+
+    Args:
+        config: The config.
+        comments: Whether to write the description of each key above it.
+    """
+    if comments:
+        return "\n".join(_commented(config, to_tree(config))) + "\n"
+    return _dump(to_tree(config))
+
+
+def _dump(tree: Any) -> str:
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _commented(config: BaseModel, tree: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of a section: each key below its description, or below the first line of its own docstring."""
+    for name, value in tree.items():
+        field, section = type(config).model_fields.get(name), getattr(config, name, None)
+        if not isinstance(section, BaseModel) or not isinstance(value, dict):
+            yield from _comment(field and field.description)
+            yield from _dump({name: value}).splitlines()
+            continue
+        yield ""
+        yield from _comment((field and field.description) or (section.__doc__ or "").partition("\n")[0])
+        yield f"{name}:"
+        yield from (f"  {line}" if line else line for line in _commented(section, value))
+
+
+def _comment(text: str | None) -> list[str]:
+    return wrap(text or "", 100, initial_indent="# ", subsequent_indent="# ")
 
 
 def config_hash(config: BaseModel) -> str:

@@ -53,7 +53,8 @@ def comparison(new: Sequence[Row], old: Sequence[Row]) -> Table:
     pairs = [(row, before[_key(row)]) for row in new if row.metric.endswith("_ms") and _key(row) in before]
     if not pairs:
         raise MemxError(
-            "the two runs have no op, shape and implementation in common", hint="run the same --op and --shapes"
+            "the two runs have no op, shape and implementation in common",
+            hint="run the same subcommand with the same --shapes",
         )
     order = list(dict.fromkeys(_title(row) for row, _ in pairs))
     pairs.sort(key=lambda pair: order.index(_title(pair[0])))

@@ -1,4 +1,4 @@
-"""Rows of `memx bench --op prefill|decode|generate` -> a table for each operation, context and batch."""
+"""Rows of `memx bench eviction` -> a table for each operation, context and batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of `memx bench --op evolve` -> a table for each context, number of prompts, budget and mode."""
+"""Rows of `memx bench evolution` -> a table for each context, number of prompts, budget and mode."""
 
 from __future__ import annotations
 

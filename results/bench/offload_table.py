@@ -1,4 +1,4 @@
-"""Rows of `memx bench --op host` -> what a table in host memory adds to a training step, by table size."""
+"""Rows of `memx bench offload` -> what a table in CPU memory adds to a training step, by table size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cost of a training step: rows of `memx bench --op step` -> time and peak memory against table size."""
+"""The cost of a training step: rows of `memx bench step` -> time and peak memory against table size."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def step_table(rows: Sequence[Row]) -> Table:
 
 def _kinds(rows: Sequence[Row]) -> list[str]:
     if not rows:
-        raise MemxError("there are no rows of a training step", hint="`memx bench --op step --save FOLDER` makes some")
+        raise MemxError("there are no rows of a training step", hint="`memx bench step --save FOLDER` writes some")
     return list(dict.fromkeys(row.kind for row in rows))
 
 

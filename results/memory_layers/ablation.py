@@ -43,7 +43,7 @@ def variants_of(rows: Sequence[Row], tier: str, baseline: str | None = None) -> 
     if len(by_variant) < 2:
         which = f"only the variant {next(iter(by_variant))!r}" if by_variant else "no variants"
         raise MemxError(
-            f"there are {which} to compare", hint="train a preset with variants; `--what memory` compares sizes"
+            f"there are {which} to compare", hint="train a preset with variants; `memx plot memory` compares sizes"
         )
     if baseline is not None and baseline not in by_variant:
         raise MemxError(f"--baseline: no variant {baseline!r}", hint=f"there are: {', '.join(by_variant)}")

@@ -76,7 +76,7 @@ def _check_one_line(summaries: Sequence[Summary]) -> None:
         names = ", ".join(dict.fromkeys(v or f"{k} {slots} {m}".strip() for slots, k, v, m in sorted(models)))
         raise MemxError(
             f"these runs differ in more than memory size: {names[:120]}",
-            hint="--what rivals compares kinds and bases, --what ablation variants",
+            hint="`memx plot baselines` compares kinds and bases, `memx plot ablation` variants",
         )
 
 

@@ -101,7 +101,7 @@ def _comparable(rows: Sequence[Row], split: str) -> str:
     if some := set().union(*families.values()) - common:
         wrong.append(f"tasks: only some have {', '.join(sorted(some))}")
     if wrong:
-        hint = "name the run folders of those that are alike: memx plot --what front RUN RUN2"
+        hint = "name the run folders of those that are alike: memx plot pareto RUN RUN2"
         raise MemxError(f"these evolutions differ in their {wrong[0]}", hint=hint)
     return next(iter(metrics), LIKELIHOOD)
 

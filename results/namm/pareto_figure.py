@@ -40,7 +40,7 @@ def draw(request: PlotRequest) -> Drawn:
     """
     rows = [row for row in collect_rows(request.sources) if is_answer(row)]
     if not rows:
-        hint = "`memx evolve-namm` writes them once it is finished; an unfinished one: --what evolution"
+        hint = "`memx evolve-namm` writes them once it is finished; an unfinished one: memx plot evolution"
         raise MemxError("there are no answers of evolutions here", hint=hint)
     facts = alike(rows)
     rows = request.together(rows, lambda row: facts[row.run])

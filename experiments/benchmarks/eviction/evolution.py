@@ -1,4 +1,4 @@
-"""`memx bench --op evolve`: a generation of a NAMM's evolution on a host -> its time, one by one and in a batch.
+"""`memx bench evolution`: a generation of a NAMM's evolution on a base model -> its time, one by one and in a batch.
 
 All methods take turns on the same prompts and candidates; first they must find the same log-likelihoods. Choosing once
 from a context that was read and evicting while reading are measured apart.
@@ -158,8 +158,8 @@ def _run(names: Sequence[str], config: BenchConfig, device: torch.device, progre
 
 
 BENCHMARK = Benchmark(
-    "evolve",
-    "a generation of a NAMM's evolution, in a batch and one by one; only if named",
+    "evolution",
+    "one generation of evolve-namm, all candidates in a batch and one by one; not in the default set",
     _run,
     "bench-evolve",
     _check,

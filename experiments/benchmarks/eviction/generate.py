@@ -1,4 +1,4 @@
-"""`memx bench --op generate`: whole answers under each policy -> seconds, tokens held, bytes, peak memory.
+"""`memx bench eviction generate`: whole answers under each policy -> seconds, tokens held, bytes, peak memory.
 
 On a CPU every run has a process of its own, so that the peak memory is its own; baselines take turns.
 """
@@ -135,7 +135,7 @@ def _run(names: Sequence[str], config: BenchConfig, device: torch.device, progre
 
 BENCHMARK = Benchmark(
     "generate",
-    "both, each policy in a process of its own; only if named",
+    "prefill and decode together, each policy in a new process; not in the default set",
     _run,
     "bench-evict",
     check,

@@ -1,4 +1,4 @@
-"""`memx bench --op prefill|decode|generate`: a host under each policy -> time, tokens and bytes held, peak memory.
+"""`memx bench eviction`: a base model under each policy -> time, tokens and bytes held, peak memory.
 
 All take turns in one process, so that a ratio to the plain model is of the same minutes; `generate` runs each in a
 process of its own, so that its peak memory is its own. Everything is checked before it is timed.
@@ -39,8 +39,8 @@ def _run(names: Sequence[str], config: BenchConfig, device: torch.device, progre
 
 
 BENCHMARKS = (  # which are measured together
-    Benchmark("prefill", "reading a prompt under each eviction policy", _run, "bench-evict", check),
-    Benchmark("decode", "writing with each policy's cache", _run, "bench-evict", check),
+    Benchmark("prefill", "reading a prompt with each eviction policy", _run, "bench-evict", check),
+    Benchmark("decode", "generating after a prompt with each eviction policy", _run, "bench-evict", check),
 )
 
 

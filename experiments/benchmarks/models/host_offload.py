@@ -61,7 +61,7 @@ LARGE = HostShape(tokens=8192, parts=4, layers=3, width=1024, hidden=4096, top_k
 
 def host_shape(texts: Sequence[str], device: torch.device) -> HostShape:
     """The shape that suits the device, or the small or large one, with the entries that `--shapes` changes."""
-    return sized(HostShape(), LARGE, texts, device, "host")
+    return sized(HostShape(), LARGE, texts, device, "offload")
 
 
 def bench_host(
@@ -225,8 +225,8 @@ def _measure(names: Sequence[str], config: BenchConfig, device: torch.device, pr
 
 
 BENCHMARK = Benchmark(
-    "host",
-    "a training step with its table in host memory, micro-batches one by one or ahead; only if named",
+    "offload",
+    "a training step with the table in CPU memory, micro-batches one by one or overlapped; not in the default set",
     _measure,
     "bench-host",
     _check,

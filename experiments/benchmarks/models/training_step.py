@@ -208,4 +208,6 @@ def _run(names: Sequence[str], config: BenchConfig, device: torch.device, progre
     return [bench_model(config.slots, steps=config.steps, progress=progress, **where)]
 
 
-BENCHMARK = Benchmark("model", "a model's training step by kind", _run, "bench-model", _check)
+BENCHMARK = Benchmark(
+    "model", "a whole model's training step, dense and with each kind of memory", _run, "bench-model", _check
+)

@@ -15,7 +15,7 @@ from memx.results.selection import PlotRequest
 from memx.results.store.rows import Row, read_rows, write_rows
 
 SHAPES = ({"B": 8, "K": 4, "N": 64, "D": 8}, {"B": 16, "K": 4, "N": 64, "D": 8})
-QUICK = ["--op", "embedding_bag", "--seconds", "0.01", "--compile", "none", "--device", "cpu"]
+QUICK = ["ops", "embedding_bag", "--seconds", "0.01", "--compile", "none", "--device", "cpu"]
 
 
 def make_small(patch):
@@ -50,10 +50,11 @@ def mistake(capsys, *arguments: str) -> str:
 
 def test_the_list(capsys, monkeypatch):
     monkeypatch.setattr(bench, "OPS", OPS)
-    assert memx(["bench", "--list"]) == 0
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == [*(op.name for op in OPS), "step", "host", "prefill", "decode", "generate", "evolve", "model"]
-    assert memx(["bench", "--list", "--json"]) == 0
+    assert memx(["bench", "list"]) == 0
+    listed = [line[:25].strip() for line in capsys.readouterr().out.splitlines()]
+    eviction = [f"eviction {part}" for part in ("prefill", "decode", "generate")]
+    assert listed == [*(f"ops {op.name}" for op in OPS), "step", "offload", *eviction, "evolution", "model"]
+    assert memx(["bench", "list", "--json"]) == 0
     assert "N=262144" in json.loads(capsys.readouterr().out)["embedding_bag"]
 
 
@@ -93,15 +94,17 @@ def test_a_wrong_op_fails_and_shows_no_speed(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["--op", "embeding_bag"], "unknown benchmark 'embeding_bag'", "'embedding_bag'"),
-        (["--op", "embedding_bag", "--shapes", "M=3"], "embedding_bag has no 'M'", "B, K, N, D"),
-        (["--shapes", "huge"], "'huge' is not a shape", "small, large"),
+        (["ops", "embeding_bag"], "no op 'embeding_bag'", "'embedding_bag'"),
+        (["ops", "embedding_bag", "--shapes", "M=3"], "embedding_bag has no dimension 'M'", "B, K, N, D"),
+        (["ops", "--shapes", "huge"], "'huge' is not a shape", "small, large"),
         (["--dtype", "int8"], "--dtype", "--help"),
         (["--device", "tpu"], "no device 'tpu'", "cpu"),
-        (["--compare", "a"], "--compare needs --against", "--against OLD"),
+        (["compare", "a"], "Missing argument 'OLD'", "memx bench compare --help"),
+        (["embeding_bag"], "no subcommand 'embeding_bag'", "`memx bench ops embedding_bag`"),
+        (["evicton"], "no subcommand 'evicton'", "`memx bench eviction`"),
         (["--against", "nowhere"], "no rows at nowhere", "--save"),
-        (["--op", "step", "--slots", "1000"], "slots 1000 is not a square", "1024"),
-        (["--op", "embedding_bag", "--tune", "--device", "cpu"], "--tune needs a CUDA device", ""),
+        (["step", "--slots", "1000"], "slots 1000 is not a square", "1024"),
+        (["ops", "embedding_bag", "--tune", "--device", "cpu"], "--tune needs a CUDA device", ""),
     ],
 )
 def test_mistakes(capsys, arguments, message, hint):
@@ -117,7 +120,7 @@ def test_a_run_against_a_saved_one(capsys, saved):
 
 
 def test_two_saved_runs(capsys, saved):
-    assert memx(["bench", "--compare", str(saved / "new"), "--against", str(saved / "old" / "rows.jsonl")]) == 0
+    assert memx(["bench", "compare", str(saved / "new"), str(saved / "old" / "rows.jsonl")]) == 0
     out = capsys.readouterr().out
     assert "new/old" in out and "B=16 K=4 N=64 D=8" in out and "not the same" not in out
 
@@ -154,23 +157,23 @@ def test_unlike_runs_get_no_verdict(capsys, tmp_path, change, said):
     assert fact["verdict"] is None and fact["ratio"] == 2.0 and fact["normalised_ratio"] == pytest.approx(0.5)
     for name, rows in (("new", new), ("old", old)):
         write_rows(tmp_path / f"{name}.jsonl", rows)
-    assert memx(["bench", "--compare", str(tmp_path / "new.jsonl"), "--against", str(tmp_path / "old.jsonl")]) == 0
+    assert memx(["bench", "compare", str(tmp_path / "new.jsonl"), str(tmp_path / "old.jsonl")]) == 0
     assert f"not the same {said}" in capsys.readouterr().out
 
 
 def test_runs_with_nothing_in_common(capsys, tmp_path):
     for name, kind in (("new", "a"), ("old", "b")):
         write_rows(tmp_path / f"{name}.jsonl", [timed(1.0, kind=kind)])
-    told = mistake(capsys, "--compare", str(tmp_path / "new.jsonl"), "--against", str(tmp_path / "old.jsonl"))
+    told = mistake(capsys, "compare", str(tmp_path / "new.jsonl"), str(tmp_path / "old.jsonl"))
     assert "nothing" in told or "no op, shape and implementation in common" in told
 
 
 def test_the_figures(capsys, saved, tmp_path):
-    arguments = ["plot", "--what", "bench", str(saved / "new"), "--out", str(tmp_path), "--formats", "svg"]
+    arguments = ["plot", "ops", str(saved / "new"), "--out", str(tmp_path), "--formats", "svg"]
     assert memx(arguments) == 0
-    names = ["bench-bars.svg", "bench-roofline.svg", "bench.rows.jsonl"]
+    names = ["ops-bars.svg", "ops-roofline.svg", "ops.rows.jsonl"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-    roofline, bars = ((tmp_path / name).read_text() for name in ("bench-roofline.svg", "bench-bars.svg"))
+    roofline, bars = ((tmp_path / name).read_text() for name in ("ops-roofline.svg", "ops-bars.svg"))
     for said in ("Forward pass", "Backward pass", "embedding_bag", "matmul ", "copy "):
         assert said in roofline
     for said in ("embedding_bag, forward", "embedding_bag, backward", "gather and sum", "B=16 K=4 N=64 D=8"):
@@ -182,14 +185,14 @@ def test_an_op_that_computes_nothing_is_in_the_bars(tmp_path):
     rows = [timed(2.0, bytes=100, flops=8), timed(3.0, dataset="copy N=4", bytes=100, flops=0)]
     rows += [timed(50.0, kind="device", dataset="ceilings", metric=metric) for metric in ("copy_gbps", "matmul_tflops")]
     write_rows(tmp_path / "rows.jsonl", rows)
-    draw("bench", PlotRequest([tmp_path], tmp_path / "out", "b", ("svg",)))
+    draw("ops", PlotRequest([tmp_path], tmp_path / "out", "b", ("svg",)))
     assert "copy only moves bytes" in (tmp_path / "out" / "b-roofline.svg").read_text()
     assert ">copy<" in (tmp_path / "out" / "b-bars.svg").read_text()
 
 
 def test_no_ops_no_figures(capsys, tmp_path):
     write_rows(tmp_path / "rows.jsonl", [timed(1.0, experiment="bench-step", dataset="step tokens=4")])
-    assert memx(["plot", "--what", "bench", str(tmp_path)]) == 2
+    assert memx(["plot", "ops", str(tmp_path)]) == 2
 
 
 def test_training_steps(capsys, monkeypatch):
@@ -197,7 +200,7 @@ def test_training_steps(capsys, monkeypatch):
 
     monkeypatch.setattr(step_bench, "baseline_names", lambda peers: ["memx"])
     small = ["--shapes", "tokens=16,width=8,top_k=4"]
-    assert memx(["bench", "--op", "step", *small, "--slots", "64", "--steps", "1", "--threads", "1", "--json"]) == 0
+    assert memx(["bench", "step", *small, "--slots", "64", "--steps", "1", "--threads", "1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {(row["kind"], row["memory_slots"]) for row in rows} == {("memx", 64)}
     assert rows[0]["dataset"] == "step tokens=16 width=8 heads=4 top_k=4"
@@ -205,7 +208,7 @@ def test_training_steps(capsys, monkeypatch):
 
 def test_models(capsys, tmp_path):
     small = ["--shapes", "layers=1,width=16,heads=2,vocabulary=300,batch=2,sequence=16,experts=2"]
-    arguments = ["bench", "--op", "model", *small, "--slots", "1024", "--steps", "1", "--device", "cpu"]
+    arguments = ["bench", "model", *small, "--slots", "1024", "--steps", "1", "--device", "cpu"]
     assert memx([*arguments, "--save", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "tokens/s" in out and "memory+" in out

@@ -1,4 +1,4 @@
-"""`memx bench --op prefill|decode` on the command line: tables, JSON, saved runs and exit codes."""
+"""`memx bench eviction` on the command line: tables, JSON, saved runs and exit codes."""
 
 import json
 
@@ -6,8 +6,8 @@ import pytest
 from memx.cli.main import run as memx
 from memx.experiments.benchmarks.eviction import correctness as evict_bench_check
 
-QUICK = ["bench", "--op", "prefill", "--op", "decode", "--device", "cpu", "--context", "64",
-         "--every", "32", "--new-tokens", "2", "--steps", "1", "--policy", "knorm"]  # fmt: skip
+QUICK = ["bench", "eviction", "prefill", "decode", "--device", "cpu", "--context", "64",
+         "--interval", "32", "--new-tokens", "2", "--steps", "1", "--policy", "knorm"]  # fmt: skip
 
 
 def test_tables_and_a_saved_run_to_compare_with(capsys, tmp_path):
@@ -35,11 +35,11 @@ def test_what_is_wrong_fails_without_a_speed(capsys, monkeypatch):
     ("arguments", "said"),
     [
         (["--policy", "snapvk"], "snapkv"),
-        (["--host", "no such host"], "no model or folder"),
+        (["--model", "no such host"], "no model or folder"),
         (["--budget", "0"], "--budget 0"),
         (["--budget", "1.5"], "--budget 1.5"),
-        (["--context", "16"], "--every"),
-        (["--every", "20"], "multiple of 16"),
+        (["--context", "16"], "--interval"),
+        (["--interval", "20"], "multiple of 16"),
     ],
     ids=str,
 )

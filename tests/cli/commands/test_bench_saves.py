@@ -32,18 +32,18 @@ def ops_of(folder):
 @pytest.mark.parametrize("name", ["rows.jsonl", "run.json"])
 def test_another_run_is_not_replaced_without_force(name, tmp_path, capsys):
     (tmp_path / name).write_text("something else")
-    assert memx(["bench", "--op", "embedding_bag", *QUICK, "--save", str(tmp_path)]) == 2
+    assert memx(["bench", "ops", "embedding_bag", *QUICK, "--save", str(tmp_path)]) == 2
     captured = capsys.readouterr()
     assert "holds a run already" in captured.err and "--force" in captured.err and not captured.out
     assert (tmp_path / name).read_text() == "something else" and len(list(tmp_path.iterdir())) == 1
-    assert memx(["bench", "--op", "embedding_bag", *QUICK, "--save", str(tmp_path), "--force"]) == 0
+    assert memx(["bench", "ops", "embedding_bag", *QUICK, "--save", str(tmp_path), "--force"]) == 0
     assert ops_of(tmp_path) == {"ceilings", "embedding_bag"}
 
 
 def test_a_folder_that_cannot_be_is_told_before_anything_is_measured(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench, "measure_ceilings", lambda *given: pytest.fail("it measured"))
     (tmp_path / "file").write_text("")
-    assert memx(["bench", "--op", "embedding_bag", *QUICK, "--save", str(tmp_path / "file")]) == 2
+    assert memx(["bench", "ops", "embedding_bag", *QUICK, "--save", str(tmp_path / "file")]) == 2
     assert "is not a folder" in capsys.readouterr().err
 
 
@@ -73,13 +73,13 @@ def test_a_failing_step_keeps_what_was_measured(tmp_path, capsys, monkeypatch):
 
 
 def test_too_many_threads_are_refused(capsys):
-    assert memx(["bench", "--op", "embedding_bag", *QUICK, "--threads", "100000"]) == 2
+    assert memx(["bench", "ops", "embedding_bag", *QUICK, "--threads", "100000"]) == 2
     assert "cores" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["zero", "binary", "floor"])
 def test_damaged_rows_are_one_line(damage, tmp_path, capsys):
-    assert memx(["bench", "--op", "embedding_bag", *QUICK, "--save", str(tmp_path / "b")]) == 0
+    assert memx(["bench", "ops", "embedding_bag", *QUICK, "--save", str(tmp_path / "b")]) == 0
     file = tmp_path / "b" / "rows.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     timed = next(row for row in rows if row["metric"] == "forward_ms")
@@ -88,8 +88,8 @@ def test_damaged_rows_are_one_line(damage, tmp_path, capsys):
     if damage == "binary":
         file.write_bytes(b"\xff\xfe\x00")
     capsys.readouterr()
-    for command in (["bench", "--compare", str(file), "--against", str(file)],
-                    ["plot", "--what", "bench", str(tmp_path / "b")]):  # fmt: skip
+    for command in (["bench", "compare", str(file), str(file)],
+                    ["plot", "ops", str(tmp_path / "b")]):  # fmt: skip
         assert memx(command) == 2, command
         assert len(capsys.readouterr().err.strip().splitlines()) <= 2
 

@@ -134,9 +134,9 @@ def test_a_run_of_memx_train_is_asked_told_of_and_drawn(capsys, tmp_path, tiny_r
     assert "--resume" in capsys.readouterr().err
     assert memx([*given, "--resume"]) == 0
     told = capsys.readouterr()
-    assert "already finished" in told.err and "exact match %" in told.out and "--what qa" in told.err
+    assert "already finished" in told.err and "exact match %" in told.out and "memx plot qa" in told.err
     out = tmp_path / "figures"
-    assert memx(["plot", str(found.folder), "--what", "qa", "--published", "--out", str(out), "--formats", "png"]) == 0
+    assert memx(["plot", "qa", str(found.folder), "--published", "--out", str(out), "--formats", "png"]) == 0
     assert (out / "qa.png").stat().st_size > 10_000 and "memory" in capsys.readouterr().out
 
 

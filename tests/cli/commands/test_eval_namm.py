@@ -46,21 +46,21 @@ def mistake(capsys, *arguments):
         (["nowhere"], "nowhere is not there", "memx runs"),
         (["."], "contains no NAMM and is not a run", "RUN/namm"),
         (["SAVED"], "a saved NAMM does not come with a model", "--model, e.g. smollm2"),
-        (["SAVED", "--host", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),
-        (["SAVED", "--host", "smollm2", "--task", "pass"], "no task 'pass'", "passkey"),
-        (["SAVED", "--host", "smollm2", "--policy", "full"], "no policy 'full'", ""),
-        (["SAVED", "--host", "smollm2", "--budget", "1.5"], "budget 1.5 must be above 0 and below 1", "share"),
-        (["SAVED", "--host", "smollm2", "--budget", "0.5", "--budget", "0.5"], "budgets has an entry twice", ""),
-        (["SAVED", "--host", "smollm2", "--mode", "both"], "mode: ", ""),
-        (["SAVED", "--host", "smollm2", "--split", "all"], "split: ", ""),
-        (["SAVED", "--host", "smollm2", "--prompts", "0"], "prompts: ", ""),
-        (["SAVED", "--host", "smollm2", "--every", "100"], "every: ", ""),
-        (["SAVED", "--host", "smollm2", "--peers", "--mode", "online"], "kvpress evicts only once", "post_hoc"),
-        (["SAVED", "--host", "smollm2", "--mode", "online", "--every", "16"], "snapkv observes the last 32", "every"),
-        (["SAVED", "--host", "smollm2", "--set", "prompt=3"], "unknown key 'prompt'", "'prompts'"),
-        (["SAVED", "--config", "x.yaml"], "both say what to evaluate", "one of them"),
+        (["SAVED", "--model", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),
+        (["SAVED", "--model", "smollm2", "--task", "pass"], "no task 'pass'", "passkey"),
+        (["SAVED", "--model", "smollm2", "--policy", "full"], "no policy 'full'", ""),
+        (["SAVED", "--model", "smollm2", "--budget", "1.5"], "budget 1.5 must be above 0 and below 1", "share"),
+        (["SAVED", "--model", "smollm2", "--budget", "0.5", "--budget", "0.5"], "budgets has an entry twice", ""),
+        (["SAVED", "--model", "smollm2", "--mode", "both"], "Invalid value for '--mode'", "--help"),
+        (["SAVED", "--model", "smollm2", "--split", "all"], "Invalid value for '--split'", "--help"),
+        (["SAVED", "--model", "smollm2", "--prompts", "0"], "prompts: ", ""),
+        (["SAVED", "--model", "smollm2", "--interval", "100"], "every: ", ""),
+        (["SAVED", "--model", "smollm2", "--third-party", "--mode", "online"], "kvpress evicts only once", "post_hoc"),
+        (["SAVED", "--model", "smollm2", "--mode", "online", "--interval", "16"], "snapkv observes the last", "every"),
+        (["SAVED", "--model", "smollm2", "--set", "prompt=3"], "unknown key 'prompt'", "'prompts'"),
+        (["SAVED", "--config", "x.yaml"], "both name what to evaluate", "one of them"),
         (["--config", "namm-tiny"], "is a config for `memx evolve-namm`", "memx evolve-namm namm-tiny"),
-        (["SAVED", "--host", "smollm2", "--resume", "--force"], "exclude each other", ""),
+        (["SAVED", "--model", "smollm2", "--resume", "--force"], "exclude each other", ""),
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else "",
 )  # fmt: skip
@@ -74,7 +74,7 @@ def test_mistakes_exit_2_with_one_line_and_a_hint(capsys, tmp_path, monkeypatch,
 def test_the_help_ends_in_three_examples(capsys):
     assert memx([COMMAND, "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "--peers" in shown and shown.partition("Examples:")[2].count("memx eval-namm") == 3
+    assert "--third-party" in shown and shown.partition("Examples:")[2].count("memx eval-namm") == 4
 
 
 def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, saved):
@@ -84,18 +84,20 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, saved
         raise AssertionError("a dry run loads nothing")
 
     monkeypatch.setattr(evolve_host, "load_host", never)
-    arguments = [COMMAND, str(saved), "--host", "smollm2", "--runs", str(tmp_path / "runs"), "--dry-run"]
+    arguments = [COMMAND, str(saved), "--model", "smollm2", "--runs", str(tmp_path / "runs"), "--dry-run"]
     assert memx([*arguments, "--json", "--prompts", "3"]) == 0
     cost = json.loads(capsys.readouterr().out)
     assert cost["trained"] == ["key_values"] and len(cost["held_out"]) == 7
     assert cost["prompts"] == cost["prefills"] == 24 and cost["budgets"] == [0.75, 0.5, 0.4, 0.25, 0.125]
     assert cost["documents"] == 8 and cost["presses"] == []
-    assert memx([*arguments, "--json", "--prompts", "3", "--peers", "--policy", "tova", "--policy", "recency"]) == 0
+    assert (
+        memx([*arguments, "--json", "--prompts", "3", "--third-party", "--policy", "tova", "--policy", "recency"]) == 0
+    )
     peers = json.loads(capsys.readouterr().out)
     assert peers["presses"] == ["TOVAPress"] and peers["answers"] == 24 * (1 + 5 * (1 + 2 + 1))
     assert peers["prefills"] == 2 * 24
     assert cost["answers"] == 24 * (1 + 5 * 8) and cost["written"] == cost["read_online"] == 0
-    assert memx([*arguments, "--mode", "online", "--every", "256", "--write"]) == 0
+    assert memx([*arguments, "--mode", "online", "--interval", "256", "--generate"]) == 0
     shown = capsys.readouterr().out
     assert "Nothing was loaded" in shown and f"{40 * 8 * 16 * 768:,} tokens" in shown and "and written" in shown
     assert not (tmp_path / "runs").exists()
@@ -103,17 +105,17 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, saved
 
 def test_from_the_command_line_to_a_table(capsys, tmp_path, host, saved):
     runs = tmp_path / "runs"
-    arguments = [COMMAND, str(saved), "--host", str(host), "--task", "key_values", "--task", "passkey", *SMALL]
+    arguments = [COMMAND, str(saved), "--model", str(host), "--task", "key_values", "--task", "passkey", *SMALL]
     arguments += ["--budget", "0.5", "--policy", "tova", "--policy", "recency", "--name", "mine", "--runs", str(runs)]
-    assert memx([*arguments, "--write"]) == 0
+    assert memx([*arguments, "--generate"]) == 0
     captured = capsys.readouterr()
     (run,) = runs.iterdir()
     assert run.name.startswith("mine-") and (run / "rows.jsonl").is_file()
     assert "budget 50% (prompts: 1 trained, 1 held out" in captured.out and "budget 40%" in captured.out
     assert "score %" in captured.out and "less others [95%]" in captured.out and "recency" in captured.out
-    assert "prompt 2/2: passkey" in captured.err and f"next: memx plot --what namm {run}" in captured.err
-    assert "exists" in mistake(capsys, *arguments, "--write")
-    assert memx([*arguments, "--write", "--resume", "--json"]) == 0
+    assert "prompt 2/2: passkey" in captured.err and f"next: memx plot namm {run}" in captured.err
+    assert "exists" in mistake(capsys, *arguments, "--generate")
+    assert memx([*arguments, "--generate", "--resume", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["variant"] for row in rows} == {"full", "namm", "tova", "recency", "random"}  # random: by kinds alone
     assert {row["budget"] for row in rows} == {None, 0.5, 0.4} and {row["size"] for row in rows} == {"budget"}

@@ -76,7 +76,7 @@ def mistake(capsys, folder, *arguments: str) -> str:
 
 
 def test_everything_is_told_and_written(capsys, tiny, elsewhere):
-    arguments = [PROMPT, "--host", str(tiny), "--every", "64", "--budget", ".25", "--new-tokens", "6"]
+    arguments = [PROMPT, "--model", str(tiny), "--interval", "64", "--budget", ".25", "--new-tokens", "6"]
     assert memx(["evict", *arguments, "--compare", "--protect", "4:8"]) == 0
     captured = capsys.readouterr()
     (folder,) = (elsewhere / "results" / "runs").iterdir()
@@ -95,7 +95,7 @@ def test_everything_is_told_and_written(capsys, tiny, elsewhere):
 
 
 def test_json_is_all_on_stdout(capsys, tiny, no_picture):
-    arguments = ["-", "--host", str(tiny), "--every", "32", "--policy", "h2o", "--new-tokens", "3", "--json"]
+    arguments = ["-", "--model", str(tiny), "--interval", "32", "--policy", "h2o", "--new-tokens", "3", "--json"]
     stdin, sys.stdin = sys.stdin, SimpleNamespace(buffer=io.BytesIO(PROMPT.encode()))
     try:
         assert memx(["evict", *arguments, "--out", "here"]) == 0
@@ -109,18 +109,18 @@ def test_json_is_all_on_stdout(capsys, tiny, no_picture):
 
 def test_a_folder_is_replaced_with_force_alone(capsys, tiny, elsewhere, tmp_path, no_picture):
     (tmp_path / "prompt.txt").write_text(PROMPT, "utf-8")
-    arguments = ["--file", str(tmp_path / "prompt.txt"), "--host", str(tiny), "--new-tokens", "2", "--out", "here"]
+    arguments = ["--file", str(tmp_path / "prompt.txt"), "--model", str(tiny), "--new-tokens", "2", "--out", "here"]
     assert memx(["evict", *arguments, "--policy", "full"]) == 0
     before = (elsewhere / "here" / "evict.json").read_bytes()
     assert "--force" in mistake(capsys, elsewhere, *arguments)
     assert (elsewhere / "here" / "evict.json").read_bytes() == before
-    assert memx(["evict", *arguments, "--every", "16", "--policy", "recency", "--force"]) == 0
+    assert memx(["evict", *arguments, "--interval", "16", "--policy", "recency", "--force"]) == 0
     assert (elsewhere / "here" / "evict.json").read_bytes() != before
 
 
 def test_a_prompt_that_is_too_short_for_a_run_is_a_warning(capsys, tiny, no_picture):
-    for prompt, often in (("Some words, not many.", ""), (PROMPT, ", or --every 1")):
-        assert memx(["evict", prompt, "--host", str(tiny), "--new-tokens", "2"]) == 0
+    for prompt, often in (("Some words, not many.", ""), (PROMPT, ", or --interval 1")):
+        assert memx(["evict", prompt, "--model", str(tiny), "--new-tokens", "2"]) == 0
         told = capsys.readouterr().err
         assert "warning:" in told and "never ran" in told and f"hint: give a longer prompt{often}" in told
 
@@ -147,10 +147,10 @@ def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
     description = json.loads((namm / "namm.json").read_text())
     description["constants"]["hop"] = 8
     (namm / "namm.json").write_text(json.dumps(description))
-    told = mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--host", str(tiny))
+    told = mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--model", str(tiny))
     assert "constant 'hop' is 8, this memx uses 16" in told
     (namm / "namm.json").write_text("{")
-    assert "cannot be used" in mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--host", str(tiny))
+    assert "cannot be used" in mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--model", str(tiny))
 
 
 @pytest.mark.parametrize(
@@ -172,9 +172,9 @@ def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
         (["text", "--budget", "1.5"], "budget must be in (0, 1], got 1.5"),
         (["text", "--budget", "nan"], "budget must be in (0, 1], got nan"),
         (["text", "--policy", "full", "--budget", ".5"], "full keeps every token"),
-        (["text", "--every", "40"], "multiple of 16"),
-        (["text", "--every", "0"], "multiple of 16"),
-        (["text", "--every", "16"], "snapkv needs an eviction interval of at least 32 tokens"),
+        (["text", "--interval", "40"], "multiple of 16"),
+        (["text", "--interval", "0"], "multiple of 16"),
+        (["text", "--interval", "16"], "snapkv needs an eviction interval of at least 32 tokens"),
         (["text", "--protect", "4-8"], "'4-8' is not a span"),
         (["text", "--new-tokens", "0"], "--new-tokens"),
         (["text", "--device", "tpu"], "--device"),
@@ -194,7 +194,7 @@ def test_text_that_is_not_utf8(capsys, elsewhere):
 
 @pytest.mark.parametrize("span", ["3:3", "-9999:", "0:9999", ":-9999"])
 def test_spans_outside_the_prompt(capsys, tiny, elsewhere, span):
-    told = mistake(capsys, elsewhere, "a few words", "--host", str(tiny), "--protect", span)
+    told = mistake(capsys, elsewhere, "a few words", "--model", str(tiny), "--protect", span)
     assert f"--protect {span} is not a valid span of the prompt, which has" in told
 
 
@@ -205,7 +205,7 @@ def test_open_spans_count_from_either_end(tiny):
 
 
 def test_a_prompt_that_does_not_fit(capsys, tiny, elsewhere):
-    told = mistake(capsys, elsewhere, "word " * 500, "--host", str(tiny))
+    told = mistake(capsys, elsewhere, "word " * 500, "--model", str(tiny))
     assert "do not fit in the model's context of 512" in told and "--new-tokens" in told
 
 
@@ -216,9 +216,9 @@ def test_hosts_that_cannot_be_had_or_observed(capsys, tmp_path, elsewhere):
     ):
         config.save_pretrained(tmp_path / name)
         train_tokenizer(["some text"], 300).save_pretrained(tmp_path / name)
-        assert message in mistake(capsys, elsewhere, "text", "--host", str(tmp_path / name))
-    assert "no model or folder 'smollm'" in mistake(capsys, elsewhere, "text", "--host", "smollm")
-    told = mistake(capsys, elsewhere, "text", "--host", "some-org/a-model-that-is-not-here")
+        assert message in mistake(capsys, elsewhere, "text", "--model", str(tmp_path / name))
+    assert "no model or folder 'smollm'" in mistake(capsys, elsewhere, "text", "--model", "smollm")
+    told = mistake(capsys, elsewhere, "text", "--model", "some-org/a-model-that-is-not-here")
     assert "cannot be reached" in told and "hf download" in told
 
 
@@ -227,7 +227,7 @@ def test_a_failure_leaves_nothing(capsys, tiny, elsewhere, monkeypatch):
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(evict, "attach", fails)
-    assert memx(["evict", "text", "--host", str(tiny)]) == 1
+    assert memx(["evict", "text", "--model", str(tiny)]) == 1
     assert "failed: out of memory" in capsys.readouterr().err and not list(elsewhere.iterdir())
 
 

@@ -45,7 +45,7 @@ def mistake(capsys, *arguments):
         (["--set", "host.preset=tiny"], "host.name and host.preset exclude each other", ""),
         (["--set", "namm.hidden=[8]"], "hidden needs scorer mlp", "scorer"),
         (["--resume", "--force"], "exclude each other", ""),
-        (["--host", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),
+        (["--model", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),
         (["namm-tiny", "--set", "host.preset=facts", "--runs", "none"], "facts trains 4 models", "one"),
         (["--set", "host.device=tpu"], "host.device: no device 'tpu'", "cpu"),
     ],
@@ -92,7 +92,7 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host)
     monkeypatch.setattr(evolve_host, "load_host", never)
     monkeypatch.setattr(evolve_prompts, "examples", never)
     runs = ["--runs", str(tmp_path / "runs"), "--dry-run"]
-    for which in (["namm-tiny"], ["namm-llama-3-8b"], ["--host", str(host)]):
+    for which in (["namm-tiny"], ["namm-llama-3-8b"], ["--model", str(host)]):
         assert memx([COMMAND, *which, *runs, "--json"]) == 0
         cost = json.loads(capsys.readouterr().out)
         assert cost["hours"] > 0 and "FLOPs a second" in cost["assumption"] and not (tmp_path / "runs").exists()
@@ -115,7 +115,7 @@ def test_from_the_command_line_to_a_namm(capsys, tmp_path, host):
     (run,) = runs.iterdir()
     assert run.name.startswith("mine-") and (run / "namm" / "namm.json").is_file()
     assert "difference [95%]" in captured.out and "key_values" in captured.out and "Fitness: " in captured.out
-    assert f"memx evict --file long.txt --host {host} --namm {run / 'namm'}" in captured.err
+    assert f"memx evict --file prompt.txt --model {host} --namm {run / 'namm'}" in captured.err
     assert "generation 1/1: fitness" in captured.err and "/min, " in captured.err
     assert "exists" in mistake(capsys, *arguments)
     assert memx([*arguments, "--resume", "--json"]) == 0
@@ -125,5 +125,5 @@ def test_from_the_command_line_to_a_namm(capsys, tmp_path, host):
     }
     prompt = tmp_path / "long.txt"
     prompt.write_text("a word and another word. " * 30)
-    assert memx(["evict", "--file", str(prompt), "--host", str(host), "--namm", str(run / "namm"), "--new-tokens", "2",
+    assert memx(["evict", "--file", str(prompt), "--model", str(host), "--namm", str(run / "namm"), "--new-tokens", "2",
                  "--out", str(tmp_path / "evicted")]) == 0  # fmt: skip

@@ -1,4 +1,4 @@
-"""`memx plot --what …` and the tables of training runs: what they print, and mistakes in one line."""
+"""`memx plot PICTURE` and the tables of training runs: what they print, and mistakes in one line."""
 
 import json
 from dataclasses import replace
@@ -25,21 +25,22 @@ def rows_of(variants=(("dense", "dense", 0, 20.0), ("memory 4k", "memory", 4096,
     ]  # fmt: skip
 
 
-def plot(tmp_path, rows, *arguments: str) -> int:
+def plot(tmp_path, rows, picture: str, *arguments: str) -> int:
     write_rows(tmp_path / "rows.jsonl", rows)
-    return memx(["plot", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out"), "--formats", "svg", *arguments])
+    where = [str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out"), "--formats", "svg"]
+    return memx(["plot", picture, *where, *arguments])
 
 
-@pytest.mark.parametrize(("what", "said"), [("rivals", "best of its kind"), ("ablation", "EM - first")])
-def test_comparisons_print_their_table_and_files(capsys, tmp_path, what, said):
-    assert plot(tmp_path, rows_of(), "--what", what) == 0
+@pytest.mark.parametrize(("picture", "said"), [("baselines", "best of its kind"), ("ablation", "EM - first")])
+def test_comparisons_print_their_table_and_files(capsys, tmp_path, picture, said):
+    assert plot(tmp_path, rows_of(), picture) == 0
     captured = capsys.readouterr()
-    assert said in captured.out and "memory 4k" in captured.out and f"{what}.svg" in captured.out
-    assert (tmp_path / "out" / f"{what}.rows.jsonl").exists()
+    assert said in captured.out and "memory 4k" in captured.out and f"{picture}.svg" in captured.out
+    assert (tmp_path / "out" / f"{picture}.rows.jsonl").exists()
 
 
 def test_the_table_as_json_and_the_tier(capsys, tmp_path):
-    assert plot(tmp_path, rows_of(), "--what", "rivals", "--tier", "seen", "--json") == 0
+    assert plot(tmp_path, rows_of(), "baselines", "--tier", "seen", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [fact["kind"] for fact in found["table"]] == ["memory"] and found["table"][0]["times_said"] == ">1x"
     assert {r.dataset for r in read_rows(Path(found["files"][-1]))} == {"seen", "rephrased"}
@@ -48,10 +49,10 @@ def test_the_table_as_json_and_the_tier(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["--what", "ablation"], "there are no variants to compare", "preset with variants"),
-        (["--what", "finetune"], "no run here started from a trained model", "--init-from"),
-        (["--what", "usage"], "no run here has metrics of its memory's use", "memx train"),
-        (["--what", "rivals", "--tier", "unseen"], "Invalid value for '--tier'", ""),
+        (["ablation"], "there are no variants to compare", "preset with variants"),
+        (["finetune"], "no run here started from a trained model", "--init-from"),
+        (["usage"], "no run here has metrics of its memory's use", "memx train"),
+        (["baselines", "--tier", "unseen"], "Invalid value for '--tier'", ""),
     ],
 )
 def test_mistakes_are_one_line_and_a_hint(capsys, tmp_path, arguments, message, hint):

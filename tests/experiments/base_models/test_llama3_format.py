@@ -148,7 +148,7 @@ def evolved(llama, tmp_path_factory):
              "fitness.mode=online", "host.threads=1"]  # fmt: skip
     settings = [word for one in small for word in ("--set", one)]
     size = ["--generations", "1", "--population", "4", "--runs", str(runs)]
-    assert memx(["evolve-namm", "--host", str(llama), *size, *settings]) == 0
+    assert memx(["evolve-namm", "--model", str(llama), *size, *settings]) == 0
     (run,) = runs.iterdir()
     return run
 
@@ -166,10 +166,10 @@ def test_a_namm_is_evolved_on_it(llama, evolved):
 def test_a_namm_evicts_from_it_and_is_evaluated_on_it(llama, evolved, tmp_path, capsys):
     text = tmp_path / "long.txt"
     text.write_text("a word and another word. " * 20)
-    evict = ["evict", "--file", str(text), "--host", str(llama), "--new-tokens", "2", "--out", str(tmp_path / "out")]
+    evict = ["evict", "--file", str(text), "--model", str(llama), "--new-tokens", "2", "--out", str(tmp_path / "out")]
     assert memx([*evict, "--namm", str(evolved / "namm")]) == 0
     small = ["--length", "200", "--prompts", "1", "--threads", "1", "--set", "documents=1", "--set", "resamples=100"]
-    given = ["eval-namm", str(evolved / "namm"), "--host", str(llama), "--task", "key_values", *small]
+    given = ["eval-namm", str(evolved / "namm"), "--model", str(llama), "--task", "key_values", *small]
     assert memx([*given, "--runs", str(tmp_path / "evaluated"), "--json"]) == 0
     assert "key_values" in capsys.readouterr().out
 
@@ -220,9 +220,9 @@ def refused(command, capsys):
 
 
 @pytest.mark.parametrize("command", [
-    ["train", "--init-from", NAME], ["evolve-namm", "--host", NAME], ["evolve-namm", "--host", NAME, "--dry-run"],
-    ["evict", "--file", "TEXT", "--host", NAME, "--policy", "recency"],
-    ["eval-namm", "SAVED", "--host", NAME],
+    ["train", "--init-from", NAME], ["evolve-namm", "--model", NAME], ["evolve-namm", "--model", NAME, "--dry-run"],
+    ["evict", "--file", "TEXT", "--model", NAME, "--policy", "recency"],
+    ["eval-namm", "SAVED", "--model", NAME],
 ], ids=lambda command: " ".join([command[0], *command[3:4]]))  # fmt: skip
 def test_without_access_the_command_to_run_is_told(command, capsys, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
@@ -257,5 +257,5 @@ def test_a_dry_run_of_the_real_size_needs_its_config_alone(tmp_path, capsys):
         (cost,) = json.loads(capsys.readouterr().out)
         bytes_of[dtype] = cost["weights_bytes"]
     assert bytes_of["float32"] - bytes_of["bfloat16"] == 2 * 8_030_261_248 < bytes_of["bfloat16"]
-    assert memx(["evolve-namm", "--host", str(tmp_path), "--dry-run", "--json"]) == 0
+    assert memx(["evolve-namm", "--model", str(tmp_path), "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["host_parameters"] == 8_030_261_248

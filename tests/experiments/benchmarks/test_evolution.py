@@ -116,7 +116,7 @@ def test_candidates_taken_for_one_another_are_wrong(host, mode, monkeypatch):
 
 def test_what_is_wrong_fails_without_a_speed(monkeypatch):
     monkeypatch.setattr(Population, "scores", swapped)
-    found = run_bench(BenchConfig(["evolve"], "cpu", evict=SMALL, steps=1))
+    found = run_bench(BenchConfig(["evolution"], "cpu", evict=SMALL, steps=1))
     assert {row.metric for row in found.rows} == {"correct"}
     dataset = "evolve host=tiny-llama context=70 prompts=1 population=5 budget=0.25 mode=post_hoc"
     assert f"{dataset}: bam" in found.wrong
@@ -179,14 +179,14 @@ def test_evolve_is_measured_only_if_named(monkeypatch):
 
     listed = [dataclasses.replace(benchmark, run=run) for benchmark in benchmarks()]
     monkeypatch.setattr(bench, "benchmarks", lambda: listed)
-    for names in ([], ["evolve"]):
+    for names in ([], ["evolution"]):
         run_bench(BenchConfig(names, "cpu"))
-    assert "decode" in measured[0] and "evolve" not in measured[0] and measured[1] == ["evolve"]
-    assert ["only if named" in each.about for each in listed if each.name == "evolve"] == [True]
+    assert "decode" in measured[0] and "evolution" not in measured[0] and measured[1] == ["evolution"]
+    assert ["not in the default set" in each.about for each in listed if each.name == "evolution"] == [True]
 
 
 def test_the_command_line(capsys, tmp_path):
-    quick = ["bench", "--op", "evolve", "--device", "cpu", "--layers", "1", "--context", "64", "--every", "32"]
+    quick = ["bench", "evolution", "--device", "cpu", "--layers", "1", "--context", "64", "--interval", "32"]
     quick += ["--population", "2", "--steps", "1", "--threads", "1"]
     assert memx([*quick, "--save", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out

@@ -39,7 +39,7 @@ def test_a_way_that_computes_something_else_is_told_and_no_time_is(monkeypatch):
 
 def test_the_command_saves_and_prints(tmp_path, capsys):
     shape = "tokens=8,parts=2,layers=1,width=8,hidden=8,top_k=4,key_width=8"
-    command = ["bench", "--op", "host", "--slots", "64", "--steps", "1", "--device", "cpu", "--shapes", shape]
+    command = ["bench", "offload", "--slots", "64", "--steps", "1", "--device", "cpu", "--shapes", shape]
     assert memx([*command, "--save", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert all(way in printed for way in WAYS) and "waited: the step stood still" in printed
@@ -52,7 +52,7 @@ def test_mistakes_and_shapes(capsys):
     for slots, told in ((9, "fewer than 4 half-keys"), (1000, "slots 1000 is not a square")):
         with pytest.raises(MemxError, match=told):
             bench_host([slots], device_name="cpu", steps=1, shape=SMALL)
-    assert memx(["bench", "--op", "host", "--shapes", "rows=3"]) == 2
-    assert "host has no 'rows'" in capsys.readouterr().err
+    assert memx(["bench", "offload", "--shapes", "rows=3"]) == 2
+    assert "offload has no 'rows'" in capsys.readouterr().err
     assert host_shape((), torch.device("cpu")) == HostShape() and host_shape(("large",), torch.device("cpu")) == LARGE
     assert host_shape(("tokens=2^4",), torch.device("cuda")).tokens == 16

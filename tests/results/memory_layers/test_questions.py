@@ -77,4 +77,4 @@ def test_plot_writes_pictures_and_rows_and_says_what_is_missing(tmp_path):
     assert "memx eval" in told.value.hint
     with pytest.raises(MemxError) as told:
         draw("memory", PlotRequest([source], tmp_path / "out", "memory"))
-    assert "--what qa" in told.value.hint
+    assert "memx plot qa" in told.value.hint

@@ -129,12 +129,12 @@ def test_answers_of_other_prompts_or_modes_are_not_mixed(tmp_path, changes, mess
     first, other = made.answer_rows("a-00000001", 0.9, 50), made.answer_rows("b-00000002", 0.8, 30, **changes)
     write_rows(tmp_path / "both.jsonl", [*first, *other])
     with pytest.raises(MemxError, match=message) as refused:
-        draw("front", PlotRequest([tmp_path / "both.jsonl"], tmp_path / "out", "f"))
+        draw("pareto", PlotRequest([tmp_path / "both.jsonl"], tmp_path / "out", "f"))
     assert "name the run folders" in refused.value.hint and not (tmp_path / "out").exists()
     made.evolution_run(tmp_path / "runs" / "b-00000002", [], other, started="0")
     made.evolution_run(tmp_path / "runs" / "a-00000001", [], first, started="1")
     told = []
-    _, table = draw("front", PlotRequest([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], log=told.append))
+    _, table = draw("pareto", PlotRequest([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], log=told.append))
     assert [line[0] for line in table.lines] == ["a-00000001"]
     assert told == ["drawn: a-00000001; left out: b-00000002 (--experiment chooses)"]
 
@@ -166,30 +166,35 @@ def test_a_front_of_a_folder_is_of_one_host(tmp_path):
         made.evolution_run(tmp_path / "runs" / name, [], rows, started=str(-number))
     told = []
     order = PlotRequest([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], log=told.append)
-    files, table = draw("front", order)
+    files, table = draw("pareto", order)
     assert [line[0] for line in table.lines] == ["dear-00000002", "free-00000001"] and files[-1].name == "f.rows.jsonl"
     assert "left out: poor-00000003" in told[0]
-    again, same = draw("front", PlotRequest([files[-1]], tmp_path / "again", "f", ["svg"]))
+    again, same = draw("pareto", PlotRequest([files[-1]], tmp_path / "again", "f", ["svg"]))
     assert again[0].read_bytes() == files[0].read_bytes() and same == table
 
 
 @pytest.mark.parametrize(
     ("rows", "arguments", "message", "hint"),
     [
-        (made.evaluation(), [], "there are no rows to show", "--what namm, layers or dropped"),
-        (made.answer_rows("a-00000001", 0.9, 50), [], "there are no rows to show", "--what evolution or front"),
-        (made.evaluation(), ["--what", "layers"], "there are no layers' caches here", "memx eval-namm RUN"),
-        (made.answer_rows("a-00000001", 0.9, 50), ["--what", "namm"], "no policies' scores here", "memx eval-namm RUN"),
-        (made.evaluation(), ["--what", "namm", "--metrics", "f1"], "--metrics: no metric f1", "exact"),
-        (made.evaluation(), ["--what", "namm", "--metrics", "score"], "no policy here has score", "--metrics relative"),
-        (made.evaluation(), ["--what", "front"], "no answers of evolutions here", "--what evolution"),
-        (made.evaluation(), ["--what", "evolution"], "no run here is of `memx evolve-namm`", "run folder"),
-        (made.kind_rows(), ["--what", "dropped", "--budget", "0.5"], "no NAMM told what it drops at 0.5", "own size"),
+        (made.evaluation(), ["memory"], "there are no rows to show", "memx plot namm`, layers or evicted"),
+        (
+            made.answer_rows("a-00000001", 0.9, 50),
+            ["memory"],
+            "there are no rows to show",
+            "memx plot evolution` or pareto",
+        ),
+        (made.evaluation(), ["layers"], "there are no layers' caches here", "memx eval-namm RUN"),
+        (made.answer_rows("a-00000001", 0.9, 50), ["namm"], "no policies' scores here", "memx eval-namm RUN"),
+        (made.evaluation(), ["namm", "--metrics", "f1"], "--metrics: no metric f1", "exact"),
+        (made.evaluation(), ["namm", "--metrics", "score"], "no policy here has score", "--metrics relative"),
+        (made.evaluation(), ["pareto"], "no answers of evolutions here", "memx plot evolution"),
+        (made.evaluation(), ["evolution"], "no run here is of `memx evolve-namm`", "run folder"),
+        (made.kind_rows(), ["evicted", "--budget", "0.5"], "no NAMM told what it drops at 0.5", "own size"),
     ],
 )
 def test_wrong_sources_are_one_line_and_a_hint(capsys, tmp_path, rows, arguments, message, hint):
     write_rows(tmp_path / "rows.jsonl", rows)
-    assert memx(["plot", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert memx(["plot", *arguments, str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
     lines = captured.err.strip().splitlines()
     assert captured.out == "" and message in lines[0] and hint in lines[1] and len(lines) == 2
@@ -198,11 +203,11 @@ def test_wrong_sources_are_one_line_and_a_hint(capsys, tmp_path, rows, arguments
 
 def test_the_command_prints_tables_and_json(capsys, tmp_path):
     write_rows(tmp_path / "rows.jsonl", [*made.evaluation(), *made.layer_rows(), *made.kind_rows()])
-    source = ["plot", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out"), "--formats", "svg"]
-    assert memx([*source, "--what", "namm", "--metrics", "exact"]) == 0
+    source = [str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out"), "--formats", "svg"]
+    assert memx(["plot", "namm", *source, "--metrics", "exact"]) == 0
     told = capsys.readouterr().out
     assert "own size" in told and "SnapKV" in told and "namm.svg" in told and max(map(len, told.splitlines())) <= 160
-    assert memx([*source, "--what", "dropped", "--json"]) == 0
+    assert memx(["plot", "evicted", *source, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["table"][0]["policy"] == "namm" and found["files"][-1].endswith("dropped.rows.jsonl")
-    assert memx(["plot", found["files"][-1], "--out", str(tmp_path / "again"), "--what", "dropped"]) == 0
+    assert found["table"][0]["policy"] == "namm" and found["files"][-1].endswith("evicted.rows.jsonl")
+    assert memx(["plot", "evicted", found["files"][-1], "--out", str(tmp_path / "again")]) == 0

@@ -116,7 +116,7 @@ def test_models_that_would_share_a_line_are_refused():
     for rows in (kinds, sizes):
         with pytest.raises(MemxError, match="differ in more than memory size") as error:
             memory_figure(rows)
-        assert "--what rivals" in error.value.hint
+        assert "memx plot baselines" in error.value.hint
 
 
 def test_runs_named_one_by_one_are_drawn_together_and_of_a_folder_one_experiment(tmp_path):
