@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 _CODE = re.compile(r"(`[^`]*`)")
+_OPTION = re.compile(r"(?<![\w`-])(--[a-z][a-z-]*[a-z])")
 
 
 def table(columns: Sequence[str], lines: Iterable[Sequence[str]], left: int | None = None) -> str:
@@ -28,7 +29,7 @@ def code(value: Any) -> str:
 
 
 def cell(text: str, join: bool = True) -> str:
-    """Plain text as Markdown: what Markdown would read as markup is escaped, `code` stays.
+    """Plain text as Markdown: what Markdown would read as markup is escaped, `code` stays, options become code.
 
     Args:
         text: Any text.
@@ -36,7 +37,7 @@ def cell(text: str, join: bool = True) -> str:
     """
     parts = _CODE.split(" ".join(text.split()) if join else text)
     for place in range(0, len(parts), 2):
-        parts[place] = re.sub(r"([*_<>\[\]])", r"\\\1", parts[place])
+        parts[place] = _OPTION.sub(r"`\1`", re.sub(r"([*_<>\[\]])", r"\\\1", parts[place]))
     joined = "".join(parts)
     return joined.replace("|", "\\|") if join else joined
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import re
+import tempfile
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import command_pages
 import config_pages
@@ -14,6 +16,7 @@ import links
 import notebook_pages
 import row_fields
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -27,6 +30,19 @@ GENERATED: dict[str, Callable[[], str]] = {
 }
 _MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->$", flags=re.MULTILINE)
 _INCLUDE = re.compile(r"^(?:<!-- include: (\S+) -->|--8<-- \"(\S+)\")$", flags=re.MULTILINE)
+
+# the repository's root is the package memx, whatever the folder is called: docstrings are read through a link to it
+_PACKAGES = tempfile.TemporaryDirectory(prefix="memx-docs-")
+
+
+@event_priority(100)
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Say where the docstrings are, before the plugin that reads them looks for them."""
+    link = Path(_PACKAGES.name) / "memx"
+    if not link.exists():
+        link.symlink_to(links.ROOT, target_is_directory=True)
+    config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [_PACKAGES.name]
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
