@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _EPILOG = examples(
     "memx evolve-namm namm-tiny",
     "memx evolve-namm namm-smollm2 --dry-run",
-    "memx evolve-namm namm-tiny --generations 4 --population 8 --set tasks.length=512",
+    "memx evolve-namm namm-tiny --generations 4 --population 8",
     "torchrun --nproc-per-node 8 --no-python memx evolve-namm namm-llama-3-8b --resume",
 )
 DEFAULT = "namm-smollm2"

@@ -40,7 +40,7 @@ def facts_file(tmp_path):
         (["train", "tiny", "--set", "training.steps=x"], "training.steps: ", ""),
         (["train", "tiny", "--slots", "1000"], "slots 1000 is not a square", "the nearest is 1024"),
         (["train", "tiny", "--set", "memory.top_k=40"], "top_k 40 is not in 1..32", "lower top_k to 32"),
-        (["train", "tiny", "--facts", "no.csv"], "no facts file no.csv", "exists"),
+        (["train", "tiny", "--facts", "no.csv"], "no facts file no.csv", "existing"),
         (["train", "tiny", "--facts", "airprots"], "no fact table or supported file 'airprots'", "'airports'"),
         (["train", "tiny", "--set", "training.device=tpu"], "training.device: no device 'tpu'", "cpu"),
         (["train", "tiny", "--resume", "--force"], "exclude each other", ""),
@@ -178,7 +178,7 @@ def test_the_display_of_a_terminal(tmp_path, jobs):
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["train"], ["evolve-namm"], ["plot"], ["bench"], ["runs"], ["presets"], ["config"], ["config", "show"]],
+    [[], ["train"], ["plot"], ["plot", "namm"], ["bench"], ["bench", "ops"], ["config"], ["config", "show"]],
 )
 def test_every_help_ends_in_three_examples(command):
     result = subprocess.run([sys.executable, "-m", "memx", *command, "--help"], capture_output=True, text=True)
@@ -191,6 +191,8 @@ def test_every_help_ends_in_three_examples(command):
     [
         ["--help"],
         ["plot", "--help"],
+        ["plot", "memory", "--help"],
+        ["bench", "eviction", "--help"],
         ["train", "--help"],
         ["evolve-namm", "--help"],
         ["presets"],
