@@ -1,0 +1,1 @@
+"""`memx bench`: its subcommands, their options, and what runs the benchmarks."""

@@ -1,0 +1,1 @@
+"""`memx plot`: a subcommand for each picture, made from the list of pictures."""
