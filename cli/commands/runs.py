@@ -40,13 +40,22 @@ def runs(folder: Folder = Path("results/runs"), json: Json = False) -> None:
     if json:
         print_json(found)
         return
+    if not found:
+        note(f"no runs in {folder}")
+        return
     shown = ("seen", "rephrased", "unseen")
-    lines = [
-        [one["run"], one["status"], str(one["step"]), str(one["started"]), *(_percent(one.get(tier)) for tier in shown)]
-        for one in found
-    ]
-    print_table(f"Runs in {folder}", ["run", "status", "step", "started", *(f"{t} EM %" for t in shown)], lines, left=2)
+    lines = []
+    for one in found:
+        start, scores = _minute(one["started"]), [_percent(one.get(tier)) for tier in shown]
+        lines.append([one["run"], one["status"], str(one["step"]), start, *scores])
+    columns = ["run", "status", "step", "started", "EM % seen", "EM % paraphrased", "EM % held-out"]
+    print_table(f"Runs in {folder}", columns, lines, left=2)
     note("next: memx plot draws finished runs; repeat the command of an interrupted run with --resume to continue it")
+
+
+def _minute(time: str | None) -> str:
+    """2026-11-29 01:30 of an ISO time."""
+    return "" if time is None else time[:16].replace("T", " ")
 
 
 def _percent(value: float | None) -> str:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_PIPE_WIDTH = 160  # columns of a table that goes to a file or a pipe, or more if it needs them
+
 
 def print_json(value: Any) -> None:
     """Print one JSON document on stdout."""
@@ -14,20 +16,59 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
-    """Print a table; all columns but the first `left` are right-aligned."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    """Print a table; all columns but the first `left` are right-aligned.
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < left else "right", no_wrap=i < left, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
+    A table that is too wide for the terminal is split into several that repeat the first `left` columns, or printed as
+    a block of lines for each row. Output that is not a terminal is as wide as the table needs.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from .table_layout import fit, measure, split, width_of
+
+    lines = [list(row) for row in rows]
+    measured = measure(columns, lines, left)
     console = Console()
     if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)
+        console = Console(width=max(_PIPE_WIDTH, width_of([column.least for column in measured])))
+    console.print(Text(title, style="bold"))
+    parts = [[*range(len(columns))]]
+    if fit(measured, console.width) is None:
+        parts = split(measured, left, console.width)
+    if parts is None:
+        _print_blocks(console, columns, lines)
+        return
+    for part in parts:
+        widths = fit([measured[i] for i in part], console.width)
+        assert widths is not None
+        console.print(_table([columns[i] for i in part], [[line[i] for i in part] for line in lines], widths, left))
+
+
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], widths: Sequence[int], left: int) -> Any:
+    """A table of rich with columns of these widths."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for i, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        table.add_column(Text(column), justify="left" if i < left else "right", width=width)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    return table
+
+
+def _print_blocks(console: Any, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Print the first cell of each row, and below it a line for each other cell."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    for line in lines:
+        console.print(Text(f"\n{line[0]}"))
+        for column, cell in zip(columns[1:], line[1:], strict=True):
+            if cell:
+                console.print(Padding(Text(f"{column}: {cell}".replace("\n", " ")), (0, 0, 0, 2)))
+    console.print()
 
 
 def note(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Tables of an evaluation: policies at each size of the cache, and NAMMs beside the full cache and the best rival."""
+"""Tables of an evaluation: policies at each cache size, and NAMMs against the full cache and the best baseline."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from ...experiments.policy_eval.cost import EvaluationCost
 
 _SETS = ("trained/all", "held-out/all")
-_ABOUT = {"trained/all": "trained", "held-out/all": "held out"}
+_ABOUT = {"trained/all": "trained", "held-out/all": "held-out"}
 _FULL = "full"
 Line = tuple[str, float | None, str, str]  # variant, budget, size, beside
 
 
 def print_evaluation(rows: Sequence[Row]) -> None:
-    """For each size a table of policies, then what the NAMMs win and lose."""
+    """Print a table of policies for each cache size, then the differences of the NAMMs to other policies."""
     found = _by_line(rows)
     full = next(line for line in found if line[0] == _FULL)
     sets = [one for one in _SETS if ("exact", one) in found[full]]
@@ -27,13 +27,11 @@ def print_evaluation(rows: Sequence[Row]) -> None:
     _print_verdicts([line for line in found if line[0].split()[0] == "namm"], found, sets)
     if any(line[0].endswith(" per head") for line in found):
         print(
-            "namm at a budget: one threshold, placed on each prompt so that all layers together hold that many bytes; "
-            "a layer may hold more than another.\nnamm per head, and the rivals: the same share in every head."
+            "namm with a budget: one threshold per prompt, chosen so that the whole cache has that size; "
+            "layers may keep different shares.\nnamm per head, and the other policies: the same share in every head."
         )
     if any(line[0].startswith("kvpress ") for line in found):
-        print(
-            "kvpress's presses choose from the whole context; for the others its newest tokens, under 16, always stay."
-        )
+        print("kvpress may evict any token of the context; the other policies always keep the newest (fewer than 16).")
 
 
 def _by_line(rows: Sequence[Row]) -> dict[Line, dict[tuple[str, str], Row]]:
@@ -55,14 +53,19 @@ def _sizes(found: Mapping[Line, Any], full: Line) -> Iterator[tuple[str, list[Li
         yield f"budget {100 * (budget or 1):g}%", [line for line in lines if line[1:3] == (budget, "budget")]
     for variant in dict.fromkeys(line[3] or line[0] for line in lines if line[2] == "own"):
         own = [line for line in lines if line[2] == "own" and variant in (line[0], line[3])]
-        yield f"as many bytes as {variant} holds by its own threshold", own
+        yield f"cache size of {variant} at its own threshold", own
 
 
 def _print_size(size: str, lines: Sequence[Line], found: Mapping[Line, Any], sets: Sequence[str]) -> None:
     columns, table = ["policy"], []
     scored = [one for one in sets if ("score", one) in found[lines[0]]]
     for one in sets:
-        columns += [f"{_ABOUT[one]}: exact %", "likelihood", "nats lost", *(["score %"] if one in scored else [])]
+        columns += [
+            f"{_ABOUT[one]}: exact match %",
+            "relative likelihood",
+            "nats lost",
+            *(["score %"] if one in scored else []),
+        ]
     for line in lines:
         rows = found[line]
         cells = [line[0]]
@@ -74,14 +77,14 @@ def _print_size(size: str, lines: Sequence[Line], found: Mapping[Line, Any], set
         table.append([*cells, *(f"{rows[size, 'all/all'].value:.1f}%" for size in ("held", "kept"))])
     n = ", ".join(f"{found[lines[0]]['exact', one].n} {_ABOUT[one]}" for one in sets)
     print_table(
-        f"{size} (prompts: {n}; ± half the 95% interval; likelihood: of the full cache's, 1 at most; held: bytes)",
-        [*columns, "held", "kept"],
+        f"{size} (prompts: {n}; ± half the 95% CI)",
+        [*columns, "cache size", "tokens kept"],
         table,
     )
 
 
 def _print_verdicts(namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequence[str]) -> None:
-    """NAMMs less the full cache, and less the best rival at their size, in nats a token and in percent."""
+    """Print NAMM minus full cache, and minus the best baseline at its cache size, in nats per token and in points."""
     table = []
     for line in namms:
         rows = found[line]
@@ -95,14 +98,14 @@ def _print_verdicts(namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequ
             table.append(cells)
     columns = [
         "NAMM",
-        "held",
+        "cache size",
         "tasks",
-        "nats − full cache",
-        "nats − best rival",
-        "exact % − full",
-        "exact % − best rival",
+        "nats per token: minus full cache",
+        "minus best baseline",
+        "exact match, points: minus full cache",
+        "minus best baseline",
     ]
-    title = "NAMMs less others [95%]; the best rival is chosen on these prompts, which favours it"
+    title = "NAMM minus other policies (95% CI); the best baseline was chosen on these same prompts, which favours it"
     print_table(title, columns, table, left=3)
 
 
@@ -116,22 +119,22 @@ def _cell(row: Row, digits: int) -> str:
 
 
 def print_evaluation_cost(cost: EvaluationCost) -> None:
-    """What a dry run found."""
+    """Print what an evaluation would do."""
     sizes = [f"{100 * budget:g}%" for budget in cost.budgets]
-    sizes += [f"{cost.own_sizes} own"] * bool(cost.own_sizes)
-    online = f", then {cost.read_online:,} tokens by the policies themselves" if cost.read_online else ""
+    sizes += [f"{cost.own_sizes} set by a threshold"] * bool(cost.own_sizes)
+    online = f", then {cost.read_online:,} tokens with each policy" if cost.read_online else ""
     lines = [
-        ["host", cost.host],
+        ["model", cost.host],
         *(["NAMM", namm] for namm in cost.namms),
-        ["trained", ", ".join(cost.trained) or "none"],
-        ["held out", ", ".join(cost.held_out) or "none"],
-        ["policies", f"{', '.join(cost.policies)}, and the full cache, {cost.mode}"],
-        ["sizes", ", ".join(sizes)],
-        ["prompts", f"{cost.prompts:,} of {cost.length:,} tokens at most"],
-        ["contexts read", f"{cost.prefills:,} of {cost.prefill_tokens:,} tokens at most{online}"],
-        *([["presses", ", ".join(cost.presses)]] if cost.presses else []),
-        *([["documents", f"{cost.documents} to see what is dropped"]] if cost.documents else []),
-        ["answers", f"{cost.answers:,} by likelihood" + (", and written" if cost.written else "")],
+        ["trained tasks", ", ".join(cost.trained) or "none"],
+        ["held-out tasks", ", ".join(cost.held_out) or "none"],
+        ["policies", f"{', '.join(cost.policies)}, full cache; mode {cost.mode}"],
+        ["cache sizes", ", ".join(sizes)],
+        ["prompts", f"{cost.prompts:,}, up to {cost.length:,} tokens each"],
+        ["prefills", f"{cost.prefills:,}, up to {cost.prefill_tokens:,} tokens each{online}"],
+        *([["kvpress", ", ".join(cost.presses)]] if cost.presses else []),
+        *([["documents", f"{cost.documents} to record which tokens are evicted"]] if cost.documents else []),
+        ["answers", f"{cost.answers:,} scored by likelihood" + (", and generated" if cost.written else "")],
     ]
-    print_table("Nothing was loaded or evaluated", ["what", "how much"], lines, left=2)
+    print_table("Dry run: nothing was loaded or evaluated", ["what", "amount"], lines, left=2)
     print(f"would write {cost.folder}")

@@ -1,4 +1,4 @@
-"""Tables of `memx eval`: what each model knows, and what a dry run would ask."""
+"""Tables of `memx eval`: scores of each model, and what a run would evaluate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ...results.store.rows import Row
 from .console import print_table
 
-_QA = {"exact_match": "exact match %", "f1": "F1 %", "nll": "nats a token"}
+_QA = {"exact_match": "exact match %", "f1": "F1 %", "nll": "nats per token"}
 
 
 def print_questions(rows: Sequence[Row]) -> None:
@@ -24,26 +24,26 @@ def print_questions(rows: Sequence[Row]) -> None:
         lines.append([*cells, *(_cell(scores[metric]) for metric in _QA)])
     if lines:
         columns = ["model", "questions", "n", "shots", *_QA.values()]
-        print_table("Closed-book questions (± half the 95% interval)", columns, lines, left=2)
+        print_table("Closed-book QA (± half the 95% CI)", columns, lines, left=2)
     for run, dataset in found:
         _tell_cuts(found[run, dataset]["exact_match"])
     lines = [[_who(row), row.dataset, row.metric, f"{row.n:,}", _cell(row)] for row in rows if row.labels.harness]
     if lines:
-        print_table("lm-eval (± half the 95% interval)", ["model", "task", "score", "n", "value"], lines, left=3)
+        print_table("lm-eval (± half the 95% CI)", ["model", "task", "score", "n", "value"], lines, left=3)
 
 
 def print_plan(costs: Sequence[Mapping[str, Any]]) -> None:
-    """What dry runs found."""
+    """Print what the runs would evaluate."""
     lines = []
     for cost in costs:
         asked = ", ".join(f"{name} {count:,}" for name, count in cost["questions"].items())
         lines += [
-            ["model", f"{cost['model']}: {cost['kind']}, {cost['context']:,} tokens of context"],
-            *([["questions", f"{asked}, with {cost['shots']} examples"]] if asked else []),
+            ["model", f"{cost['model']}: {cost['kind']}, context of {cost['context']:,} tokens"],
+            *([["questions", f"{asked}; {cost['shots']} few-shot examples"]] if asked else []),
             *([["lm-eval", ", ".join(cost["harness"])]] if cost["harness"] else []),
             ["would write", cost["folder"]],
         ]
-    print_table("Nothing was loaded or asked", ["what", "how much"], lines, left=2)
+    print_table("Dry run: nothing was loaded or evaluated", ["what", "amount"], lines, left=2)
 
 
 def _shots(row: Row) -> str:
@@ -68,8 +68,8 @@ def _tell_cuts(row: Row) -> None:
     labels = row.labels
     if labels.fewer_shots:
         print(
-            f"{row.dataset}: {labels.fewer_shots:,} of {row.n:,} questions were asked with fewer than "
-            f"{labels.shots} examples, for that is what fits in the context of {row.model}."
+            f"{row.dataset}: {labels.fewer_shots:,} of {row.n:,} questions had fewer than {labels.shots} examples: "
+            f"no more fit in the context of {row.model}."
         )
     if labels.cut_questions:
-        print(f"{row.dataset}: {labels.cut_questions:,} questions do not fit themselves, and lost their beginning.")
+        print(f"{row.dataset}: {labels.cut_questions:,} questions exceed the context and were cut at the start.")

@@ -1,4 +1,4 @@
-"""Tables of an evolution: what it would cost, and what its answer is worth beside generation 0."""
+"""Tables of an evolution: its cost, and the chosen NAMM against the initial parameters."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _KINDS = ("generation 0", "answer", "difference")
 
 
 def print_evolution(rows: Sequence[Row]) -> None:
-    """For each split a table of its families and of all, and the fitness of generation 0 and of the answer."""
+    """Print a table for each split, and the fitness of the initial parameters and of the chosen NAMM."""
     after = rows[0].labels.answer_generation
     splits = dict.fromkeys(row.labels.evolution_split for row in rows if row.variant in _KINDS)
-    about = {"validation": f"these prompts chose the mean after generation {after}", "test": "these had no say"}
+    about = {"validation": f"used to select generation {after}", "test": "not used for selection"}
     for split in splits:
         _print_split([row for row in rows if row.labels.evolution_split == split], split, about[split])
     for row in rows:
         if row.metric == "candidates_per_second":
-            print(f"{row.value:.2f} candidates a second, each on all prompts of its generation.")
+            print(f"{row.value:.2f} candidates per second, each on all prompts of its generation.")
 
 
 def _print_split(rows: Sequence[Row], split: str, about: str) -> None:
@@ -36,11 +36,11 @@ def _print_split(rows: Sequence[Row], split: str, about: str) -> None:
         cells = [f"{one.value:.2f} ±{_half(one):.2f}" for one in found[:2]]
         kept = f"{before:.0f}→{after:.0f}%"
         lines.append([dataset.partition("/")[2], str(found[0].n), *cells, _change(found[2], 2), kept])
-    what = "likelihood a token" if kind == "log_likelihood" else "score"
-    title = f"{split.capitalize()} prompts ({about}): {what} over the full cache's, ± half the 95% interval"
-    print_table(title, ["task", "n", "gen. 0", "answer", "difference [95%]", "kept"], lines)
+    what = "likelihood per token" if kind == "log_likelihood" else "score"
+    title = f"{split.capitalize()} prompts ({about}): {what}, full cache = 1, ± half the 95% CI"
+    print_table(title, ["task", "n", "initial", "chosen", "difference [95% CI]", "cache kept"], lines)
     zero, answer, change = (by_key[f"{split}/all", variant, "fitness"] for variant in _KINDS)
-    print(f"Fitness: generation 0 {zero.value:.3f}, answer {answer.value:.3f}, difference {_change(change, 3)}.\n")
+    print(f"Fitness: initial {zero.value:.3f}, chosen {answer.value:.3f}, difference {_change(change, 3)}.\n")
 
 
 def _change(row: Row, digits: int) -> str:
@@ -52,27 +52,35 @@ def print_evolution_cost(cost: EvolutionCost) -> None:
     from ...results.labels import short
 
     lines = [
-        ["host", f"{cost.host}, {short(cost.host_parameters, 1000)} parameters in {cost.dtype}"],
-        ["NAMM", f"{cost.namm_parameters:,} parameters, {cost.rule}, every {cost.every} tokens"],
+        ["model", f"{cost.host}, {short(cost.host_parameters, 1000)} parameters in {cost.dtype}"],
+        ["NAMM", f"{cost.namm_parameters:,} parameters, {cost.rule}, eviction interval {cost.every} tokens"],
         [
             "prompts",
-            f"{cost.train_prompts} to train on, {cost.validation_prompts} to validate, {cost.test_prompts} to test",
+            f"{cost.train_prompts} training, {cost.validation_prompts} validation, {cost.test_prompts} test",
         ],
-        ["generations", f"{cost.generations:,} of {cost.population} candidates on {cost.drawn} prompts"],
-        ["cached contexts", f"{cost.context_bytes / 2**30:.2f} GiB, {cost.bytes_per_token:,} bytes a token"],
-        ["candidates' caches", f"{cost.batch_bytes / 2**30:.2f} GiB at most"],
-        ["prefills", f"{cost.prefills:,} of {cost.prefill_tokens:,} tokens, shared by all candidates"],
-        ["answers", f"{cost.answers:,} of candidates" + _online(cost)],
+        ["generations", f"{cost.generations:,}, each {cost.population} candidates on {cost.drawn} prompts"],
+        ["cached contexts", f"{cost.context_bytes / 2**30:.2f} GiB, {cost.bytes_per_token:,} bytes per token"],
+        ["candidates' caches", f"{cost.batch_bytes / 2**30:.2f} GiB or less"],
+        ["prefills", f"{cost.prefills:,}, {cost.prefill_tokens:,} tokens each, shared by all candidates"],
+        ["answers", f"{cost.answers:,}" + _online(cost)],
         ["FLOPs", ", ".join(f"{name} {value:.2g}" for name, value in cost.flops.items())],
-        ["expected time", f"{cost.hours:.2g} h, {cost.assumption}"],
+        ["expected time", f"{_duration(cost.hours)} {cost.assumption}"],
     ]
-    print_table("Nothing was loaded or evolved", ["what", "cost"], lines, left=2)
+    print_table("Dry run: nothing was loaded or evolved", ["what", "amount"], lines, left=2)
     print(f"would write {cost.folder}")
+
+
+def _duration(hours: float) -> str:
+    """Seconds, minutes, hours or days, as fits."""
+    for unit, size in (("s", 1 / 60), ("min", 1), ("h", 48)):
+        if hours < size:
+            return f"{hours * {'s': 3600, 'min': 60, 'h': 1}[unit]:.2g} {unit}"
+    return f"{hours / 24:,.0f} days"
 
 
 def _online(cost: EvolutionCost) -> str:
     read = cost.read_online
-    return f", each after {read:,} tokens read online" if read else ""
+    return f", each after reading {read:,} tokens with the candidate" if read else ""
 
 
 def _half(row: Row) -> float:

@@ -23,6 +23,7 @@ from ...experiments.runtime.events import (
 )
 
 _INTERVAL = 10.0  # seconds between plain lines of one run
+_REASONS = {"generations": "all generations done", "patience": "no improvement in validation (patience)"}
 _RECENT = 20  # generations or prompts that the time of the next ones is judged by
 
 
@@ -54,7 +55,7 @@ class ProgressDisplay:
             self._bars = progress.Progress(
                 *([progress.TextColumn("{task.description}")] if self.clock else []),
                 progress.BarColumn(bar_width=24 if self.clock else 12),
-                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[count]}", justify="right"),
                 progress.TextColumn("{task.fields[what]}"),
                 *([progress.TimeElapsedColumn(), progress.TimeRemainingColumn()] if self.clock else []),
                 console=Console(stderr=True),
@@ -76,7 +77,7 @@ class ProgressDisplay:
         if self.quiet or (self.rank and not own):
             return
         if isinstance(event, BaseModelTraining):
-            self._show("host", event.event, bar=False)
+            self._show("base model", event.event, bar=False)
         else:
             self._show(self.names[index], event, bar=self.terminal)
 
@@ -92,12 +93,12 @@ class ProgressDisplay:
             case Evaluation(step, scores):
                 self._line(name, f"step {step}: {_scores(scores)}")
             case Validation(position, fitness, kept):
-                better = ", the best so far" if event.improved else ""
+                better = " (new best)" if event.improved else ""
                 self._line(
                     name, f"{_place(position)}: validation fitness {fitness:.4f}, {100 * kept:.0f}% kept{better}"
                 )
             case Ended(position, reason):
-                self._line(name, f"{_place(position)}: ended by {reason}")
+                self._line(name, f"{_place(position)}: stopped: {_REASONS.get(reason, reason)}")
             case Step(step, steps):
                 what = f"loss {event.loss:.3f}, {event.tokens_per_second:,.0f} tokens/s"
                 left = self._left(name, step, steps)
@@ -107,7 +108,7 @@ class ProgressDisplay:
                 self._advance(name, position.done, position.generations, what, f"{_place(position)}: {what}", bar=bar)
             case Progress(done, total, what):
                 left = (total - done) * self._mean_seconds(event.seconds)
-                what = f"{what}, {event.seconds:.1f} s a prompt, {_clock(left)} left"
+                what = f"{what}, {event.seconds:.1f} s per prompt, {_clock(left)} left"
                 self._advance(name, done, total, what, f"prompt {done}/{total}: {what}", bar=bar)
             case BaseModelTraining():
                 raise AssertionError("base models have no base model")
@@ -133,14 +134,14 @@ class ProgressDisplay:
         """Move a bar on, or print a line if the last is an interval ago or this is the end."""
         now = time.monotonic()
         if bar:
-            self._bars.update(self._task(name), completed=done, total=total, what=what)
+            self._bars.update(self._task(name), completed=done, total=total, what=what, count=f"{done}/{total}")
         elif now - self._printed.get(name, float("-inf")) >= _INTERVAL or done == total:
             self._printed[name] = now
             self._line(name, line)
 
     def _task(self, name: str) -> Any:
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=None, what="")
+            self._tasks[name] = self._bars.add_task(name, total=None, what="", count="")
         return self._tasks[name]
 
     def _line(self, name: str, text: str) -> None:
@@ -155,7 +156,7 @@ def _scores(scores: Mapping[str, Mapping[str, float]]) -> str:
     return ", ".join(
         f"{name} {of_set['exact_match']:.1f}%"
         if "exact_match" in of_set
-        else f"{name} {of_set['nll']:.3f} nats a token"
+        else f"{name} {of_set['nll']:.3f} nats per token"
         for name, of_set in scores.items()
     )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _HELD = ("weights", "gradients", "optimizer", "gathered", "copies", "activations", "table", "table optimizer",
          "table gradient", "fetched rows", "exchange", "step's reads", "grouping", "asking", "total")  # fmt: skip
-_WORDS = {"copies": "bf16 copies", "table optimizer": "its Adam", "table gradient": "its gradient"}
+_WORDS = {"copies": "bf16 copies", "step's reads": "lookups", "grouping": "sparse update", "asking": "evaluation"}
 
 
 def plan_of(
@@ -28,8 +28,8 @@ def plan_of(
         return None
     if not dry_run:
         raise MemxError(
-            f"{given[0]} plans a run, it does not start one",
-            hint="add --dry-run; torchrun starts processes, --steps says how long they train",
+            f"{given[0]} is only for dry runs",
+            hint="add --dry-run; to train on several GPUs, use torchrun",
         )
     from ...experiments.planning.gpus import gpu_named
     from ...experiments.planning.mesh import Assumptions, Plan, parse_count
@@ -39,21 +39,19 @@ def plan_of(
 
 
 def print_plans(costs: Sequence[RunCost]) -> None:
-    """What each GPU holds, where the time goes, what it comes to, what is in the way, and what was assumed."""
+    """Print memory of each GPU, seconds of a step, totals, problems and assumptions."""
     plans = [cost.plan for cost in costs if cost.plan is not None]
     names = [str(cost.variant or cost.run) for cost in costs]
     where = f"{plans[0].gpus} x {plans[0].gpu}"
-    _print_parts(f"GB on each GPU of {where}", names, [_gigabytes(plan) for plan in plans])
-    print(
-        "total: the peak, in a backward pass, while a step's reads are grouped by row, or asking with whole weights\n"
-    )
-    _print_parts(f"Seconds of a step on {where}", names, [_seconds(plan) for plan in plans])
+    _print_parts(f"Memory of each GPU in GB ({where})", names, [_gigabytes(plan) for plan in plans])
+    print("total: peak memory, the highest of the backward pass, the sparse update and evaluation\n")
+    _print_parts(f"Seconds per step on {where}", names, [_seconds(plan) for plan in plans])
     _print_parts("The run", names, [_run(plan) for plan in plans])
     lines = [(name, line) for name, plan in zip(names, plans, strict=True) for line in plan.problems]
     lines += [(name, line) for name, plan in zip(names, plans, strict=True) for line in plan.notes]
     for name, line in lines:
         print(f"{name}: {line}")
-    print("Assumed, not measured:")
+    print("Assumptions (not measured):")
     for line in dict.fromkeys(line for plan in plans for line in plan.assumed):
         print(f"  {line}")
 
@@ -74,7 +72,7 @@ def _zip(names: Sequence[str], parts: Sequence[Mapping[str, str]]) -> list[tuple
 def _gigabytes(plan: PlanCost) -> dict[str, str]:
     held = plan.bytes
     cells = {_WORDS.get(name, name): f"{held[name] / 1e9:,.1f}" for name in _HELD if name in held}
-    return cells | ({"in host": f"{held['host'] / 1e9:,.1f}"} if held["host"] else {})
+    return cells | ({"CPU memory": f"{held['host'] / 1e9:,.1f}"} if held["host"] else {})
 
 
 def _seconds(plan: PlanCost) -> dict[str, str]:
@@ -87,13 +85,13 @@ def _run(plan: PlanCost) -> dict[str, str]:
     ranks = f"{plan.table_ranks}" + (f" by {plan.table}" if plan.table_ranks > 1 else "")
     hours = plan.hours
     return {
-        "weights over": str(plan.shard),
-        "table over": ranks if plan.table else "",
-        "parts": str(plan.parts),
+        "weights sharded over": str(plan.shard),
+        "table sharded over": ranks if plan.table else "",
+        "micro-batches": str(plan.parts),
         "steps": f"{plan.steps:,}",
         "tokens": short(plan.tokens, 1000),
         "tokens/s": f"{plan.tokens_per_second:,.0f}" if hours else "",
         "hours": f"{hours:,.3g}" if hours and hours < 100 else f"{hours:,.0f}" if hours else "does not run",
         "GPU hours": f"{plan.gpu_hours:,.0f}" if hours else "",
-        "a saved state": f"{plan.saved / 1e9:,.1f} GB",
+        "checkpoint": f"{plan.saved / 1e9:,.1f} GB",
     }

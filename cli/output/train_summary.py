@@ -13,7 +13,7 @@ from .console import print_table
 if TYPE_CHECKING:
     from ...experiments.planning.cost import RunCost
 
-_SHORT = {"seen": "seen", "rephrased": "new phrasing", "unseen": "unseen"}
+_SHORT = {"seen": "seen", "rephrased": "paraphrased", "unseen": "held-out"}
 
 
 def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
@@ -31,13 +31,13 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
         line |= _text(found) if tuned or not tiers else _losses(by_key, tiers)
         lines.append(line | _took(RunStore(runs).run(name).info(), found[0], speed=not tiers))
     columns = [column for column in lines[0] if column not in _needless([found[0] for found in rows.values()])]
-    title = "exact match before → after, and NLL of ordinary text" if tuned else "exact match and NLL per answer token"
-    title = f"Closed-book QA ({title}, ± half the 95% interval)" if tiers else "Held-out text (nats a token)"
+    title = "exact match before → after, and text NLL" if tuned else "exact match and NLL per answer token"
+    title = f"Closed-book QA ({title}; ± half the 95% CI)" if tiers else "Held-out text (nats per token)"
     print_table(title, columns, [[line[column] for column in columns] for line in lines])
     chance = {tier: row.value for found in rows.values() for tier in tiers for row in found if _is_chance(row, tier)}
     if chance:
-        said = ", ".join(f"{_SHORT[tier]} {value:.1f}%" for tier, value in chance.items())
-        print(f"Guessing by relation and first letter scores: {said}.")
+        guesses = ", ".join(f"{_SHORT[tier]} {value:.1f}%" for tier, value in chance.items())
+        print(f"Chance (guessing by relation and first letter): {guesses}.")
 
 
 def _who(name: str, first: Row) -> dict[str, str]:
@@ -104,7 +104,7 @@ def _text(found: Sequence[Row]) -> dict[str, str]:
         for metric in ("nll_before", "nll")
     )
     start = f"{before.value:.3f} → " if before else ""
-    return {"text NLL": f"{start}{after.value:.3f}" if after else "none held out"}
+    return {"text NLL": f"{start}{after.value:.3f}" if after else "not measured"}
 
 
 def print_costs(costs: Sequence[RunCost]) -> None:
@@ -120,17 +120,17 @@ def print_costs(costs: Sequence[RunCost]) -> None:
             "parameters": _count(cost.parameters_total),
             "published": _published(cost),
             "active": short(cost.parameters_active, 1000),
-            "FLOPs": short(cost.flops_per_token, 1000),
+            "FLOPs per token": short(cost.flops_per_token, 1000),
             "weights": _bytes(cost.weights_bytes),
             "optimizer": _bytes(cost.optimizer_bytes),
-            "activ.": "" if cost.plan else _bytes(cost.activation_bytes),
-            "values": cost.value_step,
+            "activations": "" if cost.plan else _bytes(cost.activation_bytes),
+            "value optimizer": cost.value_step,
             "steps": f"{cost.steps:,}",
-            "training": f"{cost.training_flops:.2g}",
+            "training FLOPs": f"{cost.training_flops:.2g}",
         }
         lines.append(line)
     columns = [column for column in lines[0] if any(line[column] for line in lines)]
-    title = "Nothing was trained (FLOPs of a token, and of training; values: how the table is stepped)"
+    title = "Dry run: nothing was trained"
     print_table(title, columns, [[line[column] for column in columns] for line in lines])
     for cost in costs:
         print(f"would write {cost.folder}")

@@ -99,7 +99,7 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, saved
     assert cost["answers"] == 24 * (1 + 5 * 8) and cost["written"] == cost["read_online"] == 0
     assert memx([*arguments, "--mode", "online", "--interval", "256", "--generate"]) == 0
     shown = capsys.readouterr().out
-    assert "Nothing was loaded" in shown and f"{40 * 8 * 16 * 768:,} tokens" in shown and "and written" in shown
+    assert "nothing was loaded" in shown and f"{40 * 8 * 16 * 768:,} tokens" in shown and "and generated" in shown
     assert not (tmp_path / "runs").exists()
 
 
@@ -111,8 +111,8 @@ def test_from_the_command_line_to_a_table(capsys, tmp_path, host, saved):
     captured = capsys.readouterr()
     (run,) = runs.iterdir()
     assert run.name.startswith("mine-") and (run / "rows.jsonl").is_file()
-    assert "budget 50% (prompts: 1 trained, 1 held out" in captured.out and "budget 40%" in captured.out
-    assert "score %" in captured.out and "less others [95%]" in captured.out and "recency" in captured.out
+    assert "budget 50% (prompts: 1 trained, 1 held-out" in captured.out and "budget 40%" in captured.out
+    assert "score %" in captured.out and "minus other policies (95% CI)" in captured.out and "recency" in captured.out
     assert "prompt 2/2: passkey" in captured.err and f"next: memx plot namm {run}" in captured.err
     assert "exists" in mistake(capsys, *arguments, "--generate")
     assert memx([*arguments, "--generate", "--resume", "--json"]) == 0

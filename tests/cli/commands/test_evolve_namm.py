@@ -95,7 +95,7 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host)
     for which in (["namm-tiny"], ["namm-llama-3-8b"], ["--model", str(host)]):
         assert memx([COMMAND, *which, *runs, "--json"]) == 0
         cost = json.loads(capsys.readouterr().out)
-        assert cost["hours"] > 0 and "FLOPs a second" in cost["assumption"] and not (tmp_path / "runs").exists()
+        assert cost["hours"] > 0 and "FLOP/s" in cost["assumption"] and not (tmp_path / "runs").exists()
     weights = sum(path.stat().st_size for path in host.glob("*.safetensors")) / 4
     assert cost["host_parameters"] == pytest.approx(weights, rel=0.05) and cost["namm_parameters"] == 4172
     assert cost["prefills"] == 50 + 40 + 20
@@ -114,7 +114,7 @@ def test_from_the_command_line_to_a_namm(capsys, tmp_path, host):
     captured = capsys.readouterr()
     (run,) = runs.iterdir()
     assert run.name.startswith("mine-") and (run / "namm" / "namm.json").is_file()
-    assert "difference [95%]" in captured.out and "key_values" in captured.out and "Fitness: " in captured.out
+    assert "difference [95% CI]" in captured.out and "key_values" in captured.out and "Fitness: " in captured.out
     assert f"memx evict --file prompt.txt --model {host} --namm {run / 'namm'}" in captured.err
     assert "generation 1/1: fitness" in captured.err and "/min, " in captured.err
     assert "exists" in mistake(capsys, *arguments)

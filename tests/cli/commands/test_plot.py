@@ -111,7 +111,7 @@ def test_the_dry_run_shows_published_totals_if_there_are_any(capsys):
     )  # fmt: skip
     print_costs([cost])
     told = capsys.readouterr().out
-    assert "moe 16" in told and "published" not in told and "values " not in told.splitlines()[2]
+    assert "moe 16" in told and "published" not in told and "value" not in told.splitlines()[2]
     print_costs([replace(cost, published_total=984_000_000, value_step="sparse"), cost])
     told = capsys.readouterr().out
     assert "984M (+0.0%)" in told and "983.6M" in told and "sparse" in told and "4.0 GiB" in told

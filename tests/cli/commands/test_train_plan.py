@@ -9,8 +9,8 @@ from memx.cli.main import run as memx
 @pytest.mark.parametrize(
     ("flags", "told", "hint"),
     [
-        (["--gpus", "8"], "--gpus plans a run", "--dry-run"),
-        (["--tokens", "1T"], "--tokens plans a run", "--steps"),
+        (["--gpus", "8"], "--gpus is only for dry runs", "--dry-run"),
+        (["--tokens", "1T"], "--tokens is only for dry runs", "torchrun"),
         (["--dry-run", "--gpu", "h300"], "no GPU 'h300'", "h200"),
         (["--dry-run", "--tokens", "many"], "'many' is no count of tokens", "100B"),
         (["--dry-run", "--gpus", "6", "--set", "parallel.shard=4"], "parallel.shard 4 does not divide 6", "divisor"),
@@ -41,9 +41,9 @@ def test_tables_say_what_is_held_what_is_assumed_and_what_does_not_run(capsys, t
     flags = ["--gpus", "8", "--set", "training.accumulate=16", "--runs", str(tmp_path / "runs")]
     assert memx(["train", "1.3b-64m-1t", "--dry-run", *flags]) == 0
     told = capsys.readouterr().out
-    assert "GB on each GPU of 8 x H100 SXM" in told and "8 by width" in told and "does not run" in told
+    assert "Memory of each GPU in GB (8 x H100 SXM)" in told and "8 by width" in told and "does not run" in told
     assert "does not fit: 246 GB of 80 GB; " in told
-    assert "Assumed, not measured:\n  40% of the peak 989 TFLOP/s" in told
+    assert "Assumptions (not measured):\n  40% of the peak 989 TFLOP/s" in told
     assert memx(["train", "tiny", "--dry-run", "--gpus", "1"]) == 0
     told = capsys.readouterr().out
     assert "does not" not in told and "GPU hours" in told and "memory.slots" not in told

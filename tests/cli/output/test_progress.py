@@ -26,25 +26,25 @@ AT = Position(generation=13, began=10, generations=4, stage=1, stages=2)
         (Step(8, 9, 1.23456, 12345.6), "step 8/9, loss 1.235, 12,346 tokens/s"),
         (
             Evaluation(8, {"seen": {"exact_match": 50.0, "nll": 1.0}, "corpus": {"nll": 2.0}}),
-            "step 8: seen 50.0%, corpus 2.000 nats a token",
+            "step 8: seen 50.0%, corpus 2.000 nats per token",
         ),
-        (Progress(2, 6, "facts", 90.0), "prompt 2/6: facts, 90.0 s a prompt, 6 min left"),
+        (Progress(2, 6, "facts", 90.0), "prompt 2/6: facts, 90.0 s per prompt, 6 min left"),
         (
             Generation(AT, 1.5, 1.0, 0.065, 0.4, 30.0),
             "stage 2/2, generation 3/4: fitness 1.000 (best 1.500), sigma 0.065, 40% kept, 2.0/min, 30 s left",
         ),
         (
             Validation(AT, 0.5, 0.4, improved=True),
-            "stage 2/2, generation 3/4: validation fitness 0.5000, 40% kept, the best so far",
+            "stage 2/2, generation 3/4: validation fitness 0.5000, 40% kept (new best)",
         ),
-        (Ended(AT, "patience"), "stage 2/2, generation 3/4: ended by patience"),
+        (Ended(AT, "patience"), "stage 2/2, generation 3/4: stopped: no improvement in validation (patience)"),
     ],
 )
 def test_an_event_is_a_line(event, line, capsys):
     with ProgressDisplay(["one", "two"]) as display:
         display.report_of(1, event)
         display.report(BaseModelTraining(event))
-    assert capsys.readouterr().err == f"two: {line}\nhost: {line}\n"
+    assert capsys.readouterr().err == f"two: {line}\nbase model: {line}\n"
 
 
 def test_steps_are_a_line_an_interval_and_one_at_the_end(capsys):

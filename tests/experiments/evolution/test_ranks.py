@@ -226,7 +226,7 @@ def test_torchrun_starts_anew_what_a_death_has_ended(config, straight, path, tmp
         [*launcher, "--max-restarts", "1", "--no-python", *program, "--resume"], capture_output=True, text=True
     )
     assert done.returncode == 0 and "resumed after generation 1" in done.stderr, done.stderr
-    assert done.stdout.count("Fitness: generation 0") == 2  # of validation and test, by one rank
+    assert done.stdout.count("Fitness: initial") == 2  # of validation and test, by one rank
     assert tuple(evolved(config, tmp_path, resume=True)[:3]) == straight
 
 

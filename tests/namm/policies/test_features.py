@@ -113,5 +113,5 @@ def test_tokens_are_ages_then_the_normalised_spectrum():
 
 
 def test_nothing_seen_is_no_normalisation():
-    with pytest.raises(MemxError, match="nothing was seen"):
+    with pytest.raises(MemxError, match="no features were collected"):
         Normalisation().result()

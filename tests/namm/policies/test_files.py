@@ -141,7 +141,7 @@ def test_saving_over_something_else_is_refused(tmp_path):
     [
         (dict(parameters=torch.full((4172,), torch.nan)), "parameters contains values that are not finite"),
         (dict(parameters=torch.full((4172,), 1e300, dtype=torch.float64)), "not finite"),
-        (dict(variance=-torch.ones(17)), "variance is below zero"),
+        (dict(variance=-torch.ones(17)), "variance is negative"),
         (dict(scorer="gru", parameters=torch.zeros(26)), "scorer: Input should be 'bam' or 'mlp'"),
         (dict(every=None), "every: Input should be a valid integer"),
     ],
@@ -184,11 +184,11 @@ def test_any_damage_to_the_numbers_is_noticed(tmp_path):
     whole = file.read_bytes()
     for place in (0, 3, 9, 50, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:place])
-        assert "namm.safetensors is corrupt" in refused(tmp_path / "n")
+        assert "namm.safetensors does not match its checksum" in refused(tmp_path / "n")
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert "namm.safetensors is corrupt" in refused(tmp_path / "n")
+        assert "namm.safetensors does not match its checksum" in refused(tmp_path / "n")
     file.write_bytes(whole + b" ")
-    assert "namm.safetensors is corrupt" in refused(tmp_path / "n")
+    assert "namm.safetensors does not match its checksum" in refused(tmp_path / "n")
     save(drawn(1), tmp_path / "other")
     file.write_bytes((tmp_path / "other" / "namm.safetensors").read_bytes())
     assert "does not match its checksum in namm.json" in refused(tmp_path / "n")
@@ -205,7 +205,7 @@ def put(folder: Path, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "tensor", "message"),
     [
-        ("parameters", None, "holds no parameters"),
+        ("parameters", None, "contains no parameters"),
         ("parameters", torch.zeros(4171), r"parameters has shape \[4171\], not \[4172\]"),
         ("parameters", torch.zeros(1, 4172), r"parameters has shape \[1, 4172\]"),
         ("parameters", torch.zeros(4172, dtype=torch.float64), "parameters is torch.float64, not float32"),

@@ -360,15 +360,15 @@ def test_a_policy_is_made_by_its_name(name):
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (dict(name="snapvk", budget=0.5), "no policy 'snapvk'", "did you mean 'snapkv'?"),
-        (dict(name="H2O", budget=0.5), "no policy 'H2O'", "did you mean 'h2o'?"),
-        (dict(name="quest", budget=0.5), "no policy 'quest'", "full, random, recency"),
-        (dict(name="tova"), "tova needs a budget", "share of tokens"),
+        (dict(name="snapvk", budget=0.5), "unknown policy 'snapvk'", "did you mean 'snapkv'?"),
+        (dict(name="H2O", budget=0.5), "unknown policy 'H2O'", "did you mean 'h2o'?"),
+        (dict(name="quest", budget=0.5), "unknown policy 'quest'", "full, random, recency"),
+        (dict(name="tova"), "tova needs a budget", "share of the cache"),
         (dict(name="full", budget=0.5), "full keeps every token", "remove the budget"),
-        (dict(name="h2o", budget=0.0), "budget 0 is no share", "above 0"),
-        (dict(name="h2o", budget=float("nan")), "budget nan is no share", "above 0"),
-        (dict(name="snapkv", budget=2), "budget 2 is no share", "at most 1"),
-        (dict(name="recency", budget=0.5, every=100), "every 100 tokens", "use 16"),
+        (dict(name="h2o", budget=0.0), r"budget must be in \(0, 1\], got 0", "share of the cache"),
+        (dict(name="h2o", budget=float("nan")), r"budget must be in \(0, 1\], got nan", "share of the cache"),
+        (dict(name="snapkv", budget=2), r"budget must be in \(0, 1\], got 2", "share of the cache"),
+        (dict(name="recency", budget=0.5, every=100), "multiple of 16 tokens, got 100", "use e.g. 16"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_a_hint(arguments, message, hint):
