@@ -112,5 +112,5 @@ def choose(op: str, impl: str, available: tuple[str, ...]) -> str:
         return impl
     raise MemxError(
         f"{op} has no implementation {impl!r}",
-        hint=f"use impl='auto' or one of: {', '.join(available)}",
+        hint=f"use impl='auto', or one of: {', '.join(available)}",
     )

@@ -70,13 +70,13 @@ def measure(variant: Variant, capability: int) -> Resources:
     Raises MemxError where Triton or its assembler is missing, or where Triton interprets.
     """
     if interpreted():
-        raise MemxError("Triton interprets its kernels here and compiles none", hint="unset TRITON_INTERPRET")
+        raise MemxError("Triton runs in interpreter mode and compiles no kernels", hint="unset TRITON_INTERPRET")
     try:
         import triton
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource
     except ImportError:
-        raise MemxError("kernels compile with triton, which is not installed", hint="pip install triton") from None
+        raise MemxError("compiling the kernels needs the package triton", hint="pip install triton") from None
     source = ASTSource(variant.kernel, _signature(variant), _constants(variant), _attributes(variant))
     options = {"num_warps": variant.warps, "num_stages": variant.stages}
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
@@ -100,7 +100,7 @@ def _signature(variant: Variant) -> dict[str, Any]:
 
 def _constants(variant: Variant) -> dict[str, Any]:
     missing = set(variant.kernel.arg_names) - {*variant.signature, *variant.constexprs}
-    assert not missing, f"{variant.name}: nothing is said of {missing}"
+    assert not missing, f"{variant.name}: no type or value for {missing}"
     return dict(variant.constexprs)
 
 

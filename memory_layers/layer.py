@@ -54,7 +54,7 @@ class MemoryLayer(ProductKeys):
     ) -> None:
         super().__init__(width, slots, heads=heads, top_k=top_k, key_width=key_width, qk_norm=qk_norm)
         value_width = value_width or width
-        assert values is None or values.shape == (slots, value_width), "the shared table has another shape"
+        assert values is None or values.shape == (slots, value_width), "the shared table has a different shape"
         self.silent = silent
         self.gate = nn.Linear(width, value_width, bias=False) if gating else None
         projected = gating or silent or value_width != width

@@ -130,7 +130,7 @@ def place_memory_layers(model: LlamaForCausalLM, config: MemoryLlamaConfig) -> N
     for name, known in (("memory_kind", ("memory", "peer", "moe")), ("memory_insertion", ("replace", "beside"))):
         if (given := getattr(config, name)) not in known:
             raise MemxError(
-                f"no {name} {given!r}", hint=f"choose from {', '.join(known)}; memory+ is a memory with gating"
+                f"unknown {name} {given!r}", hint=f"choose from {', '.join(known)} (memory+: memory with gating)"
             )
     table: MemoryValues | None = None
     for index in sorted(set(config.memory_layers)):
@@ -197,10 +197,10 @@ def keep_on_host(model: nn.Module) -> list[MemoryValues]:
         MemxError: The model has no value tables, or has PEER layers, which do not read their tables by bags alone.
     """
     if any(isinstance(module, PeerLayer) for module in model.modules()):
-        raise MemxError("PEER's tables cannot be kept in host memory", hint="set parallel.host_values=false")
+        raise MemxError("PEER tables cannot be offloaded to CPU memory", hint="set parallel.host_values=false")
     tables = tables_of(model)
     if not tables:
-        raise MemxError("there is no value table to keep in host memory", hint="set parallel.host_values=false")
+        raise MemxError("the model has no value table to offload to CPU memory", hint="set parallel.host_values=false")
     for table in tables:
         table.keep_on_host()
     return tables

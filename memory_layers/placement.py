@@ -1,4 +1,4 @@
-"""Which blocks hold a memory: number of blocks, memories and stride -> block indices. No torch here."""
+"""Which blocks get a memory layer: number of blocks, memories and stride -> block indices. No torch here."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def centred(blocks: int, count: int, stride: int | None = None) -> tuple[int, ..
         if first >= 0:
             return tuple(range(first, last + 1, step))
     raise MemxError(
-        f"{count} memories with a stride of {wanted} do not fit in {blocks} blocks",
-        hint="lower memory.count or memory.stride, or name the blocks with memory.layers",
+        f"{count} memory layers with a stride of {wanted} do not fit in {blocks} blocks",
+        hint="lower memory.count or memory.stride, or list the blocks in memory.layers",
     )

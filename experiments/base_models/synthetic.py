@@ -65,9 +65,13 @@ def check_host(name: str, layers: int | None, longest: int) -> None:
     else:
         most = getattr(host_config(name), "max_position_embeddings", None)
         if layers is not None:
-            raise MemxError(f"--layers: those of {name} are given", hint=f"use it with --model {TINY} or {LARGE}")
+            raise MemxError(
+                f"--layers cannot change the layers of {name}", hint=f"use it with --model {TINY} or {LARGE}"
+            )
     if most is not None and longest > most:
-        raise MemxError(f"{name} takes {most:,} tokens, not {longest:,}", hint="use a shorter --context")
+        raise MemxError(
+            f"{name} has a context of {most:,} tokens, shorter than {longest:,}", hint="use a shorter --context"
+        )
 
 
 def build_host(name: str, layers: int | None, device: torch.device, dtype: torch.dtype) -> Host:

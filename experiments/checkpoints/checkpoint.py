@@ -108,7 +108,7 @@ class WholeFiles:
             moments = load_file(newest / "optimizer.safetensors")
             used = load_file(newest / "use.safetensors")
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise MemxError(f"the state {newest} is damaged: {error}", hint="--force starts the run anew") from None
+            raise MemxError(f"the checkpoint {newest} is corrupt: {error}", hint="use --force to start over") from None
         load_weights(self.model, weights, newest)
         self.optimizer.load_state_tensors(moments)
         self.usage.load_state_tensors(used)
@@ -166,7 +166,7 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: Pat
         if there is None or here is None or there.shape != here.shape:
             shapes = [list(tensor.shape) if tensor is not None else "nothing" for tensor in (there, here)]
             raise MemxError(
-                f"{source} is another model's: {name} is {shapes[0]} there, {shapes[1]} here",
+                f"{source} is from a different model: {name} is {shapes[0]} there, {shapes[1]} here",
                 hint="resume with the config that it was trained with",
             )
     for name, parameter in own.items():

@@ -46,10 +46,8 @@ def newest_state(folder: Path) -> Path:
     states = [state for state in saved_states(folder) if (state / "model").is_dir()]
     if not states:
         done = (folder.parent / "checkpoint").is_dir()
-        hint = (
-            f"the run is finished: {folder.parent / 'checkpoint'}" if done else "--resume finishes a run of one process"
-        )
-        raise MemxError(f"{folder} holds no state of several processes", hint=hint)
+        hint = f"the run is finished: use {folder.parent / 'checkpoint'}" if done else "finish the run with --resume"
+        raise MemxError(f"{folder} has no sharded checkpoint (of several processes)", hint=hint)
     return states[-1]
 
 

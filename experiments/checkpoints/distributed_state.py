@@ -178,6 +178,6 @@ def _check(folder: Path, own: Mapping[str, Tensor], *, complete: bool) -> None:
         if saved.get(name) != shape:
             shapes = [list(shape) if shape is not None else "nothing" for shape in (saved.get(name), shape)]
             raise MemxError(
-                f"{folder.parent} is another model's: {name} is {shapes[0]} there, {shapes[1]} here",
+                f"{folder.parent} is from a different model: {name} is {shapes[0]} there, {shapes[1]} here",
                 hint="resume with the config that it was trained with",
             )

@@ -100,7 +100,7 @@ def readable(source: Path) -> Iterator[None]:
         raise
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, _dcp.CheckpointException) as error:
         line = " ".join(str(error).split())[:200]
-        raise MemxError(f"the state {source} is damaged: {line}", hint="--force starts the run anew") from None
+        raise MemxError(f"the checkpoint {source} is corrupt: {line}", hint="use --force to start over") from None
 
 
 def _os_error(error: BaseException) -> OSError:

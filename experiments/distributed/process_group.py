@@ -227,8 +227,8 @@ def _raise_explained(error: Exception, ranks: int) -> NoReturn:
 def _check_devices(world: World, devices: int) -> None:
     if world.local_size > devices:
         raise MemxError(
-            f"{world.local_size} processes on this machine, and {devices} CUDA devices",
-            hint=f"torchrun --nproc-per-node {devices}, or a device of cpu",
+            f"{world.local_size} processes on this machine but only {devices} CUDA devices",
+            hint=f"use torchrun --nproc-per-node {devices}, or --set training.device=cpu",
         )
 
 

@@ -30,13 +30,13 @@ def refusals(config: TrainConfig) -> list[Refusal]:
     """
     found, finetune, training = [], config.finetune, config.training
     if finetune.train in ("lora", "slots"):
-        reason = f"finetune.train {finetune.train} runs in one process"
+        reason = f"finetune.train {finetune.train} supports only one process"
         found.append(Refusal(reason, "run it without torchrun", "plan one GPU"))
     if training.value_optimizer == "dense" and config.memory.slots:
-        reason = "training.value_optimizer dense runs in one process"
+        reason = "training.value_optimizer dense supports only one process"
         found.append(Refusal(reason, "set it to sparse, or run without torchrun", "set it to sparse"))
     if config.memory.kind == "peer" and config.parallel.table != "replicated":
-        found.append(Refusal("PEER's tables are not shared out", "set parallel.table=replicated"))
+        found.append(Refusal("PEER tables cannot be sharded", "set parallel.table=replicated"))
     return found
 
 
@@ -53,12 +53,13 @@ def check_parallelism(config: TrainConfig, ranks: int) -> None:
     for name, share in (("shard", config.parallel.shard), ("table_ranks", config.parallel.table_ranks)):
         if share is not None and ranks % share:
             raise MemxError(
-                f"parallel.{name} {share} does not divide the {ranks} processes", hint=f"set it to a divisor of {ranks}"
+                f"parallel.{name} {share} is not a divisor of the {ranks} processes",
+                hint=f"set it to a divisor of {ranks}",
             )
     found = refusals(config)
     if config.parallel.host_values and config.parallel.prefetch > 1:
         # a run refuses this for any batch; a plan only where as many micro-batches would run ahead
-        reason = f"parallel.prefetch {config.parallel.prefetch}: over several processes one micro-batch may run ahead"
+        reason = f"parallel.prefetch {config.parallel.prefetch} is above 1, the limit for several processes"
         found.append(Refusal(reason, "set parallel.prefetch to 0 or 1"))
     for refusal in found[:1]:
         raise MemxError(refusal.reason, hint=refusal.hint)

@@ -41,7 +41,7 @@ def fresh_store(store: Store, rank: int, size: int, timeout: timedelta) -> Store
         if name is not None:
             return PrefixStore(f"memx/{name}", store)
         time.sleep(_PAUSE)
-    raise TimeoutError(f"rank {rank} of {size} has waited for the others in vain")
+    raise TimeoutError(f"rank {rank} of {size}: timed out waiting for the other ranks")
 
 
 def _lead(store: Store, size: int, greeting: str) -> str | None:

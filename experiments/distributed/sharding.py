@@ -144,7 +144,7 @@ def keep_gathered(model: nn.Module, ahead: int) -> Iterator[None]:
     units = [module for module in model.modules() if isinstance(module, FSDPModule)] if ahead else []
     if units and ahead > 1:
         raise MemxError(
-            f"parallel.prefetch {ahead}: where ranks shard the dense weights, one micro-batch may run ahead",
+            f"parallel.prefetch {ahead} is above 1, the limit with sharded dense weights",
             hint="set parallel.prefetch to 0 or 1",
         )
     for unit in units:

@@ -68,9 +68,9 @@ def check_start(config: TrainConfig) -> None:
 def _check_precision(config: TrainConfig, device: torch.device) -> None:
     if config.finetune.dtype == "bfloat16" and not use_bfloat16(config.training.precision, device):
         raise MemxError(
-            f"finetune.dtype bfloat16 computes in bfloat16, and training.precision {config.training.precision} on "
-            f"{device.type} in float32",
-            hint="--set training.precision=bfloat16",
+            f"finetune.dtype bfloat16 needs bfloat16 computation, but training.precision "
+            f"{config.training.precision} on {device.type} is float32",
+            hint="use --set training.precision=bfloat16",
         )
 
 
@@ -90,13 +90,13 @@ def _check_fits(config: TrainConfig, host: PretrainedConfig) -> bool:
     longest = max(config.data.sequence, config.text.block if config.text.source else 0)
     if longest > context:
         raise MemxError(
-            f"data.sequence and text.block must fit in the {context} tokens that {config.finetune.source} reads",
-            hint=f"lower the one that is {longest}",
+            f"data.sequence or text.block is {longest}, above the context of {context} of {config.finetune.source}",
+            hint=f"set data.sequence and text.block to {context} or less",
         )
     if config.finetune.train == "slots" and not has_memory and config.memory.insertion == "beside":
         raise MemxError(
-            "finetune.train slots: a new memory beside the feed-forward is silent, whatever its values are",
-            hint="train it first with finetune.train=memory, then start from that checkpoint",
+            "finetune.train slots needs a trained memory, not a new one with memory.insertion=beside",
+            hint="train it first with finetune.train=memory, then use --init-from with that checkpoint",
         )
     return has_memory
 
@@ -108,7 +108,8 @@ def with_memory(host: PretrainedConfig, memory: MemoryConfig) -> MemoryLlamaConf
         fields.pop(key, None)
     if memory.slots and memory.key_width is None and fields["hidden_size"] % 4:
         raise MemxError(
-            f"memory.key_width has no default for width {fields['hidden_size']}", hint="set an even memory.key_width"
+            f"memory.key_width has no default for width {fields['hidden_size']}",
+            hint="set memory.key_width to an even number",
         )
     return MemoryLlamaConfig(**{**fields, **memory_settings(memory, fields["num_hidden_layers"])})
 
@@ -154,7 +155,8 @@ def choose_trainable(model: nn.Module, train: str) -> None:
     layers = [module for module in model.modules() if isinstance(module, ProductKeys)]
     if train in ("memory", "slots") and not layers:
         raise MemxError(
-            f"finetune.train {train}: the model has no memory layers", hint="set memory.slots, or finetune.train=all"
+            f"finetune.train {train}: the model has no memory layers",
+            hint="set memory.slots to add some, or finetune.train=all",
         )
     model.requires_grad_(train == "all")
     if train == "memory":
@@ -173,14 +175,15 @@ def add_lora(model: nn.Module, config: TrainConfig) -> Any:
     try:
         from peft import LoraConfig, LoraModel
     except ImportError:
-        raise MemxError("finetune.train lora needs peft", hint="pip install peft") from None
+        raise MemxError("finetune.train lora needs the package peft", hint="pip install 'memx[lora]'") from None
     finetune = config.finetune
     names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     targets = [target for target in finetune.targets if target in names]
     missing = [target for target in finetune.targets if target not in names]
     if not targets or (missing and finetune.targets != type(finetune).model_fields["targets"].default):
         raise MemxError(
-            f"finetune.targets: the model has none of {', '.join(missing)}", hint=f"it has {', '.join(sorted(names))}"
+            f"finetune.targets: the model has no layers named {', '.join(missing)}",
+            hint=f"choose from {', '.join(sorted(names))}",
         )
     torch.manual_seed(config.seed)
     lora: Any = LoraConfig(r=finetune.rank, lora_alpha=2 * finetune.rank, target_modules=targets, lora_dropout=0.0)

@@ -195,8 +195,8 @@ def make_optimizer(
         training = training.model_copy(update={"value_optimizer": begun})
     if begun == "dense" and any(table.shard is not None for table in tables_of(model)):
         raise MemxError(
-            "the run began with the dense value step, in one process",
-            hint="go on without torchrun, or start anew with --force",
+            "the run was started with the dense value optimizer, which supports only one process",
+            hint="resume without torchrun, or use --force to start over",
         )
     sizes = model_sizes(*model_and_memory(config, model), model.config.vocab_size)
     lookups = tokens * sizes.slots_read
@@ -204,10 +204,10 @@ def make_optimizer(
     optimizer = Optimizer(model, training, lookups=lookups, seed=config.seed, sgd=sgd, trainable_rows=trainable_rows)
     if optimizer.value_step:
         rows = sum(table.shape[0] for table in tables_of(model))
-        how = f"{optimizer.value_step} value step"
+        how = f"{optimizer.value_step} value optimizer"
         if model.device.type == "cpu" and library() is None:
-            how += ", without compiled loops"
-        report(Note(f"{how}: a step reads {lookups:,} of {rows:,} rows"))
+            how += ", without compiled CPU kernels"
+        report(Note(f"{how}: a step reads {lookups:,} rows; the table has {rows:,}"))
     return optimizer
 
 

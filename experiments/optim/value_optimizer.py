@@ -54,8 +54,8 @@ class ValueOptimizer:
         self.tables, self.config, self.seed, self.trainable_rows = dict(tables), config, seed, trainable_rows
         if self.tables and not sgd and config.betas[0] ** 2 >= config.betas[1]:
             raise MemxError(
-                f"training.betas {config.betas}: the sparse value step needs the first below the root of the second",
-                hint="lower the first, or set training.value_optimizer=dense",
+                f"training.betas {config.betas}: the sparse value optimizer needs beta1 below sqrt(beta2)",
+                hint="lower beta1, or set training.value_optimizer=dense",
             )
         self.states: dict[str, TableState] = {}
         self._trainable: dict[str, Tensor] = {}  # masks [N] by table, all false between steps
@@ -145,7 +145,7 @@ class ValueOptimizer:
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what `state_tensors` gave."""
         own = self.state_tensors()
-        assert own.keys() == tensors.keys(), "the state is of another optimizer"
+        assert own.keys() == tensors.keys(), "the state is from a different optimizer"
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
 

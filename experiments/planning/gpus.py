@@ -45,5 +45,5 @@ def gpu_named(name: str) -> Gpu:
     """A GPU by its name in any case. Raises MemxError for one that is not known."""
     found = GPUS.get(name.lower())
     if found is None:
-        raise MemxError(f"no GPU {name!r}", hint=nearest(name.lower(), GPUS) or f"choose from {', '.join(GPUS)}")
+        raise MemxError(f"unknown GPU {name!r}", hint=nearest(name.lower(), GPUS) or f"choose from {', '.join(GPUS)}")
     return found

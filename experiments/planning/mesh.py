@@ -80,7 +80,7 @@ def mesh_of(config: TrainConfig, plan: Plan, value_width: int) -> Mesh:
         ranks = 1  # PEER's tables are not shared out
     if ranks > 1 and parallel.table == "width" and value_width % ranks:
         raise MemxError(
-            f"a value table of width {value_width} cannot be cut into {ranks} equal parts",
+            f"a value table of width {value_width} cannot be split evenly over parallel.table_ranks {ranks}",
             hint="set parallel.table_ranks to a divisor of the width, or parallel.table=rows",
         )
     parts = training.accumulate
@@ -113,12 +113,12 @@ def parse_count(text: str) -> int:
     except (ValueError, OverflowError):
         count = 0
     if count < 1:
-        raise MemxError(f"--tokens {text!r} is no count of tokens", hint="for example 1T, 100B or 2e9")
+        raise MemxError(f"--tokens {text!r} is not a number of tokens", hint="use for example 1T, 100B or 2e9")
     return count
 
 
 def _divisor(key: str, asked: int | None, gpus: int) -> int:
     ranks = asked or gpus
     if gpus % ranks:
-        raise MemxError(f"{key} {ranks} does not divide {gpus} GPUs", hint=f"set {key} to a divisor of {gpus}")
+        raise MemxError(f"{key} {ranks} is not a divisor of {gpus} GPUs", hint=f"set {key} to a divisor of {gpus}")
     return ranks

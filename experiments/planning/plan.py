@@ -77,18 +77,16 @@ def _refused(config: TrainConfig, mesh: Mesh) -> list[str]:
     """What so many processes do not train, or not so."""
     found = []
     if mesh.host_values and config.memory.kind == "peer":
-        found.append("PEER's tables cannot be kept in host memory; set parallel.host_values=false")
+        found.append("PEER tables cannot be offloaded to CPU memory; set parallel.host_values=false")
     if mesh.gpus == 1:
         return found
     if mesh.ahead > 1 and mesh.shard > 1:
-        found.append(
-            f"parallel.prefetch {mesh.prefetch}: where weights are sharded, one part may run ahead; set it to 1"
-        )
+        found.append(f"parallel.prefetch {mesh.prefetch} is above 1, the limit with sharded weights; set it to 1")
     if config.corpus.sources:
         for key, shared in (("training.batch", config.training.batch), ("corpus.lanes", config.corpus.lanes)):
             if shared % mesh.gpus:
                 more = -(-shared // mesh.gpus) * mesh.gpus
-                found.append(f"{key} {shared} cannot be shared evenly by {mesh.gpus} processes; set it to {more}")
+                found.append(f"{key} {shared} is not a multiple of the {mesh.gpus} processes; set it to {more}")
     found += [f"{refusal.reason}; {refusal.planned or refusal.hint}" for refusal in refusals(config)]
     return found
 
@@ -98,19 +96,19 @@ def _notes(config: TrainConfig, mesh: Mesh) -> list[str]:
     if rows % cut == 0 or config.corpus.sources:
         return []
     idle = 1 - rows / (-(-rows // cut) * cut)
-    told = f"training.batch {rows} in {mesh.parts} parts on {mesh.gpus} GPUs"
-    return [f"{told} computes {idle:.0%} padding; a multiple of {cut} has none"]
+    batch = f"training.batch {rows} in {mesh.parts} micro-batches on {mesh.gpus} GPUs"
+    return [f"{batch} wastes {idle:.0%} on padding; use a multiple of {cut}"]
 
 
 def _problems(held: Mapping[str, int], mesh: Mesh, config: TrainConfig) -> list[str]:
     """A line for each memory that is too small, with what would help."""
     found = []
     if held["total"] > mesh.gpu.memory:
-        told = f"{held['total'] / 1e9:,.0f} GB of {mesh.gpu.memory / 1e9:.0f} GB"
-        found.append(f"does not fit: {told}; {_advice(held, mesh, config)}")
+        need = f"{held['total'] / 1e9:,.0f} GB of {mesh.gpu.memory / 1e9:.0f} GB"
+        found.append(f"does not fit: {need}; {_advice(held, mesh, config)}")
     if held["host"] > mesh.gpu.host_memory:
-        told = f"{held['host'] / 1e9:,.0f} GB of {mesh.gpu.host_memory / 1e9:.0f} GB of host memory a GPU"
-        found.append(f"does not fit: {told}; {_smaller_table(mesh, config)}")
+        need = f"{held['host'] / 1e9:,.0f} GB of {mesh.gpu.host_memory / 1e9:.0f} GB of CPU memory per GPU"
+        found.append(f"does not fit: {need}; {_smaller_table(mesh, config)}")
     return found
 
 
@@ -148,14 +146,16 @@ def _assumed(model: Described, mesh: Mesh, plan: Plan) -> list[str]:
     found = [f"{assumed.utilization:.0%} of the peak {peak / 1e12:,.0f} TFLOP/s"]
     if model.table is not None:
         found[0] += f" (half-keys scored in float32: of {gpu.single / 1e12:.0f})"
-        found.append(f"{assumed.bandwidth:.0%} of {gpu.bandwidth / 1e12:.2f} TB/s memory for table rows and optimisers")
-        found.append("all slots read alike, so that a step touches as many rows as it can")
+        found.append(
+            f"{assumed.bandwidth:.0%} of {gpu.bandwidth / 1e12:.2f} TB/s memory bandwidth for table rows and optimizers"
+        )
+        found.append("all slots are read equally often, so a step touches as many rows as possible")
     if mesh.gpus > 1:
-        links = f"NVLink {gpu.nvlink / 1e9:.0f} GB/s and network {gpu.network / 1e9:.0f} GB/s a GPU"
-        found.append(f"{assumed.links:.0%} of {links}, 8 GPUs a machine; gathering weights hides behind computing")
+        links = f"NVLink {gpu.nvlink / 1e9:.0f} GB/s and network {gpu.network / 1e9:.0f} GB/s per GPU"
+        found.append(f"{assumed.links:.0%} of {links}, 8 GPUs per machine; gathering weights overlaps with computing")
     if mesh.host_values:
-        host = f"{assumed.bandwidth:.0%} of {gpu.host_bandwidth / 1e9:.0f} GB/s host memory"
-        found.append(f"{assumed.links:.0%} of PCIe {gpu.pcie / 1e9:.0f} GB/s and {host} a GPU")
+        host = f"{assumed.bandwidth:.0%} of {gpu.host_bandwidth / 1e9:.0f} GB/s CPU memory"
+        found.append(f"{assumed.links:.0%} of PCIe {gpu.pcie / 1e9:.0f} GB/s and {host} per GPU")
         if mesh.ahead:
-            found.append("fetching host rows ahead hides behind computing")
-    return [*found, "fused attention, nothing recomputed; no time for reading data, evaluation, saving or failures"]
+            found.append("fetching offloaded rows ahead overlaps with computing")
+    return [*found, "fused attention, no recomputation; excludes reading data, evaluation, checkpoints and failures"]

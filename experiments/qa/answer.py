@@ -39,7 +39,8 @@ def answer_batch(
         scores = _gold_nll(model, tokenizer, asked)
     except torch.OutOfMemoryError:
         raise MemxError(
-            f"{len(asked)} questions at once do not fit on {model.device}", hint="lower --batch; --resume goes on"
+            f"a batch of {len(asked)} questions does not fit on {model.device}",
+            hint="use a smaller --batch, with --resume",
         ) from None
     lines = [text.split("\n")[0].strip() for text in texts]
     return [Said(line, nll, len(one.gold)) for line, nll, one in zip(lines, scores, asked, strict=True)]

@@ -42,7 +42,7 @@ def check_harness(config: HarnessConfig) -> Any:
     try:
         TaskManager: Any = import_module("lm_eval.tasks").TaskManager
     except ImportError as error:
-        raise MemxError(f"--harness needs lm-eval ({error})", hint="pip install 'memx[eval]'") from None
+        raise MemxError(f"--harness needs the package lm-eval ({error})", hint="pip install 'memx[eval]'") from None
     with _muted():
         if config.folder is not None:
             own = TaskManager(include_path=config.folder, include_defaults=False)
@@ -52,9 +52,10 @@ def check_harness(config: HarnessConfig) -> Any:
     for task in config.tasks:
         if task not in manager.all_tasks:
             similar = sorted((name for name in manager.all_tasks if task in name), key=len)[:3]
-            hint = f"there are {', '.join(similar)}" if similar else nearest(task, manager.all_tasks)
+            hint = f"did you mean {', '.join(similar)}?" if similar else nearest(task, manager.all_tasks)
             raise MemxError(
-                f"lm-eval has no task {task!r}", hint=hint or "`lm-eval ls tasks` lists them; --harness-tasks adds some"
+                f"lm-eval has no task {task!r}",
+                hint=hint or "`lm-eval ls tasks` lists the tasks; add your own with --harness-tasks",
             )
     return manager
 
@@ -107,8 +108,8 @@ def run_harness(
         reason = " ".join(str(error).split())
         raise MemxError(
             f"lm-eval cannot read the data of {task}: {reason[:160]}",
-            hint=f"where the hub can be reached, run: lm-eval run --model dummy --tasks {task} --limit 1; "
-            "then copy ~/.cache/huggingface here. Or write a task of local files for --harness-tasks",
+            hint=f"on a machine with internet, run: lm-eval run --model dummy --tasks {task} --limit 1; then copy its "
+            "~/.cache/huggingface here. Or give a task of local files with --harness-tasks",
         ) from None
     parts = ("results", "n-samples", "n-shot", "group_subtasks", "versions")
     return {**{name: results.get(name, {}) for name in parts}, "lm_eval": _version()}

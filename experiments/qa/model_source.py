@@ -44,7 +44,9 @@ def find_model(name: str, runs: Path) -> ModelSource:
     folder = path if path.is_dir() else runs / name
     if (folder / "run.json").is_file():
         if not (folder / "checkpoint" / "config.json").is_file():
-            raise MemxError(f"the run {folder} has no checkpoint", hint="`memx train` ends with one; --resume goes on")
+            raise MemxError(
+                f"the run {folder} has no checkpoint", hint="finish it: run its `memx train` command with --resume"
+            )
         return ModelSource(str(folder / "checkpoint"), folder.resolve().name, folder)
     whole = path.resolve()
     if path.is_dir() and whole.name == "checkpoint" and (whole.parent / "run.json").is_file():
@@ -77,6 +79,6 @@ def digest(paths: Iterable[Path]) -> str:
                 whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
         except OSError as error:
             raise MemxError(
-                f"cannot read {path}: {error.strerror or error}", hint="give a file that is there"
+                f"cannot read {path}: {error.strerror or error}", hint="check the path and its permissions"
             ) from None
     return whole.hexdigest()

@@ -87,8 +87,8 @@ class Asker:
         room = self.room - max(self.answer_tokens, len(gold))
         if room < 1:
             raise MemxError(
-                f"a context of {self.room} tokens has no room for a question and {self.room - room} tokens of answer",
-                hint="lower --answer-tokens, or use a model of a longer context",
+                f"the context of {self.room} tokens is too short for a question and {self.room - room} answer tokens",
+                hint="lower --answer-tokens, or use a model with a longer context",
             )
         prompt: list[int] = []
         for first in range(len(drawn) + 1):

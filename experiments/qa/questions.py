@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import MemxError
+from ...files import line_not_utf8
 
 _COLUMNS = ("question", "question_id", "answer")
-_PUBLISHED = 'give {"question": …, "answer": [...]} a line, TriviaQA\'s {"Data": [...]}, or their parquet'
+_PUBLISHED = 'write one {"question": …, "answer": [...]} per line, or use the published TriviaQA or parquet files'
 
 
 class QaQuestion(NamedTuple):
@@ -44,7 +45,7 @@ def read_questions(paths: Sequence[Path]) -> list[QaQuestion]:
         for where, row in _rows(path):
             questions.append(_question(row, len(questions) + 1, where))
     if not questions:
-        raise MemxError(f"{', '.join(map(str, paths))}: there are no questions", hint=_PUBLISHED)
+        raise MemxError(f"{', '.join(map(str, paths))}: no questions", hint=_PUBLISHED)
     return questions
 
 
@@ -78,10 +79,13 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield f"{path} line {number}", _json(line, f"{path} line {number}")
-    except UnicodeDecodeError as error:
-        raise MemxError(f"{path} is not UTF-8 (byte {error.start})", hint=_PUBLISHED) from None
+    except UnicodeDecodeError:
+        raise MemxError(f"{path} line {line_not_utf8(path)} is not UTF-8", hint="save the file as UTF-8") from None
     except OSError as error:
-        raise MemxError(f"cannot read {path}: {error.strerror or error}", hint="--file nq=PATH or tqa=PATH") from None
+        raise MemxError(
+            f"cannot read {path}: {error.strerror or error}",
+            hint="give a readable file: --file nq=PATH or --file tqa=PATH",
+        ) from None
 
 
 def _document(path: Path, text: str) -> Iterator[tuple[str, Any]]:
@@ -100,7 +104,7 @@ def _document(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(tree, dict):
         tree = [tree]
     if not isinstance(tree, list):
-        raise MemxError(f"{path} holds no questions", hint=_PUBLISHED)
+        raise MemxError(f"{path} contains no questions", hint=_PUBLISHED)
     yield from ((f"{path} entry {number}", row) for number, row in enumerate(tree, start=1))
 
 
@@ -115,7 +119,7 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        raise MemxError(f"reading {path} needs pyarrow", hint="pip install 'memx[data]'") from None
+        raise MemxError(f"reading {path} needs the package pyarrow", hint="pip install 'memx[data]'") from None
     try:
         with parquet.ParquetFile(path) as file:
             columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
@@ -123,19 +127,20 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except ArrowException as error:
         reason = " ".join(str(error).split())
-        raise MemxError(f"{path} is not parquet, or damaged: {reason[:100]}", hint=_PUBLISHED) from None
+        raise MemxError(f"{path} is not a valid parquet file: {reason[:100]}", hint=_PUBLISHED) from None
 
 
 def _question(row: Any, number: int, where: str) -> QaQuestion:
     if not isinstance(row, Mapping):
-        raise MemxError(f"{where} is no question", hint=_PUBLISHED)
+        raise MemxError(f"{where} is not a JSON object", hint=_PUBLISHED)
     text = row.get("question", row.get("Question"))
     if not isinstance(text, str) or not text.strip():
         raise MemxError(f"{where} has no question", hint=_PUBLISHED)
     answers = _answers(row.get("answer", row.get("Answer")))
     if not answers:
         raise MemxError(
-            f"{where} has no answers that are text", hint="a test split is published without them: use the dev set"
+            f"{where} has no answers as text",
+            hint='give "answer": a list of texts (published test splits have none: use the dev split)',
         )
     return QaQuestion(number, str(row.get("question_id", row.get("QuestionId", number))), text.strip(), answers)
 

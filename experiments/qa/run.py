@@ -57,9 +57,9 @@ def read_sets(config: QaConfig) -> list[Sets]:
         examples = not_asked(load_questions(task, "examples"), everything) if config.shots else []
         if len(examples) < config.shots:
             raise MemxError(
-                f"{TITLES[task.name]}: {config.shots} shots cannot be drawn from {len(examples)} training questions, "
-                "not counting those that are asked",
-                hint=f"give others by --train {task.name}=PATH, or lower --shots",
+                f"{TITLES[task.name]}: only {len(examples)} training questions for {config.shots} few-shot examples "
+                "(evaluated questions are excluded)",
+                hint=f"give more with --train {task.name}=PATH, or lower --shots",
             )
         sets.append(Sets(task, sample(everything, config.limit, config.seed), examples))
     return sets
@@ -83,7 +83,7 @@ def eval_model(config: QaConfig, options: Options, report: Report, *, batch: int
     """
     with RunStore(options.runs).claim(config.folder, resume=options.resume, force=options.force) as run:
         if options.resume and run.status == "finished":
-            report(Note("finished before"))
+            report(Note("already finished"))
             return run.rows()
         return _evaluate(config, run, report, batch)
 
@@ -125,7 +125,7 @@ class _Evaluation:
             lines = _whole_batches(answers, lines, name, chunks)
             answered = {line["number"] for line in lines if line["task"] == name}
             if answered:
-                self.report(Note(f"{TITLES[name]}: {len(answered)} questions were answered before"))
+                self.report(Note(f"{TITLES[name]}: {len(answered)} questions already answered"))
             for chunk in chunks:
                 if chunk[0].question.number in answered:
                     continue
@@ -166,7 +166,7 @@ class _Evaluation:
     def check(self) -> None:
         """Raise Interrupted if a stop was asked for."""
         if self.stop.asked:
-            raise Interrupted("what was answered before is saved")
+            raise Interrupted("stopped; the answers so far are saved")
 
 
 def _whole_batches(answers: JsonLines, lines: list[Line], task: str, chunks: Sequence[Sequence[Asked]]) -> list[Line]:

@@ -67,7 +67,9 @@ def eval_configs(
     names = tasks if tasks is not None else () if chosen.tasks else TASKS
     sets = qa_tasks(names, questions, examples, SHOTS if shots is None else shots)
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}", name):
-        raise MemxError(f"--name {name!r} is no name for a folder", hint="use letters, digits, and ._+- between them")
+        raise MemxError(
+            f"--name {name!r} is not a valid folder name", hint="use letters and digits, and . _ + - after the first"
+        )
     configs = []
     for model in dict.fromkeys(models):
         place = find_model(model, runs)
@@ -89,13 +91,13 @@ def eval_configs(
 def _harness(names: str | None, folder: Path | None, shots: int | None) -> HarnessConfig:
     tasks = tuple(dict.fromkeys(part.strip() for part in (names or "").split(",") if part.strip()))
     if names is not None and not tasks:
-        raise MemxError("--harness names no task", hint="for example --harness piqa,hellaswag")
+        raise MemxError("--harness has no task names", hint="for example --harness piqa,hellaswag")
     if folder is None:
         return HarnessConfig(tasks=tasks, shots=shots if tasks else None)
     if not tasks:
-        raise MemxError("--harness-tasks needs --harness, which says what of it is run")
+        raise MemxError("--harness-tasks needs --harness", hint="name the tasks to run: --harness TASK,TASK")
     if not folder.is_dir():
-        raise MemxError(f"--harness-tasks: there is no folder {folder}", hint="give a folder of YAML files")
+        raise MemxError(f"--harness-tasks: no folder {folder}", hint="give a folder of YAML task files")
     files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     return HarnessConfig(tasks=tasks, folder=str(folder.resolve()), sha256=digest(files), shots=shots)
 
@@ -125,7 +127,7 @@ def qa_tasks(names: Sequence[str], questions: Sequence[str], examples: Sequence[
         _check_name(name, "--task")
     for name in (*given, *drawn):
         if name not in names:
-            raise MemxError(f"--file and --train speak of {name}, which is not asked", hint=f"add --task {name}")
+            raise MemxError(f"--file or --train names {name}, which is not evaluated", hint=f"add --task {name}")
     tasks = []
     for name in dict.fromkeys(names):
         files = [path for place in given.get(name, []) for path in _question_files(place, _ASKED[name], TITLES[name])]
@@ -137,8 +139,8 @@ def qa_tasks(names: Sequence[str], questions: Sequence[str], examples: Sequence[
         )
         if files and shots and not more:
             raise MemxError(
-                f"{shots} shots of {TITLES[name]} are drawn from training questions, and no file of them is given",
-                hint=f"--train {name}=PATH, or --shots 0",
+                f"{TITLES[name]}: no file of training questions to take {shots} few-shot examples from",
+                hint=f"give one with --train {name}=PATH, or use --shots 0",
             )
         tasks.append(QaTask(name=_name(name), asked=_files(files), examples=_files(more)))
     return tuple(tasks)
@@ -164,8 +166,10 @@ def load_questions(task: QaTask, what: str) -> list[QaQuestion]:
     arguments: Mapping[str, str] = {"split": _SPLITS[what]} | ({"name": part} if part else {})
     only = f" --include '{part}/*'" if part else ""
     place = repository.rpartition("/")[2]
-    offline = f"where it can be, run: hf download {repository} --repo-type dataset{only} --local-dir {place}; "
-    hub = HubData(repository, repository, arguments, f"{offline}then --file {task.name}={place}")
+    offline = (
+        f"on a machine with internet, run: hf download {repository} --repo-type dataset{only} --local-dir {place}; "
+    )
+    hub = HubData(repository, repository, arguments, f"{offline}then use --file {task.name}={place}")
     return questions_of(read_rows(None, TITLES[task.name], hub), repository)
 
 
@@ -178,15 +182,15 @@ def _by_name(given: Sequence[str], flag: str) -> dict[str, list[Path]]:
         _check_name(name, flag)
         place = Path(path).expanduser()
         if not place.exists():
-            raise MemxError(f"{flag}: there is no file or folder {path}", hint="check the path")
+            raise MemxError(f"{flag}: no file or folder {path}", hint="check the path")
         paths.setdefault(name, []).append(place)
     return paths
 
 
 def _check_name(name: str, flag: str) -> None:
     if name not in TASKS:
-        hint = nearest(name, TASKS) or f"use {', '.join(TASKS)}; --harness runs the tasks of lm-eval"
-        raise MemxError(f"{flag}: no questions {name!r}", hint=hint)
+        hint = nearest(name, TASKS) or f"use {', '.join(TASKS)}, or --harness for the tasks of lm-eval"
+        raise MemxError(f"{flag}: no question set {name!r}", hint=hint)
 
 
 def _name(name: str):
@@ -200,7 +204,7 @@ def _question_files(place: Path, patterns: Sequence[str], title: str) -> list[Pa
     for pattern in patterns:
         if files := sorted(path for path in place.glob(pattern) if path.is_file()):
             return files
-    raise MemxError(f"the folder {place} holds no {title}", hint=f"it would be {' or '.join(patterns)}")
+    raise MemxError(f"the folder {place} has no files of {title}", hint=f"expected {' or '.join(patterns)}")
 
 
 def _files(paths: Sequence[Path]) -> QaFiles:

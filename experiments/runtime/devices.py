@@ -14,18 +14,18 @@ from ...errors import MemxError
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
-def pick_device(name: str, said: str = "training.device") -> torch.device:
-    """Resolve a device that was said as `said`. Raises MemxError for one that is not there."""
+def pick_device(name: str, key: str = "training.device") -> torch.device:
+    """Resolve a device, given as the option or key `key`. Raises MemxError for one that does not exist."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except (RuntimeError, ValueError):
-        raise MemxError(f"{said}: no device {name!r}", hint="use auto, cpu, cuda or cuda:N") from None
+        raise MemxError(f"{key}: no device {name!r}", hint="use auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
-        raise MemxError(f"{said}: memx runs on cpu and cuda, not {name!r}", hint="use auto, cpu, cuda or cuda:N")
+        raise MemxError(f"{key}: memx runs on cpu and cuda, not {name!r}", hint="use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MemxError(f"{said}: {name} is not there", hint="use auto, or cpu on a machine without CUDA")
+        raise MemxError(f"{key}: no CUDA device {name} on this machine", hint="use auto or cpu")
     return device
 
 

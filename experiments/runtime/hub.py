@@ -16,7 +16,7 @@ def gated(what: str, page: str) -> MemxError:
         page: Where its page is on the hub.
     """
     hint = f"accept its terms at https://huggingface.co/{page}, then run: hf auth login"
-    return MemxError(f"the {what} is gated", hint=hint)
+    return MemxError(f"the {what} is gated: its terms must be accepted first", hint=hint)
 
 
 @contextmanager

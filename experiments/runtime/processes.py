@@ -72,7 +72,7 @@ def run_pool(tasks: Sequence[Work], jobs: int, report: SweepReport) -> None:
     if failure is not None:
         raise failure
     if interrupted or waiting:
-        raise Interrupted("stopped, states saved")
+        raise Interrupted("stopped; checkpoints saved")
 
 
 def _start(number: int, task: Work) -> _Worker:
@@ -100,7 +100,7 @@ def _receive(worker: _Worker, report: SweepReport) -> Exception | bool | None:
         kind, content = worker.receiver.recv()
     except (EOFError, OSError):
         worker.process.join()
-        return _Died(f"a worker process died (exit {worker.process.exitcode}); --resume goes on")
+        return _Died(f"a worker process died (exit {worker.process.exitcode}); run again with --resume to continue")
     if kind == "event":
         report(worker.task, content)
         return None
@@ -124,7 +124,7 @@ def _work(task: Work, sender: Connection) -> None:
         except (MemxError, Interrupted) as error:
             failure = error
         except KeyboardInterrupt:
-            failure = Interrupted("stopped at once")
+            failure = Interrupted("stopped immediately")
         except Exception as error:
             failure = RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
         with suppress(OSError):

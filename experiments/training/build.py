@@ -103,7 +103,7 @@ def _fit_queries(
     report: Report,
 ) -> None:
     """Fit a new memory's queries to the model's hidden states of ordinary text, or of the facts without it."""
-    report(Phase("fitting the queries to the model"))
+    report(Phase("fitting the memory's queries to the model"))
     text = evaluator.common_text()
     tokens, counted = data.first_tokens() if text is None else (text, None)
     with autocast_for(config.training.precision, device):
@@ -117,6 +117,6 @@ def _trainable_rows(
     if config.finetune.train != "slots":
         return None
     assert evaluator.text is not None
-    report(Phase("reading text to find its slots"))
+    report(Phase("finding the common memory rows in the text"))
     with autocast_for(config.training.precision, device):
         return TrainableRows(model, config.finetune, evaluator.text.training)

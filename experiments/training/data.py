@@ -145,7 +145,9 @@ class FactData:
         passes = self.config.training.steps * self.config.training.batch / len(self.split.trained)
         most = max(len(documents_of(fact, self.split.seed)) for fact in self.split.trained)
         if passes < most:
-            self.report(Note(f"{passes:.1f} passes show each fact in fewer than its {most} phrasings"))
+            self.report(
+                Note(f"training covers {passes:.1f} epochs, so not all of the {most} phrasings of a fact are seen")
+            )
 
 
 class CorpusData:
@@ -192,7 +194,7 @@ class CorpusData:
 
     def first_tokens(self) -> tuple[Tensor, Tensor]:
         """See `TrainingData`. A corpus's held-out documents are read in its stead."""
-        raise AssertionError("a corpus has held-out documents")
+        raise AssertionError("a corpus has held-out documents to read instead")
 
     def tokens_per_step(self) -> int:
         """See `TrainingData`."""
@@ -203,7 +205,7 @@ class CorpusData:
 
         path = self.run.folder / "tokenizer"
         if not path.is_dir():
-            self.report(Phase("finding or training the tokenizer"))
+            self.report(Phase("loading or training the tokenizer"))
             tokenizer = corpus_tokenizer(self.config.corpus, self.config.data.vocabulary, self._note)
             temporary = path.with_name(".tokenizer.tmp")
             shutil.rmtree(temporary, ignore_errors=True)

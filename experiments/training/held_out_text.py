@@ -35,7 +35,7 @@ class HeldOutText:
         if not len(self.training) or not len(self.held_out):
             raise MemxError(
                 f"text.source {config.source} is too short for blocks of {config.block} tokens",
-                hint="lower text.block, or give more text",
+                hint="lower text.block, or use a longer text",
             )
 
     def measure(self, model: MemoryLlamaForCausalLM) -> Estimate:

@@ -94,7 +94,7 @@ class Trainer:
             alone = self.parallelism.world.size == 1  # then a stop that came since the loss counts too
             if stops or (alone and self.stop.asked):
                 self.checkpointer.save(self._state())
-                raise Interrupted(f"stopped at step {self.step}, state saved")
+                raise Interrupted(f"stopped at step {self.step}; checkpoint saved")
             if self._due(training.checkpoint_every):
                 self.checkpointer.save(self._state())
         return self._finish()
@@ -123,7 +123,7 @@ class Trainer:
         """What a pretrained model knows before it is trained: the facts, and its loss on ordinary text."""
         if self.step or self.before or self.config.finetune.source is None:
             return
-        self.report(Phase("asking before training"))
+        self.report(Phase("evaluating before training"))
         with self._evaluating():
             self.before = self.evaluator.before_training(self.model)
         self.run.append_metrics(step=0, before=self.before)
@@ -146,8 +146,8 @@ class Trainer:
             )
 
     def _finish(self) -> list[Row]:
-        """Ask the final questions and export the model."""
-        self.report(Phase("asking the final questions"))
+        """Run the final evaluation and export the model."""
+        self.report(Phase("final evaluation"))
         with self._evaluating():
             answers, text = self.evaluator.final_answers(self.model), self.evaluator.measure_text(self.model)
         value_step, dataset = self.optimizer.value_step, self.evaluator.dataset

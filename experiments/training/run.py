@@ -53,7 +53,7 @@ def train(
 
 
 def check_facts(config: TrainConfig, run: Run) -> None:
-    """Raise MemxError if a user's file says other facts than those that a finished run was trained on."""
+    """Raise MemxError if the facts file differs from the one that a finished run was trained on."""
     if any(is_facts_file(source) for source in config.data.facts):
         split, _ = build_split(config)
         _same_facts(run, facts_digest([*split.trained, *split.unseen]))
@@ -62,4 +62,4 @@ def check_facts(config: TrainConfig, run: Run) -> None:
 def _same_facts(run: Run, digest: str) -> None:
     before = run.info().get("facts")
     if before not in (None, digest):
-        raise MemxError(f"the facts have changed since run {run.name} began", hint="--force starts it anew")
+        raise MemxError(f"the facts file changed since run {run.name} started", hint="use --force to start over")

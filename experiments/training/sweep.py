@@ -70,7 +70,9 @@ def _alone(planned: Sequence[Point], options: Options, report: SweepReport) -> N
 def _shared(planned: Sequence[Point], options: Options, report: SweepReport) -> None:
     """Train the points one after another, each over all processes that torchrun started."""
     if options.jobs > 1:
-        raise MemxError("--jobs and torchrun exclude each other", hint="torchrun's processes share every point")
+        raise MemxError(
+            "--jobs and torchrun exclude each other", hint="remove --jobs: torchrun's processes share every run"
+        )
     with join(planned[0].config.training.device) as world:
         world.on_first(lambda: _check(planned, options, partial(check_parallelism, ranks=world.size)))
         threads = max(1, _cores() // world.local_size)
@@ -94,7 +96,7 @@ def train_point(
     with world.claimed(store, point.name, resume=options.resume, force=options.force) as run:
         if options.resume and world.on_first(lambda: run.status) == "finished":
             world.on_first(lambda: check_facts(point.config, run))
-            report(Phase("finished before"))
+            report(Phase("already finished"))
             return
         train(point.config, run, report, stop, threads, world)
         report(Phase("finished"))

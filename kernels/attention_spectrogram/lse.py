@@ -54,7 +54,7 @@ def pick(op: str, impl: str, query: Tensor) -> str:
     fits = query.dtype in (torch.float32, torch.bfloat16, torch.float16) and query.shape[3] <= WIDEST
     if impl == "triton" and runs_triton(query.device) and not fits:
         raise MemxError(
-            f"the Triton kernel of {op} takes no {str(query.dtype).removeprefix('torch.')} heads of {query.shape[3]}",
+            f"the Triton kernel of {op} has no {str(query.dtype).removeprefix('torch.')} heads of {query.shape[3]}",
             hint=f"use impl='torch', or float32, bfloat16 or float16 heads of at most {WIDEST}",
         )
     here = ("triton", "torch") if query.device.type == "cuda" else ("torch", "triton")

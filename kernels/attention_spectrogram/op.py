@@ -61,8 +61,8 @@ def attention_spectrogram(
     (batch, query_heads, new, dim), (_, heads, keys, _) = query.shape, key.shape
     if new == 0 or new % HOP:
         raise MemxError(
-            f"{new} new queries are not a multiple of {HOP}, the hop of the spectrogram",
-            hint=f"run it every {HOP} tokens or a multiple of that",
+            f"{new} new queries are not a multiple of {HOP} (the spectrogram's hop)",
+            hint=f"use an interval of {HOP} tokens or a multiple of it",
         )
     assert lse is None or lse.shape == (batch, query_heads, new), lse.shape
     assert carry is None or carry.shape == (batch, heads, CARRY, keys - new), carry.shape

@@ -158,11 +158,11 @@ def row_gradient(
     keep [N], bool: rows that are not kept are left out as if nothing had touched them. size: N, if known; a table of
     less than 2^31 rows is sorted faster on a GPU. impl: what makes the sums, "torch" or "triton".
     """
-    assert parts, "the gradient of no use has no width"
+    assert parts, "at least one part is needed"
     dtype = torch.float32
     for part in parts:
-        assert part.slots.shape == part.weights.shape, "not the shapes of bags"
-        assert part.bags is not None or len(part.slots) == len(part.dout), "not the shapes of bags"
+        assert part.slots.shape == part.weights.shape, "shapes do not match"
+        assert part.bags is not None or len(part.slots) == len(part.dout), "shapes do not match"
         dtype = torch.promote_types(dtype, torch.promote_types(part.weights.dtype, part.dout.dtype))
     triton = fastest(impl, parts[0].dout.device) == "triton"
     slots = torch.cat([part.slots.flatten() for part in parts])  # [S]

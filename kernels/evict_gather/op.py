@@ -52,7 +52,9 @@ def _gather(tensors: Sequence[Tensor], kept: Tensor, counts: Tensor | None, impl
     kept = kept if there is None else kept.masked_fill(~there, 0)
     keys = tensors[0].shape[2]
     if kept.device.type == "cpu" and ((kept < 0) | (kept >= keys)).any():
-        raise MemxError(f"a kept index is not in 0..{keys - 1}", hint="entries past a head's count may be anything")
+        raise MemxError(
+            f"a kept index is outside 0..{keys - 1}", hint="check the first counts[b, h] indices of each head"
+        )
     return [_rows(tensor, kept, counts, there) for tensor in tensors]
 
 

@@ -85,7 +85,7 @@ def _run(
         decay=0.0 if decay is None else decay**HOP, reduce=decay is not None,
     )  # fmt: skip
     loops = library()
-    assert loops is not None, "ask `available` first"
+    assert loops is not None, "check `available` first"
     scratch = torch.empty(torch.get_num_threads(), width * _BLOCK, dtype=torch.float32, device="cpu")
 
     def part(number: int, start: int, stop: int) -> None:

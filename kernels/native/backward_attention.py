@@ -44,7 +44,7 @@ def backward_attention(tokens: Tensor, exists: Tensor | None = None, *, strict: 
     addresses = {name: None if x is None else x.data_ptr() for name, x in held.items()}
     given = _Backward(**addresses, length=length, strict=strict)
     loops = library()
-    assert loops is not None, "ask `available` first"
+    assert loops is not None, "check `available` first"
 
     def part(_: int, start: int, stop: int) -> None:
         assert held  # what the pointers point to stays alive with this function

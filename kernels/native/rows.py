@@ -138,13 +138,13 @@ def _checked(slots: Tensor, rows: int) -> Tensor:
     if slots.numel():
         low, high = slots.aminmax()
         if low < 0 or high >= rows:
-            raise IndexError(f"slots {int(low)}..{int(high)} are not all in 0..{rows - 1}")
+            raise IndexError(f"slots {int(low)}..{int(high)} must be in 0..{rows - 1}")
     return slots.long().contiguous()
 
 
 def _loops() -> ctypes.CDLL:
     loops = library()
-    assert loops is not None, "ask `available` first"
+    assert loops is not None, "check `available` first"
     return loops
 
 

@@ -71,7 +71,7 @@ def add(values: Tensor, master: Tensor | None, rows: Tensor, update: Tensor, gen
         # along an expanded index of distinct rows this is torch's fastest read-add-write of whole rows
         values.scatter_add_(0, rows[:, None].expand_as(update), update)
         return
-    assert master is not None or values.dtype == torch.bfloat16, f"a table of {values.dtype} needs masters"
+    assert master is not None or values.dtype == torch.bfloat16, f"a table of {values.dtype} needs master weights"
     new = (values if master is None else master).index_select(0, rows).to(update.dtype).add_(update)
     if master is not None:
         master.index_copy_(0, rows, new)

@@ -54,7 +54,9 @@ def sparse_adam(
     assert state.momentum is not None or betas[0] == 0, "a state without momentum needs betas[0] = 0"
     small = eps * (1 - betas[1] ** step) ** 0.5
     if values.dtype == torch.float16 and state.master is None:
-        raise MemxError("sparse_adam: a float16 table needs masters", hint="make_state(values, masters=True)")
+        raise MemxError(
+            "sparse_adam: a float16 table needs master weights", hint="use make_state(values, masters=True)"
+        )
     if chosen == "triton":
         from . import kernel
 
@@ -66,7 +68,7 @@ def sparse_adam(
     compiled = chosen == "native" and _native_fits(values, gradient, state)
     if impl in ("native", "triton") and not compiled:
         takes = {"native": "whole float32 tables with a momentum", "triton": "whole tables and gradients grouped by it"}
-        raise MemxError(f"sparse_adam: the {impl} step takes {takes[impl]}", hint="use impl='auto'")
+        raise MemxError(f"sparse_adam: the {impl} implementation supports only {takes[impl]}", hint="use impl='auto'")
     factors = catch_up(state, gradient.rows, step=step, lr=lr, betas=betas)
     if compiled and state.momentum is not None:
         parts = (gradient.rows, gradient.starts, gradient.bags, gradient.weights, gradient.dout)

@@ -151,7 +151,7 @@ def host_bag(
     """
     if gradient_buffer is None and values.requires_grad and torch.is_grad_enabled():
         raise MemxError(
-            "a value table in host memory has no dense gradient",
+            "an offloaded value table (parallel.host_values) has no dense gradient",
             hint="set training.value_optimizer=sparse, or parallel.host_values=false",
         )
     buffer = None if gradient_buffer is None else _OffloadBuffer(host, gradient_buffer)

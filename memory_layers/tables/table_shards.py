@@ -64,13 +64,13 @@ class TableShard:
     def __post_init__(self) -> None:
         if self.by == "width" and self.width % self.size:
             raise MemxError(
-                f"a value table of width {self.width} cannot be cut into {self.size} equal parts",
+                f"a value table of width {self.width} cannot be split evenly over parallel.table_ranks {self.size}",
                 hint="set parallel.table_ranks to a divisor of the width, or parallel.table=rows",
             )
         if self.by == "rows" and self.rows_each * (self.size - 1) >= self.slots:
             raise MemxError(
-                f"a value table of {self.slots} rows leaves some of {self.size} processes without any",
-                hint="set parallel.table_ranks lower",
+                f"a value table of {self.slots} rows is too small for parallel.table_ranks {self.size}",
+                hint="lower parallel.table_ranks",
             )
 
     @property

@@ -75,7 +75,7 @@ class MemoryValues(nn.Module):
 
     def keep_shard(self, shard: TableShard) -> None:
         """Keep this rank's part of the table alone, which its weights, if they are there, are cut to."""
-        assert self.shard is None and (shard.slots, shard.width) == self.shape, "another table's shard"
+        assert self.shard is None and (shard.slots, shard.width) == self.shape, "the shard is of a different table"
         part = shard.part(self.weight.detach())
         self.weight = nn.Parameter(part.clone(), requires_grad=self.weight.requires_grad)
         self.shard = shard

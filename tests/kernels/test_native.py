@@ -64,7 +64,7 @@ def test_adam_equals_torchs_ops(width, second_moment, moments):
 @needs_compiler
 def test_adam_is_refused_where_it_does_not_fit():
     values = draw(SLOTS, 4).double()
-    with pytest.raises(MemxError, match="native step takes whole float32"):
+    with pytest.raises(MemxError, match="native implementation supports only whole float32"):
         gradient = row_gradient([draw_bags(4)])
         sparse_adam(values, gradient, make_state(values), step=1, lr=0.1, betas=BETAS, impl="native")
     assert torch.equal(values, draw(SLOTS, 4).double())

@@ -161,7 +161,7 @@ def test_masters_follow_the_float32_table(dtype):
 
 def test_a_float16_table_needs_masters():
     values = draw_table(torch.float16)
-    with pytest.raises(MemxError, match="needs masters"):
+    with pytest.raises(MemxError, match="needs master weights"):
         sparse_adam(values, draw_gradient(1, dtype=torch.float32), make_state(values), step=1, lr=1e-4, betas=BETAS)
 
 

@@ -137,7 +137,7 @@ def test_the_output_gate_starts_at_one_half():
 
 
 def test_a_shared_table_of_another_shape_is_refused():
-    with pytest.raises(AssertionError, match="another shape"):
+    with pytest.raises(AssertionError, match="different shape"):
         MemoryLayer(16, 64, top_k=4, values=MemoryLayer(16, 64, top_k=4, value_width=8).values)
 
 

@@ -36,13 +36,13 @@ def test_every_placement_is_inside_equally_spaced_and_about_the_middle():
 
 def test_a_given_stride_is_kept_or_refused():
     assert centred(12, 3, 2) == (4, 6, 8)
-    with pytest.raises(MemxError, match="3 memories with a stride of 6 do not fit in 12 blocks") as error:
+    with pytest.raises(MemxError, match="3 memory layers with a stride of 6 do not fit in 12 blocks") as error:
         centred(12, 3, 6)
     assert "memory.stride" in error.value.hint
 
 
 def test_more_memories_than_blocks():
-    with pytest.raises(MemxError, match="5 memories with a stride of 4 do not fit in 4 blocks"):
+    with pytest.raises(MemxError, match="5 memory layers with a stride of 4 do not fit in 4 blocks"):
         centred(4, 5)
 
 

@@ -29,20 +29,20 @@ def host(tmp_path_factory):
     ("arguments", "message", "hint"),
     [
         (["nowhere"], "no model or folder 'nowhere'", "save_pretrained"),
-        (["."], "holds no model", "save_pretrained"),
-        (["HOST", "--task", "squad"], "no questions 'squad'", "--harness"),
+        (["."], "has no model", "save_pretrained"),
+        (["HOST", "--task", "squad"], "no question set 'squad'", "--harness"),
         (["HOST", "--file", "nq"], "'nq' is not NAME=PATH", "nq=NQ-open.dev.jsonl"),
         (["HOST", "--file", "nq=gone.jsonl"], "no file or folder gone.jsonl", ""),
-        (["HOST", "--file", "tqa=FILES/NQ-open.dev.jsonl", "--task", "nq"], "tqa, which is not asked", "--task tqa"),
-        (["HOST", "--task", "nq", "--file", "nq=HOST"], "holds no NQ-open", "NQ-open.dev.jsonl"),
-        (["HOST", "--task", "nq", "--file", "nq=FILES/NQ-open.dev.jsonl"], "5 shots of NQ-open", "--train nq=PATH"),
-        (["HOST", "--task", "nq", "--file", "nq=FILES"], "5 shots cannot be drawn from 3", "lower --shots"),
+        (["HOST", "--file", "tqa=FILES/NQ-open.dev.jsonl", "--task", "nq"], "tqa, which is not", "--task tqa"),
+        (["HOST", "--task", "nq", "--file", "nq=HOST"], "has no files of NQ-open", "NQ-open.dev.jsonl"),
+        (["HOST", "--task", "nq", "--file", "nq=FILES/NQ-open.dev.jsonl"], "to take 5 few-shot", "--train nq=PATH"),
+        (["HOST", "--task", "nq", "--file", "nq=FILES"], "3 training questions for 5 few-shot", "lower --shots"),
         (["HOST", "--task", "nq", "--file", "nq=FILES/bad.jsonl", "--shots", "0"], "bad.jsonl line 2 is not JSON", ""),
         (["HOST", "--task", "nq", "--file", "nq=FILES", "--shots", "1", "--device", "tpu"], "tpu", "auto"),
-        (["HOST", "--harness", ","], "names no task", "piqa"),
+        (["HOST", "--harness", ","], "has no task names", "piqa"),
         (["HOST", "--harness-tasks", "FILES"], "needs --harness", ""),
-        (["HOST", "--harness", "a", "--harness-tasks", "gone"], "there is no folder gone", ""),
-        (["HOST", "--name", "a/b"], "no name for a folder", ""),
+        (["HOST", "--harness", "a", "--harness-tasks", "gone"], "no folder gone", ""),
+        (["HOST", "--name", "a/b"], "not a valid folder name", ""),
         (["HOST", "--limit", "0"], "--limit", ""),
         (["HOST", "--resume", "--force"], "exclude each other", ""),
     ],
@@ -73,7 +73,7 @@ def test_without_lm_eval_the_extra_is_named(capsys, tmp_path, monkeypatch, host)
     for more in ([], ["--dry-run"]):
         assert memx(["eval", str(host), "--harness", "piqa", "--runs", str(tmp_path / "runs"), *more]) == 2
         told = capsys.readouterr().err
-        assert "--harness needs lm-eval" in told and "pip install 'memx[eval]'" in told
+        assert "--harness needs the package lm-eval" in told and "pip install 'memx[eval]'" in told
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 

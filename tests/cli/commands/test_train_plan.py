@@ -11,10 +11,18 @@ from memx.cli.main import run as memx
     [
         (["--gpus", "8"], "--gpus is only for dry runs", "--dry-run"),
         (["--tokens", "1T"], "--tokens is only for dry runs", "torchrun"),
-        (["--dry-run", "--gpu", "h300"], "no GPU 'h300'", "h200"),
-        (["--dry-run", "--tokens", "many"], "'many' is no count of tokens", "100B"),
-        (["--dry-run", "--gpus", "6", "--set", "parallel.shard=4"], "parallel.shard 4 does not divide 6", "divisor"),
-        (["--dry-run", "--gpus", "3"], "width 32 cannot be cut into 3", "parallel.table=rows"),
+        (["--dry-run", "--gpu", "h300"], "unknown GPU 'h300'", "h200"),
+        (["--dry-run", "--tokens", "many"], "'many' is not a number of tokens", "100B"),
+        (
+            ["--dry-run", "--gpus", "6", "--set", "parallel.shard=4"],
+            "parallel.shard 4 is not a divisor of 6",
+            "divisor",
+        ),
+        (
+            ["--dry-run", "--gpus", "3"],
+            "width 32 cannot be split evenly over parallel.table_ranks 3",
+            "parallel.table=rows",
+        ),
         (["--dry-run", "--gpus", "0"], "--gpus", "greater than or equal to 1"),
         (["--dry-run", "--utilization", "2"], "--utilization", "less than or equal to 1"),
     ],

@@ -232,12 +232,12 @@ def test_without_access_the_command_to_run_is_told(command, capsys, tmp_path, mo
     before = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
     error, hint = refused(command, capsys)  # the tests are offline
     assert "the Hugging Face hub cannot be reached" in error
-    assert f"hf download {NAME} --local-dir Llama-3.1-8B --exclude 'original/*'; then give the folder" in hint
+    assert f"hf download {NAME} --local-dir Llama-3.1-8B --exclude 'original/*'; then use the folder" in hint
     request.getfixturevalue("hub")
     for answer, message, what_to_do in (
         ((401, "GatedRepo"), f"the model {NAME} is gated", f"accept its terms at https://huggingface.co/{NAME}"),
         ((403, "GatedRepo"), f"the model {NAME} is gated", "then run: hf auth login"),
-        ((401, "RepoNotFound"), "the Hugging Face hub shows no such model", "run: hf auth login"),
+        ((401, "RepoNotFound"), "no such model on the Hugging Face hub", "run: hf auth login"),
     ):
         monkeypatch.setattr(Hub, "answer", answer)
         error, hint = refused(command, capsys)

@@ -183,7 +183,7 @@ def test_orders_that_cannot_be(change, message):
 def test_a_host_with_weights_has_the_layers_and_the_context_that_it_has(monkeypatch):
     monkeypatch.setattr(evict_bench_hosts, "host_config", lambda name: SimpleNamespace(max_position_embeddings=80))
     check_host("some/model", None, 80)
-    with pytest.raises(MemxError, match="--layers: those of some/model are given"):
+    with pytest.raises(MemxError, match="--layers cannot change the layers of some/model"):
         check_host("some/model", 1, 80)
     with pytest.raises(MemxError, match="some/model takes 80 tokens, not 81"):
         check_host("some/model", None, 81)

@@ -230,7 +230,7 @@ def test_a_variant_of_an_unknown_key_fails_before_anything_runs():
         ({"training.value_dtype": "bfloat16", "training.value_optimizer": "dense"}, "loses small updates"),
         ({"memory.kind": "moe", "memory.experts_per_token": 20}, "experts_per_token 20 is above experts 16"),
         ({"memory.layers": []}, "layers is empty"),
-        ({"memory.count": 5, "memory.layers": None}, "5 memories with a stride of 4 do not fit in 2 blocks"),
+        ({"memory.count": 5, "memory.layers": None}, "5 memory layers with a stride of 4 do not fit in 2 blocks"),
     ],
 )
 def test_settings_that_contradict_each_other(changes, message):

@@ -109,10 +109,10 @@ def struck(number, **arguments):
 def test_a_rank_that_dies_ends_the_run_and_another_number_of_ranks_goes_on(config, straight, path, tmp_path):
     first, dead = end_worlds(struck, [2], {"number": signal.SIGKILL, "path": path, "runs": tmp_path})[2]
     assert dead.code == -signal.SIGKILL and first.result == 1
-    assert "failed: one of the 2 ranks is gone" in first.printed and "--resume goes on" in first.printed
+    assert "failed: one of the 2 ranks was lost" in first.printed and "--resume goes on" in first.printed
     assert "generation 1/2" in first.printed and "generation 2/2" not in first.printed
     run = RunStore(tmp_path).run(run_name(config))
-    assert run.status == "failed" and "ranks is gone" in run.info()["error"]
+    assert run.status == "failed" and "ranks was lost" in run.info()["error"]
     ranks = run_worlds(evolved, [3], {"config": config, "root": tmp_path, "resume": True})[3]
     assert all(tuple(found) == straight for *found, _, _ in ranks)
     assert Note("resumed after generation 1") in ranks[0][-1]
@@ -218,7 +218,7 @@ def test_torchrun_starts_anew_what_a_death_has_ended(config, straight, path, tmp
     program = [sys.executable, "-c", MORTAL, "evolve-namm", str(path), "--runs", str(tmp_path)]
     once = [*launcher, "--max-restarts", "0", "--no-python", *program]
     done = subprocess.run(once, capture_output=True, text=True)
-    assert done.returncode == 1 and "failed: one of the 2 ranks is gone" in done.stderr, done.stderr
+    assert done.returncode == 1 and "failed: one of the 2 ranks was lost" in done.stderr, done.stderr
     run = RunStore(tmp_path).run(run_name(config))
     assert run.status == "failed" and len([line for line in run.metrics() if "best" in line]) == 1
     shutil.rmtree(run.folder)

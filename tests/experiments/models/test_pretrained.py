@@ -154,7 +154,7 @@ def test_a_model_with_its_memory_is_saved_and_loaded_with_every_logit(host, tmp_
     ("memory", "message"),
     [
         ({"layers": [3]}, "memory layer 3 is outside the model's 3 blocks"),
-        ({"count": 4}, "4 memories with a stride of 4 do not fit in 3 blocks"),
+        ({"count": 4}, "4 memory layers with a stride of 4 do not fit in 3 blocks"),
     ],
 )
 def test_a_memory_that_does_not_fit_the_host(host, memory, message):
@@ -188,7 +188,7 @@ def test_training_slots_changes_a_few_rows_of_values_alone(host, tmp_path, memor
 
 
 def test_training_slots_needs_text_and_a_memory_that_speaks(host, tmp_path):
-    with pytest.raises(MemxError, match="a new memory beside the feed-forward is silent") as error:
+    with pytest.raises(MemxError, match="needs a trained memory, not a new one") as error:
         finetune(host, tmp_path, **{"finetune.train": "slots"})
     assert "finetune.train=memory" in error.value.hint
     with pytest.raises(MemxError, match="train slots needs text") as error:
@@ -220,7 +220,7 @@ def test_lora_ends_merged_into_a_plain_model(host, tmp_path, kind):
 
 def test_lora_targets_that_are_not_there(host, tmp_path):
     pytest.importorskip("peft")
-    with pytest.raises(MemxError, match="the model has none of qproj") as error:
+    with pytest.raises(MemxError, match="the model has no layers named qproj") as error:
         finetune(host, tmp_path, **{"finetune.train": "lora", "finetune.targets": ["qproj"]})
     assert "q_proj" in error.value.hint
 

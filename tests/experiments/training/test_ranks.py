@@ -160,7 +160,7 @@ def test_a_state_becomes_a_folder_that_transformers_reads(alone, tmp_path, monke
     train_exactly(tmp_path / "goes on", resume=True)
     assert losses(tmp_path / "goes on") == pytest.approx(losses(alone), abs=1e-11)
     shutil.rmtree(place / "state")
-    with pytest.raises(MemxError, match="holds no state of several"):
+    with pytest.raises(MemxError, match="has no sharded checkpoint"):
         convert_state(place / "state", place / "none")
 
 
@@ -184,7 +184,7 @@ def test_a_killed_rank_ends_the_run_with_a_clear_line_and_it_goes_on_from_the_la
     (ended,) = end_worlds(die_at_ten, (2,), {"runs": tmp_path}).values()
     assert [one.code for one in ended] == [1, -signal.SIGKILL]
     (line,) = [line for line in ended[0].printed.splitlines() if line.startswith("failed")]
-    assert "ranks is gone" in line and "--resume" in line
+    assert "ranks was lost" in line and "--resume" in line
     assert RunStore(tmp_path).run(folder(tmp_path).name).status == "failed"
     run_worlds(train_exactly, (2,), {"runs": tmp_path, "resume": True})
     assert losses(tmp_path) == pytest.approx(losses(alone), abs=1e-11)
@@ -193,10 +193,13 @@ def test_a_killed_rank_ends_the_run_with_a_clear_line_and_it_goes_on_from_the_la
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"parallel.shard": 3}, "does not divide the 2 processes"),
-        ({"parallel.table_ranks": 3}, "does not divide the 2 processes"),
+        ({"parallel.shard": 3}, "is not a divisor of the 2 processes"),
+        ({"parallel.table_ranks": 3}, "is not a divisor of the 2 processes"),
         ({"training.value_optimizer": "dense"}, "runs in one process"),
-        ({"model.width": 30, "model.heads": 3, "memory.key_width": 16, "memory.value_width": 31}, "equal parts"),
+        (
+            {"model.width": 30, "model.heads": 3, "memory.key_width": 16, "memory.value_width": 31},
+            "cannot be split evenly",
+        ),
     ],
 )
 def test_what_cannot_be_laid_out_is_one_line(changes, said, tmp_path):
@@ -215,7 +218,7 @@ def test_auto_goes_on_with_the_value_step_that_a_run_began_with(tmp_path):
     dense = tmp_path / "dense"
     stop_at_eight(dense, changes)
     (ended,) = end_worlds(command, (2,), {"runs": dense, "changes": changes, "more": ["--resume"]}).values()
-    assert [one.code for one in ended] == [2, 2] and "began with the dense value step" in ended[0].printed
+    assert [one.code for one in ended] == [2, 2] and "was started with the dense value optimizer" in ended[0].printed
     train(dense, changes, resume=True)
 
 

@@ -169,7 +169,7 @@ def test_the_run_says_which_step_its_tables_took(tmp_path, changes, how):
     _, rows = train_tiny(
         tmp_path, lambda index, event: notes.append(getattr(event, "text", "")), **{**changes, "training.steps": 1}
     )
-    said = [note.partition(" value step: a step reads ")[0] for note in notes if "value step" in note]
+    said = [note.partition(" value optimizer: a step reads ")[0] for note in notes if "value optimizer" in note]
     assert said == [how] * bool(how)
     assert {row.value_step for row in rows} == {how}
 
@@ -185,7 +185,7 @@ def test_tables_are_stepped_sparsely_from_as_many_rows_on_as_a_step_reads(kind):
 
 
 def test_betas_that_the_sparse_step_cannot_take():
-    with pytest.raises(MemxError, match="needs the first below the root of the second") as error:
+    with pytest.raises(MemxError, match="needs beta1 below sqrt") as error:
         Optimizer(make_model(), sparse(betas=(0.98, 0.95)))
     assert "value_optimizer=dense" in error.value.hint
     Optimizer(make_model(), TrainingConfig(value_optimizer="dense", betas=(0.98, 0.95)))

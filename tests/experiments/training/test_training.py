@@ -156,7 +156,7 @@ def test_one_stop_ends_all_workers_and_keeps_each_state(tmp_path):
     process, _ = start_two(tmp_path)
     os.kill(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "states saved" in errors and "Traceback" not in errors, errors
+    assert process.returncode == 130 and "checkpoints saved" in errors and "Traceback" not in errors, errors
     assert len(states(tmp_path)) == 2 and all(name.startswith("step-") for name in states(tmp_path))
     assert {run.status for run in RunStore(tmp_path).runs()} == {"interrupted"}
 
@@ -199,7 +199,7 @@ def test_changed_facts_are_not_mixed_into_a_run(tmp_path):
     train_points(plan(config), Options(tmp_path / "runs"), quiet)
     train_points(plan(config), Options(tmp_path / "runs", resume=True), quiet)
     write("b")
-    with pytest.raises(MemxError, match="the facts have changed"):
+    with pytest.raises(MemxError, match="the facts file changed"):
         train_points(plan(config), Options(tmp_path / "runs", resume=True), quiet)
     train_points(plan(config), Options(tmp_path / "runs", force=True), quiet)
 
@@ -322,7 +322,7 @@ def test_a_state_that_is_damaged_or_another_models_is_one_line(tmp_path, damage)
         (state / "state.json").write_text('{"step": ')
     else:
         config = load_config("tiny", [*SETTINGS.items(), ("memory.slots", 4096)])
-    expected = "is another model's: model.layers.0.mlp" if damage == "other model" else "is damaged"
+    expected = "is from a different model: model.layers.0.mlp" if damage == "other model" else "is damaged"
     with (
         RunStore(tmp_path).claim(point.name, resume=True) as run,
         pytest.raises(MemxError, match=expected) as error,

@@ -266,7 +266,7 @@ def test_a_place_is_only_taken_up_where_it_was_saved(tmp_path):
     for other, message in (
         (batches(config, seed=1), "was saved with seed 0, not 1"),
         (batches(settings(*config.sources, lanes=2)), "was saved with lanes 4, not 2"),
-        (batches(settings(*config.sources, "python-docs")), "of 1 sources, not 2"),
+        (batches(settings(*config.sources, "python-docs")), "with 1 sources, not 2"),
     ):
         with pytest.raises(MemxError, match=message):
             other.seek(place)
@@ -278,7 +278,7 @@ def test_a_place_is_only_taken_up_where_it_was_saved(tmp_path):
         batches(config).seek(place)
     assert "--force" in told.value.hint
     (folder / "part3.jsonl").rename(folder / "part9.jsonl")
-    with pytest.raises(MemxError, match=r"part3\.jsonl is gone"):
+    with pytest.raises(MemxError, match=r"part3\.jsonl was removed"):
         batches(config).seek(place)
 
 
