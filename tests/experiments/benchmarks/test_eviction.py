@@ -185,7 +185,7 @@ def test_a_host_with_weights_has_the_layers_and_the_context_that_it_has(monkeypa
     check_host("some/model", None, 80)
     with pytest.raises(MemxError, match="--layers cannot change the layers of some/model"):
         check_host("some/model", 1, 80)
-    with pytest.raises(MemxError, match="some/model takes 80 tokens, not 81"):
+    with pytest.raises(MemxError, match="some/model has a context of 80 tokens, shorter than 81"):
         check_host("some/model", None, 81)
 
 

@@ -79,7 +79,7 @@ def test_a_rank_that_is_lost_ends_the_others_with_what_to_do(how):
     for rank, one in enumerate(others):
         last = one.error.strip().splitlines()[-1]
         assert one.code == 1 and "LostRank: one of the 4 ranks was lost" in last, (rank, one)
-        assert "--resume goes on" in last
+        assert "--resume to continue" in last
 
 
 def hang():

@@ -109,7 +109,7 @@ def struck(number, **arguments):
 def test_a_rank_that_dies_ends_the_run_and_another_number_of_ranks_goes_on(config, straight, path, tmp_path):
     first, dead = end_worlds(struck, [2], {"number": signal.SIGKILL, "path": path, "runs": tmp_path})[2]
     assert dead.code == -signal.SIGKILL and first.result == 1
-    assert "failed: one of the 2 ranks was lost" in first.printed and "--resume goes on" in first.printed
+    assert "failed: one of the 2 ranks was lost" in first.printed and "--resume to continue" in first.printed
     assert "generation 1/2" in first.printed and "generation 2/2" not in first.printed
     run = RunStore(tmp_path).run(run_name(config))
     assert run.status == "failed" and "ranks was lost" in run.info()["error"]
