@@ -69,7 +69,7 @@ def caption(rows: Sequence[Row], summaries: Sequence[Summary]) -> str:
     """What was run, on which device, and what the intervals are."""
     runs = max(s.runs for s in summaries)
     devices = sorted({row.device for row in rows if row.device})
-    interval = f"mean of {runs} seeds, 95% t interval" if runs > 1 else "one seed, 95% interval over questions"
+    interval = f"mean of {runs} seeds, 95% CI (t)" if runs > 1 else "one seed, 95% CI over questions"
     names = list(dict.fromkeys(row.experiment for row in rows))
     title = names[0] if len(names) == 1 else f"{len(names)} experiments"
     models = ", ".join(dict.fromkeys(row.model for row in rows))

@@ -124,7 +124,7 @@ class PlotRequest:
             chosen = [one for one in items if self.experiment in (one.experiment, without_seed(one.experiment))]
             if not chosen:
                 known = ", ".join(dict.fromkeys(one.experiment for one in items))
-                raise MemxError(f"no experiment {self.experiment!r}", hint=f"there are: {known}")
+                raise MemxError(f"unknown experiment {self.experiment!r}", hint=f"choose from: {known}")
         elif self.named:
             return items
         else:
@@ -134,7 +134,7 @@ class PlotRequest:
     def _log_left_out(self, items: list[T], chosen: list[T]) -> list[T]:
         names = {one.experiment for one in chosen}
         if others := sorted({one.experiment for one in items} - names):
-            self.log(f"drawn: {', '.join(sorted(names))}; left out: {', '.join(others)} (--experiment chooses)")
+            self.log(f"drawn: {', '.join(sorted(names))}; not drawn: {', '.join(others)} (choose with --experiment)")
         return chosen
 
     def write(self, figure: Figure, rows: Sequence[Row] | None = None) -> list[Path]:

@@ -94,7 +94,7 @@ def caption_below(figure: Figure, text: str, axes: Sequence[Axes], most: int = 2
             handles.setdefault(label, handle)
     labels = [*(label for label in handles if label != "chance"), *(["chance"] if "chance" in handles else [])][:most]
     if len(handles) > most:
-        text += f" · {len(handles) - most} more are not named"
+        text += f" · {len(handles) - most} more not in the legend"
     columns = 6 if len(labels) <= 6 else 4
     legend = figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=columns)
     legend.set_title(text)

@@ -13,9 +13,9 @@ from .store.rows import Labels, Row, labels_of
 
 TIERS = ("seen", "rephrased", "unseen")
 TIER_LABELS = {
-    "seen": "phrasing seen for this fact",
-    "rephrased": "phrasing new for this fact",
-    "unseen": "entities never seen",
+    "seen": "seen phrasings",
+    "rephrased": "paraphrased",
+    "unseen": "held-out entities",
 }
 # two-sided 95% quantiles of Student's t for 1, 2, … degrees of freedom
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
@@ -92,14 +92,14 @@ def choose_experiment(rows: Sequence[Row], experiment: str | None) -> list[Row]:
 def check_alike(rows: Sequence[Row]) -> None:
     """Raise MemxError if there are no rows, or runs of one seed, kind, memory, variant and base."""
     if not rows:
-        raise MemxError("there are no rows to show", hint="`memx train` makes some")
+        raise MemxError("there are no rows to show", hint="train a model with `memx train`")
     seen: dict[tuple, str] = {}
     for row in rows:
         point = (row.dataset, row.metric, row.kind, row.memory_slots, row.variant, row.model, row.seed)
         if seen.setdefault(point, row.run) != row.run:
             raise MemxError(
                 f"runs {seen[point]} and {row.run} have the same memory and seed",
-                hint="name the run folders to draw, one for each memory size and seed",
+                hint="give the run folders to draw, one for each memory size and seed",
             )
 
 
@@ -107,10 +107,10 @@ def choose_name(names: Sequence[str], wanted: str | None) -> str:
     """The experiment of that name, with or without its hash; the last one if none is wanted."""
     known = list(dict.fromkeys(names))
     if not known:
-        raise MemxError("there are no rows to show", hint="`memx train` makes some")
+        raise MemxError("there are no rows to show", hint="train a model with `memx train`")
     matching = [name for name in known if wanted in (None, name, re.sub(r"-[0-9a-f]{8}$", "", name))]
     if not matching:
-        raise MemxError(f"no experiment {wanted!r}", hint=f"there are: {', '.join(known)}")
+        raise MemxError(f"unknown experiment {wanted!r}", hint=f"choose from: {', '.join(known)}")
     return matching[-1]
 
 

@@ -41,7 +41,7 @@ def bars_figure(rows: Sequence[Row]) -> Figure:
     """Draw every op and shape that was timed. Raises MemxError if there is none."""
     ops = by_op([line for line in measured(rows) if line.time("forward")])
     if not ops:
-        raise MemxError("there are no timed ops to draw", hint="`memx bench --save FOLDER` makes some")
+        raise MemxError("there are no timed ops to draw", hint="measure some with `memx bench --save FOLDER`")
     grid = _arranged(ops)
     heights = [_HEAD + _BAR * max(_rows_of(ops[op]) for op, _ in pair) for pair in grid]
     figure, axes = new_figure(panels=2, rows=len(grid), height=sum(heights) / len(heights))
@@ -107,8 +107,8 @@ def _panel(axis: Axes, shapes: Shapes, which: str, limits: tuple[float, float]) 
 def _label_of(bar: _Bar) -> str:
     """Milliseconds; of memx's fastest the share of the floor, of the others how they compare with it."""
     if bar.row is bar.base:
-        return f"{milliseconds(bar.row.value)} ms, {100 * (floor_share(bar.row) or 0):.3g}% of ceiling"
-    return f"{milliseconds(bar.row.value)} ms, {bar.row.value / bar.base.value:.3g}x memx's fastest"
+        return f"{milliseconds(bar.row.value)} ms, {100 * (floor_share(bar.row) or 0):.3g}% of peak"
+    return f"{milliseconds(bar.row.value)} ms, {bar.row.value / bar.base.value:.3g}x fastest of memx"
 
 
 def _label(axis: Axes, shapes: Shapes, bars: Sequence[_Bar], which: str) -> None:
@@ -135,11 +135,13 @@ def _caption(figure: Figure, rows: Sequence[Row]) -> None:
     from matplotlib.patches import Patch
 
     handles = [
-        Patch(color=_OWN, label="memx, its fastest"),
+        Patch(color=_OWN, label="memx, fastest"),
         Patch(color=_OTHER, label="memx, another implementation"),
-        Patch(color=_RIVAL, label="rival"),
-        Line2D([], [], color="black", linewidth=1.2, label="floor: what the measured ceilings allow"),
+        Patch(color=_RIVAL, label="baseline (PyTorch or third-party)"),
+        Line2D([], [], color="black", linewidth=1.2, label="roofline time: minimum at the measured peaks"),
     ]
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    legend.set_title(f"Time over the floor (log scale, shorter is faster) · {where(rows)} · {rows[0].model}")
+    legend.set_title(
+        f"Time relative to the roofline time (log scale; shorter is faster) · {where(rows)} · {rows[0].model}"
+    )
     legend.get_title().set_fontsize(8.5)

@@ -14,17 +14,17 @@ from .rows import check_times, extra, floor_share
 from .tables import TABLES
 
 _NOISE = 0.05  # a ratio nearer to 1 than this is no change
-_COLUMNS = ["implementation", "pass", "old ms", "new ms", "new/old", "of ceilings", "verdict"]
+_COLUMNS = ["implementation", "pass", "old ms", "new ms", "new/old", "new/old, of peak", "verdict"]
 
 
 def read_bench(path: Path) -> list[Row]:
     """The rows of a file, or of a folder that `--save` wrote. Raises MemxError if there are none of a benchmark."""
     file = path / "rows.jsonl" if path.is_dir() else path
     if not file.is_file():
-        raise MemxError(f"no rows at {path}", hint="name a folder that `memx bench --save` wrote, or its rows.jsonl")
+        raise MemxError(f"no rows at {path}", hint="give a folder written by `memx bench --save`, or its rows.jsonl")
     rows = [row for row in read_rows(file) if row.experiment in TABLES]
     if not rows:
-        raise MemxError(f"{file} has no rows of memx bench", hint="`memx bench --save FOLDER` writes some")
+        raise MemxError(f"{file} has no rows of memx bench", hint="give a file written by `memx bench --save`")
     check_times(rows, file)
     return rows
 
@@ -81,7 +81,7 @@ def comparison(new: Sequence[Row], old: Sequence[Row]) -> Table:
                 verdict=verdict or None,
             )
         )
-    return Table("New against old; of ceilings: each time over its run's own floor", _COLUMNS, lines, facts)
+    return Table("New run against old run (of peak: relative to each run's own measured peaks)", _COLUMNS, lines, facts)
 
 
 def _title(row: Row) -> str:

@@ -9,18 +9,18 @@ from ..store.rows import Row
 from .ops_table import milliseconds
 from .rows import where
 
-_HELD = {"kept_slots": "slots", "kept_tokens": "tokens", "kv_mb": "KV MB", "beside_percent": "beside %"}
+_HELD = {"kept_slots": "slots", "kept_tokens": "tokens", "kv_mb": "KV MB", "beside_percent": "extra %"}
 _COLUMNS = {
     "prefill": {
-        "prefill_ms": "ms (p20–p80)", "prefill_ratio": "x plain", "prefill_ratio_pieces": "x pieces",
-        **_HELD, "kept_in_pieces": "slots in pieces", "peak_memory_mb": "peak MB",
+        "prefill_ms": "ms (p20–p80)", "prefill_ratio": "x unmodified", "prefill_ratio_pieces": "x unmodified, chunked",
+        **_HELD, "kept_in_pieces": "slots, chunked", "peak_memory_mb": "peak MB",
     },
     "decode": {
-        "token_ms": "ms a token", "decode_ratio": "x plain", "tokens_per_second": "tokens/s",
+        "token_ms": "ms per token", "decode_ratio": "x unmodified", "tokens_per_second": "tokens/s",
         **_HELD, "peak_memory_mb": "peak MB",
     },
     "generate": {
-        "total_ms": "ms in all", "prefill_ms": "prefill ms", "token_ms": "ms a token", "tokens_per_second": "tokens/s",
+        "total_ms": "total ms", "prefill_ms": "prefill ms", "token_ms": "ms per token", "tokens_per_second": "tokens/s",
         **_HELD, "peak_memory_mb": "peak MB",
     },
 }  # fmt: skip
@@ -37,7 +37,7 @@ def evict_tables(rows: Sequence[Row]) -> list[Table]:
         title = f"{dataset} on {where(of_dataset)}, {of_dataset[0].model}"
         if wrong:
             lines = [[row.kind, f"FAIL: {(row.model_extra or {}).get('wrong', '')}"] for row in wrong]
-            tables.append(Table(title, ["policy", "what is wrong"], lines, facts))
+            tables.append(Table(title, ["policy", "problem"], lines, facts))
         elif any(row.metric != "correct" for row in of_dataset):
             tables.append(Table(title, ["policy", *_COLUMNS[op].values()], _lines(of_dataset, op), facts))
     return tables
@@ -47,10 +47,10 @@ def note_line(rows: Sequence[Row]) -> str:
     """What the columns are."""
     every = (rows[0].model_extra or {}).get("every", "")
     return (
-        f"x plain: over the plain model in one piece, x pieces: over it in pieces of {every} tokens; medians of "
-        "ratios within a round.\nSlots: what a head really holds after the prefill; tokens: how many of them are in "
-        f"use; slots in pieces: after a prefill by {every} tokens a call.\nBeside: what the policy keeps beside keys "
-        "and values, of their bytes. Peak: beyond the model's weights; of decode, with the prefill."
+        "x unmodified: time relative to the unmodified model with the prompt in one call; chunked: in calls of "
+        f"{every} tokens.\nslots: allocated per head after prefill; tokens: slots in use; slots, chunked: after prefill "
+        f"in calls of {every} tokens.\nextra %: other data of the policy, relative to keys and values. peak: memory above "
+        "the model's weights (decode includes its prefill)."
     )
 
 

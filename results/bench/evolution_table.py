@@ -26,9 +26,9 @@ def evolve_tables(rows: Sequence[Row]) -> list[Table]:
         wrong = [row for row in of_dataset if row.metric == "correct" and not row.value]
         if wrong:
             lines = [[row.kind, f"FAIL: {extra(row, 'wrong', '')}"] for row in wrong]
-            tables.append(Table(title, ["scorer", "what is wrong"], lines, facts))
+            tables.append(Table(title, ["scorer", "problem"], lines, facts))
         elif any(row.metric != "correct" for row in of_dataset):
-            tables.append(Table(title, ["scorer, way", *_COLUMNS.values()], _lines(of_dataset), facts))
+            tables.append(Table(title, ["scorer, method", *_COLUMNS.values()], _lines(of_dataset), facts))
     return tables
 
 
@@ -37,10 +37,10 @@ def note_line(rows: Sequence[Row]) -> str:
     alone = [row for row in rows if extra(row, "way") == "one by one"]
     few = "".join(f" ({extra(row, 'measured')} of {extra(row, 'population')} measured)" for row in alone[:1])
     return (
-        "A generation: all candidates on all prompts; medians, of ratios within a round. One by one: each with a "
-        f"prefill of its own{few}.\nReading and answers: the host; features: what a scorer reads of the attention; "
-        "eviction: the choice, copies for candidates, what is moved.\nShares: of one more round, in which every step "
-        "is waited for. post_hoc chooses once from a context that was read, online evicts as it reads."
+        "A generation is all candidates on all prompts; medians. x one by one: speedup over candidates evaluated one "
+        f"by one, each with its own prefill{few}.\nreading, answers: time in the model; features: input of the scorer; "
+        "eviction: selecting and moving tokens.\nShares are from one extra round with synchronised timing. post_hoc "
+        "evicts once after prefill, online evicts during prefill."
     )
 
 

@@ -18,9 +18,9 @@ def host_tables(rows: Sequence[Row]) -> list[Table]:
     tables = []
     for dataset in dict.fromkeys(row.dataset for row in rows):
         of_dataset = [row for row in rows if row.dataset == dataset]
-        title = f"A training step, {dataset}, on {where(of_dataset)}, {of_dataset[0].model}"
+        title = f"Training step, {dataset}, on {where(of_dataset)}, {of_dataset[0].model}"
         on_cuda = any(row.metric == "device_gb" for row in of_dataset)
-        columns = ["slots", "table", "step ms (p20–p80)", "x first", *_COLUMNS, "rows", "MB", *["GPU GB"] * on_cuda]
+        columns = ["slots", "table", "step ms (p20–p80)", "x first row", *_COLUMNS, "rows", "MB", *["GPU GB"] * on_cuda]
         lines = [
             line for size in dict.fromkeys(row.memory_slots for row in of_dataset) for line in _lines(of_dataset, size)
         ]
@@ -31,9 +31,9 @@ def host_tables(rows: Sequence[Row]) -> list[Table]:
 def note_line(rows: Sequence[Row]) -> str:
     """What the columns are."""
     return (
-        "Optimizer to copy: ms of a step; medians. Unique tells the rows of a lookup apart; a thread beside gathers "
-        "and copies them;\nwaited: the step stood still for them. Rows and MB: distinct rows of each lookup, and their "
-        "bytes, copied to the device in a step."
+        "optimizer to copy: median ms per step. unique: find the distinct rows of a lookup; a background thread "
+        "gathers and copies them;\nwaited: time the step waited for them. rows, MB: distinct rows per lookup, and data "
+        "copied to the GPU in a step."
     )
 
 

@@ -9,8 +9,8 @@ from ..store.rows import Row
 from .rows import PASSES, Measured, by_op, ceiling, floor_share, measured, rate, where
 
 _COLUMNS = [
-    "implementation", "forward ms (p20–p80)", "GB/s", "{}FLOP/s", "of ceiling",
-    "backward ms (p20–p80)", "GB/s", "{}FLOP/s", "of ceiling", "peak MB",
+    "implementation", "forward ms (p20–p80)", "GB/s", "{}FLOP/s", "of peak",
+    "backward ms (p20–p80)", "GB/s", "{}FLOP/s", "of peak", "peak MB",
 ]  # fmt: skip
 
 
@@ -42,9 +42,9 @@ def ceiling_line(rows: Sequence[Row]) -> str:
         return ""
     unit, size = flop_unit(rows)
     return (
-        f"Ceilings measured in this run: a large copy moves {short_rate(copy)} GB/s, a {rows[0].model} matmul computes "
-        f"{short_rate(1e12 * matmul / size)} {unit}FLOP/s.\nOf ceiling: the time that these allow over the time taken; "
-        "an op whose data fit in cache may pass 100%. Peak MB: of the forward pass / of both passes."
+        f"Peaks measured in this run: {short_rate(copy)} GB/s for a large copy, {short_rate(1e12 * matmul / size)} "
+        f"{unit}FLOP/s for a {rows[0].model} matmul.\nof peak: roofline time at these peaks divided by the measured "
+        "time; above 100% if the data fit in cache. peak MB: memory of forward / forward and backward."
     )
 
 
@@ -74,11 +74,11 @@ def model_table(rows: Sequence[Row]) -> Table:
         "slots",
         "parameters",
         "step ms (p20–p80)",
-        "% forward / backward / optimizer",
+        "forward / backward / optimizer %",
         "tokens/s",
         "peak GB",
     ]
-    title = f"A training step of {rows[0].model}, {rows[0].dataset.removeprefix('model ')}, on {where(rows)}"
+    title = f"Training step of {rows[0].model}, {rows[0].dataset.removeprefix('model ')}, on {where(rows)}"
     return Table(title, columns, lines, [row.model_dump() for row in rows], left=2)
 
 

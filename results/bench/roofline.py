@@ -40,7 +40,7 @@ def roofline_figure(rows: Sequence[Row]) -> Figure:
     copy, matmul = ceiling(rows, "copy_gbps"), ceiling(rows, "matmul_tflops")
     lines = [line for line in measured(rows) if line.time("forward")]
     if copy is None or matmul is None or not lines:
-        raise MemxError("there are no timed ops to draw", hint="`memx bench --save FOLDER` makes some")
+        raise MemxError("there are no timed ops to draw", hint="measure some with `memx bench --save FOLDER`")
     roof = _Roof(1e9 * copy, 1e12 * matmul, *flop_unit(rows))
     passes = [which for which in PASSES if any(_counted(line.time(which)) for line in lines)]
     figure, axes = new_figure(panels=max(1, len(passes)), height=5.4)
@@ -51,12 +51,12 @@ def roofline_figure(rows: Sequence[Row]) -> Figure:
         _dress(axis, which, places, roof)
     _explain(axes[0], lines)
     text = (
-        f"{where(rows)} · {rows[0].model} · least bytes and FLOPs of each op over its time · points of equal FLOP/byte "
-        "are set apart, and one whose data fit in cache may pass the roof"
+        f"{where(rows)} · {rows[0].model} · minimum bytes and FLOPs of each op divided by its time · thin lines: gap "
+        "to the roof\npoints of equal FLOP/byte are drawn side by side; points above the roof have their data in cache"
     )
     without = [op for op in ops if not any(_counted(line.time("forward")) for line in lines if line.op == op)]
     if without:
-        text += f"\n{', '.join(without)} only moves bytes: see the bars"
+        text += f"\n{', '.join(without)} has no FLOPs: see the bars"
     caption_below(figure, text, axes)
     return figure
 
@@ -122,9 +122,9 @@ def _dress(axis: Axes, which: str, places: Sequence[tuple[float, float]], roof: 
 def _explain(axis: Axes, lines: Sequence[Measured]) -> None:
     """Entries of the legend for the markers."""
     grey = "0.35"
-    axis.plot([], [], "o", color=grey, markersize=7.5, mec="white", label="memx, its fastest")
+    axis.plot([], [], "o", color=grey, markersize=7.5, mec="white", label="memx, fastest")
     names = {line.name for line in lines if line.rival}
     if names - {COMPILED}:
-        axis.plot([], [], "o", color=grey, mfc="white", markersize=4.5, label="rivals")
+        axis.plot([], [], "o", color=grey, mfc="white", markersize=4.5, label="baselines")
     if COMPILED in names:
         axis.plot([], [], "x", color=grey, markersize=5, label="torch.compile of the definition")

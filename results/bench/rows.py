@@ -44,7 +44,10 @@ def check_times(rows: Iterable[Row], where: object) -> None:
         if row.metric.endswith("_ms"):
             floor = extra(row, "floor_ms", 1.0)
             if not row.value > 0 or not isinstance(floor, int | float):
-                raise MemxError(f"{where}: {row.dataset}, {row.kind} has no {row.metric}", hint="the file is damaged")
+                raise MemxError(
+                    f"{where}: {row.dataset}, {row.kind} has no {row.metric}",
+                    hint="measure again: the file is incomplete",
+                )
 
 
 def measured(rows: Iterable[Row]) -> list[Measured]:

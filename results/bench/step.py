@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 METRICS = ("step_ms", "forward_backward_ms", "forward_ms", "peak_memory_gb")
 _OWN = "memx"
+_COLOURS = [*CYCLE, "#882255", "#44AA99"]  # as many as there are layers and optimizers
 
 
 def draw(request: PlotRequest) -> Drawn:
@@ -30,8 +31,8 @@ def step_figure(rows: Sequence[Row]) -> Figure:
     kinds = _kinds(rows)
     figure, (times, memory) = new_figure(panels=2)
     for axis, metric, label in (
-        (times, "step_ms", "ms a training step"),
-        (memory, "peak_memory_gb", "peak memory (GB)"),
+        (times, "step_ms", "ms per training step (log scale)"),
+        (memory, "peak_memory_gb", "peak memory (GB, log scale)"),
     ):
         for place, kind in enumerate(kinds):
             of_kind = sorted(
@@ -41,7 +42,7 @@ def step_figure(rows: Sequence[Row]) -> Figure:
             axis.plot(
                 [row.memory_slots for row in of_kind],
                 [row.value for row in of_kind],
-                color=CYCLE[place % len(CYCLE)],
+                color=_COLOURS[place % len(_COLOURS)],
                 linestyle="-" if own else "--",
                 marker="os^vDPX*hd"[place % 10],
                 markersize=5,
@@ -49,8 +50,8 @@ def step_figure(rows: Sequence[Row]) -> Figure:
                 label=kind,
             )
         _dress(axis, rows, label)
-    times.set_title("Whole step: forward, backward, optimiser")
-    memory.set_title("Memory of the process")
+    times.set_title("Time of a step (forward, backward, optimizer)")
+    memory.set_title("Peak memory of the process")
     caption_below(figure, f"{rows[0].dataset} · {rows[0].model} · {rows[0].device}", [times, memory])
     return figure
 
@@ -71,13 +72,18 @@ def step_table(rows: Sequence[Row]) -> Table:
         ]
     columns = ["layer + optimizer", *map(slots_label, sizes), "last/first", "peak GB"]
     return Table(
-        "ms forward / with backward / whole step by slots; peak memory at the most slots", columns, lines, facts
+        "Training step by slots: ms of forward / forward and backward / whole step; peak memory at the largest size",
+        columns,
+        lines,
+        facts,
     )
 
 
 def _kinds(rows: Sequence[Row]) -> list[str]:
     if not rows:
-        raise MemxError("there are no rows of a training step", hint="`memx bench step --save FOLDER` writes some")
+        raise MemxError(
+            "there are no rows of a training step", hint="measure some with `memx bench step --save FOLDER`"
+        )
     return list(dict.fromkeys(row.kind for row in rows))
 
 

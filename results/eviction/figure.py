@@ -36,8 +36,8 @@ def evict_figure(report: EvictionReport) -> Figure:
     _sizes(sizes, report)
     corner.legend(*sizes.get_legend_handles_labels(), loc="upper left")
     figure.suptitle(
-        f"{report.policy}, {report.rule} on {report.host}: {100 * kept_share(report.layers):.0f}% of the cache of "
-        f"{report.tokens:,} prompt tokens is left",
+        f"{report.policy} ({report.rule}) on {report.host}: {100 * kept_share(report.layers):.0f}% of the cache of "
+        f"{report.tokens:,} prompt tokens kept",
         fontweight="bold",
         fontsize=11,
     )
@@ -56,10 +56,10 @@ def _mean(axis: Axes, report: EvictionReport) -> None:
         axis.axvline(run - 0.5, color=_RUN, linewidth=1, linestyle=(0, (3, 2)))
     above: dict[str, Any] = dict(xycoords="axes fraction", textcoords="offset points", fontsize=8)
     if report.runs:
-        last = f"every {report.every} tokens, last after {report.runs[-1]:,}"
-        axis.annotate(f"the policy ran {last}", (1, 1), (0, 3), ha="right", color=_RUN, **above)
+        last = f"every {report.every} tokens, last after token {report.runs[-1]:,}"
+        axis.annotate(f"evictions: {last}", (1, 1), (0, 3), ha="right", color=_RUN, **above)
     elif report.every is not None:
-        axis.annotate("the policy never ran", (1, 1), (0, 3), ha="right", color=_RUN, **above)
+        axis.annotate("no eviction: prompt shorter than the interval", (1, 1), (0, 3), ha="right", color=_RUN, **above)
     if report.protect:
         spans = ", ".join(f"{start} to {stop - 1}" for start, stop in report.protect[:4])
         axis.annotate(f"protected: {spans}", (0, 1), (0, 3), color=_SAFE, **above)
@@ -77,13 +77,13 @@ def _map(figure: Figure, axis: Axes, report: EvictionReport) -> None:
     image = axis.imshow(rows, aspect="auto", cmap=colours, vmin=0, vmax=1, extent=place)
     axis.grid(visible=False)
     axis.set_ylabel("layer")
-    axis.set_xlabel("token of the prompt")
+    axis.set_xlabel("prompt token")
     for run in report.runs:
         axis.axvline(run - 0.5, color=_RUN, linewidth=1, linestyle=(0, (3, 2)))
     for start, stop in report.protect:
         axis.plot([start - 0.5, stop - 0.5], [-0.5, -0.5], color=_SAFE, linewidth=4, clip_on=False)
     bar = figure.colorbar(image, ax=axis, location="bottom", shrink=0.4, aspect=40, pad=0.01)
-    bar.set_label("share of a layer's heads that hold the token", fontsize=8.5)
+    bar.set_label("share of the layer's heads that keep the token", fontsize=8.5)
     bar.set_ticks([0, 0.5, 1], labels=["none", "half", "all"])
 
 
@@ -93,11 +93,11 @@ def _sizes(axis: Axes, report: EvictionReport) -> None:
     mebi = 2**20
     held = [layer.kv_bytes / mebi for layer in report.layers]
     axis.barh(numbers, [layer.full_bytes / mebi for layer in report.layers], color="0.9", label="full cache")
-    axis.barh(numbers, held, color=_HELD, label="held")
+    axis.barh(numbers, held, color=_HELD, label="kept")
     books = [layer.bookkeeping_bytes / mebi for layer in report.layers]
     axis.barh(numbers, books, left=held, color=_BOOKS, label="bookkeeping")
     axis.grid(visible=False, axis="y")
     axis.tick_params(axis="y", labelleft=False)
-    axis.set_xlabel("MiB a layer")
+    axis.set_xlabel("MiB per layer")
     total = sum(layer.kv_bytes + layer.bookkeeping_bytes for layer in report.layers)
-    axis.set_title(f"{in_bytes(total)} in all", fontsize=9.5)
+    axis.set_title(f"{in_bytes(total)} in total", fontsize=9.5)

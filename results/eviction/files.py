@@ -19,9 +19,9 @@ NAMES = ("evict.html", "evict.png", "evict.json")
 def check_free(folder: Path, *, force: bool = False) -> None:
     """Raise MemxError if a folder is a file, or holds anything and may not be written to."""
     if folder.exists() and not folder.is_dir():
-        raise MemxError(f"--out: {folder} is not a folder", hint="name a new one")
+        raise MemxError(f"--out: {folder} is not a folder", hint="give a new folder")
     if not force and folder.is_dir() and any(folder.iterdir()):
-        raise MemxError(f"--out: {folder} exists", hint="name another folder, or add --force")
+        raise MemxError(f"--out: {folder} exists", hint="give another folder, or add --force")
 
 
 def write_report(folder: Path, report: EvictionReport, *, force: bool = False) -> list[Path]:

@@ -24,7 +24,7 @@ function show(layer) {
     span.className = span.className.replace(/^h\d/, "h" + level(part));
     const name = count > 1 ? "tokens " + first[i] + "-" + (first[i] + count - 1) : "token " + first[i];
     const who = layer < 0 ? "all layers and heads" : "the " + data.heads[layer] + " heads of layer " + layer;
-    span.title = name + " · held by " + Math.round(100 * part) + "% of " + who;
+    span.title = name + " · kept by " + Math.round(100 * part) + "% of " + who;
   });
   draw(layer);
 }

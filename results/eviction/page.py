@@ -50,7 +50,7 @@ def evict_page(report: EvictionReport) -> str:
     """
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, keep_trailing_newline=True)
     return templates.get_template("page.html").render(
-        title=f"{report.policy} on {report.host}: {100 * kept_share(report.layers):.0f}% of the cache is left",
+        title=f"{report.policy} on {report.host}: {100 * kept_share(report.layers):.0f}% of the cache kept",
         report=report,
         facts=_facts(report),
         answers=_answers(report),
@@ -92,12 +92,12 @@ def _facts(report: EvictionReport) -> dict[str, str]:
     full = sum(layer.full_bytes for layer in report.layers)
     books = sum(layer.bookkeeping_bytes for layer in report.layers)
     facts = {
-        "host": f"{report.host} ({len(report.layers)} layers, {report.dtype} on {report.device})",
+        "model": f"{report.host} ({len(report.layers)} layers, {report.dtype} on {report.device})",
         "policy": f"{report.policy}, {report.rule}",
-        "runs": report.ran,
+        "evictions": report.ran,
         "prompt": f"{report.tokens:,} tokens",
-        "cache": f"{in_bytes(held)} of {in_bytes(full)} ({100 * kept_share(report.layers):.1f}%) when the answer "
-        f"begins, {100 * kept_share(report.after):.1f}% when it ends; and {in_bytes(books)} of bookkeeping",
+        "cache": f"{in_bytes(held)} of {in_bytes(full)} ({100 * kept_share(report.layers):.1f}%) after the prompt, "
+        f"{100 * kept_share(report.after):.1f}% after the answer; plus {in_bytes(books)} of policy state",
     }
     if report.protect:
         facts["protected"] = "tokens " + ", ".join(f"{start} to {stop - 1}" for start, stop in report.protect)
@@ -112,7 +112,7 @@ def _answers(report: EvictionReport) -> list[_Answer]:
 
     if report.full is None:
         return [answer("Answer", report.policy, report.answer)]
-    evicted = answer("Answer with what is left", report.policy, report.answer)
+    evicted = answer("Answer with the evicted cache", report.policy, report.answer)
     return [evicted, answer("Answer with the full cache", "full cache", report.full)]
 
 
@@ -124,7 +124,7 @@ def _pieces(report: EvictionReport) -> Iterator[_Piece]:
         yield _Piece(
             f"h{level(share)}" + (" safe" if safe else "") + (" special" if unit.special else ""),
             unit.stop - unit.start,
-            f"{token_name(unit)} · held by {100 * share:.0f}% of all layers and heads",
+            f"{token_name(unit)} · kept by {100 * share:.0f}% of all heads",
             shown(unit.text),
             [run for run in range(unit.start + 1, unit.stop + 1) if run in runs],
         )
@@ -143,7 +143,7 @@ def _data(report: EvictionReport) -> str:
         "tops": tops,
         "heads": [layer.heads for layer in report.layers],
         "said": [
-            f"layer {layer.layer}: {layer.tokens:,.0f} tokens a head, {100 * kept_share([layer]):.0f}%"
+            f"layer {layer.layer}: {layer.tokens:,.0f} tokens per head, {100 * kept_share([layer]):.0f}%"
             for layer in report.layers
         ],
     }

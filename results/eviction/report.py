@@ -91,12 +91,12 @@ class EvictionReport:
     def ran(self) -> str:
         """When the policy ran, and what waits for its next run, in words."""
         if self.every is None:
-            return f"{self.policy} never forgets"
+            return f"{self.policy} never evicts"
         if not self.runs:
-            return f"{self.policy} runs every {self.every} tokens: never in this prompt, nothing of which is forgotten"
+            return f"none: the prompt is shorter than the eviction interval of {self.every} tokens"
         left = self.tokens - self.runs[-1]
-        waits = f"; the {left:,} tokens after that wait for the next run" if left else ""
-        return f"{self.policy} runs every {self.every} tokens, last after {self.runs[-1]:,} of the prompt{waits}"
+        waits = f"; the last {left:,} tokens were not yet evicted" if left else ""
+        return f"every {self.every} tokens, last after token {self.runs[-1]:,}{waits}"
 
     @property
     def by_token(self) -> list[float]:
@@ -130,9 +130,9 @@ def size_table(report: EvictionReport) -> Table:
         alike = list(group)
         name = f"{alike[0].layer} to {alike[-1].layer}, each" if len(alike) > 1 else str(alike[0].layer)
         lines.append(_line(name, alike[0]))
-    columns = ["layer", "tokens a head", "slots", "KV cache", "bookkeeping", "of full"]
+    columns = ["layer", "tokens per head", "slots", "KV cache", "policy state", "of full cache"]
     facts = [{**asdict(layer), "share": kept_share([layer])} for layer in layers]
-    title = f"Cache of {report.tokens:,} prompt tokens when the answer begins"
+    title = f"Cache after the prompt of {report.tokens:,} tokens"
     return Table(title, columns, [*lines, _line("all", total)], facts)
 
 
@@ -149,13 +149,13 @@ def _line(name: str, layer: LayerCache) -> list[str]:
 
 def written_line(name: str, written: Written) -> str:
     """How long a text took, and how far it agrees with the full cache's."""
-    speed = "" if written.token_seconds is None else f", then {1000 * written.token_seconds:.1f} ms a token"
-    line = f"{name}: {written.tokens} new tokens; the prompt took {written.prefill_seconds:.2f} s{speed}"
+    speed = "" if written.token_seconds is None else f", then {1000 * written.token_seconds:.1f} ms per token"
+    line = f"{name}: {written.tokens} new tokens; prefill {written.prefill_seconds:.2f} s{speed}"
     if written.agrees is None:
         return line
     if written.agrees == written.tokens:
-        return f"{line}; the full cache writes the same"
-    return f"{line}; the full cache writes the same for {written.agrees} tokens"
+        return f"{line}; same answer as the full cache"
+    return f"{line}; the first {written.agrees} tokens match the full cache's answer"
 
 
 def report_facts(report: EvictionReport) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ..store.rows import Row
 from ..summary import TIER_LABELS, Summary, mean_interval, summarize
 
 METRICS = ("exact_match", "nll")
-Verdict = Literal["first", "better", "worse", "not told apart", "one seed", "no common seed"]
+Verdict = Literal["first", "better", "worse", "no clear difference", "one seed", "no common seed"]
 
 
 class Difference(NamedTuple):
@@ -43,14 +43,16 @@ def variants_of(rows: Sequence[Row], tier: str, baseline: str | None = None) -> 
     if len(by_variant) < 2:
         which = f"only the variant {next(iter(by_variant))!r}" if by_variant else "no variants"
         raise MemxError(
-            f"there are {which} to compare", hint="train a preset with variants; `memx plot memory` compares sizes"
+            f"nothing to compare: these runs have {which}",
+            hint="train a preset with variants, or compare memory sizes with `memx plot memory`",
         )
     if baseline is not None and baseline not in by_variant:
-        raise MemxError(f"--baseline: no variant {baseline!r}", hint=f"there are: {', '.join(by_variant)}")
+        raise MemxError(f"--baseline: unknown variant {baseline!r}", hint=f"choose from: {', '.join(by_variant)}")
     for s in summarize(rows):
         if s.metric in by_variant[s.variant]:
             raise MemxError(
-                f"variant {s.variant!r} was run with several bases or memory sizes", hint="name the runs of one of them"
+                f"variant {s.variant!r} was run with several bases or memory sizes",
+                hint="give the runs of only one of them",
             )
         by_variant[s.variant][s.metric] = s
     first = baseline or next(iter(by_variant))
@@ -68,7 +70,7 @@ def difference(ours: Summary, first: Summary, *, higher_is_better: bool) -> Diff
     if low is None or high is None:
         return Difference(mean, None, None, values, "one seed")
     if low <= 0 <= high:
-        return Difference(mean, low, high, values, "not told apart")
+        return Difference(mean, low, high, values, "no clear difference")
     return Difference(mean, low, high, values, "better" if (mean > 0) == higher_is_better else "worse")
 
 
@@ -78,11 +80,11 @@ def ablation_table(variants: Sequence[Variant], tier: str) -> Table:
     known = any(variant.name.strip().lower() in published for variant in variants)
     columns = ["variant", "seeds"]
     for title in ("EM %", "NLL"):
-        columns += [title, f"{title.split()[0]} - first", f"by {title.split()[0]}"]
+        columns += [title, f"{title.split()[0]} minus baseline", "verdict"]
     if known:
         columns.append("373M, published*")
-    title = f"Variants ({TIER_LABELS[tier]}); differences to {variants[0].name!r}, paired by seed"
-    note = "; *NLL in training/of NQ/of TQA, Berges et al. 2024" if known else ""
+    title = f"Variants ({TIER_LABELS[tier]}); difference from {variants[0].name!r}, paired by seed, ± half the 95% CI"
+    note = "; *NLL of training/NQ/TQA, Berges et al. 2024" if known else ""
     table = Table(title + note, columns, [], [])
     for variant in variants:
         runs = max(s.runs for s in variant.summaries.values())

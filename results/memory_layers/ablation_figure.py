@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLES = {"exact_match": "exact match (%)", "nll": "answer NLL (nats per token)"}
+_DIFFERENCES = {"exact_match": "difference in exact match (points)", "nll": "difference in answer NLL (nats per token)"}
 _PLAIN = "0.35"
 
 
@@ -36,15 +37,16 @@ def ablation_figure(rows: Sequence[Row], variants: Sequence[Variant], tier: str)
         _values(axes[column], variants, metric)
         _differences(axes[2 + column], variants, metric)
         axes[column].set_xlabel(TITLES[metric])
-        axes[2 + column].set_xlabel(f"difference in {TITLES[metric]}")
-        better = "right" if metric == "exact_match" else "left"
-        axes[2 + column].set_title(f"Less {variants[0].name!r}, by seed ({better} is better)", fontsize=10)
+        axes[2 + column].set_xlabel(_DIFFERENCES[metric])
+        better = "higher" if metric == "exact_match" else "lower"
+        title = f"Difference from {variants[0].name!r}, paired by seed ({better} is better)"
+        axes[2 + column].set_title(title, fontsize=10)
     axes[0].set_title(f"Accuracy, {TIER_LABELS[tier]}")
-    axes[1].set_title("Loss on the answer")
+    axes[1].set_title("Answer loss")
     axes[0].set_yticks(range(len(variants)), [variant.name for variant in variants])
     axes[0].set_ylim(len(variants) - 0.4, -0.6)
     summaries = [s for variant in variants for s in variant.summaries.values()]
-    note = "colours: 95% intervals of the differences, not corrected for the number of variants"
+    note = "colours: whether the 95% CI of the difference excludes 0 (not corrected for the number of variants)"
     caption_below(figure, f"{caption(rows, summaries)}\n{note}", axes)
     return figure
 
@@ -74,15 +76,18 @@ def _look(variant: Variant, metric: str) -> tuple[str, str]:
     difference = variant.differences.get(metric)
     verdict = difference.verdict if difference else "first"
     if verdict in VERDICT_COLOURS:
-        return VERDICT_COLOURS[verdict], f"{verdict} than the first"
+        return VERDICT_COLOURS[verdict], f"{verdict} than the baseline"
     if verdict == "first":
-        return _PLAIN, "the first"
-    return "#999999", "not told apart from the first" if verdict == "not told apart" else f"not compared: {verdict}"
+        return _PLAIN, "baseline"
+    return (
+        "#999999",
+        "no clear difference from the baseline" if verdict == "no clear difference" else f"not compared: {verdict}",
+    )
 
 
 def _dot(axis: Axes, value: float, low: float | None, high: float | None, place: int, colour: str, label: str) -> None:
     errors = None if low is None or high is None else [[value - low], [high - value]]
-    marker = {"better than the first": "o", "worse than the first": "s", "the first": "D"}.get(label, "^")
+    marker = {"better than the baseline": "o", "worse than the baseline": "s", "baseline": "D"}.get(label, "^")
     axis.errorbar(
         [value], [place], xerr=errors, color=colour, marker=marker, markersize=6, capsize=3, elinewidth=1.3,
         linestyle="none", label=label, zorder=3,

@@ -86,11 +86,11 @@ def bases_of(rows: Sequence[Row], tier: str) -> list[Base]:
     points = [s for s in found if s.metric == "exact_match"]
     if not {s.kind for s in points} - {"dense"}:
         raise MemxError(
-            f"no memory model here was asked the {tier} questions",
-            hint="`memx train rivals` trains memories and rivals",
+            f"no memory model here was evaluated on the {tier} questions",
+            hint="train memory models and baselines with `memx train rivals`",
         )
     if not all(s.flops and s.parameters_total for s in points):
-        raise MemxError("some rows have no parameters or FLOPs", hint="rows of `memx train` have them")
+        raise MemxError("some rows have no parameter count or FLOPs", hint="use rows written by `memx train`")
     bases = []
     for name in dict.fromkeys(s.model for s in points):
         here = sorted((s for s in points if s.model == name), key=lambda s: (s.parameters_total or 0, s.variant))
@@ -107,8 +107,13 @@ def baselines_table(bases: Sequence[Base], tier: str) -> Table:
     The range of n is that of the model's own interval; the dense line is taken at its means.
     """
     several = len(bases) > 1
-    columns = [*(["base"] if several else []), "best of its kind", "params", "FLOPs", "EM %", "gain over dense"]
-    table = Table(f"Dense compute that equals each memory ({TIER_LABELS[tier]})", [*columns, "n", "range of n"], [], [])
+    columns = [*(["base"] if several else []), "best of each kind", "params", "FLOPs", "EM %", "points over dense"]
+    table = Table(
+        f"Dense compute that matches each memory model ({TIER_LABELS[tier]})",
+        [*columns, "x dense compute", "95% CI"],
+        [],
+        [],
+    )
     for base in bases:
         reference = base.reference
         for kind, s in base.best().items():
@@ -117,7 +122,7 @@ def baselines_table(bases: Sequence[Base], tier: str) -> Table:
             said = [str(worth) if worth else "no dense" for worth in worths]
             line = [label(s), short(s.parameters_total or 0, 1000), short(s.flops or 0, 1000)]
             line += [with_half(s.value, s.low, s.high, 1), "" if gain is None else f"{gain:+.1f}"]
-            beyond = " (beyond the largest measured)" if worths[0] and worths[0].times == inf else ""
+            beyond = " (above the largest measured)" if worths[0] and worths[0].times == inf else ""
             spread = f"{said[1]} to {said[2]}" if base.dense and s.high > s.low else ""
             table.lines.append([*([base.name] if several else []), *line, said[0] + beyond, spread])
             table.facts.append(_fact(base.name, kind, s, gain, worths, said))

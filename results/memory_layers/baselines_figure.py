@@ -40,8 +40,8 @@ def baselines_figure(rows: Sequence[Row], bases: Sequence[Base], tier: str) -> F
         _by_parameters(left, base)
         _by_flops(right, base)
         title = "Accuracy" if len(bases) == 1 else f"{base.name}: accuracy"
-        left.set_title(f"{title} against size", pad=32)
-        right.set_title(f"{title} against compute", pad=32)
+        left.set_title(f"{title} by parameters", pad=32)
+        right.set_title(f"{title} by compute", pad=32)
         left.set_ylabel(f"exact match (%), {TIER_LABELS[tier]}")
     caption_below(figure, f"{caption(rows, everything)}\n{_worths(bases)}".rstrip(), axes)
     return figure
@@ -68,7 +68,9 @@ def _by_flops(axis: Axes, base: Base) -> None:
             end = s.flops * min(worth.times, worth.bound if worth.times == inf else inf)
             axis.plot([s.flops, end], [s.value] * 2, color=KIND_COLOURS[kind], linestyle=":", linewidth=1.2, zorder=1)
     _chance(axis, base)
-    axis.set_xlabel(f"FLOPs per token (log scale{'' if len(base.kinds) < 2 else '; kinds of equal cost side by side'})")
+    axis.set_xlabel(
+        f"FLOPs per token (log scale{'' if len(base.kinds) < 2 else '; models of equal FLOPs drawn side by side'})"
+    )
     _log_ticks(axis, [s.flops or 1 for s in base.models])
     if reference := base.reference:
         above = axis.secondary_xaxis("top")
@@ -76,7 +78,7 @@ def _by_flops(axis: Axes, base: Base) -> None:
         above.set_xticks(flops, [f"{f / (reference.flops or 1):.2g}x" for f in flops])
         above.minorticks_off()
         above.tick_params(length=2, labelsize=8)
-        above.set_xlabel("times the FLOPs of the dense model", fontsize=8.5, labelpad=5)
+        above.set_xlabel("FLOPs relative to the dense model", fontsize=8.5, labelpad=5)
 
 
 def _points(
@@ -116,6 +118,10 @@ def _dense_lines(axis: Axes, base: Base) -> None:
 def _chance(axis: Axes, base: Base) -> None:
     if base.chance is not None:
         axis.axhline(base.chance, color=CHANCE, linewidth=1, linestyle=":", zorder=1, label="chance")
+        axis.annotate(
+            f"chance {base.chance:.0f}%", (0, base.chance), (3, 2), xycoords=axis.get_yaxis_transform(), fontsize=7.5,
+            textcoords="offset points", color="0.45", zorder=1,
+        )  # fmt: skip
 
 
 def _log_ticks(axis: Axes, values: Sequence[int]) -> None:
@@ -139,6 +145,6 @@ def _worths(bases: Sequence[Base]) -> str:
         text = ", ".join(f"{KIND_LABELS[kind]} {worth}" for kind, worth in worths.items() if worth)
         if text:
             prefix = "" if len(bases) == 1 else f"{base.name}: "
-            lines.append(f"{prefix}best of each kind equals a dense model of n times its FLOPs: {text}")
+            lines.append(f"{prefix}dense compute that matches the best of each kind: {text}")
     beyond = any(">" in line for line in lines)
-    return "\n".join(lines) + (" (>: beyond the largest measured)" if beyond else "")
+    return "\n".join(lines) + (" (>: above the largest measured)" if beyond else "")

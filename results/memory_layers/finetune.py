@@ -12,7 +12,7 @@ from ..summary import Summary, mean_interval, summarize
 
 TIERS_SHOWN = ("seen", "rephrased")
 _TRAINED = {"all": "all weights", "memory": "memory layers", "slots": "top slots", "lora": "LoRA"}
-_SHORT = {"seen": "seen", "rephrased": "new phrasing"}
+_SHORT = {"seen": "seen", "rephrased": "paraphrased"}
 
 
 class Method(NamedTuple):
@@ -41,11 +41,11 @@ def by_method(rows: Sequence[Row]) -> list[Row]:
     """
     tuned = {row.run for row in rows if row.metric == "exact_match_before"}
     if not tuned:
-        raise MemxError("no run here started from a trained model", hint="`memx train --init-from` makes some")
+        raise MemxError("no run here started from a trained model", hint="train one with `memx train --init-from`")
     kept = [row for row in rows if row.run in tuned and is_wanted(row)]
     texts = sorted({row.dataset for row in kept if row.labels.text})
     if len(texts) > 1:
-        raise MemxError(f"runs were measured on different texts: {', '.join(texts)}", hint="name runs of one text")
+        raise MemxError(f"runs were measured on different texts: {', '.join(texts)}", hint="give runs of only one text")
     names = {row.run: row.variant or _trained(row) for row in kept}
     sizes = {name: {(row.kind, row.memory_slots) for row in kept if names[row.run] == name} for name in names.values()}
     return [
@@ -61,7 +61,7 @@ def methods_of(rows: Sequence[Row]) -> list[Method]:
     for name in dict.fromkeys(row.variant for row in rows):
         of_method = [s for s in summaries if s.variant == name]
         if len({s.model for s in of_method}) > 1:
-            raise MemxError(f"method {name!r} was run on several models", hint="name the runs of one of them")
+            raise MemxError(f"method {name!r} was run on several models", hint="give the runs of only one of them")
         by_metric = {(s.dataset, s.metric): s for s in of_method}
         text = next((s.dataset for s in of_method if s.labels.text), "")
         before, after = by_metric.get((text, "nll_before")), by_metric.get((text, "nll"))
@@ -81,7 +81,7 @@ def finetune_table(methods: Sequence[Method]) -> Table:
     """Each method: exact match before -> after, seen and in new phrasing, and text loss before -> after."""
     tiers = [tier for tier in TIERS_SHOWN if any(tier in method.after for method in methods)]
     columns = ["method", "seeds", *(f"EM % {_SHORT[tier]}" for tier in tiers), "text NLL", "change"]
-    table = Table("Facts learned and text forgotten, before → after", columns, [], [])
+    table = Table("Facts learned and change in text loss, before → after", columns, [], [])
     for method in methods:
         runs = max(s.runs for s in method.after.values())
         line: list[str] = [method.name, str(runs)]

@@ -30,7 +30,7 @@ def draw(request: PlotRequest) -> Drawn:
 def finetune_figure(rows: Sequence[Row], methods: Sequence[Method]) -> Figure:
     """Draw exact match after against the change in text loss. Raises MemxError if no run measured its text loss."""
     if not any(method.change for method in methods):
-        raise MemxError("no run here has text loss before and after", hint="set text.source when training")
+        raise MemxError("no run here has text loss before and after", hint="set text.source when you train")
     tiers = [tier for tier in TIERS_SHOWN if any(tier in method.after for method in methods)]
     figure, axes = new_figure(len(tiers), sharey="all")
     for axis, tier in zip(axes, tiers, strict=True):
@@ -39,8 +39,8 @@ def finetune_figure(rows: Sequence[Row], methods: Sequence[Method]) -> Figure:
             _method(axis, method, tier, CYCLE[place % len(CYCLE)], _MARKERS[place % len(_MARKERS)])
         _before(axis, [method.before[tier].value for method in methods if tier in method.before])
         axis.set_title(f"Facts learned, {TIER_LABELS[tier]}", fontsize=10)
-        axis.set_xlabel("change in text loss (nats per token; right is forgotten)")
-    axes[0].set_ylabel("exact match after (%)")
+        axis.set_xlabel("change in text loss (nats per token; higher = more forgotten)")
+    axes[0].set_ylabel("exact match after training (%)")
     axes[0].set_ylim(bottom=0)
     texts = ", ".join(sorted({row.dataset for row in rows if row.labels.text}))
     summaries = [s for method in methods for s in method.after.values()]
@@ -68,4 +68,4 @@ def _before(axis: Axes, values: Sequence[float]) -> None:
     """Exact match before, if it is about the same for all."""
     if values and max(values) - min(values) < 1:
         mean = sum(values) / len(values)
-        axis.axhline(mean, color="0.5", linewidth=1, linestyle=":", zorder=1, label="exact match before")
+        axis.axhline(mean, color="0.5", linewidth=1, linestyle=":", zorder=1, label="exact match before training")

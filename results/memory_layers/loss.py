@@ -25,7 +25,7 @@ def loss_figure(runs: Sequence[Run]) -> Figure:
     curves = {run.name: [line for line in run.metrics() if "loss" in line] for run in runs}
     curves = {name: lines for name, lines in curves.items() if lines}
     if not curves:
-        raise MemxError("no run here has metrics", hint="`memx train` writes them")
+        raise MemxError("no run here has metrics", hint="give runs of `memx train`")
     models = {run.name: (_slots(run), run_label(run)) for run in runs}
     order = sorted({models[name] for name in curves})
     figure, (axis,) = new_figure(panels=1)
@@ -42,7 +42,7 @@ def loss_figure(runs: Sequence[Run]) -> Figure:
         )  # fmt: skip
         labelled.add(label)
     axis.set_xlabel("step")
-    axis.set_ylabel("training loss (nats per counted token)")
+    axis.set_ylabel("training loss (nats per trained token)")
     axis.set_title("Training loss")
     axis.set_ylim(bottom=0)
     axis.legend(ncols=1 if len(labelled) <= 8 else 2, fontsize=None if len(labelled) <= 8 else 7)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PANELS = {("nq", "exact_match"): ("NQ-open", "exact match (%)"), ("tqa", "f1"): ("TriviaQA", "F1 (%)")}
 _MARKERS = "osD^vPX*"
-_TABLE = {"exact_match": "exact match %", "f1": "F1 %", "nll": "nats a token"}
+_TABLE = {"exact_match": "exact match %", "f1": "F1 %", "nll": "nats per token"}
 
 
 def is_wanted(row: Row) -> bool:
@@ -34,7 +34,7 @@ def is_wanted(row: Row) -> bool:
 
 def draw(request: PlotRequest) -> Drawn:
     """Draw NQ-open and TriviaQA against memory size, with the table of all scores."""
-    rows = request.rows(is_wanted, hint="`memx eval` makes rows of nq and tqa")
+    rows = request.rows(is_wanted, hint="evaluate models on nq and tqa with `memx eval`")
     return Drawn(request.write(qa_figure(rows, published=request.options.published), rows), qa_table(rows))
 
 
@@ -49,15 +49,15 @@ def qa_figure(rows: Sequence[Row], *, published: bool = False) -> Figure:
     panels = [key for key in PANELS if published or lines[key]]
     labels = list(dict.fromkeys(label for key in panels for label in lines[key]))
     if not labels:
-        raise MemxError("there is neither exact match of nq nor F1 of tqa", hint="`memx eval` makes such rows")
+        raise MemxError("there is neither exact match of nq nor F1 of tqa", hint="evaluate models with `memx eval`")
     figure, axes = new_figure(panels=len(panels), height=5.4)
     for axis, key in zip(axes, panels, strict=True):
         _panel(axis, key, lines[key], labels, published)
     for axis, key in zip(axes, panels, strict=True):
         above = any(other.child_axes for other in axes)  # an axis of parameters
-        axis.set_title(f"{PANELS[key][0]} against memory size", pad=34 if above else 10)
+        axis.set_title(f"{PANELS[key][0]} by memory size", pad=34 if above else 10)
     runs = max(s.runs for s in summaries)
-    interval = f"mean of {runs} seeds, 95% t interval" if runs > 1 else "95% interval over questions"
+    interval = f"mean of {runs} seeds, 95% CI (t)" if runs > 1 else "95% CI over questions"
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
     fewer = any(row.labels.fewer_shots for row in rows)
     text = f"closed book, {'at most ' if fewer else ''}{_shots(rows[0])} shots · {devices} · {interval}"
@@ -81,7 +81,7 @@ def qa_table(rows: Sequence[Row]) -> Table:
             for s in scores.values()
         ]  # fmt: skip
     columns = ["model", "questions", "slots", *_TABLE.values()]
-    return Table("Closed-book questions (± half the 95% interval)", columns, lines, facts, left=2)
+    return Table("Closed-book QA (± half the 95% CI)", columns, lines, facts, left=2)
 
 
 def lines_of(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
@@ -107,7 +107,7 @@ def lines_of(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
                 names = " and ".join(repr(one.variant or one.kind) for one in (first, s))
                 raise MemxError(
                     f"two models of {label} have {s.memory_slots:,} slots: {names}",
-                    hint="name the runs of one of them",
+                    hint="give the runs of only one of them",
                 )
     return lines
 
@@ -149,7 +149,8 @@ def _check_one_way(rows: Sequence[Row]) -> None:
     ways = sorted({_shots(row) for row in rows})
     if len(ways) > 1:
         raise MemxError(
-            f"these were asked with {' and '.join(map(str, ways))} shots", hint="name the runs of one number of shots"
+            f"these runs differ in the number of shots: {', '.join(map(str, ways))}",
+            hint="give runs with the same number of shots",
         )
 
 

@@ -31,7 +31,7 @@ def draw(request: PlotRequest) -> Drawn:
     """Draw accuracy and NLL against memory size. Raises MemxError for an unknown --accuracy, and as `memory_figure`."""
     options = request.options
     if options.accuracy not in PANELS or options.accuracy == "nll":
-        raise MemxError(f"--accuracy: no metric {options.accuracy!r}", hint="use exact_match or f1")
+        raise MemxError(f"--accuracy: unknown metric {options.accuracy!r}", hint="use exact_match or f1")
     wanted = {*PANELS, "chance_exact_match"}
     rows = request.rows(lambda row: row.dataset in TIERS and row.metric in wanted)
     figure = memory_figure(rows, published=options.published, accuracy=options.accuracy)
@@ -57,12 +57,10 @@ def memory_figure(rows: Sequence[Row], *, published: bool = False, accuracy: str
             _published(axis, scale)
         scale.dress(axis, summaries)
         axis.set_ylabel(
-            f"accuracy (%): {PANELS[accuracy][:-4]}, or as the legend says"
-            if metric == accuracy and published
-            else PANELS[metric]
+            f"{PANELS[accuracy]}; published: see legend" if metric == accuracy and published else PANELS[metric]
         )
         axis.set_ylim(bottom=0)
-        axis.set_title(f"{'Accuracy' if metric == accuracy else 'Loss on the answer'} against memory size", pad=34)
+        axis.set_title(f"{'Accuracy' if metric == accuracy else 'Answer loss'} by memory size", pad=34)
     handles, labels = axes[0].get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=4 if not published else 3)
     legend.set_title(caption(rows, summaries))
@@ -76,7 +74,7 @@ def _check_one_line(summaries: Sequence[Summary]) -> None:
         names = ", ".join(dict.fromkeys(v or f"{k} {slots} {m}".strip() for slots, k, v, m in sorted(models)))
         raise MemxError(
             f"these runs differ in more than memory size: {names[:120]}",
-            hint="`memx plot baselines` compares kinds and bases, `memx plot ablation` variants",
+            hint="compare kinds and bases with `memx plot baselines`, variants with `memx plot ablation`",
         )
 
 
@@ -103,7 +101,7 @@ class SlotAxis:
         axis.tick_params(axis="x", labelsize=8.5)
         axis.set_xlim(self.dense - 0.6, self.right)
         axis.axvline(self.dense + 1.0, color="0.8", linewidth=0.8, linestyle=(0, (2, 3)))
-        axis.set_xlabel("memory slots (log scale)")
+        axis.set_xlabel("memory slots (log scale; dense: no memory layer)")
         totals = {s.memory_slots: s.parameters_total for s in summaries if s.parameters_total}
         top = axis.secondary_xaxis("top")
         top.set_xticks([self.place(s) for s in totals], [short(total, 1000) for total in totals.values()])
@@ -135,8 +133,17 @@ def _chance(axis: Axes, summaries: Sequence[Summary]) -> None:
         if points:
             value = sum(s.value for s in points) / len(points)
             axis.axhline(
-                value, color=CHANCE, linewidth=1, linestyle=":", zorder=1, label="chance: guess by first letter"
+                value,
+                color=CHANCE,
+                linewidth=1,
+                linestyle=":",
+                zorder=1,
+                label="chance (guess by relation and first letter)",
             )
+            axis.annotate(
+                f"{value:.0f}%", (1, value), (2, 0), xycoords=axis.get_yaxis_transform(), textcoords="offset points",
+                fontsize=7.5, va="center", color="0.45", annotation_clip=False,
+            )  # fmt: skip
             return
 
 

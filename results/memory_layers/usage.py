@@ -33,9 +33,7 @@ def usage_figure(runs: Sequence[Run]) -> Figure:
         if lines:
             curves.append((run, lines))
     if not curves:
-        raise MemxError(
-            "no run here has metrics of its memory's use", hint="`memx train` writes them for memory layers"
-        )
+        raise MemxError("no run here has metrics of slot usage", hint="give runs of models with memory layers")
     models = list(dict.fromkeys(run_label(run) for run, _ in curves))
     layers = sorted({layer for _, lines in curves for line in lines for layer in line["memory_use"]}, key=_number)
     figure, (used, kl) = new_figure(panels=2)
@@ -54,8 +52,8 @@ def usage_figure(runs: Sequence[Run]) -> Figure:
             used.plot(steps, [100 * use["used"] for _, use in points], **look)
             kl.plot(steps, [use["kl"] for _, use in points], **look)
     for axis, title, label in (
-        (used, "Slots that are looked up", "slots used since the last line of metrics (%)"),
-        (kl, "How evenly", "KL of lookups from uniform (nats)"),
+        (used, "Slots in use", "slots used since the previous log line (%)"),
+        (kl, "Evenness of use", "KL divergence of lookups from uniform (nats)"),
     ):
         axis.set_title(title)
         axis.set_xlabel("step")

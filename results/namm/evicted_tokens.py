@@ -48,15 +48,15 @@ def choose_size(rows: Sequence[Row], budget: float | None, log: Callable[[str], 
         if is_namm(row.variant):
             sizes[row.variant] = in_order([*sizes.get(row.variant, ()), size_of(row)])
     if not sizes:
-        raise MemxError("no NAMM here says what it drops", hint="`memx eval-namm RUN` tells it of one")
+        raise MemxError("no evaluation here records which tokens a NAMM evicts", hint="run `memx eval-namm RUN` first")
     known = in_order(size for mine in sizes.values() for size in mine)
     if budget is not None and f"{budget:g}" not in known:
-        budgets = ", ".join(size for size in known if not is_own(size)) or "only the own size, without --budget"
-        raise MemxError(f"--budget: no NAMM told what it drops at {budget:g}", hint=f"there are: {budgets}")
+        budgets = ", ".join(size for size in known if not is_own(size)) or "none: remove --budget"
+        raise MemxError(f"--budget: no NAMM was evaluated at {budget:g}", hint=f"choose from: {budgets}")
     wanted = {name: mine[-1] if budget is None else f"{budget:g}" for name, mine in sizes.items()}
     if others := [size_label(size) for size in known if size not in wanted.values()]:
         drawn = ", ".join(map(size_label, in_order(wanted.values())))
-        log(f"drawn: {drawn}; left out: {', '.join(others)} (--budget chooses)")
+        log(f"drawn: {drawn}; not drawn: {', '.join(others)} (choose with --budget)")
     drawn_at = {name: {size} for name, size in wanted.items()}
     return [row for row in rows if size_of(row) in drawn_at.get(row.variant, set(wanted.values()))]
 
@@ -93,8 +93,8 @@ def chance_of(texts: Sequence[Text], one: Text) -> Text | None:
 
 def evicted_tokens_table(texts: Sequence[Text]) -> Table:
     """Kinds of token by how much of them goes, beside what random dropping takes."""
-    columns = ["text", "policy", "kind", "of all tokens %", "dropped %", "random %", "over the mean"]
-    table = Table("Kinds of token that are dropped", columns, [], [], left=3)
+    columns = ["text", "policy", "kind", "share of tokens %", "evicted %", "random eviction %", "relative to mean"]
+    table = Table("Evicted tokens by kind", columns, [], [], left=3)
     policies = list(dict.fromkeys(one.policy for one in texts))
     for one in texts:
         chance = chance_of(texts, one)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def draw(request: PlotRequest) -> Drawn:
     """Draw what kinds of token a NAMM evicts, at a budget or at its own size, with the table."""
-    rows = evaluated(request, lambda row: row.metric in METRICS and bool(row.labels.token_text), "dropped tokens")
+    rows = evaluated(request, lambda row: row.metric in METRICS and bool(row.labels.token_text), "evicted tokens")
     drawn = choose_size(prepared(rows), request.options.budget, request.log)
     texts = texts_of(drawn)
     return Drawn(request.write(evicted_tokens_figure(drawn, texts), rows), evicted_tokens_table(texts))
@@ -50,10 +50,10 @@ def evicted_tokens_figure(rows: Sequence[Row], texts: Sequence[Text]) -> Figure:
         _runs(lower, [one for one in of_text if one.run is not None], looks, longest)
     intervals = any(kind.low != kind.high for one in texts for kind in one.kinds)
     count = max(row.n for row in rows)
-    documents = f"{count} document{'s' if count > 1 else ''} of each"
+    documents = f"{count} document{'s' if count > 1 else ''} per text type"
     sizes = in_order(size_of(row) for row in rows)
-    size = at_size(sizes[0]) if len(sizes) == 1 else "at the NAMMs' own sizes"
-    notes = [f"{size}, over heads and layers", documents, *(["thin lines: 95% intervals"] if intervals else [])]
+    size = at_size(sizes[0]) if len(sizes) == 1 else "at the NAMMs' own cache sizes"
+    notes = [f"{size}, mean over heads and layers", documents, *(["thin lines: 95% CI"] if intervals else [])]
     caption_below(figure, f"{evaluation_caption(rows)}\n{' · '.join(notes)}", uppers)
     return figure
 
@@ -72,7 +72,7 @@ def _kinds(axis: Axes, texts: Sequence[Text], looks: dict[str, Look]) -> None:
     axis.set_xlim(0, 108)
     axis.set_xticks(range(0, 101, 20), [f"{share}%" for share in range(0, 101, 20)])
     axis.grid(visible=False, axis="y")
-    axis.set_xlabel("dropped (in brackets: share of all tokens)")
+    axis.set_xlabel("evicted tokens (in brackets: share of all tokens)")
 
 
 def _bars(
@@ -89,18 +89,15 @@ def _bars(
     for kind, place in zip(one.kinds, places, strict=True):
         if kind.low is not None and kind.high is not None:
             axis.plot([kind.low, kind.high], [place] * 2, color="0.15", linewidth=1, zorder=4)
-        end = max(kind.dropped, kind.high or 0.0)
-        if 0 <= by_lot.get(kind.name, -1.0) - end < 9:  # the tick would stand in the number
-            end = by_lot[kind.name]
         axis.annotate(
-            f"{kind.dropped:.0f}%", (end, place), (4, 0), textcoords="offset points", va="center", fontsize=8,
-            zorder=6, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
+            f"{kind.dropped:.0f}%", (1, place), (4, 0), xycoords=axis.get_yaxis_transform(), textcoords="offset points",
+            va="center", fontsize=8, annotation_clip=False,
         )  # fmt: skip
     ticks = [(by_lot[kind.name], place) for kind, place in zip(one.kinds, places, strict=True) if kind.name in by_lot]
     if ticks:
         axis.plot(
             [tick for tick, _ in ticks], [place for _, place in ticks], "|", color="black", markersize=22 * thick,
-            markeredgewidth=1.4, zorder=5, label="random at the same size",
+            markeredgewidth=1.4, zorder=5, label="random eviction at the same cache size",
         )  # fmt: skip
 
 
@@ -114,7 +111,7 @@ def _runs(axis: Axes, texts: Sequence[Text], looks: dict[str, Look], longest: fl
     axis.set_ylim(len(texts) - 0.4, -0.6)
     axis.set_xlim(0, 1.12 * longest)
     axis.grid(visible=False, axis="y")
-    axis.set_xlabel("tokens dropped in a row, on average")
+    axis.set_xlabel("mean length of evicted spans (tokens)")
 
 
 def _run_label(one: Text, texts: Sequence[Text], looks: dict[str, Look]) -> str:

@@ -46,7 +46,7 @@ def draw(request: PlotRequest) -> Drawn:
     """
     runs = [run for run in collect_runs(request.sources) if run_config(run).get("command") == "evolve-namm"]
     if not runs:
-        raise MemxError("no run here is of `memx evolve-namm`", hint="name its run folder, or the folder it is in")
+        raise MemxError("there is no run of `memx evolve-namm` here", hint="give its run folder, or the folder of runs")
     chosen = request.together(runs, _settings)
     courses = [course for run in chosen if (course := course_of(run))]
     hosts = dict.fromkeys(_host(run) for run in chosen)
@@ -62,7 +62,7 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _host(run: Run) -> str:
     host = run_config(run).get("host") or {}
-    return host_label(str(host.get("name") or host.get("preset") or "an unknown host"))
+    return host_label(str(host.get("name") or host.get("preset") or "unknown model"))
 
 
 def course_of(run: Run) -> Course | None:
@@ -87,7 +87,7 @@ def evolution_figure(courses: Sequence[Course], about: str) -> Figure:
     Raises MemxError if there are none.
     """
     if not courses:
-        raise MemxError("no run here has a generation behind it", hint="`memx evolve-namm` writes metrics as it goes")
+        raise MemxError("no run here has finished a generation", hint="wait for the first generation")
     figure, axes = new_figure(2, 3.3, 2)
     for axis in axes[1:]:
         axis.sharex(axes[0])
@@ -122,13 +122,13 @@ def evolution_table(courses: Sequence[Course]) -> Table:
         "run",
         "generations",
         "stages",
-        "chosen after",
+        "chosen generation",
         "validation fitness",
-        "kept %",
-        "candidates' mean",
+        "cache kept %",
+        "mean of candidates",
         "sigma",
     ]
-    table = Table("Evolutions: the mean that validated best in the last stage", columns, [], [])
+    table = Table("Evolutions: chosen parameters (best validation fitness in the last stage)", columns, [], [])
     for course in courses:
         chosen, last = course.chosen or {}, course.generations[-1] if course.generations else {}
         kept = chosen.get("kept")
@@ -207,11 +207,11 @@ def _stages(axes: Sequence[Axes], courses: Sequence[Course]) -> None:
 def _entries(axis: Axes, courses: Sequence[Course]) -> None:
     """Legend entries of what lines mean, in grey where colours mean runs."""
     colour = CYCLE[0] if len(courses) == 1 else "0.35"
-    axis.plot([], [], color=colour, linewidth=1.6, label="candidates: mean")
+    axis.plot([], [], color=colour, linewidth=1.6, label="mean of candidates")
     if len(courses) <= _BANDS:
-        axis.fill_between([], [], [], color=colour, alpha=0.2, linewidth=0, label="± a standard deviation")
-    axis.plot([], [], color=colour, linewidth=0.8, linestyle=":", label="best of them")
-    axis.plot([], [], color=colour, linestyle="none", marker="o", markersize=3.5, label="validated mean")
+        axis.fill_between([], [], [], color=colour, alpha=0.2, linewidth=0, label="± one standard deviation")
+    axis.plot([], [], color=colour, linewidth=0.8, linestyle=":", label="best candidate")
+    axis.plot([], [], color=colour, linestyle="none", marker="o", markersize=3.5, label="validation of the search mean")
     label = " or ".join(dict.fromkeys("chosen" if course.finished else "best so far" for course in courses))
     axis.plot([], [], "*", color=colour, markersize=12, markeredgecolor="white", label=label)
 
@@ -221,7 +221,7 @@ def _dress(axes: Sequence[Axes]) -> None:
 
     titles = (
         ("Candidates on training prompts", "fitness"),
-        ("The mean on validation prompts", "fitness"),
+        ("Search mean on validation prompts", "fitness"),
         ("Step size", "sigma (log scale)"),
         ("Cache", "share of the cache kept (%)"),
     )

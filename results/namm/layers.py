@@ -68,7 +68,7 @@ def by_layer(rows: Sequence[Row]) -> list[Layers]:
     if all(policy.flat for policy in policies):
         raise MemxError(
             "every policy here keeps the same share of each layer",
-            hint="rivals do, and a NAMM with a budget of its own; one that was evolved with a threshold may not",
+            hint="plot a NAMM that was evolved with a threshold",
         )
     return sorted(policies, key=lambda layers: not is_namm(layers.policy))
 
@@ -83,11 +83,11 @@ def layers_figure(rows: Sequence[Row], policies: Sequence[Layers]) -> Figure:
     looks = looks_of(Curve(policy.policy, policy.package, [], [], []) for policy in policies)
     for axis, size in zip(axes, sizes, strict=False):
         _panel(axis, [policy for policy in policies if policy.size == size], looks)
-        axis.set_title(f"Cache by layer, {at_size(size)}")
+        axis.set_title(f"Cache kept by layer, {at_size(size)}")
     for axis in axes[len(sizes) :]:
         axis.remove()
     for row in range(0, len(sizes), columns):
-        axes[row].set_ylabel("share of the layer's cache that is kept (%)")
+        axes[row].set_ylabel("share of the layer's cache kept (%)")
     axes[0].set_ylim(0, 103)
     caption_below(figure, f"{evaluation_caption(rows)} · {prompts_of(rows)}", axes[: len(sizes)])
     return figure
@@ -112,22 +112,22 @@ def _panel(axis: Axes, policies: Sequence[Layers], looks: dict[str, Look]) -> No
             if not any(other.flat for other in policies):  # whose line would be the same
                 axis.axhline(mean, color=look.colour, linewidth=1, linestyle=":", zorder=2)
             axis.annotate(
-                f"mean {mean:.0f}%", (1, mean), (2, 0), xycoords=axis.get_yaxis_transform(), va="center", fontsize=8,
+                f"mean {mean:.3g}%", (1, mean), (2, 0), xycoords=axis.get_yaxis_transform(), va="center", fontsize=8,
                 textcoords="offset points", color=look.ink, annotation_clip=False,
             )  # fmt: skip
     if alike := [policy for policy in policies if policy.flat]:
         share = fmean(fmean(policy.kept) for policy in alike)
         names = ", ".join(policy_label(policy.policy, looks) for policy in alike)
-        label = f"alike in every layer: {names if len(alike) <= 3 else f'{len(alike)} others'}"
+        label = f"same in every layer: {names if len(alike) <= 3 else f'{len(alike)} others'}"
         axis.axhline(share, color="0.5", linewidth=1.3, linestyle="--", zorder=1, label=label)
-    axis.set_xlabel("layer (0 is next to the input)")
+    axis.set_xlabel("layer (0: first layer)")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def layers_table(found: Sequence[Layers]) -> Table:
     """The mean, the least and the most that a layer keeps, for policies that tell layers apart."""
-    columns = ["size", "policy", "mean %", "least %", "in layer", "most %", "in layer"]
-    table = Table("What layers keep of the cache", columns, [], [], left=2)
+    columns = ["size", "policy", "mean %", "lowest %", "in layer", "highest %", "in layer"]
+    table = Table("Share of the cache kept by layer", columns, [], [], left=2)
     policies = list(dict.fromkeys(one.policy for one in found))
     for size in in_order(one.size for one in found):
         for one in (one for one in found if one.size == size and not one.flat):

@@ -58,7 +58,7 @@ def policy_label(policy: str, among: Iterable[str]) -> str:
 def evaluation_caption(rows: Sequence[Row]) -> str:
     """What was evaluated, and how."""
     first, labels = rows[0], rows[0].labels
-    mode = {"post_hoc": "evicted once, after reading", "online": "evicted while reading"}.get(labels.mode)
+    mode = {"post_hoc": "evicted once after prefill", "online": "evicted during prefill"}.get(labels.mode)
     length = f"{labels.length:,} tokens" if labels.length else None
     title = " + ".join(dict.fromkeys(row.experiment for row in rows))
     devices = ", ".join(sorted({row.device for row in rows if row.device}))

@@ -13,7 +13,7 @@ from .curves import Point, pareto_front
 
 ANSWER, START = "answer", "generation 0"
 LIKELIHOOD, SCORE = "relative_log_likelihood", "relative_score"
-SPLITS = {"test": "test prompts", "validation": "validation prompts, which chose the answers"}
+SPLITS = {"test": "test prompts", "validation": "validation prompts (used for selection)"}
 _KEPT = "kept"
 _PRICES = ("budget", "target", "price")  # what a run may have evolved under, the first that it says
 
@@ -66,20 +66,20 @@ def answers_of(rows: Sequence[Row], log: Callable[[str], None]) -> tuple[list[An
     tested = {row.run for row in rows if row.dataset == "test/all"}
     split = "test" if len(tested) == len(runs) else "validation"
     if 0 < len(tested) < len(runs):
-        log(f"on validation prompts: {', '.join(run for run in runs if run not in tested)} had no test prompts")
+        log(f"using validation prompts: no test prompts in {', '.join(run for run in runs if run not in tested)}")
     metric = _comparable(rows, split)
     answers = []
     for run in runs:
         key = (run, f"{split}/all", ANSWER)
         value, kept = by_key.get((*key, metric)), by_key.get((*key, _KEPT))
         if value is None or kept is None:
-            log(f"left out: {run} says nothing of {SPLITS[split]}")
+            log(f"not drawn: {run} has no rows of {SPLITS[split]}")
             continue
         start = _start(by_key, run, split, metric)
         point = Point(run, "", kept.value, value.value, value.low, value.high, value.n)
         answers.append(Answer(run, value.seed, metric, point, kept.low, kept.high, start, _price(value)))
     if not answers:
-        raise MemxError("no evolution here says what its answer keeps and scores", hint="`memx evolve-namm` does")
+        raise MemxError("no finished evolution here", hint="give finished runs of `memx evolve-namm`")
     return sorted(answers, key=lambda answer: answer.point.kept), split
 
 
@@ -92,7 +92,7 @@ def _comparable(rows: Sequence[Row], split: str) -> str:
         families[row.run].add(row.labels.task)
     common = set.intersection(*families.values()) if families else set()
     facts = {
-        "host": {row.model for row in rows},
+        "model": {row.model for row in rows},
         "mode": {row.labels.mode for row in rows},
         "kind of fitness": metrics,
         f"number of {split} prompts": {str(row.n) for row in of_split if row.labels.task == "all"},
@@ -101,8 +101,8 @@ def _comparable(rows: Sequence[Row], split: str) -> str:
     if some := set().union(*families.values()) - common:
         wrong.append(f"tasks: only some have {', '.join(sorted(some))}")
     if wrong:
-        hint = "name the run folders of those that are alike: memx plot pareto RUN RUN2"
-        raise MemxError(f"these evolutions differ in their {wrong[0]}", hint=hint)
+        hint = "give only run folders that agree: memx plot pareto RUN RUN2"
+        raise MemxError(f"these evolutions differ in {wrong[0]}", hint=hint)
     return next(iter(metrics), LIKELIHOOD)
 
 
@@ -137,8 +137,8 @@ def pareto_table(answers: Sequence[Answer], split: str) -> Table:
     """What each run's answer keeps and scores, and whether it is on the front."""
     best = best_of(answers)
     score = "likelihood" if answers[0].metric == LIKELIHOOD else "score"
-    columns = ["run", "seed", "evolved under", "kept %", f"{score}, full cache = 1", "generation 0", "front"]
-    table = Table(f"Answers of evolutions on {SPLITS[split]}, ± half the 95% interval", columns, [], [])
+    columns = ["run", "seed", "evolved with", "cache kept %", f"{score}, full cache = 1", "initial", "Pareto front"]
+    table = Table(f"Chosen NAMMs on {SPLITS[split]}, ± half the 95% CI", columns, [], [])
     for answer in answers:
         point, start = answer.point, answer.start
         on = point in best

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LABELS = {LIKELIHOOD: "likelihood a token, full cache = 1", SCORE: "task score, full cache = 1"}
+_LABELS = {LIKELIHOOD: "likelihood per token, full cache = 1", SCORE: "task score, full cache = 1"}
 _FULL = 99.5  # percent: from here on a point is the full cache
 _ROOM = 30  # percent: names of points that keep less stand on their right
 
@@ -40,8 +40,8 @@ def draw(request: PlotRequest) -> Drawn:
     """
     rows = [row for row in collect_rows(request.sources) if is_answer(row)]
     if not rows:
-        hint = "`memx evolve-namm` writes them once it is finished; an unfinished one: memx plot evolution"
-        raise MemxError("there are no answers of evolutions here", hint=hint)
+        hint = "give finished runs of `memx evolve-namm`; for unfinished ones use memx plot evolution"
+        raise MemxError("there are no finished evolutions here", hint=hint)
     facts = alike(rows)
     rows = request.together(rows, lambda row: facts[row.run])
     answers, split = answers_of(rows, request.log)
@@ -55,7 +55,7 @@ def pareto_figure(answers: Sequence[Answer], split: str, rows: Sequence[Row]) ->
     best = best_of(answers)
     axis.step(
         [p.kept for p in best], [p.value for p in best], where="post", color="0.3", linewidth=1.1, zorder=2,
-        label="front",
+        label="Pareto front",
     )  # fmt: skip
     axis.plot([100], [1], "D", color="black", markersize=6, zorder=4, label="full cache")
     labels = group_labels(answers)
@@ -64,15 +64,15 @@ def pareto_figure(answers: Sequence[Answer], split: str, rows: Sequence[Row]) ->
         place = groups.index(answer.group)
         colour = NAMM_COLOURS[0] if len(groups) == 1 else CYCLE[place % len(CYCLE)]
         _answer(axis, answer, colour, on=answer.point in best)
-    axis.plot([], [], "o", color="0.35", markersize=7, label="answer on the front")
-    axis.plot([], [], "o", markerfacecolor="white", markeredgecolor="0.35", markersize=7, label="beaten answer")
+    axis.plot([], [], "o", color="0.35", markersize=7, label="NAMM on the Pareto front")
+    axis.plot([], [], "o", markerfacecolor="white", markeredgecolor="0.35", markersize=7, label="dominated NAMM")
     if any(_told(answer) for answer in answers):
-        axis.plot([], [], "x-", color="0.75", markersize=5, linewidth=0.8, label="from generation 0")
+        axis.plot([], [], "x-", color="0.75", markersize=5, linewidth=0.8, label="from the initial parameters")
     _dress(axis, answers)
     _names(axis, answers, labels)
     n = max(answer.point.n for answer in answers)
     count = f"{len(answers)} evolution{'s' if len(answers) > 1 else ''}"
-    title = " · ".join([host_label(rows[0].model), f"{n} {SPLITS[split]}", count, "95% intervals"])
+    title = " · ".join([host_label(rows[0].model), f"{n} {SPLITS[split]}", count, "95% CI"])
     caption_below(figure, title, [axis])
     return figure
 
@@ -98,8 +98,8 @@ def _told(answer: Answer) -> Point | None:
 
 
 def _dress(axis: Axes, answers: Sequence[Answer]) -> None:
-    axis.set_title("What evolutions keep and score")
-    axis.set_xlabel("share of the cache that is kept (%)")
+    axis.set_title("Score by share of the cache kept")
+    axis.set_xlabel("share of the cache kept (%)")
     axis.set_ylabel(_LABELS[answers[0].metric])
     points = [point for answer in answers for point in (answer.point, answer.start) if point]
     axis.set_ylim(0, 1.06 * max([1.0, *(point.value if point.high is None else point.high for point in points)]))

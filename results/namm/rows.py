@@ -40,14 +40,14 @@ class Score(NamedTuple):
 
 SCORES = {
     "relative_log_likelihood": Score(
-        "likelihood a token, full cache = 1\n(an answer counts at most 1)", "likelihood", True, 2
+        "likelihood per token, full cache = 1\n(capped at 1 per answer)", "likelihood", True, 2
     ),
-    "exact": Score("exact answers (%)", "exact %", True, 1),
-    "lost_nats": Score("nats a token lost against the full cache", "lost nats", False, 3),
-    "log_likelihood": Score("log-likelihood (nats a token)", "log-lik.", True, 3),
-    "relative_exact": Score("exact answers, full cache = 1", "rel. exact", True, 2),
+    "exact": Score("exact match (%)", "exact match %", True, 1),
+    "lost_nats": Score("nats per token lost against the full cache", "nats lost", False, 3),
+    "log_likelihood": Score("log-likelihood (nats per token)", "log-likelihood", True, 3),
+    "relative_exact": Score("exact match, full cache = 1", "relative exact match", True, 2),
     "score": Score("task score (%)", "score %", True, 1),
-    "relative_score": Score("task score, full cache = 1", "rel. score", True, 2),
+    "relative_score": Score("task score, full cache = 1", "relative score", True, 2),
 }
 
 
@@ -57,7 +57,7 @@ def evaluated(request: PlotRequest, wanted: Callable[[Row], bool], what: str) ->
         lambda row: row.kind == EVICTION and wanted(row),
         check=list,
         missing=f"there are no {what} here",
-        hint="`memx eval-namm RUN` makes them, for the RUN of a `memx evolve-namm`",
+        hint="run `memx eval-namm RUN` on a run of `memx evolve-namm` first",
     )
 
 
@@ -114,7 +114,7 @@ def prepared(rows: Sequence[Row]) -> list[Row]:
         if len(values) > 1:
             raise MemxError(
                 f"these evaluations differ in {name}: {', '.join(sorted(values))}",
-                hint="name the run folders of one of them, or choose it with --experiment",
+                hint="give only the run folders that agree, or choose with --experiment",
             )
     names = _policies(rows)
     by_point: dict[tuple[Any, ...], Row] = {}
@@ -122,8 +122,8 @@ def prepared(rows: Sequence[Row]) -> list[Row]:
         known = by_point.setdefault(_point(row), row)
         if not isclose(known.value, row.value, rel_tol=1e-4, abs_tol=1e-9):
             raise MemxError(
-                f"runs {known.run} and {row.run} differ on {row.variant} at {size_label(size_of(row))}, {row.metric}",
-                hint="name one of them, or evaluate their NAMMs together: memx eval-namm RUN RUN2",
+                f"runs {known.run} and {row.run} disagree on {row.variant} at {size_label(size_of(row))}, {row.metric}",
+                hint="give only one of them, or evaluate their NAMMs together: memx eval-namm RUN RUN2",
             )
     several = len({names[row.variant] for row in rows if is_namm(row.variant) and is_own(size_of(row))}) > 1
     return [_named(row, names, several) for row in by_point.values()]

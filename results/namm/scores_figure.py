@@ -45,17 +45,19 @@ def draw(request: PlotRequest) -> Drawn:
     metrics = request.options.metrics
     unknown = [metric for metric in metrics if metric not in SCORES]
     if unknown or not metrics:
-        raise MemxError(f"--metrics: no metric {', '.join(unknown) or 'given'}", hint=f"use {', '.join(SCORES)}")
+        raise MemxError(
+            f"--metrics: unknown metric {', '.join(unknown) or '(none given)'}", hint=f"use {', '.join(SCORES)}"
+        )
     wanted = {*SCORES, "held", "kept", "log_likelihood_over_best_rival"}
     rows = evaluated(request, lambda row: row.metric in wanted and row.dataset in DATASETS, "policies' scores")
     drawn = prepared(rows)
     measured = [metric for metric in SCORES if any(row.metric == metric and row.variant != FULL for row in drawn)]
     shown = [metric for metric in metrics if metric in measured]
     if not shown:
-        hint = f"--metrics {','.join(measured) or 'exact'}"
+        hint = f"use --metrics {','.join(measured) or 'exact'}"
         raise MemxError(f"no policy here has {' or '.join(metrics)}", hint=hint)
     if missing := [metric for metric in metrics if metric not in measured]:
-        request.log(f"left out: no policy here has {', '.join(missing)}")
+        request.log(f"not drawn: no policy here has {', '.join(missing)}")
     if not any(is_namm(row.variant) for row in drawn):
         request.log("there is no NAMM among these policies")
     return Drawn(request.write(namm_figure(drawn, shown), rows), namm_table(drawn, shown))
@@ -87,7 +89,7 @@ def namm_figure(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
         row_axes[0].set_ylabel(SCORES[metric].label)
         for axis, dataset in zip(row_axes, datasets, strict=True):
             _names(axis, drawn[metric, dataset], looks)
-    about = f"{_asked(rows, datasets)}{' (the widest are cut off)' if cut else ''}"
+    about = f"{_asked(rows, datasets)}{' (widest intervals clipped)' if cut else ''}"
     caption_below(figure, "\n".join(filter(None, (evaluation_caption(rows), about, _sharing(rows)))), axes)
     return figure
 
@@ -99,8 +101,10 @@ def _asked(rows: Sequence[Row], datasets: Sequence[str]) -> str:
     for row in rows:
         if is_namm(row.variant) and not row.variant.endswith(PER_HEAD):
             seeds.setdefault(row.variant, set()).add((row.run, row.seed))
-    several = [f"of {policy_label(name, seeds)} over {len(s)} seeds (thin)" for name, s in seeds.items() if len(s) > 1]
-    return " · ".join([*prompts, ", ".join(["95% intervals over prompts", *several])])
+    several = [
+        f"{policy_label(name, seeds)}: over {len(s)} seeds (thin lines)" for name, s in seeds.items() if len(s) > 1
+    ]
+    return " · ".join([*prompts, ", ".join(["95% CI over prompts", *several])])
 
 
 def _sharing(rows: Sequence[Row]) -> str:
@@ -109,8 +113,8 @@ def _sharing(rows: Sequence[Row]) -> str:
     alike = any(row.variant.endswith(PER_HEAD) for row in namms)
     if not alike and not any(is_own(size_of(row)) for row in namms):
         return ""
-    others = "per head and rivals" if alike else "rivals"
-    return f"NAMM: layers may keep unlike shares; {others}: the same share in every head"
+    others = "NAMM per head and other policies" if alike else "other policies"
+    return f"NAMM: layers may keep different shares; {others}: the same share in every head"
 
 
 def _panel(
@@ -126,7 +130,7 @@ def _panel(
             _namm(axis, curve, look)
         else:
             _baseline(axis, curve, look, _ASIDE * (baselines.index(curve.policy) - (len(baselines) - 1) / 2))
-    _share_axis(axis, drawn, "held, in bytes" if by_bytes(rows) else "that is kept")
+    _share_axis(axis, drawn, "kept, in bytes" if by_bytes(rows) else "kept")
 
 
 def _namm(axis: Axes, curve: Curve, look: Look) -> None:
@@ -147,7 +151,7 @@ def _namm(axis: Axes, curve: Curve, look: Look) -> None:
     for own in curve.own:
         axis.errorbar(
             [own.share], [own.value], yerr=_errors([own]), color=look.colour, marker="*", markersize=15, capsize=3,
-            markeredgecolor="white", elinewidth=1.3, linestyle="none", zorder=6, label="at the NAMM's own size",
+            markeredgecolor="white", elinewidth=1.3, linestyle="none", zorder=6, label="NAMM at its own cache size",
         )  # fmt: skip
 
 

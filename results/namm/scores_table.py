@@ -28,12 +28,10 @@ def namm_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
     for row in rows:
         if row.metric == _BEST:
             best.setdefault((row.dataset, row.variant, size_of(row)), []).append(row)
-    columns = ["size", "policy", *(["held %"] if (bytes_told := by_bytes(rows)) else []), "kept %"]
+    columns = ["size", "policy", *(["cache size %"] if (bytes_told := by_bytes(rows)) else []), "tokens kept %"]
     columns += [f"{_SHORT[dataset]}\n{SCORES[metric].column}" for dataset in datasets for metric in metrics]
-    columns += [f"{_SHORT[dataset]}, nats\nover best rival" for dataset in datasets] if best else []
-    title = (
-        "Policies by size of the cache, ± half the 95% interval; * on the front: none holds as little and scores more"
-    )
+    columns += [f"{_SHORT[dataset]}, nats\nover best baseline" for dataset in datasets] if best else []
+    title = "Policies by cache size, ± half the 95% CI; * on the Pareto front: no smaller cache scores higher"
     table = Table(title, columns, [], [], left=2)
     everything = [point for points in by_panel.values() for point in points]
     policies = list(dict.fromkeys(point.policy for point in everything))

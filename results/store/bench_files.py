@@ -19,9 +19,9 @@ def claim_bench(folder: Path, *, force: bool) -> None:
         MemxError: It holds rows or a run already and force is not set, or cannot be written.
     """
     if folder.exists() and not folder.is_dir():
-        raise MemxError(f"--save: {folder} is not a folder", hint="name a new one")
+        raise MemxError(f"--save: {folder} is not a folder", hint="give a new folder")
     if not force and ((folder / "rows.jsonl").exists() or (folder / "run.json").exists()):
-        raise MemxError(f"--save: {folder} holds a run already", hint="name another folder, or add --force")
+        raise MemxError(f"--save: {folder} already contains a benchmark", hint="give another folder, or add --force")
     make_folder(folder)
     write_rows(folder / "rows.jsonl", ())
 

@@ -166,7 +166,7 @@ def read_rows(path: Path) -> list[Row]:
     except OSError as error:
         raise MemxError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise MemxError(f"{path} is not text", hint="a rows file has one JSON object per line") from None
+        raise MemxError(f"{path} is not a text file", hint="give a rows file with one JSON object per line") from None
     for number, line in enumerate(lines, start=1):
         if line.strip():
             rows.append(_row(path, number, line))
@@ -178,8 +178,10 @@ def _row(path: Path, number: int, line: str) -> Row:
         data: Any = json.loads(line)
         return Row.model_validate(data)
     except json.JSONDecodeError:
-        raise MemxError(f"{path} line {number} is not JSON", hint="a rows file has one JSON object per line") from None
+        raise MemxError(
+            f"{path} line {number} is not JSON", hint="give a rows file with one JSON object per line"
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise MemxError(f"{path} line {number} is no row: {where}: {first['msg']}") from None
+        raise MemxError(f"{path} line {number} is not a valid row: {where}: {first['msg']}") from None

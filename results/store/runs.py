@@ -158,7 +158,9 @@ class RunStore:
         try:
             lock.acquire(timeout=1)  # `memx runs` may hold it for a moment
         except Timeout:
-            raise MemxError(f"run {name} is in use by another process", hint="wait for it, or stop it") from None
+            raise MemxError(
+                f"run {name} is in use by another process", hint="wait for that process to finish, or stop it"
+            ) from None
         except OSError as error:
             raise cannot_write(folder, error) from None
         try:
@@ -176,7 +178,8 @@ class RunStore:
         folder = self.root / name
         if _content(folder) and not resume and not force:
             raise MemxError(
-                f"run folder {folder} exists", hint="--resume continues or keeps it, --force starts it anew"
+                f"run folder {folder} exists",
+                hint="use --resume to continue (or keep) it, --force to delete it and start over",
             )
 
 

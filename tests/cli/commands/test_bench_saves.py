@@ -34,7 +34,7 @@ def test_another_run_is_not_replaced_without_force(name, tmp_path, capsys):
     (tmp_path / name).write_text("something else")
     assert memx(["bench", "ops", "embedding_bag", *QUICK, "--save", str(tmp_path)]) == 2
     captured = capsys.readouterr()
-    assert "holds a run already" in captured.err and "--force" in captured.err and not captured.out
+    assert "already contains a benchmark" in captured.err and "--force" in captured.err and not captured.out
     assert (tmp_path / name).read_text() == "something else" and len(list(tmp_path.iterdir())) == 1
     assert memx(["bench", "ops", "embedding_bag", *QUICK, "--save", str(tmp_path), "--force"]) == 0
     assert ops_of(tmp_path) == {"ceilings", "embedding_bag"}

@@ -105,8 +105,8 @@ def test_only_none_and_all_have_the_colours_of_none_and_all(share, colour):
 
 def test_runs_are_marked_where_they_were():
     page = evict_page(report())
-    assert '😀</span><b class="run" title="the policy ran here, after 4 tokens">4</b>' in page
-    assert page.count("the policy ran here, after") == 2, "after 4 and after 8"
+    assert '😀</span><b class="run" title="eviction here, after 4 tokens">4</b>' in page
+    assert page.count("eviction here, after") == 2, "after 4 and after 8"
     assert "never in this prompt" in evict_page(report(every=512)) and 'class="run"' not in evict_page(
         report(every=None)
     )

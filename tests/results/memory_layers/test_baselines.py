@@ -70,7 +70,7 @@ def test_the_table_of_rivals_names_the_best_of_each_kind():
     assert facts["memory+"]["times_compute"] is None and facts["memory+"]["times_said"] == ">4x"
     assert facts["moe"]["times_said"] == "<1x" and facts["moe"]["gain"] == -5.0
     assert table.lines[0][-2:] == ["2x", "1.4x to 2.8x"]
-    assert table.lines[1][-2] == ">4x (beyond the largest measured)"
+    assert table.lines[1][-2] == ">4x (above the largest measured)"
     assert all(len(line) == len(table.columns) for line in table.lines)
 
 
@@ -102,7 +102,7 @@ def test_each_base_has_its_panels_and_its_own_dense_model():
     assert [base.reference.flops for base in bases] == [1000, 2000]
     figure = baselines_figure(rows, bases, "rephrased")
     assert [axis.get_title() for axis in figure.axes[2:4]] == [
-        "llama-4x128: accuracy against size", "llama-4x128: accuracy against compute",
+        "llama-4x128: accuracy by parameters", "llama-4x128: accuracy by compute",
     ]  # fmt: skip
     table = baselines_table(bases, "rephrased")
     assert table.columns[0] == "base" and [line[0] for line in table.lines] == ["llama-4x64"] * 3 + ["llama-4x128"] * 3
@@ -132,12 +132,12 @@ def test_labels_are_spread_and_stay_in_order():
 
 def test_rivals_that_cannot_be_drawn(tmp_path):
     dense = [r for r in rival_rows() if r.kind == "dense"]
-    with pytest.raises(MemxError, match="no memory model here was asked the rephrased questions"):
+    with pytest.raises(MemxError, match="no memory model here was evaluated on the rephrased questions"):
         bases_of(dense, "rephrased")
     with pytest.raises(MemxError, match="have no parameters or FLOPs"):
         bases_of([row(flops=None)], "rephrased")
     write_rows(tmp_path / "rows.jsonl", rival_rows())
-    with pytest.raises(MemxError, match="no memory model here was asked the seen questions"):
+    with pytest.raises(MemxError, match="no memory model here was evaluated on the seen questions"):
         draw("baselines", PlotRequest([tmp_path / "rows.jsonl"], tmp_path, "r", options=PlotOptions(tier="seen")))
     assert not list(tmp_path.glob("*.png"))
 

@@ -51,7 +51,7 @@ def test_differences_are_paired_by_seed():
     assert difference.high - 5 == pytest.approx(4.303 * 1 / 3**0.5)
     assert three.summaries["exact_match"].high - 25 == pytest.approx(4.303 * 11 / 3**0.5)
     assert three.differences["nll"].value == pytest.approx(-0.5) and three.differences["nll"].verdict == "better"
-    assert [v.differences["exact_match"].verdict for v in (norm, heads)] == ["worse", "not told apart"]
+    assert [v.differences["exact_match"].verdict for v in (norm, heads)] == ["worse", "no clear difference"]
 
 
 def test_a_single_seed_and_seeds_apart_tell_nothing():
@@ -177,7 +177,7 @@ def test_use_of_slots_by_layer_and_step(tmp_path):
     assert list(used.lines[0].get_ydata()) == pytest.approx([20, 30]) and list(kl.lines[0].get_ydata()) == [2.0, 1.0]
     (legend,) = used.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["a, layer 2", "a, layer 10"]
-    with pytest.raises(MemxError, match="no run here has metrics of its memory's use"):
+    with pytest.raises(MemxError, match="no run here has metrics of slot usage"):
         usage_figure(runs[2:])
 
 

@@ -39,7 +39,7 @@ def test_a_course_is_drawn_by_generation_with_its_stages(tmp_path):
     for axis in figure.axes:
         assert [20, 20] in [list(line.get_xdata()) for line in axis.lines] and axis.texts[0].get_text() == "stage 2"
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "best so far" in legend and "± a standard deviation" in legend
+    assert "best so far" in legend and "± one standard deviation" in legend
 
 
 def test_runs_share_panels_and_are_told_apart(tmp_path):
@@ -51,7 +51,7 @@ def test_runs_share_panels_and_are_told_apart(tmp_path):
     figure = evolution_figure(seeds, "about")
     assert not any(one.get_alpha() == 0.15 for one in figure.axes[0].collections)  # bands would hide each other
     entries = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert entries[-4:] == ["seed 0", "seed 1", "seed 2", "seed 3"] and "± a standard deviation" not in entries
+    assert entries[-4:] == ["seed 0", "seed 1", "seed 2", "seed 3"] and "± one standard deviation" not in entries
     assert [fact["chosen"] for fact in evolution_table(seeds).facts] == [35] * 4
 
 
@@ -67,7 +67,7 @@ def test_metrics_with_gaps_and_runs_without_any(tmp_path):
     assert begun.generations == [] and evolution_table([begun]).lines[0][1] == "0, unfinished"
     evolution_figure([begun], "about")
     made.evolution_run(tmp_path / "c" / "c-00000001", [])
-    with pytest.raises(MemxError, match="no run here has a generation behind it"):
+    with pytest.raises(MemxError, match="no run here has finished a generation"):
         draw("evolution", PlotRequest([tmp_path / "c"], tmp_path / "out", "e"))
 
 
@@ -80,10 +80,10 @@ def test_of_a_folder_the_last_evolution_and_its_seeds_are_drawn(tmp_path):
     order = PlotRequest([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], log=told.append)
     _, table = draw("evolution", order)
     assert [line[0] for line in table.lines] == ["namm-00000001", "namm-00000000"]
-    assert told == ["drawn: namm-00000000, namm-00000001; left out: namm-00000002 (--experiment chooses)"]
+    assert told == ["drawn: namm-00000000, namm-00000001; not drawn: namm-00000002 (choose with --experiment)"]
     _, table = draw("evolution", PlotRequest([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], "namm-00000002"))
     assert [line[0] for line in table.lines] == ["namm-00000002"]
-    with pytest.raises(MemxError, match="no experiment 'x'"):
+    with pytest.raises(MemxError, match="unknown experiment 'x'"):
         draw("evolution", PlotRequest([tmp_path / "runs"], tmp_path / "out", "e", ["svg"], "x"))
 
 
@@ -109,9 +109,9 @@ def test_answers_without_test_prompts_are_compared_on_validation():
     rows = [row for row in [*both, *made.answer_rows("b-00000002", 0.8, 30, splits=("validation",))] if is_answer(row)]
     answers, split = answers_of(rows, told.append)
     assert split == "validation" and [answer.point.value for answer in answers] == pytest.approx([0.85, 0.95])
-    assert told == ["on validation prompts: b-00000002 had no test prompts"]
+    assert told == ["using validation prompts: no test prompts in b-00000002"]
     scored = [row.model_copy(update={"metric": "relative_score"}) for row in rows if row.metric != "kept"]
-    with pytest.raises(MemxError, match="these evolutions differ in their kind of fitness"):
+    with pytest.raises(MemxError, match="these evolutions differ in kind of fitness"):
         answers_of([*rows, *scored], print)
 
 
@@ -136,7 +136,7 @@ def test_answers_of_other_prompts_or_modes_are_not_mixed(tmp_path, changes, mess
     told = []
     _, table = draw("pareto", PlotRequest([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], log=told.append))
     assert [line[0] for line in table.lines] == ["a-00000001"]
-    assert told == ["drawn: a-00000001; left out: b-00000002 (--experiment chooses)"]
+    assert told == ["drawn: a-00000001; not drawn: b-00000002 (choose with --experiment)"]
 
 
 def test_points_are_named_by_what_they_evolved_under():
@@ -188,7 +188,7 @@ def test_a_front_of_a_folder_is_of_one_host(tmp_path):
         (made.evaluation(), ["namm", "--metrics", "f1"], "--metrics: no metric f1", "exact"),
         (made.evaluation(), ["namm", "--metrics", "score"], "no policy here has score", "--metrics relative"),
         (made.evaluation(), ["pareto"], "no answers of evolutions here", "memx plot evolution"),
-        (made.evaluation(), ["evolution"], "no run here is of `memx evolve-namm`", "run folder"),
+        (made.evaluation(), ["evolution"], "there is no run of `memx evolve-namm` here", "run folder"),
         (made.kind_rows(), ["evicted", "--budget", "0.5"], "no NAMM told what it drops at 0.5", "own size"),
     ],
 )

@@ -17,13 +17,13 @@ def test_layers_are_drawn_where_they_differ(tmp_path):
     found = by_layer(rows)
     *budgets, axis = layers_figure(rows, found).axes
     assert [one.get_title() for one in budgets] == [
-        f"Cache by layer, at {100 * share:g}% of the cache" for share in made.BUDGETS
+        f"Cache kept by layer, at {100 * share:g}% of the cache" for share in made.BUDGETS
     ]
     assert line_of(budgets[1], "NAMM")[1] == [90, 60, 30, 20] and line_of(budgets[2], "NAMM")[1] == [45, 30, 15, 10]
-    assert line_of(budgets[2], "alike in every layer: NAMM per head, random, SnapKV")[1] == [25, 25]
-    assert axis.get_title() == "Cache by layer, at the NAMM's own size" and axis.get_ylim() == (0, 103)
+    assert line_of(budgets[2], "same in every layer: NAMM per head, random, SnapKV")[1] == [25, 25]
+    assert axis.get_title() == "Cache kept by layer, at the NAMM's own size" and axis.get_ylim() == (0, 103)
     assert line_of(axis, "NAMM") == ([0, 1, 2, 3], [90, 60, 30, 20])
-    assert line_of(axis, "alike in every layer: random, SnapKV")[1] == [50, 50]
+    assert line_of(axis, "same in every layer: random, SnapKV")[1] == [50, 50]
     *_, line = layers_table(found).lines
     assert line == ["own size", "NAMM", "50.0", "20.0", "3", "90.0", "0"]
     with pytest.raises(MemxError, match="every policy here keeps the same share of each layer"):
@@ -41,9 +41,9 @@ def test_kinds_of_token_are_bars_from_the_most_dropped():
     assert bars == sorted((dropped for _, dropped in made.CODE.values()), reverse=True)
     mean = sum(share * dropped for share, dropped in made.PROSE.values()) / 100
     assert line_of(prose, "mean of all tokens")[0] == pytest.approx([mean, mean])
-    assert line_of(prose, "random at the same size")[0] == pytest.approx([mean] * len(made.PROSE))
+    assert line_of(prose, "random eviction at the same cache size")[0] == pytest.approx([mean] * len(made.PROSE))
     assert [patch.get_width() for patch in code_runs.patches] == [6.5, 3.0]
-    assert "6 documents of each · thin lines: 95% intervals" in code.figure.legends[0].get_title().get_text()
+    assert "6 documents per text type · thin lines: 95% CI" in code.figure.legends[0].get_title().get_text()
     fact = evicted_tokens_table(texts).facts[0]
     assert (fact["name"], fact["dropped"], fact["share"]) == ("whitespace", 88.0, 20.0)
 
@@ -52,7 +52,7 @@ def test_the_size_of_what_is_dropped_is_chosen():
     told = []
     rows = prepared([*made.kind_rows(), *made.kind_rows(budget=0.5), *made.kind_rows(budget=0.25)])
     assert {r.model_extra["size"] for r in choose_size(rows, None, told.append)} == {"own"}
-    assert told == ["drawn: own size; left out: 50%, 25% (--budget chooses)"]
+    assert told == ["drawn: own size; not drawn: 50%, 25% (choose with --budget)"]
     assert {r.model_extra["budget"] for r in choose_size(rows, 0.25, told.append)} == {0.25}
     with pytest.raises(MemxError, match=r"no NAMM told what it drops at 0\.3"):
         choose_size(rows, 0.3, told.append)

@@ -43,17 +43,17 @@ def test_panels_hold_the_rows():
             assert x == pytest.approx(SHARES)
             assert y == pytest.approx([scale * made.score(loss, share / 100, dataset) for share in SHARES])
         assert line_of(axis, "full cache")[1] == [scale, scale]
-        x, y = line_of(axis, "at the NAMM's own size")
+        x, y = line_of(axis, "NAMM at its own cache size")
         assert x == [made.OWN + made.HELD] and y == pytest.approx([scale * made.score(0.2, made.OWN / 100, dataset)])
         assert line_of(axis, "_h2o, own size")[0] == [made.OWN + made.HELD]
-        assert axis.get_ylim()[0] == 0 and axis.get_xlabel() == "share of the cache held, in bytes (log scale)"
+        assert axis.get_ylim()[0] == 0 and axis.get_xlabel() == "share of the cache kept, in bytes (log scale)"
     assert [tick.get_text() for tick in held.get_xticklabels()] == ["100%", "75%", "50%", "25%", "12.5%"]
     (band,) = [one for one in held.collections if one.get_alpha() == 0.16]
     ends = band.get_paths()[0].vertices[:, 1]
     assert ends.max() == pytest.approx(made.score(0.2, SHARES[-1] / 100, HELD) + 0.05)
     said = figure.legends[0].get_title().get_text().splitlines()
     assert said[1].startswith("96 test prompts of held-out tasks · 96 test prompts of trained tasks")
-    assert said[2] == "NAMM: layers may keep unlike shares; per head and rivals: the same share in every head"
+    assert said[2] == "NAMM: layers may keep different shares; NAMM per head and other policies: the same share in every head"
     dashed = {container.get_label(): container.lines[0].get_linestyle() for container in held.containers}
     assert dashed["_kvpress SnapKVPress"] == "--" and dashed["_snapkv"] == "-"
 
@@ -141,7 +141,7 @@ def test_the_full_cache_holds_what_its_rows_say_and_shares_in_bytes_are_told_by_
     (namm, *_) = curves(older, HELD, "exact")
     assert [point.share for point in namm.own] == [made.OWN]
     (axis, _) = namm_figure(older, ["exact"]).axes
-    assert axis.get_xlabel() == "share of the cache that is kept (log scale)"
+    assert axis.get_xlabel() == "share of the cache kept (log scale)"
     assert "held %" not in namm_table(older, ["exact"]).columns
 
 
@@ -152,7 +152,7 @@ def test_what_is_missing_is_left_out(tmp_path):
     files, table = draw("namm", order(tmp_path, alone, log=told.append, options=options))
     assert table.columns == ["size", "policy", "held %", "kept %", "all\nexact %"]
     assert [line[:2] for line in table.lines] == [["full cache", "full cache"], ["50%", "random"]]
-    assert told == ["left out: no policy here has score", "there is no NAMM among these policies"]
+    assert told == ["not drawn: no policy here has score", "there is no NAMM among these policies"]
     assert [path.name for path in files] == ["f.svg", "f.rows.jsonl"] and read_rows(files[-1]) == alone
     ragged = [r for r in made.evaluation() if not (r.variant == "tova" and r.model_extra["budget"] == 0.25)]
     rows = prepared([r for r in ragged if r.variant != "full" and r.dataset == HELD])
@@ -176,14 +176,14 @@ def test_axes_hold_every_score_and_say_when_intervals_are_cut():
     assert low == 0 and max(line_of(figure.axes[0], "_namm a")[1]) < high < 2
     said = figure.legends[0].get_title().get_text()
     assert (
-        "of NAMM over 2 seeds (thin) (the widest are cut off)" in said and "96 test prompts of held-out tasks" in said
+        "NAMM: over 2 seeds (thin lines) (widest intervals clipped)" in said and "96 test prompts of held-out tasks" in said
     )
     nothing = [
         r.model_copy(update={"value": 0.0, "low": 0.0, "high": 0.0}) for r in rows if r.metric not in ("kept", "held")
     ]
     figure = namm_figure([r.model_copy(update={"model": "/some/folder/host"}) for r in nothing], ["exact"])
     assert figure.axes[0].get_ylim()[1] == pytest.approx(10.4)
-    assert " · host · evicted once, after reading · " in figure.legends[0].get_title().get_text()
+    assert " · host · evicted once after prefill · " in figure.legends[0].get_title().get_text()
     moved = [r.model_copy(update={"evolved_on": "/other/llama"}) for r in rows]
     assert "smollm2 · NAMM evolved on llama · " in namm_figure(moved, ["exact"]).legends[0].get_title().get_text()
     rows = prepared(made.evaluation(datasets=(HELD,)))

@@ -85,7 +85,7 @@ def test_the_last_experiment_is_chosen_and_any_by_name():
     assert {r.experiment for r in choose_experiment(rows, None)} == {new}
     assert {r.experiment for r in choose_experiment(rows, "old")} == {old}
     assert {r.experiment for r in choose_experiment(rows, longer)} == {longer}
-    with pytest.raises(MemxError, match="no experiment 'x'"):
+    with pytest.raises(MemxError, match="unknown experiment 'x'"):
         choose_experiment(rows, "x")
     with pytest.raises(MemxError, match="no rows"):
         choose_experiment([], None)
@@ -132,7 +132,7 @@ def test_runs_named_one_by_one_are_drawn_together_and_of_a_folder_one_experiment
     assert {r.memory_slots for r in read_rows(beside)} == {0, 4096} and told == []
     (*_, beside), _ = draw("memory", PlotRequest([tmp_path], tmp_path / "b", "m", log=told.append))
     assert {r.memory_slots for r in read_rows(beside)} == {4096}
-    assert told == ["drawn: run-4096; left out: run-0 (--experiment chooses)"]
+    assert told == ["drawn: run-4096; not drawn: run-0 (choose with --experiment)"]
 
 
 def test_plotted_rows_plot_again_to_the_same_picture(tmp_path):
