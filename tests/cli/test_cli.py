@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from memx.cli.main import run as memx
 from memx.experiments.distributed.process_group import without_torchrun
 
@@ -140,6 +141,20 @@ def test_config_show_and_copy(capsys, tmp_path):
     assert memx(["config", "copy", "tiny", str(target)]) == 0
     assert "exists" in mistake_after(capsys, "config", "copy", "tiny", str(target))
     assert memx(["train", str(target), "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize("preset", ["facts", "namm-tiny", "8b-64m-1t"])
+def test_config_show_describes_each_key(capsys, preset):
+    """Comments stand above their keys, and what is loaded is what --json prints."""
+    assert memx(["config", "show", preset, "--json"]) == 0
+    tree = json.loads(capsys.readouterr().out)
+    assert memx(["config", "show", preset]) == 0
+    shown = capsys.readouterr().out
+    assert yaml.safe_load(shown) == tree
+    lines = shown.splitlines()
+    assert all(len(line) <= 108 for line in lines if line.lstrip().startswith("#"))
+    place = next(place for place, line in enumerate(lines) if line.strip().startswith("seed:"))
+    assert lines[place - 1].lstrip().startswith("# ")
 
 
 def mistake_after(capsys, *arguments: str) -> str:

@@ -8,14 +8,18 @@ from typing import Annotated
 import typer
 
 from ...output.console import note, print_json, print_table
+from ..options import option
 from .measure import print_comparison
-from .options import Force, Json, Save
+from .options import OUTPUT, Force
 
 New = Annotated[Path, typer.Argument(metavar="NEW", help="Newer results: a --save folder or its rows.jsonl.")]
 Old = Annotated[Path, typer.Argument(metavar="OLD", help="Older results: a --save folder or its rows.jsonl.")]
 
+Save = Annotated[Path | None, option(metavar="FOLDER", help="Folder to save rows.jsonl to.", panel=OUTPUT)]
+RowsJson = Annotated[bool, option("--json", help="Print as JSON on stdout.", panel=OUTPUT)]
 
-def compare(new: New, old: Old, json: Json = False) -> None:
+
+def compare(new: New, old: Old, json: RowsJson = False) -> None:
     """Compare two saved sets of results without measuring anything.
 
     Each time that both have is called slower, faster or the same. There is no verdict if device, processor, threads or
@@ -26,7 +30,7 @@ def compare(new: New, old: Old, json: Json = False) -> None:
     print_comparison(read_bench(new), read_bench(old), json=json)
 
 
-def kernels(save: Save = None, force: Force = False, json: Json = False) -> None:
+def kernels(save: Save = None, force: Force = False, json: RowsJson = False) -> None:
     """Show the GPU resources of the Triton kernels: registers, spills and shared memory.
 
     The kernels are compiled ahead of time for A100 and H100/H200; no GPU is needed.
@@ -47,7 +51,7 @@ def kernels(save: Save = None, force: Force = False, json: Json = False) -> None
     print_table("Kernels compiled ahead of time", *resource_table(compiled), left=2)
 
 
-def list_benchmarks(json: Json = False) -> None:
+def list_benchmarks(json: RowsJson = False) -> None:
     """List the benchmarks: the subcommand of each, and what it measures or its default shapes."""
     from ....experiments.benchmarks.registry import benchmarks
 

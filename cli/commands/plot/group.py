@@ -49,6 +49,8 @@ def register(app: typer.Typer) -> None:
     """
     group = typer.Typer(
         cls=PlotGroup,
+        options_metavar="",
+        subcommand_metavar="[PICTURE] [FOLDER|ROWS.jsonl]... [OPTIONS]",
         help=_HELP,
         epilog=examples(
             "memx plot",
