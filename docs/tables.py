@@ -17,9 +17,11 @@ from measured import costs, glance, memory_layers, namms
 ROOT = Path(__file__).resolve().parent.parent
 TABLES: dict[str, Callable[[str], str]] = {
     "baselines": memory_layers.baselines,
+    "compute": memory_layers.compute,
     "widths": memory_layers.widths,
     "ablation": memory_layers.ablation,
     "retrofit": memory_layers.retrofit,
+    "queries": memory_layers.queries,
     "step": costs.step,
     "evolution": namms.evolution,
     "policies": namms.policies,

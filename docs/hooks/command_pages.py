@@ -5,7 +5,6 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from enum import Enum
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -22,10 +21,11 @@ def commands() -> str:
     program = typer.main.get_command(app)
     parts = []
     visible = [one for one in _children(program) if not one.hidden]
-    for group, members in groupby(visible, key=lambda one: _panel(one) or "Commands"):
-        parts.append(f"## {group}")
-        for command in members:
-            parts += _sections(command, f"memx {command.name}", 3)
+    for group in dict.fromkeys(map(_panel, visible)):
+        parts.append(f"## {group or 'Commands'}")
+        for command in visible:
+            if _panel(command) == group:
+                parts += _sections(command, f"memx {command.name}", 3)
     parts += ["## Options of all commands", _options(program)[1]]
     return "\n\n".join(parts)
 
@@ -132,7 +132,7 @@ def _default(one: Any) -> str:
         return "required"
     value = one.default
     if isinstance(one.show_default, str):
-        return one.show_default
+        return cell(one.show_default)
     if value is None or value is False or value == () or callable(value):
         return ""
     return code(value.value if isinstance(value, Enum) else "on" if value is True else value)

@@ -37,7 +37,8 @@ def cell(text: str, join: bool = True) -> str:
     """
     parts = _CODE.split(" ".join(text.split()) if join else text)
     for place in range(0, len(parts), 2):
-        parts[place] = _OPTION.sub(r"`\1`", re.sub(r"([*_<>\[\]])", r"\\\1", parts[place]))
+        escaped = re.sub(r"([*_\[\]])", r"\\\1", parts[place]).replace("<", "&lt;")
+        parts[place] = _OPTION.sub(r"`\1`", escaped)
     joined = "".join(parts)
     return joined.replace("|", "\\|") if join else joined
 

@@ -20,7 +20,7 @@ _TRAINED = ("memory", "slots", "lora", "all")
 
 
 def baselines(page: str) -> str:
-    """Fourteen models of one base: exact match in each tier, loss, and the dense compute that each is worth."""
+    """Fourteen models of one base: exact match in each tier and loss."""
     rows = rows_of("rivals/rivals")
     found = {(s.variant, s.dataset, s.metric): s for s in summarize(rows)}
     (base,) = bases_of(rows, TIER)
@@ -30,9 +30,19 @@ def baselines(page: str) -> str:
         exact = [found[variant, tier, "exact_match"] for tier in _TIERS]
         line = [variant, short(exact[0].parameters_total or 0, 1000), short(exact[0].flops or 0, 1000)]
         line += [_summary(s, 1) for s in exact]
-        line += [_summary(found[variant, "seen", "nll"], 2), equal_compute(base, exact[1])]
-        lines.append(line)
-    return table([*columns, "seen, NLL", "equal to dense of"], lines)
+        lines.append([*line, _summary(found[variant, "seen", "nll"], 2)])
+    return table([*columns, "seen, NLL"], lines)
+
+
+def compute(page: str) -> str:
+    """How many times the FLOPs of each model a dense model needs to be as accurate, the most first."""
+    (base,) = bases_of(rows_of("rivals/rivals"), TIER)
+    models = sorted((s for s in base.models if s.kind != "dense"), key=lambda s: -s.value)
+    lines = []
+    for s in models:
+        times, *ends = (str(base.worth(value, s.flops)) for value in (s.value, s.low, s.high))
+        lines.append([s.variant, times, " to ".join(ends)])
+    return table(["model", "equal to a dense model of", "range, from the interval of its accuracy"], lines)
 
 
 def widths(page: str) -> str:
@@ -76,6 +86,18 @@ def retrofit(page: str) -> str:
         methods = sorted(methods_of(by_method(rows)), key=lambda method: (trained[method.name], method.name))
         lines += [_method(name + method.name, method) for method in methods]
     return table([*columns, "text NLL before", "text NLL after", "change"], lines)
+
+
+def queries(page: str) -> str:
+    """Random against whitened queries of a new memory: slots used by each memory layer, and facts learned."""
+    values = {(row.run.partition("-")[0], row.dataset, row.metric): row for row in rows_of("retrofit/queries")}
+    layers = sorted({row.labels.memory_layer for row in values.values() if row.metric == "slots_used"})
+    lines = []
+    for run, name in (("nospread", "random"), ("w16k", "whitened (default)")):
+        used = [f"{values[run, f'layer {layer}', 'slots_used'].value:.0f}%" for layer in layers]
+        facts = values[run, "seen", "exact_match"]
+        lines.append([name, *used, interval(facts.value, facts.low, facts.high, 0)])
+    return table(["queries", *(f"slots used, layer {layer}" for layer in layers), "seen, EM % after 60 steps"], lines)
 
 
 def equal_compute(base: Base, s: Summary) -> str:
