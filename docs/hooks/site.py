@@ -14,6 +14,7 @@ import command_pages
 import config_pages
 import links
 import notebook_pages
+import offline
 import row_fields
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
@@ -66,6 +67,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown = _rewritten(markdown, f"docs/{uri}", uri)
     markdown = _INCLUDE.sub(lambda found: _included(found[1] or found[2], uri), markdown)
     return _MARKER.sub(lambda found: _generated(found[1], uri), markdown)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Warn of what would be loaded from the network."""
+    for page, address in offline.loaded(Path(config.site_dir)):
+        log.warning("%s loads %s", page, address)
 
 
 def _included(source: str, uri: str) -> str:
