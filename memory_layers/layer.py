@@ -14,27 +14,39 @@ from .tables.values import MemoryValues
 
 
 class MemoryLayer(ProductKeys):
-    """A product-key memory in place of a feed-forward layer, or in parallel to it.
+    """A product-key memory layer: a large trainable table of which each token reads a few rows.
 
-    y = the kept rows of the value table, weighed by softmax per head and summed over heads. The output is y; with
-    `gating` (Memory+) it is W2(y * silu(W1 x)); with another value width, or silent at first, W2 y.
+    It replaces a feed-forward layer, or is added to one. For a hidden state x, each head selects the `top_k` slots with
+    the best scores; y is the sum of their rows of the value table, weighted by a softmax over the scores and added up
+    over the heads. The output is y. With `gating` (Memory+) it is W2(y * silu(W1 x)). Without gating it is W2 y if
+    `silent` is set or `value_width` differs from `width`.
+
     Source: Berges et al. 2024, "Memory Layers at Scale" (arXiv 2412.09764), section 2.
 
     Args:
-        width: d of the hidden states.
-        slots: N, a square: the rows of the table.
-        heads: H query heads.
-        top_k: k slots kept per head.
-        key_width: d_k of both key halves together; None: d/2.
-        value_width: d_v of the table's rows; None: d.
-        qk_norm: RMSNorm of query halves and half-keys.
+        width: Width d of the hidden states.
+        slots: Rows N of the value table; must be a square, such as 16,384.
+        heads: Number of query heads H.
+        top_k: Slots k that each head selects; at most the square root of `slots`.
+        key_width: Width d_k of a query and of a key, both halves together; must be even. None: d/2.
+        value_width: Width d_v of a row of the table. None: d.
+        qk_norm: Whether to apply RMSNorm to query halves and half-keys.
         gating: Whether the output is W2(y * silu(W1 x)).
-        output_gate: Whether each token's output is scaled by sigmoid(w x).
-        silent: W2 starts at zero, so that the layer, in parallel to a trained feed-forward, changes nothing at first.
-        values: A table [slots, value_width] to share with another layer; None makes one. Keys are never shared.
+        output_gate: Whether to scale the output of each token by sigmoid(w x).
+        silent: Whether W2 starts at zero, so that a layer added to a trained feed-forward changes nothing at first.
+        values: A table [slots, value_width] to share with another layer. None: make a new one. Keys are never shared.
 
     Raises:
-        MemxError: slots is not a square, or top_k exceeds the half-keys per list.
+        MemxError: `slots` is not a square, or `top_k` is larger than its square root.
+
+    Example:
+        ```python
+        import torch
+        from memx import MemoryLayer
+
+        layer = MemoryLayer(512, slots=16_384, heads=4, top_k=32)
+        y = layer(torch.randn(8, 128, 512))  # [8, 128, 512], as a feed-forward layer returns
+        ```
     """
 
     def __init__(
@@ -68,7 +80,7 @@ class MemoryLayer(ProductKeys):
 
     @property
     def values(self) -> MemoryValues:
-        """The value table that this layer reads, its own or the shared one."""
+        """The value table that this layer reads: the one it made, or the shared one."""
         values = self.table if self.table is not None else self._shared[0]
         assert values is not None
         return values
@@ -94,7 +106,14 @@ class MemoryLayer(ProductKeys):
         return self.values.bag(slots.flatten(1), weights.flatten(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map hidden states x [..., d] to the layer's output [..., d]."""
+        """Compute the layer's output.
+
+        Args:
+            x: Hidden states [..., d].
+
+        Returns:
+            The output [..., d], in the dtype of `x`.
+        """
         flat = x.flatten(0, -2)  # [T, d]
         y = self.read(*self.lookup(flat)).to(x.dtype)
         if self.gate is not None:

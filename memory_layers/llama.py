@@ -25,25 +25,25 @@ from .tables.values import MemoryValues
 
 
 class MemoryLlamaConfig(LlamaConfig):
-    """LlamaConfig and where its memory layers are.
+    """The config of a Llama with memory layers: LlamaConfig, and which blocks have which memory.
 
     Args:
-        memory_layers: Indices of the blocks that hold a memory; empty is a plain Llama.
-        memory_kind: memory, peer or moe; Memory+ is a memory with gating.
-        memory_slots: N, a square.
-        memory_heads: H query heads of each layer.
-        memory_top_k: k slots kept per head.
-        memory_key_width: d_k of both key halves; None: hidden_size/2.
-        memory_value_width: d_v of the table's rows; None: hidden_size.
-        memory_qk_norm: RMSNorm of queries and keys.
+        memory_layers: Indices of the blocks that have a memory, from 0. Empty: a plain Llama.
+        memory_kind: "memory", "peer" or "moe". Memory+ is "memory" with gating and qk-norm.
+        memory_slots: Rows N of the value table; must be a square.
+        memory_heads: Query heads H of each memory layer.
+        memory_top_k: Slots k that each head selects.
+        memory_key_width: Width d_k of a key, both halves together. None: hidden_size/2.
+        memory_value_width: Width d_v of a row of the table. None: hidden_size.
+        memory_qk_norm: Whether to apply RMSNorm to queries and keys.
         memory_gating: Whether the output is W2(y * silu(W1 x)).
-        memory_output_gate: Whether each token's output is scaled by sigmoid(w x).
-        memory_shared: One value table for all layers, or one for each.
-        memory_insertion: "replace" the feed-forward, or "beside" it: both are summed.
-        memory_experts: MoE: experts of each layer.
-        memory_experts_per_token: MoE: experts that a token is sent to.
-        memory_expert_width: MoE: inner width; None: intermediate_size.
-        **kwargs: Those of LlamaConfig.
+        memory_output_gate: Whether to scale the output of each token by sigmoid(w x).
+        memory_shared: Whether all memory layers share one value table.
+        memory_insertion: "replace": the memory replaces the feed-forward. "beside": both outputs are added.
+        memory_experts: MoE only: experts E of each layer.
+        memory_experts_per_token: MoE only: experts k for each token.
+        memory_expert_width: MoE only: inner width of an expert. None: intermediate_size.
+        **kwargs: Arguments of LlamaConfig.
     """
 
     model_type = "memory_llama"
@@ -86,10 +86,29 @@ class MemoryLlamaConfig(LlamaConfig):
 
 
 class MemoryLlamaForCausalLM(LlamaForCausalLM):
-    """LlamaForCausalLM whose chosen blocks hold a memory, PEER or MoE layer as their `mlp`, or in parallel to it.
+    """A transformers Llama in which some blocks have a memory, PEER or MoE layer.
+
+    The layer is the block's `mlp`, or is added to it. Everything else is `LlamaForCausalLM`, so `generate`,
+    `save_pretrained`, `from_pretrained`, PEFT and lm-eval work. `import memx` registers it with the Auto classes.
+
+    Args:
+        config: Shape of the model and place of its memory layers.
 
     Raises:
-        MemxError: The config names a block, a kind or an insertion that does not exist, or slots that are no square.
+        MemxError: The config names a block, a kind or an insertion that does not exist, or `memory_slots` is not a
+            square.
+
+    Example:
+        ```python
+        from memx import MemoryLlamaConfig, MemoryLlamaForCausalLM
+
+        config = MemoryLlamaConfig(
+            vocab_size=2048, hidden_size=64, intermediate_size=176, num_hidden_layers=4, num_attention_heads=4,
+            memory_layers=[1], memory_slots=4096,
+        )
+        model = MemoryLlamaForCausalLM(config)
+        model.save_pretrained("my-model")
+        ```
     """
 
     config_class = MemoryLlamaConfig
@@ -100,15 +119,15 @@ class MemoryLlamaForCausalLM(LlamaForCausalLM):
         self.post_init()
 
     def logits_at(self, places: Tensor, tokens: Tensor, **inputs: Any) -> Tensor:
-        """Logits at some places alone: those of all S tokens would be the largest tensor of a training step.
+        """Compute logits at some tokens only; the logits of all tokens would be the largest tensor of a training step.
 
         Args:
-            places: Indices [P] into the flattened tokens.
+            places: Indices [P] into the flattened tokens [B * S].
             tokens: Input ids [B, S].
-            **inputs: Other inputs of the decoder, such as attention_mask.
+            **inputs: Other inputs of the decoder, such as `attention_mask`.
 
         Returns:
-            [P, vocabulary].
+            Logits [P, vocabulary].
         """
         hidden = self.model(tokens, use_cache=False, **inputs).last_hidden_state  # [B, S, d]
         return self.lm_head(hidden.flatten(0, 1).index_select(0, places))

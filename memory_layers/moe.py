@@ -1,4 +1,4 @@
-"""A mixture of experts, a rival of the memory layer: hidden states [..., d] -> outputs of the routed experts [..., d].
+"""A mixture of experts, a baseline for the memory layer: hidden states [..., d] -> outputs [..., d].
 
 Sources: Fedus et al. 2021, "Switch Transformers" (arXiv 2101.03961), section 2 for top-1 and the load-balance loss;
 Jiang et al. 2024, "Mixtral of Experts" (arXiv 2401.04088) for k > 1. T tokens, E experts, f expert width.
@@ -14,22 +14,25 @@ from torch.nn import functional as F
 
 
 class MoeLayer(nn.Module):
-    """SwiGLU experts, each token sent to the k that its router scores best; none drops a token.
+    """A mixture of SwiGLU experts: a router sends each token to the k experts that it scores best.
 
-    Router probabilities weigh the experts' outputs; for k > 1 they are made to sum to one over the kept.
-    Sources: Fedus et al. 2021 (arXiv 2101.03961), section 2; Jiang et al. 2024 (arXiv 2401.04088).
+    The outputs of the selected experts are weighted by the router's probabilities. For k > 1 these are normalised to
+    sum to one over the selected experts. An expert takes any number of tokens, so no token is dropped.
+
+    Sources: Fedus et al. 2021, "Switch Transformers" (arXiv 2101.03961), section 2; Jiang et al. 2024, "Mixtral of
+    Experts" (arXiv 2401.04088).
 
     Args:
-        width: d of the hidden states.
-        experts: E.
-        expert_width: f, the inner width of an expert.
-        top_k: k experts for each token.
-        std: Spread of the initial weights.
+        width: Width d of the hidden states.
+        experts: Number of experts E.
+        expert_width: Inner width f of an expert.
+        top_k: Experts k for each token, from 1 to E.
+        std: Standard deviation of the initial weights.
 
     Attributes:
-        balance: After a forward pass in training mode the load-balance loss, E * sum over experts of (share of tokens
-            sent * mean probability): 1 if all are used alike (Fedus et al., equation 4).
-        counted: Which tokens [T] the loss counts, bool; None: all. Padding may so be left out.
+        balance: Load-balance loss of the last forward pass in training mode: E times the sum over experts of (share of
+            tokens sent to it * mean probability). It is 1 if all experts are used equally (Fedus et al., equation 4).
+        counted: Tokens [T] that the load-balance loss counts, bool; set it to leave out padding. None: all.
     """
 
     def __init__(self, width: int, experts: int, expert_width: int, *, top_k: int = 1, std: float = 0.02) -> None:
@@ -62,7 +65,14 @@ class MoeLayer(nn.Module):
         return experts, weights, probabilities
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x [..., d] to [..., d]."""
+        """Compute the layer's output; in training mode, also set `balance`.
+
+        Args:
+            x: Hidden states [..., d].
+
+        Returns:
+            The output [..., d], in the dtype of `x`.
+        """
         flat = x.flatten(0, -2)  # [T, d]
         self.balance = None
         if not len(flat):

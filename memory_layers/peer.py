@@ -1,4 +1,4 @@
-"""PEER, a rival of the memory layer: hidden states [..., d] -> sums of single-neuron experts [..., d].
+"""PEER, a baseline for the memory layer: hidden states [..., d] -> sums of single-neuron experts [..., d].
 
 Source: He 2024, "Mixture of a Million Experts" (arXiv 2407.04153), section 2. N experts, H heads, k kept per head.
 """
@@ -15,21 +15,23 @@ from .tables.values import MemoryValues
 
 
 class PeerLayer(ProductKeys):
-    """Experts of one neuron each, found by product keys: y = sum over heads and kept experts of g gelu(u_i x) v_i.
+    """PEER: a mixture of many experts of one neuron each, selected by product keys.
 
-    Two tables, u and v, [N, d] each; g is the softmax of a head's k scores.
+    The output is the sum of g * gelu(u_i x) * v_i over all heads and selected experts i. u and v are two tables [N, d];
+    g is the softmax of a head's k scores.
+
     Source: He 2024, "Mixture of a Million Experts" (arXiv 2407.04153), section 2.
 
     Args:
-        width: d of the hidden states.
-        slots: N, a square: the experts.
-        heads: H query heads.
-        top_k: k experts kept per head.
-        key_width: d_k of both key halves together; None: d/2.
-        qk_norm: RMSNorm of query halves and half-keys.
+        width: Width d of the hidden states.
+        slots: Number of experts N; must be a square.
+        heads: Number of query heads H.
+        top_k: Experts k that each head selects; at most the square root of `slots`.
+        key_width: Width d_k of a query and of a key, both halves together; must be even. None: d/2.
+        qk_norm: Whether to apply RMSNorm to query halves and half-keys.
 
     Raises:
-        MemxError: slots is not a square, or top_k exceeds the half-keys per list.
+        MemxError: `slots` is not a square, or `top_k` is larger than its square root.
     """
 
     def __init__(
@@ -51,7 +53,14 @@ class PeerLayer(ProductKeys):
         return (self.down, self.up)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x [..., d] to [..., d]."""
+        """Compute the layer's output.
+
+        Args:
+            x: Hidden states [..., d].
+
+        Returns:
+            The output [..., d], in the dtype of `x`.
+        """
         flat = x.flatten(0, -2)  # [T, d]
         slots, gates = self.lookup(flat)
         slots, gates = slots.flatten(1), gates.flatten(1)  # [T, H*k]

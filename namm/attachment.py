@@ -25,10 +25,13 @@ _KINDS = ("full_attention", "sliding_attention")
 
 
 class Attached:
-    """A model under a policy.
+    """A model with an eviction policy attached; `attach` makes it.
 
     Attributes:
-        cache: What the last forward pass used; None before the first.
+        decoder: The part of the model that maps tokens to hidden states.
+        policy: The policy that evicts.
+        protect: Spans of tokens that are never evicted.
+        cache: The cache of the last forward pass; None before the first.
     """
 
     def __init__(self, decoder: PreTrainedModel, policy: Policy, protect: Sequence[tuple[int, int]]) -> None:
@@ -38,7 +41,13 @@ class Attached:
         self._empty = EvictingCache(policy, self.windows, self.protect)
 
     def new_cache(self) -> EvictingCache:
-        """An empty cache for this host; a forward pass without one makes its own."""
+        """Make an empty cache for this model and policy.
+
+        Pass it as `past_key_values` to continue from one call to the next. A forward pass without a cache makes one.
+
+        Returns:
+            The cache.
+        """
         return self._empty.new()
 
     def forward(self, plain: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -49,24 +58,37 @@ class Attached:
 
 @contextmanager
 def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[int, int]] = ()) -> Iterator[Attached]:
-    """Let a policy evict from the cache of a transformers decoder: `with attach(model, policy): model.generate(...)`.
+    """Let a policy evict tokens from the KV cache of a transformers model, inside a `with` block.
 
-    Inside, forward passes, chunked or not, `generate` (greedy, sampling, beams) and pipelines use an evicting cache;
-    afterwards the model is as it was. Gradients do not pass what was evicted.
+    Forward passes, `generate` (greedy, sampling, beam search) and pipelines inside the block use an evicting cache.
+    After the block the model is as it was. The policy runs whenever the length of a sequence is a multiple of
+    `policy.every` tokens, however the input is cut into pieces.
 
     Args:
-        model: A causal decoder on transformers' attention interface.
-        policy: A NAMM, or one of `make_policy`.
-        protect: Spans (first, one past the last) of token numbers, padding not counted, that no policy evicts; what
-            leaves a layer's window goes all the same.
+        model: A causal decoder on transformers' attention interface, such as Llama, Mistral, Qwen 3, Gemma 3 or GPT-2.
+        policy: A NAMM (`load`), a policy of `make_policy`, or your own `Policy`.
+        protect: Spans (first, one past the last) of token numbers that no policy evicts, counted from 0 without
+            padding. In a layer with a sliding window, tokens that leave the window are dropped nevertheless.
 
     Yields:
-        What the model is under the policy: its last cache, and empty ones to begin with.
+        The attached model. Its `cache` has `sizes()` and `kept_share()`; `new_cache()` makes an empty cache.
 
     Raises:
-        MemxError: A model without that interface, or with attention that is not plain or windowed softmax; an interval
-            of the policy that is no multiple of 16; and inside the block for a cache that was begun without the
-            policy, packed sequences, and masks other than one of padding.
+        MemxError: The model has no attention interface, or attention that is not softmax over all or a window of the
+            tokens; or the policy's interval is not a multiple of 16. Inside the block: for a cache that was filled
+            without the policy, for packed sequences, and for masks other than a padding mask.
+
+    Example:
+        ```python
+        import memx
+
+        model, tokenizer = memx.load_model("smollm2")
+        inputs = tokenizer(open("prompt.txt").read(), return_tensors="pt")
+        policy = memx.namm.make_policy("snapkv", budget=0.25, every=64)
+        with memx.namm.attach(model, policy) as attached:
+            tokens = model.generate(**inputs, max_new_tokens=20)
+            print(attached.cache.kept_share().shape)  # [layers, tokens]
+        ```
     """
     decoder = find_decoder(model)
     if is_wrapped(decoder):

@@ -54,23 +54,25 @@ class Calibration:
 def calibrate(
     model: PreTrainedModel, batches: Iterable[Tensor | Mapping[str, Any]], *, every: int = RUN
 ) -> tuple[Tensor, Tensor]:
-    """Measure the features of a NAMM on a model that keeps everything: what they are normalised by.
+    """Measure the mean and variance of a NAMM's features on a model; the NAMM normalises its features by them.
 
-    The model runs without dropout and gradients, through its decoder alone. Tokens after a prompt's last multiple of
-    `every` count for nothing. Source: Cetin et al. 2024 (arXiv 2410.13166), section 3.
+    The model keeps its full cache. It runs in eval mode, without gradients and without its language-model head. Tokens
+    after a prompt's last multiple of `every` are not measured.
+
+    Source: Cetin et al. 2024, "An Evolved Universal Transformer Memory" (arXiv 2410.13166), section 3.
 
     Args:
-        model: A decoder that `attach` takes.
-        batches: Prompts as input ids [N] or [B, N], or mappings with input_ids and perhaps attention_mask, padded on
-            either side.
-        every: Tokens between evictions of the NAMM.
+        model: A decoder that `attach` supports.
+        batches: Prompts: input ids [N] or [B, N], or mappings with `input_ids` and optionally `attention_mask`, padded
+            on either side.
+        every: Tokens between evictions of the NAMM; a multiple of 16.
 
     Returns:
-        The mean and variance [17], float32, of each bin over batch, heads, tokens and layers.
+        Mean and variance, [17] each, float32: one number per frequency bin, over batch, heads, tokens and layers.
 
     Raises:
-        MemxError: As `attach`; for another kind of batch, for prompts that all have fewer than `every` tokens, and for
-            attention that is not finite.
+        MemxError: In the cases of `attach`; for a batch of another form; if no prompt has `every` tokens;
+            if the model's attention is not finite.
     """
     policy, longest = Calibration(every), 0
     with _evaluating(model), attach(model, policy) as attached, torch.no_grad():

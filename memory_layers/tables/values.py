@@ -23,19 +23,29 @@ _DRAW_ELEMENTS = 1 << 24  # elements of a sharded table that are drawn at once
 
 
 class MemoryValues(nn.Module):
-    """A table of rows, one parameter [N, d_v]; several memory layers of one model may read the same.
+    """The value table of memory layers: one parameter [N, d_v], which several layers of a model may share.
 
     Args:
-        slots: N, the number of rows.
-        width: d_v, the width of a row.
+        slots: Number of rows N.
+        width: Width d_v of a row.
 
     Attributes:
-        weight: The table [N, d_v], or this rank's part of it.
+        weight: The table [N, d_v], or the part of it that this process stores.
         shape: (N, d_v) of the whole table.
-        gradient_buffer: None gives the table a dense gradient. A list gives it none: each backward pass appends to
-            the list what the gradient consists of, so that an optimizer may update the touched rows alone.
-        shard: Which part of the table is here; None: all of it.
-        host: What reads the rows of a table in host memory; None: the table is where the module is.
+        gradient_buffer: None: `weight` gets a dense gradient. A list: `weight` gets no gradient, and each backward pass
+            appends the factors of the gradient to the list, so an optimizer can update only the rows that were read.
+        shard: Which part of the table this process stores. None: all of it.
+        host: Reads rows of a table in CPU memory while the model is on a GPU. None: it is on the module's device.
+
+    Example:
+        ```python
+        from torch import nn
+
+        from memx import MemoryLayer, MemoryValues
+
+        table = MemoryValues(16_384, 512)
+        blocks = nn.ModuleList(MemoryLayer(512, 16_384, values=table) for _ in range(3))  # three layers, one table
+        ```
     """
 
     def __init__(self, slots: int, width: int) -> None:
@@ -81,7 +91,7 @@ class MemoryValues(nn.Module):
         self.shard = shard
 
     def keep_on_host(self) -> None:
-        """Keep the table in host memory from now on, wherever the module moves; lookups take their rows from there."""
+        """Keep the table in CPU memory when the module moves to a GPU; lookups copy the rows that they need."""
         if not self.weight.is_meta:
             self.to("cpu")
         self.host = HostRows()
@@ -102,10 +112,10 @@ class MemoryValues(nn.Module):
         return "dense" if self.gradient_buffer is None else self.gradient_buffer
 
     def pop_gradients(self) -> list[BagGradient]:
-        """Empty the gradient buffer.
+        """Return the contents of the gradient buffer and empty it.
 
         Returns:
-            What the backward passes since the last call left there, on the table's device.
+            The factors that the backward passes since the last call appended, on the table's device.
         """
         assert self.gradient_buffer is not None
         if self.host is not None:
@@ -115,17 +125,19 @@ class MemoryValues(nn.Module):
         return gradients
 
     def bag(self, slots: Tensor, weights: Tensor) -> Tensor:
-        """Sum rows of the table, weighed.
+        """Compute weighted sums of rows.
+
+        With a sharded table, every rank of the group must call this with the same number of tokens.
 
         Args:
-            slots: Rows of the whole table [T, K], integers.
-            weights: Their weights [T, K].
+            slots: Numbers of rows of the whole table [T, K], integers.
+            weights: Weights of these rows [T, K].
 
         Returns:
-            The sums [T, d_v]. Of a sharded table every rank of the group must call this with as many tokens.
+            The sums [T, d_v].
 
         Raises:
-            MemxError: The table is in host memory and would need a dense gradient.
+            MemxError: The table is in CPU memory and has no gradient buffer.
         """
         weights = weights.to(self.weight.dtype)
         if self.host is not None:

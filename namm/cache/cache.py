@@ -19,19 +19,19 @@ from .new_tokens import LayerSize, NewTokens
 
 
 class EvictingCache(Cache):
-    """Past keys and values of all layers under one policy; made by `memx.namm.attach`.
+    """A transformers cache of the keys and values that a policy keeps; `attach` makes it.
 
     Args:
-        policy: What evicts.
-        windows: How far the queries of each layer see back, None for all.
+        policy: The policy that evicts.
+        windows: Attention window of each layer in tokens. None: full attention.
         protect: Spans (first, one past the last) of token numbers that are never evicted.
 
     Attributes:
-        seen: Tokens that each sequence ever had.
-        columns: Which columns of the input so far were tokens and not padding: [B, N], bool.
+        seen: Number of tokens of each sequence so far, evicted ones included.
+        columns: Which columns of the input so far were tokens, not padding: [B, N], bool.
 
     Raises:
-        MemxError: The policy's interval is no multiple of the hop, or shorter than what the policy looks back at.
+        MemxError: The policy's interval is not a multiple of 16, or is shorter than the queries that the policy reads.
     """
 
     layers: list[EvictingLayer]
@@ -63,18 +63,25 @@ class EvictingCache(Cache):
             layer.begun = False
 
     def new(self, policy: Policy | None = None) -> EvictingCache:
-        """An empty cache for the same model and protected spans, under the same policy or another."""
+        """Make an empty cache for the same model and protected spans.
+
+        Args:
+            policy: The policy of the new cache. None: the same.
+
+        Returns:
+            The cache.
+        """
         return EvictingCache(policy or self.policy, [layer.state.window for layer in self.layers], self.protect)
 
     def fork(self, policy: Policy, copies: int = 1, *, continue_with: Policy) -> EvictingCache:
-        """Copy every sequence, and let a policy evict from the copies now. This cache stays as it is.
+        """Copy every sequence and evict from the copies now; this cache does not change.
 
-        The newest tokens, fewer than a hop, which no policy has seen yet, stay.
+        The newest tokens, up to 15, that the policy has not observed yet are kept.
 
         Args:
-            policy: What evicts once. This cache's own policy must have observed what `policy` reads.
-            copies: Copies of each sequence; copy c of sequence s is sequence c * S + s.
-            continue_with: What the new cache goes on under: the policy itself, or one that never runs again.
+            policy: The policy that evicts now. It must read the same numbers as this cache's policy.
+            copies: Copies of each sequence; copy c of sequence s of S is sequence c * S + s.
+            continue_with: The policy of the new cache from then on, such as `policy` itself.
 
         Returns:
             The cache of the copies.
@@ -88,11 +95,18 @@ class EvictingCache(Cache):
         return other
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Columns of input so far, evicted tokens and padding included: where the next position follows."""
+        """Number of input columns so far, including evicted tokens and padding.
+
+        Args:
+            layer_idx: Number of the layer; all have the same length.
+
+        Returns:
+            The number of columns.
+        """
         return 0 if self.columns is None else self.columns.shape[1]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Let sequence i continue what sequence beam_idx[i] was: for beam search."""
+        """Replace sequence i by sequence `beam_idx[i]`, for beam search."""
         self._select(beam_idx.tolist())
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -100,7 +114,7 @@ class EvictingCache(Cache):
         self._select([b for b in range(len(self.seen)) for _ in range(repeats)])
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some sequences alone."""
+        """Keep the given sequences only."""
         self._select(torch.arange(len(self.seen))[indices.cpu()].tolist())
 
     def _select(self, order: list[int]) -> None:
@@ -126,17 +140,22 @@ class EvictingCache(Cache):
         return other
 
     def sizes(self) -> list[LayerSize]:
-        """Slots, tokens and bytes of each layer now, of all sequences together."""
+        """Measure the cache of each layer, over all sequences.
+
+        Returns:
+            For each layer its slots (length of its tensors), tokens (mean over heads), bytes of keys and values, and
+            bytes of what the policy stores.
+        """
         return [layer.state.size() for layer in self.layers]
 
     def kept_share(self, sequence: int = 0) -> Tensor:
-        """The share of each layer's heads that still hold each token of a sequence.
+        """Compute which tokens of a sequence each layer still has.
 
         Args:
-            sequence: Its number in the batch.
+            sequence: Number of the sequence in the batch.
 
         Returns:
-            [layers, tokens], on the CPU; evicted tokens are 0.
+            Share of the layer's heads that keep each token: [layers, tokens], on the CPU. 0: evicted by all heads.
         """
         return torch.stack([layer.state.kept_share(sequence, self.seen[sequence]) for layer in self.layers])
 

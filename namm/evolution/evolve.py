@@ -13,14 +13,14 @@ from .search import Evolution, Fitness, Vector
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage ended.
+    """The result of a stage of evolution.
 
     Attributes:
-        mean: The best parameters [n].
-        validation: Their validation fitness, if there was any.
-        generation: After how many generations they were the mean.
-        reason: Why no more was done: "generations", "patience", or the stop conditions of CMA-ES that hold, such as
-            "tolx" (the steps have shrunk to nothing), joined by commas.
+        mean: The best parameters [n]: the mean with the best validation fitness, or the last mean without validation.
+        validation: Validation fitness of `mean`. None without validation.
+        generation: Number of generations after which this was the mean.
+        reason: Why evolution stopped: "generations", "patience", or names of CMA-ES stop conditions joined by commas,
+            such as "tolx" (steps have become too small).
     """
 
     mean: Vector
@@ -83,26 +83,46 @@ def evolve(
     on_event: Callable[[Event], None] | None = None,
     save: str | PathLike[str] | None = None,
 ) -> Outcome:
-    """Evolve until this stage has had so many generations, counting those that it had before.
+    """Run generations of CMA-ES until a stage has `generations` of them, and return the best mean.
+
+    Earlier generations of the stage count, so a loaded evolution continues where it stopped.
+
+    Source: Cetin et al. 2024, "An Evolved Universal Transformer Memory" (arXiv 2410.13166), section 4, evolves NAMMs
+    with CMA-ES on tasks of increasing difficulty; a stage is one set of tasks.
 
     Args:
-        evolution: Goes on from where it is.
-        fitness: Gets candidates [population, n] and the generation's number, which decides the prompts; returns
-            [population], larger is better.
-        generations: Of this stage.
-        validate: The fitness of a mean [n] on data that is not trained on; called at the start of the stage, every
-            `validate_every` generations and at its end.
+        evolution: The state of CMA-ES; it is changed in place.
+        fitness: Function of the candidates [population, n], float64, and the generation's number, from 0. It returns
+            [population] finite numbers; larger is better. The number may decide which prompts are used.
+        generations: Generations of this stage.
+        validate: Function of a mean [n] that returns its fitness on data that `fitness` does not use. It is called at
+            the start of the stage, every `validate_every` generations, and at the end.
         validate_every: Generations between validations.
-        patience: Stop after so many validations in a row that brought nothing better.
-        on_event: Gets an event after each generation, after each validation, and at the end.
-        save: A folder that gets the state after each generation and validation: after a failure or a kill
-            `evolve(load_evolution(save), ...)` with the same arguments goes on to the same result.
+        patience: Stop after this number of validations in a row without improvement. None: do not stop early.
+        on_event: Function that gets an event after each generation, after each validation and at the end.
+        save: Folder for the state, written after each generation and validation. After an interruption,
+            `evolve(load_evolution(save), ...)` with the same arguments gives the same result.
 
     Returns:
-        The mean for which `validate` was largest, or the last mean without it.
+        The mean with the best validation fitness, or the last mean without validation.
 
     Raises:
-        MemxError: Fitness that is not finite. What fitness and validate raise is passed on.
+        MemxError: A fitness is not finite. Exceptions of `fitness` and `validate` are passed on.
+
+    Example:
+        ```python
+        import numpy as np
+        from memx import namm
+
+
+        def fitness(candidates, generation):  # of a NAMM: the likelihood of right answers, see the notebook
+            return -np.square(candidates - 1).mean(1)
+
+
+        evolution = namm.Evolution(n=20, population=8, sigma=0.3, seed=0)
+        outcome = namm.evolve(evolution, fitness, generations=5)
+        best = outcome.mean  # [20]
+        ```
     """
     assert generations >= 0 and validate_every > 0, (generations, validate_every)
     assert patience is None or (patience > 0 and validate is not None), "patience needs validation"

@@ -66,14 +66,14 @@ class _Record(_Strict):
 
 
 def save_evolution(evolution: Evolution, folder: str | PathLike[str]) -> None:
-    """Write a state to a folder, from which `load_evolution` goes on to the bit; the old one stays until it is whole.
+    """Save the state of an evolution to a folder; after an interruption either the old or the new state is complete.
 
     Args:
-        evolution: Between ask and tell it is written as it was before ask.
-        folder: Made if it is not there.
+        evolution: The evolution. Between `ask` and `tell` its state before `ask` is written.
+        folder: The folder; made if it does not exist.
 
     Raises:
-        MemxError: The disk is full or forbids it.
+        MemxError: The folder cannot be written.
     """
     folder, state = Path(folder), evolution.state()
     data = array_bytes(dict(_to_file(name, array) for name, array in state.arrays.items()))
@@ -92,13 +92,16 @@ def save_evolution(evolution: Evolution, folder: str | PathLike[str]) -> None:
 
 
 def load_evolution(folder: str | PathLike[str]) -> Evolution:
-    """Read a state that `save_evolution` wrote: what follows is what would have followed, to the bit.
+    """Load a state that `save_evolution` wrote; it continues bit for bit as the saved evolution would have.
 
     Args:
-        folder: That of `save_evolution`.
+        folder: The folder of `save_evolution`.
+
+    Returns:
+        The evolution.
 
     Raises:
-        MemxError: It holds no state, or one that is damaged or of another format or version of cma.
+        MemxError: The folder has no state, is damaged, or was written by another format version or version of cma.
     """
     folder = Path(folder)
     try:

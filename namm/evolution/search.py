@@ -59,31 +59,33 @@ class State:
 
 
 class Evolution:
-    """CMA-ES over a vector of parameters; larger fitness is better. Equal seeds and fitness give equal trajectories.
+    """CMA-ES over a vector of parameters; larger fitness is better.
 
-    Source: Hansen, "The CMA Evolution Strategy: A Tutorial" (arXiv 1604.00772); step sizes as in pycma.
+    The same seed and fitness give the same result, whatever else draws random numbers.
+
+    Source: Hansen 2016, "The CMA Evolution Strategy: A Tutorial" (arXiv 1604.00772); step sizes as in pycma.
 
     Args:
-        n: Parameters, at least 2.
-        population: Candidates of a generation, at least 4.
-        sigma: The first step size.
-        mean: Where it starts [n]; None: zeros, a NAMM that keeps everything.
-        seed: 0 and above.
-        covariance: "diagonal" learns a scale for each parameter, "full" all their products, which at thousands of
-            parameters takes many thousand generations to learn anything.
-        step_size: "tpa" compares two candidates on the line of the last step, "csa" is the cumulative path; None takes
-            tpa from 300 parameters, where a path is slow to shrink a step that is too large.
-        eigen_every: Generations between decompositions of a full covariance; None: as often as pays (25 apart at
-            n = 4,172, where one takes a core 17 s).
+        n: Number of parameters, at least 2; 4,172 for a NAMM.
+        population: Candidates per generation, at least 4.
+        sigma: Initial step size.
+        mean: Initial mean [n]. None: zeros, for which a NAMM keeps every token.
+        seed: Random seed, at least 0.
+        covariance: "diagonal" learns one scale per parameter. "full" learns all covariances; with thousands of
+            parameters that needs many thousands of generations.
+        step_size: "tpa" (two-point adaptation) compares two candidates along the last step. "csa" uses the cumulative
+            path, which is slow to shrink a step size with many parameters. None: "tpa" from 300 parameters.
+        eigen_every: "full" only: generations between eigendecompositions. None: chosen from `n`.
 
     Attributes:
-        generation: How many are done.
-        stage: The number of the stage, from 0, and `began`: the generations before it.
-        history: A `Generation` each.
-        validations: A `Validation` each.
-        validated: The mean that validated best in this stage.
-        best: The candidate that was best in its generation: a lucky one, not the result.
-        stopped: Names of CMA-ES's stop conditions that hold.
+        generation: Number of generations done.
+        stage: Number of the current stage, from 0.
+        began: Number of generations done before this stage.
+        history: One `Generation` per generation: number, stage, best, mean and std of the fitness, step size.
+        validations: One `Validation` per validation: generation, stage, fitness.
+        validated: The mean with the best validation fitness in this stage.
+        best: The candidate with the best fitness in its generation. It was partly lucky, so it is not the result.
+        stopped: Names of the CMA-ES stop conditions that hold.
     """
 
     def __init__(
@@ -114,21 +116,28 @@ class Evolution:
 
     @property
     def mean(self) -> Vector:
-        """The distribution's mean [n]: the answer. `best` is a sample that was lucky in its generation."""
+        """The mean of the distribution [n]: the result of evolution so far."""
         return np.array(self._strategy.es.mean, dtype=float)
 
     @property
     def sigma(self) -> float:
-        """The step size."""
+        """The current step size."""
         return float(self._strategy.es.sigma)
 
     def step(self, fitness: Fitness) -> Generation:
-        """One generation: ask, evaluate, tell. If evaluation fails, the same candidates are asked again."""
+        """Run one generation: `ask`, evaluate, `tell`. After an exception the same candidates are returned again.
+
+        Args:
+            fitness: Function of candidates [population, n] and the generation's number; returns [population].
+
+        Returns:
+            The generation's number, stage, best, mean and std of the fitness, and the step size.
+        """
         self.tell(fitness(self.ask(), self.generation))
         return self.history[-1]
 
     def ask(self) -> Vector:
-        """The candidates [population, n] of this generation; the same ones until `tell`."""
+        """Return the candidates [population, n] of this generation; the same ones until `tell`."""
         if self._asked is None:
             # the state of before: a run that is killed between ask and tell draws the same candidates again
             before = self.state()
@@ -136,9 +145,13 @@ class Evolution:
         return np.array(self._asked[1], dtype=float)
 
     def tell(self, fitness: ArrayLike) -> None:
-        """Learn from the fitness [population] of the candidates asked, in their order.
+        """Update the distribution with the fitness of the candidates.
 
-        Raises MemxError, and learns nothing, if one is not a finite number.
+        Args:
+            fitness: Fitness [population] of the candidates of `ask`, in their order.
+
+        Raises:
+            MemxError: A fitness is not finite; the distribution is then unchanged.
         """
         assert self._asked is not None, "ask first"
         values = np.asarray(fitness, dtype=float)
@@ -160,9 +173,16 @@ class Evolution:
         self.generation += 1
 
     def record_validation(self, fitness: float) -> bool:
-        """Note the mean's fitness on validation data; whether it is this stage's best.
+        """Record the validation fitness of the current mean.
 
-        Raises MemxError if it is not a finite number.
+        Args:
+            fitness: The validation fitness.
+
+        Returns:
+            Whether it is the best of this stage.
+
+        Raises:
+            MemxError: The fitness is not finite.
         """
         assert self._asked is None, "tell first"
         fitness = float(fitness)
@@ -178,9 +198,12 @@ class Evolution:
         return better
 
     def next_stage(self, *, sigma: float | None = None) -> None:
-        """Go on to other tasks from the whole state, at step size `sigma` if given.
+        """Start a stage with other tasks from the current state.
 
-        What was best is forgotten, as fitness on other tasks does not compare.
+        The best mean and candidate are reset, because fitness on other tasks cannot be compared.
+
+        Args:
+            sigma: Step size of the new stage. None: keep the current one.
         """
         assert self._asked is None, "tell first"
         if sigma is not None:
@@ -192,7 +215,7 @@ class Evolution:
         self.stopped = ()
 
     def state(self) -> State:
-        """All of it, to be written or copied before going on; between ask and tell, as it was before ask."""
+        """Return the whole state, for saving; between `ask` and `tell` it is the state before `ask`."""
         if self._asked is not None:
             return self._asked[0]
         arrays = {f"cma.{name}": array for name, array in self._strategy.arrays().items()}

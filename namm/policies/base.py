@@ -2,7 +2,7 @@
 
 B sequences, Hq query heads that share H key-value heads, Q queries, T cached keys, oldest first; d numbers a head.
 One policy serves all layers of a host and holds nothing of any sequence: what it keeps of a token lies in the cache
-beside the token's key, and is moved and dropped with it.
+with the token's key, and is moved and dropped with it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,27 @@ from .keep import Grouping
 
 @dataclass(frozen=True)
 class Rule:
-    """How scores become a choice of tokens.
+    """How a policy's scores become a choice of tokens to keep.
 
-    The newest token and protected ones always stay.
+    The newest token and protected tokens are always kept.
 
     Args:
-        threshold: Tokens that score at least this stay; unused with a budget.
-        budget: The share of all tokens *seen so far* that stays in each head, the best of them, in (0, 1]; None: the
-            threshold decides.
-        grouping: "layer_max": every head of a layer keeps as many as the head that keeps most; "per_head": exactly
-            its own. See `kept_tokens`.
+        threshold: Keep tokens that score at least this. Not used with a budget.
+        budget: Keep the best tokens of each head: this share of all tokens seen so far, in (0, 1]. None: use the
+            threshold.
+        grouping: "layer_max" (published): each head of a layer keeps as many tokens as the head that keeps most.
+            "per_head": each head keeps exactly its choice.
 
     Raises:
-        MemxError: A budget outside (0, 1], a threshold that is not a number, or an unknown grouping.
+        MemxError: The budget is outside (0, 1], the threshold is not a number, or the grouping is unknown.
+
+    Example:
+        ```python
+        from memx.namm import Rule
+
+        Rule(budget=0.25)  # a quarter of the tokens
+        Rule(threshold=0.5)  # as many tokens as score at least 0.5
+        ```
     """
 
     threshold: float = 0.0
@@ -54,13 +62,13 @@ class Rule:
             raise MemxError(f"unknown grouping {self.grouping!r}", hint="use layer_max or per_head")
 
     def budget_tokens(self, seen: Sequence[int]) -> list[int] | None:
-        """The budget in tokens.
+        """Compute the budget in tokens.
 
         Args:
-            seen: All tokens that each sequence ever had.
+            seen: Number of tokens of each sequence so far, evicted ones included.
 
         Returns:
-            How many each may keep, rounded down, at least 1; None without a budget.
+            Number of tokens that each sequence may keep, rounded down, at least 1. None without a budget.
         """
         if self.budget is None:
             return None
@@ -79,18 +87,20 @@ def check_every(every: int | None) -> None:
 
 @dataclass(frozen=True)
 class Attention:
-    """Queries of one layer and all keys that were cached when the last of them came.
+    """Queries of one layer, and all keys that were cached when the last of them was computed.
+
+    B sequences, Hq query heads, H key-value heads, Q queries, T keys, width d of a head.
 
     Attributes:
-        query: [B, Hq, Q, d], after rotary positions.
-        key: [B, H, T, d], after rotary positions, oldest first; any strides.
-        lse: [B, Hq, Q], natural: the log-sum-exp of each query's scores *when it attended*, over keys that may be gone
-            by now; +inf for a query that never was.
-        own: [B, 1, Q]: how many tokens the sequence had before each query.
-        positions: [B, H, T]: and before each key.
-        exists: [B, H, T], bool: entries that hold a token; None: all.
-        scale: What the products of queries and keys are multiplied by.
-        window: How many positions a query sees back, itself counted; None: all.
+        query: Queries [B, Hq, Q, d], after rotary positions.
+        key: Keys [B, H, T, d], after rotary positions, oldest first; any strides.
+        lse: Log-sum-exp [B, Hq, Q] (natural) of each query's scores when it attended, also over keys that were evicted
+            since. +inf for a query that does not exist.
+        own: Position [B, 1, Q] of each query: how many tokens the sequence had before it.
+        positions: Position [B, H, T] of each key.
+        exists: Which entries are tokens [B, H, T], bool. None: all.
+        scale: Factor of the products of queries and keys.
+        window: Number of positions that a query can attend to, including its own position. None: all.
     """
 
     query: Tensor
@@ -120,7 +130,11 @@ class Attention:
             )
 
     def rows(self) -> Tensor:
-        """Attention of all queries, averaged over the query heads of a group: [B, H, Q, T], float32."""
+        """Compute the attention of all queries, averaged over the query heads of a group.
+
+        Returns:
+            Attention weights [B, H, Q, T], float32.
+        """
         lse = self.lse.unflatten(1, (self.key.shape[1], -1))[..., None]
         return (self._scores() - lse).exp_().masked_fill_(~self.visible()[:, :, None], 0).mean(2)
 
@@ -132,7 +146,7 @@ class Attention:
         return self._scores().masked_fill_(unseen, -torch.inf).logsumexp(-1).flatten(1, 2)
 
     def visible(self) -> Tensor:
-        """Which keys each query sees: [B, H, Q, T], bool."""
+        """Compute which keys each query can attend to: [B, H, Q, T], bool."""
         back = self.own[..., :, None] - self.positions[..., None, :]
         seen = back >= 0 if self.window is None else (back >= 0) & (back < self.window)
         return seen if self.exists is None else seen & self.exists[..., None, :]
@@ -147,12 +161,12 @@ class Attention:
 
 @dataclass(frozen=True)
 class Block:
-    """New queries for `Policy.observe`.
+    """New queries, as `Policy.observe` gets them.
 
     Attributes:
-        attention: Q queries, a multiple of the policy's hop, with all T keys.
-        context: The `Policy.context` queries before them, with the T - Q keys that were there before.
-        state: [B, H, T - Q, width]: what `observe` returned for those keys; None if there are none.
+        attention: The Q new queries, a multiple of the policy's `hop`, with all T keys.
+        context: The `Policy.context` queries before them, with the T - Q keys that were cached then.
+        state: What `observe` returned for these keys: [B, H, T - Q, width]. None if there are none.
     """
 
     attention: Attention
@@ -162,15 +176,15 @@ class Block:
 
 @dataclass(frozen=True)
 class View:
-    """A layer when its policy evicts, for `Policy.scores`.
+    """The cache of one layer when its policy evicts, as `Policy.scores` gets it.
 
     Attributes:
-        layer: Its number.
-        recent: The `Policy.context` newest queries with all cached keys.
-        value: [B, H, T, d].
-        state: [B, H, T, width]: what `observe` returned last.
-        seen: [B]: all tokens that each sequence ever had.
-        room: [B]: how many of them the rule lets it keep; None without a budget.
+        layer: Number of the layer, from 0.
+        recent: The `Policy.context` newest queries, with all cached keys.
+        value: Cached values [B, H, T, d].
+        state: What `observe` returned last: [B, H, T, width].
+        seen: Number of tokens of each sequence so far [B], evicted ones included.
+        room: Number of tokens that the rule lets each sequence keep [B]. None without a budget.
     """
 
     layer: int
@@ -187,50 +201,88 @@ class View:
 
     @property
     def ages(self) -> Tensor:
-        """How many tokens ago each token came, 0 for the newest: [B, H, T]."""
+        """Age of each cached token in tokens, 0 for the newest: [B, H, T]."""
         return self.seen[:, None, None] - 1 - self.recent.positions
 
 
 class Policy(Protocol):
-    """Scores cached tokens; those that its rule then drops are gone for good.
+    """What an eviction policy must have: a class with these attributes and methods works with `attach`.
 
-    One object serves all layers and sequences and keeps nothing of them: numbers for a token are stored in the cache.
+    At each eviction the policy scores the cached tokens of a layer, and its rule chooses which to keep. Evicted tokens
+    do not come back. One object serves all layers and sequences, so it must not store anything about them: numbers
+    about a token are returned by `observe` and stored in the cache with the token's key.
+
+    Example:
+        ```python
+        from dataclasses import dataclass, field
+
+        from memx.namm import Rule
+
+
+        @dataclass(frozen=True)
+        class Oldest:
+
+            every: int = 64
+            rule: Rule = field(default_factory=lambda: Rule(budget=0.25))
+            name = "oldest"
+            hop = context = width = 0  # observes no queries
+
+            def observe(self, block):
+                raise AssertionError("never called: hop is 0")
+
+            def scores(self, view):
+                return view.ages.float()
+        ```
     """
 
     @property
     def name(self) -> str:
-        """What tables and pictures call it."""
+        """Name in tables and figures."""
         ...
 
     @property
     def rule(self) -> Rule:
-        """How its scores become a choice."""
+        """How scores become a choice of tokens."""
         ...
 
     @property
     def every(self) -> int | None:
-        """It runs whenever a sequence's length is a multiple of this many tokens; None: never."""
+        """Tokens between evictions, a multiple of 16: it evicts when the length is a multiple of this. None: never."""
         ...
 
     @property
     def hop(self) -> int:
-        """`observe` takes queries by so many or a multiple; 0: it need not see any."""
+        """`observe` gets new queries in multiples of this number. 0: `observe` is never called."""
         ...
 
     @property
     def context(self) -> int:
-        """How many of the last queries it looks at again when new ones come, and at a run."""
+        """Number of previous queries that `observe` and `scores` also get."""
         ...
 
     @property
     def width(self) -> int:
-        """How many numbers it keeps beside each key."""
+        """Numbers per key that `observe` returns and the cache stores."""
         ...
 
     def observe(self, block: Block) -> Tensor:
-        """The numbers beside each key after new queries: [B, H, T, width], float32."""
+        """Update the numbers of each key with new queries.
+
+        Args:
+            block: The new queries, the queries before them, and the numbers so far.
+
+        Returns:
+            The numbers [B, H, T, width], float32.
+        """
         ...
 
     def scores(self, view: View) -> Tensor:
-        """What each cached token is worth: [B, H, T]; entries that hold no token may score anything."""
+        """Score each cached token; larger means more worth keeping.
+
+        Args:
+            view: The layer's cache.
+
+        Returns:
+            Scores [B, H, T]. Scores of entries that are not tokens have no effect.
+        """
         ...

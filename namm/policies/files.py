@@ -73,16 +73,25 @@ class _Description(BaseModel):
 
 
 def save(namm: Namm, path: str | PathLike[str], *, host: str | None = None, tasks: Sequence[str] = ()) -> None:
-    """Write a NAMM to a folder; one that is there already is replaced as a whole.
+    """Save a NAMM to a folder; a NAMM that is already there is replaced.
 
     Args:
-        namm: Its numbers are written as float32.
-        path: The folder, made if it is not there.
-        host: The model that it was evolved on, for readers of the file.
-        tasks: The tasks that it was evolved on, as well.
+        namm: The NAMM. Its numbers are written as float32.
+        path: The folder; made if it does not exist.
+        host: Name of the model that the NAMM was evolved on; a note for readers of the file.
+        tasks: Names of the tasks that it was evolved on; also a note.
 
     Raises:
-        MemxError: The path holds something else, `load` would refuse the NAMM, or the disk is full or forbids it.
+        MemxError: The folder contains other files, the NAMM is not valid (`load` would refuse it), or the folder cannot
+            be written.
+
+    Example:
+        ```python
+        import memx
+
+        memx.namm.save(memx.namm.Namm(every=64), "my-namm")
+        namm = memx.namm.load("my-namm")
+        ```
     """
     folder = Path(path).resolve()  # through links, which stay
     tensors = {"parameters": namm.parameters, "mean": namm.mean, "variance": namm.variance}
@@ -103,16 +112,27 @@ def save(namm: Namm, path: str | PathLike[str], *, host: str | None = None, task
 
 
 def load(path: str | PathLike[str]) -> Namm:
-    """Read a NAMM that `save` wrote.
+    """Load a NAMM that `save` or `memx evolve-namm` wrote.
 
     Args:
-        path: The folder.
+        path: The folder, such as `results/runs/RUN/namm`.
 
     Returns:
-        The same NAMM, bit for bit, its tensors on the CPU.
+        The NAMM, bit for bit as it was saved, with its tensors on the CPU.
 
     Raises:
-        MemxError: The folder is missing, damaged, of another format version or of other constants.
+        MemxError: The folder does not exist, is damaged, or has another format version or other constants.
+
+    Example:
+        ```python
+        from dataclasses import replace
+
+        import memx
+
+        memx.namm.save(memx.namm.Namm(every=64), "my-namm")
+        namm = memx.namm.load("my-namm")
+        smaller = replace(namm, rule=memx.namm.Rule(budget=0.25))  # keep a quarter of the tokens
+        ```
     """
     folder = Path(path)
     try:

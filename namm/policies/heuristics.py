@@ -248,16 +248,26 @@ POLICIES: dict[str, Callable[..., Policy]] = {
 
 
 def make_policy(name: str, *, budget: float | None = None, every: int = RUN, seed: int = 0) -> Policy:
-    """Make a policy without parameters, with its published settings.
+    """Make one of the built-in policies, with its published settings.
 
     Args:
-        name: One of POLICIES.
-        budget: The share of all tokens so far that stays, in (0, 1]; "full" takes none.
-        every: Tokens between evictions, a multiple of 16.
-        seed: Of "random" alone.
+        name: A name in `POLICIES`: "full", "random", "recency", "streamingllm", "h2o", "knorm", "tova" or "snapkv".
+        budget: Share of all tokens so far that each head keeps, in (0, 1]. Required, except for "full".
+        every: Tokens between evictions; a multiple of 16.
+        seed: Random seed; "random" only.
+
+    Returns:
+        The policy.
 
     Raises:
-        MemxError: An unknown name, a budget that is missing, too much or no share, or another interval.
+        MemxError: The name is unknown, the budget is missing or outside (0, 1], or `every` is not a multiple of 16.
+
+    Example:
+        ```python
+        import memx
+
+        policy = memx.namm.make_policy("h2o", budget=0.5)
+        ```
     """
     if name not in POLICIES:
         hint = nearest(name.lower(), POLICIES) or f"choose one of: {', '.join(POLICIES)}"

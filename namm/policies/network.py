@@ -24,21 +24,23 @@ _ROWS = 128  # rows of attention written out at a time, where the fused op does 
 
 @dataclass(frozen=True)
 class Namm:
-    """A NAMM as a policy: the moving average of each token's attention spectrum, and a network that scores it.
+    """A NAMM (neural attention memory model): a network that scores cached tokens by how they were attended to.
 
-    The default is what evolution starts from: zero parameters, which keep everything.
-    Source: Cetin et al. 2024 (arXiv 2410.13166), section 3.
+    The network reads a moving average of the spectrum of each token's attention, and the token's age. One network
+    serves all layers and heads. The default, where evolution starts, has zero parameters and keeps every token.
+
+    Source: Cetin et al. 2024, "An Evolved Universal Transformer Memory" (arXiv 2410.13166), section 3.
 
     Args:
-        parameters: [n] of the scorer: 4,172 of "bam".
-        mean: [17]: by which its features are normalised, from `calibrate`.
-        variance: [17], as well.
-        rule: How scores become a choice.
-        every: Tokens between evictions, a multiple of 16.
-        scorer: "bam", the backward attention memory model, or "mlp".
-        hidden: Widths of an MLP scorer's hidden layers.
-        strict: Whether a token's BAM attention leaves itself out.
-        name: What tables and figures call it.
+        parameters: Parameters [n] of the network; n = 4,172 for "bam".
+        mean: Mean of the features [17], from `calibrate`.
+        variance: Variance of the features [17], from `calibrate`.
+        rule: How scores become a choice of tokens.
+        every: Tokens between evictions; a multiple of 16.
+        scorer: "bam" (the backward attention memory model of the paper) or "mlp".
+        hidden: Widths of the hidden layers; "mlp" only.
+        strict: "bam" only: whether a token attends to newer tokens only, and not to itself.
+        name: Name in tables and figures.
 
     Raises:
         MemxError: `every` is not a positive multiple of 16.
@@ -64,7 +66,7 @@ class Namm:
         assert self.mean.shape == self.variance.shape == (BINS,), (self.mean.shape, self.variance.shape)
 
     def observe(self, block: Block) -> Tensor:
-        """The moving average of each key's spectrum after new queries: [B, H, T, 17]."""
+        """Update the moving average of each key's spectrum with new queries: [B, H, T, 17]."""
         return moving_spectrum(block)
 
     def scores(self, view: View) -> Tensor:
