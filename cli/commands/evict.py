@@ -227,7 +227,7 @@ def _print(report: EvictionReport, written: list[Path]) -> None:
     print()
     table = size_table(report)
     print_table(table.title, table.columns, table.lines)
-    print(report.ran)
+    print(f"evictions: {report.ran}")
     print(written_line(report.policy, report.answer))
     if report.full is not None:
         print(written_line("full cache", report.full))

@@ -91,7 +91,7 @@ class EvictionReport:
     def ran(self) -> str:
         """When the policy ran, and what waits for its next run, in words."""
         if self.every is None:
-            return f"{self.policy} never evicts"
+            return "none: the policy keeps everything"
         if not self.runs:
             return f"none: the prompt is shorter than the eviction interval of {self.every} tokens"
         left = self.tokens - self.runs[-1]

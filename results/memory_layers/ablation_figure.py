@@ -39,14 +39,16 @@ def ablation_figure(rows: Sequence[Row], variants: Sequence[Variant], tier: str)
         axes[column].set_xlabel(TITLES[metric])
         axes[2 + column].set_xlabel(_DIFFERENCES[metric])
         better = "higher" if metric == "exact_match" else "lower"
-        title = f"Difference from {variants[0].name!r}, paired by seed ({better} is better)"
+        title = f"Difference from {variants[0].name!r} ({better} is better)"
         axes[2 + column].set_title(title, fontsize=10)
     axes[0].set_title(f"Accuracy, {TIER_LABELS[tier]}")
     axes[1].set_title("Answer loss")
     axes[0].set_yticks(range(len(variants)), [variant.name for variant in variants])
     axes[0].set_ylim(len(variants) - 0.4, -0.6)
     summaries = [s for variant in variants for s in variant.summaries.values()]
-    note = "colours: whether the 95% CI of the difference excludes 0 (not corrected for the number of variants)"
+    note = (
+        "differences are paired by seed; colours: whether their 95% CI excludes 0 (not corrected for several variants)"
+    )
     caption_below(figure, f"{caption(rows, summaries)}\n{note}", axes)
     return figure
 

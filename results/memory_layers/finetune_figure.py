@@ -44,7 +44,10 @@ def finetune_figure(rows: Sequence[Row], methods: Sequence[Method]) -> Figure:
     axes[0].set_ylim(bottom=0)
     texts = ", ".join(sorted({row.dataset for row in rows if row.labels.text}))
     summaries = [s for method in methods for s in method.after.values()]
-    caption_below(figure, f"{caption(rows, summaries)} · {texts}", axes)
+    note = (
+        " (no interval for the change in text loss)" if any(m.change and m.change[1] is None for m in methods) else ""
+    )
+    caption_below(figure, f"{caption(rows, summaries)} · {texts}{note}", axes)
     return figure
 
 

@@ -141,8 +141,8 @@ def _chance(axis: Axes, summaries: Sequence[Summary]) -> None:
                 label="chance (guess by relation and first letter)",
             )
             axis.annotate(
-                f"{value:.0f}%", (1, value), (2, 0), xycoords=axis.get_yaxis_transform(), textcoords="offset points",
-                fontsize=7.5, va="center", color="0.45", annotation_clip=False,
+                f"chance\n{value:.0f}%", (1, value), (2, 0), va="center", fontsize=7.5, color="0.45",
+                xycoords=axis.get_yaxis_transform(), textcoords="offset points", annotation_clip=False,
             )  # fmt: skip
             return
 

@@ -43,7 +43,7 @@ def mistake(capsys, *arguments):
     ("arguments", "message", "hint"),
     [
         ([], "no NAMM to evaluate", "run folder of memx evolve-namm"),
-        (["nowhere"], "nowhere is not there", "memx runs"),
+        (["nowhere"], "nowhere does not exist", "memx runs"),
         (["."], "contains no NAMM and is not a run", "RUN/namm"),
         (["SAVED"], "a saved NAMM does not come with a model", "--model, e.g. smollm2"),
         (["SAVED", "--model", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),

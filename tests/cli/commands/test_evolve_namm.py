@@ -46,7 +46,7 @@ def mistake(capsys, *arguments):
         (["--set", "namm.hidden=[8]"], "hidden needs scorer mlp", "scorer"),
         (["--resume", "--force"], "exclude each other", ""),
         (["--model", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),
-        (["namm-tiny", "--set", "host.preset=facts", "--runs", "none"], "facts trains 4 models", "one"),
+        (["namm-tiny", "--set", "host.preset=facts", "--runs", "none"], "facts trains 4 models", "a single model"),
         (["--set", "host.device=tpu"], "host.device: no device 'tpu'", "cpu"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

@@ -31,7 +31,7 @@ def plot(tmp_path, rows, picture: str, *arguments: str) -> int:
     return memx(["plot", picture, *where, *arguments])
 
 
-@pytest.mark.parametrize(("picture", "said"), [("baselines", "best of each kind"), ("ablation", "EM minus baseline")])
+@pytest.mark.parametrize(("picture", "said"), [("baselines", "best of each kind"), ("ablation", "EM minus")])
 def test_comparisons_print_their_table_and_files(capsys, tmp_path, picture, said):
     assert plot(tmp_path, rows_of(), picture) == 0
     captured = capsys.readouterr()
@@ -49,9 +49,9 @@ def test_the_table_as_json_and_the_tier(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["ablation"], "there are no variants to compare", "preset with variants"),
+        (["ablation"], "these runs have no variants", "preset with variants"),
         (["finetune"], "no run here started from a trained model", "--init-from"),
-        (["usage"], "no run here has metrics of slot usage", "memx train"),
+        (["usage"], "no run here has metrics of slot usage", "memory layers"),
         (["baselines", "--tier", "unseen"], "Invalid value for '--tier'", ""),
     ],
 )
