@@ -31,6 +31,14 @@ class FallbackGroup(Group):
             first: The argument, which is no option and no subcommand.
         """
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """What usage shows after the group's name: options follow the subcommand.
+
+        Args:
+            ctx: The context of the group.
+        """
+        return [self.subcommand_metavar]
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the name of the hidden command before arguments that begin with no subcommand.
 

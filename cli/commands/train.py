@@ -16,11 +16,12 @@ from .options import (
     MEMORY_LAYERS,
     MODEL,
     PLANNING,
-    RUN_FOLDER,
     Assignments,
     Config,
+    Force,
     Json,
     Name,
+    Resume,
     Runs,
     check_resume,
     given_values,
@@ -74,7 +75,6 @@ Slots = Annotated[
 ]
 Steps = Annotated[int | None, option(metavar="N", help="Training steps.", default=_PRESET)]
 DryRun = Annotated[bool, option("--dry-run", help="Print sizes, costs and run folders; train nothing.")]
-ResumeOption = Annotated[bool, option("--resume", help="Continue stopped runs; keep finished ones.")]
 Corpus = Annotated[
     list[str] | None,
     option(
@@ -121,7 +121,6 @@ Match = Annotated[
         panel=MODEL,
     ),
 ]
-ForceOption = Annotated[bool, option("--force", help="Delete existing runs and start over.", panel=RUN_FOLDER)]
 Gpus = Annotated[int | None, option(min=1, metavar="N", help="Number of GPUs to plan for.", panel=PLANNING)]
 Gpu = Annotated[
     str | None, option(metavar="h100|h200|a100", help="Type of GPU to plan for.", default="h100", panel=PLANNING)
@@ -169,7 +168,7 @@ def train(
     slots: Slots = None,
     steps: Steps = None,
     dry_run: DryRun = False,
-    resume: ResumeOption = False,
+    resume: Resume = False,
     corpus: Corpus = None,
     tokenizer: Tokenizer = None,
     train_what: TrainWhat = None,
@@ -177,7 +176,7 @@ def train(
     match: Match = None,
     name: Name = None,
     runs: Runs = Path("results/runs"),
-    force: ForceOption = False,
+    force: Force = False,
     json: Json = False,
     gpus: Gpus = None,
     gpu: Gpu = None,

@@ -83,7 +83,6 @@ def register(app: typer.Typer) -> None:
     """
     group = typer.Typer(
         cls=BenchGroup,
-        options_metavar="",
         subcommand_metavar="[SUBCOMMAND] [OPTIONS]",
         help=_HELP,
         epilog=examples(

@@ -49,7 +49,6 @@ def register(app: typer.Typer) -> None:
     """
     group = typer.Typer(
         cls=PlotGroup,
-        options_metavar="",
         subcommand_metavar="[PICTURE] [FOLDER|ROWS.jsonl]... [OPTIONS]",
         help=_HELP,
         epilog=examples(
