@@ -36,7 +36,16 @@ _REASONS = {
 
 
 class MemxError(Exception):
-    """A user's mistake: one clear line, and a hint that says what to do. The command line exits 2 on it."""
+    """A mistake that the user can correct. The command line prints it without a traceback and exits with code 2.
+
+    Args:
+        message: One line: what is wrong, and where.
+        hint: What to do about it.
+
+    Attributes:
+        message: The message.
+        hint: The hint; empty if there is none.
+    """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

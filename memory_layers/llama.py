@@ -65,7 +65,7 @@ class MemoryLlamaConfig(LlamaConfig):
         memory_experts: int = 16,
         memory_experts_per_token: int = 1,
         memory_expert_width: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         self.memory_layers = list(memory_layers)
         self.memory_kind = memory_kind

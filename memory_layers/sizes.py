@@ -14,9 +14,14 @@ from .slots import half_keys
 
 @dataclass(frozen=True)
 class Sizes:
-    """parameters_active: used for one token. flops: one token forward. table: parameters in tables.
+    """Size and cost of a whole model.
 
-    slots_read: table rows read for one token, over all layers and tables.
+    Attributes:
+        parameters_total: All parameters.
+        parameters_active: Parameters that one token uses.
+        table: Parameters in value tables.
+        flops: FLOPs of one token in the forward pass; a multiply-add counts as two.
+        slots_read: Table rows that one token reads, over all layers and tables.
     """
 
     parameters_total: int
@@ -32,7 +37,17 @@ class Sizes:
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One memory layer or rival: weights outside tables (all, and used for one token), tables, FLOPs, rows read."""
+    """Size and cost of one memory layer, or of a PEER or MoE layer.
+
+    Attributes:
+        weights: Parameters outside tables.
+        active: Parameters outside tables that one token uses.
+        tables: Number of tables.
+        table: Parameters of one table.
+        flops: FLOPs of one token in the forward pass; a multiply-add counts as two.
+        rows: Table rows that one token reads.
+        row_width: Width of a row.
+    """
 
     weights: int
     active: int
@@ -44,7 +59,16 @@ class LayerCost:
 
 
 def model_sizes(model: ModelConfig, memory: MemoryConfig, vocabulary: int) -> Sizes:
-    """Count a whole model. Attention and embeddings are the same for every kind of memory."""
+    """Count the size and cost of a whole model.
+
+    Args:
+        model: Shape of the base model.
+        memory: Kind, size and place of the memory layers.
+        vocabulary: Number of tokens in the vocabulary.
+
+    Returns:
+        Parameters, FLOPs per token and rows read per token.
+    """
     d, blocks = model.width, model.layers
     placed = memory.placed_layers(blocks)
     layer = layer_cost(model, memory)
@@ -71,12 +95,20 @@ def model_sizes(model: ModelConfig, memory: MemoryConfig, vocabulary: int) -> Si
 
 
 def feed_forward_flops(model: ModelConfig) -> int:
-    """FLOPs of the SwiGLU feed-forward that a memory layer replaces, for one token."""
+    """FLOPs of one token in the SwiGLU feed-forward layer that a memory layer replaces."""
     return 6 * model.width * model.feed_forward_width
 
 
 def layer_cost(model: ModelConfig, memory: MemoryConfig) -> LayerCost:
-    """Cost of one layer of a kind; nothing for dense."""
+    """Count the size and cost of one layer.
+
+    Args:
+        model: Shape of the base model; `width` and, for experts, `feed_forward` are used.
+        memory: Kind and size of the layer.
+
+    Returns:
+        The cost; all zero for a dense model.
+    """
     if memory.kind == "dense":
         return LayerCost(0, 0, 0, 0, 0, 0, 0)
     return _moe_cost(model, memory) if memory.kind == "moe" else _lookup_cost(model, memory)

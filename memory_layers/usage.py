@@ -14,12 +14,12 @@ from torch import Tensor
 
 
 class Usage(NamedTuple):
-    """How evenly slots were used.
+    """How evenly the slots of a table were used.
 
     Attributes:
-        used: Share of the slots that were looked up at least once.
-        kl: Kullback-Leibler divergence of the lookups' distribution from uniform, in nats.
-        lookups: How many slots were looked up, each as often as it was.
+        used: Share of the slots that were looked up at least once, 0 to 1.
+        kl: Kullback-Leibler divergence of the lookups from a uniform distribution, in nats; 0 is equal use.
+        lookups: Number of lookups.
     """
 
     used: float
@@ -28,14 +28,15 @@ class Usage(NamedTuple):
 
 
 class UsageWindow:
-    """Counts of the slots that a layer has looked up since the last reset. `add` is a `ProductKeys.observe`.
+    """Counts which slots a memory layer looks up: set `layer.observe = window.add`, then call `window.read()`.
 
     Args:
-        slots: N, the rows of the table.
-        device: Where the counts [N] are.
+        slots: Number of slots N of the table.
+        device: Device of the counts [N]; that of the layer.
 
     Attributes:
-        mask: Tokens [T] that count, bool, for the next lookups; None: all.
+        counts: Lookups of each slot since the last reset [N].
+        mask: Which tokens [T] of the next lookup to count, bool; set it to leave out padding. None: all.
     """
 
     def __init__(self, slots: int, device: torch.device | str = "cpu") -> None:
@@ -52,7 +53,11 @@ class UsageWindow:
 
     @torch.no_grad()
     def add(self, slots: Tensor) -> None:
-        """Count the slots [T, H, k] of one lookup."""
+        """Count the slots of one lookup.
+
+        Args:
+            slots: Slots [T, H, k], integers.
+        """
         counted = slots if self.mask is None else slots[self.mask]
         rows, more = torch.unique(counted, return_counts=True)
         before = self.counts[rows]
@@ -63,7 +68,11 @@ class UsageWindow:
         self._lookups += counted.numel()
 
     def read(self) -> Usage | None:
-        """What the window holds; None if nothing was looked up."""
+        """Summarise the counts since the last reset.
+
+        Returns:
+            Share used, divergence from uniform, and number of lookups. None if there were no lookups.
+        """
         if not self._lookups:
             return None
         used = sum(len(rows) for rows in self._touched)
@@ -85,7 +94,7 @@ class UsageWindow:
             self.load_state_tensors({"rows": rows, "counts": counts[rows], "entropy": entropy})
 
     def reset(self) -> None:
-        """Start a new window; only the rows of the last one are cleared."""
+        """Set all counts to zero."""
         for rows in self._touched:
             self.counts[rows] = 0
         self._restart()

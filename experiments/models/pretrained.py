@@ -123,10 +123,36 @@ def insert_memory(
     *,
     dtype: torch.dtype | None = None,
 ) -> MemoryLlamaForCausalLM:
-    """A Llama with memory layers that shares every other weight, by reference, with the host.
+    """Put memory layers into a pretrained Llama-family model; all other weights are shared with it, not copied.
 
-    shard_tables: called with the model before its tables take memory, to cut them to the part of one of several ranks.
-    dtype: of the memory; the host's by default.
+    Source: Berges et al. 2024, "Memory Layers at Scale" (arXiv 2412.09764), for the layers; the insertion is memx's.
+
+    Args:
+        host: The pretrained model.
+        memory: Which memory, and in which blocks. With `insertion="beside"` the memory is added to the feed-forward
+            and changes no output until it is trained; with "replace" the feed-forward is lost.
+        seed: Random seed of the memory's initial weights.
+        shard_tables: Function of the model that cuts its value tables for several processes. It is called before
+            the tables take memory. None: whole tables.
+        dtype: Dtype of the memory's weights. None: the dtype of `host`.
+
+    Returns:
+        The model with memory layers.
+
+    Raises:
+        MemxError: The memory does not fit the model.
+
+    Example:
+        ```python
+        import memx
+        from memx.experiments.models.pretrained import insert_memory
+        from memx.memory_layers.config import MemoryConfig
+
+        base, tokenizer = memx.load_model("smollm2")
+        memory = MemoryConfig(kind="memory+", slots=1024, layers=(1,), insertion="beside")
+        model = insert_memory(base, memory, seed=0)
+        model.save_pretrained("with-memory")
+        ```
     """
     config = with_memory(host.config, memory)
     with torch.device("meta"):

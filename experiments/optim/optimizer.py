@@ -28,9 +28,36 @@ if TYPE_CHECKING:
 
 
 class Optimizer:
-    """AdamW for the dense weights and a `ValueOptimizer` for the tables, stepped with the schedule's learning rate.
+    """AdamW for all weights of a model but its value tables, which have their own learning rate and no weight decay.
 
-    `sparse` names the tables that the value optimizer has; the others are among the dense weights.
+    The sparse step updates only the table rows that were read, with Adam. `step` also clips gradients and applies the
+    learning-rate schedule. It works with any PyTorch module that contains memory layers.
+
+    Source: Berges et al. 2024, "Memory Layers at Scale" (arXiv 2412.09764), section 3.
+
+    Args:
+        model: The model; its trainable parameters are updated.
+        config: Learning rates, schedule, clipping, and how tables are updated.
+        lookups: Table rows that a training step looks up, repeated ones counted. With `value_optimizer="auto"` the
+            sparse step is used if the tables have at least as many rows.
+        seed: Random seed of the stochastic rounding of bfloat16 tables.
+        sgd: Update tables by SGD, which has no state. This selects the sparse step.
+        trainable_rows: Chooses the rows that a step may train. This selects the sparse step, and so do sharded tables
+            and tables in CPU memory.
+
+    Example:
+        ```python
+        import torch
+        from memx import MemoryLayer
+        from memx.experiments.config.training import TrainingConfig
+        from memx.experiments.optim.optimizer import Optimizer
+
+        layer = MemoryLayer(64, slots=4096)
+        optimizer = Optimizer(layer, TrainingConfig(steps=10, lr=3e-3, value_lr=1e-2), lookups=8 * 4 * 32)
+        for step in range(10):
+            layer(torch.randn(8, 64)).square().mean().backward()
+            optimizer.step(step)  # also clears the gradients
+        ```
     """
 
     def __init__(
@@ -43,18 +70,6 @@ class Optimizer:
         sgd: bool = False,
         trainable_rows: ChooseRows | None = None,
     ) -> None:
-        """Group the parameters of a model, and choose how its tables are stepped.
-
-        Args:
-            model: whose trainable parameters are stepped.
-            config: learning rates, schedule, clipping, and how tables are stepped.
-            lookups: table rows that a step looks up. Tables that together hold at least as many are stepped sparsely,
-                unless the config decides.
-            seed: of the stochastic rounding of bfloat16 tables.
-            sgd: step tables by SGD, which keeps no state. This forces the sparse step.
-            trainable_rows: chooses the rows that a step may train. This forces the sparse step, as do tables that
-                ranks share or that lie in host memory.
-        """
         self.config = config
         self.groups = parameter_groups(model)
         tables = {name: table for name, table in model.named_modules() if isinstance(table, MemoryValues)}
@@ -79,25 +94,25 @@ class Optimizer:
 
     @property
     def sparse(self) -> list[str]:
-        """The tables whose touched rows alone are stepped."""
+        """Names of the tables that the sparse step updates."""
         return list(self.tables.tables)
 
     @property
     def value_step(self) -> str:
-        """How tables are stepped: sparse or dense; empty if none is trained."""
+        """How tables are updated: "sparse" or "dense"; empty without trained tables."""
         return "sparse" if self.sparse else "dense" if self.groups["values"] else ""
 
     def step(self, step: int) -> dict[str, float]:
-        """Clip, update and clear the gradients of one step.
+        """Clip the gradients, update the weights and clear the gradients.
 
         Args:
-            step: 0-based.
+            step: Number of the step, from 0; the schedule depends on it.
 
         Returns:
-            The L2 norms before clipping, and the learning rate of the dense weights.
+            L2 norms before clipping, `gradient_norm` and `value_gradient_norm`, and the learning rate `lr`.
 
         Raises:
-            RuntimeError: a norm is not finite.
+            RuntimeError: A norm is not finite.
         """
         share = learning_rate_share(step, self.config)
         rest = [p for kind in ("matrices", "others") for _, p in self.groups[kind]]
@@ -133,7 +148,7 @@ class Optimizer:
         return 1.0 if self.config.clip is None else min(1.0, self.config.clip / (norm + 1e-6))
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
-        """The moments and step counts, by parameter name."""
+        """Return the optimizer's state for saving: moments and step counts by parameter name."""
         tensors = {f"tables/{key}": tensor for key, tensor in self.tables.state_tensors().items()}
         if self.adam is not None:
             parameters = (p for group in self.adam.param_groups for p in group["params"])
@@ -154,7 +169,11 @@ class Optimizer:
         return tensors
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Restore what `state_tensors` gave."""
+        """Restore a state that `state_tensors` returned.
+
+        Args:
+            tensors: The tensors by name.
+        """
         of_tables = {key: value for key, value in tensors.items() if key.startswith("tables/")}
         self.tables.load_state_tensors({key.removeprefix("tables/"): value for key, value in of_tables.items()})
         if self.adam is None:

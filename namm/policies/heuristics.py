@@ -245,6 +245,7 @@ class SnapKV:
 POLICIES: dict[str, Callable[..., Policy]] = {
     kind.name: kind for kind in (Full, Random, Recency, StreamingLLM, H2O, Knorm, TOVA, SnapKV)
 }
+"""The built-in policies by name; `make_policy` makes one."""
 
 
 def make_policy(name: str, *, budget: float | None = None, every: int = RUN, seed: int = 0) -> Policy:

@@ -155,10 +155,26 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a file of rows that this or an older version wrote; empty lines are passed over.
+    """Read a file of rows, of this version of memx or an older one.
+
+    Args:
+        path: The file, such as `results/runs/RUN/rows.jsonl`.
+
+    Returns:
+        The rows in the order of the file. Empty lines are skipped.
 
     Raises:
-        MemxError: The file cannot be read, or a line is no row; the message names file and line.
+        MemxError: The file cannot be read, or a line is not a row; the message has the file and the line.
+
+    Example:
+        ```python
+        from pathlib import Path
+
+        from memx.results import read_rows
+
+        for row in read_rows(Path("results/runs/RUN/rows.jsonl")):
+            print(row.dataset, row.metric, row.value, row.low, row.high)
+        ```
     """
     rows = []
     try:

@@ -24,7 +24,11 @@ Status = Literal["finished", "interrupted", "running", "failed", "empty"]
 
 
 class Run:
-    """One run's folder."""
+    """The folder of one run.
+
+    Args:
+        folder: Path of the folder.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -120,17 +124,38 @@ class WatchedRun(Run):
 
 
 class RunStore:
-    """All runs below one folder."""
+    """The runs in a folder, such as `results/runs`.
+
+    Args:
+        root: Path of the folder.
+
+    Example:
+        ```python
+        from pathlib import Path
+
+        from memx.results import RunStore
+
+        for run in RunStore(Path("results/runs")).runs():
+            print(run.name, run.status, len(run.rows()))
+        ```
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def run(self, name: str) -> Run:
-        """The run of that folder name, there or not."""
+        """Return the run of this folder name, which need not exist.
+
+        Args:
+            name: Name of the folder.
+
+        Returns:
+            The run.
+        """
         return Run(self.root / name)
 
     def runs(self) -> list[Run]:
-        """All runs, by name."""
+        """Return all runs, sorted by name."""
         if not self.root.is_dir():
             return []
         return [Run(path) for path in sorted(self.root.iterdir()) if (path / "run.json").is_file()]
