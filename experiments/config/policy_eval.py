@@ -31,7 +31,7 @@ class NammSource(StrictModel):
     seed: int = Field(default=0, description="random seed of its evolution")
     evolved_on: str = Field(default="", description="base model that it was evolved on")
     budget: float | None = Field(
-        default=None, gt=0, le=1, description="cache share of its own budget rule; null: it has a threshold"
+        default=None, gt=0, le=1, description="cache share of its budget rule; null: it has a threshold"
     )
 
 

