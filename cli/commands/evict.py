@@ -202,8 +202,8 @@ def _warn(report: EvictionReport) -> None:
         return
     later = " before the answer" if report.tokens + report.answer.tokens > report.every else ""
     note(
-        f"warning: {report.policy} evicts every {report.every} tokens and the prompt has {report.tokens:,}, so no "
-        f"token was evicted{later}"
+        f"warning: the prompt has {report.tokens:,} tokens and {report.policy} evicts every {report.every}: "
+        f"no tokens were evicted{later}"
     )
     often = f", or --interval {report.tokens // 32 * 16}" if report.tokens >= 64 else ""
     note(f"hint: give a longer prompt{often}")

@@ -150,7 +150,7 @@ def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
     told = mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--model", str(tiny))
     assert "constant 'hop' is 8, this memx uses 16" in told
     (namm / "namm.json").write_text("{")
-    assert "cannot be used" in mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--model", str(tiny))
+    assert "cannot load the NAMM" in mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--model", str(tiny))
 
 
 @pytest.mark.parametrize(
