@@ -88,7 +88,8 @@ class MemoryConfig(BaseModel):
         default=None, ge=1, description="blocks between memory layers; null: 4, or 8 in models of 20 or more blocks"
     )
     insertion: Literal["replace", "beside"] = Field(
-        default="replace", description="replace the feed-forward, or add the memory to it (residual; zero at first)"
+        default="replace",
+        description="replace the feed-forward, or `beside`: add the memory to its output (residual, zero at first)",
     )
     key_width: int | None = Field(
         default=None, ge=2, description="width d_k of keys and queries (both halves), even; null: width / 2"

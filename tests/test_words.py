@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args, get_origin
 
 import pytest
 from memx.experiments.config.evolution import EvolveConfig
@@ -146,3 +146,5 @@ def test_every_config_key_is_described_in_one_short_line(model):
         assert description, f"{key} has no description"
         assert len(description) <= MOST_CHARACTERS, f"{key}: {len(description)} characters"
         assert type(None) not in get_args(annotation) or "null" in description, f"{key}: what does null mean?"
+        allowed = get_args(annotation) if get_origin(annotation) is Literal else ()
+        assert all(value in description for value in allowed), f"{key}: name its values, {allowed}"

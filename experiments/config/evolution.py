@@ -34,7 +34,7 @@ class HostConfig(StrictModel):
         default=None, description="`memx train` preset of the same shape, for --dry-run without the hub; null: none"
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="dtype of the base model's weights and computation"
+        default="float32", description="dtype of the base model's weights and computation: float32, bfloat16 or float16"
     )
     device: str = Field(default="auto", description="device to run on: auto, cpu, cuda or cuda:N")
     threads: int | None = Field(default=None, ge=1, description="CPU threads; null: the machine's cores")
@@ -155,7 +155,9 @@ class EvolutionConfig(StrictModel):
 
     population: int = Field(default=32, ge=4, description="candidates per generation")
     sigma: float = Field(default=0.065, gt=0, allow_inf_nan=False, description="initial step size of CMA-ES")
-    covariance: Literal["diagonal", "full"] = Field(default="diagonal", description="covariance matrix of CMA-ES")
+    covariance: Literal["diagonal", "full"] = Field(
+        default="diagonal", description="covariance matrix of CMA-ES, diagonal or full"
+    )
     generations: int = Field(default=100, ge=1, description="generations per stage")
     validate_every: int = Field(default=10, ge=1, description="generations between validations of the mean")
     patience: int | None = Field(
@@ -169,7 +171,9 @@ class EvolutionConfig(StrictModel):
 class EvolveConfig(StrictModel):
     """A whole evolution of a NAMM."""
 
-    command: Literal["evolve-namm"] = Field(default="evolve-namm", description="command that the config is for")
+    command: Literal["evolve-namm"] = Field(
+        default="evolve-namm", description="command that the config is for, always evolve-namm"
+    )
     name: RunName = Field(default="namm", description="first part of the run folder's name")
     about: str = Field(default="", description="one-line summary, shown by `memx presets`")
     seed: int = Field(default=0, ge=0, lt=2**31, description="random seed for prompts and candidates")

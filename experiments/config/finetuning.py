@@ -18,17 +18,17 @@ class FinetuneConfig(StrictModel):
     )
     train: Literal["all", "memory", "slots", "lora"] = Field(
         default="all",
-        description="weights to train: all, the memory layers, slots (each step's top value rows), or LoRA",
+        description="weights to train: all, memory (memory layers), slots (each step's top value rows) or lora",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="dtype of the frozen weights; bfloat16 halves their memory"
+        default="float32", description="dtype of the frozen weights, float32 or bfloat16 (half the memory)"
     )
     spread: bool = Field(
         default=True, description="fit the queries of a new memory to the model's hidden states (whitening)"
     )
     rows: int = Field(default=500, ge=1, description="slots: value rows trained in each step, ranked by TF-IDF")
     slots_optimizer: Literal["sgd", "adam"] = Field(
-        default="sgd", description="slots: optimizer of the chosen value rows"
+        default="sgd", description="slots: optimizer of the chosen value rows, sgd or adam"
     )
     reference: int = Field(
         default=64, ge=1, description="slots: batches of text from which the rows of common knowledge are counted"

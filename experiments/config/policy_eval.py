@@ -38,7 +38,9 @@ class NammSource(StrictModel):
 class EvalConfig(StrictModel):
     """A whole evaluation of NAMMs against other policies."""
 
-    command: Literal["eval-namm"] = Field(default="eval-namm", description="command that the config is for")
+    command: Literal["eval-namm"] = Field(
+        default="eval-namm", description="command that the config is for, always eval-namm"
+    )
     name: RunName = Field(default="eval", description="first part of the run folder's name")
     namms: tuple[NammSource, ...] = Field(min_length=1, description="NAMMs to evaluate")
     host: HostConfig
@@ -46,7 +48,9 @@ class EvalConfig(StrictModel):
     trained: tuple[str, ...] = Field(default=(), description="families that a NAMM was trained or validated on")
     length: int = Field(default=1024, ge=64, description="maximum prompt length in tokens")
     prompts: int = Field(default=16, ge=1, description="prompts per family")
-    split: Literal["train", "validation", "test"] = Field(default="test", description="split of the prompts")
+    split: Literal["train", "validation", "test"] = Field(
+        default="test", description="split of the prompts: train, validation or test"
+    )
     source: str | None = Field(
         default=None, description="folder of LongBench's .jsonl files; null: the Hugging Face hub"
     )

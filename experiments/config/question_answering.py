@@ -43,7 +43,7 @@ class HarnessConfig(StrictModel):
 class QaConfig(StrictModel):
     """A whole evaluation of one model."""
 
-    command: Literal["eval"] = Field(default="eval", description="command that the config is for")
+    command: Literal["eval"] = Field(default="eval", description="command that the config is for, always eval")
     name: RunName = Field(description="first part of the run folder's name")
     model: str = Field(description="model: a folder written by save_pretrained, smollm2, … or a hub name")
     sha256: str = Field(default="", description="checksum of a folder's weights; other weights make another evaluation")
@@ -54,7 +54,9 @@ class QaConfig(StrictModel):
     answer_tokens: int = Field(default=ANSWER_TOKENS, ge=1, description="longest generated answer in tokens")
     seed: int = Field(default=0, ge=0, lt=2**31, description="random seed for few-shot examples and for limit")
     device: str = Field(default="auto", description="device to run on: auto, cpu, cuda or cuda:N")
-    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="dtype of weights and computation")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="dtype of weights and computation, float32 or bfloat16"
+    )
     harness: HarnessConfig = HarnessConfig()
 
     @property

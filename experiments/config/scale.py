@@ -63,7 +63,7 @@ class ParallelConfig(StrictModel):
     )
     table: Literal["width", "rows", "replicated"] = Field(
         default="width",
-        description="sharding of value tables: by columns (width), by rows, or a full copy on each rank",
+        description="sharding of value tables: by width (columns), by rows, or replicated (a full copy per rank)",
     )
     table_ranks: int | None = Field(
         default=None, ge=1, description="sharding degree of value tables (ranks that share one copy); null: all ranks"

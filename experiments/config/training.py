@@ -60,19 +60,20 @@ class TrainingConfig(StrictModel):
     value_lr: float = Field(default=1e-2, gt=0, description="peak learning rate of the value table")
     value_optimizer: Literal["auto", "dense", "sparse"] = Field(
         default="auto",
-        description="optimizer of the value table; sparse updates only the rows of a step; auto: the cheaper one",
+        description="value table optimizer: dense, sparse (updates only the rows a step reads) or auto (cheaper)",
     )
     value_second_moment: Literal["full", "row"] = Field(
         default="full", description="sparse optimizer: Adam's second moment per element (full) or per row"
     )
     value_moments: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="sparse optimizer: dtype of Adam's moments"
+        default="float32", description="sparse optimizer: dtype of Adam's moments, float32 or bfloat16"
     )
     value_dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="dtype of the value table; bfloat16 needs the sparse optimizer"
+        default="float32", description="dtype of the value table, float32 or bfloat16 (needs the sparse optimizer)"
     )
     value_rounding: Literal["stochastic", "masters"] = Field(
-        default="stochastic", description="bfloat16 value table: stochastic rounding, or float32 master weights"
+        default="stochastic",
+        description="bfloat16 value table: stochastic rounding, or masters (float32 master weights)",
     )
     weight_decay: float = Field(
         default=0.1, ge=0, description="weight decay of matrices; not applied to the value table, keys or norms"
@@ -88,7 +89,7 @@ class TrainingConfig(StrictModel):
     decay: float = Field(default=0.2, gt=0, le=1, description="wsd: share of the steps that decay the learning rate")
     final_lr: float = Field(default=0.1, ge=0, le=1, description="final learning rate as a share of the peak")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="precision of computation; bfloat16 uses autocast; auto: bfloat16 on CUDA"
+        default="auto", description="precision: float32, bfloat16 (autocast), or auto (bfloat16 on CUDA, else float32)"
     )
     device: str = Field(default="auto", description="device to train on: auto, cpu, cuda or cuda:N")
     threads: int | None = Field(
@@ -136,12 +137,12 @@ class MatchConfig(StrictModel):
 
     by: Literal["none", "flops", "parameters"] = Field(
         default="none",
-        description="match the FLOPs per token of the dense base, or the parameters of the first run; none: off",
+        description="flops: match the FLOPs per token of the dense base; parameters: those of the first run; none: off",
     )
     times: float = Field(default=1.0, gt=0, description="factor on the target, e.g. 2 for twice the FLOPs")
     resize: Literal["feed_forward", "width"] = Field(
         default="feed_forward",
-        description="flops: what is resized: the feed-forward layers, or the whole model's width as well",
+        description="by flops: resize the feed_forward layers, or first the width of the whole model",
     )
 
 

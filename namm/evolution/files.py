@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as read_arrays
 from safetensors.numpy import save as array_bytes
 
-from ...errors import MemxError
+from ...errors import MemxError, plain_reason
 from ...files import cannot_write, replace_file
 from ...version import __version__
 from .cma_state import Array, Covariance, StepSize
@@ -136,7 +136,7 @@ def _understand(content: Any) -> _Record:
         return _Record.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"{RECORD}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(f"{RECORD}: {'.'.join(map(str, first['loc']))}: {plain_reason(first)}") from None
 
 
 def _to_file(name: str, array: Array) -> tuple[str, Array]:

@@ -22,7 +22,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
-from ...errors import MemxError
+from ...errors import MemxError, plain_reason
 from ...files import cannot_write, sync_folder
 from ...version import __version__
 from .base import Rule
@@ -228,7 +228,7 @@ def _understand(text: str) -> _Description:
         described = _Description.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"{DESCRIPTION}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(f"{DESCRIPTION}: {'.'.join(map(str, first['loc']))}: {plain_reason(first)}") from None
     if described.rule.threshold != described.rule.threshold:
         raise ValueError(f"{DESCRIPTION}: the threshold is not a number")
     return described

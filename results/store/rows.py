@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...errors import MemxError
+from ...errors import MemxError, plain_reason
 from ...files import write_atomically
 
 _TIERS = ("seen", "rephrased", "unseen")
@@ -200,4 +200,4 @@ def _row(path: Path, number: int, line: str) -> Row:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise MemxError(f"{path} line {number} is not a valid row: {where}: {first['msg']}") from None
+        raise MemxError(f"{path} line {number} is not a valid row: {where}: {plain_reason(first)}") from None

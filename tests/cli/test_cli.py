@@ -39,7 +39,7 @@ def facts_file(tmp_path):
         (["train", "fact"], "no preset or file 'fact'", "did you mean 'facts'?"),
         (["train", "tiny", "--set", "training.step=3"], "unknown key 'training.step'", "'training.steps'"),
         (["train", "tiny", "--set", "training.steps=x"], "training.steps: ", ""),
-        (["train", "tiny", "--slots", "1000"], "slots 1000 is not a square", "the nearest is 1024"),
+        (["train", "tiny", "--slots", "1000"], "slots 1000 is not a square", "use the nearest, 1024"),
         (["train", "tiny", "--set", "memory.top_k=40"], "top_k 40 is not in 1..32", "lower top_k to 32"),
         (["train", "tiny", "--facts", "no.csv"], "no facts file no.csv", "existing"),
         (["train", "tiny", "--facts", "airprots"], "no fact table or supported file 'airprots'", "'airports'"),

@@ -205,7 +205,7 @@ def test_two_layers_share_nothing_by_accident():
 def test_slots_that_are_no_square(slots, nearest):
     with pytest.raises(MemxError, match=f"slots {slots} is not a square") as error:
         MemoryLayer(16, slots, top_k=1)
-    assert error.value.hint == f"the nearest is {nearest}"
+    assert error.value.hint == f"use the nearest, {nearest}"
 
 
 def test_half_keys_of_large_tables():

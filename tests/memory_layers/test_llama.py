@@ -109,8 +109,8 @@ def test_a_memory_beside_is_silent_at_first():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"memory_kind": "memory+"}, "no memory_kind 'memory+'"),
-        ({"memory_insertion": "besides"}, "no memory_insertion 'besides'"),
+        ({"memory_kind": "memory+"}, "unknown memory_kind 'memory+'"),
+        ({"memory_insertion": "besides"}, "unknown memory_insertion 'besides'"),
     ],
 )
 def test_names_that_do_not_exist(changes, message):

@@ -46,7 +46,7 @@ def test_the_hash_is_of_the_whole_config():
         ("training.step", 5, "unknown key 'training.step'", "did you mean 'training.steps'?"),
         ("steps", 5, "unknown key 'steps'", "did you mean 'training.steps'?"),
         ("memory.topk", 5, "unknown key 'memory.topk'", "did you mean 'memory.top_k'?"),
-        ("memory.slots", 1000, "memory: slots 1000 is not a square", "the nearest is 1024"),
+        ("memory.slots", 1000, "memory: slots 1000 is not a square", "use the nearest, 1024"),
         ("memory.top_k", 33, "memory: top_k 33 is not in 1..32", "lower top_k to 32"),
         ("training.steps", "many", "training.steps: must be a whole number, not 'many'", ""),
         ("training.steps", 0, "training.steps: must be at least 1, not 0", ""),

@@ -142,8 +142,8 @@ def test_saving_over_something_else_is_refused(tmp_path):
         (dict(parameters=torch.full((4172,), torch.nan)), "parameters contains values that are not finite"),
         (dict(parameters=torch.full((4172,), 1e300, dtype=torch.float64)), "not finite"),
         (dict(variance=-torch.ones(17)), "variance is negative"),
-        (dict(scorer="gru", parameters=torch.zeros(26)), "scorer: Input should be 'bam' or 'mlp'"),
-        (dict(every=None), "every: Input should be a valid integer"),
+        (dict(scorer="gru", parameters=torch.zeros(26)), "scorer: must be 'bam' or 'mlp'"),
+        (dict(every=None), "every: must be a whole number"),
     ],
 )
 def test_what_would_not_load_is_not_saved(tmp_path, change, message):
@@ -232,7 +232,7 @@ def test_numbers_that_are_no_namm(tmp_path, name, tensor, message):
     [
         ("format", 2, f"its format version is 2, this memx ({__version__}) reads 1"),
         ("format", None, "does not describe a NAMM"),
-        ("scorer", "gru", "scorer: Input should be 'bam' or 'mlp'"),
+        ("scorer", "gru", "scorer: must be 'bam' or 'mlp'"),
         ("scorer", "mlp", "parameters has shape [4172], not [26]"),
         ("hidden", [0], "hidden.0: "),
         ("rule.budget", 1.5, "budget must be in (0, 1], got 1.5"),
