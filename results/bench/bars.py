@@ -108,7 +108,7 @@ def _label_of(bar: _Bar) -> str:
     """Milliseconds; of memx's fastest the share of the floor, of the others how they compare with it."""
     if bar.row is bar.base:
         return f"{milliseconds(bar.row.value)} ms, {100 * (floor_share(bar.row) or 0):.3g}% of peak"
-    return f"{milliseconds(bar.row.value)} ms, {bar.row.value / bar.base.value:.3g}x fastest of memx"
+    return f"{milliseconds(bar.row.value)} ms, {bar.row.value / bar.base.value:.3g}x the time of memx"
 
 
 def _label(axis: Axes, shapes: Shapes, bars: Sequence[_Bar], which: str) -> None:

@@ -51,8 +51,9 @@ def choose_size(rows: Sequence[Row], budget: float | None, log: Callable[[str], 
         raise MemxError("no evaluation here records which tokens a NAMM evicts", hint="run `memx eval-namm RUN` first")
     known = in_order(size for mine in sizes.values() for size in mine)
     if budget is not None and f"{budget:g}" not in known:
-        budgets = ", ".join(size for size in known if not is_own(size)) or "none: remove --budget"
-        raise MemxError(f"--budget: no NAMM was evaluated at {budget:g}", hint=f"choose from: {budgets}")
+        budgets = ", ".join(size for size in known if not is_own(size))
+        hint = f"choose from: {budgets}" if budgets else "remove --budget to draw the NAMM's own size"
+        raise MemxError(f"--budget: no NAMM was evaluated at {budget:g}", hint=hint)
     wanted = {name: mine[-1] if budget is None else f"{budget:g}" for name, mine in sizes.items()}
     if others := [size_label(size) for size in known if size not in wanted.values()]:
         drawn = ", ".join(map(size_label, in_order(wanted.values())))

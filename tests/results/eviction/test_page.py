@@ -75,7 +75,7 @@ def test_classes_and_titles_say_what_the_data_say():
         parts = [share for layer in HELD for share in layer[unit.start : unit.stop]]
         share = sum(parts) / len(parts)
         assert classes.split()[0] == f"h{level(share)}" and count == unit.stop - unit.start
-        assert f"held by {100 * share:.0f}%" in title
+        assert f"kept by {100 * share:.0f}%" in title
         assert ("special" in classes) == unit.special and ("safe" in classes) == (unit.start == 0)
     assert "tokens 3-5 ·" in spans(evict_page(report()))[3][2]
 

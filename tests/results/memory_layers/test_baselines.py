@@ -83,7 +83,7 @@ def test_the_rivals_figure_holds_the_rows():
     assert list(by_kind["memory"].get_ydata()) == [26.0, 31.0]
     dashed = [line.get_ydata()[0] for line in left.lines if line.get_linestyle() == "--"]
     assert dashed == [21.0, 41.0]
-    assert [text.get_text() for text in left.texts] == ["dense, 1x FLOPs", "dense, 4x FLOPs"]
+    assert [text.get_text() for text in left.texts] == ["dense, 1x FLOPs", "dense, 4x FLOPs", "chance 7%"]
     assert [line.get_ydata()[0] for line in left.lines if line.get_label() == "chance"] == [7.0]
     dense = {container.get_label(): container.lines[0] for container in right.containers}["dense"]
     assert (list(dense.get_xdata()), list(dense.get_ydata())) == ([1000, 4000], [21.0, 41.0])
@@ -134,7 +134,7 @@ def test_rivals_that_cannot_be_drawn(tmp_path):
     dense = [r for r in rival_rows() if r.kind == "dense"]
     with pytest.raises(MemxError, match="no memory model here was evaluated on the rephrased questions"):
         bases_of(dense, "rephrased")
-    with pytest.raises(MemxError, match="have no parameters or FLOPs"):
+    with pytest.raises(MemxError, match="have no parameter count or FLOPs"):
         bases_of([row(flops=None)], "rephrased")
     write_rows(tmp_path / "rows.jsonl", rival_rows())
     with pytest.raises(MemxError, match="no memory model here was evaluated on the seen questions"):

@@ -88,7 +88,7 @@ def test_the_ablation_figure_holds_the_rows_and_the_named_baseline():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([row()], "there are no variants to compare"),
+        ([row()], "these runs have no variants"),
         ([row(variant="a")], "only the variant 'a'"),
         ([*ablation_rows(), row(run="x", variant="one layer", memory_slots=4)], "several bases or memory sizes"),
     ],
@@ -97,7 +97,7 @@ def test_ablations_that_cannot_be_drawn(rows, message):
     with pytest.raises(MemxError, match=message) as error:
         variants_of(rows, "rephrased")
     assert error.value.hint
-    with pytest.raises(MemxError, match="no variant 'z'"):
+    with pytest.raises(MemxError, match="unknown variant 'z'"):
         variants_of(ablation_rows(), "rephrased", "z")
 
 

@@ -53,7 +53,7 @@ def test_seeds_are_averaged_and_variants_refused():
     assert point.value == 3.0 and point.runs == 2
     with pytest.raises(MemxError, match="two models of base, memory"):
         qa_figure([row(4096, 2.0, variant="a"), row(4096, 4.0, variant="b")])
-    with pytest.raises(MemxError, match="asked with 0 and 5 shots"):
+    with pytest.raises(MemxError, match="differ in the number of shots: 0, 5"):
         qa_figure([row(4096, 2.0), row(0, 2.0, shots=0)])
     with pytest.raises(MemxError, match="neither exact match of nq nor F1 of tqa"):
         qa_figure([row(0, 2.0, "tqa", "nll")])

@@ -95,7 +95,7 @@ def test_the_front_is_of_answers_and_the_full_cache():
     answers, split = answers_of(rows, print)
     assert split == "test" and [answer.run for answer in answers] == ["dear-00000002", "poor-00000003", "free-00000001"]
     (axis,) = pareto_figure(answers, split, rows).axes
-    assert line_of(axis, "front") == ([20, 80, 100], [0.7, 0.95, 1])
+    assert line_of(axis, "Pareto front") == ([20, 80, 100], [0.7, 0.95, 1])
     assert line_of(axis, "_poor-00000003") == ([40], [0.6])
     assert [text.get_text() for text in axis.texts] == ["dear", "poor", "free"]
     table = pareto_table(answers, split)
@@ -118,11 +118,11 @@ def test_answers_without_test_prompts_are_compared_on_validation():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mode": "online"}, "differ in their mode: online, post_hoc"),
-        ({"n": 64}, "differ in their number of test prompts: 32, 64"),
-        ({"tasks": ("needles", "count")}, "differ in their tasks: only some have count, quote"),
-        ({"tasks": ()}, "differ in their tasks: only some have needles, quote"),
-        ({"model": "other"}, "differ in their host: other, smollm2"),
+        ({"mode": "online"}, "differ in mode: online, post_hoc"),
+        ({"n": 64}, "differ in number of test prompts: 32, 64"),
+        ({"tasks": ("needles", "count")}, "differ in tasks: only some have count, quote"),
+        ({"tasks": ()}, "differ in tasks: only some have needles, quote"),
+        ({"model": "other"}, "differ in model: other, smollm2"),
     ],
 )
 def test_answers_of_other_prompts_or_modes_are_not_mixed(tmp_path, changes, message):
@@ -130,7 +130,7 @@ def test_answers_of_other_prompts_or_modes_are_not_mixed(tmp_path, changes, mess
     write_rows(tmp_path / "both.jsonl", [*first, *other])
     with pytest.raises(MemxError, match=message) as refused:
         draw("pareto", PlotRequest([tmp_path / "both.jsonl"], tmp_path / "out", "f"))
-    assert "name the run folders" in refused.value.hint and not (tmp_path / "out").exists()
+    assert "give only run folders" in refused.value.hint and not (tmp_path / "out").exists()
     made.evolution_run(tmp_path / "runs" / "b-00000002", [], other, started="0")
     made.evolution_run(tmp_path / "runs" / "a-00000001", [], first, started="1")
     told = []
@@ -168,7 +168,7 @@ def test_a_front_of_a_folder_is_of_one_host(tmp_path):
     order = PlotRequest([tmp_path / "runs"], tmp_path / "out", "f", ["svg"], log=told.append)
     files, table = draw("pareto", order)
     assert [line[0] for line in table.lines] == ["dear-00000002", "free-00000001"] and files[-1].name == "f.rows.jsonl"
-    assert "left out: poor-00000003" in told[0]
+    assert "not drawn: poor-00000003" in told[0]
     again, same = draw("pareto", PlotRequest([files[-1]], tmp_path / "again", "f", ["svg"]))
     assert again[0].read_bytes() == files[0].read_bytes() and same == table
 
@@ -185,11 +185,11 @@ def test_a_front_of_a_folder_is_of_one_host(tmp_path):
         ),
         (made.evaluation(), ["layers"], "there are no layers' caches here", "memx eval-namm RUN"),
         (made.answer_rows("a-00000001", 0.9, 50), ["namm"], "no policies' scores here", "memx eval-namm RUN"),
-        (made.evaluation(), ["namm", "--metrics", "f1"], "--metrics: no metric f1", "exact"),
+        (made.evaluation(), ["namm", "--metrics", "f1"], "--metrics: unknown metric f1", "exact"),
         (made.evaluation(), ["namm", "--metrics", "score"], "no policy here has score", "--metrics relative"),
-        (made.evaluation(), ["pareto"], "no answers of evolutions here", "memx plot evolution"),
+        (made.evaluation(), ["pareto"], "no finished evolutions here", "memx plot evolution"),
         (made.evaluation(), ["evolution"], "there is no run of `memx evolve-namm` here", "run folder"),
-        (made.kind_rows(), ["evicted", "--budget", "0.5"], "no NAMM told what it drops at 0.5", "own size"),
+        (made.kind_rows(), ["evicted", "--budget", "0.5"], "no NAMM was evaluated at 0.5", "own size"),
     ],
 )
 def test_wrong_sources_are_one_line_and_a_hint(capsys, tmp_path, rows, arguments, message, hint):

@@ -54,7 +54,7 @@ def test_the_size_of_what_is_dropped_is_chosen():
     assert {r.model_extra["size"] for r in choose_size(rows, None, told.append)} == {"own"}
     assert told == ["drawn: own size; not drawn: 50%, 25% (choose with --budget)"]
     assert {r.model_extra["budget"] for r in choose_size(rows, 0.25, told.append)} == {0.25}
-    with pytest.raises(MemxError, match=r"no NAMM told what it drops at 0\.3"):
+    with pytest.raises(MemxError, match=r"no NAMM was evaluated at 0\.3"):
         choose_size(rows, 0.3, told.append)
     told.clear()
     mixed = prepared([*made.kind_rows(namms=(("namm a", 0, 0.0),)), *made.kind_rows(0.25, (("namm b", 7, 5.0),))])

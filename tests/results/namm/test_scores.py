@@ -53,7 +53,10 @@ def test_panels_hold_the_rows():
     assert ends.max() == pytest.approx(made.score(0.2, SHARES[-1] / 100, HELD) + 0.05)
     said = figure.legends[0].get_title().get_text().splitlines()
     assert said[1].startswith("96 test prompts of held-out tasks · 96 test prompts of trained tasks")
-    assert said[2] == "NAMM: layers may keep different shares; NAMM per head and other policies: the same share in every head"
+    assert (
+        said[2]
+        == "NAMM: layers may keep different shares; NAMM per head and other policies: the same share in every head"
+    )
     dashed = {container.get_label(): container.lines[0].get_linestyle() for container in held.containers}
     assert dashed["_kvpress SnapKVPress"] == "--" and dashed["_snapkv"] == "-"
 
@@ -85,7 +88,10 @@ def test_the_table_tells_each_size_and_the_front():
         "40.0",
         "34.0",
     ]
-    assert table.columns[2:4] == ["held %", "kept %"] and lines["own size", "TOVA"][2:4] == ["40.0", "40.0"]
+    assert table.columns[2:4] == ["cache size %", "tokens kept %"] and lines["own size", "TOVA"][2:4] == [
+        "40.0",
+        "40.0",
+    ]
     assert lines["50%", "H2O"][5] == f"{made.EXACT * made.score(0.5, 0.499, HELD):.1f} ±5.0  "
 
 
@@ -142,7 +148,7 @@ def test_the_full_cache_holds_what_its_rows_say_and_shares_in_bytes_are_told_by_
     assert [point.share for point in namm.own] == [made.OWN]
     (axis, _) = namm_figure(older, ["exact"]).axes
     assert axis.get_xlabel() == "share of the cache kept (log scale)"
-    assert "held %" not in namm_table(older, ["exact"]).columns
+    assert "cache size %" not in namm_table(older, ["exact"]).columns
 
 
 def test_what_is_missing_is_left_out(tmp_path):
@@ -150,7 +156,7 @@ def test_what_is_missing_is_left_out(tmp_path):
     alone = made.evaluation(policies=("random",), namms=(), budgets=(0.5,), datasets=("all/all",), own=None)
     options = PlotOptions(metrics=["score", "exact"])
     files, table = draw("namm", order(tmp_path, alone, log=told.append, options=options))
-    assert table.columns == ["size", "policy", "held %", "kept %", "all\nexact %"]
+    assert table.columns == ["size", "policy", "cache size %", "tokens kept %", "all\nexact match %"]
     assert [line[:2] for line in table.lines] == [["full cache", "full cache"], ["50%", "random"]]
     assert told == ["not drawn: no policy here has score", "there is no NAMM among these policies"]
     assert [path.name for path in files] == ["f.svg", "f.rows.jsonl"] and read_rows(files[-1]) == alone
@@ -176,7 +182,8 @@ def test_axes_hold_every_score_and_say_when_intervals_are_cut():
     assert low == 0 and max(line_of(figure.axes[0], "_namm a")[1]) < high < 2
     said = figure.legends[0].get_title().get_text()
     assert (
-        "NAMM: over 2 seeds (thin lines) (widest intervals clipped)" in said and "96 test prompts of held-out tasks" in said
+        "NAMM: over 2 seeds (thin lines) (widest intervals clipped)" in said
+        and "96 test prompts of held-out tasks" in said
     )
     nothing = [
         r.model_copy(update={"value": 0.0, "low": 0.0, "high": 0.0}) for r in rows if r.metric not in ("kept", "held")
@@ -200,5 +207,5 @@ def test_evaluations_that_do_not_belong_together_are_refused():
     others = made.evaluation(run="other-00000002", namms=(("namm", 1, 0.4),))
     assert len({r.seed for r in prepared([*made.evaluation(), *others]) if r.variant == "namm"}) == 2
     wrong = made.evaluation(run="other-00000002", namms=(("namm", 0, 0.4),))
-    with pytest.raises(MemxError, match="eval-00000001 and other-00000002 differ on namm at 75%"):
+    with pytest.raises(MemxError, match="eval-00000001 and other-00000002 disagree on namm at 75%"):
         prepared([*made.evaluation(), *wrong])

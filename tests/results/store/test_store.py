@@ -49,7 +49,9 @@ def test_a_row_has_the_contracts_names():
     assert wanted <= set(json.loads(row().model_dump_json()))
 
 
-@pytest.mark.parametrize(("line", "message"), [("{", "line 2 is not JSON"), ('{"run": 1}', "line 2 is no row: ")])
+@pytest.mark.parametrize(
+    ("line", "message"), [("{", "line 2 is not JSON"), ('{"run": 1}', "line 2 is not a valid row: ")]
+)
 def test_damaged_rows_are_named(tmp_path, line, message):
     path = tmp_path / "rows.jsonl"
     path.write_text(row().model_dump_json() + "\n" + line + "\n")
