@@ -42,8 +42,7 @@ _EPILOG = examples(
 )
 _PRESET = "the preset's"
 
-
-# one alias for each option, so that the command itself fits a screen
+# one alias for each option
 Source = Annotated[
     str | None,
     typer.Argument(
@@ -206,15 +205,13 @@ def train(
     flags = {"memory.slots": slots, "training.steps": steps, "seed": seed, "data.facts": facts, "name": name}
     flags |= {"training.device": device, "match.by": match, "finetune.source": init_from, "finetune.train": train_what}
     flags |= {"corpus.sources": corpus, "corpus.tokenizer": tokenizer}
-    default = "retrofit" if init_from else "facts"
-    resolved = load_config(config or source or default, given_values(flags, assignments), variants)
+    preset = config or source or ("retrofit" if init_from else "facts")
+    resolved = load_config(preset, given_values(flags, assignments), variants)
     from ...experiments.distributed.process_group import launched
     from ...experiments.runtime.options import Options
 
     if dry_run:
-        if launched().is_first:
-            _dry_run(resolved, runs, json, plan_asked)
-        return
+        return _dry_run(resolved, runs, json, plan_asked) if launched().is_first else None
     _train(resolved, Options(runs, resume, force, jobs), json)
 
 
