@@ -79,8 +79,8 @@ def plain_reason(mistake: Mapping[str, Any]) -> str:
         The reason without the key's path; a validator's own message is returned as it is.
     """
     kind, message = mistake["type"], mistake["msg"]
-    if kind == "missing":
-        return "is missing"
+    if kind in ("missing", "extra_forbidden"):
+        return "is missing" if kind == "missing" else "is not a known key"
     if kind in ("value_error", "assertion_error"):
         return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     reason = _REASONS[kind].format(**mistake.get("ctx", {})) if kind in _REASONS else message
