@@ -21,6 +21,6 @@ def check_top_k(top_k: int, slots: int) -> None:
     n = half_keys(slots)
     if not 1 <= top_k <= n:
         raise MemxError(
-            f"top_k {top_k} is not in 1..{n}, the half-keys per list of {slots} slots",
+            f"top_k {top_k} is not in 1..{n}, the square root of {slots} slots",
             hint=f"lower top_k to {n}, or use at least {top_k * top_k} slots",
         )

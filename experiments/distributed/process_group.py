@@ -228,7 +228,7 @@ def _check_devices(world: World, devices: int) -> None:
     if world.local_size > devices:
         raise MemxError(
             f"{world.local_size} processes on this machine but only {devices} CUDA devices",
-            hint=f"use torchrun --nproc-per-node {devices}, or --set training.device=cpu",
+            hint=f"use torchrun --nproc-per-node {devices}, or the device cpu",
         )
 
 
