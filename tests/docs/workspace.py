@@ -85,7 +85,7 @@ class Workspace:
         """NQ-open and TriviaQA as they are published, with enough to draw five examples from."""
         asked = [(f"what is the capital of {land}", [town]) for land, town in LANDS]
         lines = "".join(json.dumps({"question": question, "answer": names}) + "\n" for question, names in asked)
-        for name in ("NQ-open.dev.jsonl", "NQ-open.train.jsonl"):
+        for name in ("questions.jsonl", "NQ-open.dev.jsonl", "NQ-open.train.jsonl"):
             lines = lines.replace("what is", "which is") if "train" in name else lines
             (self.files / "nq_open" / name).write_text(lines)
             (self.files / name).write_text(lines)
