@@ -119,7 +119,7 @@ def _chance(axis: Axes, base: Base) -> None:
     if base.chance is not None:
         axis.axhline(base.chance, color=CHANCE, linewidth=1, linestyle=":", zorder=1, label="chance")
         axis.annotate(
-            f"chance {base.chance:.0f}%", (1, base.chance), (-3, 2), ha="right", fontsize=7.5, color="0.45",
+            f"chance {base.chance:.0f}%", (1, base.chance), (-3, -3), ha="right", va="top", fontsize=7.5, color="0.45",
             xycoords=axis.get_yaxis_transform(), textcoords="offset points", zorder=1,
         )  # fmt: skip
 
