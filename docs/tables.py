@@ -31,6 +31,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "resources": costs.resources,
     "prefill": costs.prefill,
     "generate": costs.generate,
+    "glance": glance.both,
     "glance-memory": glance.memory,
     "glance-namm": glance.namm,
 }

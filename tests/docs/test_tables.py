@@ -67,7 +67,7 @@ def test_every_table_stands_in_a_page(tables):
 
 def test_links_at_a_glance_lead_from_the_page_to_the_results(tables):
     for page in ("README.md", "docs/index.md", "docs/results/index.md"):
-        for name in ("glance-memory", "glance-namm"):
+        for name in ("glance", "glance-memory", "glance-namm"):
             links = re.findall(r"\]\(([^)]+)\)", tables.TABLES[name](page))
             assert links and all(
                 (ROOT / page).parent.joinpath(link).resolve().parent.name == "results" for link in links
