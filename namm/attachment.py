@@ -80,10 +80,12 @@ def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[in
 
     Example:
         ```python
+        from pathlib import Path
+
         import memx
 
         model, tokenizer = memx.load_model("smollm2")
-        inputs = tokenizer(open("prompt.txt").read(), return_tensors="pt")
+        inputs = tokenizer(Path("prompt.txt").read_text(), return_tensors="pt")
         policy = memx.namm.make_policy("snapkv", budget=0.25, every=64)
         with memx.namm.attach(model, policy) as attached:
             tokens = model.generate(**inputs, max_new_tokens=20)
