@@ -46,7 +46,7 @@ def test_every_argument_is_described(name):
     first = doc.partition("\n\n")[0]
     assert first.rstrip().endswith("."), name
     arguments = arguments_of(shown)
-    if arguments is None or "Attributes:\n" in doc and not described(doc):
+    if arguments is None or ("Attributes:\n" in doc and not described(doc)):
         return
     assert described(doc) == arguments
 
