@@ -41,7 +41,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for part in parts:
         widths = fit([measured[i] for i in part], console.width)
         assert widths is not None
-        console.print(_table([columns[i] for i in part], [[line[i] for i in part] for line in lines], widths, left))
+        here = [line for line in lines if any(line[i] for i in part[left:]) or not any(line[left:])]
+        console.print(_table([columns[i] for i in part], [[line[i] for i in part] for line in here], widths, left))
 
 
 def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], widths: Sequence[int], left: int) -> Any:

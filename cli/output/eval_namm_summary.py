@@ -88,7 +88,7 @@ def _print_verdicts(namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequ
     table = []
     for line in namms:
         rows = found[line]
-        size = f"{100 * line[1]:g}%" if line[1] is not None else f"own, {rows['held', 'all/all'].value:.1f}%"
+        size = f"{100 * line[1]:g}%" if line[1] is not None else f"own size, {rows['held', 'all/all'].value:.1f}%"
         for one in sets:
             cells = [line[0], size, _ABOUT[one]]
             for metric, digits in (("log_likelihood", 2), ("exact", 1)):

@@ -80,7 +80,7 @@ def ablation_table(variants: Sequence[Variant], tier: str) -> Table:
     known = any(variant.name.strip().lower() in published for variant in variants)
     columns = ["variant", "seeds"]
     for title in ("EM %", "NLL"):
-        columns += [title, f"{title.split()[0]} minus baseline", "verdict"]
+        columns += [title, f"{title.split()[0]} minus baseline", f"{title.split()[0]} verdict"]
     if known:
         columns.append("373M, published*")
     title = f"Variants ({TIER_LABELS[tier]}); difference from {variants[0].name!r}, paired by seed, ± half the 95% CI"

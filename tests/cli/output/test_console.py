@@ -92,6 +92,12 @@ def test_a_wide_table_is_split_and_repeats_the_names(shown):
     assert not any(line.count("EM") for line in shown(160, "Runs", RUNS[:5], [line[:5] for line in LINES]))
 
 
+def test_a_part_has_no_rows_without_a_cell_but_keeps_headings(shown):
+    rows = [["shape 1", *[""] * 9], *LINES, ["half", "dense", "64", "1M", "1k", *[""] * 5]]
+    text = "\n".join(shown(80, "Runs", RUNS, rows))
+    assert text.count("shape 1") == 2 and text.count("half") == 1
+
+
 def test_a_table_that_cannot_be_split_becomes_a_block_for_each_row(shown):
     columns = [f"column {i}" for i in range(20)]
     lines = shown(60, "Many", columns, [["a name", *(f"{i},000.5 ±{i}" for i in range(19))]])

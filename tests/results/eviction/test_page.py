@@ -107,7 +107,7 @@ def test_runs_are_marked_where_they_were():
     page = evict_page(report())
     assert '😀</span><b class="run" title="eviction here, after 4 tokens">4</b>' in page
     assert page.count("eviction here, after") == 2, "after 4 and after 8"
-    assert "never in this prompt" in evict_page(report(every=512)) and 'class="run"' not in evict_page(
+    assert "shorter than the eviction interval" in evict_page(report(every=512)) and 'class="run"' not in evict_page(
         report(every=None)
     )
 
