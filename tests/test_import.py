@@ -3,16 +3,13 @@
 import subprocess
 import sys
 
-import pytest
-
 
 def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("use", ["memx.namm.load", "memx.namm.Rule(budget=0.25)", "memx.memory_layers.MemoryLayer"])
-def test_a_bare_import_reaches_a_subpackage(use):
-    done = run(f"import memx; {use}")
+def test_a_bare_import_reaches_the_subpackages():
+    done = run("import memx; memx.namm.load, memx.memory_layers.MemoryLayer, memx.namm.Rule(budget=0.25)")
     assert done.returncode == 0, done.stderr
 
 
