@@ -195,7 +195,7 @@ def test_a_killed_rank_ends_the_run_with_a_clear_line_and_it_goes_on_from_the_la
     [
         ({"parallel.shard": 3}, "is not a divisor of the 2 processes"),
         ({"parallel.table_ranks": 3}, "is not a divisor of the 2 processes"),
-        ({"training.value_optimizer": "dense"}, "runs in one process"),
+        ({"training.value_optimizer": "dense"}, "supports only one process"),
         (
             {"model.width": 30, "model.heads": 3, "memory.key_width": 16, "memory.value_width": 31},
             "cannot be split evenly",
