@@ -61,7 +61,7 @@ def test_the_list(capsys, monkeypatch):
 def test_a_run_prints_its_tables_and_ceilings(capsys):
     assert memx(["bench", *QUICK]) == 0
     out = capsys.readouterr().out
-    for said in ("embedding_bag on cpu", "B=16 K=4 N=64 D=8", "gather and sum", "Ceilings measured in this run"):
+    for said in ("embedding_bag on cpu", "B=16 K=4 N=64 D=8", "gather and sum", "Peaks measured in this run"):
         assert said in out
 
 
@@ -186,7 +186,7 @@ def test_an_op_that_computes_nothing_is_in_the_bars(tmp_path):
     rows += [timed(50.0, kind="device", dataset="ceilings", metric=metric) for metric in ("copy_gbps", "matmul_tflops")]
     write_rows(tmp_path / "rows.jsonl", rows)
     draw("ops", PlotRequest([tmp_path], tmp_path / "out", "b", ("svg",)))
-    assert "copy only moves bytes" in (tmp_path / "out" / "b-roofline.svg").read_text()
+    assert "copy has no FLOPs" in (tmp_path / "out" / "b-roofline.svg").read_text()
     assert ">copy<" in (tmp_path / "out" / "b-bars.svg").read_text()
 
 

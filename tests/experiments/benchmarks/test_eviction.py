@@ -129,7 +129,7 @@ def test_logits_that_differ_fail(host, monkeypatch):
         assert logits_error(host.model, host.ids(1, 70), 32) < 1e-5
     monkeypatch.setattr(evict_bench_check, "logits_error", lambda *given: float("nan"))
     verdict = check_baselines(host, [], 70, 32)[0]
-    assert verdict.name == "namm-keep-all" and "off by nan" in verdict.wrong
+    assert verdict.name == "namm-keep-all" and "differ from the unmodified model by nan" in verdict.wrong
 
 
 def test_a_half_precision_host_is_checked_beside_a_small_one(monkeypatch):

@@ -111,7 +111,7 @@ def test_candidates_taken_for_one_another_are_wrong(host, mode, monkeypatch):
     assert right.wrong == "" and right.error < 1e-4
     monkeypatch.setattr(Population, "scores", swapped)
     found = check_generation(host, case(mode), "bam")
-    assert found.error > found.limit == 1e-3 and "off by" in found.wrong
+    assert found.error > found.limit == 1e-3 and "log-likelihoods differ by" in found.wrong
 
 
 def test_what_is_wrong_fails_without_a_speed(monkeypatch):

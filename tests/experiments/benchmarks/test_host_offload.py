@@ -42,14 +42,14 @@ def test_the_command_saves_and_prints(tmp_path, capsys):
     command = ["bench", "offload", "--slots", "64", "--steps", "1", "--device", "cpu", "--shapes", shape]
     assert memx([*command, "--save", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert all(way in printed for way in WAYS) and "waited: the step stood still" in printed
+    assert all(way in printed for way in WAYS) and "waited: time the step waited" in printed
     rows = read_bench(tmp_path)
     assert {row.kind for row in rows} == set(WAYS) and {row.experiment for row in rows} == {"bench-host"}
     assert "layers=1" in rows[0].dataset
 
 
 def test_mistakes_and_shapes(capsys):
-    for slots, told in ((9, "fewer than 4 half-keys"), (1000, "slots 1000 is not a square")):
+    for slots, told in ((9, "slots 9 is too small for top-k 4"), (1000, "slots 1000 is not a square")):
         with pytest.raises(MemxError, match=told):
             bench_host([slots], device_name="cpu", steps=1, shape=SMALL)
     assert memx(["bench", "offload", "--shapes", "rows=3"]) == 2

@@ -103,7 +103,7 @@ def test_what_is_not_for_such_inputs_is_left_out(monkeypatch):
     heard = []
     found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01, compile="none"), heard.append)
     assert not found.wrong and all(row.kind != "other" for row in found.rows)
-    assert any("not for such inputs: other" in line for line in heard)
+    assert any("skipped, inputs not supported: other" in line for line in heard)
 
 
 def test_the_check_shrinks_until_it_fits(monkeypatch):
@@ -131,7 +131,7 @@ def test_shapes():
 @pytest.mark.parametrize(
     ("op", "text", "message", "hint"),
     [
-        (BAG, "M=4", "embedding_bag has no 'M'", "B, K, N, D"),
+        (BAG, "M=4", "embedding_bag has no dimension 'M'", "B, K, N, D"),
         (BAG, "tiny", "'tiny' is not a shape", "small, large"),
         (BAG, "N=many", "'N=many' is not a valid size", "2^12"),
         (BAG, "N=-4", "'N=-4' is not a valid size", "2^12"),
@@ -148,7 +148,7 @@ def test_mistaken_shapes(op, text, message, hint):
 @pytest.mark.parametrize("names", [["step"], ["model"], ["embedding_bag", "step"]])
 def test_mistakes_come_before_any_time(monkeypatch, names):
     monkeypatch.setattr(bench, "measure_ceilings", lambda *given: pytest.fail("something was timed"))
-    with pytest.raises(MemxError, match=r"(step|model) has no 'N'"):
+    with pytest.raises(MemxError, match=r"(step|model) has no dimension 'N'"):
         run_bench(BenchConfig(names, device="cpu", shapes=["N=64"]))
     with pytest.raises(MemxError, match="is not a square"):
         run_bench(BenchConfig(names, device="cpu", slots=[1000]))
@@ -271,7 +271,7 @@ def test_models_of_every_kind():
 
 
 def test_models_that_cannot_be(monkeypatch):
-    with pytest.raises(MemxError, match=r"model, dense of 0 slots: width 15 over 4 heads"):
+    with pytest.raises(MemxError, match=r"dense model with 0 slots: width 15 with 4 heads"):
         bench_model.model_configs([1024], ModelShape(width=15), CPU)
     with pytest.raises(MemxError, match="slots 1000 is not a square"):
         bench_model.model_configs([1000], ModelShape(), CPU)
