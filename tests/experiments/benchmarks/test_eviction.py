@@ -101,7 +101,7 @@ def test_tables(rows):
     assert first.title.startswith("prefill host=tiny-llama") and second.title.startswith("decode host")
     assert [line[0] for line in first.lines][:2] == ["plain", "plain, pieces of 32"]
     assert all(len(line) == len(table.columns) for table in (first, second) for line in table.lines)
-    assert "pieces of 32 tokens" in note_line(rows)
+    assert "in calls of 32 tokens" in note_line(rows)
 
 
 def test_batches_and_contexts_have_rows_of_their_own():
@@ -121,7 +121,7 @@ def test_a_policy_that_keeps_too_many_fails_without_a_speed(monkeypatch):
     assert found.wrong == ["prefill host=tiny-llama context=70 batch=1: knorm 0.25"]
     assert {row.metric for row in found.rows} == {"correct"}
     [table] = evict_tables(found.rows)
-    assert table.lines == [["knorm 0.25", "FAIL: holds 38 tokens, not 22"]]
+    assert table.lines == [["knorm 0.25", "FAIL: keeps 38 tokens, expected 22"]]
 
 
 def test_logits_that_differ_fail(host, monkeypatch):
@@ -170,7 +170,7 @@ def test_what_caches_of_transformers_hold(host):
         ({"budgets": (1.5,)}, r"budget must be in \(0, 1\], got 1.5"),
         ({"every": 20}, "must be a positive multiple of 16 tokens, got 20"),
         ({"contexts": (16,)}, "below the eviction interval of 32"),
-        ({"contexts": (2**18,)}, "takes 131,072 tokens"),
+        ({"contexts": (2**18,)}, "has a context of 131,072 tokens"),
         ({"host": "no such model", "layers": None}, "no model or folder"),
     ],
     ids=str,
@@ -199,7 +199,7 @@ def test_peers_that_are_not_there(monkeypatch):
         raise ImportError("cannot import name 'x'")
 
     monkeypatch.setattr(kvpress_presses, "import_module", old)
-    with pytest.raises(MemxError, match="does not run with this transformers"):
+    with pytest.raises(MemxError, match="does not work with the installed transformers"):
         check_eviction(SMALL, CPU, peers=True)
 
 
