@@ -65,7 +65,7 @@ def test_entries_past_the_count_may_be_anything(function):
 def test_an_index_out_of_range_is_refused(wrong):
     tensors, (kept, _) = layer(), choose(20)
     kept[1, 2, 3] = wrong
-    with pytest.raises(MemxError, match=r"a kept index is not in 0\.\.39"):
+    with pytest.raises(MemxError, match=r"a kept index is outside 0\.\.39"):
         evict_gather(tensors, kept)
 
 
