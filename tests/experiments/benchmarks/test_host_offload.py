@@ -53,6 +53,6 @@ def test_mistakes_and_shapes(capsys):
         with pytest.raises(MemxError, match=told):
             bench_host([slots], device_name="cpu", steps=1, shape=SMALL)
     assert memx(["bench", "offload", "--shapes", "rows=3"]) == 2
-    assert "offload has no 'rows'" in capsys.readouterr().err
+    assert "offload has no dimension 'rows'" in capsys.readouterr().err
     assert host_shape((), torch.device("cpu")) == HostShape() and host_shape(("large",), torch.device("cpu")) == LARGE
     assert host_shape(("tokens=2^4",), torch.device("cuda")).tokens == 16
