@@ -135,7 +135,7 @@ def test_stopped_on_request_and_gone_on(straight, tmp_path):
 def test_another_namm_in_the_same_folder_is_refused(place, tmp_path):
     resolved = asked(place)
     source = resolved.namms[0].model_copy(update={"sha256": "0" * 64})
-    with pytest.raises(MemxError, match="another than when"):
+    with pytest.raises(MemxError, match="changed since this evaluation started"):
         eval_namm(resolved.model_copy(update={"namms": (source,)}), Options(tmp_path), quiet)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
