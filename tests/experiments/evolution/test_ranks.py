@@ -158,7 +158,7 @@ def drifting(path, runs):
 def test_ranks_whose_evolutions_drift_apart_end_with_a_clear_line(path, tmp_path):
     first, second = end_worlds(drifting, [2], {"path": path, "runs": tmp_path})[2]
     assert first.result == second.result == 1 and not second.printed, (first, second)
-    assert "failed: rank 1 has other candidates than rank 0" in first.printed
+    assert "failed: the candidates of rank 1 differ from rank 0" in first.printed
     (run,) = RunStore(tmp_path).runs()
     assert run.status == "failed" and (run.folder / "state").is_dir()
 
