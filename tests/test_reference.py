@@ -1,18 +1,13 @@
-"""The committed rows: what they must show; and the README's examples run. Tables of them: tests/docs/test_tables.py."""
+"""The committed rows: what they must show. Tables and examples of the pages: tests/docs."""
 
-import re
 from pathlib import Path
 
 import pytest
-import torch
-from memx import namm
 from memx.experiments.config.loading import load_config
 from memx.experiments.config.matching import sizes_of
 from memx.experiments.config.points import points
 from memx.results.store.rows import read_rows
 from memx.results.summary import summarize
-
-from .experiments.evolution.tiny_evolution import write_host
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "results" / "reference"
@@ -62,30 +57,6 @@ def test_rivals_spend_the_flops_that_their_names_say(rivals):
     for (_, _, variant), summary in rivals.items():
         times = float(variant.partition("x")[2] or 1) if variant.startswith("dense") else 1.0
         assert summary.flops == pytest.approx(times * dense, rel=0.01), variant
-
-
-def example(part):
-    """The README's piece of Python that has this in it."""
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if part in block)
-    return code
-
-
-def test_the_readme_example_evicts(tmp_path, capsys, monkeypatch):
-    host = write_host(tmp_path / "host")
-    rule = namm.Rule(budget=0.25)
-    namm.save(namm.Namm(0.3 * torch.randn(4172), rule=rule, every=64), tmp_path / "run" / "namm")
-    (tmp_path / "prompt.txt").write_text("one two three " * 100)
-    monkeypatch.chdir(tmp_path)
-    exec(example("attach").replace("results/runs/NAMM", "run").replace("smollm2", str(host)), {})
-    held = int(capsys.readouterr().out.splitlines()[-1].split()[0])
-    assert 0 < held < 2 * 2 * 2 * 8 * 4 * 300  # layers, keys and values, heads, width, bytes, tokens
-
-
-def test_the_readme_example_answers_a_question(tiny_run, capsys, monkeypatch):
-    code = example("RUN/checkpoint")
-    assert len([line for line in code.splitlines() if line]) == 5
-    exec(code.replace("results/runs/RUN", str(tiny_run[0].folder)), {})
-    assert capsys.readouterr().out.startswith("LHR is in which country?")
 
 
 @pytest.mark.parametrize("name", ["prefill", "generate"])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _EPILOG = examples(
     "memx eval results/runs/RUN",
     "memx eval meta-llama/Llama-3.1-8B --device cuda --dtype bfloat16 --batch 64",
-    "memx eval results/runs/RUN --task nq --file nq=NQ-open.dev.jsonl",
+    "memx eval results/runs/RUN --task nq --file nq=nq_open",
     "memx eval results/runs/RUN --harness piqa,openbookqa,hellaswag,mmlu",
 )
 

@@ -22,7 +22,7 @@ Numbered = tuple[int, str]
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a page: code (with its language, `` if it is indented), text, table, heading or title; its first line."""
+    """A part of a page: code (with its language; none if it is indented), text, table, heading or title."""
 
     kind: str
     line: int

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+import io
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
+from memx.cli.commands.spellings import Command
+from memx.cli.main import app
 from memx.cli.main import run as memx
+from memx.experiments.config.presets import all_presets
 from memx.experiments.data.corpus.readers.builtin import NAMES as BUILTIN
 from memx.experiments.data.corpus.readers.hub import HUB_NAME
 
 from .markdown import ROOT
+from .printed import UNCHECKED
 from .sandbox import Sandbox
-from .shrink import Parsed, options_of, parse, small
+from .shrink import PLACEHOLDERS, Parsed, group_of, parse, small, unknown
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
 _ASSIGNED = re.compile(r"^(?:[A-Z_]+=\S* +)+")
@@ -27,13 +34,18 @@ _HUB = re.compile(r"hf (auth login|download [\w.-]+/[\w.-]+( --(repo-type datase
 
 def run_line(line: str, box: Sandbox) -> None:
     """Run a line of shell in the sandbox. Raises AssertionError if any of its commands would fail."""
-    for part in re.split(r" \| ", _ASSIGNED.sub("", line)):
+    parts = re.split(r" \| ", _ASSIGNED.sub("", line))
+    for part, after in zip(parts, [*parts[1:], ""], strict=True):
         command, _, target = part.partition(" > ")
         if (box.root / target).is_symlink():
             (box.root / target).unlink()
         words = shlex.split(command)
         program = "bin" if words[0].startswith(".venv/bin/") else words[0]
-        if program in RUN:
+        assert program in RUN or program in UNCHECKED, f"tests/docs/runner.py knows no program {program}"
+        if after and program.startswith("python"):
+            done = subprocess.run([sys.executable, *words[1:]], cwd=box.root, capture_output=True, check=True)
+            box.piped = done.stdout
+        elif program in RUN:
             RUN[program](command, words, box)
 
 
@@ -53,22 +65,21 @@ def _saved(pair: tuple[str | None, str | None]) -> tuple[str | None, str | None]
 
 
 def _call(box: Sandbox, line: str, arguments: list[str]) -> None:
-    before = Path.cwd()
-    os.chdir(box.root)
-    try:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(box.root)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(box.piped)))
         arguments = box.expanded(line, arguments)
         code = memx(arguments)
-    finally:
-        os.chdir(before)
     assert code == 0, f"`memx {shlex.join(arguments)}` exits {code}"
 
 
 def check_shown(words: Sequence[str]) -> None:
-    """Raise AssertionError for a command or an option that --help does not show: an old spelling."""
+    """Raise AssertionError for a command or an option that --help does not show."""
     parsed = parse(words)
-    known = options_of(parsed.command)
-    hidden = [option for option, _ in parsed.given if option in known and known[option].hidden]
-    assert not hidden, f"--help no longer shows {', '.join(map(str, hidden))}"
+    wrong = unknown(parsed)
+    assert not wrong, f"`memx {' '.join(parsed.path)}` shows no {', '.join(wrong)}"
+    old = set(parsed.arguments[:1]) & getattr(group_of(parsed.path), "old_names", {}).keys()
+    assert not old, f"`memx {' '.join(parsed.path)}` shows no {old}"
 
 
 def check_corpora(parsed: Parsed, box: Sandbox) -> None:
@@ -78,20 +89,20 @@ def check_corpora(parsed: Parsed, box: Sandbox) -> None:
         assert there, f"tests/docs/workspace.py has no text {value}: name one that it has, or add it there"
 
 
-def check_parsed(line: str) -> None:
-    """Raise AssertionError if memx would refuse a command before it runs: unknown options and words, wrong values."""
-    words = [word for word in shlex.split(line)[1:] if word not in ("…", "...")]
-    parsed = parse(words)
-    rest = words[len(parsed.path) :]
+def check_parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise AssertionError if memx would refuse a command before it runs: unknown options, words and presets."""
+    words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line)[1:] if word not in ("…", "...")]
     check_shown(words)
-    unknown = parsed.arguments if hasattr(parsed.command, "commands") else []
-    assert not unknown, f"`{line}`: there is no command {unknown[0]}"
-    if rest or not hasattr(parsed.command, "commands"):
-        try:
-            parsed.command.make_context(" ".join(("memx", *parsed.path)), [*rest], resilient_parsing=False)
-        except Exception as error:  # typer's own click raises these
-            lacks = type(error).__name__ == "MissingParameter"  # only the command is spoken of
-            assert lacks or type(error).__name__ in ("Exit", "NoArgsIsHelpError"), f"`{line}`: {error}"
+    parsed = parse(words)
+    if parsed.path in (("train",), ("evolve-namm",), ("config", "show"), ("config", "copy")):
+        for name in parsed.arguments[:1]:
+            assert name in all_presets() or name.endswith(".yaml"), f"`{line}`: there is no preset {name}"
+    monkeypatch.setattr(Command, "invoke", lambda self, context: 0)
+    try:
+        app(args=words, prog_name="memx", standalone_mode=False)
+    except Exception as error:  # typer's own click raises these
+        lacks = ("MissingParameter", "NoArgsIsHelpError", "Exit")  # only the command is spoken of
+        assert type(error).__name__ in lacks, f"`{line}`: {error}"
 
 
 def _torchrun(line: str, words: Sequence[str], box: Sandbox) -> None:
@@ -116,7 +127,7 @@ def _pip(line: str, words: Sequence[str], box: Sandbox) -> None:
     for named in re.findall(r"(?:\.|memx)\[([\w,-]+)\]", line):
         unknown = set(named.split(",")) - EXTRAS.keys()
         assert not unknown, f"pyproject.toml has no extra {unknown}"
-    for option, value in zip(words, words[1:], strict=False):
+    for option, value in pairwise(words):
         assert option != "-c" or (ROOT / value).is_file(), value
 
 

@@ -13,12 +13,12 @@ from .workspace import REFERENCE, Workspace
 WRITTEN = ("--out", "--save", "--against")  # folders that a command makes; runner.py makes the last one
 # names that a page gives to a folder without saying that it is a run
 NAMED = {"HOST": "model", "MODEL": "model", "my-model": "model", "halfway": "run/checkpoint", "my-namm": "namm/namm",
-         "fineweb": "prepared", "FOLDER": "bench", "RUN": "run", "NAMM": "namm", "folder-of-yaml": "model"}  # fmt: skip
+         "fineweb": "prepared", "FOLDER": "bench", "RUN": "run", "NAMM": "namm", "new": "bench",
+         "old": "bench"}  # fmt: skip
 # what each picture of `memx plot` is drawn from
-DRAWN = {"memory": "facts", "qa": "answers", "loss": "run", "baselines": "baselines", "rivals": "baselines",
-         "ablation": "ablation", "usage": "run", "finetune": "finetune", "step": "step", "ops": "bench",
-         "bench": "bench", "namm": "evaluation", "layers": "evaluation", "evicted": "evaluation",
-         "dropped": "evaluation", "evolution": "namm", "pareto": "namm", "front": "namm"}  # fmt: skip
+DRAWN = {"memory": "facts", "qa": "answers", "loss": "run", "baselines": "baselines", "ablation": "ablation",
+         "usage": "run", "finetune": "finetune", "step": "step", "ops": "bench", "namm": "evaluation",
+         "layers": "evaluation", "evicted": "evaluation", "evolution": "namm", "pareto": "namm"}  # fmt: skip
 OF_COMMAND = {"eval-namm": "namm", "bench": "bench", "convert": "parallel"}
 
 
@@ -27,6 +27,7 @@ class Sandbox:
 
     def __init__(self, root: Path, workspace: Workspace) -> None:
         self.root, self.workspace = root, workspace
+        self.piped = b""  # what the command before a | has written
         (root / "results" / "runs").mkdir(parents=True)
         (root / "results" / "reference").symlink_to(REFERENCE)
         for path in workspace.files.iterdir():
@@ -49,8 +50,8 @@ class Sandbox:
             for name in _paths(option, value):
                 self._provide(name, kind)
         if parsed.path and parsed.path[0] in ("plot", "runs"):
-            if not self._sources(parsed):
-                for runs in parsed.values("--runs") or ["results/runs"]:
+            for runs in parsed.arguments or parsed.values("--runs") or ["results/runs"]:
+                if Path(runs).name == "runs":
                     self.link(f"{runs}/{kind}", kind)
             parsed = parsed._replace(given=[self._experiment(pair, kind) for pair in parsed.given])
         return parsed
@@ -65,19 +66,17 @@ class Sandbox:
         return found
 
     def _provide(self, name: str, kind: str) -> None:
-        if name in NAMED:
-            self.link(name, NAMED[name])
+        first = name.partition("/")[0]
+        if first in NAMED:
+            self.link(first, NAMED[first])
         elif match := re.match(r"((?:results/)?runs/)([^/]+)(/checkpoint|/namm)?", name):
-            of_path = {"/checkpoint": "run", "/namm": "namm"}.get(match[3] or "", kind)
+            of_path = {"/checkpoint": "roomy-run", "/namm": "namm"}.get(match[3] or "", kind)
             self.link(match[1] + match[2].replace("*", "x"), of_path)
 
     def _kind(self, parsed: Parsed) -> str:
         """What the runs are that a command reads."""
         command = parsed.path[0] if parsed.path else ""
         return DRAWN.get(_picture(parsed), "facts") if command == "plot" else OF_COMMAND.get(command, "run")
-
-    def _sources(self, parsed: Parsed) -> list[str]:
-        return [word for word in parsed.arguments if word != _picture(parsed)]
 
     def _written(self, parsed: Parsed) -> list[str]:
         target = parsed.arguments[1:2] if parsed.path == ("config", "copy") else []
@@ -88,13 +87,12 @@ class Sandbox:
         if pair[0] != "--experiment":
             return pair
         info = json.loads((self.workspace.kinds / kind / "run.json").read_text())
-        return ("--experiment", info["experiment"])
+        return ("--experiment", info["experiment"] or kind)
 
 
 def _picture(parsed: Parsed) -> str:
     """Which picture `memx plot` is asked for."""
-    named = parsed.values("--what") or parsed.arguments[:1]
-    return named[0] if named and named[0] in DRAWN else "memory"
+    return parsed.path[1] if len(parsed.path) > 1 else "memory"
 
 
 def _paths(option: str | None, value: str | None) -> Iterator[str]:

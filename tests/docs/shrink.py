@@ -11,8 +11,10 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import typer
+from memx.cli.commands.fallback import FALLBACK
 from memx.cli.main import app
 
+ANYWHERE = ("--help", "-h", "--debug", "--version")
 # printed for the reader to fill in, and what the tests fill in
 PLACEHOLDERS = {"GPU": "h100", "GPUS": "64", "PRESET": "1.3b-64m-1t", "SET": "training.accumulate=8",
                 "VARIANT": "memory+", "KEY=VALUE": "seed=1"}  # fmt: skip
@@ -22,8 +24,8 @@ MOST: dict[str, dict[str, float]] = {
     "evict": {"--new-tokens": 2},
     "eval": {"--limit": 2, "--answer-tokens": 2, "--batch": 4},
     "prepare": {"--vocabulary": 300, "--jobs": 1},
-    "bench": {"--seconds": 0.01, "--steps": 1, "--context": 64, "--interval": 32, "--new-tokens": 2, "--slots": 256,
-              "--population": 4, "--layers": 1, "--threads": 1, "--batch": 2},
+    "bench": {"--seconds": 0.01, "--steps": 1, "--context": 64, "--interval": 32, "--new-tokens": 2, "--slots": 1024,
+              "--population": 4, "--threads": 1, "--batch": 2},
 }  # fmt: skip
 WORDS: dict[str, dict[str, str]] = {"plot": {"--formats": "png"}, "bench": {"--device": "cpu", "--compile": "none"}}
 HERE = {"cuda": "cpu", "llama-8b": "tiny-llama"}  # where there is neither a GPU nor its memory
@@ -56,6 +58,14 @@ def whole() -> Any:
     return typer.main.get_command(app)
 
 
+def group_of(path: Sequence[str]) -> Any:
+    """The command or group of commands that words name."""
+    command = whole()
+    for word in path:
+        command = command.commands[word]
+    return command
+
+
 def parse(arguments: Sequence[str]) -> Parsed:
     """Take a command line apart by the options that its command knows; others are left as they are."""
     command = whole()
@@ -63,6 +73,7 @@ def parse(arguments: Sequence[str]) -> Parsed:
     while rest and rest[0] in getattr(command, "commands", {}):
         command = command.commands[rest[0]]
         path.append(rest.pop(0))
+    command = getattr(command, "commands", {}).get(FALLBACK, command)
     known = options_of(command)
     given: list[tuple[str | None, str | None]] = []
     while rest:
@@ -75,6 +86,13 @@ def parse(arguments: Sequence[str]) -> Parsed:
         else:
             given.append((option, value if equals else rest.pop(0)))
     return Parsed(tuple(path), command, given)
+
+
+def unknown(parsed: Parsed) -> list[str]:
+    """The options of a command that its help does not show, old spellings among them."""
+    known = options_of(parsed.command)
+    options = [option.partition("=")[0] for option, _ in parsed.given if option is not None]
+    return [one for one in options if one not in ANYWHERE and (one not in known or known[one].hidden)]
 
 
 def options_of(command: Any) -> dict[str, Any]:

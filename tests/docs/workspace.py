@@ -1,8 +1,9 @@
-"""What the printed commands find: files of a person, and small finished runs of every kind, made once by memx itself."""
+"""What the printed commands find: files of a person, and small finished runs of every kind, made once."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,18 @@ from ..experiments.qa.taught_model import tqa_entry
 from .markdown import ROOT
 
 REFERENCE = ROOT / "results" / "reference"
-LANDS = [("France", "Paris"), ("Peru", "Lima"), ("Chad", "N'Djamena"), ("Fiji", "Suva"), ("Oman", "Muscat"),
-         ("Mali", "Bamako"), ("Cuba", "Havana"), ("Togo", "Lome"), ("Iran", "Tehran"), ("Laos", "Vientiane")]  # fmt: skip
-QUICK = ["--seconds", "0.01", "--compile", "none", "--device", "cpu", "--shapes", "B=8,K=4,N=64,D=8"]
-EVALUATED = ["--task", "prose_next", "--task", "passkey", "--length", "200", "--prompts", "1", "--threads", "1",
-             "--policy", "recency", "--policy", "snapkv", "--budget", ".5", "--budget", ".25",
-             "--set", "documents=1", "--set", "resamples=100"]  # fmt: skip
+LANDS = [
+    ("France", "Paris"),
+    ("Peru", "Lima"),
+    ("Chad", "N'Djamena"),
+    ("Fiji", "Suva"),
+    ("Oman", "Muscat"),
+    ("Mali", "Bamako"),
+    ("Cuba", "Havana"),
+    ("Togo", "Lome"),
+    ("Iran", "Tehran"),
+    ("Laos", "Vientiane"),
+]
 
 
 class Workspace:
@@ -37,23 +44,48 @@ class Workspace:
         _write_deep(self.kinds / "model", self.kinds / "deep-model")
         shutil.copytree(tiny_run, self.kinds / "run")
         _write_interrupted(self.kinds / "run", self.kinds / "parallel")
+        _write_roomy(self.kinds / "run", self.kinds / "roomy-run")
         for kind, rows in {
             "facts": "facts/memory", "baselines": "rivals/rivals", "ablation": "rivals/ablation",
-            "finetune": "retrofit/continual", "step": "step/step",
+            "finetune": "retrofit/continual",
         }.items():  # fmt: skip
             _write_run(self.kinds / kind, REFERENCE / f"{rows}.rows.jsonl")
-        self._make("prepared", lambda out: [
-            "prepare", str(self.files / "my-texts"), "--out", str(out / "prepared"), "--vocabulary", "300"])  # fmt: skip
+        for kind, rows, which in ("bench", "bench/bench", r"ceilings|embedding_bag "), ("step", "step/step", ""):
+            (self.kinds / kind).mkdir()
+            lines = (REFERENCE / f"{rows}.rows.jsonl").read_text("utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if re.match(which, json.loads(line)["dataset"])]
+            (self.kinds / kind / "rows.jsonl").write_text("".join(kept))
+        self._make(
+            "prepared",
+            lambda out: [
+                "prepare",
+                str(self.files / "my-texts"),
+                "--out",
+                str(out / "prepared"),
+                "--vocabulary",
+                "300",
+            ],
+        )
         shutil.copytree(self.kinds / "prepared", self.files / "prepared")
         questions = [f"--file={name}={self.files / place}" for name, place in (("nq", "nq_open"), ("tqa", "trivia_qa"))]
-        self._make("answers", lambda out: [
-            "eval", str(self.kinds / "run"), *questions, "--limit", "2", "--answer-tokens", "2", "--runs", str(out)])  # fmt: skip
-        self._make("bench", lambda out: ["bench", "--op", "embedding_bag", *QUICK, "--save", str(out / "bench")])
-        small = settings(self.kinds / "model", evolution__generations=2, tasks__pool=2)
+        self._make(
+            "answers",
+            lambda out: [
+                "eval",
+                str(self.kinds / "run"),
+                *questions,
+                "--limit",
+                "2",
+                "--answer-tokens",
+                "2",
+                "--runs",
+                str(out),
+            ],
+        )
+        small = settings(self.kinds / "model", evolution__generations=2, tasks__pool=2, namm__rule="threshold")
         given = [f"--set={key}={json.dumps(value)}" for key, value in small]
         self._make("namm", lambda out: ["evolve-namm", *given, "--runs", str(out)])
-        self._make("evaluation", lambda out: [
-            "eval-namm", str(self.kinds / "namm"), *EVALUATED, "--runs", str(out)])  # fmt: skip
+        _write_evaluation(self.kinds / "evaluation")
 
     def _make(self, kind: str, arguments: Callable[[Path], list[str]]) -> None:
         """Run a command that writes one folder into a new one, and keep that as the kind."""
@@ -75,7 +107,7 @@ class Workspace:
         facts = [f"{land},capital,{town}\n" for land, town in LANDS]
         (self.files / "my.csv").write_text("subject,relation,object\n" + "".join(facts))
         for name in ("prompt.txt", "long.txt"):
-            (self.files / name).write_text(" ".join(texts)[:2000])
+            (self.files / name).write_text(" ".join(texts)[:1200])
         self._write_questions()
         assert memx(["config", "copy", "tiny", str(self.files / "my.yaml")]) == 0
         for name in ("constraints.txt", "pyproject.toml"):
@@ -96,6 +128,17 @@ class Workspace:
             shutil.copyfile(path, self.files / path.name)
 
 
+def _write_evaluation(folder: Path) -> None:
+    """The repository's evaluation of one NAMM, as if two budgets of evicted tokens had been looked at too."""
+    files = [REFERENCE / "namm" / f"{name}.rows.jsonl" for name in ("namm", "layers", "dropped")]
+    _write_run(folder, files[0])
+    rows = [json.loads(line) for path in files for line in path.read_text("utf-8").splitlines()]
+    rows = [row for row in rows if not re.search("7b9876f3|23247734", row["variant"])]  # other seeds
+    of_kinds = [row for row in rows if row["dataset"].startswith("kinds/")]
+    rows += [{**row, "budget": budget, "size": "budget"} for row in of_kinds for budget in (0.5, 0.25)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def _write_deep(model: Path, to: Path) -> None:
     """The model with ten layers, so that memories fit where presets put them."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -109,6 +152,13 @@ def _write_interrupted(run: Path, to: Path) -> None:
     """A run of two processes that was stopped, as far as `memx convert` of the tests looks at it."""
     shutil.copytree(run, to)
     (to / "state" / "step-20").mkdir(parents=True, exist_ok=True)
+
+
+def _write_roomy(run: Path, to: Path) -> None:
+    """The run with a model that takes longer texts, which changes none of its weights."""
+    shutil.copytree(run, to)
+    config = json.loads((to / "checkpoint" / "config.json").read_text())
+    (to / "checkpoint" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 1024}))
 
 
 def _write_run(folder: Path, rows: Path) -> None:

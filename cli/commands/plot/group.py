@@ -70,10 +70,11 @@ def register(app: typer.Typer) -> None:
 def _examples(picture: Picture) -> list[str]:
     """Two commands that every picture takes, and one with an option of its own, if it has one."""
     own = [_EXAMPLES[option].format(picture.name) for option in picture.options if option in _EXAMPLES]
+    folder = "" if picture.group != BENCH else f" {_RUN[BENCH]}"  # benchmarks are not looked for in results/runs
     general = [
-        f"memx plot {picture.name}",
+        f"memx plot {picture.name}{folder}",
         f"memx plot {picture.name} {_RUN[picture.group]} --out figures",
-        f"memx plot {picture.name} --formats png --json",
+        f"memx plot {picture.name}{folder} --formats png --json",
     ]
     return [general[0], *own[:1], *general[1:]]
 
