@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from memx.cli.commands.spellings import Command
-from memx.cli.main import app
 from memx.cli.main import run as memx
 from memx.experiments.config.presets import all_presets
 from memx.experiments.data.corpus.readers.builtin import NAMES as BUILTIN
@@ -25,7 +24,7 @@ from memx.experiments.data.corpus.readers.hub import HUB_NAME
 from .markdown import ROOT
 from .printed import UNCHECKED
 from .sandbox import Sandbox
-from .shrink import PLACEHOLDERS, Parsed, group_of, parse, small, unknown
+from .shrink import PLACEHOLDERS, Parsed, group_of, parse, small, unknown, whole
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
 _ASSIGNED = re.compile(r"^(?:[A-Z_]+=\S* +)+")
@@ -99,7 +98,7 @@ def check_parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
             assert name in all_presets() or name.endswith(".yaml"), f"`{line}`: there is no preset {name}"
     monkeypatch.setattr(Command, "invoke", lambda self, context: 0)
     try:
-        app(args=words, prog_name="memx", standalone_mode=False)
+        whole()(args=words, prog_name="memx", standalone_mode=False)
     except Exception as error:  # typer's own click raises these
         lacks = ("MissingParameter", "NoArgsIsHelpError", "Exit")  # only the command is spoken of
         assert type(error).__name__ in lacks, f"`{line}`: {error}"

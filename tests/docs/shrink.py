@@ -17,7 +17,7 @@ from memx.cli.main import app
 ANYWHERE = ("--help", "-h", "--debug", "--version")
 # printed for the reader to fill in, and what the tests fill in
 PLACEHOLDERS = {"GPU": "h100", "GPUS": "64", "PRESET": "1.3b-64m-1t", "SET": "training.accumulate=8",
-                "VARIANT": "memory+", "KEY=VALUE": "seed=1"}  # fmt: skip
+                "VARIANT": "memory+", "COMMAND": "train", "KEY=VALUE": "seed=1"}  # fmt: skip
 PLANNED = ("train", "evolve-namm", "eval-namm")  # with --dry-run; test_commands.py also runs some of each
 # the most that a number may be; those of a command are given where it prints none
 MOST: dict[str, dict[str, float]] = {
