@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from ....errors import MemxError, nearest
 from ...config.training import DataConfig
@@ -79,9 +80,15 @@ def answers_of(facts: Sequence[Fact]) -> dict[tuple[str, str], tuple[str, ...]]:
     return {key: tuple(answers) for key, answers in accepted.items()}
 
 
+@cache
+def _built_in(name: str) -> tuple[Fact, ...]:
+    """A built-in table, read once in a process: a sweep reads it for each of its points."""
+    return tuple(TABLES[name]())
+
+
 def _load(source: str, config: DataConfig, notes: list[str]) -> list[Fact]:
     if source in TABLES:
-        return TABLES[source]()
+        return list(_built_in(source))
     if source == "biographies":
         return biographies(config.biographies, config.seed)
     if is_facts_file(source):
