@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Sequence
 
 from memx.results.memory_layers.ablation import difference
 from memx.results.memory_layers.baselines import bases_of
 from memx.results.memory_layers.finetune import by_method, methods_of
+from memx.results.store.rows import Row
 
 from .costs import fastest_step
 from .memory_layers import TIER, equal_compute, model
-from .namms import CHOSEN, DIFFERENCE, INITIAL, best_of, evolved, over_best
+from .namms import DIFFERENCE, best_of, evolved, over_best
 from .text import interval, plus_minus, rows_of, slots, table
 
-_COLUMNS = ["measured", "memx", "compared with", "page"]
-_Line = tuple[str, str, str, str, str]  # the four cells, the last a title, and the name of its page
+_COLUMNS = ["question", "answer", "page"]
+_Line = tuple[str, str, str, str]  # the question, the answer, and a title and the name of the page with the rest
 
 
 def memory(page: str) -> str:
@@ -43,20 +45,21 @@ def _namm_lines() -> list[_Line]:
 def _table(page: str, lines: list[_Line]) -> str:
     here = posixpath.dirname(page) or "."
     cells = [
-        [*texts, f"[{title}]({posixpath.relpath(f'docs/results/{name}.md', here)})"] for *texts, title, name in lines
+        [question, answer, f"[{title}]({posixpath.relpath(f'docs/results/{name}.md', here)})"]
+        for question, answer, title, name in lines
     ]
-    return table(_COLUMNS, cells, left=4)
+    return table(_COLUMNS, cells, left=3)
 
 
 def _equal_flops() -> _Line:
     rows = rows_of("rivals/rivals")
     dense, ours = (model(rows, variant) for variant in ("dense", "memory 64k"))
     gain = difference(ours, dense, higher_is_better=True)
+    scores = [plus_minus(s.value, s.low, s.high, 1) for s in (ours, dense)]
     apart = plus_minus(gain.value or 0.0, gain.low, gain.high, 1, "+")
     return (
-        "Facts recalled in a new phrasing, at equal FLOPs (exact match)",
-        f"{plus_minus(ours.value, ours.low, ours.high, 1)}% with {ours.memory_slots:,} slots: {apart} points",
-        f"{plus_minus(dense.value, dense.low, dense.high, 1)}%, dense",
+        "How many facts does a memory layer recall in a new phrasing, at equal FLOPs?",
+        f"{scores[0]}% with {ours.memory_slots:,} slots, {scores[1]}% dense: {apart} points",
         "Memory layers",
         "memory-layers",
     )
@@ -67,9 +70,8 @@ def _compute() -> _Line:
     (base,) = bases_of(rows, TIER)
     models = [model(rows, variant) for variant in ("memory 64k", "memory 256k")]
     return (
-        "FLOPs that a dense model needs for the same accuracy",
-        " and ".join(f"{ours.memory_slots:,}" for ours in models) + " slots",
-        " and ".join(equal_compute(base, ours) for ours in models) + " their FLOPs",
+        "How many times the FLOPs does a dense model need for that accuracy?",
+        "; ".join(f"{equal_compute(base, ours)} for {ours.memory_slots:,} slots" for ours in models),
         "Memory layers",
         "memory-layers",
     )
@@ -79,9 +81,8 @@ def _step() -> _Line:
     own, other = fastest_step(own=True), fastest_step(own=False)
     ours, theirs = (f"{row.value:,.0f} ms ({row.low:,.0f} to {row.high:,.0f})" for row in (own, other))
     return (
-        f"Training step of one layer with {slots(own.memory_slots)} slots, one CPU thread (20th to 80th percentile)",
-        f"{ours}: {other.value / own.value:.1f} times as fast",
-        f"{theirs}, {other.kind}",
+        f"How long is a training step of a layer with {slots(own.memory_slots)} slots, on one CPU thread?",
+        f"{ours}; the fastest other implementation: {theirs}. Ranges are 20th to 80th percentiles",
         "Cost of a step",
         "step",
     )
@@ -91,10 +92,10 @@ def _retrofit() -> _Line:
     (method,) = methods_of(by_method(rows_of("retrofit/retrofit")))
     before, after = method.before[TIER], method.after[TIER]
     texts = [interval(s.value, s.low, s.high, 2) for s in (method.text_before, method.text_after) if s]
+    recall = f"recall {before.value:.0f}% before, {interval(after.value, after.low, after.high, 0)}% after"
     return (
-        f"Memory added to SmolLM2-135M to learn {after.n} facts (exact match; NLL of other text)",
-        f"{interval(after.value, after.low, after.high, 0)}%; {texts[1]}",
-        f"before: {before.value:.0f}%; {texts[0]}",
+        f"Can SmolLM2-135M learn {after.n} facts in an added memory?",
+        f"{recall}; NLL of other text {texts[0]} before, {texts[1]} after",
         "Pretrained models",
         "pretrained",
     )
@@ -103,13 +104,10 @@ def _retrofit() -> _Line:
 def _evolved() -> _Line:
     found = evolved()
     seeds = sorted({seed for seed, *_ in found})
-    starts = {f"{found[seed, INITIAL, 'test', 'fitness'].value:.2f}" for seed in seeds}
-    ends = ", ".join(f"{found[seed, CHOSEN, 'test', 'fitness'].value:.2f}" for seed in seeds)
-    gains = (found[seed, DIFFERENCE, "test", "fitness"] for seed in seeds)
+    gains = [found[seed, DIFFERENCE, "test", "fitness"] for seed in seeds]
     return (
-        "Fitness of an evolved NAMM on test prompts, three seeds",
-        f"{ends}: " + ", ".join(interval(row.value, row.low, row.high, 2, "+") for row in gains),
-        f"{', '.join(sorted(starts))}, initial parameters",
+        "Does evolution improve a NAMM? (gain in likelihood minus cache penalty on test prompts, by seed)",
+        ", ".join(interval(row.value, row.low, row.high, 2, "+") for row in gains) + _verdict(gains),
         "Eviction",
         "eviction",
     )
@@ -118,9 +116,14 @@ def _evolved() -> _Line:
 def _against_others() -> _Line:
     half = over_best("all/all", "0.5")
     return (
-        "NAMM minus the best other policy at half the cache (nats per answer token), three seeds",
-        ", ".join(interval(row.value, row.low, row.high, 2, "+") for row in half),
-        f"{best_of(half)}, chosen on the same prompts",
+        f"Is it better than the best other policy, {best_of(half)}, at half the cache? (nats per token, by seed)",
+        ", ".join(interval(row.value, row.low, row.high, 2, "+") for row in half) + _verdict(half),
         "Eviction",
         "eviction",
     )
+
+
+def _verdict(rows: Sequence[Row]) -> str:
+    """Whether intervals of differences exclude zero."""
+    apart = sum(row.low > 0 or row.high < 0 for row in rows)
+    return f": {'yes' if apart == len(rows) else 'no difference shown' if not apart else f'in {apart} of {len(rows)}'}"
