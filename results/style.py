@@ -35,7 +35,8 @@ POLICY_LABELS = {
     "tova": "TOVA", "snapkv": "SnapKV",
 }  # fmt: skip
 NAMM_COLOURS = ["#D55E00", "#8C2D04", "#F28E2B", "#B2182B"]  # of several that are not seeds of one
-CHANCE = "#999999"
+GUESS = "#999999"  # the answer guessed by relation and first letter
+GUESS_LABEL = "guess by relation and first letter"
 CYCLE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999"]
 
 _SETTINGS: dict[Any, Any] = {
@@ -92,7 +93,7 @@ def caption_below(figure: Figure, text: str, axes: Sequence[Axes], most: int = 2
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    labels = [*(label for label in handles if label != "chance"), *(["chance"] if "chance" in handles else [])][:most]
+    labels = sorted(handles, key=lambda label: label.startswith(GUESS_LABEL))[:most]  # the guess comes last
     if len(handles) > most:
         text += f" · {len(handles) - most} more not in the legend"
     columns = 6 if len(labels) <= 6 else 4

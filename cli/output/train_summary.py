@@ -37,7 +37,7 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
     chance = {tier: row.value for found in rows.values() for tier in tiers for row in found if _is_chance(row, tier)}
     if chance:
         guesses = ", ".join(f"{_SHORT[tier]} {value:.1f}%" for tier, value in chance.items())
-        print(f"Chance (guessing by relation and first letter): {guesses}.")
+        print(f"Guessing by relation and first letter: {guesses}.")
 
 
 def _who(name: str, first: Row) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..labels import caption, short
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
-from ..style import CHANCE, KIND_COLOURS, KIND_LABELS, KIND_MARKERS, caption_below, new_figure, spread
+from ..style import GUESS, GUESS_LABEL, KIND_COLOURS, KIND_LABELS, KIND_MARKERS, caption_below, new_figure, spread
 from ..summary import TIER_LABELS, TIERS, Summary
 from .baselines import METRICS, Base, baselines_table, bases_of
 
@@ -37,8 +37,8 @@ def baselines_figure(rows: Sequence[Row], bases: Sequence[Base], tier: str) -> F
     top = 1.08 * max([s.high for s in everything] + [v for s in everything for v in s.values])
     axes[0].set_ylim(0, min(max(top, 1.0), 105.0))
     for base, left, right in zip(bases, axes[::2], axes[1::2], strict=True):
-        _by_parameters(left, base)
-        _by_flops(right, base)
+        _by_parameters(left, base, tier)
+        _by_flops(right, base, tier)
         title = "Accuracy" if len(bases) == 1 else f"{base.name}: accuracy"
         left.set_title(f"{title} by parameters", pad=32)
         right.set_title(f"{title} by compute", pad=32)
@@ -47,16 +47,16 @@ def baselines_figure(rows: Sequence[Row], bases: Sequence[Base], tier: str) -> F
     return figure
 
 
-def _by_parameters(axis: Axes, base: Base) -> None:
+def _by_parameters(axis: Axes, base: Base, tier: str) -> None:
     for kind, points in base.kinds.items():
         _points(axis, points, [s.parameters_total or 1 for s in points], kind, KIND_LABELS[kind], line="-")
     _dense_lines(axis, base)
-    _chance(axis, base)
+    _guess(axis, base, tier)
     axis.set_xlabel("total parameters (log scale)")
     _log_ticks(axis, [s.parameters_total or 1 for points in base.kinds.values() for s in points])
 
 
-def _by_flops(axis: Axes, base: Base) -> None:
+def _by_flops(axis: Axes, base: Base, tier: str) -> None:
     if base.dense:
         _points(axis, base.dense, [s.flops or 1 for s in base.dense], "dense", "dense", line="-")
     for place, (kind, points) in enumerate(base.kinds.items()):
@@ -67,7 +67,7 @@ def _by_flops(axis: Axes, base: Base) -> None:
         if worth and worth.times and s.flops:
             end = s.flops * min(worth.times, worth.bound if worth.times == inf else inf)
             axis.plot([s.flops, end], [s.value] * 2, color=KIND_COLOURS[kind], linestyle=":", linewidth=1.2, zorder=1)
-    _chance(axis, base)
+    _guess(axis, base, tier)
     axis.set_xlabel(
         f"FLOPs per token (log scale{'' if len(base.kinds) < 2 else '; models of equal FLOPs drawn side by side'})"
     )
@@ -115,12 +115,13 @@ def _dense_lines(axis: Axes, base: Base) -> None:
         )  # fmt: skip
 
 
-def _chance(axis: Axes, base: Base) -> None:
+def _guess(axis: Axes, base: Base, tier: str) -> None:
     if base.chance is not None:
-        axis.axhline(base.chance, color=CHANCE, linewidth=1, linestyle=":", zorder=1, label="chance")
+        label = f"{GUESS_LABEL} ({TIER_LABELS[tier]})"
+        axis.axhline(base.chance, color=GUESS, linewidth=1, linestyle=":", zorder=1, label=label)
         axis.annotate(
-            f"chance {base.chance:.0f}%", (1, base.chance), (-3, -3), ha="right", va="top", fontsize=7.5, color="0.45",
-            xycoords=axis.get_yaxis_transform(), textcoords="offset points", zorder=1,
+            f"first-letter guess {base.chance:.0f}%", (1, base.chance), (-3, -3), ha="right", va="top", fontsize=7.5,
+            color="0.45", xycoords=axis.get_yaxis_transform(), textcoords="offset points", zorder=1,
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from ..labels import caption, short, slots_label
 from ..published import published_curves
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
-from ..style import BASE_COLOURS, CHANCE, COLOURS, MARKERS, new_figure
+from ..style import BASE_COLOURS, COLOURS, GUESS, GUESS_LABEL, MARKERS, new_figure
 from ..summary import TIER_LABELS, TIERS, Summary, summarize
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def memory_figure(rows: Sequence[Row], *, published: bool = False, accuracy: str
         scale = SlotAxis(slots, others if metric == accuracy else ())
         _lines(axis, [s for s in summaries if s.metric == metric], scale)
         if metric == "exact_match":
-            _chance(axis, [s for s in summaries if s.metric == "chance_exact_match"])
+            _guess(axis, [s for s in summaries if s.metric == "chance_exact_match"])
         if metric == accuracy and published:
             _published(axis, scale)
         scale.dress(axis, summaries)
@@ -100,7 +100,7 @@ class SlotAxis:
         axis.set_xticks([self.dense, *(self.place(s) for s in shown)], ["dense", *(slots_label(s) for s in shown)])
         axis.tick_params(axis="x", labelsize=8.5)
         axis.set_xlim(self.dense - 0.6, self.right)
-        axis.axvline(self.dense + 1.0, color="0.8", linewidth=0.8, linestyle=(0, (2, 3)))
+        axis.axvline(self.dense + 1.0, color="0.75", linewidth=0.8)
         axis.set_xlabel("memory slots (log scale; dense: no memory layer)")
         totals = {s.memory_slots: s.parameters_total for s in summaries if s.parameters_total}
         top = axis.secondary_xaxis("top")
@@ -127,21 +127,21 @@ def _lines(axis: Axes, summaries: Sequence[Summary], scale: SlotAxis) -> None:
                 axis.plot([place] * s.runs, s.values, ".", color=colour, alpha=0.4, markersize=4, zorder=2)
 
 
-def _chance(axis: Axes, summaries: Sequence[Summary]) -> None:
+def _guess(axis: Axes, summaries: Sequence[Summary]) -> None:
     for tier in ("unseen", "seen"):
         points = [s for s in summaries if s.dataset == tier]
         if points:
             value = sum(s.value for s in points) / len(points)
             axis.axhline(
                 value,
-                color=CHANCE,
+                color=GUESS,
                 linewidth=1,
                 linestyle=":",
                 zorder=1,
-                label="chance (guess by relation and first letter)",
+                label=f"{GUESS_LABEL} ({TIER_LABELS[tier]})",
             )
             axis.annotate(
-                f"chance\n{value:.0f}%", (1, value), (2, 0), va="center", fontsize=7.5, color="0.45",
+                f"guess\n{value:.0f}%", (1, value), (2, 0), va="center", fontsize=7.5, color="0.45",
                 xycoords=axis.get_yaxis_transform(), textcoords="offset points", annotation_clip=False,
             )  # fmt: skip
             return

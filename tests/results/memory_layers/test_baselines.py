@@ -83,8 +83,10 @@ def test_the_rivals_figure_holds_the_rows():
     assert list(by_kind["memory"].get_ydata()) == [26.0, 31.0]
     dashed = [line.get_ydata()[0] for line in left.lines if line.get_linestyle() == "--"]
     assert dashed == [21.0, 41.0]
-    assert [text.get_text() for text in left.texts] == ["dense, 1x FLOPs", "dense, 4x FLOPs", "chance 7%"]
-    assert [line.get_ydata()[0] for line in left.lines if line.get_label() == "chance"] == [7.0]
+    assert [text.get_text() for text in left.texts] == ["dense, 1x FLOPs", "dense, 4x FLOPs", "first-letter guess 7%"]
+    assert [line.get_ydata()[0] for line in left.lines if line.get_linestyle() == ":"] == [7.0]
+    legend = [text.get_text() for text in left.figure.legends[0].get_texts()]
+    assert legend[-1] == "guess by relation and first letter (paraphrased)"
     dense = {container.get_label(): container.lines[0] for container in right.containers}["dense"]
     assert (list(dense.get_xdata()), list(dense.get_ydata())) == ([1000, 4000], [21.0, 41.0])
     guides = {line.get_color(): line.get_xdata() for line in right.lines if line.get_zorder() == 1}

@@ -148,7 +148,10 @@ def test_the_figure_shows_what_the_rows_say():
     figure = memory_figure(sweep_rows(seeds=(0, 1, 2)))
     accuracy, nll = figure.axes[:2]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert len([label for label in labels if not label.startswith("chance")]) == 3 and len(labels) == 4
+    guess = "guess by relation and first letter (held-out entities)"
+    assert guess in labels and len(labels) == 4
+    (dotted,) = [line for line in accuracy.lines if line.get_linestyle() == ":"]
+    assert dotted.get_label() == guess
     ticks = [tick.get_text() for tick in accuracy.get_xticklabels()]
     assert ticks == ["dense", "4,096", "16,384", "65,536"]
     curve = accuracy.containers[0].lines[0]
