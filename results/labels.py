@@ -9,11 +9,15 @@ from typing import Any, NamedTuple
 from .store.rows import Row
 from .summary import Summary
 
+INTERVALS = "95% CI: ± half, or [low, high]"  # what `with_interval` writes, for titles
+_LOPSIDED = 0.1  # halves that differ by more than this share of the mean half are not written as ±
+
 
 class Table(NamedTuple):
     """What a figure says in numbers: lines of text to print, and the same facts as plain data for JSON.
 
-    left: how many columns are text and stand on the left.
+    left: how many columns are text and stand on the left. names: how many name a row, and are repeated where a table is
+    split; None: as many as `left`.
     """
 
     title: str
@@ -21,6 +25,7 @@ class Table(NamedTuple):
     lines: list[list[str]]
     facts: list[dict[str, Any]]
     left: int = 1
+    names: int | None = None
 
 
 def slots_label(slots: int) -> str:
@@ -51,18 +56,37 @@ def host_label(host: str) -> str:
     return Path(host).name if Path(host).is_absolute() else host
 
 
-def with_half(value: float, low: float | None, high: float | None, digits: int, sign: str = "") -> str:
-    """A value and half its interval, as 12.3 ±0.4.
+def with_interval(
+    value: float, low: float | None, high: float | None, digits: int, sign: str = "", n: int | None = None
+) -> str:
+    """A value and its interval: 12.3 ±0.4, or 98.0 [95.1, 99.2] where one half is clearly longer than the other.
 
     Args:
         value: In any unit.
         low: Lower end of the 95% interval; None: there is none, and the value stands alone.
         high: Upper end.
-        digits: After the point, of both.
+        digits: After the point, of all numbers.
         sign: `+` writes the sign of positive values too.
+        n: How many measurements the interval is of; with one, the value stands alone.
     """
-    half = "" if low is None or high is None else f" ±{(high - low) / 2:.{digits}f}"
-    return f"{value:{sign}.{digits}f}{half}"
+    written = f"{value:{sign}.{digits}f}"
+    if low is None or high is None or n == 1:
+        return written
+    half, ends = (high - low) / 2, [f"{end:{sign}.{digits}f}" for end in (low, high)]
+    if abs(high + low - 2 * value) > _LOPSIDED * half and ends != [written, written]:
+        return f"{written} [{ends[0]}, {ends[1]}]"
+    return f"{written} ±{half:.{digits}f}"
+
+
+def score_of(row: Row | Summary, digits: int) -> str:
+    """The value of a row or summary and its interval, as `with_interval` writes them."""
+    return with_interval(row.value, row.low, row.high, digits, n=row.n)
+
+
+def difference_of(row: Row, digits: int) -> str:
+    """The signed value of a row and its interval, as +0.12 [-0.03, +0.27]; the value alone of one measurement."""
+    signed = f"{row.value:+.{digits}f}"
+    return signed if row.n == 1 else f"{signed} [{row.low:+.{digits}f}, {row.high:+.{digits}f}]"
 
 
 def caption(rows: Sequence[Row], summaries: Sequence[Summary]) -> str:

@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.pop("COLUMNS", None)  # tables of captured output are as wide as they need
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores: threads would only stand in each other's way
     # two compilers that fill one cache at once can fail, so each worker has a cache of its own

@@ -226,7 +226,7 @@ def _print(report: EvictionReport, written: list[Path]) -> None:
         print(report.full.text)
     print()
     table = size_table(report)
-    print_table(table.title, table.columns, table.lines)
+    print_table(table.title, table.columns, table.lines, left=table.left, names=table.names)
     print(f"evictions: {report.ran}")
     print(written_line(report.policy, report.answer))
     if report.full is not None:

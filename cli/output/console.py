@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,34 +16,51 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, names: int | None = None
+) -> None:
     """Print a table; all columns but the first `left` are right-aligned.
 
-    A table that is too wide for the terminal is split into several that repeat the first `left` columns, or printed as
-    a block of lines for each row. Output that is not a terminal is as wide as the table needs.
+    A table that is too wide for the terminal is split into several that repeat the columns that name a row, or
+    printed as a block of lines for each row. Output that is not a terminal is as wide as the environment variable
+    COLUMNS says, or else as the table needs.
+
+    Args:
+        title: Of the table.
+        columns: Headings.
+        rows: The cells of each row.
+        left: How many columns are text and left-aligned.
+        names: How many columns name a row, and are repeated in each part of a split table; None: as many as `left`.
     """
     from rich.console import Console
     from rich.text import Text
 
     from .table_layout import fit, measure, split, width_of
 
+    named = left if names is None else names
     lines = [list(row) for row in rows]
     measured = measure(columns, lines, left)
     console = Console()
     if not console.is_terminal:
-        console = Console(width=max(_PIPE_WIDTH, width_of([column.least for column in measured])))
+        console = Console(width=_pipe_width(width_of([column.least for column in measured])))
     console.print(Text(title, style="bold"))
     parts = [[*range(len(columns))]]
     if fit(measured, console.width) is None:
-        parts = split(measured, left, console.width)
+        parts = split(measured, named, console.width)
     if parts is None:
         _print_blocks(console, columns, lines)
         return
     for part in parts:
         widths = fit([measured[i] for i in part], console.width)
         assert widths is not None
-        here = [line for line in lines if any(line[i] for i in part[left:]) or not any(line[left:])]
+        here = [line for line in lines if any(line[i] for i in part[named:]) or not any(line[named:])]
         console.print(_table([columns[i] for i in part], [[line[i] for i in part] for line in here], widths, left))
+
+
+def _pipe_width(needed: int) -> int:
+    """Columns of output that is no terminal: those of the variable COLUMNS, else as many as a table needs."""
+    asked = os.environ.get("COLUMNS", "")
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else max(_PIPE_WIDTH, needed)
 
 
 def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], widths: Sequence[int], left: int) -> Any:

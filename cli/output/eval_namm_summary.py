@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...results.labels import INTERVALS, difference_of, score_of
 from ...results.store.rows import Row
 from .console import print_table
 
@@ -70,14 +71,14 @@ def _print_size(size: str, lines: Sequence[Line], found: Mapping[Line, Any], set
         rows = found[line]
         cells = [line[0]]
         for one in sets:
-            cells += [_cell(rows["exact", one], 1), _cell(rows["relative_log_likelihood", one], 2)]
-            cells.append(_cell(rows["lost_nats", one], 2))
+            cells += [score_of(rows["exact", one], 1), score_of(rows["relative_log_likelihood", one], 2)]
+            cells.append(score_of(rows["lost_nats", one], 2))
             if one in scored:
-                cells.append(_cell(rows["score", one], 1))
+                cells.append(score_of(rows["score", one], 1))
         table.append([*cells, *(f"{rows[size, 'all/all'].value:.1f}%" for size in ("held", "kept"))])
     n = ", ".join(f"{found[lines[0]]['exact', one].n} {_ABOUT[one]}" for one in sets)
     print_table(
-        f"{size} (prompts: {n}; ± half the 95% CI)",
+        f"{size} (prompts: {n}; {INTERVALS})",
         [*columns, "cache size", "tokens kept"],
         table,
     )
@@ -93,8 +94,8 @@ def _print_verdicts(namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequ
             cells = [line[0], size, _ABOUT[one]]
             for metric, digits in (("log_likelihood", 2), ("exact", 1)):
                 best = rows.get((f"{metric}_over_best_rival", one))
-                cells.append(_signed(rows[f"{metric}_minus_full", one], digits))
-                cells.append("" if best is None else f"{_signed(best, digits)} {best.labels.rival}")
+                cells.append(difference_of(rows[f"{metric}_minus_full", one], digits))
+                cells.append("" if best is None else f"{difference_of(best, digits)} {best.labels.rival}")
             table.append(cells)
     columns = [
         "NAMM",
@@ -107,15 +108,6 @@ def _print_verdicts(namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequ
     ]
     title = "NAMM minus other policies (95% CI); the best baseline was chosen on these same prompts, which favours it"
     print_table(title, columns, table, left=3)
-
-
-def _signed(row: Row, digits: int) -> str:
-    return f"{row.value:+.{digits}f} [{row.low:+.{digits}f}, {row.high:+.{digits}f}]"
-
-
-def _cell(row: Row, digits: int) -> str:
-    half = (row.high - row.low) / 2 if row.low is not None and row.high is not None else 0.0
-    return f"{row.value:.{digits}f} ±{half:.{digits}f}"
 
 
 def print_evaluation_cost(cost: EvaluationCost) -> None:

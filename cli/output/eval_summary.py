@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...results.labels import INTERVALS, score_of
 from ...results.store.rows import Row
 from .console import print_table
 
@@ -21,15 +22,16 @@ def print_questions(rows: Sequence[Row]) -> None:
     for (_, dataset), scores in found.items():
         first = scores["exact_match"]
         cells = [_who(first), dataset, f"{first.n:,}", _shots(first)]
-        lines.append([*cells, *(_cell(scores[metric]) for metric in _QA)])
+        lines.append([*cells, *(score_of(scores[metric], 2) for metric in _QA)])
     if lines:
         columns = ["model", "questions", "n", "shots", *_QA.values()]
-        print_table("Closed-book QA (± half the 95% CI)", columns, lines, left=2)
+        names = 2 if len({tuple(line[:2]) for line in lines}) == len(lines) else 4
+        print_table(f"Closed-book QA ({INTERVALS})", columns, lines, left=2, names=names)
     for run, dataset in found:
         _tell_cuts(found[run, dataset]["exact_match"])
-    lines = [[_who(row), row.dataset, row.metric, f"{row.n:,}", _cell(row)] for row in rows if row.labels.harness]
+    lines = [[_who(row), row.dataset, row.metric, f"{row.n:,}", score_of(row, 2)] for row in rows if row.labels.harness]
     if lines:
-        print_table("lm-eval (± half the 95% CI)", ["model", "task", "score", "n", "value"], lines, left=3)
+        print_table(f"lm-eval ({INTERVALS})", ["model", "task", "score", "n", "value"], lines, left=3)
 
 
 def print_plan(costs: Sequence[Mapping[str, Any]]) -> None:
@@ -56,11 +58,6 @@ def _who(row: Row) -> str:
         f", {row.kind} {row.memory_slots:,}" if row.memory_slots else f", {row.kind}" if row.kind != "dense" else ""
     )
     return f"{row.model}{memory}{f', {row.variant}' if row.variant else ''}"
-
-
-def _cell(row: Row) -> str:
-    half = "" if row.low is None or row.high is None else f" ±{(row.high - row.low) / 2:.2f}"
-    return f"{row.value:.2f}{half}"
 
 
 def _tell_cuts(row: Row) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ...results.labels import INTERVALS, difference_of, score_of, short
 from ...results.store.rows import Row
 from .console import print_table
 
@@ -33,24 +34,18 @@ def _print_split(rows: Sequence[Row], split: str, about: str) -> None:
     for dataset in dict.fromkeys(row.dataset for row in rows):
         found = [by_key[dataset, variant, f"relative_{kind}"] for variant in _KINDS]
         before, after = (by_key[dataset, variant, "kept"].value for variant in _KINDS[:2])
-        cells = [f"{one.value:.2f} ±{_half(one):.2f}" for one in found[:2]]
+        cells = [score_of(one, 2) for one in found[:2]]
         kept = f"{before:.0f}→{after:.0f}%"
-        lines.append([dataset.partition("/")[2], str(found[0].n), *cells, _change(found[2], 2), kept])
+        lines.append([dataset.partition("/")[2], str(found[0].n), *cells, difference_of(found[2], 2), kept])
     what = "likelihood per token" if kind == "log_likelihood" else "score"
-    title = f"{split.capitalize()} prompts ({about}): {what}, full cache = 1, ± half the 95% CI"
+    title = f"{split.capitalize()} prompts ({about}): {what}, full cache = 1; {INTERVALS}"
     print_table(title, ["task", "n", "initial", "chosen", "difference [95% CI]", "cache kept"], lines)
     zero, answer, change = (by_key[f"{split}/all", variant, "fitness"] for variant in _KINDS)
-    print(f"Fitness: initial {zero.value:.3f}, chosen {answer.value:.3f}, difference {_change(change, 3)}.\n")
-
-
-def _change(row: Row, digits: int) -> str:
-    return f"{row.value:+.{digits}f} [{row.low:+.{digits}f}, {row.high:+.{digits}f}]"
+    print(f"Fitness: initial {zero.value:.3f}, chosen {answer.value:.3f}, difference {difference_of(change, 3)}.\n")
 
 
 def print_evolution_cost(cost: EvolutionCost) -> None:
     """The table of a dry run."""
-    from ...results.labels import short
-
     lines = [
         ["model", f"{cost.host}, {short(cost.host_parameters, 1000)} parameters in {cost.dtype}"],
         ["NAMM", f"{cost.namm_parameters:,} parameters, {cost.rule}, eviction interval {cost.every} tokens"],
@@ -81,7 +76,3 @@ def _duration(hours: float) -> str:
 def _online(cost: EvolutionCost) -> str:
     read = cost.read_online
     return f", each after reading {read:,} tokens with the candidate" if read else ""
-
-
-def _half(row: Row) -> float:
-    return (row.high - row.low) / 2 if row.low is not None and row.high is not None else 0.0

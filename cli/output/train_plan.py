@@ -42,6 +42,8 @@ def print_plans(costs: Sequence[RunCost]) -> None:
     """Print memory of each GPU, seconds of a step, totals, problems and assumptions."""
     plans = [cost.plan for cost in costs if cost.plan is not None]
     names = [str(cost.variant or cost.run) for cost in costs]
+    if len(set(names)) < len(names):  # variants at several sizes or seeds
+        names = [cost.run for cost in costs]
     where = f"{plans[0].gpus} x {plans[0].gpu}"
     _print_parts(f"Memory of each GPU in GB ({where})", names, [_gigabytes(plan) for plan in plans])
     print("total: peak memory, the highest of the backward pass, the sparse update and evaluation\n")

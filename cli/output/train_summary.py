@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...results.labels import INTERVALS, score_of, short
 from ...results.store.rows import Row
 from ...results.store.runs import RunStore
 from .console import print_table
@@ -13,6 +14,7 @@ from .console import print_table
 if TYPE_CHECKING:
     from ...experiments.planning.cost import RunCost
 
+_NAMES = ("model", "kind", "slots", "trained", "seed")
 _SHORT = {"seen": "seen", "rephrased": "paraphrased", "unseen": "held-out"}
 
 
@@ -32,8 +34,8 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
         lines.append(line | _took(RunStore(runs).run(name).info(), found[0], speed=not tiers))
     columns = [column for column in lines[0] if column not in _needless([found[0] for found in rows.values()])]
     title = "exact match before → after, and text NLL" if tuned else "exact match and NLL per answer token"
-    title = f"Closed-book QA ({title}; ± half the 95% CI)" if tiers else "Held-out text (nats per token)"
-    print_table(title, columns, [[line[column] for column in columns] for line in lines])
+    title = f"Closed-book QA ({title}; {INTERVALS})" if tiers else "Held-out text (nats per token)"
+    print_table(title, columns, [[line[column] for column in columns] for line in lines], names=_names(columns, lines))
     chance = {tier: row.value for found in rows.values() for tier in tiers for row in found if _is_chance(row, tier)}
     if chance:
         guesses = ", ".join(f"{_SHORT[tier]} {value:.1f}%" for tier, value in chance.items())
@@ -42,8 +44,6 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
 
 def _who(name: str, first: Row) -> dict[str, str]:
     """What a run is, and what it costs."""
-    from ...results.labels import short
-
     return {
         "run": name,
         "model": first.model,
@@ -67,6 +67,14 @@ def _took(info: Mapping[str, Any], first: Row, *, speed: bool) -> dict[str, str]
     return cells
 
 
+def _names(columns: Sequence[str], lines: Sequence[Mapping[str, str]]) -> int:
+    """How many of the first columns tell the runs from each other."""
+    if columns[0] == "run":
+        return 1
+    several = [i for i, column in enumerate(columns) if column in _NAMES and len({line[column] for line in lines}) > 1]
+    return 1 + max(several, default=0)
+
+
 def _needless(firsts: Sequence[Row]) -> set[str]:
     """Columns to leave out, given one row of each run."""
     needless = {"run", "model", "slots", "trained"}
@@ -87,14 +95,14 @@ def _knows(by_key: Mapping[tuple[str, str], Row], tiers: Sequence[str]) -> dict[
     """Exact match of each tier; of a pretrained start, what it was before too."""
     cells = {}
     for tier in tiers:
-        before, after = by_key.get((tier, "exact_match_before")), _with_error(by_key.get((tier, "exact_match")), 1)
+        before, after = by_key.get((tier, "exact_match_before")), _score(by_key.get((tier, "exact_match")), 1)
         cells[f"EM % {_SHORT[tier]}"] = f"{before.value:.1f} → {after}" if before else after
     return cells
 
 
 def _losses(by_key: Mapping[tuple[str, str], Row], tiers: Sequence[str]) -> dict[str, str]:
     """NLL of the answers of each tier that was trained on."""
-    return {f"NLL {_SHORT[t]}": _with_error(by_key.get((t, "nll")), 2) for t in tiers if t != "unseen"}
+    return {f"NLL {_SHORT[t]}": _score(by_key.get((t, "nll")), 2) for t in tiers if t != "unseen"}
 
 
 def _text(found: Sequence[Row]) -> dict[str, str]:
@@ -109,8 +117,6 @@ def _text(found: Sequence[Row]) -> dict[str, str]:
 
 def print_costs(costs: Sequence[RunCost]) -> None:
     """The table of a dry run; published totals and the distance from them, if there are any."""
-    from ...results.labels import short
-
     lines = []
     for cost in costs:
         line = {
@@ -138,8 +144,6 @@ def print_costs(costs: Sequence[RunCost]) -> None:
 
 def _published(cost: RunCost) -> str:
     """The published total of the same model, and how far ours is from it: 984M (+0.1%)."""
-    from ...results.labels import short
-
     total = cost.published_total
     if not total:
         return ""
@@ -157,11 +161,8 @@ def _bytes(number: float) -> str:
     return f"{number / 2**20:.1f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
 
 
-def _with_error(row: Row | None, digits: int) -> str:
-    if row is None:
-        return ""
-    half = (row.high - row.low) / 2 if row.low is not None and row.high is not None else 0.0
-    return f"{row.value:.{digits}f} ±{half:.{digits}f}"
+def _score(row: Row | None, digits: int) -> str:
+    return "" if row is None else score_of(row, digits)
 
 
 def _is_chance(row: Row, tier: str) -> bool:

@@ -24,7 +24,7 @@ def host_tables(rows: Sequence[Row]) -> list[Table]:
         lines = [
             line for size in dict.fromkeys(row.memory_slots for row in of_dataset) for line in _lines(of_dataset, size)
         ]
-        tables.append(Table(title, columns, lines, [row.model_dump() for row in of_dataset]))
+        tables.append(Table(title, columns, lines, [row.model_dump() for row in of_dataset], left=2))
     return tables
 
 

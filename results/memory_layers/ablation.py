@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from ...errors import MemxError
-from ..labels import Table, with_half
+from ..labels import INTERVALS, Table, score_of, with_interval
 from ..published import published_ablations
 from ..store.rows import Row
 from ..summary import TIER_LABELS, Summary, mean_interval, summarize
@@ -83,7 +83,7 @@ def ablation_table(variants: Sequence[Variant], tier: str) -> Table:
         columns += [title, f"{title.split()[0]} minus baseline", f"{title.split()[0]} verdict"]
     if known:
         columns.append("373M, published*")
-    title = f"Variants ({TIER_LABELS[tier]}); difference from {variants[0].name!r}, paired by seed, ± half the 95% CI"
+    title = f"Variants ({TIER_LABELS[tier]}); difference from {variants[0].name!r}, paired by seed; {INTERVALS}"
     note = "; *NLL of training/NQ/TQA, Berges et al. 2024" if known else ""
     table = Table(title + note, columns, [], [])
     for variant in variants:
@@ -114,10 +114,10 @@ def _variant(name: str, summaries: dict[str, Summary], first: dict[str, Summary]
 
 def _cells(variant: Variant, metric: str, digits: int) -> list[str]:
     s, d = variant.summaries.get(metric), variant.differences.get(metric)
-    value = with_half(s.value, s.low, s.high, digits) if s else ""
+    value = score_of(s, digits) if s else ""
     if d is None:
         return [value, "", ""]
-    apart = "" if d.value is None else with_half(d.value, d.low, d.high, digits, "+")
+    apart = "" if d.value is None else with_interval(d.value, d.low, d.high, digits, "+")
     return [value, apart, "" if d.verdict == "first" else d.verdict]
 
 

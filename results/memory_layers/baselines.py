@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from ...errors import MemxError
-from ..labels import Table, short, with_half
+from ..labels import Table, score_of, short
 from ..store.rows import Row
 from ..style import KIND_LABELS
 from ..summary import TIER_LABELS, Summary, summarize
@@ -113,6 +113,7 @@ def baselines_table(bases: Sequence[Base], tier: str) -> Table:
         [*columns, "x dense compute", "95% CI"],
         [],
         [],
+        left=2 if several else 1,
     )
     for base in bases:
         reference = base.reference
@@ -121,7 +122,7 @@ def baselines_table(bases: Sequence[Base], tier: str) -> Table:
             worths = [base.worth(value, s.flops) for value in (s.value, s.low, s.high)]
             said = [str(worth) if worth else "no dense" for worth in worths]
             line = [label(s), short(s.parameters_total or 0, 1000), short(s.flops or 0, 1000)]
-            line += [with_half(s.value, s.low, s.high, 1), "" if gain is None else f"{gain:+.1f}"]
+            line += [score_of(s, 1), "" if gain is None else f"{gain:+.1f}"]
             beyond = " (above the largest measured)" if worths[0] and worths[0].times == inf else ""
             spread = f"{said[1]} to {said[2]}" if base.dense and s.high > s.low else ""
             table.lines.append([*([base.name] if several else []), *line, said[0] + beyond, spread])

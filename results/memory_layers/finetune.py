@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ...errors import MemxError
-from ..labels import Table, with_half
+from ..labels import Table, score_of, with_interval
 from ..store.rows import Row
 from ..summary import Summary, mean_interval, summarize
 
@@ -90,7 +90,7 @@ def finetune_table(methods: Sequence[Method]) -> Table:
             line.append(_arrow(method.before.get(tier), method.after.get(tier), 1))
             fact[tier] = {"before": _fact(method.before.get(tier)), "after": _fact(method.after.get(tier))}
         line += [_arrow(method.text_before, method.text_after, 3)]
-        line += [with_half(*method.change, 3, "+") if method.change else ""]
+        line += [with_interval(*method.change, 3, "+") if method.change else ""]
         fact["text"] = {"before": _fact(method.text_before), "after": _fact(method.text_after), "change": method.change}
         table.lines.append(line)
         table.facts.append(fact)
@@ -114,7 +114,7 @@ def _changes(rows: Sequence[Row]) -> tuple[float, ...]:
 def _arrow(before: Summary | None, after: Summary | None, digits: int) -> str:
     if after is None:
         return ""
-    now = with_half(after.value, after.low, after.high, digits)
+    now = score_of(after, digits)
     return f"{before.value:.{digits}f} → {now}" if before else now
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...errors import MemxError
-from ..labels import Table, with_half
+from ..labels import INTERVALS, Table, score_of
 from ..published import TITLES, published_curves
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
@@ -73,7 +73,7 @@ def qa_table(rows: Sequence[Row]) -> Table:
     lines, facts = [], []
     for (model, kind, slots, variant, dataset), scores in by_model.items():
         name = ", ".join(filter(None, [model, kind, variant]))
-        cells = [with_half(s.value, s.low, s.high, 2) if (s := scores.get(metric)) else "" for metric in _TABLE]
+        cells = [score_of(s, 2) if (s := scores.get(metric)) else "" for metric in _TABLE]
         lines.append([name, dataset, f"{slots:,}" if slots else "dense", *cells])
         facts += [
             {"model": model, "kind": kind, "memory_slots": slots, "variant": variant, "dataset": dataset,
@@ -81,7 +81,7 @@ def qa_table(rows: Sequence[Row]) -> Table:
             for s in scores.values()
         ]  # fmt: skip
     columns = ["model", "questions", "slots", *_TABLE.values()]
-    return Table("Closed-book QA (± half the 95% CI)", columns, lines, facts, left=2)
+    return Table(f"Closed-book QA ({INTERVALS})", columns, lines, facts, left=2, names=3)
 
 
 def lines_of(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:

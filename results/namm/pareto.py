@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 from ...errors import MemxError
-from ..labels import Table, with_half
+from ..labels import INTERVALS, Table, with_interval
 from ..store.rows import Row, extra
 from ..summary import without_seed
 from .curves import Point, pareto_front
@@ -138,13 +138,19 @@ def pareto_table(answers: Sequence[Answer], split: str) -> Table:
     best = best_of(answers)
     score = "likelihood" if answers[0].metric == LIKELIHOOD else "score"
     columns = ["run", "seed", "evolved with", "cache kept %", f"{score}, full cache = 1", "initial", "Pareto front"]
-    table = Table(f"Chosen NAMMs on {SPLITS[split]}, ± half the 95% CI", columns, [], [])
+    table = Table(f"Chosen NAMMs on {SPLITS[split]} ({INTERVALS})", columns, [], [], names=2)
     for answer in answers:
         point, start = answer.point, answer.start
         on = point in best
-        kept = with_half(point.kept, answer.kept_low, answer.kept_high, 1)
+        kept = with_interval(point.kept, answer.kept_low, answer.kept_high, 1, n=point.n)
         before = f"{start.value:.2f} at {start.kept:.0f}%" if start else ""
-        cells = [answer.run, str(answer.seed), answer.price, kept, with_half(point.value, point.low, point.high, 2)]
+        cells = [
+            answer.run,
+            str(answer.seed),
+            answer.price,
+            kept,
+            with_interval(point.value, point.low, point.high, 2, n=point.n),
+        ]
         table.lines.append([*cells, before, "*" if on else ""])
         table.facts.append(
             {"run": answer.run, "seed": answer.seed, "price": answer.price, "kept": point.kept,

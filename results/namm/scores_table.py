@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..labels import Table, with_half
+from ..labels import INTERVALS, Table, with_interval
 from ..store.rows import Row
 from ..summary import mean_interval
 from .curves import Point, by_bytes, curves, full_cache, pareto_front
@@ -31,7 +31,7 @@ def namm_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
     columns = ["size", "policy", *(["cache size %"] if (bytes_told := by_bytes(rows)) else []), "tokens kept %"]
     columns += [f"{_SHORT[dataset]}\n{SCORES[metric].column}" for dataset in datasets for metric in metrics]
     columns += [f"{_SHORT[dataset]}, nats\nover best baseline" for dataset in datasets] if best else []
-    title = "Policies by cache size, ± half the 95% CI; * on the Pareto front: no smaller cache scores higher"
+    title = f"Policies by cache size ({INTERVALS}); * on the Pareto front: no smaller cache scores higher"
     table = Table(title, columns, [], [], left=2)
     everything = [point for points in by_panel.values() for point in points]
     policies = list(dict.fromkeys(point.policy for point in everything))
@@ -73,7 +73,9 @@ def _percent(share: float | None) -> str:
 def _cell(point: Point | None, metric: str, best: bool) -> str:
     if point is None:
         return ""
-    return with_half(point.value, point.low, point.high, SCORES[metric].digits) + (" *" if best else "  ")
+    n = max(point.n, len(point.values))
+    written = with_interval(point.value, point.low, point.high, SCORES[metric].digits, n=n)
+    return written + (" *" if best else "  ")
 
 
 def _over(rows: Sequence[Row] | None) -> dict[str, Any] | None:
@@ -91,7 +93,7 @@ def _said(over: dict[str, Any] | None) -> str:
     if over is None:
         return ""
     names = ", ".join(policy_label(name, ()) for name in over["rival"].split(", "))
-    return f"{with_half(over['value'], over['low'], over['high'], 3, '+')} {names}"
+    return f"{with_interval(over['value'], over['low'], over['high'], 3, '+')} {names}"
 
 
 def _fact(

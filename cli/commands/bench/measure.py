@@ -93,7 +93,7 @@ def _print_tables(rows: Sequence[Row]) -> None:
         if of_table := [row for row in rows if row.experiment == name]:
             tables, note_line = TABLES[name](of_table)
             for table in tables:
-                print_table(table.title, table.columns, table.lines, left=table.left)
+                print_table(table.title, table.columns, table.lines, left=table.left, names=table.names)
             if note_line:
                 print(note_line)
 

@@ -90,7 +90,7 @@ def draw_picture(name: str, given: Mapping[str, Any]) -> None:
         print_json(files if table is None else {"files": files, "table": table.facts})
         return
     if table is not None:
-        print_table(table.title, table.columns, table.lines, left=table.left)
+        print_table(table.title, table.columns, table.lines, left=table.left, names=table.names)
     for path in files:
         print(path)
     note(f"the picture is {files[0]}")

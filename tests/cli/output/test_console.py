@@ -49,11 +49,11 @@ SCORES = [
 def shown(monkeypatch, capsys):
     """Prints a table on a terminal of a width and returns its lines without colours."""
 
-    def show(width, *table, left=1):
+    def show(width, *table, left=1, names=None):
         monkeypatch.setenv("FORCE_COLOR", "1")
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setenv("COLUMNS", str(width))
-        print_table(*table, left=left)
+        print_table(*table, left=left, names=names)
         return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).split("\n")]
 
     return show
@@ -92,6 +92,13 @@ def test_a_wide_table_is_split_and_repeats_the_names(shown):
     assert not any(line.count("EM") for line in shown(160, "Runs", RUNS[:5], [line[:5] for line in LINES]))
 
 
+def test_each_part_repeats_all_columns_that_name_a_row(shown):
+    columns, rows = RUNS[1:], [["memory", f"{slots:,}", *LINES[0][3:]] for slots in (1024, 4096, 16_384)]
+    lines = shown(60, "Runs", columns, rows, names=2)
+    assert len([line for line in lines if line.split()[:2] == ["kind", "slots"]]) == 3
+    assert all(sum(line.split()[:2] == row[:2] for line in lines) == 3 for row in rows)
+
+
 def test_a_part_has_no_rows_without_a_cell_but_keeps_headings(shown):
     rows = [["shape 1", *[""] * 9], *LINES, ["half", "dense", "64", "1M", "1k", *[""] * 5]]
     text = "\n".join(shown(80, "Runs", RUNS, rows))
@@ -104,7 +111,18 @@ def test_a_table_that_cannot_be_split_becomes_a_block_for_each_row(shown):
     assert "a name" in lines and "  column 19: 18,000.5 ±18" in lines
 
 
-def test_output_that_is_no_terminal_is_as_wide_as_it_needs(capsys):
+def test_output_that_is_no_terminal_is_as_wide_as_columns_says(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table("Runs", RUNS, LINES)
+    narrow = capsys.readouterr().out.split("\n")
+    assert max(map(len, narrow)) <= 80 and sum(line.count("tiny-4x64") for line in narrow) == 2 * len(LINES)
+    monkeypatch.setenv("COLUMNS", "none")
+    print_table("Runs", RUNS, LINES)
+    assert capsys.readouterr().out.count("tiny-4x64") == len(LINES)
+
+
+def test_output_that_is_no_terminal_is_as_wide_as_it_needs(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     columns = [f"column{i}" for i in range(40)]
     print_table("Wide", columns, [[f"{i}.000" for i in range(40)]])
     line = next(line for line in capsys.readouterr().out.split("\n") if "39.000" in line)

@@ -84,7 +84,7 @@ def test_the_table_tells_each_size_and_the_front():
     assert (facts["namm", "own"]["held"], facts["namm", "own"]["kept"]) == (made.OWN + made.HELD, made.OWN)
     assert facts["namm", "own"]["held-out"]["log_likelihood_over_best_rival"]["rival"] == "tova"
     lines = {(line[0], line[1]): line for line in table.lines}
-    assert lines["25%", "NAMM"][-2:] == ["+0.100 ±0.025 SnapKV", ""] and lines["own size", "NAMM"][2:4] == [
+    assert lines["25%", "NAMM"][-2:] == ["+0.100 [+0.080, +0.130] SnapKV", ""] and lines["own size", "NAMM"][2:4] == [
         "40.0",
         "34.0",
     ]
