@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import MemxError
+from ..errors import MemxError, plain_reason
 from ..version import __version__
 from .commands import config, convert, eval, eval_namm, evict, evolve_namm, prepare, presets, runs, train
 from .commands.bench import group as bench
@@ -29,7 +29,7 @@ _EPILOG = """Examples:
   memx train --init-from smollm2 --facts my.csv
 
   # compress a prompt's KV cache to a quarter, and compare with the full cache
-  memx evict --file prompt.txt --budget 0.25 --compare
+  memx evict --file prompt.txt --budget 0.25 --interval 64 --compare
 
   # evolve a NAMM on a CPU in about ten minutes
   memx evolve-namm namm-tiny
@@ -59,6 +59,17 @@ class MainGroup(Group):
             ctx: The context of the group.
         """
         return sorted(super().list_commands(ctx), key=_ORDER.index)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find the command; what is an option of memx is no command.
+
+        Args:
+            ctx: The context of the group.
+            args: The name of the command and its arguments.
+        """
+        if args[0] in ("version", "help") and not ctx.resilient_parsing:
+            raise MemxError(f"no command {args[0]!r}", hint=f"use `memx --{args[0]}`")
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(
@@ -147,7 +158,7 @@ def _report(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, typer.Abort | Interrupted):
         line = f"interrupted: {error}" if str(error) else "interrupted"
-        return _print_error(line, "run again with --resume to continue", code=130)
+        return _print_error(line, "run the same command again with --resume to continue", code=130)
     if isinstance(error, _UsageError):
         return _report_usage(error)
     if isinstance(error, BrokenPipeError):
@@ -162,11 +173,23 @@ def _report(error: Exception) -> int:
 def _report_usage(error: Any) -> int:
     """Report arguments that cannot be parsed, with the command whose help lists the right ones."""
     context = getattr(error, "ctx", None)
-    message = getattr(error, "format_message", error.__str__)()
+    message = _plain_value(error) or getattr(error, "format_message", error.__str__)()
     if not message:  # no command given: the help has been shown
         return 2
     command = context.command_path.strip() if context else "memx"
     return _print_error(f"error: {message}", f"see `{command} --help`", code=2)
+
+
+def _plain_value(error: Any) -> str:
+    """The message for a value of the wrong type or outside its range; empty for other mistakes."""
+    mistakes, param = getattr(error.__cause__, "errors", None), getattr(error, "param", None)
+    if mistakes is None or param is None:
+        return ""
+    name, mistake = max(param.opts, key=len), mistakes()[0]
+    if param.param_type_name == "argument":
+        name = param.human_readable_name
+    own_words = mistake["type"] in ("value_error", "assertion_error")
+    return f"{name}{':' if own_words else ''} {plain_reason(mistake)}".removesuffix(".")
 
 
 def _print_error(line: str, hint: str, *, code: int) -> int:

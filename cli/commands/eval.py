@@ -159,7 +159,8 @@ def _run(configs: list[QaConfig], runs: Path, batch: int, resume: bool, force: b
     if json:
         print_json([row.model_dump() for rows in evaluated for row in rows])
         return
-    print_questions([row for rows in evaluated for row in rows])
+    trained = {config.folder: Path(config.run).name for config in configs if config.run}
+    print_questions([row for rows in evaluated for row in rows], trained)
     for config in configs:
         note(f"answers are in {runs / config.folder}")
     if any(config.tasks for config in configs):

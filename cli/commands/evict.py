@@ -5,21 +5,18 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ..output.console import examples, note, print_table
+from ..output.console import examples, note
 from .completion import MODELS, POLICIES, complete_of
 from .options import ADVANCED, NAMM_AND_EVICTION, RUN_FOLDER, Device, Dtype, option
 from .spellings import Command
 
-if TYPE_CHECKING:
-    from ...results.eviction.report import EvictionReport
-
 _EPILOG = examples(
     'python -c "import this" | memx evict - --interval 64 --budget 0.25',
-    "memx evict --file prompt.txt --policy h2o --budget 0.25 --compare",
+    "memx evict --file prompt.txt --budget 0.25 --interval 64 --compare",
     "memx evict --file prompt.txt --namm results/runs/RUN/namm --protect 0:16",
 )
 _STDIN = "-"
@@ -145,6 +142,7 @@ def evict(
     text = _read(prompt, file)
     from ...experiments.eviction.run import EvictConfig, run_eviction
     from ...results.eviction.files import check_free, write_report
+    from ..output.evict_summary import print_eviction
 
     config = EvictConfig(
         prompt=text,
@@ -166,11 +164,7 @@ def evict(
     check_free(folder, force=force)
     report = run_eviction(config, (lambda line: None) if json else note)
     written = write_report(folder, report, force=force)
-    _warn(report)
-    if json:
-        _print_json(report, written)
-    else:
-        _print(report, written)
+    print_eviction(report, written, json=json)
 
 
 def _read(prompt: str | None, file: Path | None) -> str:
@@ -183,7 +177,7 @@ def _read(prompt: str | None, file: Path | None) -> str:
     source = _STDIN if prompt == _STDIN else str(file) if file is not None else None
     if source is None:
         if len(str(prompt)) < 200 and Path(str(prompt)).is_file():
-            note(f"the prompt is the text {prompt!r}; to read the file, use --file {prompt}")
+            raise MemxError(f"{prompt} is a file", hint=f"use --file {prompt}")
         return str(prompt)
     try:
         return (sys.stdin.buffer.read() if source == _STDIN else Path(source).read_bytes()).decode("utf-8")
@@ -194,50 +188,3 @@ def _read(prompt: str | None, file: Path | None) -> str:
     except UnicodeDecodeError:
         name = "stdin" if source == _STDIN else source
         raise MemxError(f"{name} is not UTF-8 text", hint="convert it, as with iconv -t utf-8") from None
-
-
-def _warn(report: EvictionReport) -> None:
-    """Warn if nothing was evicted while the prompt was read."""
-    if report.every is None or report.runs:
-        return
-    later = " before the answer" if report.tokens + report.answer.tokens > report.every else ""
-    note(
-        f"warning: the prompt has {report.tokens:,} tokens and {report.policy} evicts every {report.every}: "
-        f"no tokens were evicted{later}"
-    )
-    often = f", or --interval {report.tokens // 32 * 16}" if report.tokens >= 64 else ""
-    note(f"hint: give a longer prompt{often}")
-
-
-def _print_json(report: EvictionReport, written: list[Path]) -> None:
-    from ...results.eviction.report import report_facts, report_json
-
-    print(report_json({"files": [str(path) for path in written], **report_facts(report)}))
-
-
-def _print(report: EvictionReport, written: list[Path]) -> None:
-    from ...results.eviction.report import size_table, written_line
-
-    if report.full is not None:
-        print(f"--- with {report.policy}, {report.rule}")
-    print(report.answer.text)
-    if report.full is not None:
-        print("--- with the full cache")
-        print(report.full.text)
-    print()
-    table = size_table(report)
-    print_table(table.title, table.columns, table.lines, left=table.left, names=table.names)
-    print(f"evictions: {report.ran}")
-    print(written_line(report.policy, report.answer))
-    if report.full is not None:
-        print(written_line("full cache", report.full))
-    for path in written:
-        print(path)
-    note(f"open {written[0]} to see which tokens were evicted; next: {_next(report)}")
-
-
-def _next(report: EvictionReport) -> str:
-    """A command worth trying after this one."""
-    if report.full is None:
-        return "add --compare to see the answer with the full cache"
-    return "try another --policy or --budget"

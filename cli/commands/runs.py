@@ -27,11 +27,13 @@ def register(app: typer.Typer) -> None:
 
 def runs(folder: Folder = Path("results/runs"), json: Json = False) -> None:
     """List runs with their status, last logged step and main scores."""
+    from ...results.store.resuming import resume_hint
     from ...results.store.runs import RunStore
 
-    found = []
+    found, stopped = [], None
     for run in RunStore(folder).runs():
         info, metrics = run.info(), run.metrics()
+        stopped = run if run.status == "interrupted" else stopped
         scores = {
             row.dataset: row.value for row in run.rows() if row.metric == "exact_match" and "/" not in row.dataset
         }
@@ -50,7 +52,9 @@ def runs(folder: Folder = Path("results/runs"), json: Json = False) -> None:
         lines.append([one["run"], one["status"], str(one["step"]), start, *scores])
     columns = ["run", "status", "step", "started", "EM % seen", "EM % paraphrased", "EM % held-out"]
     print_table(f"Runs in {folder}", columns, lines, left=2)
-    note("next: memx plot draws finished runs; repeat the command of an interrupted run with --resume to continue it")
+    if stopped is not None:
+        note(f"{stopped.name} was interrupted; {resume_hint(stopped)}")
+    note("next: memx plot draws finished runs")
 
 
 def _minute(time: str | None) -> str:

@@ -220,7 +220,7 @@ def _train(config: TrainConfig, options: Options, json: bool) -> None:
     from ...experiments.distributed.process_group import launched
     from ...experiments.training.sweep import train_points
     from ..output.progress import ProgressDisplay
-    from ..output.train_summary import print_training
+    from ..output.train_summary import plot_command, print_training
 
     points, rank = plan(config), launched().rank
     with ProgressDisplay([point.name for point in points], quiet=json, rank=rank, clock=True) as display:
@@ -231,8 +231,7 @@ def _train(config: TrainConfig, options: Options, json: bool) -> None:
         print_json([row.model_dump() for found in rows.values() for row in found])
         return
     print_training(rows, options.runs)
-    picture = "loss" if config.corpus.sources else "memory"
-    note(f"runs are in {options.runs}; next: memx plot {picture} --runs {options.runs}")
+    note(f"runs are in {options.runs}; next: {plot_command(rows, options.runs)}")
 
 
 def _dry_run(config: TrainConfig, runs: Path, json: bool, plan_asked: Plan | None) -> None:

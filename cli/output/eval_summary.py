@@ -12,8 +12,13 @@ from .console import print_table
 _QA = {"exact_match": "exact match %", "f1": "F1 %", "nll": "nats per token"}
 
 
-def print_questions(rows: Sequence[Row]) -> None:
-    """A line for each model and set of questions, then one for each score of lm-eval."""
+def print_questions(rows: Sequence[Row], trained: Mapping[str, str]) -> None:
+    """Print a line for each model and set of questions, then one for each score of lm-eval.
+
+    Args:
+        rows: The rows of evaluations.
+        trained: Folder of an evaluation -> name of the run of `memx train` whose model it evaluated.
+    """
     own = [row for row in rows if not row.labels.harness]
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in own:
@@ -21,7 +26,7 @@ def print_questions(rows: Sequence[Row]) -> None:
     lines = []
     for (_, dataset), scores in found.items():
         first = scores["exact_match"]
-        cells = [_who(first), dataset, f"{first.n:,}", _shots(first)]
+        cells = [_who(first, trained), dataset, f"{first.n:,}", _shots(first)]
         lines.append([*cells, *(score_of(scores[metric], 2) for metric in _QA)])
     if lines:
         columns = ["model", "questions", "n", "shots", *_QA.values()]
@@ -29,7 +34,8 @@ def print_questions(rows: Sequence[Row]) -> None:
         print_table(f"Closed-book QA ({INTERVALS})", columns, lines, left=2, names=names)
     for run, dataset in found:
         _tell_cuts(found[run, dataset]["exact_match"])
-    lines = [[_who(row), row.dataset, row.metric, f"{row.n:,}", score_of(row, 2)] for row in rows if row.labels.harness]
+    harness = [row for row in rows if row.labels.harness]
+    lines = [[_who(row, trained), row.dataset, row.metric, f"{row.n:,}", score_of(row, 2)] for row in harness]
     if lines:
         print_table(f"lm-eval ({INTERVALS})", ["model", "task", "score", "n", "value"], lines, left=3)
 
@@ -53,11 +59,12 @@ def _shots(row: Row) -> str:
     return f"{'≤ ' if row.labels.fewer_shots else ''}{row.labels.shots}"
 
 
-def _who(row: Row) -> str:
+def _who(row: Row, trained: Mapping[str, str]) -> str:
     memory = (
         f", {row.kind} {row.memory_slots:,}" if row.memory_slots else f", {row.kind}" if row.kind != "dense" else ""
     )
-    return f"{row.model}{memory}{f', {row.variant}' if row.variant else ''}"
+    model = f"{row.model}{memory}{f', {row.variant}' if row.variant else ''}"
+    return f"{trained[row.run]} ({model})" if row.run in trained else model
 
 
 def _tell_cuts(row: Row) -> None:

@@ -42,6 +42,19 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
         print(f"Guessing by relation and first letter: {guesses}.")
 
 
+def plot_command(rows: Mapping[str, Sequence[Row]], runs: Path) -> str:
+    """The command that draws the runs of an experiment.
+
+    Args:
+        rows: Run folder -> its rows.
+        runs: The folder of runs.
+    """
+    first = next(iter(rows.values()))[0]
+    picture = "loss" if first.labels.corpus else "memory"
+    where = "" if runs == Path("results/runs") else f" --runs {runs}"
+    return f"memx plot {picture} --experiment {first.experiment}{where}"
+
+
 def _who(name: str, first: Row) -> dict[str, str]:
     """What a run is, and what it costs."""
     return {
@@ -130,7 +143,7 @@ def print_costs(costs: Sequence[RunCost]) -> None:
             "weights": _bytes(cost.weights_bytes),
             "optimizer": _bytes(cost.optimizer_bytes),
             "activations": "" if cost.plan else _bytes(cost.activation_bytes),
-            "value optimizer": cost.value_step,
+            "value optimizer": cost.value_optimizer,
             "steps": f"{cost.steps:,}",
             "training FLOPs": f"{cost.training_flops:.2g}",
         }

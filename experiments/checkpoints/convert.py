@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 
 from ...errors import MemxError
 from ...files import put_in_place
+from ...results.store.resuming import resume_hint
+from ...results.store.runs import Run
 from .states import saved_states
 from .tensor_files import Whole, disk_errors, read_parts, readable, whole_tensors
 
@@ -46,7 +48,7 @@ def newest_state(folder: Path) -> Path:
     states = [state for state in saved_states(folder) if (state / "model").is_dir()]
     if not states:
         done = (folder.parent / "checkpoint").is_dir()
-        hint = f"the run is finished: use {folder.parent / 'checkpoint'}" if done else "finish the run with --resume"
+        hint = f"the run is finished: use {folder.parent / 'checkpoint'}" if done else resume_hint(Run(folder.parent))
         raise MemxError(f"{folder} has no sharded checkpoint (of several processes)", hint=hint)
     return states[-1]
 

@@ -25,6 +25,8 @@ class StrictModel(BaseModel):
 
 RunName = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
+_SYNONYMS = {"learning_rate": "training.lr", "batch_size": "training.batch"}  # names of other libraries
+
 _Config = TypeVar("_Config", bound=BaseModel)
 
 
@@ -135,6 +137,8 @@ def _nearest_key(path: str, model: type[BaseModel]) -> str:
     """A hint with the key most like it: of its section, else of its last part in any section."""
     keys = list(_dotted(model))
     section, _, last = path.rpartition(".")
+    if (synonym := _SYNONYMS.get(last)) in keys:
+        return f"did you mean {synonym!r}?"
     name = closest(last, [key.rpartition(".")[2] for key in keys], cutoff=0.7)
     close = closest(path, [key for key in keys if key.rpartition(".")[0] == section], cutoff=0.75)
     close = close or next((key for key in keys if key.rpartition(".")[2] == name), None)

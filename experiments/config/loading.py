@@ -56,7 +56,7 @@ def load_config(
     for _, value in (pair for pair in given if pair[0] == "variants"):  # what there is to choose from comes first
         tree["variants"] = value
     if variants:
-        tree["variants"] = _chosen(tree.get("variants") or {}, variants)
+        tree["variants"] = _chosen(tree.get("variants") or {}, variants, source)
     for key, value in (pair for pair in given if pair[0] != "variants"):
         tree = assign(tree, key, value)
         if isinstance(sweep := tree.get("sweep"), dict) and key in sweep:
@@ -66,7 +66,9 @@ def load_config(
     return check(tree)
 
 
-def _chosen(known: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _chosen(known: Mapping[str, Any], names: Sequence[str], source: str) -> dict[str, Any]:
+    if not known:
+        raise MemxError(f"{source} has no variants", hint="leave out --variant; --slots 0 trains the dense model")
     for name in names:
         if name not in known:
             raise MemxError(f"no variant {name!r}", hint=nearest(name, known) or f"use one of: {', '.join(known)}")

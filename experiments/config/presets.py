@@ -11,20 +11,26 @@ import yaml
 from ...errors import MemxError, nearest
 
 TRAIN = "train"  # the command that a config is for if it does not say
+_DATA = (".csv", ".jsonl", ".parquet")
+# the order of lists: of each command from small to large
+_ORDER = (
+    *("tiny", "facts", "facts-3seeds", "rivals", "widths", "ablation", "retrofit", "continual", "namm-host"),
+    *("134m", "373m", "720m", "1.3b", "1.3b-64m-1t", "8b", "8b-16m-1t", "8b-64m-1t"),
+    *("namm-tiny", "namm-smollm2", "namm-llama-3-8b"),
+)
 
 
 def presets(command: str = TRAIN) -> dict[str, str]:
-    """Names of the presets of a command and the one-line summary of each, sorted by name."""
+    """Names of the presets of a command and the one-line summary of each, from small to large."""
     return {name: about for name, (of, about) in all_presets().items() if of == command}
 
 
 def all_presets() -> dict[str, tuple[str, str]]:
-    """Name -> the command that a preset is for, and its one-line summary."""
+    """Name -> the command that a preset is for, and its one-line summary; from small to large, by command."""
     known = {}
-    for entry in sorted(_preset_folder().iterdir(), key=lambda entry: entry.name):
-        if entry.name.endswith(".yaml"):
-            tree = yaml.safe_load(entry.read_text("utf-8"))
-            known[entry.name.removesuffix(".yaml")] = command_of(tree), tree.get("about", "")
+    for name in _ORDER:
+        tree = yaml.safe_load((_preset_folder() / f"{name}.yaml").read_text("utf-8"))
+        known[name] = command_of(tree), tree.get("about", "")
     return known
 
 
@@ -63,6 +69,9 @@ def read_tree(source: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
     variants, null removes an entry of the preset.
     """
     path = Path(source)
+    if path.suffix in _DATA:
+        hint = f"facts go to --facts: memx train facts --facts {source}"
+        raise MemxError(f"{source} is not a config", hint=hint)
     is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
     tree = _read_file(path) if is_path else yaml.safe_load(preset_text(source))
     base = tree.pop("extends", None)

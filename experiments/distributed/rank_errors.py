@@ -99,5 +99,6 @@ def explained(error: Exception, ranks: int) -> Exception:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cause = str(error).splitlines()[0].split(". ")[0][:200]
     return LostRank(
-        f"one of the {ranks} ranks was lost, so the run stops; run again with --resume to continue ({cause})"
+        f"one of the {ranks} ranks was lost, so the run stops; "
+        f"run the same command again with --resume to continue ({cause})"
     )

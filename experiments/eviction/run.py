@@ -22,7 +22,7 @@ from ...namm.policies.files import load
 from ...namm.policies.heuristics import POLICIES, make_policy
 from ...namm.policies.keep import Grouping
 from ...namm.policies.network import RUN, Namm
-from ...results.eviction.report import EvictionReport, LayerCache, Written
+from ...results.eviction.report import INTERVAL_STEP, EvictionReport, LayerCache, Written
 from ..base_models.load import SMOLLM2, load_host
 from ..models.generation import end_tokens, greedy_tokens, next_token
 from ..runtime.devices import pick_device, pick_dtype
@@ -119,6 +119,8 @@ def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda t
         after=after,
         answer=answer,
         full=full,
+        budget=None if policy.every is None else policy.rule.budget,
+        shortest=max(INTERVAL_STEP, -(-policy.context // INTERVAL_STEP) * INTERVAL_STEP),
     )
 
 

@@ -56,6 +56,7 @@ class RunCost:
         flops_per_token: of a forward pass.
         activation_bytes: of one process, with the copies of weights that autocast keeps.
         value_step: how value tables are stepped, sparse or dense; empty if none is trained.
+        value_optimizer: the same with the optimizer's name, for tables.
         tokens_per_step: of full rows of a corpus, or estimated from what a step's documents fill at most.
         plan: None if none was asked for.
     """
@@ -78,6 +79,7 @@ class RunCost:
     steps: int
     tokens_per_step: int
     training_flops: int
+    value_optimizer: str = ""
     plan: PlanCost | None = None
 
     def as_json(self) -> dict[str, Any]:

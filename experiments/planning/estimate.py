@@ -69,6 +69,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
         optimizer_bytes=8 * trained + (table.whole_state if table else 0),
         activation_bytes=model.activations(tokens // training.accumulate) + copies,
         value_step=table.step if table else "",
+        value_optimizer=f"{table.step} {'SGD' if _by_sgd(config) else 'AdamW'}" if table and table.step else "",
         steps=training.steps,
         tokens_per_step=tokens,
         training_flops=3 * sizes.flops * tokens * training.steps,
@@ -122,6 +123,11 @@ def _shapes(config: TrainConfig) -> tuple[ModelConfig, MemoryConfig, MemoryLlama
     return base, config.memory, with_memory(host, config.memory)
 
 
+def _by_sgd(config: TrainConfig) -> bool:
+    """Whether value tables are stepped by SGD rather than AdamW."""
+    return config.finetune.train == "slots" and config.finetune.slots_optimizer == "sgd"
+
+
 def _table(
     config: TrainConfig, base: ModelConfig, memory: MemoryConfig, sizes: Sizes, rows: int, shared: bool
 ) -> Table:
@@ -135,7 +141,7 @@ def _table(
     step = "" if finetune.train == "lora" else "sparse" if sparse else "dense"
     layers = len(memory.placed_layers(base.layers))
     element, row = (8, 0) if step == "dense" else (0, 0)
-    if step == "sparse" and not (finetune.train == "slots" and finetune.slots_optimizer == "sgd"):
+    if step == "sparse" and not _by_sgd(config):
         moment, full = 2 if training.value_moments == "bfloat16" else 4, training.value_second_moment == "full"
         masters = training.value_dtype == "bfloat16" and training.value_rounding == "masters"
         element = moment * (2 if full else 1) + (4 if masters else 0)

@@ -9,6 +9,8 @@ from typing import Any
 
 from ...errors import MemxError
 from ...results.namm.rows import NAMM
+from ...results.store.resuming import resume_hint
+from ...results.store.runs import Run
 from ..config.evolution import EvolveConfig
 from ..config.loading import load_evolution_config
 from ..config.policy_eval import is_known
@@ -75,7 +77,7 @@ def _place(folder: Path) -> tuple[Path, EvolveConfig | None]:
     if (folder / "config.yaml").is_file():
         config = load_evolution_config(str(folder / "config.yaml"))
         if not (folder / NAMM / _DESCRIPTION).is_file():
-            raise MemxError(f"the run {folder} has no NAMM yet", hint="continue it with memx evolve-namm --resume")
+            raise MemxError(f"the run {folder} has no NAMM yet", hint=resume_hint(Run(folder)))
         return folder / NAMM, config
     there = "contains no NAMM and is not a run of memx evolve-namm" if folder.is_dir() else "does not exist"
     raise MemxError(f"{folder} {there}", hint="use memx runs to list the runs; the NAMM of a run is in RUN/namm")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import MemxError
+from ...results.store.resuming import resume_hint
+from ...results.store.runs import Run
 
 _WEIGHTS = ("*.safetensors", "*.json")
 
@@ -44,9 +46,7 @@ def find_model(name: str, runs: Path) -> ModelSource:
     folder = path if path.is_dir() else runs / name
     if (folder / "run.json").is_file():
         if not (folder / "checkpoint" / "config.json").is_file():
-            raise MemxError(
-                f"the run {folder} has no checkpoint", hint="finish it: run its `memx train` command with --resume"
-            )
+            raise MemxError(f"the run {folder} has no checkpoint", hint=resume_hint(Run(folder)))
         return ModelSource(str(folder / "checkpoint"), folder.resolve().name, folder)
     whole = path.resolve()
     if path.is_dir() and whole.name == "checkpoint" and (whole.parent / "run.json").is_file():

@@ -178,8 +178,8 @@ def _by_name(given: Sequence[str], flag: str) -> dict[str, list[Path]]:
     for text in given:
         name, equals, path = text.partition("=")
         if not equals or not path:
-            raise MemxError(f"{flag} {text!r} is not NAME=PATH", hint=f"for example {flag} nq=NQ-open.dev.jsonl")
-        _check_name(name, flag)
+            raise MemxError(f"{flag} {text!r} is not NAME=PATH", hint=_own_questions(flag, text))
+        _check_name(name, flag, path)
         place = Path(path).expanduser()
         if not place.exists():
             raise MemxError(f"{flag}: no file or folder {path}", hint="check the path")
@@ -187,9 +187,15 @@ def _by_name(given: Sequence[str], flag: str) -> dict[str, list[Path]]:
     return paths
 
 
-def _check_name(name: str, flag: str) -> None:
+def _own_questions(flag: str, path: str) -> str:
+    """The hint for a file that has not the name of a set of questions."""
+    return f"give a file of your own questions as nq: {flag} nq={path if Path(path).suffix else 'NQ-open.dev.jsonl'}"
+
+
+def _check_name(name: str, flag: str, path: str = "") -> None:
     if name not in TASKS:
-        hint = nearest(name, TASKS) or f"use {', '.join(TASKS)}, or --harness for the tasks of lm-eval"
+        other = _own_questions(flag, path) if path else f"use {', '.join(TASKS)}, or --harness for the tasks of lm-eval"
+        hint = nearest(name, TASKS) or other
         raise MemxError(f"{flag}: no question set {name!r}", hint=hint)
 
 

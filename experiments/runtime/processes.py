@@ -100,7 +100,8 @@ def _receive(worker: _Worker, report: SweepReport) -> Exception | bool | None:
         kind, content = worker.receiver.recv()
     except (EOFError, OSError):
         worker.process.join()
-        return _Died(f"a worker process died (exit {worker.process.exitcode}); run again with --resume to continue")
+        died = f"a worker process died (exit {worker.process.exitcode})"
+        return _Died(f"{died}; run the same command again with --resume to continue")
     if kind == "event":
         report(worker.task, content)
         return None

@@ -95,7 +95,7 @@ def _sizes(axis: Axes, report: EvictionReport) -> None:
     axis.barh(numbers, [layer.full_bytes / mebi for layer in report.layers], color="0.9", label="full cache")
     axis.barh(numbers, held, color=_HELD, label="kept")
     books = [layer.bookkeeping_bytes / mebi for layer in report.layers]
-    axis.barh(numbers, books, left=held, color=_BOOKS, label="bookkeeping")
+    axis.barh(numbers, books, left=held, color=_BOOKS, label="policy state")
     axis.grid(visible=False, axis="y")
     axis.tick_params(axis="y", labelleft=False)
     axis.set_xlabel("MiB per layer")

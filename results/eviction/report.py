@@ -10,6 +10,8 @@ from typing import Any
 
 from ..labels import Table, in_bytes
 
+INTERVAL_STEP = 16  # an interval is a multiple of this
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -60,7 +62,8 @@ class EvictionReport:
     """A prompt and its cache when the answer begins: held [layers][tokens] is the share of heads that hold a token.
 
     rule: how the policy chooses, in words; every: tokens between its runs; layers and after: the caches at the end of
-    the prompt and at the end of the answer; full: what the full cache writes, if it was asked.
+    the prompt and at the end of the answer; full: what the full cache writes, if it was asked; budget: the share of
+    tokens that each run keeps, None for a threshold; shortest: the smallest interval that the policy works with.
     """
 
     host: str
@@ -76,6 +79,8 @@ class EvictionReport:
     after: tuple[LayerCache, ...]
     answer: Written
     full: Written | None = None
+    budget: float | None = None
+    shortest: int = INTERVAL_STEP
 
     @property
     def tokens(self) -> int:
@@ -94,9 +99,20 @@ class EvictionReport:
             return "none: the policy keeps everything"
         if not self.runs:
             return f"none: the prompt is shorter than the eviction interval of {self.every} tokens"
-        left = self.tokens - self.runs[-1]
-        waits = f"; the last {left:,} tokens were not yet evicted" if left else ""
+        waits = f"; the last {self.waiting:,} tokens await the next eviction" if self.waiting else ""
         return f"every {self.every} tokens, last after token {self.runs[-1]:,}{waits}"
+
+    @property
+    def waiting(self) -> int:
+        """Tokens at the end of the prompt that no run of the policy has seen."""
+        return self.tokens - self.runs[-1] if self.runs else self.tokens
+
+    @property
+    def better_interval(self) -> int | None:
+        """The largest smaller interval that leaves the fewest tokens waiting, in steps of 16; None if there is none."""
+        most = min((self.every or 0) - 1, self.tokens // 2) // INTERVAL_STEP * INTERVAL_STEP
+        intervals = range(most, self.shortest - 1, -INTERVAL_STEP)
+        return min(intervals, key=lambda interval: self.tokens % interval // INTERVAL_STEP, default=None)
 
     @property
     def by_token(self) -> list[float]:
@@ -114,7 +130,8 @@ def kept_share(layers: Sequence[LayerCache]) -> float:
 def size_table(report: EvictionReport) -> Table:
     """A line for each layer when the answer begins, or for neighbours that are alike, and one for all of them.
 
-    Tokens are a head's mean, slots what is stored for every head, bytes those of a layer; the last line adds them up.
+    Tokens are a head's mean, cache entries what is stored for every head, bytes those of a layer; the last line adds
+    them up.
     """
     layers = report.layers
     count = len(layers)
@@ -130,7 +147,7 @@ def size_table(report: EvictionReport) -> Table:
         alike = list(group)
         name = f"{alike[0].layer} to {alike[-1].layer}, each" if len(alike) > 1 else str(alike[0].layer)
         lines.append(_line(name, alike[0]))
-    columns = ["layer", "tokens per head", "slots", "KV cache", "policy state", "of full cache"]
+    columns = ["layer", "tokens per head", "cache entries", "KV cache", "policy state", "of full cache"]
     facts = [{**asdict(layer), "share": kept_share([layer])} for layer in layers]
     title = f"Cache after the prompt of {report.tokens:,} tokens"
     return Table(title, columns, [*lines, _line("all", total)], facts)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ...errors import MemxError
 from ..labels import Table, host_label
 from ..selection import Drawn, PlotRequest, collect_runs
+from ..store.resuming import resume_hint
 from ..store.runs import Run, run_config
 from ..style import CYCLE, caption_below, new_figure
 from ..summary import without_seed
@@ -49,10 +50,18 @@ def draw(request: PlotRequest) -> Drawn:
         raise MemxError("there is no run of `memx evolve-namm` here", hint="give its run folder, or the folder of runs")
     chosen = request.together(runs, _settings)
     courses = [course for run in chosen if (course := course_of(run))]
+    if not courses:
+        raise _no_generation(chosen[-1])
     hosts = dict.fromkeys(_host(run) for run in chosen)
     state = "" if all(course.finished for course in courses) else " · unfinished"
     about = f"{', '.join(dict.fromkeys(without_seed(run.experiment) for run in chosen))} · {', '.join(hosts)}{state}"
     return Drawn(request.write(evolution_figure(courses, about)), evolution_table(courses))
+
+
+def _no_generation(run: Run) -> MemxError:
+    """The error for runs without a generation, of which this is the last."""
+    hint = "wait for the first generation" if run.status == "running" else resume_hint(run)
+    return MemxError("no run here has finished a generation", hint=hint)
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -82,12 +91,7 @@ def course_of(run: Run) -> Course | None:
 
 
 def evolution_figure(courses: Sequence[Course], about: str) -> Figure:
-    """Draw runs together: fitness of candidates, validation of the mean, step size and the share of the cache kept.
-
-    Raises MemxError if there are none.
-    """
-    if not courses:
-        raise MemxError("no run here has finished a generation", hint="wait for the first generation")
+    """Draw runs together: fitness of candidates, validation of the mean, step size and the share of the cache kept."""
     figure, axes = new_figure(2, 3.3, 2)
     for axis in axes[1:]:
         axis.sharex(axes[0])

@@ -3,13 +3,19 @@
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 
 import pytest
 import yaml
 from memx.cli.main import run as memx
+from memx.experiments.config.base import run_name, to_yaml
+from memx.experiments.config.loading import load_any_config
+from memx.experiments.config.points import plan
 from memx.experiments.distributed.process_group import without_torchrun
+from memx.results.store.resuming import resume_command
+from memx.results.store.runs import RunStore
 
 from tests.ranks import end_worlds
 
@@ -45,7 +51,12 @@ def facts_file(tmp_path):
         (["train", "tiny", "--facts", "airprots"], "no fact table or supported file 'airprots'", "'airports'"),
         (["train", "tiny", "--set", "training.device=tpu"], "training.device: no device 'tpu'", "cpu"),
         (["train", "tiny", "--resume", "--force"], "exclude each other", ""),
-        (["train", "tiny", "--steps", "x"], "Invalid value for '--steps'", "memx train --help"),
+        (["train", "tiny", "--steps", "x"], "--steps must be a whole number, not 'x'", "memx train --help"),
+        (["evict", "text", "--budget", "x"], "--budget must be a number, not 'x'", "memx evict --help"),
+        (["evict", "text", "--new-tokens", "0"], "--new-tokens must be at least 1, not", "memx evict --help"),
+        (["evict", "text", "--grouping", "x"], "--grouping: 'x' is not one of 'layer_max'", "memx evict --help"),
+        (["version"], "no command 'version'", "use `memx --version`"),
+        (["train", "tiny", "--set", "training.learning_rate=1"], "unknown key 'training.learning_rate'", "training.lr"),
         (["train", "tiny", "--stepps", "3"], "No such option", "memx train --help"),
         (["trian"], "No such command", "memx --help"),
         (["plot", "nowhere"], "'nowhere' is neither a picture nor a path", "memx plot --help"),
@@ -121,6 +132,23 @@ def test_users_facts_from_file_to_figure(capsys, tmp_path, facts_file):
     assert memx(["plot", "--runs", str(runs), "--out", str(tmp_path / "figures"), "--formats", "png"]) == 0
     assert memx(["runs", "--runs", str(runs), "--json"]) == 0
     assert '"finished"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("command", "preset"), [("train", "facts"), ("evolve-namm", "namm-tiny")])
+def test_the_command_of_a_stopped_run_names_the_same_run(capsys, tmp_path, command, preset):
+    config = load_any_config(preset)
+    config = plan(config)[1].config if command == "train" else config
+    run = RunStore(tmp_path / "runs").run(run_name(config))
+    run.folder.mkdir(parents=True)
+    run.begin(to_yaml(config), {})
+    assert memx(["runs", "--runs", str(tmp_path / "runs")]) == 0
+    told = next(line for line in capsys.readouterr().err.splitlines() if "was interrupted" in line)
+    name, _, line = told.partition(" was interrupted; continue it with: ")
+    assert name == run.name and line == resume_command(run)
+    program, *arguments = shlex.split(line)
+    assert program == "memx" and arguments[0] == command and arguments[-1] == "--resume"
+    assert memx([*arguments[:-1], "--dry-run"]) == 0
+    assert f"{tmp_path / 'runs' / run.name}\n" in capsys.readouterr().out.replace("  ", "\n")
 
 
 def test_dry_run_counts_and_writes_nothing(capsys, tmp_path):

@@ -32,6 +32,8 @@ def host(tmp_path_factory):
         (["."], "has no model", "save_pretrained"),
         (["HOST", "--task", "squad"], "no question set 'squad'", "--harness"),
         (["HOST", "--file", "nq"], "'nq' is not NAME=PATH", "nq=NQ-open.dev.jsonl"),
+        (["HOST", "--file", "q.jsonl"], "'q.jsonl' is not NAME=PATH", "your own questions as nq: --file nq=q.jsonl"),
+        (["HOST", "--file", "mine=q.jsonl"], "no question set 'mine'", "your own questions as nq: --file nq=q.jsonl"),
         (["HOST", "--file", "nq=gone.jsonl"], "no file or folder gone.jsonl", ""),
         (["HOST", "--file", "tqa=FILES/NQ-open.dev.jsonl", "--task", "nq"], "tqa, which is not", "--task tqa"),
         (["HOST", "--task", "nq", "--file", "nq=HOST"], "has no files of NQ-open", "NQ-open.dev.jsonl"),
@@ -134,6 +136,7 @@ def test_a_run_of_memx_train_is_asked_told_of_and_drawn(capsys, tmp_path, tiny_r
     assert "--resume" in capsys.readouterr().err
     assert memx([*given, "--resume"]) == 0
     told = capsys.readouterr()
+    assert f"{run.name} (" in told.out  # the evaluated run
     assert "already finished" in told.err and "exact match %" in told.out and "memx plot qa" in told.err
     out = tmp_path / "figures"
     assert memx(["plot", "qa", str(found.folder), "--published", "--out", str(out), "--formats", "png"]) == 0
@@ -144,5 +147,8 @@ def test_a_run_without_a_checkpoint_is_said_to_have_none(capsys, tmp_path, files
     folder = tmp_path / "runs" / "cut-12345678"
     folder.mkdir(parents=True)
     (folder / "run.json").write_text('{"status": "interrupted"}')
+    (folder / "config.yaml").write_text("name: cut")
     assert memx(["eval", "cut-12345678", "--file", f"nq={files}", "--task", "nq", "--runs", str(folder.parent)]) == 2
-    assert "has no checkpoint" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "has no checkpoint" in told
+    assert f"memx train --config {folder / 'config.yaml'} --runs {folder.parent} --resume" in told

@@ -123,6 +123,33 @@ def test_a_prompt_that_is_too_short_for_a_run_is_a_warning(capsys, tiny, no_pict
         assert memx(["evict", prompt, "--model", str(tiny), "--new-tokens", "2"]) == 0
         told = capsys.readouterr().err
         assert "warning:" in told and "no tokens were evicted" in told and f"hint: give a longer prompt{often}" in told
+        assert "to see which tokens were evicted" not in told and told.splitlines()[-1].startswith("hint: ")
+
+
+def test_a_cache_that_stays_above_its_budget_is_a_warning(capsys, tiny, no_picture):
+    arguments = [PROMPT, "--model", str(tiny), "--budget", ".25", "--new-tokens", "1"]
+    tokens = run_eviction(EvictConfig(PROMPT, host=str(tiny), new_tokens=1)).tokens
+    interval = tokens // 32 * 16 + 32  # runs once, and leaves almost half of the prompt
+    assert memx(["evict", *arguments, "--interval", str(interval)]) == 0
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    waits = f"the last {tokens - interval:,} tokens await the next eviction; use --interval "
+    assert "of the cache is kept, more than the budget of 25%: " in warning and waits in warning
+    better = warning.rpartition(" ")[2]
+    assert tokens % int(better) < 32 and int(better) % 16 == 0 and 32 <= int(better) < interval
+    assert memx(["evict", *arguments, "--interval", better]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_policy_that_evicts_nothing_ends_with_what_to_try(capsys, tiny, no_picture):
+    assert memx(["evict", PROMPT, "--model", str(tiny), "--policy", "full", "--new-tokens", "1"]) == 0
+    told = capsys.readouterr().err
+    assert told.splitlines()[-1] == "the policy full evicts no tokens; next: try another --policy"
+
+
+def test_a_prompt_that_is_a_file_is_refused(capsys, elsewhere, no_weights):
+    (elsewhere / "prompt.txt").write_text("some text")
+    told = mistake(capsys, elsewhere, "prompt.txt")
+    assert told == "error: prompt.txt is a file\nhint: use --file prompt.txt"
 
 
 def test_the_full_policy_writes_what_the_full_cache_writes(tiny):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from memx.cli.main import run as memx
-from memx.cli.output.train_summary import print_costs, print_training
+from memx.cli.output.train_summary import plot_command, print_costs, print_training
 from memx.experiments.planning.cost import RunCost
 from memx.results.store.rows import Row, read_rows, write_rows
 
@@ -102,6 +102,13 @@ def test_the_training_table_of_fine_tuned_models_shows_before_and_after(capsys, 
     assert "1.5 → 40.0 ±1.0" in told and "2.500 → 2.625" in told and "NLL seen" not in told
 
 
+def test_the_next_command_names_the_experiment(tmp_path):
+    rows = by_run(rows_of())
+    name = next(iter(rows.values()))[0].experiment
+    assert plot_command(rows, Path("results/runs")) == f"memx plot memory --experiment {name}"
+    assert plot_command(rows, tmp_path) == f"memx plot memory --experiment {name} --runs {tmp_path}"
+
+
 def test_the_dry_run_shows_published_totals_if_there_are_any(capsys):
     cost = RunCost(
         run="r", folder="f", facts=None, unseen_facts=None,
@@ -112,8 +119,8 @@ def test_the_dry_run_shows_published_totals_if_there_are_any(capsys):
     print_costs([cost])
     told = capsys.readouterr().out
     assert "moe 16" in told and "published" not in told and "value" not in told.splitlines()[2]
-    print_costs([replace(cost, published_total=984_000_000, value_step="sparse"), cost])
+    print_costs([replace(cost, published_total=984_000_000, value_step="sparse", value_optimizer="sparse AdamW"), cost])
     told = capsys.readouterr().out
-    assert "984M (+0.0%)" in told and "983.6M" in told and "sparse" in told and "4.0 GiB" in told
+    assert "984M (+0.0%)" in told and "983.6M" in told and "sparse AdamW" in told and "4.0 GiB" in told
     print_costs([replace(cost, published_total=900_000_000)])
     assert "900M (+9.3%)" in capsys.readouterr().out

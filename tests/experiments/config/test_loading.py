@@ -1,12 +1,15 @@
 """Configs: presets, files, --set, sweeps; every mistake names its path and the nearest key."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from memx.errors import MemxError
+from memx.experiments.config import presets as preset_files
 from memx.experiments.config.base import assign, config_hash, to_yaml
 from memx.experiments.config.loading import load_config, parse_assignment
 from memx.experiments.config.points import experiment_name, points
-from memx.experiments.config.presets import presets
+from memx.experiments.config.presets import all_presets, presets
 
 
 def mistake(**changes) -> MemxError:
@@ -191,6 +194,12 @@ def test_variants_are_chosen_by_name_in_the_order_of_the_config():
     assert list(dict.fromkeys(run.variant for run in points(config))) == ["dense", "moe 4"]
 
 
+def test_every_preset_is_listed_once_and_small_ones_come_first():
+    files = {path.stem for path in Path(preset_files.__file__).with_name("presets").glob("*.yaml")}
+    assert set(all_presets()) == files and len(preset_files._ORDER) == len(files)
+    assert list(presets())[:2] == ["tiny", "facts"] and list(presets())[-1] == "8b-64m-1t"
+
+
 def test_a_variant_that_is_not_there():
     with pytest.raises(MemxError, match="no variant 'dens'") as error:
         load_config("rivals", variants=["dens"])
@@ -198,9 +207,16 @@ def test_a_variant_that_is_not_there():
     with pytest.raises(MemxError, match="no variant 'zzz'") as error:
         load_config("tiny", [("variants", VARIANTS)], variants=["zzz"])
     assert error.value.hint == "use one of: plain, 64 slots, k 4"
-    with pytest.raises(MemxError, match="no variant 'dense'") as error:
+    with pytest.raises(MemxError, match="tiny has no variants") as error:
         load_config("tiny", variants=["dense"])
-    assert error.value.hint
+    assert "--slots 0 trains the dense model" in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["my.csv", "folder/my.jsonl", "my.parquet"])
+def test_a_file_of_facts_is_no_config(name):
+    with pytest.raises(MemxError, match=f"{name} is not a config") as error:
+        load_config(name)
+    assert error.value.hint == f"facts go to --facts: memx train facts --facts {name}"
 
 
 def test_a_set_key_leaves_the_variants():

@@ -256,6 +256,7 @@ def test_a_dry_run_knows_what_is_trained(host, tmp_path, train, optimizer, value
         model = load_pretrained(point.config, CPU).model
         expected = 8 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert (cost.value_step, cost.optimizer_bytes) == (value_step, expected)
+    assert cost.value_optimizer == {"memory": "dense AdamW", "slots": "sparse SGD", "lora": ""}[train]
 
 
 def test_before_is_what_the_host_answers(host, memory_trained):

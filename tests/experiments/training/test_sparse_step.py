@@ -207,7 +207,8 @@ def test_rows_that_are_not_kept_are_not_touched(sgd):
 def test_a_dry_run_names_the_step(tmp_path):
     for slots, how in ((64, "dense"), (1048576, "sparse"), (0, "")):
         (point,) = plan(load_config("tiny", [("memory.slots", slots)]))
-        assert cost_of(point, tmp_path).value_step == how
+        cost = cost_of(point, tmp_path)
+        assert cost.value_step == how and cost.value_optimizer == (how and f"{how} AdamW")
 
 
 def test_a_bfloat16_checkpoint_answers_as_the_run_did(tmp_path):

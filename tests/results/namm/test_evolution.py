@@ -67,8 +67,9 @@ def test_metrics_with_gaps_and_runs_without_any(tmp_path):
     assert begun.generations == [] and evolution_table([begun]).lines[0][1] == "0, unfinished"
     evolution_figure([begun], "about")
     made.evolution_run(tmp_path / "c" / "c-00000001", [])
-    with pytest.raises(MemxError, match="no run here has finished a generation"):
+    with pytest.raises(MemxError, match="no run here has finished a generation") as error:
         draw("evolution", PlotRequest([tmp_path / "c"], tmp_path / "out", "e"))
+    assert "--resume" in error.value.hint
 
 
 def test_of_a_folder_the_last_evolution_and_its_seeds_are_drawn(tmp_path):
