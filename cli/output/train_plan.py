@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 _HELD = ("weights", "gradients", "optimizer", "gathered", "copies", "activations", "table", "table optimizer",
          "table gradient", "fetched rows", "exchange", "step's reads", "grouping", "asking", "total")  # fmt: skip
-_WORDS = {"copies": "bf16 copies", "step's reads": "lookups", "grouping": "sparse update", "asking": "evaluation"}
 
 
 def plan_of(
@@ -59,8 +58,10 @@ def print_plans(costs: Sequence[RunCost]) -> None:
 
 
 def _print_parts(title: str, names: Sequence[str], parts: Sequence[Mapping[str, str]]) -> None:
+    from ...experiments.planning.cost import PART_NAMES
+
     found = list(dict.fromkeys(name for part in parts for name in part))
-    order = {_WORDS.get(name, name): place for place, name in enumerate(_HELD)}
+    order = {PART_NAMES.get(name, name): place for place, name in enumerate(_HELD)}
     columns = sorted(found, key=lambda name: len(order) if name == "step" else order.get(name, 0))
     print_table(
         title, ["", *columns], [[name, *(part.get(c, "") for c in columns)] for name, part in _zip(names, parts)]
@@ -72,8 +73,10 @@ def _zip(names: Sequence[str], parts: Sequence[Mapping[str, str]]) -> list[tuple
 
 
 def _gigabytes(plan: PlanCost) -> dict[str, str]:
+    from ...experiments.planning.cost import PART_NAMES
+
     held = plan.bytes
-    cells = {_WORDS.get(name, name): f"{held[name] / 1e9:,.1f}" for name in _HELD if name in held}
+    cells = {PART_NAMES.get(name, name): f"{held[name] / 1e9:,.1f}" for name in _HELD if name in held}
     return cells | ({"CPU memory": f"{held['host'] / 1e9:,.1f}"} if held["host"] else {})
 
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+PART_NAMES = {"copies": "bf16 copies", "step's reads": "lookups", "grouping": "sparse update", "asking": "evaluation"}
+PART_NAMES |= {"host": "offloaded table"}
+
 
 @dataclass(frozen=True)
 class PlanCost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
         steps=training.steps,
         tokens_per_step=tokens,
         training_flops=3 * sizes.flops * tokens * training.steps,
-        plan=planned(model, config, plan) if plan else None,
+        plan=planned(model, config, plan, lambda changed: _changed(model, changed, plan)) if plan else None,
     )
 
 
@@ -100,14 +101,18 @@ def _described(config: TrainConfig, plan: Plan | None) -> Described:
         sizes=sizes,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         weights=weights,
-        table=_table(
-            config, base, memory, sizes, rows, (plan is not None and plan.gpus > 1) or config.parallel.host_values
-        )
-        if rows
-        else None,
+        table=_table(config, base, memory, sizes, rows, plan) if rows else None,
         half=use_bfloat16(config.training.precision, device),
         answers_only=config.data.loss_on == "answers" and not config.corpus.sources,
     )
+
+
+def _changed(model: Described, config: TrainConfig, plan: Plan) -> Described:
+    """A described model with other settings of training, which change its table alone."""
+    table = model.table
+    if table is None:
+        return model
+    return replace(model, table=_table(config, model.base, model.memory, model.sizes, table.rows, plan))
 
 
 def _shapes(config: TrainConfig) -> tuple[ModelConfig, MemoryConfig, MemoryLlamaConfig]:
@@ -129,12 +134,13 @@ def _by_sgd(config: TrainConfig) -> bool:
 
 
 def _table(
-    config: TrainConfig, base: ModelConfig, memory: MemoryConfig, sizes: Sizes, rows: int, shared: bool
+    config: TrainConfig, base: ModelConfig, memory: MemoryConfig, sizes: Sizes, rows: int, plan: Plan | None
 ) -> Table:
     """All value tables, how a step treats them, and what it keeps of each element and each row.
 
-    shared: over several processes, or in host memory, where tables are stepped sparsely alone.
+    Over several processes, or in CPU memory, tables are only stepped sparsely.
     """
+    shared = (plan is not None and plan.gpus > 1) or config.parallel.host_values
     training, finetune = config.training, config.finetune
     lookups = training.batch * row_tokens(config) * sizes.slots_read
     sparse = shared or finetune.train == "slots" or steps_sparsely(rows, training, lookups)

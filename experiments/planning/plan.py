@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from math import prod
 
 from ..config.training import TrainConfig
 from ..distributed.refusals import refusals
+from .advice import Taken, problem_of
 from .cost import PlanCost
 from .gpu_memory import Described, gpu_bytes
 from .mesh import Mesh, Plan, mesh_of, row_tokens
 from .time import step_seconds
 
-_ADVICE = {  # what to change, by what there is the most of
-    "weights": "raise parallel.shard",
-    "activations": "raise training.accumulate",
-    "step's reads": "lower training.batch, memory.top_k or memory.heads",
-    "table": "raise parallel.table_ranks",
-}
-_OF = {"gradients": "weights", "optimizer": "weights", "gathered": "weights", "copies": "weights"}
-_OF |= {"table optimizer": "table", "table gradient": "table", "grouping": "step's reads"}
-_OF |= {"exchange": "activations", "fetched rows": "activations"}
 
-
-def planned(model: Described, config: TrainConfig, plan: Plan) -> PlanCost:
+def planned(
+    model: Described, config: TrainConfig, plan: Plan, described: Callable[[TrainConfig], Described]
+) -> PlanCost:
     """What a run takes on the GPUs of a plan.
 
     Args:
         model: as it would be built.
         config: of the run.
         plan: GPUs, tokens, and what is assumed of them.
+        described: the model with other settings of training, to find those that would make it fit.
 
     Raises:
         MemxError: the GPUs or the table cannot be cut as the config asks.
@@ -40,7 +34,8 @@ def planned(model: Described, config: TrainConfig, plan: Plan) -> PlanCost:
     seconds = step_seconds(model, mesh, plan.assumed)
     step_tokens = config.training.batch * row_tokens(config)
     steps = -(-plan.tokens // step_tokens) if plan.tokens else config.training.steps
-    problems = _refused(config, mesh) + _problems(held, mesh, config)
+    too_large = problem_of(config, lambda changed: _taken(described(changed), changed, plan))
+    problems = _refused(config, mesh) + ([too_large] if too_large else [])
     hours = None if problems else steps * seconds["step"] / 3600
     return PlanCost(
         gpus=mesh.gpus,
@@ -64,6 +59,11 @@ def planned(model: Described, config: TrainConfig, plan: Plan) -> PlanCost:
         problems=problems,
         notes=_notes(config, mesh),
     )
+
+
+def _taken(model: Described, config: TrainConfig, plan: Plan) -> Taken:
+    mesh = mesh_of(config, plan, model.table.width if model.table else 0)
+    return Taken(gpu_bytes(model, mesh), mesh, len(_refused(config, mesh)))
 
 
 def _saved(model: Described) -> int:
@@ -98,45 +98,6 @@ def _notes(config: TrainConfig, mesh: Mesh) -> list[str]:
     idle = 1 - rows / (-(-rows // cut) * cut)
     batch = f"training.batch {rows} in {mesh.parts} micro-batches on {mesh.gpus} GPUs"
     return [f"{batch} wastes {idle:.0%} on padding; use a multiple of {cut}"]
-
-
-def _problems(held: Mapping[str, int], mesh: Mesh, config: TrainConfig) -> list[str]:
-    """A line for each memory that is too small, with what would help."""
-    found = []
-    if held["total"] > mesh.gpu.memory:
-        need = f"{held['total'] / 1e9:,.0f} GB of {mesh.gpu.memory / 1e9:.0f} GB"
-        found.append(f"does not fit: {need}; {_advice(held, mesh, config)}")
-    if held["host"] > mesh.gpu.host_memory:
-        need = f"{held['host'] / 1e9:,.0f} GB of {mesh.gpu.host_memory / 1e9:.0f} GB of CPU memory per GPU"
-        found.append(f"does not fit: {need}; {_smaller_table(mesh, config)}")
-    return found
-
-
-def _advice(held: Mapping[str, int], mesh: Mesh, config: TrainConfig) -> str:
-    """What to change first: the group that takes the most, among those that something can still be done about."""
-    groups: dict[str, int] = dict.fromkeys(_ADVICE, 0)
-    for name, number in held.items():
-        if name not in ("total", "host", "asking"):
-            groups[_OF.get(name, name)] += number
-    most = max(groups, key=lambda name: groups[name])
-    if most == "table" and not mesh.host_values:
-        return _smaller_table(mesh, config)
-    if most == "weights" and mesh.shard == mesh.gpus:
-        return "plan more GPUs"
-    if most == "activations" and mesh.tokens == row_tokens(config):  # one row at a time already
-        return "lower data.sequence, or plan more GPUs"
-    return _ADVICE[most]
-
-
-def _smaller_table(mesh: Mesh, config: TrainConfig) -> str:
-    """What makes a rank's part of the table smaller, but for what is set already."""
-    smaller = {"value_second_moment": "row", "value_moments": "bfloat16", "value_dtype": "bfloat16"}
-    ways = [f"training.{key}={to}" for key, to in smaller.items() if getattr(config.training, key) != to]
-    ways += [] if mesh.host_values else ["parallel.host_values=true"]
-    first = "plan more GPUs"
-    if mesh.table_ranks < mesh.gpus:
-        first = f"raise parallel.table_ranks (now {mesh.table_ranks} of {mesh.gpus} GPUs)"
-    return " or ".join([first, *([f"set {', '.join(ways)}"] if ways else [])])
 
 
 def _assumed(model: Described, mesh: Mesh, plan: Plan) -> list[str]:

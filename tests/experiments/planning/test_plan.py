@@ -1,11 +1,12 @@
 """Plans on GPUs: meshes, hours, what does not fit, what is assumed, and that a corpus is not looked at."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from memx.errors import MemxError
-from memx.experiments.config.loading import load_config
+from memx.experiments.config.loading import load_config, parse_assignment
 from memx.experiments.config.matching import sizes_of
 from memx.experiments.config.points import plan
 from memx.experiments.config.training import TrainConfig
@@ -103,19 +104,55 @@ def test_the_total_is_the_peak_of_its_parts():
     assert held["total"] == sum(held[name] for name in lasting) + peak
 
 
-def test_what_does_not_fit_says_what_would_help():
-    found = cost(LARGE, Plan(8), training__accumulate=16).plan
+def settings_of(problem):
+    """The settings that a line advises, as `cost` takes them."""
+    found = re.findall(r"--set (\S+)=(\S+)", problem)
+    assert ("all of --set" in problem) == (len(found) > 1)
+    return {key.replace(".", "__"): parse_assignment(f"{key}={value}")[1] for key, value in found}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "changes", "first", "advised"),
+    [
+        (8, {}, "416 GB of 80 GB; largest part: activations, 194 GB",
+         ["training__accumulate", "parallel__host_values"]),
+        (8, {"training__accumulate": 16}, "246 GB of 80 GB; largest part: table optimizer, 138 GB",
+         ["parallel__host_values", "training__accumulate"]),
+        (64, {"parallel__table_ranks": 8}, "238 GB of 80 GB; largest part: table optimizer", ["parallel__table_ranks"]),
+        (64, {"training__accumulate": 1}, "86 GB of 80 GB; largest part: activations, 49 GB", ["training__accumulate"]),
+        (256, {"training__batch": 4096}, "164 GB of 80 GB; largest part: sparse update, 130 GB",
+         ["parallel__host_values", "training__accumulate"]),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_says_what_would_help(gpus, changes, first, advised):
+    found = cost(LARGE, Plan(gpus), **changes).plan
     (problem,) = found.problems
-    assert problem.startswith("does not fit: 246 GB of 80 GB; ") and "parallel.host_values=true" in problem
+    assert problem.startswith(f"does not fit: {first}") and "plan more GPUs" not in problem
     assert found.hours is None and found.gpu_hours is None and found.tokens_per_second is None
-    (problem,) = cost(LARGE, Plan(64), parallel__table_ranks=8).plan.problems
-    assert "raise parallel.table_ranks (now 8 of 64 GPUs)" in problem
-    (problem,) = cost(LARGE, Plan(16), training__value_dtype="bfloat16", training__accumulate=8).plan.problems
-    assert "value_moments" in problem and "value_dtype" not in problem
-    (problem,) = cost(LARGE, Plan(64), training__accumulate=1).plan.problems
-    assert problem.endswith("raise training.accumulate")
-    (problem,) = cost(LARGE, Plan(256), training__batch=4096).plan.problems
-    assert problem.endswith("lower training.batch, memory.top_k or memory.heads")
+    settings = settings_of(problem)
+    assert list(settings) == advised
+    then = cost(LARGE, Plan(gpus), **{**changes, **settings}).plan
+    assert then.problems == [] and f"(then {then.bytes['total'] / 1e9:,.0f} GB of 80 GB)" in problem
+    for key in settings:  # none is needless
+        fewer = {name: value for name, value in settings.items() if name != key}
+        assert cost(LARGE, Plan(gpus), **{**changes, **fewer}).plan.problems
+
+
+@pytest.mark.parametrize("gpus", [1, 8, 64])
+@pytest.mark.parametrize("name", [LARGE, "8b-64m-1t"])
+@pytest.mark.parametrize("changes", [{}, {"parallel__host_values": True}], ids=str)
+def test_advice_never_makes_a_plan_larger_and_comes_to_an_end(gpus, name, changes):
+    before = cost(name, Plan(gpus), **changes).plan
+    for _ in range(2):
+        if not before.problems or "plan more GPUs" in before.problems[0]:
+            break
+        changes = {**changes, **settings_of(before.problems[0])}
+        after = cost(name, Plan(gpus), **changes).plan
+        assert after.bytes["total"] <= before.bytes["total"]
+        before = after
+    assert not before.problems or "plan more GPUs" in before.problems[0]
+    if before.problems and (settings := settings_of(before.problems[0])):
+        assert cost(name, Plan(gpus), **{**changes, **settings}).plan.bytes["total"] <= before.bytes["total"]
 
 
 def test_host_values_leave_the_gpu():
