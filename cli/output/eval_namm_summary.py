@@ -63,9 +63,9 @@ def _print_size(size: str, lines: Sequence[Line], found: Mapping[Line, Any], set
     for one in sets:
         columns += [
             f"{_ABOUT[one]}: exact match %",
-            "relative likelihood",
-            "nats lost",
-            *(["score %"] if one in scored else []),
+            f"{_ABOUT[one]}: relative likelihood",
+            f"{_ABOUT[one]}: nats lost",
+            *([f"{_ABOUT[one]}: score %"] if one in scored else []),
         ]
     for line in lines:
         rows = found[line]
@@ -102,9 +102,9 @@ def _print_verdicts(namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequ
         "cache size",
         "tasks",
         "nats per token: minus full cache",
-        "minus best baseline",
+        "nats per token: minus best baseline",
         "exact match, points: minus full cache",
-        "minus best baseline",
+        "exact match, points: minus best baseline",
     ]
     title = "NAMM minus other policies (95% CI); the best baseline was chosen on these same prompts, which favours it"
     print_table(title, columns, table, left=3)
