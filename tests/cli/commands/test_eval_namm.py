@@ -39,6 +39,15 @@ def mistake(capsys, *arguments):
     return captured.err
 
 
+def test_a_run_without_a_namm_names_the_command_that_continues_it(capsys, tmp_path):
+    folder = tmp_path / "namm-12345678"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("extends: namm-tiny\ncommand: evolve-namm\n")
+    told = mistake(capsys, COMMAND, str(folder))
+    assert "has no NAMM yet" in told
+    assert f"memx evolve-namm --config {folder / 'config.yaml'} --runs {tmp_path} --resume" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
@@ -51,8 +60,8 @@ def mistake(capsys, *arguments):
         (["SAVED", "--model", "smollm2", "--policy", "full"], "no policy 'full'", ""),
         (["SAVED", "--model", "smollm2", "--budget", "1.5"], "budget 1.5 must be above 0 and below 1", "share"),
         (["SAVED", "--model", "smollm2", "--budget", "0.5", "--budget", "0.5"], "budgets has an entry twice", ""),
-        (["SAVED", "--model", "smollm2", "--mode", "both"], "Invalid value for '--mode'", "--help"),
-        (["SAVED", "--model", "smollm2", "--split", "all"], "Invalid value for '--split'", "--help"),
+        (["SAVED", "--model", "smollm2", "--mode", "both"], "--mode: 'both' is not one of 'post_hoc'", "--help"),
+        (["SAVED", "--model", "smollm2", "--split", "all"], "--split: 'all' is not one of 'train'", "--help"),
         (["SAVED", "--model", "smollm2", "--prompts", "0"], "prompts: ", ""),
         (["SAVED", "--model", "smollm2", "--interval", "100"], "every: ", ""),
         (["SAVED", "--model", "smollm2", "--third-party", "--mode", "online"], "kvpress evicts only once", "post_hoc"),

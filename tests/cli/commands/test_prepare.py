@@ -79,7 +79,7 @@ def test_damaged_lines_end_it_or_are_left_out(tmp_path, saved, capsys):
         (["nothing", "--check"], "nothing is not a prepared corpus", "written by `memx prepare`"),
         (["who/what", "--out", "x"], "hub cannot be reached", "hf download who/what --repo-type dataset"),
         (["python-docs", "--out", "x", "--tokenizer", "who/what"], "hub cannot be reached", "hf download who/what"),
-        (["python-docs", "--out", "x", "--vocabulary", "9"], "Invalid value for '--vocabulary'", "--help"),
+        (["python-docs", "--out", "x", "--vocabulary", "9"], "--vocabulary must be at least ", "--help"),
     ],
 )
 def test_a_mistake_is_one_line_and_a_hint(arguments, message, hint, tmp_path, monkeypatch, capsys):
