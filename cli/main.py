@@ -31,7 +31,7 @@ _EPILOG = """Examples:
   # compress a prompt's KV cache to a quarter, and compare with the full cache
   memx evict --file prompt.txt --budget 0.25 --interval 64 --compare
 
-  # evolve a NAMM on a CPU in about ten minutes
+  # evolve a NAMM on a CPU in about two minutes
   memx evolve-namm namm-tiny
 
   # compare the NAMM of a run with other eviction policies
