@@ -80,10 +80,10 @@ def prefill(page: str) -> str:
     prompt, decode = (_values("evict/prefill", op) for op in ("prefill", "decode"))
     columns = {
         "prefill_ratio": ("prefill, times plain", ".2f"),
-        "kept_slots": ("slots, prompt in one piece", ",.0f"),
-        "kept_in_pieces": ("slots, prompt in pieces", ",.0f"),
+        "kept_slots": ("cache entries, prompt in one piece", ",.0f"),
+        "kept_in_pieces": ("cache entries, prompt in pieces", ",.0f"),
         "kv_mb": ("keys and values, MB", ".1f"),
-        "beside_percent": ("bookkeeping, % of these", ".1f"),
+        "beside_percent": ("policy state, % of these", ".1f"),
         "peak_memory_mb": ("peak memory, MB", ",.0f"),
     }
     lines = [
@@ -100,7 +100,7 @@ def generate(page: str) -> str:
         "prefill_ms": ("prefill, seconds", 1e3, ".1f"),
         "token_ms": ("ms per token", 1, ".0f"),
         "kv_mb": ("keys and values, MB", 1, ".1f"),
-        "beside_percent": ("bookkeeping, % of these", 1, ".1f"),
+        "beside_percent": ("policy state, % of these", 1, ".1f"),
         "peak_memory_mb": ("peak memory, MB", 1, ",.0f"),
     }
     lines = [
