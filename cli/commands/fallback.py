@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from typer.core import TyperGroup
@@ -19,7 +20,7 @@ class FallbackGroup(Group):
     """Arguments that do not begin with a subcommand go to the hidden command `default`.
 
     Attributes:
-        old_names: Old name of a subcommand -> the name that it has now.
+        old_names: Old name of a subcommand -> the name that it has now. A file or folder of that name comes first.
     """
 
     old_names: ClassVar[dict[str, str]] = {}
@@ -47,7 +48,7 @@ class FallbackGroup(Group):
             args: The arguments that follow the group's name.
         """
         first = args[0] if args else ""
-        if first in self.old_names:
+        if first in self.old_names and not Path(first).exists():
             if not ctx.resilient_parsing:
                 note_change(f"{ctx.command_path} {first}", f"{ctx.command_path} {self.old_names[first]}")
             args = [self.old_names[first], *args[1:]]

@@ -124,6 +124,6 @@ def _against_others() -> _Line:
 
 
 def _verdict(rows: Sequence[Row]) -> str:
-    """Whether intervals of differences exclude zero."""
-    apart = sum(row.low > 0 or row.high < 0 for row in rows)
-    return f": {'yes' if apart == len(rows) else 'no difference shown' if not apart else f'in {apart} of {len(rows)}'}"
+    """Whether the intervals of gains lie above zero, all or some of them."""
+    above = sum((row.low or 0.0) > 0 for row in rows)
+    return f": {'yes' if above == len(rows) else 'not shown' if not above else f'in {above} of {len(rows)}'}"

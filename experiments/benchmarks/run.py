@@ -90,6 +90,7 @@ def _set_threads(threads: int | None) -> None:
     if threads is not None:
         if threads > (most := 8 * (os.cpu_count() or 1)):
             raise MemxError(
-                f"--threads {threads} is too high: this machine has {os.cpu_count()} cores", hint=f"use at most {most}"
+                f"--threads {threads} is too high: this machine has {os.cpu_count()} cores",
+                hint=f"use at most {most}, 8 per core",
             )
         torch.set_num_threads(threads)

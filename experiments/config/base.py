@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import MemxError, closest, plain_reason
+from .first_about import FIRST_ABOUT
 
 
 class StrictModel(BaseModel):
@@ -91,6 +92,8 @@ def config_hash(config: BaseModel) -> str:
 def tree_hash(tree: Mapping[str, Any]) -> str:
     """The same of a config as a tree: a run goes on where the settings of its processes change."""
     of_run = {key: value for key, value in tree.items() if key != "parallel"}
+    if isinstance(about := tree.get("about"), str):
+        of_run["about"] = FIRST_ABOUT.get(about, about)
     if isinstance(training := tree.get("training"), Mapping):
         of_run["training"] = {key: value for key, value in training.items() if key != "accumulate"}
     return hashlib.sha256(json.dumps(of_run, sort_keys=True).encode()).hexdigest()[:8]

@@ -43,7 +43,7 @@ def default_command() -> Callable[..., None]:
             if what not in known:
                 raise MemxError(f"--what: no picture {what!r}", hint=nearest(what, known) or "see `memx plot --help`")
             note_change(f"memx plot --what {what}", f"memx plot {OLD_NAMES.get(what, what)}")
-        draw_picture(OLD_NAMES.get(str(what), what or FIRST), given)
+        draw_picture(OLD_NAMES.get(str(what), what or FIRST), {**given, "name": given["name"] or what})
 
     parameters = COMMON | OF_PICTURES | WRITING | {"what": (_What, None)}
     return _with_parameters(run, parameters, "Draw the memory picture.")

@@ -52,9 +52,24 @@ def test_old_names_of_pictures(capsys, tmp_path, pytestconfig, old, rows):
     where = [source, "--out", str(tmp_path), "--formats", "svg"]
     after = outcome(capsys, "plot", OLD_NAMES[old], *where)
     assert after[0] == 0 and after[1] and not after[3]
-    assert outcome(capsys, "plot", *where, "--what", old)[:3] == after[:3]
+    assert outcome(capsys, "plot", *where, "--what", old, "--name", OLD_NAMES[old])[:3] == after[:3]
     code, out, _, notes = outcome(capsys, "plot", old, *where)
     assert (code, out) == after[:2] and f"memx plot {OLD_NAMES[old]}" in notes[0]
+
+
+def test_an_old_option_writes_the_files_that_it_wrote(capsys, tmp_path, pytestconfig):
+    source = str(pytestconfig.rootpath / REFERENCE / "namm" / "dropped.rows.jsonl")
+    assert outcome(capsys, "plot", source, "--what", "dropped", "--out", str(tmp_path), "--formats", "svg")[0] == 0
+    assert (tmp_path / "dropped.svg").is_file() and not (tmp_path / "evicted.svg").exists()
+
+
+def test_a_folder_with_an_old_name_of_a_picture_is_a_folder(capsys, tmp_path, pytestconfig, monkeypatch):
+    rows = pytestconfig.rootpath / REFERENCE / "facts" / "memory.rows.jsonl"
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "rows.jsonl").write_bytes(rows.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert outcome(capsys, "plot", "bench", "--formats", "svg")[0] == 0
+    assert (tmp_path / "results" / "figures" / "memory.svg").is_file()
 
 
 def test_a_picture_that_has_no_name_is_the_memory(capsys, tmp_path, pytestconfig):

@@ -7,7 +7,8 @@ import yaml
 from memx.errors import MemxError
 from memx.experiments.config import presets as preset_files
 from memx.experiments.config.base import assign, config_hash, to_yaml
-from memx.experiments.config.loading import load_config, parse_assignment
+from memx.experiments.config.first_about import FIRST_ABOUT
+from memx.experiments.config.loading import load_any_config, load_config, parse_assignment
 from memx.experiments.config.points import experiment_name, points
 from memx.experiments.config.presets import all_presets, presets
 
@@ -17,6 +18,16 @@ def mistake(**changes) -> MemxError:
         load_config("tiny", [(key.replace("__", "."), value) for key, value in changes.items()])
     assert "\n" not in error.value.message
     return error.value
+
+
+def test_a_reworded_preset_keeps_the_names_of_its_runs():
+    lines = {about for _, about in all_presets().values()}
+    assert set(FIRST_ABOUT) <= lines
+    for command, name in ((command, name) for name, (command, _) in all_presets().items()):
+        config = load_any_config(name, [])
+        first = FIRST_ABOUT.get(config.about or "", config.about)
+        assert config_hash(config) == config_hash(config.model_copy(update={"about": first})), (command, name)
+        assert config_hash(config) != config_hash(config.model_copy(update={"about": "something else"}))
 
 
 def test_every_preset_loads_and_says_what_it_is():
