@@ -23,8 +23,8 @@ from memx.cli.main import run as memx
             "width 32 cannot be split evenly over parallel.table_ranks 3",
             "parallel.table=rows",
         ),
-        (["--dry-run", "--gpus", "0"], "--gpus", "greater than or equal to 1"),
-        (["--dry-run", "--utilization", "2"], "--utilization", "less than or equal to 1"),
+        (["--dry-run", "--gpus", "0"], "--gpus", "must be at least 1"),
+        (["--dry-run", "--utilization", "2"], "--utilization", "must be at most 1"),
     ],
 )
 def test_mistakes_are_one_line_and_a_hint(capsys, flags, told, hint):
