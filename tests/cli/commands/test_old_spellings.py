@@ -48,8 +48,12 @@ def test_old_and_new_do_the_same(capsys, pytestconfig, old, new, code):
     [("rivals", "rivals/rivals"), ("dropped", "namm/dropped"), ("front", "namm/evolve"), ("bench", "bench/bench")],
 )
 def test_old_names_of_pictures(capsys, tmp_path, pytestconfig, old, rows):
-    source = str(pytestconfig.rootpath / REFERENCE / f"{rows}.rows.jsonl")
-    where = [source, "--out", str(tmp_path), "--formats", "svg"]
+    lines = (pytestconfig.rootpath / REFERENCE / f"{rows}.rows.jsonl").read_text("utf-8").splitlines(keepends=True)
+    source = tmp_path / "rows.jsonl"  # of one op
+    source.write_text(
+        "".join(line for line in lines if old != "bench" or '"ceilings"' in line or '"bag_dot ' in line), "utf-8"
+    )
+    where = [str(source), "--out", str(tmp_path), "--formats", "svg"]
     after = outcome(capsys, "plot", OLD_NAMES[old], *where)
     assert after[0] == 0 and after[1] and not after[3]
     assert outcome(capsys, "plot", *where, "--what", old, "--name", OLD_NAMES[old])[:3] == after[:3]
