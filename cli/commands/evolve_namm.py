@@ -144,6 +144,9 @@ def _evolve(config: EvolveConfig, options: Options, json: bool, *, is_first: boo
         print_json([row.model_dump() for row in rows])
         return
     print_evolution(rows)
-    made = options.runs / run_name(config) / "namm"
-    at = host_source(config.host, options.runs)
-    note(f"the NAMM is in {made}; next: memx evict --file prompt.txt --model {at} --namm {made} --compare")
+    run = options.runs / run_name(config)
+    model = host_source(config.host, options.runs)
+    next_command = f"memx evict --file prompt.txt --model {model} --namm {run / 'namm'}"
+    if config.host.preset is not None:  # a small model that memx trained: few prompts of a user's own fit its context
+        next_command = f"memx eval-namm {run} " + " ".join(f"--task {task}" for task in config.tasks.train)
+    note(f"the NAMM is in {run / 'namm'}; next: {next_command}")
