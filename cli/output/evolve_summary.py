@@ -59,10 +59,16 @@ def print_evolution_cost(cost: EvolutionCost) -> None:
         ["prefills", f"{cost.prefills:,}, {cost.prefill_tokens:,} tokens each, shared by all candidates"],
         ["answers", f"{cost.answers:,}" + _online(cost)],
         ["FLOPs", ", ".join(f"{name} {value:.2g}" for name, value in cost.flops.items())],
-        ["expected time", f"{_duration(cost.hours)} {cost.assumption}"],
+        ["expected time", _time(cost)],
     ]
     print_table("Dry run: nothing was loaded or evolved", ["what", "amount"], lines, left=2)
     print(f"would write {cost.folder}")
+
+
+def _time(cost: EvolutionCost) -> str:
+    """The hours of a cost, what of them trains the base model, and what they rest on."""
+    base = f", {_duration(cost.base_model_hours)} of it to train the base model" if cost.base_model_hours else ""
+    return f"about {_duration(cost.hours)}{base}; {cost.assumption}"
 
 
 def _duration(hours: float) -> str:

@@ -33,7 +33,7 @@ def prepare_base_model(
     """
     device = local_device(world, world.together(lambda: pick_device(config.device, "host.device")))
     if config.name is None:
-        world.on_first(lambda: _train(_point(config), str(config.preset), runs, report))
+        world.on_first(lambda: _train(base_model_point(config), str(config.preset), runs, report))
     name = host_source(config, runs)
     report(Phase(f"loading model {name}"))
 
@@ -51,10 +51,11 @@ def host_source(config: HostConfig, runs: Path) -> str:
 
     Raises MemxError for a preset that is a sweep.
     """
-    return config.name or str(runs / _point(config).name / "checkpoint")
+    return config.name or str(runs / base_model_point(config).name / "checkpoint")
 
 
-def _point(config: HostConfig) -> Point:
+def base_model_point(config: HostConfig) -> Point:
+    """The training run of a preset's model. Raises MemxError for a preset that is a sweep."""
     points = plan(load_config(str(config.preset)))
     if len(points) != 1:
         raise MemxError(

@@ -17,12 +17,12 @@ from ..config.evolution import EvolveConfig
 from ..config.loading import load_config
 from ..models.build import llama_config
 from ..runtime.devices import pick_device
+from .expected_time import expected_time
 from .start import empty_namm
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-_SPEEDS = {"cpu": 6e10, "cuda": 2e14}  # FLOPs a second: of one core; of one H100-class GPU in bfloat16
 _ANSWER = {"log_likelihood": 48, "score": 64}  # tokens of a question with its answer
 
 
@@ -77,8 +77,9 @@ class EvolutionCost:
     read_online: int  # tokens of a prompt that each candidate reads by itself
     answers: int  # of candidates
     flops: dict[str, float]  # by what they go to
-    hours: float  # by FLOPs alone, at the speed that `assumption` names
-    assumption: str
+    hours: float  # roughly, of all that is still to do
+    base_model_hours: float  # of these, to train the base model of a preset
+    assumption: str  # the speeds that the hours rest on
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
     tasks, evolution, fitness, namm = config.tasks, config.evolution, config.fitness, config.namm
     kept = namm.budget if namm.rule == "budget" else 1.0
     flops = _flops(config, shape, counts, kept)
-    speed, where = _speed(config)
+    batches = -(-counts.answers // min(evolution.population, fitness.at_once)) + counts.reads
+    time = expected_time(config, runs, _device(config), sum(flops.values()), batches * shape.layers * _runs(config))
     held = max(counts.train + counts.validation, counts.test) if fitness.remember else 1
     at_once = min(evolution.population, fitness.at_once)
     return EvolutionCost(
@@ -131,8 +133,9 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
         read_online=tasks.length - _shared(config),
         answers=counts.answers,
         flops=flops,
-        hours=sum(flops.values()) / speed / 3600,
-        assumption=f"at {speed:.2g} FLOP/s on {where}, without training the base model",
+        hours=time.hours,
+        base_model_hours=time.base_model,
+        assumption=time.assumption,
     )
 
 
@@ -151,12 +154,9 @@ def _counts(config: EvolveConfig) -> _Counts:
     return _Counts(sum(generations), drawn, train, validation, tested, reads, answers)
 
 
-def _speed(config: EvolveConfig) -> tuple[float, str]:
-    """FLOPs a second, and of what."""
-    if _device(config) != "cpu":
-        return _SPEEDS["cuda"], "one GPU"
-    threads = config.host.threads or torch.get_num_threads()
-    return _SPEEDS["cpu"] * threads, f"{threads} CPU threads"
+def _runs(config: EvolveConfig) -> int:
+    """How often a candidate evicts on one prompt."""
+    return max(config.tasks.length // config.namm.every, 1) if config.fitness.mode == "online" else 1
 
 
 def _flops(config: EvolveConfig, shape: Shape, counts: _Counts, kept: float) -> dict[str, float]:
@@ -165,13 +165,11 @@ def _flops(config: EvolveConfig, shape: Shape, counts: _Counts, kept: float) -> 
     held = int(kept * length)
     answer = shape.forward(_ANSWER[config.fitness.kind], held)
     context = counts.reads * shape.forward(_shared(config))
-    runs = 1
     if config.fitness.mode == "online":
         context += answers * shape.forward(max(length - every, 0), held // 2)
-        runs = max(length // every, 1)
     pairs = 4 * 32 * length * length / 2 if config.namm.scorer == "bam" else 0
     weights = 2 * len(empty_namm(config.namm).parameters) * length
-    scores = answers * runs * shape.layers * shape.kv_heads * (weights + pairs)
+    scores = answers * _runs(config) * shape.layers * shape.kv_heads * (weights + pairs)
     prompts = counts.train + counts.validation + counts.test
     return {"context": context, "choice": scores, "answers": (answers + prompts) * answer}
 

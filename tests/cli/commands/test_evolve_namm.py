@@ -95,7 +95,8 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host)
     for which in (["namm-tiny"], ["namm-llama-3-8b"], ["--model", str(host)]):
         assert memx([COMMAND, *which, *runs, "--json"]) == 0
         cost = json.loads(capsys.readouterr().out)
-        assert cost["hours"] > 0 and "FLOP/s" in cost["assumption"] and not (tmp_path / "runs").exists()
+        assert cost["hours"] > cost["base_model_hours"] and "FLOP/s" in cost["assumption"]
+        assert (cost["base_model_hours"] > 0) == (which == ["namm-tiny"]) and not (tmp_path / "runs").exists()
     weights = sum(path.stat().st_size for path in host.glob("*.safetensors")) / 4
     assert cost["host_parameters"] == pytest.approx(weights, rel=0.05) and cost["namm_parameters"] == 4172
     assert cost["prefills"] == 50 + 40 + 20
@@ -104,6 +105,21 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host)
     assert memx([COMMAND, "namm-llama-3-8b", *runs]) == 0
     shown = capsys.readouterr().out
     assert "8.03B parameters in bfloat16" in shown and "would write" in shown and "expected time" in shown
+
+
+def test_a_base_model_that_is_trained_costs_no_more_time(tmp_path):
+    from memx.experiments.config.loading import load_evolution_config
+    from memx.experiments.eviction.base_model import base_model_point
+    from memx.experiments.evolution.cost import evolution_cost
+    from memx.results.store.runs import RunStore
+
+    config = load_evolution_config("namm-tiny")
+    before = evolution_cost(config, tmp_path)
+    with RunStore(tmp_path).claim(base_model_point(config.host).name) as run:
+        run.begin("", {})
+        run.finish([])
+    after = evolution_cost(config, tmp_path)
+    assert after.base_model_hours == 0 and after.hours == pytest.approx(before.hours - before.base_model_hours)
 
 
 def test_from_the_command_line_to_a_namm(capsys, tmp_path, host):
