@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...results.labels import INTERVALS, difference_of, score_of
 from ...results.store.rows import Row
 from .console import print_table
+from .dry_run import print_folders
 
 if TYPE_CHECKING:
     from ...experiments.policy_eval.cost import EvaluationCost
@@ -129,4 +130,4 @@ def print_evaluation_cost(cost: EvaluationCost) -> None:
         ["answers", f"{cost.answers:,} scored by likelihood" + (", and generated" if cost.written else "")],
     ]
     print_table("Dry run: nothing was loaded or evaluated", ["what", "amount"], lines, left=2)
-    print(f"would write {cost.folder}")
+    print_folders([cost.folder])

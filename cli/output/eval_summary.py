@@ -8,6 +8,7 @@ from typing import Any
 from ...results.labels import INTERVALS, score_of
 from ...results.store.rows import Row
 from .console import print_table
+from .dry_run import would_write
 
 _QA = {"exact_match": "exact match %", "f1": "F1 %", "nll": "nats per token"}
 
@@ -49,7 +50,7 @@ def print_plan(costs: Sequence[Mapping[str, Any]]) -> None:
             ["model", f"{cost['model']}: {cost['kind']}, context of {cost['context']:,} tokens"],
             *([["questions", f"{asked}; {cost['shots']} few-shot examples"]] if asked else []),
             *([["lm-eval", ", ".join(cost["harness"])]] if cost["harness"] else []),
-            ["would write", cost["folder"]],
+            ["would write", would_write(cost["folder"])],
         ]
     print_table("Dry run: nothing was loaded or evaluated", ["what", "amount"], lines, left=2)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ...results.labels import INTERVALS, difference_of, score_of, short
 from ...results.store.rows import Row
 from .console import print_table
+from .dry_run import print_folders
 
 if TYPE_CHECKING:
     from ...experiments.evolution.cost import EvolutionCost
@@ -62,7 +63,7 @@ def print_evolution_cost(cost: EvolutionCost) -> None:
         ["expected time", _time(cost)],
     ]
     print_table("Dry run: nothing was loaded or evolved", ["what", "amount"], lines, left=2)
-    print(f"would write {cost.folder}")
+    print_folders([cost.folder])
 
 
 def _time(cost: EvolutionCost) -> str:

@@ -10,6 +10,7 @@ from ...results.labels import INTERVALS, score_of, short
 from ...results.store.rows import Row
 from ...results.store.runs import RunStore
 from .console import print_table
+from .dry_run import print_folders
 
 if TYPE_CHECKING:
     from ...experiments.planning.cost import RunCost
@@ -151,8 +152,10 @@ def print_costs(costs: Sequence[RunCost]) -> None:
     columns = [column for column in lines[0] if any(line[column] for line in lines)]
     title = "Dry run: nothing was trained"
     print_table(title, columns, [[line[column] for column in columns] for line in lines])
-    for cost in costs:
-        print(f"would write {cost.folder}")
+    counts = {(cost.facts, cost.unseen_facts) for cost in costs if cost.facts is not None}
+    for trained, unseen in sorted(counts, key=str):
+        print(f"facts: {trained:,} are trained on; {unseen:,} are held out, about other subjects")
+    print_folders(cost.folder for cost in costs)
 
 
 def _published(cost: RunCost) -> str:

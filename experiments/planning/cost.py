@@ -61,6 +61,7 @@ class RunCost:
         value_step: how value tables are stepped, sparse or dense; empty if none is trained.
         value_optimizer: the same with the optimizer's name, for tables.
         tokens_per_step: of full rows of a corpus, or estimated from what a step's documents fill at most.
+        training_flops: of all steps, with the text that is mixed in.
         plan: None if none was asked for.
     """
 

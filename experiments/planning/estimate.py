@@ -50,6 +50,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
     model = _described(config, plan)
     training, sizes, table = config.training, model.sizes, model.table
     tokens = training.batch * row_tokens(config)
+    mixed = config.text.mix * config.text.block if config.text.source else 0
     trained = sum(prod(weight.shape) for weight in model.weights if weight.trained)
     held = sum(prod(weight.shape) for weight in model.weights) - trained
     halved = 2 * held if config.finetune.dtype == "bfloat16" else 0
@@ -73,7 +74,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
         value_optimizer=f"{table.step} {'SGD' if _by_sgd(config) else 'AdamW'}" if table and table.step else "",
         steps=training.steps,
         tokens_per_step=tokens,
-        training_flops=3 * sizes.flops * tokens * training.steps,
+        training_flops=3 * sizes.flops * (tokens + mixed) * training.steps,
         plan=planned(model, config, plan, lambda changed: _changed(model, changed, plan)) if plan else None,
     )
 

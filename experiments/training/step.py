@@ -43,7 +43,7 @@ class TrainStep:
         self.experts = moe_layers_of(model)
 
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, int]:
-        """Add a batch's gradients; its loss as far as it is this rank's, and the tokens of all ranks."""
+        """Add a batch's gradients; its loss as far as it is this rank's, and the tokens of all ranks and mixed-in text."""
         micro_batches, counted, tokens = self.data.micro_batches(batch)
         ranks = self.parallelism.world.size
         weight = self.config.memory.balance / (len(micro_batches) * ranks)
@@ -66,18 +66,18 @@ class TrainStep:
         ahead = self.config.parallel.prefetch if self.config.parallel.host_values else 0
         with self.parallelism.keep_gathered(self.model, ahead):
             run_overlapped(on_device, forward, backward, ahead=ahead, turn=count)
-        self._add_text(step, ranks)
-        return total, tokens
+        return total, tokens + self._add_text(step, ranks)
 
-    def _add_text(self, step: int, ranks: int) -> None:
-        """Blocks of ordinary text beside the facts; of several ranks each takes them all, for its share."""
+    def _add_text(self, step: int, ranks: int) -> int:
+        """Train on the text blocks that are mixed in; each rank takes them all, for its share. Returns their tokens."""
         blocks = self.text.mixed_in(step) if self.text else None
         if blocks is None:
-            return
+            return 0
         self._count(None)
         # every rank computes the same blocks, whose use counts once
         with nullcontext() if self.parallelism.world.is_first else self.usage.paused(), self._autocast():
             (text_loss(self.model, blocks.to(self.device)) / ranks).backward()
+        return blocks.numel()
 
     def _count(self, mask: Tensor | None) -> None:
         """Leave padding out of the statistics of use and of the experts' balance."""

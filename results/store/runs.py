@@ -198,10 +198,14 @@ class RunStore:
             if not _content(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
+    def has_content(self, name: str) -> bool:
+        """Whether the folder of that name holds anything, so that a new run is refused there."""
+        return bool(_content(self.root / name))
+
     def check_free(self, name: str, *, resume: bool = False, force: bool = False) -> None:
         """Raise MemxError if a run of that name is there and may be neither resumed nor started anew."""
         folder = self.root / name
-        if _content(folder) and not resume and not force:
+        if self.has_content(name) and not resume and not force:
             raise MemxError(
                 f"run folder {folder} exists",
                 hint="use --resume to continue (or keep) it, --force to delete it and start over",

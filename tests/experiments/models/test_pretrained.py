@@ -22,7 +22,7 @@ from memx.memory_layers.layer import ResidualMemory
 from memx.memory_layers.llama import memory_layers_of, tables_of
 from memx.memory_layers.moe import MoeLayer
 from memx.memory_layers.peer import PeerLayer
-from memx.results.store.runs import RunStore
+from memx.results.store.runs import Run, RunStore
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP
@@ -225,7 +225,7 @@ def test_lora_targets_that_are_not_there(host, tmp_path):
     assert "q_proj" in error.value.hint
 
 
-def test_training_all_moves_base_and_memory_and_reports_before_and_after(host, tmp_path):
+def test_training_all_moves_base_and_memory_and_reports_before_and_after(host, tmp_path, memory_trained):
     folder, rows = finetune(host, tmp_path, **{"memory.layers": [1], "text.mix": 2})
     before = start_of(host, **{"memory.layers": [1]})
     moved = changed(before, weights_of(folder))
@@ -236,6 +236,8 @@ def test_training_all_moves_base_and_memory_and_reports_before_and_after(host, t
     assert expected <= set(found)
     assert found[text, "nll"].value != found[text, "nll_before"].value
     assert found[text, "nll"].n == found[text, "nll_before"].n
+    config, (alone, mixed) = settings_of(host), (Run(one).info()["tokens"] for one in (memory_trained[0], folder))
+    assert mixed == alone + 2 * config.text.block * config.training.steps  # the mixed-in text is counted
 
 
 @pytest.mark.parametrize(

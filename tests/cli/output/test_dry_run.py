@@ -1,0 +1,25 @@
+"""Dry runs say what the run would refuse, and how many facts it would see."""
+
+import shutil
+
+from memx.cli.main import run as memx
+from memx.cli.output.dry_run import would_write
+
+
+def test_a_folder_with_a_run_is_said_to_exist(tiny_run, tmp_path):
+    run, _ = tiny_run
+    assert "exists" in would_write(str(run.folder)) and "--resume" in would_write(str(run.folder))
+    assert would_write(str(tmp_path / "new")) == str(tmp_path / "new")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".lock").touch()  # what a command that was refused may leave
+    assert would_write(str(tmp_path / "new")) == str(tmp_path / "new")
+
+
+def test_a_dry_run_counts_the_facts_and_names_the_folder(capsys, tiny_run, tmp_path):
+    assert memx(["train", "tiny", "--dry-run", "--runs", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "285 are trained on; 15 are held out" in shown and "exists" not in shown
+    folder = shown.rsplit("would write ", 1)[1].strip()
+    shutil.copytree(tiny_run[0].folder, folder)
+    assert memx(["train", "tiny", "--dry-run", "--runs", str(tmp_path)]) == 0
+    assert f"{folder} (exists: add --resume" in capsys.readouterr().out
