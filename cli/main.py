@@ -148,12 +148,15 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
 
 def _report(error: Exception) -> int:
     from ..experiments.distributed.process_group import is_quiet
+    from ..experiments.runtime.lifecycle import RunFailed
     from ..experiments.runtime.signals import Interrupted
 
     if is_quiet(error):
         return 2 if isinstance(error, MemxError) else 130 if isinstance(error, Interrupted) else 1
     if isinstance(error, MemxError):
         return _print_error(f"error: {error.message}", error.hint, code=2)
+    if isinstance(error, RunFailed):
+        return _print_error(f"failed: {error}", "", code=1)
     if isinstance(error, typer.Exit):
         return error.exit_code
     if isinstance(error, typer.Abort | Interrupted):

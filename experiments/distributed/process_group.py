@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from ...errors import MemxError
 from ...results.store.runs import Run, RunStore, WatchedRun
+from ..runtime.lifecycle import RunFailed
 from ..runtime.signals import Interrupted
 from .rank_errors import Attempt, UnsharedError, attempt, explained, is_shared, results
 from .rendezvous import fresh_store
@@ -159,7 +160,8 @@ def is_quiet(error: BaseException) -> bool:
 
     A mistake that was met before the ranks joined is in what all of them read, and so is met by all.
     """
-    everywhere = isinstance(error, MemxError) and not isinstance(error, UnsharedError)
+    # so are numbers that are not finite, as the loss is that of all ranks
+    everywhere = isinstance(error, MemxError | RunFailed) and not isinstance(error, UnsharedError)
     return launched().rank > 0 and (is_shared(error) or everywhere or isinstance(error, Interrupted))
 
 

@@ -112,7 +112,7 @@ class Optimizer:
             L2 norms before clipping, `gradient_norm` and `value_gradient_norm`, and the learning rate `lr`.
 
         Raises:
-            RuntimeError: A norm is not finite.
+            FloatingPointError: A norm is not finite; the weights are unchanged.
         """
         share = learning_rate_share(step, self.config)
         rest = [p for kind in ("matrices", "others") for _, p in self.groups[kind]]
@@ -129,7 +129,7 @@ class Optimizer:
                     p.grad.mul_(scale)
         for name, norm in norms.items():
             if not isfinite(norm):
-                raise RuntimeError(f"the {name} is {norm} at step {step}; lower training.lr or training.value_lr")
+                raise FloatingPointError(f"the {name} is {norm}")
         if dense or self.tables.tables:
             self.tables.step(rows, step, self.config.value_lr * share, scale)
         if self.adam is not None:

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ...errors import MemxError
 from ...results.store.runs import Run
 from .signals import Interrupted
+
+
+class RunFailed(Exception):
+    """A run that failed for a reason that its message says in full; the command line prints it alone and exits 1.
+
+    Args:
+        message: One line: what failed, when, and what to do about it.
+        info: What run.json is to say of it.
+    """
+
+    def __init__(self, message: str, **info: Any) -> None:
+        super().__init__(message)
+        self.info = info  # an attribute, which pickle carries along to other processes
 
 
 @contextmanager
@@ -33,6 +47,9 @@ def recorded_run(run: Run, keeps: Callable[[], bool], plain: type[Exception] | N
             run.end("failed", error=error.message)
         else:
             run.discard()
+        raise
+    except RunFailed as error:
+        run.end("failed", error=str(error), **error.info)
         raise
     except Exception as error:
         named = plain is None or not isinstance(error, plain)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 from ...errors import MemxError
 from .events import Event, Report, SweepReport
+from .lifecycle import RunFailed
 from .signals import Interrupted, StopRequest, stop_on_signals
 
 Work = Callable[[Report, StopRequest], None]
@@ -33,7 +34,8 @@ class _Worker(NamedTuple):
 def run_pool(tasks: Sequence[Work], jobs: int, report: SweepReport) -> None:
     """Run tasks in processes of their own, several at a time.
 
-    The first failure, or a SIGINT or SIGTERM here, asks all running tasks to stop once and waits for them.
+    The first failure, or a SIGINT or SIGTERM here, asks all running tasks to stop once and waits for them. A run that
+    failed by itself stops no others.
 
     Args:
         tasks: The tasks, which must be picklable.
@@ -41,7 +43,7 @@ def run_pool(tasks: Sequence[Work], jobs: int, report: SweepReport) -> None:
         report: Called with a task's index and each event that it reports.
 
     Raises:
-        MemxError, RuntimeError: The first failure of a task.
+        MemxError, RuntimeError, RunFailed: The first failure of a task.
         Interrupted: A task did not end.
     """
     waiting = list(enumerate(tasks))
@@ -60,9 +62,10 @@ def run_pool(tasks: Sequence[Work], jobs: int, report: SweepReport) -> None:
                     running.remove(worker)
                     if isinstance(ended, Interrupted) or (stopping and isinstance(ended, _Died)):
                         interrupted = True
-                    elif isinstance(ended, Exception):
-                        failure = failure or ended
-                if (stop.asked or failure or interrupted) and not stopping:
+                    elif isinstance(ended, Exception) and (failure is None or isinstance(failure, RunFailed)):
+                        failure = failure if isinstance(failure, RunFailed) and isinstance(ended, RunFailed) else ended
+                fatal = failure is not None and not isinstance(failure, RunFailed)
+                if (stop.asked or fatal or interrupted) and not stopping:
                     stopping = True
                     for worker in running:
                         worker.process.terminate()
@@ -122,7 +125,7 @@ def _work(task: Work, sender: Connection) -> None:
         failure: Exception | None = None
         try:
             task(send, stop)
-        except (MemxError, Interrupted) as error:
+        except (MemxError, Interrupted, RunFailed) as error:
             failure = error
         except KeyboardInterrupt:
             failure = Interrupted("stopped immediately")

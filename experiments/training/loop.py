@@ -22,8 +22,10 @@ from ..models.slot_usage import SlotUsage
 from ..optim.optimizer import Optimizer
 from ..runtime.devices import autocast_for
 from ..runtime.events import Evaluation, Note, Phase, Report, Step
+from ..runtime.lifecycle import RunFailed
 from ..runtime.signals import Interrupted, StopRequest
 from .data import Batches, TrainingData
+from .divergence import check_rows, diverged, first_not_finite
 from .evaluation import Evaluator
 from .rows import Measured, result_rows
 from .step import TrainStep
@@ -69,7 +71,7 @@ class Trainer:
 
         Raises:
             Interrupted: a stop was asked for; the state after the step at hand is saved.
-            RuntimeError: the loss or a gradient is not finite.
+            RunFailed: the loss, a gradient, a weight or a score is not finite; the last saved state stays.
             MemxError: a saved state is damaged, or the disk is full.
         """
         training, evaluation = self.config.training, self.config.evaluation
@@ -82,9 +84,12 @@ class Trainer:
             own_loss, tokens = self.train_step(next(self.batches), self.step)
             # a stop goes with the loss, so that all ranks learn of it in one collective and end after the same step
             loss, stops = self.parallelism.totals([float(own_loss), float(self.stop.asked)])
-            if math.isnan(loss):
-                raise RuntimeError(f"the loss is NaN at step {self.step}; lower training.lr or training.value_lr")
-            norms = self.optimizer.step(self.step)  # clips, steps, clears the gradients
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss is {loss}")
+            try:
+                norms = self.optimizer.step(self.step)  # clips, steps, clears the gradients
+            except FloatingPointError as error:
+                raise self._diverged(str(error), loss) from None
             self.step += 1
             self.tokens += tokens
             self.seconds = seconds_before + time.perf_counter() - started
@@ -93,10 +98,10 @@ class Trainer:
                 self._evaluate()
             alone = self.parallelism.world.size == 1  # then a stop that came since the loss counts too
             if stops or (alone and self.stop.asked):
-                self.checkpointer.save(self._state())
+                self._save()
                 raise Interrupted(f"stopped at step {self.step}; checkpoint saved")
             if self._due(training.checkpoint_every):
-                self.checkpointer.save(self._state())
+                self._save()
         return self._finish()
 
     def _restore(self) -> None:
@@ -119,6 +124,24 @@ class Trainer:
             step=self.step,
         )
 
+    def _save(self) -> None:
+        """Save a state to resume from, of finite numbers alone."""
+        self._check_finite()
+        self.checkpointer.save(self._state())
+
+    def _check_finite(self) -> None:
+        """Raise RunFailed, on every rank, if a weight or a moment of any is not finite."""
+
+        def check() -> None:
+            name = first_not_finite({**dict(self.model.named_parameters()), **self.optimizer.state_tensors()})
+            if name is not None:
+                raise self._diverged(f"{name} is not finite")
+
+        self.parallelism.world.together(check)
+
+    def _diverged(self, what: str, loss: float | None = None) -> RunFailed:
+        return diverged(self.config, self.run.name, self.step, what, loss)
+
     def _measure_before(self) -> None:
         """What a pretrained model knows before it is trained: the facts, and its loss on ordinary text."""
         if self.step or self.before or self.config.finetune.source is None:
@@ -126,11 +149,18 @@ class Trainer:
         self.report(Phase("evaluating before training"))
         with self._evaluating():
             self.before = self.evaluator.before_training(self.model)
+        measured = [*self.before["answers"].values(), *filter(None, [self.before.get("text")])]
+        if not all(math.isfinite(estimate.value) for estimate in measured):
+            raise RunFailed(f"{self.config.finetune.source} computes scores that are not finite before any training")
         self.run.append_metrics(step=0, before=self.before)
 
     def _evaluate(self) -> None:
         with self._evaluating():
             metrics = self.evaluator.during_training(self.model)
+        for name, scores in metrics.items():
+            for metric, value in scores.items():
+                if not math.isfinite(value):
+                    raise self._diverged(f"{metric} of {name} is {value}")
         self.run.append_metrics(step=self.step, evaluation=metrics)
         self.report(Evaluation(self.step, metrics))
 
@@ -147,6 +177,7 @@ class Trainer:
 
     def _finish(self) -> list[Row]:
         """Run the final evaluation and export the model."""
+        self._check_finite()
         self.report(Phase("final evaluation"))
         with self._evaluating():
             answers, text = self.evaluator.final_answers(self.model), self.evaluator.measure_text(self.model)
@@ -154,9 +185,12 @@ class Trainer:
         measured = Measured(answers, self.before, text, self.usage.last, value_step, dataset)
         if self.lora is not None:
             self.lora.merge_and_unload()
+        rows = result_rows(self.config, self.run.name, self.model, self.device, measured, self.split.trained)
+        if (what := check_rows(rows)) is not None:
+            raise self._diverged(what)
         self.checkpointer.export(self.run.folder / "checkpoint", self._state())
         self.optimizer.tables.release()
-        return result_rows(self.config, self.run.name, self.model, self.device, measured, self.split.trained)
+        return rows
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -24,6 +24,7 @@ from ..runtime.events import Note, Report
 from ..runtime.lifecycle import recorded_run
 from ..runtime.signals import StopRequest
 from .build import build_trainer
+from .divergence import check_not_diverged
 
 
 def train(
@@ -31,6 +32,7 @@ def train(
 ) -> list[Row]:
     """Train one point in a claimed run folder, and record in it how that ended. world: the processes that share it."""
     before = run.info()
+    check_not_diverged(run)
     # a run that goes on keeps its threads, and so its bits
     threads = config.training.threads or before.get("threads") or threads
     state = run.folder / "state"

@@ -14,6 +14,7 @@ from ..config.training import TrainConfig
 from ..distributed.process_group import World, join, launched
 from ..distributed.refusals import check_parallelism
 from ..runtime.events import Phase, Report, SweepReport
+from ..runtime.lifecycle import RunFailed
 from ..runtime.options import Options
 from ..runtime.processes import run_pool
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
@@ -103,11 +104,17 @@ def train_point(
 
 
 def _one_by_one(planned: Sequence[Point], tasks: list[partial[None]], report: SweepReport, world: World) -> None:
+    failed: list[RunFailed] = []
     with stop_on_signals() as stop:
         for index, task in enumerate(tasks):
             if world.any(stop.asked):
                 raise Interrupted(f"stopped before {planned[index].name}")
-            task(partial(report, index), stop)
+            try:
+                task(partial(report, index), stop)
+            except RunFailed as error:  # of this run alone: the others are trained all the same
+                failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 def _cores() -> int:
