@@ -15,9 +15,10 @@ ROUNDINGS := "" ATEN_CPU_CAPABILITY=avx2 ATEN_CPU_CAPABILITY=default MKL_CBWR=CO
 RACED := the_same_bits or empty_bags or entries_past_the_count or ties_fall
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-# VENV= installs nothing: PYTHON as it is, which must have all that memx needs, finds memx by a link to this folder
+# VENV= installs nothing: PYTHON as it is, which must have all that memx needs, finds memx by a link to this folder, which lies
+# in it: other users can write to shared temporary folders, and what they put there would run
 ifeq ($(strip $(VENV)),)
-LINK := $(or $(TMPDIR),/tmp)/memx-link-$(shell id -u)
+LINK := $(CURDIR)/.memx-link
 RUN := PYTHONPATH="$(LINK)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -P
 MEMX := $(RUN) -m memx
 PYTEST := $(RUN) -m pytest

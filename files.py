@@ -81,8 +81,10 @@ def put_in_place(temporary: Path, target: Path) -> None:
 def cache_folder() -> Path:
     """memx's folder in the user's cache. Raises RuntimeError for a user without a home."""
     folder = user_cache_path("memx")
+    if not folder.is_absolute():  # the standard of XDG_CACHE_HOME says to ignore a relative one
+        folder = Path("~/.cache/memx").expanduser()
     if not folder.is_absolute():
-        raise RuntimeError("this user has no home folder; set XDG_CACHE_HOME")
+        raise RuntimeError("this user has no home folder; set XDG_CACHE_HOME to an absolute path")
     return folder
 
 

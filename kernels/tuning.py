@@ -16,8 +16,11 @@ from typing import NamedTuple
 import torch
 
 from ..files import cache_folder, replace_file
+from ..json_text import BadJson, parse_json
+from ..private_files import private_folder, stranger_in
 
 Settings = Mapping[str, int]
+_MOST = 2**16  # of a block size, or of another number of a launch
 
 
 class Asked(NamedTuple):
@@ -40,7 +43,7 @@ def settings(kernel: str, key: Sequence[object], default: Settings, device: torc
     name = " ".join([kernel, *(str(part).removeprefix("torch.") for part in key)])
     chosen = _forced.get(kernel)
     if chosen is None and device.type == "cuda":
-        chosen = _read(path(device)).get(name)
+        chosen = _stored(device).get(name)
     if chosen is None or chosen.keys() != default.keys():
         chosen = default
     if _asked is not None:
@@ -59,7 +62,7 @@ def path(device: torch.device) -> Path:
 def store(file: Path, found: Mapping[str, Settings]) -> None:
     """Add settings, by kernel and key, to a file; whole or not at all."""
     merged = {**_load(file), **{name: dict(chosen) for name, chosen in found.items()}}
-    file.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(file.parent)
     replace_file(file, json.dumps(merged, indent=1, sort_keys=True).encode() + b"\n")
     _read.cache_clear()
 
@@ -85,15 +88,29 @@ def noted() -> Iterator[dict[str, Asked]]:
         _asked = None
 
 
+def _stored(device: torch.device) -> dict[str, Settings]:
+    """What is kept for a card; nothing for a user without a home."""
+    try:
+        file = path(device)
+    except RuntimeError:
+        return {}
+    return _read(file)
+
+
 @lru_cache(maxsize=8)
 def _read(file: Path) -> dict[str, Settings]:
     return _load(file)
 
 
 def _load(file: Path) -> dict[str, Settings]:
-    """What a file holds; nothing if it is not there, or is damaged: the defaults serve as well."""
+    """What a file holds; nothing if it is not there, is damaged, or may be another user's: defaults serve too."""
     try:
-        found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+        found = parse_json(file.read_bytes()) if not stranger_in(file) else {}
+    except (OSError, BadJson):
         return {}
-    return found if isinstance(found, dict) else {}
+    return {name: one for name, one in found.items() if _is_setting(one)} if isinstance(found, dict) else {}
+
+
+def _is_setting(found: object) -> bool:
+    """Whether an entry of a file is names with numbers that a launch can have."""
+    return isinstance(found, dict) and all(type(number) is int and 0 <= number <= _MOST for number in found.values())

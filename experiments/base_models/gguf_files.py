@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError
 from ...files import cache_folder, cannot_write, make_folder, sync_folder
+from ...private_files import private_folder, stranger_in
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -40,13 +41,19 @@ def cached_folder(name: str, convert: Callable[[Path], None]) -> Path:
     """Return the folder of that name in the user's cache; `convert` makes it, in a folder it is given, if need be.
 
     Two processes may convert at once: each into a folder of its own, and the first to finish gives it its name.
-    Raises MemxError if the cache cannot be written.
+    Raises MemxError if the cache cannot be written, or another user may have made what is there.
     """
     cache = cache_folder()
     folder = cache / name
-    if folder.is_dir():
-        return folder
     make_folder(cache)
+    private_folder(cache)
+    if folder.is_dir():
+        if stranger := stranger_in(private_folder(folder)):
+            raise MemxError(
+                f"the saved model {folder} is not used: {stranger}",
+                hint="remove it, or set XDG_CACHE_HOME to a folder of your own",
+            )
+        return folder
     try:
         with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}.") as temporary:
             made = Path(temporary) / "model"

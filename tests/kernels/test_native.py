@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -176,16 +177,7 @@ def test_every_part_is_done_and_a_thread_that_fails_is_not_silent(kind, monkeypa
 
 
 @needs_compiler
-def test_a_damaged_library_is_made_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = build.compiled(shlex.split(os.environ.get("CC", "cc")), build.cache_folder())
-    path.write_bytes(b"")
-    assert build.library.__wrapped__() is not None and path.stat().st_size > 0
-
-
-@needs_compiler
-def test_the_library_is_compiled_once(tmp_path):
-    compiler = shlex.split(os.environ.get("CC", "cc"))
+def test_the_library_is_compiled_once(tmp_path, compiler):
     path = build.compiled(compiler, tmp_path / "new")
     made = path.stat().st_mtime_ns
     assert build.compiled(compiler, tmp_path / "new") == path and path.stat().st_mtime_ns == made
@@ -203,3 +195,124 @@ def test_without_a_compiler_torchs_ops_stand_in(setting, tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), **setting}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def compiler():
+    return shlex.split(os.environ.get("CC") or "cc")
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """What is compiled from now on, in no time: the library that the tests before have loaded is copied."""
+    made, ready = [], Path(native.library()._name)
+    if not ready.is_file():
+        pytest.skip("the library of this process is kept nowhere")
+    content = ready.read_bytes()
+
+    def copy(command, made_file):
+        made.append(command)
+        made_file.write_bytes(content)
+
+    monkeypatch.setattr(build, "_compile", copy)
+    return made
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch, compiler, compilations):
+    """The library of a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = build.compiled(compiler, build.cache_folder())
+    compilations.clear()
+    return path
+
+
+@needs_compiler
+def test_a_kept_library_is_the_users_own_and_loaded_without_a_compiler(kept, compilations):
+    assert kept.stat().st_mode & 0o777 == 0o600 and kept.parent.stat().st_mode & 0o777 == 0o700
+    assert build.library.__wrapped__() is not None and not compilations
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["writable", "stranger", "truncated", "other bytes", "folder writable"])
+def test_a_library_that_another_user_or_a_full_disk_may_have_written_is_not_loaded(kept, compilations, damage):
+    before = kept.read_bytes()
+    if damage == "stranger" and os.getuid():
+        pytest.skip("only root can give files away")
+    match damage:
+        case "writable":
+            kept.chmod(0o666)
+        case "stranger":
+            os.chown(kept, 12345, 12345)
+        case "truncated":
+            os.truncate(kept, len(before) // 2)
+        case "other bytes":
+            kept.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        case "folder writable":
+            kept.parent.chmod(0o777)
+    assert build.library.__wrapped__() is not None
+    assert len(compilations) == (damage != "folder writable")  # who owns a folder can close it again
+    (file,) = kept.parent.iterdir()
+    assert file.read_bytes() == before and not build.stranger_in(file)
+
+
+@needs_compiler
+@pytest.mark.parametrize("place", ["cache of another user", "cache open to all"])
+def test_a_cache_that_others_can_write_to_is_not_used(tmp_path, monkeypatch, compilations, place, caplog):
+    if place == "cache of another user" and os.getuid():
+        pytest.skip("only root can give files away")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    if place == "cache open to all":
+        cache.chmod(0o777)
+    else:
+        os.chown(cache, 12345, 12345)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    assert build.library.__wrapped__() is not None and not list(cache.rglob("*.so"))
+    assert str(cache) in caplog.text and len(caplog.records) == 1
+
+
+def fake_compiler(folder, script):
+    path = folder / "compiler"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+LAST = 'while [ "$1" != -o ]; do shift; done; '  # then $2 is the library to make
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exit 0",
+        LAST + 'echo garbage >"$2"',
+        LAST + ': >"$2"',
+        LAST + 'echo "int other;" | cc -shared -fPIC -x c - -o "$2"',
+        "kill -9 $$",
+    ],
+    ids=["makes nothing", "makes garbage", "makes an empty file", "makes no function", "is killed"],
+)
+def test_a_compiler_that_makes_no_library_is_as_good_as_none(tmp_path, monkeypatch, script):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CC", fake_compiler(tmp_path, script))
+    assert build.library.__wrapped__() is None
+    assert build.library.__wrapped__() is None  # and what it made does no harm later
+
+
+@needs_compiler
+def test_a_relative_cache_is_ignored_and_no_home_is_no_failure(tmp_path, monkeypatch, compilations):
+    home, work = tmp_path / "home", tmp_path / "work"
+    home.mkdir()
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert build.library.__wrapped__() is not None
+    assert not list(work.iterdir()) and len(list((home / ".cache/memx").iterdir())) == 1
+    monkeypatch.setenv("HOME", "nowhere")
+    assert build.library.__wrapped__() is not None and not list(work.iterdir())
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert build.library.__wrapped__() is not None

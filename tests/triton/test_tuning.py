@@ -43,6 +43,28 @@ def test_settings_of_another_version_and_damaged_files_are_not_used(file):
     assert settings("bag", (1,), DEFAULT, CARD)["ROWS"] == 4
 
 
+DAMAGED = ('{"bag 1": 5}', '{"bag 1": {"ROWS": 1e9, "num_warps": 4}}', "[1]", '{"bag 1": {"ROW')
+
+
+@pytest.mark.parametrize("found", DAMAGED)
+def test_what_no_search_has_written_is_not_used(file, found):
+    file.parent.mkdir()
+    file.write_text(found)
+    assert settings("bag", (1,), DEFAULT, CARD) == DEFAULT
+
+
+def test_settings_that_another_user_can_write_are_not_used(file):
+    store(file, {"bag 1": {"ROWS": 2, "num_warps": 8}})
+    file.chmod(0o666)
+    tuning._read.cache_clear()
+    assert settings("bag", (1,), DEFAULT, CARD) == DEFAULT
+
+
+def test_a_user_without_a_home_has_the_defaults(monkeypatch):
+    monkeypatch.setattr(tuning, "path", lambda device: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert settings("bag", (1,), DEFAULT, CARD) == DEFAULT
+
+
 def draw(device):
     generator = torch.Generator().manual_seed(0)
     values, weights = torch.randn(9, 70, generator=generator), torch.randn(4, 20, generator=generator)
