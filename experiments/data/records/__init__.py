@@ -1,0 +1,1 @@
+"""Records of a user's files (JSON, JSON lines, CSV, TSV, Parquet, spreadsheets): values with their places."""
