@@ -41,6 +41,9 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
     if chance:
         guesses = ", ".join(f"{_SHORT[tier]} {value:.1f}%" for tier, value in chance.items())
         print(f"Guessing by relation and first letter: {guesses}.")
+    if low := [name for name, found in rows.items() if _below_guessing(found)]:
+        few = f"{', '.join(low[:3])}{' and others' if len(low) > 3 else ''}"
+        print(f"Below guessing on seen facts: {few}. The training was too short; set more --steps.")
 
 
 def plot_command(rows: Mapping[str, Sequence[Row]], runs: Path) -> str:
@@ -179,6 +182,13 @@ def _bytes(number: float) -> str:
 
 def _score(row: Row | None, digits: int) -> str:
     return "" if row is None else score_of(row, digits)
+
+
+def _below_guessing(found: Sequence[Row]) -> bool:
+    """Whether a model knows less of the facts it was trained on than one finds by guessing."""
+    seen = {row.metric: row for row in found if row.dataset == "seen"}
+    exact, chance = seen.get("exact_match"), seen.get("chance_exact_match")
+    return exact is not None and chance is not None and (exact.high or exact.value) < chance.value
 
 
 def _is_chance(row: Row, tier: str) -> bool:

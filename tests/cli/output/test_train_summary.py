@@ -35,3 +35,9 @@ def test_at_80_columns_every_part_says_how_many_slots(capsys, monkeypatch, tmp_p
 def test_one_question_has_no_interval(capsys, tmp_path, n):
     print_training({"run-0": rows_of(0, 50.0, 40.0, 60.0, n)}, tmp_path)
     assert ("50.0 ±10.0" in (told := capsys.readouterr().out)) == (n > 1) and "50.0" in told
+
+
+@pytest.mark.parametrize(("value", "low", "high", "below"), [(5.0, 1.0, 12.0, True), (15.0, 9.0, 24.0, False)])
+def test_a_run_that_knows_less_than_guessing_is_named(capsys, tmp_path, value, low, high, below):
+    print_training({"run-0": rows_of(0, value, low, high)}, tmp_path)
+    assert ("Below guessing on seen facts: run-0. " in capsys.readouterr().out) == below
