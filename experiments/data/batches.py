@@ -15,6 +15,7 @@ from torch import Tensor
 from ...errors import MemxError
 from .facts.questions import Document, documents_of
 from .facts.record import Fact
+from .tokenizer import encode_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -106,9 +107,9 @@ class PackedBatches:
 def encode(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, *, answers_only: bool) -> list[Tokens]:
     """Tokenise documents and end each; the loss counts from the answer's first token, or from the document's second."""
     end: Any = tokenizer.eos_token_id
-    encoded: Any = tokenizer([document.text for document in documents], return_offsets_mapping=True)
+    encoded = encode_texts(tokenizer, [document.text for document in documents], offsets=True)
     tokens: list[Tokens] = []
-    for document, ids, offsets in zip(documents, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+    for document, (ids, offsets) in zip(documents, encoded, strict=True):
         first = sum(stop <= document.answer_start for _, stop in offsets)
         tokens.append(Tokens([*ids, end], max(first, 1) if answers_only else 1))
     return tokens

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...errors import MemxError
 from ...files import line_not_utf8
+from .tokenizer import encode_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -134,7 +135,7 @@ def _token_runs(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, size: 
     end: Any = tokenizer.eos_token_id
     joined: list[int] = []
     for text in texts:
-        ids: Any = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = encode_text(tokenizer, text, begin=False)
         if len(ids) >= size:
             yield ids
             continue

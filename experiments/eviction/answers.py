@@ -18,6 +18,7 @@ from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Policy
 from ...namm.policies.heuristics import Full
 from ..data.long_context.example import Example
+from ..data.tokenizer import encode_text
 from ..models.generation import end_tokens, forward, generate_texts, greedy_tokens, log_likelihoods, next_token
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def tokenise(example: Example, tokenizer: PreTrainedTokenizerFast) -> Prompt:
     """An example in tokens. Raises MemxError for one without an answer."""
 
     def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
+        return encode_text(tokenizer, text, begin=False)
 
     start = [] if tokenizer.bos_token_id is None else tokenizer("")["input_ids"][:1]  # if it begins texts by itself
     target = ids(example.target)

@@ -24,6 +24,7 @@ from ...namm.policies.keep import Grouping
 from ...namm.policies.network import RUN, Namm
 from ...results.eviction.report import INTERVAL_STEP, EvictionReport, LayerCache, Written
 from ..base_models.load import SMOLLM2, load_host
+from ..data.tokenizer import check_unicode, special_texts
 from ..models.generation import end_tokens, greedy_tokens, next_token
 from ..runtime.devices import pick_device, pick_dtype
 from .text import tokenize
@@ -79,12 +80,15 @@ def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda t
     """
     if not config.prompt.strip():
         raise MemxError("the prompt is empty", hint="give a text, or --file PATH")
+    check_unicode(config.prompt)
     policy = build_policy(config)
     spans = [parse_span(text) for text in config.protect]
     device = pick_device(config.device, "--device")
     dtype = pick_dtype(config.dtype, device)
     progress(f"loading model {config.host}")
     model, tokenizer = load_host(config.host, dtype=dtype, any_decoder=True)
+    if found := special_texts(tokenizer, config.prompt):
+        progress(f"special tokens in the prompt are read as ordinary text: {', '.join(found)}")
     ids, units = tokenize(tokenizer, config.prompt)
     _check_length(len(ids), config.new_tokens, model.config)
     protect = tuple(_resolve(span, text, len(ids)) for span, text in zip(spans, config.protect, strict=True))

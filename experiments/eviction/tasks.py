@@ -18,6 +18,7 @@ from ..data.long_context.benchmarks import longbench
 from ..data.long_context.example import Example, shortened
 from ..data.long_context.families import examples
 from ..data.long_context.material import split_of
+from ..data.tokenizer import encode_text
 from .answers import Prompt, tokenise
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def task_prompts(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) ->
 
 def _examples(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> list[Example]:
     def tokens(text: str) -> int:
-        return len(tokenizer(text, verbose=False)["input_ids"])  # type: ignore[arg-type]
+        return len(encode_text(tokenizer, text))
 
     split, count, length, seed = draws.split, draws.count, draws.length, draws.seed
     if not is_longbench(task):

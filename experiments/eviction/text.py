@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...results.eviction.report import Unit
+from ..data.tokenizer import encode_text, encode_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,10 +18,9 @@ _BEFORE = 4  # tokens before a piece that are decoded with it, for those whose s
 def tokenize(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[list[int], tuple[Unit, ...]]:
     """Token ids of a prompt, with the special ones that the tokenizer adds, and units that together are its text."""
     if tokenizer.is_fast:
-        found = tokenizer(prompt, return_offsets_mapping=True)
-        ids: list[int] = found["input_ids"]
-        return ids, units_by_offset(prompt, found["offset_mapping"], [*tokenizer.convert_ids_to_tokens(ids)])
-    ids = tokenizer(prompt)["input_ids"]
+        ((ids, offsets),) = encode_texts(tokenizer, [prompt], offsets=True)
+        return ids, units_by_offset(prompt, offsets, [*tokenizer.convert_ids_to_tokens(ids)])
+    ids = encode_text(tokenizer, prompt)
     return ids, _units_by_decoding(tokenizer, ids)
 
 

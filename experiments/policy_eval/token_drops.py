@@ -17,6 +17,7 @@ from ...namm.policies.heuristics import make_policy
 from ...results.store.rows import Row
 from ..config.policy_eval import EvalConfig
 from ..data.long_context.material import documents
+from ..data.tokenizer import encode_texts
 from ..eviction.measurements import CacheSize
 from ..metrics.bootstrap import Array, Bootstrap
 from .baselines import Baseline
@@ -86,10 +87,10 @@ def draw_documents(config: EvalConfig, tokenizer: PreTrainedTokenizerFast) -> It
         for number, text in enumerate(drawn):
             last = max(len(text) - _CHARACTERS * config.length, 0)
             first = draw.choice([begin for begin in line_starts(text) if begin <= last])
-            encoded = tokenizer(text[first:], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            (encoded,) = encode_texts(tokenizer, [text[first:]], begin=False, offsets=True)
             room = config.length - len(start)
-            ids: list[int] = encoded["input_ids"][:room]  # type: ignore[assignment]
-            kinds = of_tokens(kinds_of(text)[first:], encoded["offset_mapping"][:room])  # type: ignore[arg-type]
+            ids = encoded.ids[:room]
+            kinds = of_tokens(kinds_of(text)[first:], encoded.offsets[:room])
             yield Document(name, number, torch.tensor([*start, *ids]), kinds)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import MemxError
+from ..data.tokenizer import encode_text
 from .questions import QaQuestion
 
 if TYPE_CHECKING:
@@ -133,4 +134,4 @@ def _gold(tokenizer: PreTrainedTokenizerFast, question: QaQuestion) -> list[int]
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    return list(tokenizer(text)["input_ids"])  # type: ignore[arg-type]
+    return encode_text(tokenizer, text)

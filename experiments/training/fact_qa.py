@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..data.facts.questions import Guesser, Question
 from ..data.facts.record import Fact
+from ..data.tokenizer import encode_texts
 from ..metrics.answers import exact_match, f1
 from ..metrics.estimates import Estimate, mean_estimate, ratio_estimate, share_estimate
 from ..models.generation import generate_texts, log_likelihoods
@@ -83,8 +84,7 @@ def longest_answer(facts: Sequence[Fact], tokenizer: PreTrainedTokenizerFast) ->
 
 def _ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, begin: bool) -> list[list[int]]:
     """Token ids of each text; begin: with the token that some tokenizers put before a text."""
-    encoded: Any = tokenizer(list(texts), add_special_tokens=begin)
-    return encoded["input_ids"]
+    return [one.ids for one in encode_texts(tokenizer, texts, begin=begin)]
 
 
 def answer_nll(

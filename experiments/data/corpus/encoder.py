@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import MemxError
+from ..tokenizer import not_ordinary
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 _PROBE = "The 3 cafés (v1.2)\n\tdef f(x): return x**2  # naïve — 日本 ☕"
@@ -33,6 +35,7 @@ class Encoder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
+        self._special = _special(self._tokenizer, json.loads(tokenizer)["model"])
 
     @property
     def dtype(self) -> Literal["uint16", "uint32"]:
@@ -48,9 +51,25 @@ class Encoder:
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def __call__(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        """Token ids of each text, between the begin token, if there is one, and the end token."""
+        """Token ids of each text, between the begin token, if there is one, and the end token.
+
+        Raises MemxError for a text whose special tokens this tokenizer cannot read as ordinary text.
+        """
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        for text, one in zip(texts, encoded, strict=True):
+            if not self._special.keys().isdisjoint(one.ids):
+                raise not_ordinary(text, next(self._special[token] for token in one.ids if token in self._special))
         return [np.array([*self.begin, *one.ids, self.end], np.uint32) for one in encoded]
+
+
+def _special(tokenizer: Tokenizer, model: dict[str, Any]) -> dict[int, str]:
+    """The special tokens that no text may become, but for that of unknown characters."""
+    found = {number: token.content for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    return {
+        number: text
+        for number, text in found.items()
+        if text != model.get("unk_token") and number != model.get("unk_id")
+    }
 
 
 def encoder_of(tokenizer: PreTrainedTokenizerFast) -> Encoder:
