@@ -23,6 +23,7 @@ from ..eviction.answers import Prompt
 from ..eviction.base_model import prepare_base_model
 from ..eviction.tasks import make_prompts
 from ..runtime.events import Ended, Generation, Note, Phase, Position, Report, Validation
+from ..runtime.lifecycle import RunFailed
 from ..runtime.signals import Interrupted, StopRequest
 from .candidates import CandidateEvaluator
 from .fitness import Evaluation, FitnessEvaluator
@@ -91,7 +92,8 @@ class EvolutionRun:
 
         Raises:
             Interrupted: on every rank, once one is asked to stop.
-            MemxError: on every rank, for fitness that is not finite, or a disk that is full.
+            RunFailed: on every rank, for fitness that is not finite; the state before it stays.
+            MemxError: on every rank, for a disk that is full.
         """
         self._note_idle_ranks()
         evolution, config = self.evolution, self.config
@@ -101,16 +103,14 @@ class EvolutionRun:
             if validation_due(evolution, config.evolution.validate_every, generations):
                 self.report(Phase("validating", brief=True))
                 evaluation, seconds = self._evaluate(self.prompts.validated(tasks), evolution.mean[None])
-                fitness = float(self.fitness.fitness(evaluation)[0])
-                # together: fitness that is not finite is one error of all ranks, of which the first tells
-                improved = self.world.together(partial(evolution.record_validation, fitness))
+                improved = evolution.record_validation(float(self._fitness(evaluation)[0]))
                 self.world.on_first(partial(self._save_validation, evaluation, improved, seconds))
             reason = end_of_stage(evolution, generations, config.evolution.patience)
             if reason is None:
                 start, number = perf_counter(), evolution.generation
                 drawn = self.prompts.drawn(stage.tasks, config.tasks.per_generation, config.seed, number)
                 evaluation, seconds = self._evaluate(drawn, evolution.ask())
-                self.world.together(partial(evolution.tell, self.fitness.fitness(evaluation)))
+                evolution.tell(self._fitness(evaluation))
                 self.world.on_first(partial(self._save_generation, evaluation, seconds, start))
                 continue
             self.report(Ended(self._position(), reason))
@@ -122,6 +122,18 @@ class EvolutionRun:
         self.world.on_first(lambda: self._save_namm(outcome.mean))
         return Result(outcome, self._compare(outcome.mean, tasks), evolution.generation)
 
+    def _fitness(self, evaluation: Evaluation) -> Vector:
+        """The fitness of each candidate [P]. Raises RunFailed, on every rank, for what is not finite."""
+        for task, values in zip(evaluation.tasks, evaluation.value, strict=True):
+            if not np.isfinite(values).all():
+                host = self.config.host
+                cure = "check its weights" if host.dtype == "float32" else "use host.dtype float32"
+                raise RunFailed(
+                    f"the scores of {self.host} on {task} in generation {self.evolution.generation + 1} "
+                    f"are not finite; {cure}"
+                )
+        return self.fitness.fitness(evaluation)
+
     def _compare(self, answer: Vector, tasks: Sequence[str]) -> dict[str, Evaluation]:
         """Zero parameters and the answer side by side, [N, 2], on validation and test prompts."""
         self.report(Phase("evaluating the chosen NAMM"))
@@ -130,6 +142,8 @@ class EvolutionRun:
         self.evaluator.release_contexts()
         if tested := self.prompts.tested(tasks):
             evaluations["test"] = self._evaluate(tested, both)[0]
+        for evaluation in evaluations.values():
+            self._fitness(evaluation)  # what is not finite goes into no row
         return evaluations
 
     def _evaluate(self, prompts: list[Prompt], candidates: Vector) -> tuple[Evaluation, dict[str, float]]:

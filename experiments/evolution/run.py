@@ -17,12 +17,12 @@ from ..config.base import run_name, to_yaml
 from ..config.evolution import EvolveConfig
 from ..distributed.process_group import World, join
 from ..distributed.rank_errors import LostRank
-from ..runtime.devices import restored_threads
 from ..runtime.events import Note, Report
 from ..runtime.lifecycle import recorded_run
 from ..runtime.malloc import keep_freed_memory
 from ..runtime.options import Options
 from ..runtime.signals import stop_on_signals
+from ..runtime.threads import restored_threads, run_threads
 from .loop import EvolutionRun, Result
 from .rows import result_rows
 
@@ -61,7 +61,7 @@ def _evolve(config: EvolveConfig, options: Options, run: Run, report: Report, wo
     record = run.folder / "state" / RECORD
     began = record.is_file()
     with recorded_run(run, keeps=lambda: began or record.is_file(), plain=LostRank), restored_threads():
-        torch.set_num_threads(world.on_first(lambda: _begin(config, run, world)))
+        torch.set_num_threads(world.on_first(lambda: _begin(config, run, report, world)))
         keep_freed_memory()
         with stop_on_signals() as stop:
             evolution = EvolutionRun(config, run, options.runs, report, stop, world)
@@ -76,9 +76,9 @@ def _finish(run: Run, rows: list[Row], result: Result) -> None:
     shutil.rmtree(run.folder / "state", ignore_errors=True)  # the NAMM is what is left to keep
 
 
-def _begin(config: EvolveConfig, run: Run, world: World) -> int:
+def _begin(config: EvolveConfig, run: Run, report: Report, world: World) -> int:
     """Record that a run starts or resumes; the threads of each rank: those that it began with, and so its bits."""
-    threads = config.host.threads or run.info().get("threads") or torch.get_num_threads()
+    threads = run_threads(config.host.threads, run.info(), torch.get_num_threads(), report)
     about = {"experiment": run.name, "seed": config.seed, "device": config.host.device}
     run.begin(to_yaml(config), {**about, "threads": threads, "ranks": world.size})
     return threads

@@ -27,12 +27,12 @@ from ..eviction.base_model import prepare_base_model
 from ..eviction.kvpress_presses import check_host, check_peers, measure_presses
 from ..eviction.measurements import Measurements
 from ..eviction.tasks import Draws, task_prompts
-from ..runtime.devices import restored_threads
 from ..runtime.events import Note, Phase, Progress, Report
 from ..runtime.lifecycle import recorded_run
 from ..runtime.malloc import keep_freed_memory
 from ..runtime.options import Options
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
+from ..runtime.threads import restored_threads, run_threads
 from .measure import PolicyEvaluator
 from .rows import EvalReport
 from .token_drops import draw_documents, drops_of, kind_rows
@@ -65,7 +65,7 @@ def eval_namm(config: EvalConfig, options: Options, report: Report) -> list[Row]
 def _evaluate(config: EvalConfig, options: Options, run: Run, report: Report) -> list[Row]:
     """Evaluate in a claimed run folder, and record in it how that ended."""
     before = run.info()
-    threads = config.host.threads or before.get("threads") or torch.get_num_threads()
+    threads = run_threads(config.host.threads, before, torch.get_num_threads(), report)
     results = JsonLines(run.folder / RESULTS)
     with recorded_run(run, keeps=lambda: bool(results.lines())), restored_threads():
         torch.set_num_threads(threads)

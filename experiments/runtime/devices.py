@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -46,16 +45,6 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
 def autocast_for(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Inside, what can be is computed in bfloat16, if `use_bfloat16` says so."""
     return torch.autocast(device.type, torch.bfloat16) if use_bfloat16(precision, device) else nullcontext()
-
-
-@contextmanager
-def restored_threads() -> Iterator[None]:
-    """Set the number of torch's CPU threads back to what it was before the block."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def peak_bytes(device: torch.device) -> int:

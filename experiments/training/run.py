@@ -23,6 +23,7 @@ from ..runtime.devices import peak_bytes
 from ..runtime.events import Note, Report
 from ..runtime.lifecycle import recorded_run
 from ..runtime.signals import StopRequest
+from ..runtime.threads import restored_threads, run_threads
 from .build import build_trainer
 from .divergence import check_not_diverged
 
@@ -33,11 +34,11 @@ def train(
     """Train one point in a claimed run folder, and record in it how that ended. world: the processes that share it."""
     before = run.info()
     check_not_diverged(run)
-    # a run that goes on keeps its threads, and so its bits
-    threads = config.training.threads or before.get("threads") or threads
+    threads = run_threads(config.training.threads, before, threads, report)
     state = run.folder / "state"
     began = bool(saved_states(state))
-    with recorded_run(run, keeps=lambda: began or bool(saved_states(state))):
+    # an evolution that trains its base model goes on with threads of its own
+    with recorded_run(run, keeps=lambda: began or bool(saved_states(state))), restored_threads():
         split, notes = (FactSplit([], [], config.data.seed), []) if config.corpus.sources else build_split(config)
         digest = facts_digest([*split.trained, *split.unseen])
         _same_facts(run, digest)
