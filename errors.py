@@ -35,6 +35,10 @@ _REASONS = {
 }
 
 
+_SHOWN = 80  # characters of a value in a message
+_BITS = 300  # of an integer that is shown with its digits
+
+
 class MemxError(Exception):
     """A mistake that the user can correct. The command line prints it without a traceback and exits with code 2.
 
@@ -51,6 +55,26 @@ class MemxError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint  # an attribute, which pickle carries along to other processes
+
+
+def shown(value: Any, limit: int = _SHOWN) -> str:
+    """A user's value for a message, in the words of YAML and never longer than the limit.
+
+    Args:
+        value: Any value.
+        limit: The most characters of it.
+    """
+    if value is None or value is True or value is False:
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and value.bit_length() > _BITS:
+        return f"a number of about {int(value.bit_length() * 0.30103):,} digits"
+    if isinstance(value, str):
+        value = value[: limit + 1]  # so that its repr is as short
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer in it is too long, or a list too deep
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= limit else text[:limit] + "…"
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -84,4 +108,4 @@ def plain_reason(mistake: Mapping[str, Any]) -> str:
     if kind in ("value_error", "assertion_error"):
         return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     reason = _REASONS[kind].format(**mistake.get("ctx", {})) if kind in _REASONS else message
-    return f"{reason}, not {mistake['input']!r}"
+    return f"{reason}, not {shown(mistake['input'])}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..errors import MemxError
+from ..strict_model import StrictModel
 from .placement import centred
 from .slots import check_top_k, half_keys
 
@@ -14,10 +15,8 @@ Kind = Literal["dense", "memory", "memory+", "peer", "moe"]
 PRODUCT_KEYS = ("memory", "memory+", "peer")  # the kinds that look slots up by product keys
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(StrictModel):
     """Model: shape of the base model (Llama 3 style), shared by all points of a sweep."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
         default="", description="name of the base model in rows and figures; empty: llama-<layers>x<width>"
@@ -61,14 +60,12 @@ class ModelConfig(BaseModel):
         return self
 
 
-class MemoryConfig(BaseModel):
+class MemoryConfig(StrictModel):
     """Memory: kind, size and place of the memory layers, or of a baseline (PEER, MoE, dense).
 
     `slots: 0` and `kind: dense` both mean a dense model without memory. The defaults of null keys depend on the kind;
     the properties give the values in force.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind = Field(
         default="memory", description="dense, memory (product keys), memory+ (gated, several layers), peer or moe"

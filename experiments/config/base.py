@@ -12,16 +12,11 @@ from textwrap import wrap
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ...errors import MemxError, closest, plain_reason
+from ...strict_model import StrictModel as StrictModel
 from .first_about import FIRST_ABOUT
-
-
-class StrictModel(BaseModel):
-    """A config or a section of one: frozen, and it refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 RunName = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
