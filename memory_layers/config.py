@@ -21,18 +21,25 @@ class ModelConfig(StrictModel):
     name: str = Field(
         default="", description="name of the base model in rows and figures; empty: llama-<layers>x<width>"
     )
-    layers: int = Field(default=4, ge=1, description="transformer blocks")
-    width: int = Field(default=64, ge=2, description="hidden size d")
-    heads: int = Field(default=4, ge=1, description="query heads; must divide the width into even head sizes")
-    kv_heads: int | None = Field(default=None, ge=1, description="key-value heads; null: as many as query heads")
+    layers: int = Field(default=4, ge=1, le=10_000, description="transformer blocks")
+    width: int = Field(default=64, ge=2, le=1_000_000, description="hidden size d")
+    heads: int = Field(
+        default=4, ge=1, le=100_000, description="query heads; must divide the width into even head sizes"
+    )
+    kv_heads: int | None = Field(
+        default=None, ge=1, le=100_000, description="key-value heads; null: as many as query heads"
+    )
     feed_forward: int | None = Field(
-        default=None, ge=1, description="inner width of SwiGLU; null: 8/3 of width, rounded up to a multiple of 8"
+        default=None,
+        ge=1,
+        le=2**24,
+        description="inner width of SwiGLU; null: 8/3 of width, rounded up to a multiple of 8",
     )
     rope_theta: float = Field(
         default=500_000.0, gt=0, description="base frequency of the rotary embedding (RoPE theta)"
     )
     tie_embeddings: bool = Field(default=True, description="share one matrix between input and output embeddings")
-    context: int = Field(default=256, ge=8, description="context length: longest sequence in tokens")
+    context: int = Field(default=256, ge=8, le=2**30, description="context length: longest sequence in tokens")
     initializer_range: float | None = Field(
         default=None, gt=0, description="standard deviation of initial weights; null: 1/sqrt(width)"
     )
@@ -89,9 +96,14 @@ class MemoryConfig(StrictModel):
         description="replace the feed-forward, or `beside`: add the memory to its output (residual, zero at first)",
     )
     key_width: int | None = Field(
-        default=None, ge=2, description="width d_k of keys and queries (both halves), even; null: width / 2"
+        default=None,
+        ge=2,
+        le=1_000_000,
+        description="width d_k of keys and queries (both halves), even; null: width / 2",
     )
-    value_width: int | None = Field(default=None, ge=1, description="width d_v of value table rows; null: width")
+    value_width: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="width d_v of value table rows; null: width"
+    )
     qk_norm: bool | None = Field(
         default=None, description="RMSNorm on query halves and half-keys; null: on for memory+ only"
     )
@@ -102,10 +114,10 @@ class MemoryConfig(StrictModel):
     shared: bool = Field(
         default=True, description="share one value table among all memory layers; false: one per layer"
     )
-    experts: int = Field(default=16, ge=1, description="MoE: experts per layer")
+    experts: int = Field(default=16, ge=1, le=2**24, description="MoE: experts per layer")
     experts_per_token: int = Field(default=1, ge=1, description="MoE: experts that each token is routed to")
     expert_width: int | None = Field(
-        default=None, ge=1, description="MoE: inner width of an expert; null: the feed-forward width"
+        default=None, ge=1, le=2**24, description="MoE: inner width of an expert; null: the feed-forward width"
     )
     balance: float = Field(default=0.01, ge=0, description="MoE: weight of the load-balancing loss")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -103,10 +103,23 @@ def check_resume(resume: bool, force: bool) -> None:
         raise MemxError("--resume and --force exclude each other", hint="use one of them")
 
 
+def one_or_sweep(key: str, values: Sequence[Any] | None) -> dict[str, Any]:
+    """The setting of an option that trains one model for each of its values.
+
+    Args:
+        key: The config key of the option.
+        values: What was given; None or empty if it was not.
+
+    Returns:
+        The key with its value, or the key of a sweep with all of them.
+    """
+    return {} if not values else {key: values[0]} if len(values) == 1 else {f"sweep.{key}": list(values)}
+
+
 def given_values(
     flags: Mapping[str, Any], assignments: Iterable[str] | None, model: str | None = None
 ) -> list[tuple[str, Any]]:
-    """Config keys with the values of those flags that were given, then those of --set, which win.
+    """Config keys with the values of those flags that were given, then those of --set.
 
     Args:
         flags: Config key, as `training.steps`, to the value of its flag; None or an empty list if it was not given.

@@ -9,6 +9,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from ..output.console import note
+from .repeats import refuse_repeats
 
 # the spellings of 0.1, which work until the next release
 OLD_OPTIONS = {"--host": "--model", "--every": "--interval", "--peers": "--third-party", "--write": "--generate"}
@@ -47,7 +48,10 @@ class Command(PlainHelp, TyperCommand):
             args: The arguments that follow the command's name.
         """
         options = {option for parameter in self.params for option in parameter.opts}
-        return super().parse_args(ctx, respelt(args, options, quiet=ctx.resilient_parsing))
+        args = respelt(args, options, quiet=ctx.resilient_parsing)
+        if not ctx.resilient_parsing:
+            refuse_repeats(self, ctx, args)
+        return super().parse_args(ctx, args)
 
 
 def respelt(args: Sequence[str], options: set[str], *, quiet: bool = False) -> list[str]:

@@ -25,6 +25,7 @@ from .options import (
     Runs,
     check_resume,
     given_values,
+    one_or_sweep,
     option,
 )
 from .spellings import Command
@@ -70,7 +71,12 @@ InitFrom = Annotated[
     ),
 ]
 Slots = Annotated[
-    int | None, option(metavar="N", help="Memory slots, a square number; 0 trains the dense model.", default=_PRESET)
+    list[int] | None,
+    option(
+        metavar="N",
+        help="Memory slots, a square number; 0 trains the dense model. Repeat it to train one model each.",
+        default=_PRESET,
+    ),
 ]
 Steps = Annotated[int | None, option(metavar="N", help="Training steps.", default=_PRESET)]
 DryRun = Annotated[bool, option("--dry-run", help="Print sizes, costs and run folders; train nothing.")]
@@ -143,8 +149,13 @@ DeviceOption = Annotated[
     str | None, option(metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.", default="auto", panel=ADVANCED)
 ]
 Seed = Annotated[
-    int | None,
-    option(metavar="N", help="Random seed for weight initialization and data order.", default="0", panel=ADVANCED),
+    list[int] | None,
+    option(
+        metavar="N",
+        help="Random seed for weight initialization and data order. Repeat it to train one model each.",
+        default="0",
+        panel=ADVANCED,
+    ),
 ]
 Jobs = Annotated[
     int, option(min=1, metavar="N", help="Models of a sweep to train at once, one process each.", panel=ADVANCED)
@@ -202,7 +213,8 @@ def train(
     if facts and corpus:
         raise MemxError("--facts and --corpus exclude each other", hint="train on facts or on text")
     check_resume(resume, force)
-    flags = {"memory.slots": slots, "training.steps": steps, "seed": seed, "data.facts": facts, "name": name}
+    flags = {"training.steps": steps, "data.facts": facts, "name": name}
+    flags |= one_or_sweep("memory.slots", slots) | one_or_sweep("seed", seed)
     flags |= {"training.device": device, "match.by": match, "finetune.source": init_from, "finetune.train": train_what}
     flags |= {"corpus.sources": corpus, "corpus.tokenizer": tokenizer}
     preset = config or source or ("retrofit" if init_from else "facts")

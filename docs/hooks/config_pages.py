@@ -143,7 +143,9 @@ def _default(field: FieldInfo) -> str:
 
 def _number(value: float) -> str:
     power = value.bit_length() - 1 if isinstance(value, int) and value > 2**20 else 0
-    return f"2^{power}" if power and value == 2**power else f"{value:g}"
+    if power and value == 2**power:
+        return f"2^{power}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _first_line(model: type[BaseModel]) -> str:

@@ -7,22 +7,46 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from textwrap import wrap
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
-from ...errors import MemxError, closest, plain_reason
+from ...errors import MemxError, closest, plain_reason, shown
 from ...strict_model import StrictModel as StrictModel
 from .first_about import FIRST_ABOUT
 
 
-RunName = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+def _folder_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{shown(name)} cannot begin the name of a folder; use letters, digits and ._+- after a letter or digit"
+        )
+    return name
 
-_SYNONYMS = {"learning_rate": "training.lr", "batch_size": "training.batch"}  # names of other libraries
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+RunName = Annotated[str, Field(max_length=80), AfterValidator(_folder_name)]
+
+# names of other libraries, and words that people look for
+_SYNONYMS = {
+    "learning_rate": "training.lr",
+    "learning": "training.lr",
+    "batch_size": "training.batch",
+    "epochs": "training.steps",
+    "max_steps": "training.steps",
+    "gradient_accumulation": "training.accumulate",
+    "hidden_size": "model.width",
+    "max_length": "data.sequence",
+    "model_name": "finetune.source",
+    "lora": "finetune.train",
+    "base_model": "finetune.source",
+}
+
+_DEEPEST = 10  # dots of a key
 _Config = TypeVar("_Config", bound=BaseModel)
 
 
@@ -32,9 +56,9 @@ def assign(tree: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     if not rest:
         return {**tree, head: value}
     below = tree.get(head) or {}
-    if not isinstance(below, Mapping):
+    if not isinstance(below, Mapping) or rest.count(".") > _DEEPEST:
         raise MemxError(
-            f"unknown key {key!r}: {head!r} is a value, not a section",
+            f"unknown key {shown(key)}: {shown(head)} is a value, not a section",
             hint="`memx config show PRESET` lists every key",
         )
     return {**tree, head: assign(below, rest, value)}
@@ -121,25 +145,29 @@ def validate(tree: Mapping[str, Any], model: type[_Config]) -> _Config:
 
 def _as_memx_error(error: ValidationError, model: type[BaseModel]) -> MemxError:
     first, others = error.errors()[0], error.error_count() - 1
-    path = ".".join(str(part) for part in first["loc"])
+    path = shown(".".join(str(part) for part in first["loc"] if part != "[key]"))[1:-1]
     more = f" (and {others} more)" if others else ""
     if first["type"] == "extra_forbidden":
-        return MemxError(f"unknown key {path!r}{more}", hint=_nearest_key(path, model))
+        return MemxError(f"unknown key '{path}'{more}", hint=_nearest_key(path, model))
     message, _, hint = plain_reason(first).partition("; ")
-    if path.startswith("sweep.") and isinstance(first["input"], Mapping):
-        hint = f"quote the dotted key: --set 'sweep={{{path.partition('.')[2]}.KEY: [VALUE, VALUE]}}'"
+    if path.startswith("sweep.") and first["type"] == "tuple_type":
+        hint = f"for example --set '{path}=[VALUE, VALUE]'"
     return MemxError(f"{path}: {message}{more}" if path else message + more, hint=hint)
 
 
 def _nearest_key(path: str, model: type[BaseModel]) -> str:
     """A hint with the key most like it: of its section, else of its last part in any section."""
     keys = list(_dotted(model))
+    if path in keys:
+        section, _, last = path.rpartition(".")
+        return f"write it in its section, as `{section}: {{{last}: VALUE}}`"
     section, _, last = path.rpartition(".")
-    if (synonym := _SYNONYMS.get(last)) in keys:
-        return f"did you mean {synonym!r}?"
-    name = closest(last, [key.rpartition(".")[2] for key in keys], cutoff=0.7)
     close = closest(path, [key for key in keys if key.rpartition(".")[0] == section], cutoff=0.75)
-    close = close or next((key for key in keys if key.rpartition(".")[2] == name), None)
+    if close is None:
+        names = {key.rpartition(".")[2]: key for key in reversed(keys)}  # of the same name, the first
+        names |= {name: key for name, key in _SYNONYMS.items() if key in keys}
+        found = closest(last.lower(), names, cutoff=0.7)
+        close = names[found] if found else None
     return f"did you mean {close!r}?" if close else "`memx config show PRESET` lists every key"
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...errors import MemxError, shown
 from .base import assign, config_hash, run_name, to_tree, tree_hash, validate
 from .matching import match_points
 from .training import TrainConfig
+
+_NAMES = ("name", "about", "experiment", "variant", "match")  # what changes no weight
 
 
 @dataclass(frozen=True)
@@ -33,21 +38,37 @@ def points(config: TrainConfig) -> list[TrainConfig]:
     """The runs of a sweep: every combination of its values, the last key fastest, and each variant there.
 
     Points that are to be matched in cost are; a config without sweep and variants is its only point.
+
+    Raises:
+        MemxError: A point is no valid config, cannot be matched in cost, or would train the model of another point.
     """
     if not config.sweep and not config.variants:
         return match_points([config])
     runs = []
+    base = {**to_tree(config), "sweep": {}, "variants": {}, "experiment": experiment_name(config)}
     for values in itertools.product(*config.sweep.values()):
         swept = list(zip(config.sweep, values, strict=True))
         for variant, changes in (config.variants or {"": {}}).items():
-            tree = {**to_tree(config), "sweep": {}, "variants": {}, "variant": variant}
+            tree = {**base, "variant": variant}
             for key, value in [*swept, *changes.items()]:
                 tree = assign(tree, key, value)
             labels = [_label(key, value) for key, value in swept] + ([_slug(variant)] if variant else [])
             tree["name"] = "-".join([config.name, *labels])[:80]
-            tree["experiment"] = experiment_name(config)
-            runs.append(validate(tree, TrainConfig))
-    return match_points(runs)
+            runs.append(_point(tree, ", ".join([*(f"{key} {shown(one)}" for key, one in swept), *_named(variant)])))
+    matched = match_points(runs)
+    check_different(matched, config)
+    return matched
+
+
+def _named(variant: str) -> list[str]:
+    return [f"variant {shown(variant)}"] if variant else []
+
+
+def _point(tree: Mapping[str, Any], which: str) -> TrainConfig:
+    try:
+        return validate(tree, TrainConfig)
+    except MemxError as error:
+        raise MemxError(f"{error.message} (at {which})", hint=error.hint) from None
 
 
 def experiment_name(config: TrainConfig) -> str:
@@ -67,4 +88,58 @@ def _label(key: str, value: Any) -> str:
 
 
 def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "._+" else "_" for c in text)
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "._+" else "_" for c in text)
+
+
+def check_different(points: Sequence[TrainConfig], config: TrainConfig) -> None:
+    """Raise MemxError for two points that differ in nothing that is trained.
+
+    Args:
+        points: The runs of a sweep, matched in cost.
+        config: The config that they are the points of.
+    """
+    seen: dict[str, TrainConfig] = {}
+    for point in points:
+        twin = seen.setdefault(json.dumps(in_force(point), sort_keys=True), point)
+        if twin is not point:
+            raise MemxError(
+                f"{twin.name} and {point.name} would train the same model{_why(point, config)}",
+                hint=_what_to_do(twin, point, config),
+            )
+
+
+def in_force(config: TrainConfig) -> dict[str, Any]:
+    """The settings of a run that its model depends on, as plain data.
+
+    Args:
+        config: The config of one run.
+    """
+    tree = {key: value for key, value in to_tree(config).items() if key not in _NAMES}
+    kind = config.memory.kind
+    if kind == "dense":
+        tree["memory"] = {"kind": kind}
+    elif kind != "moe":
+        of_experts = ("experts", "experts_per_token", "expert_width", "balance")
+        tree["memory"] = {key: value for key, value in tree["memory"].items() if key not in of_experts}
+    if config.finetune.source is None:
+        tree["finetune"] = {}
+    else:  # the model and its tokenizer are there
+        tree["model"], tree["data"] = {}, {**tree["data"], "vocabulary": None}
+    return tree
+
+
+def _why(point: TrainConfig, config: TrainConfig) -> str:
+    if config.match.by != "none":
+        return f": match.by {config.match.by} gives them the same size"
+    if point.memory.kind == "dense" and any(key.startswith("memory.") for key in config.sweep):
+        return ", a dense one without memory"
+    if point.finetune.source is not None:
+        return f", that of {shown(point.finetune.source)} with the same settings"
+    return ""
+
+
+def _what_to_do(first: TrainConfig, second: TrainConfig, config: TrainConfig) -> str:
+    if config.variants and first.variant != second.variant:
+        return f"choose one of the variants {shown(first.variant)} and {shown(second.variant)} with --variant"
+    keys = " and ".join(config.sweep)
+    return f"list only values of {keys} that train different models, or set one value for all"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
-import yaml
-
-from ...errors import MemxError, nearest
+from ...errors import MemxError, nearest, shown
+from ...yaml_text import CHARACTERS, BadYaml, parse_yaml
 
 TRAIN = "train"  # the command that a config is for if it does not say
+_EXTENDED = 20  # files that extend each other
 _DATA = (".csv", ".jsonl", ".parquet")
 # the order of lists: of each command from small to large
 _ORDER = (
@@ -29,14 +30,14 @@ def all_presets() -> dict[str, tuple[str, str]]:
     """Name -> the command that a preset is for, and its one-line summary; from small to large, by command."""
     known = {}
     for name in _ORDER:
-        tree = yaml.safe_load((_preset_folder() / f"{name}.yaml").read_text("utf-8"))
+        tree = parse_yaml(preset_text(name))
         known[name] = command_of(tree), tree.get("about", "")
     return known
 
 
 def command_of(tree: Mapping[str, Any]) -> str:
     """The command that a config is for."""
-    return str(tree.get("command", TRAIN))
+    return shorten(str(tree.get("command", TRAIN)), 40, placeholder="…")
 
 
 def check_command(tree: Mapping[str, Any], source: str, command: str) -> None:
@@ -56,10 +57,9 @@ def check_command(tree: Mapping[str, Any], source: str, command: str) -> None:
 
 def preset_text(name: str) -> str:
     """The YAML text of a preset. Raises MemxError, with the nearest name, for one that does not exist."""
-    entry = _preset_folder() / f"{name}.yaml"
-    if not entry.is_file():
-        raise MemxError(f"no preset or file {name!r}", hint=nearest(name, all_presets()) or "`memx presets` lists them")
-    return entry.read_text("utf-8")
+    if name not in _ORDER:
+        raise MemxError(f"no preset or file {shown(name)}", hint=nearest(name, _ORDER) or "`memx presets` lists them")
+    return (_preset_folder() / f"{name}.yaml").read_text("utf-8")
 
 
 def read_tree(source: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -73,37 +73,36 @@ def read_tree(source: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
         hint = f"facts go to --facts: memx train facts --facts {source}"
         raise MemxError(f"{source} is not a config", hint=hint)
     is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
-    tree = _read_file(path) if is_path else yaml.safe_load(preset_text(source))
+    tree = _read_file(path) if is_path else parse_yaml(preset_text(source))
     base = tree.pop("extends", None)
     if base is None:
         return tree
-    if str(base) in (source, *above):
+    if not isinstance(base, str):
+        raise MemxError(f"{source}: extends must be the name of a preset or file, not {shown(base)}", hint="name one")
+    if base in (source, *above):
         raise MemxError(f"{source} extends itself", hint="set extends to a preset or another file")
-    return _merge(read_tree(str(base), above=(*above, source)), tree)
+    if len(above) > _EXTENDED:
+        raise MemxError(f"{source}: more than {_EXTENDED} files extend each other", hint="merge some of them")
+    from .merging import merge, sections  # here, so that a shell completes names without pydantic
+    from .training import TrainConfig
 
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        if isinstance(below, Mapping) and isinstance(value, Mapping) and value:
-            merged[key] = _merge(below, value)
-            if key in ("sweep", "variants"):  # null takes one away
-                merged[key] = {name: entry for name, entry in merged[key].items() if entry is not None}
-        else:  # an empty section says "nothing", as in `sweep: {}`
-            merged[key] = value
-    return merged
+    return merge(read_tree(base, above=(*above, source)), tree, sections(TrainConfig))
 
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
+        with path.open("rb") as file:
+            text = file.read(4 * CHARACTERS + 4)  # of any encoding; what is longer is refused
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no such name can be"
         raise MemxError(
-            f"cannot read {path}: {error.strerror}", hint="give a preset's name (see `memx presets`) or a YAML file"
+            f"cannot read {shown(str(path))[1:-1]}: {reason}",
+            hint="give a preset's name (see `memx presets`) or a YAML file",
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MemxError(f"{path} is not valid YAML: {' '.join(str(error).split())}", hint="fix the file") from None
+    try:
+        tree = parse_yaml(text)
+    except BadYaml as error:
+        raise MemxError(f"{path} is not valid YAML: {error.place_and_reason}", hint="fix the file") from None
     if not isinstance(tree, dict):
         raise MemxError(
             f"{path} is not a config: it has no keys", hint="start from a copy: memx config copy PRESET my.yaml"

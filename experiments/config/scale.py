@@ -35,10 +35,10 @@ class CorpusConfig(StrictModel):
         description="hub name or folder; null: that of the prepared folder, or one trained on the first documents",
     )
     shuffle: int = Field(
-        default=1024, ge=0, description="shuffle buffer of each stream in documents; 0: keep their order"
+        default=1024, ge=0, le=10_000_000, description="shuffle buffer of each stream in documents; 0: keep their order"
     )
     lanes: int = Field(
-        default=8, ge=1, description="data-loader streams, read in turn; a multiple of the number of ranks"
+        default=8, ge=1, le=10_000, description="data-loader streams, read in turn; a multiple of the number of ranks"
     )
     damaged: Literal["fatal", "skip"] = Field(
         default="fatal", description="corrupt lines or files: stop the run (fatal), or skip them with a note"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +11,7 @@ from ...memory_layers.config import MemoryConfig, ModelConfig
 from .base import RunName, StrictModel
 from .finetuning import FinetuneConfig, TextConfig
 from .scale import CorpusConfig, ParallelConfig
+from .varying import Sweep, Variants, check_varied
 
 
 class DataConfig(StrictModel):
@@ -28,7 +29,7 @@ class DataConfig(StrictModel):
         default=None, ge=10, description="largest number of facts, sampled with data.seed; null: all"
     )
     biographies: int = Field(
-        default=1000, ge=1, description="number of invented people, if data.facts names biographies"
+        default=1000, ge=1, le=10_000_000, description="number of invented people, if data.facts names biographies"
     )
     unseen: float = Field(default=0.05, ge=0, lt=1, description="share of entities held out from training")
     seed: int = Field(
@@ -37,7 +38,9 @@ class DataConfig(StrictModel):
     skip_bad_rows: bool = Field(
         default=False, description="skip invalid rows of a facts file, with a note, instead of stopping"
     )
-    vocabulary: int = Field(default=2048, ge=259, description="vocabulary size of the byte-level BPE tokenizer")
+    vocabulary: int = Field(
+        default=2048, ge=259, le=1_000_000, description="vocabulary size of the byte-level BPE tokenizer"
+    )
     sequence: int = Field(
         default=64, ge=8, description="sequence length of a training row in tokens, at most model.context"
     )
@@ -164,18 +167,14 @@ class TrainConfig(StrictModel):
     corpus: CorpusConfig = CorpusConfig()
     parallel: ParallelConfig = ParallelConfig()
     match: MatchConfig = MatchConfig()
-    sweep: dict[str, tuple[Any, ...]] = Field(
-        default={}, description="dotted key -> list of values; trains one run per combination"
-    )
-    variants: dict[str, dict[str, Any]] = Field(
+    sweep: Sweep = Field(default={}, description="dotted key -> list of values; trains one run per combination")
+    variants: Variants = Field(
         default={}, description="name -> dotted keys and values; trains each variant at every point of the sweep"
     )
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
-        empty = [key for key, values in self.sweep.items() if not values]
-        if empty:
-            raise ValueError(f"sweep.{empty[0]} has no values; list at least one")
+        check_varied(self.sweep, self.variants)
         if self.memory.insertion == "beside" and self.memory.kind in ("peer", "moe"):
             raise ValueError(
                 f"memory.kind {self.memory.kind} can only replace the feed-forward; set memory.insertion to replace"
@@ -193,8 +192,11 @@ class TrainConfig(StrictModel):
                 )
         elif self.match.by != "none":
             raise ValueError("match.by cannot resize a pretrained model; remove --init-from, or set match.by to none")
-        if self.match.resize == "width" and self.match.by != "flops":
+        # a point of a sweep keeps the rest of how it was matched, which is done; its own config must load again
+        if not self.experiment and self.match.by != "flops" and self.match.resize == "width":
             raise ValueError("match.resize width needs match.by flops; set match.by to flops")
+        if not (self.experiment or self.variants) and self.match.by == "none" and self.match.times != 1:
+            raise ValueError("match.times needs match.by; set match.by to flops or parameters")
         if self.finetune.dtype == "bfloat16" and self.finetune.train not in ("memory", "slots"):
             raise ValueError(
                 f"finetune.dtype bfloat16 loses small updates with finetune.train {self.finetune.train}; "

@@ -24,6 +24,9 @@ def of_kinds(by, **changes):
     return load_config("facts", sets)
 
 
+LARGE = {"memory.slots": 65536, "memory.qk_norm": False}  # no other point is this model, at any size
+
+
 def unmatched(config):
     return points(config.model_copy(update={"match": config.match.model_copy(update={"by": "none"})}))
 
@@ -67,7 +70,7 @@ def test_every_kind_meets_the_flops_of_every_base(width):
 
 
 def test_matching_by_parameters_resizes_what_each_kind_has_to_resize():
-    config = of_kinds("parameters", variants={"dense": {"memory.slots": 65536}, "plain": {"memory.kind": "dense"}})
+    config = of_kinds("parameters", variants={"dense": LARGE, "plain": {"memory.kind": "dense"}})
     found = {point.variant: point for point in points(config)}
     target = sizes_of(found["dense"]).parameters_total
     for name, point in found.items():
@@ -82,7 +85,7 @@ def test_the_first_point_keeps_its_size_and_times_counts_from_it():
     first = unmatched(config)[0]
     for point in points(config):
         assert sizes_of(point).parameters_total == pytest.approx(2 * sizes_of(first).parameters_total, rel=0.15)
-    same = of_kinds("parameters", variants={"dense": {"memory.slots": 16384}})
+    same = of_kinds("parameters", variants={"dense": LARGE})
     assert sizes_of(points(same)[0]) == sizes_of(unmatched(same)[0])
 
 
