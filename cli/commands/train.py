@@ -218,10 +218,17 @@ def train(
     flags |= {"training.device": device, "match.by": match, "finetune.source": init_from, "finetune.train": train_what}
     flags |= {"corpus.sources": corpus, "corpus.tokenizer": tokenizer}
     preset = config or source or ("retrofit" if init_from else "facts")
-    resolved = load_config(preset, given_values(flags, assignments), variants)
+    given = given_values(flags, assignments)
+    resolved = load_config(preset, given, variants)
     from ...experiments.distributed.process_group import launched
     from ...experiments.runtime.options import Options
 
+    if resolved.finetune.source is not None:
+        from ...experiments.models.start import without_fixed  # brings torch
+
+        resolved, notes = without_fixed(resolved, dict(given))
+        for line in notes if launched().is_first else ():
+            note(f"note: {line}")
     if dry_run:
         return _dry_run(resolved, runs, json, plan_asked) if launched().is_first else None
     _train(resolved, Options(runs, resume, force, jobs), json)
