@@ -1,0 +1,253 @@
+"""A number -> one input: a command line of memx, what surrounds it, files that are damaged first, and how it is to be met.
+
+Numbers go round the families, and each family goes round its own cases in an order that the seed gives, so that every
+option of every command and every key of every config is met again and again.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from random import Random
+
+from . import yaml_files
+from .bases import READERS, Base, bases, bases_of
+from .damage import damage
+from .forks import Call
+from .surface import CONFIGS, Command, Parameter, commands, keys
+from .values import NAMES, NO_NUMBERS, ODD, VALID, WRONG, of_key, of_parameter
+
+# how often each family comes; the sum is one round
+_ROUND = ("option",) * 9 + ("key",) * 5 + ("damage",) * 5 + ("yaml",) * 2 + ("surroundings",) * 2 + ("words",)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input: its number and family, the call, how it is to be met, and a file to damage before it runs."""
+
+    number: int
+    family: str
+    call: Call
+    met: str
+    damaged: str = ""
+    harm: Callable[[bytes], bytes] | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def command(self) -> str:
+        """The words that name the command, for the totals."""
+        known = {one.path for one in commands()}
+        words = self.call.arguments
+        return " ".join(next((words[:n] for n in (2, 1) if words[:n] in known), words[:1]))
+
+    def line(self) -> str:
+        """The command as one line of shell."""
+        variables = "".join(f"{name}={quoted(value)} " for name, value in self.call.environment.items())
+        closed = "".join({"stdin": " <&-", "stdout": " >&-", "stderr": " 2>&-"}[name] for name in self.call.closed)
+        full = " >/dev/full" if self.call.full else ""
+        return f"{variables}memx {' '.join(map(quoted, self.call.arguments))}{closed}{full}"
+
+    def prepare(self, work: Path) -> None:
+        """Damage the file, and write others."""
+        if self.harm is not None:
+            path = work / self.damaged
+            path.write_bytes(self.harm(path.read_bytes()))
+        for name, content in self.files.items():
+            (work / name).write_bytes(content)
+
+
+def quoted(word: str) -> str:
+    """A word as a shell takes it, whatever bytes are in it."""
+    if word.isprintable() and max(word, default="") < "\udc80":
+        return shlex.quote(word)
+    return "$'" + "".join(
+        chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}"
+        for byte in word.encode("utf-8", "surrogateescape")
+    ) + "'"  # fmt: skip
+
+
+def input_of(number: int, seed: int, master: Path, only: str = "") -> Input:
+    """The input of a number.
+
+    Args:
+        number: From 0.
+        seed: Of the campaign.
+        master: The workspace, whose files are there to be damaged.
+        only: Words that name the one command to fuzz; empty: all.
+    """
+    rounds, place = divmod(number, len(_ROUND))
+    family = _ROUND[place]
+    nth = rounds * _ROUND.count(family) + place - _ROUND.index(family)
+    random = Random(f"{seed}/{number}")
+    makers = {"option": _option, "key": _key, "damage": _damage, "yaml": _yaml, "surroundings": _surroundings}
+    call, met, more = makers.get(family, _words)(nth, seed, random, master, only)
+    return Input(number, family, call, met, **more)
+
+
+def _shuffled(cases: list, seed: int, nth: int) -> list:
+    """The cases in an order of their own in each round through them; the one of this number first."""
+    lap, place = divmod(nth, len(cases))
+    order = list(cases)
+    Random(f"{seed}/{lap}/{len(cases)}").shuffle(order)
+    return order[place:] + order[:place]
+
+
+@cache
+def _options(only: str) -> list[tuple[Command, Parameter]]:
+    return [(command, parameter) for command in _commands(only) for parameter in command.parameters]
+
+
+def _commands(only: str) -> list[Command]:
+    return [command for command in commands() if " ".join(command.path).startswith(only)]
+
+
+def _option(nth: int, seed: int, random: Random, master: Path, only: str) -> tuple[Call, str, dict]:
+    command, parameter = _shuffled(_options(only), seed, nth)[0]
+    found = bases_of(command.path)
+    quick = [base for base in found if not base.trains] or found
+    base = random.choice(quick if random.random() < 0.8 else found)
+    words, met = _with_option(list(base.words), command, parameter, base, random)
+    if random.random() < 0.15:  # and another one
+        other = random.choice([one for one in command.parameters if one.option != "--set"])
+        words, second = _with_option(words, command, other, base, random)
+        met = WRONG if WRONG in (met, second) and other.option != parameter.option else ODD
+    return Call(tuple(words), stdin=random.choice((b"", b"a few words\n", b"\xff\xfe"))), met, {}
+
+
+def _with_option(
+    words: list[str], command: Command, parameter: Parameter, base: Base, random: Random
+) -> tuple[list[str], str]:
+    """The words with one more option, or with another first argument."""
+    if parameter.kind == "flag":
+        if random.random() < 0.3:
+            return [*words, f"{parameter.option}={random.choice(('yes', '', '1', 'x'))}"], WRONG
+        return [*words, parameter.option], ODD
+    if parameter.option == "--set":
+        return [
+            *words,
+            "--set",
+            random.choice((*NAMES, "=", "=1", "a=", "a.b=1", "seed", "seed=", ".=1", "seed.x=1")),
+        ], ODD
+    value, met = of_parameter(parameter, writes=base.writes, random=random)
+    if base.trains and met != WRONG and parameter.kind in ("int", "float") and len(value) > 3:
+        value, met = random.choice(("", "nan", "x")), WRONG  # so many steps would be taken
+    if parameter.option == "--runs" and command.path[0] in ("plot", "runs"):
+        met = ODD  # read only where no other source is given
+    if not parameter.option:
+        place = len(command.path)
+        has_one = place < len(words) and not words[place].startswith("-")
+        met = ODD if met != WRONG or value.startswith("-") else met
+        return [*words[:place], value, *words[place + has_one :]], ODD if command.path == ("plot",) else met
+    if parameter.option in words and not parameter.repeatable:
+        place = words.index(parameter.option)
+        words = words[:place] + words[place + 2 :]
+    return [*words, *random.choice(([parameter.option, value], [f"{parameter.option}={value}"]))], met
+
+
+def _key(nth: int, seed: int, random: Random, master: Path, only: str) -> tuple[Call, str, dict]:
+    cases = [key for key in keys() if only in ("", key.command)] or list(keys())
+    key = _shuffled(cases, seed, nth)[0]
+    value, met = of_key(key, random)
+    words = {"train": ["train", "small.yaml"], "evolve-namm": ["evolve-namm", "small-namm.yaml"],
+             "eval-namm": ["eval-namm", "namm"]}[key.command]  # fmt: skip
+    draw = random.random()
+    if draw < 0.2 and key.command != "eval-namm":
+        words = ["config", "show", words[1]]
+    elif met != WRONG or draw < 0.6:  # what is wrong must be refused before anything is trained
+        words += ["--dry-run"]
+    return Call((*words, "--set", f"{key.name}={value}")), met, {}
+
+
+@cache
+def _readable(master: Path, only: str) -> list[tuple[Base, str]]:
+    """Each line that reads files with each file that it may read."""
+    found = []
+    for base in bases(READERS):
+        if not " ".join(base.words).startswith(only):
+            continue
+        for word in base.words:
+            path = master / word.rpartition("=")[2]
+            files = [path] if path.is_file() else path.rglob("*") if path.is_dir() else []
+            found += [(base, str(one.relative_to(master))) for one in sorted(files) if one.is_file()]
+    return found
+
+
+def _damage(nth: int, seed: int, random: Random, master: Path, only: str) -> tuple[Call, str, dict]:
+    cases = _readable(master, only)
+    if not cases:
+        return _option(nth, seed, random, master, only)
+    base, path = _shuffled(cases, seed, nth)[0]
+    return Call(base.words), ODD, {"damaged": path, "harm": damage(path, random)}
+
+
+def _yaml(nth: int, seed: int, random: Random, master: Path, only: str) -> tuple[Call, str, dict]:
+    command = only if only in CONFIGS else random.choice(list(CONFIGS))
+    content, met = yaml_files.make(command, random)
+    words = random.choice(([command, "odd.yaml", "--dry-run"], [command, "--config", "odd.yaml", "--dry-run"],
+                           ["config", "show", "odd.yaml"]))  # fmt: skip
+    return Call(tuple(words)), met, {"files": {"odd.yaml": content}}
+
+
+_VARIABLES = {
+    "PYTHONIOENCODING": ("ascii", "cp1252", "latin-1", "utf-8", "cp437", "ascii:strict", "utf-16"),
+    "COLUMNS": ("0", "1", "5", "20", "40", "80", "-1", "x", "", "1000000", "9" * 50, "½"),
+    "NO_COLOR": ("1", ""),
+    "FORCE_COLOR": ("1",),
+    "TERM": ("dumb", "", "xterm-256color", "x"),
+    "LC_ALL": ("C", "xx_XX", "tr_TR.UTF-8"),
+    "TZ": ("UTC", "Nowhere/No", ""),
+    "HOME": ("/nowhere", "", "small.csv"),
+    "XDG_CACHE_HOME": ("relative", "/proc/none", "", "small.csv"),
+    "TMPDIR": ("/nowhere", "small.csv", ""),
+    "HF_HOME": ("small.csv", "/nowhere"),
+    "OMP_NUM_THREADS": ("x", "0", "-1"),
+    "RANK": ("x", "1", "-1"),
+    "WORLD_SIZE": ("x", "0", "-1"),
+    "LOCAL_RANK": ("x",),
+    "MPLBACKEND": ("nonsense", "TkAgg"),
+}
+_HARMLESS = ("PYTHONIOENCODING", "NO_COLOR", "FORCE_COLOR", "TERM", "LC_ALL", "COLUMNS")
+
+
+def _surroundings(nth: int, seed: int, random: Random, master: Path, only: str) -> tuple[Call, str, dict]:
+    cases = [base for base in bases() if " ".join(base.words).startswith(only)] or [Base(_commands(only)[0].path)]
+    quick = [base for base in cases if not base.trains] or cases
+    words = _shuffled(quick if random.random() < 0.9 else cases, seed, nth)[0].words
+    if random.random() < 0.3 and not words[:1] == ("plot",):
+        words = (*words, "--json") if words[:2] != ("config", "copy") else words
+    draw = random.random()
+    if draw < 0.2:
+        closed = tuple(name for name in ("stdin", "stdout", "stderr") if random.random() < 0.5)
+        return Call(words, closed=closed), ODD, {}
+    if draw < 0.3:
+        return Call(words, full=True), ODD, {}
+    name = random.choice([*_VARIABLES, *_HARMLESS * 2])
+    return Call(words, {name: random.choice(_VARIABLES[name])}), VALID if name in _HARMLESS else ODD, {}
+
+
+def _words(nth: int, seed: int, random: Random, master: Path, only: str) -> tuple[Call, str, dict]:
+    """Words of a command line left out, doubled, changed in place, or put where they do not belong."""
+    cases = [base for base in bases() if " ".join(base.words).startswith(only) and not base.trains]
+    words = list(_shuffled(cases or [Base(_commands(only)[0].path)], seed, nth)[0].words)
+    for _ in range(random.randint(1, 3)):
+        place = random.randrange(len(words))
+        change = random.randrange(6)
+        if change == 0:
+            words.pop(place)
+        elif change == 1:
+            words.insert(place, words[place])
+        elif change == 2:
+            words.insert(
+                place, random.choice(("--", "-", "--help", "-h", "--debug", "--no-such", "-x", "--version", "="))
+            )
+        elif change == 3:
+            words[place] = random.choice((*NAMES, *NO_NUMBERS))
+        elif change == 4:
+            words[place] = words[place][: random.randrange(len(words[place]) + 1)]
+        else:
+            random.shuffle(words)
+        words = words or ["--help"]
+    return Call(tuple(words), stdin=b"text"), ODD, {}
