@@ -1,15 +1,28 @@
-"""Writing files so that a reader sees the old one or the new one, never a part; memx's cache folder; UTF-8 errors."""
+"""Writing files so that a reader sees the old one or the new one, never a part; and the folder of memx's cache."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import re
+import secrets
 import shutil
-import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from .errors import MemxError
+
+_TEMPORARY = re.compile(r"\.memx-(\d+)-[0-9a-f]{8}\.tmp")
+_OLD_ENOUGH = 3600.0  # seconds; on a disk that machines share, a process of another one is not seen here
+_LONGEST = 200  # bytes of a name: file systems take 255, and endings follow
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_GONE = (errno.ENOENT, errno.ESTALE, errno.ENODEV, errno.ENXIO)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -29,20 +42,51 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises OSError when the disk is full or forbids it."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    """Write a file whole or not at all; a replaced one keeps its mode, a new one follows the umask.
+
+    Raises OSError when the disk is full or forbids it.
+    """
+    temporary = temporary_beside(path)
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            if path.is_file():
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name in the same folder, for what is finished there before it gets its own; `sweep` knows such names."""
+    return path.parent / f".memx-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def sweep(folder: Path, *, owned: bool = False) -> None:
+    """Remove what killed processes left under names of `temporary_beside`.
+
+    Args:
+        folder: Where they were writing; it need not be there.
+        owned: Whether the caller has the folder's lock, so that nobody else can be writing in it. Else only old files
+            of processes that are gone are removed.
+    """
+    with suppress(OSError):
+        for path in list(folder.iterdir()):
+            if (found := _TEMPORARY.fullmatch(path.name)) and (owned or _is_abandoned(path, int(found[1]))):
+                remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, link or whole folder. Raises OSError where that is forbidden; it need not be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:
@@ -62,20 +106,78 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def put_in_place(temporary: Path, target: Path) -> None:
-    """Make a finished folder last, then give it its name; one that had the name goes."""
+def put_in_place(temporary: Path, target: Path, *, replace: bool = True) -> None:
+    """Make a finished folder last, then give it its name.
+
+    Args:
+        temporary: The folder, beside the target. Its files get the modes of new files.
+        target: The name. A folder that has it goes, if it may be replaced.
+        replace: Whether it may.
+
+    Raises:
+        MemxError: The target is there and may not be replaced.
+        OSError: The disk is full or forbids it.
+    """
+    umask = current_umask()
     for path in temporary.rglob("*"):
         if path.is_file():
-            path.chmod(0o644)
+            path.chmod(0o666 & ~umask)
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
-    aside = target.with_name(f".{target.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if target.exists():
-        target.rename(aside)  # removing it may take long
-    temporary.rename(target)
-    sync_folder(target.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    temporary.chmod(0o777 & ~umask)
+    with _one_at_a_time(target.parent):
+        put_back(target)
+        aside = _aside(target)
+        if target.exists() and not replace:
+            raise MemxError(f"{target} exists", hint="another process has made it meanwhile")
+        if target.exists():
+            target.rename(aside)  # removing it may take long
+        temporary.rename(target)
+        sync_folder(target.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def put_back(target: Path) -> None:
+    """Give a folder its name back that a kill of `put_in_place` left without one."""
+    aside = _aside(target)
+    if aside.exists() and not target.exists():
+        aside.rename(target)
+    elif aside.exists():
+        shutil.rmtree(aside)
+
+
+def inside(folder: Path, name: str, what: str) -> Path:
+    """The path of a file or folder that is named in a folder.
+
+    Args:
+        folder: The folder.
+        name: The name alone.
+        what: What names it, for the message, such as "--name".
+
+    Raises:
+        MemxError: The name is empty or too long, or could leave the folder.
+    """
+    if not name or name != name.strip():
+        wrong = "is empty" if not name.strip() else "begins or ends with a space"
+    elif len(name.encode(errors="replace")) > _LONGEST:
+        wrong = f"is longer than {_LONGEST} bytes"
+    elif "/" in name or "\\" in name:
+        wrong = "is a path"
+    elif name.startswith(".") or not name.isprintable():
+        wrong = "begins with a dot" if name.startswith(".") else "has characters that cannot be printed"
+    else:
+        return folder / name
+    shown = repr(name if len(name) <= 60 else name[:60] + "…")
+    raise MemxError(
+        f"{what}: the name {shown} {wrong}", hint="use a name of letters, digits, - and _, without a folder"
+    )
+
+
+def current_umask() -> int:
+    """The process's umask."""
+    umask = os.umask(0o077)  # there is no call that only reads it
+    os.umask(umask)
+    return umask
 
 
 def cache_folder() -> Path:
@@ -90,9 +192,14 @@ def cache_folder() -> Path:
 
 def cannot_write(path: Path, error: OSError) -> MemxError:
     """The user's error for a failed write, with what to do about it."""
-    return MemxError(
-        f"cannot write {path}: {error.strerror or error}", hint="free disk space, or choose another folder"
-    )
+    hint = "free disk space, or choose another folder"
+    if error.errno in _FORBIDDEN:
+        hint = "choose a folder that you may write to, or have its owner allow it"
+    elif error.errno in _GONE:
+        hint = "check that the folder was not removed and that its disk is connected"
+    elif error.errno == errno.ENAMETOOLONG:
+        hint = "choose a shorter name"
+    return MemxError(f"cannot write {path}: {error.strerror or error}", hint=hint)
 
 
 def line_not_utf8(path: Path) -> int:
@@ -104,3 +211,28 @@ def line_not_utf8(path: Path) -> int:
             except UnicodeDecodeError:
                 return number
     return 0
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Have the only process that gives names in a folder this way."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_abandoned(path: Path, process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return time.time() - path.lstat().st_mtime > _OLD_ENOUGH
+    except (OverflowError, PermissionError):
+        return False
+    return False

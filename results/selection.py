@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import MemxError
-from ..files import make_folder, write_atomically
+from ..files import inside, make_folder, sweep, write_atomically
 from .store.rows import Row, extra, read_rows, write_rows
+from .store.run_info import is_run
 from .store.runs import Run, RunStore
 from .summary import check_alike, choose_experiment, choose_name, without_seed
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from .labels import Table
 
 T = TypeVar("T", Row, Run)
+U = TypeVar("U")
+V = TypeVar("V")
 
 
 class Drawn(NamedTuple):
@@ -62,6 +65,9 @@ class PlotRequest:
     log: Callable[[str], None] = lambda text: None
     options: PlotOptions = field(default_factory=PlotOptions)
 
+    def __post_init__(self) -> None:
+        inside(self.out, self.name, "--name")
+
     def rows(
         self,
         wanted: Callable[[Row], bool],
@@ -86,7 +92,7 @@ class PlotRequest:
         Raises:
             MemxError: There are no such rows, or they do not belong together.
         """
-        everything = collect_rows(self.sources)
+        everything = collect_rows(self.sources, self.log)
         rows = [row for row in everything if wanted(row)]
         if not rows:
             raise MemxError(missing, hint=hint or _hint(everything))
@@ -99,11 +105,11 @@ class PlotRequest:
     @property
     def named(self) -> bool:
         """Whether every source is a run or a file, rather than a folder of runs."""
-        return all(source.is_file() or (source / "run.json").is_file() for source in self.sources)
+        return all(source.is_file() or is_run(source) for source in self.sources)
 
     def runs(self, wanted: Callable[[Run], bool] = lambda run: True) -> list[Run]:
         """The runs of what is to be drawn: of the wanted ones, if any is."""
-        runs = collect_runs(self.sources)
+        runs = collect_runs(self.sources, self.log)
         runs = [run for run in runs if wanted(run)] or runs
         if self.experiment is not None or not self.named:
             chosen = choose_name([run.experiment for run in runs], self.experiment)
@@ -168,20 +174,24 @@ def _hint(rows: Sequence[Row]) -> str:
     return "`memx train` writes some; for those of `memx bench`, use `memx plot ops`"
 
 
-def collect_rows(sources: Sequence[Path]) -> list[Row]:
+def collect_rows(sources: Sequence[Path], log: Callable[[str], None] = lambda text: None) -> list[Row]:
     """The rows of files (`*rows.jsonl`) and of finished runs below folders, each once, the last started run last.
 
+    Args:
+        sources: Files, run folders and folders of either.
+        log: Gets a line for each damaged run or file of a folder, which is left out.
+
     Raises:
-        MemxError: A source is not there, or a file holds a line that is no row.
+        MemxError: A source is not there, or one that is itself a file or a run is damaged.
     """
     rows: list[Row] = []
     for source in sources:
         if source.is_file():
             rows += read_rows(source)
-        elif files := [] if (source / "run.json").is_file() else sorted(source.glob("*rows.jsonl")):
-            rows += [row for path in files for row in read_rows(path)]
+        elif files := [] if is_run(source) else sorted(source.glob("*rows.jsonl")):
+            rows += [row for one in _sound(files, read_rows, log) for row in one]
         else:
-            rows += [row for run in collect_runs([source]) for row in run.rows()]
+            rows += [row for run in collect_runs([source], log) for row in run.rows()]
     return list({_identity(row): row for row in rows}.values())
 
 
@@ -194,14 +204,42 @@ def _identity(row: Row) -> tuple[object, ...]:
     return (*point, row.seed, *(extra(row, name) for name in names))
 
 
-def collect_runs(sources: Sequence[Path]) -> list[Run]:
-    """The runs that folders are or hold, by the time they started. Raises MemxError for a source that is not there."""
+def collect_runs(sources: Sequence[Path], log: Callable[[str], None] = lambda text: None) -> list[Run]:
+    """The runs that folders are or hold, by the time they started.
+
+    Args:
+        sources: Run folders and folders of runs.
+        log: Gets a line for each damaged run of a folder, which is left out.
+
+    Raises:
+        MemxError: A source is not there, or is itself a damaged run.
+    """
     runs: list[Run] = []
     for source in sources:
-        if not source.exists():
+        if is_run(source):
+            runs.append(_checked(Run(source)))
+        elif not source.exists():
             raise MemxError(f"nothing at {source}", hint="give a run folder, a folder of runs or a file of rows")
-        runs += [Run(source)] if (source / "run.json").is_file() else RunStore(source).runs()
+        else:
+            found = RunStore(source).runs()
+            runs += _sound(found, _checked, log) if len(found) > 1 else map(_checked, found)
     return sorted(runs, key=lambda run: (str(run.info().get("started")), run.name))
+
+
+def _checked(run: Run) -> Run:
+    run.check()
+    return run
+
+
+def _sound(items: Sequence[U], read: Callable[[U], V], log: Callable[[str], None]) -> list[V]:
+    """What is read of each item that is not damaged."""
+    found = []
+    for item in items:
+        try:
+            found.append(read(item))
+        except MemxError as error:
+            log(f"left out: {error.message}")
+    return found
 
 
 def save_figure(figure: Figure, out: Path, name: str, formats: Sequence[str]) -> list[Path]:
@@ -209,6 +247,7 @@ def save_figure(figure: Figure, out: Path, name: str, formats: Sequence[str]) ->
     from matplotlib import pyplot
 
     make_folder(out)
+    sweep(out)
     written = []
     for kind in formats:
         picture = io.BytesIO()

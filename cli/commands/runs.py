@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..output.console import examples, note, print_json, print_table
 from .options import EVALUATE, option
 from .spellings import Command
+
+if TYPE_CHECKING:
+    from ...results.store.runs import Run
 
 _EPILOG = examples("memx runs", "memx runs --json", "memx runs --runs other/runs")
 Folder = Annotated[Path, option("--runs", metavar="FOLDER", help="Folder that contains the run folders.")]
@@ -26,24 +29,29 @@ def register(app: typer.Typer) -> None:
 
 
 def runs(folder: Folder = Path("results/runs"), json: Json = False) -> None:
-    """List runs with their status, last logged step and main scores."""
+    """List runs with their status, step and main scores: the saved step of a stopped run."""
+    from ...errors import MemxError
     from ...results.store.resuming import resume_hint
+    from ...results.store.run_info import is_run
     from ...results.store.runs import RunStore
 
-    found, stopped = [], None
+    if is_run(folder):
+        raise MemxError(f"{folder} is a single run", hint=f"give the folder that it is in: --runs {folder.parent}")
+    found, stopped, damaged = [], None, 0
     for run in RunStore(folder).runs():
-        info, metrics = run.info(), run.metrics()
-        stopped = run if run.status == "interrupted" else stopped
-        scores = {
-            row.dataset: row.value for row in run.rows() if row.metric == "exact_match" and "/" not in row.dataset
-        }
-        step = max((line["step"] for line in metrics), default=0)
-        found.append({"run": run.name, "status": run.status, "step": step, "started": info.get("started"), **scores})
+        try:
+            found.append(_line(run))
+        except MemxError as error:
+            damaged += 1
+            note(f"left out: {error.message}")
+            continue
+        stopped = run if found[-1]["status"] == "interrupted" else stopped
     if json:
         print_json(found)
         return
+    if not found and not damaged:
+        note(f"no runs in {folder}; memx train, eval, evolve-namm and eval-namm write them there")
     if not found:
-        note(f"no runs in {folder}")
         return
     shown = ("seen", "rephrased", "unseen")
     lines = []
@@ -55,6 +63,14 @@ def runs(folder: Folder = Path("results/runs"), json: Json = False) -> None:
     if stopped is not None:
         note(f"{stopped.name} was interrupted; {resume_hint(stopped)}")
     note("next: memx plot draws finished runs")
+
+
+def _line(run: Run) -> dict[str, Any]:
+    """What is listed of a run. Raises MemxError if it is damaged."""
+    run.check()
+    rows = [row for row in run.rows() if row.metric == "exact_match" and "/" not in row.dataset]
+    line = {"run": run.name, "status": run.status, "step": run.step(), "started": run.info().get("started")}
+    return {**line, **{row.dataset: row.value for row in rows if row.dataset not in line}}
 
 
 def _minute(time: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ...errors import MemxError
@@ -40,18 +40,22 @@ def recorded_run(run: Run, keeps: Callable[[], bool], plain: type[Exception] | N
     try:
         yield
     except (Interrupted, KeyboardInterrupt):
-        run.end("interrupted")
+        with suppress(MemxError):  # a disk that is full or gone hides no error of the work
+            run.end("interrupted")
         raise
     except MemxError as error:
-        if keeps():
-            run.end("failed", error=error.message)
-        else:
-            run.discard()
+        with suppress(MemxError):
+            if keeps():
+                run.end("failed", error=error.message)
+            else:
+                run.discard()
         raise
     except RunFailed as error:
-        run.end("failed", error=str(error), **error.info)
+        with suppress(MemxError):
+            run.end("failed", error=str(error), **error.info)
         raise
     except Exception as error:
         named = plain is None or not isinstance(error, plain)
-        run.end("failed", error=f"{type(error).__name__}: {error}" if named else str(error))
+        with suppress(MemxError):
+            run.end("failed", error=f"{type(error).__name__}: {error}" if named else str(error))
         raise

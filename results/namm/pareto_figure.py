@@ -38,7 +38,7 @@ def draw(request: PlotRequest) -> Drawn:
 
     Of a folder of runs all are drawn that are of the last one's host, mode, kind of fitness and prompts.
     """
-    rows = [row for row in collect_rows(request.sources) if is_answer(row)]
+    rows = [row for row in collect_rows(request.sources, request.log) if is_answer(row)]
     if not rows:
         hint = "give finished runs of `memx evolve-namm`; for unfinished ones use memx plot evolution"
         raise MemxError("there are no finished evolutions here", hint=hint)

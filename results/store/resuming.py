@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from ...errors import MemxError
 from .runs import Run, run_config
 
 _DEFAULT_RUNS = Path("results/runs")
@@ -20,7 +21,10 @@ def resume_command(run: Run) -> str:
     Returns:
         The command line; empty if the run's config alone does not give it.
     """
-    config = run_config(run)
+    try:
+        config = run_config(run)
+    except MemxError:  # damaged: there is nothing to continue with
+        return ""
     command = str(config.get("command") or "train")
     if not config or command not in _COMMANDS:
         return ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import MemxError, plain_reason
 from ...files import write_atomically
+from ...json_text import BadJson, parse_json
+from .row_checks import wrong_numbers
+from .run_info import unreadable
 
+_HINT = "give a rows file with one JSON object per line"
 _TIERS = ("seen", "rephrased", "unseen")
 # what rows of some commands hold besides the fields of `Row`, by the same names as in `Labels`
 ADDED = {
@@ -150,8 +154,17 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
     Raises:
         MemxError: The disk is full or forbids it.
+        RuntimeError: A number is not finite, as of a model that diverged; nothing is written.
     """
-    write_atomically(path, "".join(row.model_dump_json() + "\n" for row in rows))
+    lines = []
+    for row in rows:
+        for name, value in row.model_dump().items():
+            if isinstance(value, float) and not isfinite(value):
+                raise RuntimeError(
+                    f"{row.metric} of {row.dataset or row.run}: {name} is {value}, so no rows are written"
+                )
+        lines.append(row.model_dump_json() + "\n")
+    write_atomically(path, "".join(lines))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -176,28 +189,31 @@ def read_rows(path: Path) -> list[Row]:
             print(row.dataset, row.metric, row.value, row.low, row.high)
         ```
     """
-    rows = []
     try:
-        lines = path.read_text("utf-8").splitlines()
+        data = path.read_bytes()
     except OSError as error:
-        raise MemxError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise MemxError(f"{path} is not a text file", hint="give a rows file with one JSON object per line") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            rows.append(_row(path, number, line))
-    return rows
-
-
-def _row(path: Path, number: int, line: str) -> Row:
+        raise unreadable(path, error) from None
     try:
-        data: Any = json.loads(line)
-        return Row.model_validate(data)
-    except json.JSONDecodeError:
-        raise MemxError(
-            f"{path} line {number} is not JSON", hint="give a rows file with one JSON object per line"
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise MemxError(f"{path} line {number} is not a valid row: {where}: {plain_reason(first)}") from None
+        data.decode()
+    except UnicodeDecodeError:
+        raise MemxError(f"{path} is not a text file", hint=_HINT) from None
+    # a line ends with \n alone: JSON may hold the other characters that str.splitlines takes for an end
+    lines = enumerate(data.split(b"\n"), start=1)
+    return [_row(path, number, line) for number, line in lines if line.strip()]
+
+
+def _row(path: Path, number: int, line: bytes) -> Row:
+    try:
+        data = parse_json(line)
+    except BadJson as error:
+        reason = error.reason.removeprefix("not JSON ").strip("()")
+        raise MemxError(f"{path} line {number} is not JSON: {reason}", hint=_HINT) from None
+    wrong = "it is not a JSON object" if not isinstance(data, dict) else wrong_numbers(data)
+    if not wrong:
+        try:
+            return Row.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            wrong = f"{'.'.join(map(str, first['loc']))} {plain_reason(first)}"
+    hint = "a value of null is a number that was not finite: the run diverged" if "not null" in wrong else ""
+    raise MemxError(f"{path} line {number} is not a valid row: {wrong}", hint=hint or "fix or remove that line")

@@ -7,20 +7,22 @@ it is finished, state/ to resume from.
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ...errors import MemxError
-from ...files import cannot_write, make_folder, write_atomically
+from ...files import write_atomically
+from .claims import content, empty, has_replaced, is_owned, owned, replacing, settle
 from .environment import environment
-from .json_lines import JsonLines
+from .json_lines import JsonLines, without_null
+from .row_checks import wrong_metrics
 from .rows import Row, read_rows, write_rows
-
-Status = Literal["finished", "interrupted", "running", "failed", "empty"]
+from .run_info import Status, damaged, is_run, read_config, read_file, read_info
+from .saved import is_worth_keeping, saved_step
 
 
 class Run:
@@ -41,19 +43,36 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """How the run stands, as its run.json says; `running` only while a process owns the folder."""
-        try:
-            status = json.loads((self.folder / "run.json").read_text("utf-8")).get("status", "empty")
-        except (OSError, json.JSONDecodeError):
-            return "empty"
+        """How the run stands, as its run.json says; `running` only while a process owns the folder.
+
+        Raises MemxError if run.json is damaged.
+        """
+        status = self.info().get("status", "empty")
         return "interrupted" if status == "running" and not is_owned(self.folder) else status
 
     def info(self) -> dict[str, Any]:
-        """What run.json says; empty if there is none."""
-        try:
-            return json.loads((self.folder / "run.json").read_text("utf-8"))
-        except (OSError, json.JSONDecodeError):
-            return {}
+        """What run.json says; empty if there is none. Raises MemxError if it is damaged."""
+        return read_info(self.folder)
+
+    def check(self) -> None:
+        """Raise MemxError naming the first file of the run that is damaged or cannot be read."""
+        status = self.status
+        read_config(self.folder)
+        self.metrics()
+        if not self.rows() and status == "finished" and not os.path.lexists(self.folder / "rows.jsonl"):
+            raise damaged(self.folder / "run.json", "is of a finished run, but there is no rows.jsonl")
+
+    def step(self) -> int:
+        """The step at which the run stands: where it ended, was last saved or, while it runs, was last logged.
+
+        Raises MemxError if a file of the run is damaged.
+        """
+        info, status = self.info(), self.status
+        logged = max((line["step"] for line in self.metrics()), default=0)
+        if status == "finished":
+            return int(info.get("steps") or info.get("generations") or logged)
+        saved = saved_step(self.folder / "state")
+        return logged if saved is None else max(saved, logged) if status == "running" else saved
 
     @property
     def experiment(self) -> str:
@@ -61,9 +80,9 @@ class Run:
         return str(self.info().get("experiment") or self.name)
 
     def rows(self) -> list[Row]:
-        """The rows found, none before the run is finished."""
+        """The rows found, none before the run is finished. Raises MemxError for a damaged row, which it names."""
         path = self.folder / "rows.jsonl"
-        return read_rows(path) if path.is_file() else []
+        return [] if read_file(path, read=False) is None else read_rows(path)
 
     def begin(self, config_yaml: str, info: dict[str, Any]) -> None:
         """Write config.yaml and run.json of a run that starts or goes on."""
@@ -80,25 +99,40 @@ class Run:
         """Write the rows and mark the run finished; info is added to run.json."""
         write_rows(self.folder / "rows.jsonl", rows)
         self.end("finished", **info)
+        self._let_go()
 
     def discard(self) -> None:
         """Remove what a run wrote that never began, so that the corrected one can start."""
-        _empty(self.folder)
+        empty(self.folder)
 
     def append_metrics(self, **metrics: Any) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl; a number that is not finite becomes null."""
         self._metrics.append(metrics)
+        self._let_go()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl; a last line that a kill cut off is left out."""
-        return self._metrics.lines()
+        """All lines of metrics.jsonl, less what is null; a last line that a kill cut off is left out.
+
+        Raises MemxError naming a line that is damaged.
+        """
+        lines = []
+        for number, line in self._metrics.numbered():
+            lines.append(without_null(line))
+            if wrong := wrong_metrics(lines[-1]):
+                raise damaged(self._metrics.path, f"line {number} is damaged: {wrong}")
+        return lines
 
     def rewind_metrics(self, step: int) -> None:
         """Drop the metrics after a step, which a resumed run will produce again."""
         self._metrics.write(line for line in self.metrics() if line["step"] <= step)
 
     def _write_info(self, info: dict[str, Any]) -> None:
-        write_atomically(self.folder / "run.json", json.dumps(info, indent=2) + "\n")
+        write_atomically(self.folder / "run.json", json.dumps(info, indent=2, allow_nan=False) + "\n")
+
+    def _let_go(self) -> None:
+        """Remove the run that this one replaces, once this one is worth more."""
+        if has_replaced(self.folder) and is_worth_keeping(self.folder):
+            settle(self.folder, is_worth_keeping)
 
 
 class WatchedRun(Run):
@@ -155,10 +189,14 @@ class RunStore:
         return Run(self.root / name)
 
     def runs(self) -> list[Run]:
-        """Return all runs, sorted by name."""
-        if not self.root.is_dir():
-            return []
-        return [Run(path) for path in sorted(self.root.iterdir()) if (path / "run.json").is_file()]
+        """Return all runs, sorted by name; a damaged one too, which raises MemxError when it is read.
+
+        Raises:
+            MemxError: The folder cannot be read.
+        """
+        if self.root.is_file():
+            raise MemxError(f"{self.root} is a file", hint="give a folder of runs")
+        return [Run(path) for path in sorted(content(self.root)) if is_run(path)]
 
     @contextmanager
     def claim(self, name: str, *, resume: bool = False, force: bool = False) -> Iterator[Run]:
@@ -167,7 +205,8 @@ class RunStore:
         Args:
             name: The folder's name.
             resume: Take a folder that holds a run already, as it is.
-            force: Empty such a folder first.
+            force: Replace such a run. It is kept until the new one has something to resume from, and comes back if
+                the new one ends before, also by a kill.
 
         Yields:
             The run, which no other process can claim meanwhile.
@@ -175,32 +214,17 @@ class RunStore:
         Raises:
             MemxError: The folder holds a run and neither is set, another process owns it, or it cannot be written.
         """
-        from filelock import FileLock, Timeout
-
         folder = self.root / name
-        make_folder(folder)
-        lock = FileLock(folder / ".lock")
-        try:
-            lock.acquire(timeout=1)  # `memx runs` may hold it for a moment
-        except Timeout:
-            raise MemxError(
-                f"run {name} is in use by another process", hint="wait for that process to finish, or stop it"
-            ) from None
-        except OSError as error:
-            raise cannot_write(folder, error) from None
-        try:
+        busy = MemxError(f"run {name} is in use by another process", hint="wait for that process to finish, or stop it")
+        with owned(folder, busy):
+            settle(folder, is_worth_keeping)
             self.check_free(name, resume=resume, force=force)
-            if force:
-                _empty(folder)
-            yield Run(folder)
-        finally:
-            lock.release()
-            if not _content(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+            with replacing(folder, is_worth_keeping, force=force):
+                yield Run(folder)
 
     def has_content(self, name: str) -> bool:
         """Whether the folder of that name holds anything, so that a new run is refused there."""
-        return bool(_content(self.root / name))
+        return bool(content(self.root / name))
 
     def check_free(self, name: str, *, resume: bool = False, force: bool = False) -> None:
         """Raise MemxError if a run of that name is there and may be neither resumed nor started anew."""
@@ -212,39 +236,9 @@ class RunStore:
             )
 
 
-def is_owned(folder: Path) -> bool:
-    """Whether a process owns a run folder now."""
-    from filelock import FileLock, Timeout
-
-    if not (folder / ".lock").exists():
-        return False
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError):
-        return True
-    lock.release()
-    return False
-
-
 def run_config(run: Run) -> dict[str, Any]:
-    """The config of a run; empty if it cannot be read."""
-    import yaml
-
-    try:
-        config = yaml.safe_load((run.folder / "config.yaml").read_text("utf-8"))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
-def _content(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.name != ".lock"] if folder.is_dir() else []
-
-
-def _empty(folder: Path) -> None:
-    for path in _content(folder):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """The config of a run; empty if there is none. Raises MemxError if it is damaged."""
+    return read_config(run.folder)
 
 
 def _now() -> str:
