@@ -191,7 +191,10 @@ def collect_rows(sources: Sequence[Path], log: Callable[[str], None] = lambda te
         elif files := [] if is_run(source) else sorted(source.glob("*rows.jsonl")):
             rows += [row for one in _sound(files, read_rows, log) for row in one]
         else:
-            rows += [row for run in collect_runs([source], log) for row in run.rows()]
+            for run in collect_runs([source], log):
+                if not (found := run.rows()) and run.status == "finished":
+                    log(f"left out: {run.folder} is finished, but has no rows.jsonl")
+                rows += found
     return list({_identity(row): row for row in rows}.values())
 
 
@@ -220,7 +223,7 @@ def collect_runs(sources: Sequence[Path], log: Callable[[str], None] = lambda te
             runs.append(_checked(Run(source)))
         elif not source.exists():
             raise MemxError(f"nothing at {source}", hint="give a run folder, a folder of runs or a file of rows")
-        else:
+        elif not source.is_file():  # a file of rows has no runs
             found = RunStore(source).runs()
             runs += _sound(found, _checked, log) if len(found) > 1 else map(_checked, found)
     return sorted(runs, key=lambda run: (str(run.info().get("started")), run.name))

@@ -45,7 +45,8 @@ def draw(request: PlotRequest) -> Drawn:
 
     Of a folder of runs the last and those that differ from it in their seed alone are drawn.
     """
-    runs = [run for run in collect_runs(request.sources, request.log) if run_config(run).get("command") == "evolve-namm"]
+    runs = collect_runs(request.sources, request.log)
+    runs = [run for run in runs if run_config(run).get("command") == "evolve-namm"]
     if not runs:
         raise MemxError("there is no run of `memx evolve-namm` here", hint="give its run folder, or the folder of runs")
     chosen = request.together(runs, _settings)

@@ -7,7 +7,6 @@ it is finished, state/ to resume from.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -56,11 +55,10 @@ class Run:
 
     def check(self) -> None:
         """Raise MemxError naming the first file of the run that is damaged or cannot be read."""
-        status = self.status
+        self.info()
         read_config(self.folder)
         self.metrics()
-        if not self.rows() and status == "finished" and not os.path.lexists(self.folder / "rows.jsonl"):
-            raise damaged(self.folder / "run.json", "is of a finished run, but there is no rows.jsonl")
+        self.rows()
 
     def step(self) -> int:
         """The step at which the run stands: where it ended, was last saved or, while it runs, was last logged.
