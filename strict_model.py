@@ -57,7 +57,8 @@ def _number(allowed: frozenset[type], value: Any, written: Any) -> Any:
         if not math.isfinite(value if isinstance(value, float) else 0):
             raise ValueError(f"must be a finite number, not {shown(written)}")
         if abs(value) > LARGEST:
-            raise ValueError(f"must be at most {LARGEST:.0e} and at least {-LARGEST:.0e}, not {shown(written)}")
+            bound = f"at most {LARGEST:,}" if value > 0 else f"at least {-LARGEST:,}"
+            raise ValueError(f"must be {bound}, not {shown(written)}")
         if isinstance(value, float) and float not in allowed and value.is_integer():
             return int(value)
         return value or (0.0 if isinstance(value, float) else 0)  # -0.0 would make another run than 0.0

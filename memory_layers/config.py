@@ -21,7 +21,7 @@ class ModelConfig(StrictModel):
     name: str = Field(
         default="", description="name of the base model in rows and figures; empty: llama-<layers>x<width>"
     )
-    layers: int = Field(default=4, ge=1, le=10_000, description="transformer blocks")
+    layers: int = Field(default=4, ge=1, le=1_000, description="transformer blocks")
     width: int = Field(default=64, ge=2, le=1_000_000, description="hidden size d")
     heads: int = Field(
         default=4, ge=1, le=100_000, description="query heads; must divide the width into even head sizes"
@@ -41,7 +41,7 @@ class ModelConfig(StrictModel):
     tie_embeddings: bool = Field(default=True, description="share one matrix between input and output embeddings")
     context: int = Field(default=256, ge=8, le=2**30, description="context length: longest sequence in tokens")
     initializer_range: float | None = Field(
-        default=None, gt=0, description="standard deviation of initial weights; null: 1/sqrt(width)"
+        default=None, gt=0, le=1, description="standard deviation of initial weights; null: 1/sqrt(width)"
     )
 
     @property
@@ -80,16 +80,23 @@ class MemoryConfig(StrictModel):
     slots: int = Field(
         default=16384, ge=0, description="rows N of the value table (PEER: experts), a square number; 0: dense model"
     )
-    heads: int | None = Field(default=None, ge=1, description="query heads H of each memory layer; null: 4, PEER 8")
+    heads: int | None = Field(
+        default=None, ge=1, le=10_000, description="query heads H of each memory layer; null: 4, PEER 8"
+    )
     top_k: int | None = Field(
         default=None, ge=1, description="slots selected per head (k), at most sqrt(slots); null: 32, PEER 16"
     )
     layers: tuple[int, ...] | None = Field(
         default=None, description="indices of blocks with a memory; null: `count` blocks around the middle, MoE: all"
     )
-    count: int | None = Field(default=None, ge=1, description="number of memory layers; null: 1, memory+ 3, MoE all")
+    count: int | None = Field(
+        default=None, ge=1, le=1_000, description="number of memory layers; null: 1, memory+ 3, MoE all"
+    )
     stride: int | None = Field(
-        default=None, ge=1, description="blocks between memory layers; null: 4, or 8 in models of 20 or more blocks"
+        default=None,
+        ge=1,
+        le=1_000,
+        description="blocks between memory layers; null: 4, or 8 in models of 20 or more blocks",
     )
     insertion: Literal["replace", "beside"] = Field(
         default="replace",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ...errors import shown
 from .base import RunName, StrictModel
 from .tasks import TRAINING_TASKS, UNSCORED, is_longbench
 
@@ -37,7 +38,7 @@ class HostConfig(StrictModel):
         default="float32", description="dtype of the base model's weights and computation: float32, bfloat16 or float16"
     )
     device: str = Field(default="auto", description="device to run on: auto, cpu, cuda or cuda:N")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; null: the machine's cores")
+    threads: int | None = Field(default=None, ge=1, le=4096, description="CPU threads; null: the machine's cores")
 
     @model_validator(mode="after")
     def _one_host(self) -> HostConfig:
@@ -72,8 +73,8 @@ class NammConfig(StrictModel):
     def _hidden_is_of_an_mlp(self) -> NammConfig:
         if self.hidden and self.scorer != "mlp":
             raise ValueError("hidden needs scorer mlp; set namm.scorer to mlp, or remove hidden")
-        if any(width < 1 for width in self.hidden):
-            raise ValueError(f"hidden {list(self.hidden)} has a width below 1; use widths of at least 1")
+        if any(not 1 <= width <= 100_000 for width in self.hidden):
+            raise ValueError(f"hidden {shown(list(self.hidden))} has a width below 1 or above 100,000; change it")
         return self
 
 
@@ -85,15 +86,20 @@ class TasksConfig(StrictModel):
         min_length=1,
         description=f"families to evolve on: {', '.join(TRAINING_TASKS)} or longbench/NAME",
     )
-    length: int = Field(default=1024, ge=64, description="maximum prompt length in tokens")
-    pool: int = Field(default=16, ge=1, description="training prompts per family")
-    per_generation: int = Field(default=2, ge=1, description="prompts sampled per family in each generation")
+    length: int = Field(default=1024, ge=64, le=10_000_000, description="maximum prompt length in tokens")
+    pool: int = Field(default=16, ge=1, le=1_000_000, description="training prompts per family")
+    per_generation: int = Field(
+        default=2, ge=1, le=1_000_000, description="prompts sampled per family in each generation"
+    )
     validation: tuple[str, ...] = Field(
         default=(), description="families to validate on; empty: those of the current stage"
     )
-    validation_prompts: int = Field(default=8, ge=1, description="validation prompts per family")
+    validation_prompts: int = Field(default=8, ge=1, le=1_000_000, description="validation prompts per family")
     test_prompts: int = Field(
-        default=16, ge=0, description="held-out test prompts per family, evaluated once at the end; 0: none"
+        default=16,
+        ge=0,
+        le=1_000_000,
+        description="held-out test prompts per family, evaluated once at the end; 0: none",
     )
     source: str | None = Field(
         default=None, description="folder of LongBench's .jsonl files; null: the Hugging Face hub"
@@ -131,7 +137,7 @@ class FitnessConfig(StrictModel):
     least_base: float = Field(
         default=0.1, gt=0, le=1, description="score: smallest full-cache score that task scores are divided by"
     )
-    at_once: int = Field(default=32, ge=1, description="candidates per batch")
+    at_once: int = Field(default=32, ge=1, le=100_000, description="candidates per batch")
     remember: bool = Field(default=True, description="read each context once and reuse its cache (takes memory)")
 
     @model_validator(mode="after")
@@ -146,19 +152,19 @@ class Stage(StrictModel):
 
     tasks: tuple[str, ...] = Field(min_length=1, description="families of this stage, a subset of tasks.train")
     generations: int | None = Field(
-        default=None, ge=1, description="generations of this stage; null: evolution.generations"
+        default=None, ge=1, le=10_000_000, description="generations of this stage; null: evolution.generations"
     )
 
 
 class EvolutionConfig(StrictModel):
     """Evolution: the CMA-ES search, its population, step size and stopping rule."""
 
-    population: int = Field(default=32, ge=4, description="candidates per generation")
+    population: int = Field(default=32, ge=4, le=100_000, description="candidates per generation")
     sigma: float = Field(default=0.065, gt=0, allow_inf_nan=False, description="initial step size of CMA-ES")
     covariance: Literal["diagonal", "full"] = Field(
         default="diagonal", description="covariance matrix of CMA-ES, diagonal or full"
     )
-    generations: int = Field(default=100, ge=1, description="generations per stage")
+    generations: int = Field(default=100, ge=1, le=10_000_000, description="generations per stage")
     validate_every: int = Field(default=10, ge=1, description="generations between validations of the mean")
     patience: int | None = Field(
         default=None, ge=1, description="stop after this many validations without improvement; null: never"

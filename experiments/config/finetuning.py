@@ -31,9 +31,12 @@ class FinetuneConfig(StrictModel):
         default="sgd", description="slots: optimizer of the chosen value rows, sgd or adam"
     )
     reference: int = Field(
-        default=64, ge=1, description="slots: batches of text from which the rows of common knowledge are counted"
+        default=64,
+        ge=1,
+        le=1_000_000,
+        description="slots: batches of text from which the rows of common knowledge are counted",
     )
-    rank: int = Field(default=16, ge=1, description="LoRA: rank r; alpha is 2 r")
+    rank: int = Field(default=16, ge=1, le=100_000, description="LoRA: rank r; alpha is 2 r")
     targets: tuple[str, ...] = Field(
         default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
@@ -47,7 +50,11 @@ class TextConfig(StrictModel):
     source: str | None = Field(
         default=None, description="python-docs, python-source, or a .txt or .jsonl file; null: no text"
     )
-    block: int = Field(default=256, ge=8, description="length of a text block in tokens")
-    blocks: int = Field(default=40, ge=2, description="number of held-out blocks used to measure the loss")
+    block: int = Field(default=256, ge=8, le=10_000_000, description="length of a text block in tokens")
+    blocks: int = Field(
+        default=40, ge=2, le=1_000_000, description="number of held-out blocks used to measure the loss"
+    )
     held_out: float = Field(default=0.2, gt=0, lt=1, description="share of the documents held out from training")
-    mix: int = Field(default=0, ge=0, description="text blocks added to each training step (replay); 0: none")
+    mix: int = Field(
+        default=0, ge=0, le=1_000_000, description="text blocks added to each training step (replay); 0: none"
+    )

@@ -46,8 +46,8 @@ class EvalConfig(StrictModel):
     host: HostConfig
     tasks: tuple[str, ...] = Field(min_length=1, description="task families to evaluate: memx's or longbench/NAME")
     trained: tuple[str, ...] = Field(default=(), description="families that a NAMM was trained or validated on")
-    length: int = Field(default=1024, ge=64, description="maximum prompt length in tokens")
-    prompts: int = Field(default=16, ge=1, description="prompts per family")
+    length: int = Field(default=1024, ge=64, le=10_000_000, description="maximum prompt length in tokens")
+    prompts: int = Field(default=16, ge=1, le=1_000_000, description="prompts per family")
     split: Literal["train", "validation", "test"] = Field(
         default="test", description="split of the prompts: train, validation or test"
     )
@@ -67,11 +67,14 @@ class EvalConfig(StrictModel):
     peers: bool = Field(default=False, description="also evaluate the third-party implementations of kvpress")
     write: bool = Field(default=False, description="also generate greedy answers, scored by each task's metric")
     documents: int = Field(
-        default=4, ge=0, description="documents of prose and of code, to count which kinds of tokens are evicted"
+        default=4,
+        ge=0,
+        le=1_000_000,
+        description="documents of prose and of code, to count which kinds of tokens are evicted",
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="random seed for prompts, random eviction and bootstrap")
-    resamples: int = Field(default=2000, ge=100, description="bootstrap resamples of the 95% intervals")
-    at_once: int = Field(default=16, ge=1, description="policies per batch")
+    resamples: int = Field(default=2000, ge=100, le=1_000_000, description="bootstrap resamples of the 95% intervals")
+    at_once: int = Field(default=16, ge=1, le=100_000, description="policies per batch")
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -98,7 +101,7 @@ class EvalConfig(StrictModel):
                 raise ValueError(f"no policy {name!r}; use {', '.join(BASELINES)} (full is always included)")
         for budget in self.budgets:
             if not 0 < budget < 1:
-                raise ValueError(f"budget {budget:g} must be above 0 and below 1; it is a share of the cache")
+                raise ValueError(f"budgets: {budget:g} must be above 0 and below 1; it is a share of the cache")
         for name, given in (("tasks", self.tasks), ("policies", self.policies), ("budgets", self.budgets)):
             if len(set(given)) < len(given):
                 raise ValueError(f"{name} has an entry twice; remove one")

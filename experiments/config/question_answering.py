@@ -37,7 +37,9 @@ class HarnessConfig(StrictModel):
     tasks: tuple[str, ...] = Field(default=(), description="names of lm-eval tasks; empty: none")
     folder: str | None = Field(default=None, description="folder of your own task files (YAML); null: none")
     sha256: str = Field(default="", description="checksum of the folder's files")
-    shots: int | None = Field(default=None, ge=0, description="few-shot examples; null: the default of each task")
+    shots: int | None = Field(
+        default=None, ge=0, le=10_000, description="few-shot examples; null: the default of each task"
+    )
 
 
 class QaConfig(StrictModel):
@@ -51,7 +53,7 @@ class QaConfig(StrictModel):
     tasks: tuple[QaTask, ...] = Field(default=(), description="question sets to evaluate")
     shots: int = Field(default=SHOTS, ge=0, description="few-shot examples before each question")
     limit: int | None = Field(default=None, ge=1, description="questions per set; null: all")
-    answer_tokens: int = Field(default=ANSWER_TOKENS, ge=1, description="longest generated answer in tokens")
+    answer_tokens: int = Field(default=ANSWER_TOKENS, ge=1, le=10_000, description="longest generated answer in tokens")
     seed: int = Field(default=0, ge=0, lt=2**31, description="random seed for few-shot examples and for limit")
     device: str = Field(default="auto", description="device to run on: auto, cpu, cuda or cuda:N")
     dtype: Literal["float32", "bfloat16"] = Field(

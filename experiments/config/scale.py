@@ -46,7 +46,7 @@ class CorpusConfig(StrictModel):
     held_out: float = Field(
         default=0.01, ge=0, lt=1, description="share of the documents held out from training, chosen by hash"
     )
-    blocks: int = Field(default=40, ge=1, description="held-out rows used to measure the loss")
+    blocks: int = Field(default=40, ge=1, le=1_000_000, description="held-out rows used to measure the loss")
 
     @field_validator("sources", mode="before")
     @classmethod
@@ -59,18 +59,21 @@ class ParallelConfig(StrictModel):
     """Parallelism: how the processes of torchrun shard weights and value tables, and CPU offload of the tables."""
 
     shard: int | None = Field(
-        default=None, ge=1, description="FSDP degree of the dense weights; 1: not sharded; null: all ranks"
+        default=None, ge=1, le=100_000, description="FSDP degree of the dense weights; 1: not sharded; null: all ranks"
     )
     table: Literal["width", "rows", "replicated"] = Field(
         default="width",
         description="sharding of value tables: by width (columns), by rows, or replicated (a full copy per rank)",
     )
     table_ranks: int | None = Field(
-        default=None, ge=1, description="sharding degree of value tables (ranks that share one copy); null: all ranks"
+        default=None,
+        ge=1,
+        le=100_000,
+        description="sharding degree of value tables (ranks that share one copy); null: all ranks",
     )
     host_values: bool = Field(
         default=False, description="CPU offload: keep value tables in CPU memory and copy the rows that a step reads"
     )
     prefetch: int = Field(
-        default=1, ge=0, description="CPU offload: micro-batches whose rows are fetched ahead; 0: none"
+        default=1, ge=0, le=1_000, description="CPU offload: micro-batches whose rows are fetched ahead; 0: none"
     )

@@ -29,7 +29,7 @@ class DataConfig(StrictModel):
         default=None, ge=10, description="largest number of facts, sampled with data.seed; null: all"
     )
     biographies: int = Field(
-        default=1000, ge=1, le=10_000_000, description="number of invented people, if data.facts names biographies"
+        default=1000, ge=1, le=1_000_000, description="number of invented people, if data.facts names biographies"
     )
     unseen: float = Field(default=0.05, ge=0, lt=1, description="share of entities held out from training")
     seed: int = Field(
@@ -54,10 +54,16 @@ class TrainingConfig(StrictModel):
 
     steps: int = Field(default=1000, ge=1, description="number of training steps (optimizer updates)")
     batch: int = Field(
-        default=512, ge=1, description="global batch size per step: documents of facts, or rows of a corpus"
+        default=512,
+        ge=1,
+        le=10_000_000,
+        description="global batch size per step: documents of facts, or rows of a corpus",
     )
     accumulate: int = Field(
-        default=1, ge=1, description="gradient accumulation: micro-batches per step; more take less memory"
+        default=1,
+        ge=1,
+        le=10_000_000,
+        description="gradient accumulation: micro-batches per step; more take less memory",
     )
     lr: float = Field(default=3e-3, gt=0, description="peak learning rate of all weights except the value table")
     value_lr: float = Field(default=1e-2, gt=0, description="peak learning rate of the value table")
@@ -96,7 +102,7 @@ class TrainingConfig(StrictModel):
     )
     device: str = Field(default="auto", description="device to train on: auto, cpu, cuda or cuda:N")
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads per run; null: the machine's cores divided by --jobs"
+        default=None, ge=1, le=4096, description="CPU threads per run; null: the machine's cores divided by --jobs"
     )
     checkpoint_every: int = Field(
         default=200, ge=1, description="steps between checkpoints that --resume can continue from"
@@ -129,9 +135,12 @@ class EvaluationConfig(StrictModel):
     final_questions: int | None = Field(
         default=2000, ge=1, description="questions per split in the final evaluation; null: all"
     )
-    batch: int = Field(default=256, ge=1, description="questions answered per batch")
+    batch: int = Field(default=256, ge=1, le=1_000_000, description="questions answered per batch")
     max_answer: int = Field(
-        default=24, ge=1, description="longest generated answer in tokens; raised to the longest trained answer"
+        default=24,
+        ge=1,
+        le=10_000,
+        description="longest generated answer in tokens; raised to the longest trained answer",
     )
 
 

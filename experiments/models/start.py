@@ -39,7 +39,9 @@ def without_fixed(config: TrainConfig, given: Mapping[str, Any]) -> tuple[TrainC
     for key, value in (given | {f"sweep.{key}": one for key, one in swept.items()} if swept else given).items():
         name = key.removeprefix("sweep.")
         if name.startswith(fixed) and not (memory and _is_as_it_was(memory, key, value)):
-            raise MemxError(f"{name} cannot be {shown(value)}: {_reason(source, memory, name)}", hint=f"leave out {key}")
+            raise MemxError(
+                f"{name} cannot be {shown(value)}: {_reason(source, memory, name)}", hint=f"leave out {key}"
+            )
     for name, changes in config.variants.items():
         for key in changes:
             if key.startswith(fixed):
