@@ -1,12 +1,11 @@
 """The name of a pretrained model -> the model and its tokenizer.
 
-A name is `smollm2` or `gemma3-270m` (the extras of those names), a local folder written by `save_pretrained`, or one
-on the Hugging Face hub such as `meta-llama/Llama-3.2-1B`.
+A name is `smollm2` or `gemma3-270m` (the extras of those names), a local folder written by `save_pretrained`, the
+folder of a training run, or one on the Hugging Face hub such as `meta-llama/Llama-3.2-1B`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -14,20 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...errors import MemxError, nearest
+from ...errors import MemxError
 from ...transformers_compat import pad_left
 from ..runtime.hub import gated, mute_hub
-from .gemma3 import gemma3_folder
-from .smollm2 import smollm2_folder
+from .folder_checks import (
+    check_config_file,
+    check_loaded,
+    check_tokenizer_files,
+    check_vocabulary,
+    check_weight_files,
+)
+from .model_folder import EXAMPLES, find_model_folder
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-SMOLLM2 = "smollm2"
-PACKAGED = {SMOLLM2: smollm2_folder, "gemma3-270m": gemma3_folder}
 LLAMA_FAMILY = ("llama", "memory_llama")
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_EXAMPLES = f"use {SMOLLM2}, a folder written by save_pretrained, or a hub name such as meta-llama/Llama-3.2-1B"
 _PADS = ("<|finetune_right_pad_id|>",)  # Llama 3.1 and later name their padding without setting it
 
 
@@ -40,7 +41,7 @@ def load_host(
     code of the model's own is run. Raises MemxError if there is no such model, it cannot be reached, is not of the
     family or not to be attached to, which is found before its weights are fetched, or lacks weights or a tokenizer.
     """
-    source, hint = _resolve(name)
+    source, hint = find_model_folder(name)
     return _load(source, dtype, check_attachable if any_decoder else check_llama_family, hint=hint)
 
 
@@ -48,8 +49,8 @@ def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[PreTrain
     """Load a model for use with `memx.namm.attach`, and its tokenizer.
 
     Args:
-        name: `smollm2` or `gemma3-270m` if they are installed, a folder written by `save_pretrained` (such as
-            `results/runs/RUN/checkpoint`), or a name on the Hugging Face hub.
+        name: `smollm2` or `gemma3-270m` if they are installed, a folder written by `save_pretrained`, the folder of a
+            run of `memx train` (such as `results/runs/RUN`), or a name on the Hugging Face hub.
         dtype: Of the weights; float32 if None.
 
     Returns:
@@ -70,7 +71,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
 
     folder = Path(name).expanduser()
     bare = folder.is_dir() and not (folder / "config.json").is_file()
-    source, hint = (str(folder), "give a folder with a tokenizer's files") if bare else _resolve(name)
+    source, hint = (str(folder), "give a folder with a tokenizer's files") if bare else find_model_folder(name)
+    check_tokenizer_files(source)
     try:
         with mute_hub():
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -82,46 +84,24 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
 
 def host_config(name: str, *, any_decoder: bool = False) -> PretrainedConfig:
     """The config of a model that `load_host` would load, without its weights. Raises MemxError as that does."""
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM  # the second makes memx's models known
 
     assert AutoModelForCausalLM
-    source, hint = _resolve(name)
+    source, hint = find_model_folder(name)
+    check_config_file(source)
     try:
         with mute_hub():
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, StrictDataclassError) as error:
+    except Exception as error:  # a damaged file raises any kind
         raise _cannot_load(source, error, hint) from None
     (check_attachable if any_decoder else check_llama_family)(config)
     return config
 
 
-def _resolve(name: str) -> tuple[str, str]:
-    """The folder or hub name that a name means, and the hint for when it does not load."""
-    if name in PACKAGED:
-        with mute_hub():
-            folder = PACKAGED[name]()
-        return str(folder), f"delete the converted copy, and memx converts it again: rm -r {folder}"
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise MemxError(f"the folder {name} has no model (no config.json)", hint=_folder_hint(folder))
-        return str(folder), "give a folder written by save_pretrained, with its tokenizer"
-    if not _HUB_NAME.fullmatch(name):
-        raise MemxError(f"no model or folder {name!r}", hint=nearest(name, PACKAGED) or _EXAMPLES)
-    return name, _EXAMPLES
-
-
-def _folder_hint(folder: Path) -> str:
-    if (folder / "checkpoint" / "config.json").is_file():
-        return f"give the checkpoint of the run: {folder / 'checkpoint'}"
-    return "give a folder written by save_pretrained, such as results/runs/RUN/checkpoint"
-
-
 def check_llama_family(config: PretrainedConfig) -> None:
     """Raise MemxError naming the model's type unless it is Llama or memx's own Llama with memory layers."""
     if config.model_type not in LLAMA_FAMILY:
-        raise MemxError(f"a model of type {config.model_type!r} is not of the Llama family", hint=_EXAMPLES)
+        raise MemxError(f"a model of type {config.model_type!r} is not of the Llama family", hint=EXAMPLES)
 
 
 def check_attachable(config: PretrainedConfig) -> None:
@@ -132,7 +112,7 @@ def check_attachable(config: PretrainedConfig) -> None:
     from ...namm.attachment import find_decoder, layer_windows
 
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise MemxError(f"a model of type {config.model_type!r} is not a causal decoder", hint=_EXAMPLES)
+        raise MemxError(f"a model of type {config.model_type!r} is not a causal decoder", hint=EXAMPLES)
     with torch.device("meta"):
         layer_windows(find_decoder(AutoModelForCausalLM.from_config(deepcopy(config), trust_remote_code=False)))
 
@@ -140,15 +120,17 @@ def check_attachable(config: PretrainedConfig) -> None:
 def _load(
     source: str, dtype: torch.dtype, check: Callable[[PretrainedConfig], None], *, hint: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    check_config_file(source)
+    check_tokenizer_files(source)
+    check_weight_files(source)
     try:
         with mute_hub():
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             check(config)  # before any weights are fetched
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            check_vocabulary(source, config, tokenizer)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source,
                 config=config,
@@ -156,15 +138,14 @@ def _load(
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused by name below
             )
             model, found = loaded
-    except (OSError, ValueError, RuntimeError, ImportError, StrictDataclassError, SafetensorError) as error:
+    except MemxError:
+        raise
+    except Exception as error:  # tokenizers raises plain ones, and a damaged file any kind
         raise _cannot_load(source, error, hint) from None
-    if lacking := sorted(found["missing_keys"]):
-        # transformers would fill these with random numbers
-        raise MemxError(
-            f"{source} has missing weights: {', '.join(lacking[:3])}{' …' if lacking[3:] else ''}", hint=hint
-        )
+    check_loaded(source, model, found, exact=config.model_type in LLAMA_FAMILY, hint=hint)
     _set_padding(model, tokenizer)
     return model, tokenizer
 
@@ -202,7 +183,7 @@ def _cannot_load(source: str, error: Exception, hint: str) -> MemxError:
             hint=f"on a machine with internet, run: hf download {source} --local-dir {place} --exclude 'original/*'; "
             f"then use the folder {place}",
         )
-    return MemxError(f"cannot load {source}: {' '.join(str(error).split())[:200]}", hint=hint)
+    return MemxError(f"cannot load {source}: {' '.join(str(error).split())[:200] or type(error).__name__}", hint=hint)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -23,7 +23,8 @@ from ...namm.policies.heuristics import POLICIES, make_policy
 from ...namm.policies.keep import Grouping
 from ...namm.policies.network import RUN, Namm
 from ...results.eviction.report import INTERVAL_STEP, EvictionReport, LayerCache, Written
-from ..base_models.load import SMOLLM2, load_host
+from ..base_models.load import load_host
+from ..base_models.model_folder import SMOLLM2
 from ..data.tokenizer import check_unicode, special_texts
 from ..models.generation import end_tokens, greedy_tokens, next_token
 from ..runtime.devices import pick_device, pick_dtype

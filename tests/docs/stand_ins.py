@@ -34,15 +34,15 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, workspace: Workspace) -> None:
 
 def _for_models(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     """A tiny model in place of those of the hub and of packages; other names are refused as ever."""
-    from memx.experiments.base_models import load
+    from memx.experiments.base_models import load, model_folder
 
-    usual = load._resolve
+    usual = model_folder.find_model_folder
 
-    def resolve(name: str) -> tuple[str, str]:
-        elsewhere = name in load.PACKAGED or (load._HUB_NAME.fullmatch(name) and not Path(name).exists())
-        return (str(model), "") if elsewhere else usual(name)
+    def find(name: str) -> tuple[str, str]:
+        hub = model_folder._HUB_NAME.fullmatch(name) and not Path(name).exists()
+        return (str(model), "") if name in model_folder.PACKAGED or hub else usual(name)
 
-    monkeypatch.setattr(load, "_resolve", resolve)
+    monkeypatch.setattr(load, "find_model_folder", find)
 
 
 def _for_data(monkeypatch: pytest.MonkeyPatch, texts: Path) -> None:
