@@ -41,7 +41,7 @@ class Input:
         """The words that name the command, for the totals."""
         known = {one.path for one in commands()}
         words = self.call.arguments
-        return " ".join(next((words[:n] for n in (2, 1) if words[:n] in known), words[:1]))
+        return " ".join(next((words[:n] for n in (2, 1) if words[:n] in known), ("other",)))
 
     def line(self) -> str:
         """The command as one line of shell."""
@@ -97,7 +97,9 @@ def _shuffled(cases: list, seed: int, nth: int) -> list:
 
 @cache
 def _options(only: str) -> list[tuple[Command, Parameter]]:
-    return [(command, parameter) for command in _commands(only) for parameter in command.parameters]
+    found = [(command, parameter) for command in _commands(only) for parameter in command.parameters]
+    often = [one for one in found if one[0].path[0] != "plot"]  # the pictures share most of their options
+    return found + often * 3
 
 
 def _commands(only: str) -> list[Command]:

@@ -23,7 +23,7 @@ _PYTHON = re.compile(
     r"could not convert|\bfloat\(\)|\bint\(\)|Exceeds the limit|surrogates not allowed|is not JSON serializable|"
     r"size mismatch for|state_dict|torch\.Size|torch\.\w+\(|c10|at::|recursion|Backend|__\w+__|kwargs|0x[0-9a-f]{6,}"
 )
-_TEMPORARY = re.compile(r"(^|/)(\.[^/]+\.[a-z0-9_]{8}|\.[^/]+\.(old|new|tmp|part)|[^/]*\.tmp|tmp[a-z0-9_]{8})(/|$)")
+TEMPORARY = re.compile(r"(^|/)(\.[^/]+\.[a-z0-9_]{8}|\.[^/]+\.(old|new|tmp|part)|[^/]*\.tmp|tmp[a-z0-9_]{8})(/|$)")
 _OURS = ("error:", "hint:", "failed:", "note:", "warning:")
 CACHES = ("user/cache/", "user/.config", "user/.cache", "user/.triton", "temporary/torchinductor")
 
@@ -83,9 +83,11 @@ def _words(ended: Ended, given: Sequence[str]) -> list[tuple[str, str]]:
 
 def _left(ended: Ended, found: Changes) -> list[tuple[str, str]]:
     ours = [path for path in found.all() if not path.startswith(CACHES) and path != "user/cache"]
-    temporary = [path for path in ours if _TEMPORARY.search(path)]
+    temporary = [path for path in ours if TEMPORARY.search(path)]
     if temporary:
         return [(LEFT, f"a temporary file is left: {temporary[0]}")]
+    if ended.code and "--resume" in ended.err and not found.changed and not found.lost:
+        return []  # what was done so far is there to be continued
     if ended.code and ours:
         return [(LEFT, f"exit {ended.code}, and {len(ours)} paths differ: {ours[0]}")]
     if outside := [path for path in ours if path.startswith(("user/", "temporary/"))]:

@@ -38,7 +38,7 @@ class Slot:
         self.printed = home.with_name(f"{home.name}-printed")
         self.environment = {
             "HOME": str(home / "user"),
-            "XDG_CACHE_HOME": str(home / "user" / "cache"),
+            "XDG_CACHE_HOME": str(home.parent / "caches"),
             "TMPDIR": str(home / "temporary"),
         }
         self.renew()
@@ -47,7 +47,7 @@ class Slot:
         """Make everything as it is in the master copy."""
         if self.home.exists():
             shutil.rmtree(self.home)
-        for name in ("user/cache", "temporary", "above"):
+        for name in ("user", "temporary", "above"):
             (self.home / name).mkdir(parents=True)
         shutil.copytree(self.master, self.work, symlinks=True)
         self.first = self.state()
