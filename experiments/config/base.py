@@ -162,12 +162,10 @@ def _nearest_key(path: str, model: type[BaseModel]) -> str:
         section, _, last = path.rpartition(".")
         return f"write it in its section, as `{section}: {{{last}: VALUE}}`"
     section, _, last = path.rpartition(".")
-    close = closest(path, [key for key in keys if key.rpartition(".")[0] == section], cutoff=0.75)
-    if close is None:
-        names = {key.rpartition(".")[2]: key for key in reversed(keys)}  # of the same name, the first
-        names |= {name: key for name, key in _SYNONYMS.items() if key in keys}
-        found = closest(last.lower(), names, cutoff=0.7)
-        close = names[found] if found else None
+    names = {key.rpartition(".")[2]: key for key in reversed(keys)}  # of the same name, the first
+    names |= {name: key for name, key in _SYNONYMS.items() if key in keys}
+    near = [key for key in keys if key.rpartition(".")[0] == section]
+    close = names.get(last) or closest(path, near, cutoff=0.75) or names.get(closest(last.lower(), names, 0.7) or "")
     return f"did you mean {close!r}?" if close else "`memx config show PRESET` lists every key"
 
 

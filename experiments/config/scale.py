@@ -51,7 +51,9 @@ class CorpusConfig(StrictModel):
     @field_validator("sources", mode="before")
     @classmethod
     def _names_are_paths(cls, sources: Any) -> Any:
-        named = [sources] if isinstance(sources, str | dict) else sources or ()
+        named = [sources] if isinstance(sources, str | dict) else sources
+        if not isinstance(named, list | tuple):
+            return () if named is None else named
         return [{"path": one} if isinstance(one, str) else one for one in named]
 
 

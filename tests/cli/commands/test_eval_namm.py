@@ -58,7 +58,7 @@ def test_a_run_without_a_namm_names_the_command_that_continues_it(capsys, tmp_pa
         (["SAVED", "--model", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),
         (["SAVED", "--model", "smollm2", "--task", "pass"], "no task 'pass'", "passkey"),
         (["SAVED", "--model", "smollm2", "--policy", "full"], "no policy 'full'", ""),
-        (["SAVED", "--model", "smollm2", "--budget", "1.5"], "budget 1.5 must be above 0 and below 1", "share"),
+        (["SAVED", "--model", "smollm2", "--budget", "1.5"], "budgets: 1.5 must be above 0 and below 1", "share"),
         (["SAVED", "--model", "smollm2", "--budget", "0.5", "--budget", "0.5"], "budgets has an entry twice", ""),
         (["SAVED", "--model", "smollm2", "--mode", "both"], "--mode: 'both' is not one of 'post_hoc'", "--help"),
         (["SAVED", "--model", "smollm2", "--split", "all"], "--split: 'all' is not one of 'train'", "--help"),
