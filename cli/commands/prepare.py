@@ -50,7 +50,7 @@ Tokenizer = Annotated[
 Vocabulary = Annotated[int, option(min=259, metavar="N", help="Vocabulary size of a tokenizer that is trained.")]
 Check = Annotated[bool, option("--check", help="Check a prepared folder against its hashes; write nothing.")]
 ResumeOption = Annotated[bool, option("--resume", help="Continue a stopped run; the files are the same.")]
-ForceOption = Annotated[bool, option("--force", help="Delete what the folder contains and start over.")]
+ForceOption = Annotated[bool, option("--force", help="Replace what the folder contains once a new shard is written.")]
 JsonOption = Annotated[bool, option("--json", help="Print the manifest as JSON on stdout.")]
 Field = Annotated[str, option(metavar="NAME", help="Field or column that contains the text.", panel=DATA)]
 Split = Annotated[str, option(metavar="NAME", help="Split to use (hub data sets only).", panel=DATA)]
@@ -142,7 +142,7 @@ def _bytes(folder: Path, name: str) -> str:
 
 
 def _check(folder: Path, json: bool) -> None:
-    from ...experiments.data.corpus.shards import check_shards
+    from ...experiments.data.corpus.shards import check_shards, check_tokenizer
 
     found: list[dict[str, Any]] = []
     for shard, wrong in check_shards(folder):
@@ -150,14 +150,20 @@ def _check(folder: Path, json: bool) -> None:
         if wrong:
             note(f"FAIL {folder / shard.name}: {wrong}")
     bad = sum(bool(one["wrong"]) for one in found)
+    if tokenizer := check_tokenizer(folder):
+        note(f"FAIL {folder / 'tokenizer'}: {tokenizer}")
     if json:
-        print_json({"folder": str(folder), "shards": found})
+        print_json({"folder": str(folder), "shards": found, "tokenizer": tokenizer})
     else:
         lines = [[one["shard"], f"{one['documents']:,}", f"{one['tokens']:,}", one["wrong"] or "ok"] for one in found]
         print_table(f"Shards of {folder}", ["shard", "documents", "tokens", "bytes"], lines)
-        again = "run memx prepare again with --force" if bad else f"memx train 134m --corpus {folder} --dry-run"
+        again = (
+            "run memx prepare again with --force"
+            if bad or tokenizer
+            else f"memx train 134m --corpus {folder} --dry-run"
+        )
         note(f"{bad} of {len(found)} shards are corrupt; next: {again}")
-    if bad:
+    if bad or tokenizer:
         raise typer.Exit(1)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor
 
-from ...files import put_in_place, write_atomically
+from ...files import write_atomically
 from ...results.store.runs import Run
 from ..config.training import TrainConfig
 from ..data.batches import Batch, PackedBatches, check_lengths
@@ -201,16 +200,13 @@ class CorpusData:
         return self.config.training.batch * self.config.data.sequence
 
     def _tokenizer_folder(self) -> Path:
-        from ..data.corpus.vocabulary import corpus_tokenizer
+        from ..data.corpus.vocabulary import corpus_tokenizer, save_tokenizer
 
         path = self.run.folder / "tokenizer"
         if not path.is_dir():
             self.report(Phase("loading or training the tokenizer"))
             tokenizer = corpus_tokenizer(self.config.corpus, self.config.data.vocabulary, self._note)
-            temporary = path.with_name(".tokenizer.tmp")
-            shutil.rmtree(temporary, ignore_errors=True)
-            tokenizer.save_pretrained(temporary)
-            put_in_place(temporary, path)
+            save_tokenizer(tokenizer, path)
         return path
 
     def _note(self, text: str) -> None:

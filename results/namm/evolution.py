@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import MemxError
+from ..collecting import collect_runs
 from ..labels import Table, host_label
-from ..selection import Drawn, PlotRequest, collect_runs
+from ..selection import Drawn, PlotRequest
 from ..store.resuming import resume_hint
 from ..store.runs import Run, run_config
 from ..style import CYCLE, caption_below, new_figure

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...errors import MemxError
+from ..collecting import collect_rows
 from ..labels import host_label
-from ..selection import Drawn, PlotRequest, collect_rows
+from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import CYCLE, NAMM_COLOURS, caption_below, new_figure, spread
 from .curves import Point

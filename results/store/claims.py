@@ -124,7 +124,8 @@ def settle(folder: Path, worth: Callable[[Path], bool]) -> None:
     """
     moving, aside, going = (folder / name for name in (_MOVING, _ASIDE, _GOING))
     try:
-        remove(going)
+        if going.exists():
+            remove(going)
         if aside.exists():
             if worth(folder):
                 aside.rename(going)

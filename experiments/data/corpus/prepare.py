@@ -6,7 +6,6 @@ goes on ends with the same bytes as one that was never stopped.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ....errors import MemxError
 from ....files import write_atomically
+from ....results.store.claims import empty
 from ...config.scale import CorpusConfig, CorpusSource
 from ...runtime.signals import Interrupted, stop_on_signals
 from .encode_pool import encode_in_order
 from .encoder import Encoder, encoder_of
-from .prepare_folder import Progress, check_free, check_same, earlier_progress, empty_folder, own_folder
+from .prepare_folder import Progress, check_same, earlier_progress, own_folder, written
 from .readers.document import CorruptRecords, Documents, Share, Source
 from .readers.prepared import (
     MANIFEST,
@@ -32,7 +32,7 @@ from .readers.prepared import (
 )
 from .readers.sources import open_source
 from .shards import Encoded, ShardWriter
-from .vocabulary import train_on
+from .vocabulary import save_tokenizer, train_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -82,23 +82,23 @@ def prepare(
     Raises MemxError before anything is written for a source or tokenizer that cannot be had and a folder that may not
     be written; on damage, unless it is skipped. A signal ends it with Interrupted; `resume` goes on.
     """
-    check_free(config.out, resume=config.resume, force=config.force)
-    damage = CorruptRecords(config.damaged, notes, _HINT)
-    sources = [_texts_of(one, damage) for one in config.sources]
-    settings = _settings(config, sources)
-    if config.resume and (config.out / MANIFEST).is_file() and not (config.out / UNFINISHED).is_file():
-        return _finished(config.out, settings, notes)
-    progress = earlier_progress(config.out, settings) if config.resume else None
-    kept = progress is not None and (config.out / TOKENIZER).is_dir()
-    tokenizer = None if kept else _tokenizer(config, sources)
-    with own_folder(config.out):
-        if progress is None:
-            empty_folder(config.out)
-            progress = Progress(settings=settings)
-            progress.save(config.out)
-        if tokenizer is not None:
-            _save_tokenizer(tokenizer, config.out)
-        return _write_all(config, progress, sources, damage, report)
+    with own_folder(config.out, resume=config.resume, force=config.force):
+        damage = CorruptRecords(config.damaged, notes, _HINT)
+        sources = [_texts_of(one, damage) for one in config.sources]
+        settings = _settings(config, sources)
+        if config.resume and (config.out / MANIFEST).is_file() and not (config.out / UNFINISHED).is_file():
+            return _finished(config.out, settings, notes)
+        progress = earlier_progress(config.out, settings) if config.resume else None
+        kept = progress is not None and (config.out / TOKENIZER).is_dir()
+        tokenizer = None if kept else _tokenizer(config, sources)
+        with written(config.out, force=config.force):
+            if progress is None:
+                empty(config.out)
+                progress = Progress(settings=settings)
+                progress.save(config.out)
+            if tokenizer is not None:
+                save_tokenizer(tokenizer, config.out / TOKENIZER)
+            return _write_all(config, progress, sources, damage, report)
 
 
 def _write_all(
@@ -114,7 +114,6 @@ def _write_all(
     damage.left_out = progress.left_out
     progress = _write_shards(config, progress, encoder, _batches(sources, damage, progress.place), report)
     if not progress.shards:
-        empty_folder(config.out)
         names = ", ".join(source.name for source in sources)
         raise MemxError(f"{names}: no text in the field that was read", hint="set the field's name with --field")
     manifest = Manifest(
@@ -227,12 +226,3 @@ def _tokenizer(config: PrepareConfig, sources: list[Source]) -> PreTrainedTokeni
     silent = CorruptRecords(config.damaged, lambda line: None, _HINT)
     corpus = CorpusConfig(sources=config.sources, lanes=1, held_out=0.0)
     return train_on(corpus, [open_source(one, silent) for one in config.sources], config.vocabulary)
-
-
-def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Save it whole or not at all."""
-    temporary = folder / f".{TOKENIZER}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    tokenizer.save_pretrained(temporary)
-    shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
-    temporary.rename(folder / TOKENIZER)

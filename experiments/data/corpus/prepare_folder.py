@@ -1,9 +1,9 @@
-"""The folder that `memx prepare` writes: who may write into it, what an earlier try left, and how it is emptied."""
+"""The folder that `memx prepare` writes: who may write into it, what an earlier try left, and how it is replaced."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +11,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ....errors import MemxError
-from ....files import make_folder, write_atomically
+from ....files import remove, write_atomically
+from ....json_text import BadJson, parse_json
+from ....results.store.claims import content, empty, owned, replacing, settle
 from .readers.prepared import MANIFEST, TOKENIZER, UNFINISHED, Settings, Shard
 
-_LOCK = ".lock"
-_OURS = (MANIFEST, UNFINISHED, "shard-*.bin", "shard-*.idx", ".shard-*")
+_TEMPORARY = re.compile(  # what a kill leaves, of this version and older ones
+    rf"\.memx-.*\.tmp|\.shard-.*|\.{TOKENIZER}|\.({MANIFEST}|{UNFINISHED}|shard-.*)\.[a-z0-9_]{{8}}"
+)
+_SHARD = re.compile(r"shard-\d+\.(bin|idx)")
 
 
 class Progress(BaseModel):
@@ -37,10 +41,12 @@ def check_free(folder: Path, *, resume: bool, force: bool) -> None:
     """Raise MemxError if the folder may not be written: it is no folder, holds other things, or is to be kept."""
     if folder.exists() and not folder.is_dir():
         raise MemxError(f"{folder} is a file", hint="choose a folder that does not exist")
-    held = {path.name for path in folder.iterdir()} - {_LOCK} if folder.is_dir() else set()
+    held = {path.name for path in content(folder) if not _TEMPORARY.fullmatch(path.name)}
     if not held:
         return
-    if not held & {MANIFEST, UNFINISHED}:
+    # older versions could be killed when there was neither record, but always with their tokenizer
+    left = TOKENIZER in held and all(name == TOKENIZER or _SHARD.fullmatch(name) for name in held)
+    if not held & {MANIFEST, UNFINISHED} and not left:
         raise MemxError(f"{folder} contains other files", hint="choose an empty folder or one that does not exist")
     if not resume and not force:
         raise MemxError(
@@ -49,22 +55,45 @@ def check_free(folder: Path, *, resume: bool, force: bool) -> None:
 
 
 @contextmanager
-def own_folder(folder: Path) -> Iterator[None]:
-    """Make the folder and own it while the block runs. Raises MemxError if another process does."""
-    from filelock import FileLock, Timeout
+def own_folder(folder: Path, *, resume: bool, force: bool) -> Iterator[None]:
+    """Make the folder and own it while the block runs; one that stays empty is removed.
 
-    make_folder(folder)
-    lock = FileLock(folder / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise MemxError(
-            f"another process is writing {folder}", hint="wait until it ends, or choose another folder"
-        ) from None
-    try:
+    What a kill left half-written goes, and what it was replacing comes back.
+
+    Raises:
+        MemxError: Another process owns it, or `check_free` refuses it.
+    """
+    check_free(folder, resume=resume, force=force)  # before anything is written to it
+    busy = MemxError(f"another process is writing {folder}", hint="wait until it ends, or choose another folder")
+    with owned(folder, busy, wait=0):
+        for path in content(folder):
+            if _TEMPORARY.fullmatch(path.name):
+                remove(path)
+        settle(folder, is_worth_keeping)
+        check_free(folder, resume=resume, force=force)
         yield
-    finally:
-        lock.release()
+
+
+@contextmanager
+def written(folder: Path, *, force: bool) -> Iterator[None]:
+    """Replace what an owned folder holds, if `force`; without a finished shard, a mistake leaves all as it was."""
+    with replacing(folder, is_worth_keeping, force=force):
+        try:
+            yield
+        except MemxError:
+            if not is_worth_keeping(folder):
+                empty(folder)
+            raise
+
+
+def is_worth_keeping(folder: Path) -> bool:
+    """Whether a folder is finished, or has a finished shard."""
+    if not (folder / UNFINISHED).is_file():
+        return (folder / MANIFEST).is_file()
+    try:
+        return bool(_progress(folder / UNFINISHED).shards)
+    except (OSError, BadJson, ValidationError):
+        return False
 
 
 def earlier_progress(folder: Path, settings: Settings) -> Progress | None:
@@ -76,9 +105,13 @@ def earlier_progress(folder: Path, settings: Settings) -> Progress | None:
     if not path.is_file():
         return None
     try:
-        progress = Progress.model_validate(json.loads(path.read_bytes()))
-    except (ValueError, ValidationError):
+        progress = _progress(path)
+    except BadJson as error:
+        raise MemxError(f"{path} is corrupt: {error.reason}", hint="use --force to start over") from None
+    except ValidationError:
         raise MemxError(f"{path} is corrupt", hint="use --force to start over") from None
+    except OSError as error:
+        raise MemxError(f"cannot read {path}: {error.strerror}", hint="use --force to start over") from None
     check_same(folder, progress.settings, settings)
     return progress
 
@@ -99,9 +132,5 @@ def _differs(folder: Path, what: str) -> MemxError:
     return MemxError(f"{folder} was started with {what}", hint="use the same settings, or --force to start over")
 
 
-def empty_folder(folder: Path) -> None:
-    """Remove what `memx prepare` wrote, the manifest first, and nothing else."""
-    for pattern in _OURS:
-        for path in folder.glob(pattern):
-            path.unlink()
-    shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+def _progress(path: Path) -> Progress:
+    return Progress.model_validate(parse_json(path.read_bytes()))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ....errors import MemxError
 from ....files import cannot_write, sync_folder, write_atomically
-from .readers.prepared import Shard, is_prepared, read_manifest, size_wrong
+from .encoder import encoder_of
+from .readers.prepared import TOKENIZER, Shard, is_prepared, read_manifest, size_wrong
 
 
 class Encoded(NamedTuple):
@@ -93,6 +94,19 @@ def check_shards(folder: Path) -> Iterator[tuple[Shard, str]]:
             if not wrong and _sha256(folder / (shard.name + ending)) != expected:
                 wrong = f"{shard.name}{ending} has a wrong checksum"
         yield shard, wrong
+
+
+def check_tokenizer(folder: Path) -> str:
+    """What is wrong with the tokenizer of a prepared folder, "" if nothing is."""
+    from ...base_models.load import load_tokenizer
+
+    try:
+        digest = encoder_of(load_tokenizer(str(folder / TOKENIZER))).digest
+    except MemxError as error:
+        return error.message
+    except Exception as error:  # each library raises its own for a damaged file
+        return f"cannot be loaded: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}"
+    return "" if digest == read_manifest(folder).tokenizer else "is not the one that the shards were made with"
 
 
 def _sha256(path: Path) -> str:

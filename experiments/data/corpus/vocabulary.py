@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....errors import MemxError
+from ....files import cannot_write, put_in_place, temporary_beside
 from ...config.scale import CorpusConfig
 from .readers.document import CorruptRecords, Source, is_held_out
 from .readers.prepared import TOKENIZER, PreparedTexts
@@ -36,6 +39,19 @@ def corpus_tokenizer(
         if isinstance(source, PreparedTexts):
             return load_tokenizer(str(source.folder / TOKENIZER))
     return train_on(config, sources, vocabulary)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, target: Path) -> None:
+    """Write a tokenizer's folder, whole or not at all. Raises MemxError if the disk is full or forbids it."""
+    temporary = temporary_beside(target)
+    try:
+        tokenizer.save_pretrained(temporary)
+        put_in_place(temporary, target)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) or type(error) is Exception:  # as tokenizers raises
+            raise cannot_write(target, error if isinstance(error, OSError) else OSError(0, str(error))) from None
+        raise
 
 
 def train_on(config: CorpusConfig, sources: Sequence[Source], vocabulary: int) -> PreTrainedTokenizerFast:

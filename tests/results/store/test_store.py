@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from memx.errors import MemxError
 from memx.files import write_atomically
+from memx.results.collecting import collect_rows
 from memx.results.labels import short
 from memx.results.memory_layers.slots import SlotAxis, memory_figure
 from memx.results.plots import draw
 from memx.results.published import published_curves, published_points
-from memx.results.selection import PlotOptions, PlotRequest, collect_rows
+from memx.results.selection import PlotOptions, PlotRequest
 from memx.results.store.rows import Row, read_rows, write_rows
 from memx.results.store.runs import Run, RunStore
 from memx.results.summary import check_alike, choose_experiment, summarize

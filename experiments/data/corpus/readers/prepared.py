@@ -6,7 +6,6 @@ uint64 [documents + 1, 2]: the first id of each and its text's digest; the last 
 
 from __future__ import annotations
 
-import json
 import random
 from bisect import bisect_right
 from itertools import accumulate
@@ -15,9 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, NonNegativeInt, ValidationError
 
-from .....errors import MemxError
+from .....errors import MemxError, plain_reason
+from .....json_text import BadJson, parse_json
 from ....config.base import StrictModel
 from .document import CorruptRecords, Document, Share
 
@@ -28,9 +28,9 @@ _MASK = 2**64 - 1
 class Shard(StrictModel):
     """One pair of files: their name without the ending, what they hold, and their hashes."""
 
-    name: str
-    tokens: int
-    documents: int
+    name: str = Field(pattern=r"^shard-\d{5,12}$")  # of files in the folder, and of no other
+    tokens: NonNegativeInt
+    documents: NonNegativeInt
     sha256: str
     index_sha256: str
 
@@ -78,15 +78,26 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check manifest.json. Raises MemxError if it is none of this version."""
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate(json.loads(path.read_bytes()))
+        manifest = Manifest.model_validate(parse_json(path.read_bytes()))
     except OSError as error:
         raise MemxError(
             f"cannot read {path}: {error.strerror}", hint="give a folder written by `memx prepare`"
         ) from None
-    except (ValueError, ValidationError):
-        raise MemxError(
-            f"{path} is not a manifest of version {VERSION}", hint="run `memx prepare` again with --force"
-        ) from None
+    except BadJson as error:
+        raise _not_a_manifest(path, error.reason) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _not_a_manifest(path, f"{'.'.join(map(str, first['loc']))} {plain_reason(first)}".strip()) from None
+    for name in ("tokens", "documents"):
+        if getattr(manifest, name) != (total := sum(getattr(shard, name) for shard in manifest.shards)):
+            raise _not_a_manifest(path, f"it has {getattr(manifest, name):,} {name}, but its shards {total:,}")
+    return manifest
+
+
+def _not_a_manifest(path: Path, reason: str) -> MemxError:
+    return MemxError(
+        f"{path} is not a manifest of version {VERSION}: {reason}", hint="run `memx prepare` again with --force"
+    )
 
 
 def size_wrong(folder: Path, shard: Shard, dtype: str) -> str:
