@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +19,11 @@ from memx.experiments.data.corpus.prepare import PrepareConfig, prepare
 from memx.experiments.data.corpus.readers import json_lines as lines
 from memx.experiments.data.corpus.readers.document import CorruptRecords, Share, text_digest
 from memx.experiments.data.corpus.readers.prepared import Permutation, PreparedTexts
-from memx.experiments.data.corpus.shards import check_shards
+from memx.experiments.data.corpus.shards import check_shards, check_tokenizer
 from memx.experiments.runtime.signals import Interrupted
 from transformers import AutoTokenizer  # here, so that forks have it
 
+from ....kills import kill_at_each_write
 from ....ranks import end_worlds
 from .corpora import no_damage, stream_from_here, texts, tokenizer, write_kind, write_lines
 
@@ -125,6 +129,7 @@ def kill_at(at, *, out, saved, source):
     prepare(order(Path(out), saved, source, resume=True), print)
 
 
+@pytest.mark.slow
 def test_a_killed_one_goes_on_to_the_same_bytes(tmp_path, saved):
     source = write_lines(tmp_path / "a.jsonl", [*texts("a", 60), "", *texts("b", 40)])
     straight = tmp_path / "straight"
@@ -274,6 +279,119 @@ def test_a_manifest_that_is_none(content, tmp_path):
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(MemxError, match="not a manifest of version 1"):
         PreparedTexts(tmp_path, no_damage())
+
+
+def prepared_through_kills(folder: str, saved: str, every: int) -> tuple[int, int]:
+    """Prepare, killed before each write, then go on; and again over another finished folder with --force."""
+    preparing._TOGETHER = 4
+    source = write_lines(Path(folder) / "a.jsonl", texts("a", 12))
+    straight, other, out = (Path(folder) / name for name in ("straight", "other", "out"))
+    prepare(order(straight, saved, source, shard_tokens=150), print)
+    prepare(order(other, saved, source, shard_tokens=40), print)
+
+    def look_and_go_on(number: int) -> None:
+        begun = out.is_dir() and {"manifest.json", "unfinished.json"} & {one.name for one in out.iterdir()}
+        with pytest.raises(MemxError, match="already exists") if begun else nullcontext():
+            prepare(order(out, saved, source, shard_tokens=150), print)
+        prepare(order(out, saved, source, shard_tokens=150, resume=True), print)
+        assert seen_files(out) == seen_files(straight), number
+        shutil.rmtree(out)
+
+    def look_and_force(number: int) -> None:
+        try:  # an unfinished new one goes on, else the old one is back
+            prepare(order(out, saved, source, shard_tokens=150, resume=True), print)
+            assert seen_files(out) == seen_files(straight), number
+        except MemxError as error:
+            assert "--shard-tokens 40, not 150" in error.message and seen_files(out) == seen_files(other), number
+            prepare(order(out, saved, source, shard_tokens=150, force=True), print)
+            assert seen_files(out) == seen_files(straight), number
+        shutil.rmtree(out)
+        shutil.copytree(other, out)
+
+    begun = partial(prepare, order(out, saved, source, shard_tokens=150), print)
+    fresh = kill_at_each_write(out, begun, look_and_go_on, every=every)
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(other, out)
+    forced = partial(prepare, order(out, saved, source, shard_tokens=150, force=True), print)
+    return fresh, kill_at_each_write(out, forced, look_and_force, every=every)
+
+
+def seen_files(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in files_of(folder).items() if name != ".lock"}
+
+
+@pytest.mark.parametrize("every", [25, pytest.param(1, marks=pytest.mark.slow)])
+def test_no_kill_at_any_write_leaves_what_cannot_be_continued_or_loses_what_was_finished(tmp_path, saved, every):
+    given = {"folder": str(tmp_path), "saved": saved, "every": every}
+    (ended,) = end_worlds(prepared_through_kills, [1], given, seconds=300)[1]
+    assert ended.code == 0 and not ended.error, ended
+    fresh, forced = ended.result
+    assert fresh > 15 // every and forced > 15 // every
+
+
+def test_a_second_one_is_refused_and_a_finished_folder_kept(tmp_path, saved):
+    source = write_lines(tmp_path / "a.jsonl", texts("a", 20))
+    out, heard = tmp_path / "out", []
+
+    def second(written):
+        for more in ({}, {"resume": True}, {"force": True}):
+            with pytest.raises(MemxError, match=r"already exists|another process is writing") as told:
+                prepare(order(out, saved, source, **more), print)
+            heard.append(told.value.message)
+
+    prepare(order(out, saved, source), print, second)
+    assert sum("another process" in message for message in heard) == 2 * len(heard) / 3 and heard
+    before = files_of(out)
+    with pytest.raises(MemxError, match="no file"):
+        prepare(order(out, saved, tmp_path / "no.jsonl", force=True), print)
+    assert files_of(out) == before
+
+
+def test_a_full_disk_while_the_tokenizer_is_saved_leaves_nothing(tmp_path, saved, monkeypatch):
+    source = write_lines(tmp_path / "a.jsonl", texts("a", 20))
+    prepare(order(tmp_path / "old", saved, source), print)
+    before = files_of(tmp_path / "old")
+
+    def full(self, folder, **more):
+        Path(folder).mkdir()
+        (Path(folder) / "half").write_text("{")
+        raise Exception("No space left on device (os error 28)")  # as tokenizers does
+
+    monkeypatch.setattr(type(AutoTokenizer.from_pretrained(saved)), "save_pretrained", full)
+    for folder, more in (("new", {}), ("old", {"force": True})):
+        with pytest.raises(MemxError, match=r"cannot write .*No space left"):
+            prepare(order(tmp_path / folder, saved, source, **more), print)
+    assert not (tmp_path / "new").exists() and files_of(tmp_path / "old") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda told: told | {"tokens": told["tokens"] + 1}, "tokens, but its shards"),
+        (lambda told: told | {"shards": [told["shards"][0] | {"name": "../x"}]}, "shards.0.name"),
+        (lambda told: told | {"shards": [told["shards"][0] | {"tokens": -1}]}, "shards.0.tokens must be at least 0"),
+    ],
+)
+def test_a_manifest_of_what_cannot_be(change, message, tmp_path, saved):
+    out = tmp_path / "out"
+    prepare(order(out, saved, write_lines(tmp_path / "a.jsonl", texts("a", 9))), print)
+    told = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(change(told)))
+    with pytest.raises(MemxError, match="not a manifest of version 1") as refused:
+        list(check_shards(out))
+    assert message in refused.value.message
+
+
+def test_the_tokenizer_is_checked_too(tmp_path, saved):
+    out = tmp_path / "out"
+    prepare(order(out, saved, write_lines(tmp_path / "a.jsonl", texts("a", 9))), print)
+    assert check_tokenizer(out) == ""
+    other = json.loads((out / "tokenizer" / "tokenizer.json").read_text())
+    other["added_tokens"][-1]["content"] = "<|other|>"
+    (out / "tokenizer" / "tokenizer.json").write_text(json.dumps(other))
+    assert check_tokenizer(out)
+    (out / "tokenizer" / "tokenizer.json").write_text("{")
+    assert check_tokenizer(out)
 
 
 @pytest.mark.slow
