@@ -7,11 +7,12 @@ here: `_init_weights`, which `memory_layers/llama.py` overrides beside `LlamaMLP
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
@@ -92,6 +93,78 @@ def wrapped_forward(decoder: PreTrainedModel, around: Callable[..., Any]) -> Ite
 def is_wrapped(decoder: PreTrainedModel) -> bool:
     """Whether a decoder is inside `wrapped_forward`."""
     return getattr(vars(decoder).get("forward"), "memx", False)
+
+
+def recomputes_activations(decoder: nn.Module) -> bool:
+    """Whether layers are run again for their gradients, without a cache; its property has two names."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in decoder.modules())
+
+
+def length_dependent_rotary(decoder: nn.Module) -> list[nn.Module]:
+    """The modules of a decoder whose rotary frequencies depend on a sequence's length: dynamic NTK and LongRoPE."""
+    found = []
+    for module in decoder.modules():
+        kinds = getattr(module, "rope_type", None)  # a name, or one for each type of layer
+        names = kinds.values() if isinstance(kinds, dict) else [kinds]
+        if any(isinstance(name, str) and ("dynamic" in name or name == "longrope") for name in names):
+            found.append(module)
+    return found
+
+
+@contextmanager
+def rotary_length(modules: Sequence[nn.Module], length: int) -> Iterator[None]:
+    """Inside, such modules compute the frequencies of a sequence of at least so many positions.
+
+    They take the length from the positions that they are given. So they are given one more, the sequence's last, and
+    what they compute for it is dropped.
+    """
+
+    def add(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        positions = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+        longer = torch.cat([positions, torch.full_like(positions[..., :1], length - 1)], -1)
+        if "position_ids" in kwargs:
+            return args, {**kwargs, "position_ids": longer}
+        return (args[0], longer, *args[2:]), kwargs
+
+    def drop(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return tuple(part[..., :-1, :] for part in output) if isinstance(output, tuple) else output[..., :-1, :]
+
+    handles = [module.register_forward_pre_hook(add, with_kwargs=True) for module in modules]
+    handles += [module.register_forward_hook(drop) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def reset_rotary(decoder: nn.Module) -> None:
+    """Have a decoder's rotary embeddings forget the longest sequence that they saw, which dynamic ones remember."""
+    for module in length_dependent_rotary(decoder):
+        for name, value in list(vars(module).items()):
+            if name.endswith("max_seq_len_cached"):
+                setattr(module, name, getattr(module, "original_max_seq_len", value))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if name.endswith("inv_freq") and "original" not in name:
+                original = getattr(module, name.replace("inv_freq", "original_inv_freq"), buffer)
+                setattr(module, name, original.to(buffer.device).clone())
+
+
+@contextmanager
+def same_rotary_afterwards(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Put back what such modules remember of the sequences that they saw."""
+    before = [
+        ({name: value for name, value in vars(module).items() if not name.startswith("_")},
+         {name: None if value is None else value.clone() for name, value in module.named_buffers(recurse=False)})
+        for module in modules
+    ]  # fmt: skip
+    try:
+        yield
+    finally:
+        for module, (attributes, buffers) in zip(modules, before, strict=True):
+            vars(module).update(attributes)
+            for name, value in buffers.items():
+                setattr(module, name, value)
 
 
 def initialise(model: PreTrainedModel, module: nn.Module) -> None:

@@ -10,18 +10,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
 
 from ..errors import MemxError
-from ..transformers_compat import attention, has_attention_interface, is_wrapped, wrapped_forward
+from ..transformers_compat import (
+    attention,
+    attention_of,
+    is_wrapped,
+    length_dependent_rotary,
+    recomputes_activations,
+    wrapped_forward,
+)
 from .cache.attention import ATTENTION, register
 from .cache.cache import EvictingCache
 from .cache.chunks import chunked_forward
 from .policies.base import Policy
+from .support import find_decoder, layer_windows
+from .trial import KeepAll, compare_with_plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_KINDS = ("full_attention", "sliding_attention")
+_TRIED: WeakSet[Any] = WeakSet()  # models that have passed the trial, so that it is run once for each
 
 
 class Attached:
@@ -36,7 +49,8 @@ class Attached:
 
     def __init__(self, decoder: PreTrainedModel, policy: Policy, protect: Sequence[tuple[int, int]]) -> None:
         self.decoder, self.policy, self.protect = decoder, policy, tuple(protect)
-        self.windows = layer_windows(decoder)
+        self.windows, self._rotary = layer_windows(decoder), length_dependent_rotary(decoder)
+        self._own_attention = attention_of(decoder)
         self.cache: EvictingCache | None = None
         self._empty = EvictingCache(policy, self.windows, self.protect)
 
@@ -51,9 +65,31 @@ class Attached:
         return self._empty.new()
 
     def forward(self, plain: Callable, *args: Any, **kwargs: Any) -> Any:
-        """The decoder's forward pass under the policy; plain: its own."""
-        output, self.cache = chunked_forward(plain, self._empty, self.decoder.config.model_type, *args, **kwargs)
+        """The decoder's forward pass under the policy; plain: its own. Without a cache it is the plain one."""
+        if kwargs.get("use_cache") is False:
+            if isinstance(kwargs.get("past_key_values"), EvictingCache):
+                raise MemxError("use_cache=False with an evicting cache", hint="pass one of them, not both")
+            with attention(self.decoder, self._own_attention):
+                return plain(*args, **kwargs)
+        if self.decoder.training and (torch.is_grad_enabled() or recomputes_activations(self.decoder)):
+            raise MemxError(
+                "training is not supported with an eviction policy attached",
+                hint="call model.eval() first, or train outside `with attach(...)`",
+            )
+        model_type = self.decoder.config.model_type
+        # shapes change with every piece and eviction: compiled layers would be compiled again and again
+        with torch.compiler.set_stance("force_eager"):
+            output, self.cache = chunked_forward(plain, self._empty, model_type, self._rotary, *args, **kwargs)
+        if output[0].requires_grad:
+            output[0].register_hook(_refuse_gradient)
         return output
+
+
+def _refuse_gradient(gradient: Tensor) -> None:
+    raise MemxError(
+        "gradients are not supported with an eviction policy attached: evicted tokens would get none",
+        hint="call backward() on outputs computed outside `with attach(...)`",
+    )
 
 
 @contextmanager
@@ -103,44 +139,10 @@ def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[in
             )
     attached = Attached(decoder, policy, protect)  # finds what does not fit before anything is changed
     register()
-    with wrapped_forward(decoder, attached.forward), attention(decoder, ATTENTION):
+    if model not in _TRIED and model.device.type != "meta":
+        compare_with_plain(model, decoder, Attached(decoder, KeepAll(), ()).forward)
+        _TRIED.add(model)
+    # a compiled model leaves its graph here
+    forward = torch.compiler.disable(attached.forward)
+    with wrapped_forward(decoder, forward), attention(decoder, ATTENTION):
         yield attached
-
-
-def find_decoder(model: PreTrainedModel) -> PreTrainedModel:
-    """The part of a model that maps tokens to hidden states. Raises MemxError if attention there cannot be observed."""
-    kind = type(model).__name__
-    decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else None
-    config = getattr(decoder, "config", None)
-    hint = "use a decoder that supports transformers' attention interface, e.g. Llama, Mistral, Qwen, Gemma or GPT-2"
-    if config is None or not has_attention_interface(decoder):
-        raise MemxError(
-            f"{kind} does not use transformers' attention interface, so a policy cannot observe its attention",
-            hint=hint,
-        )
-    both_ways = any(not getattr(module, "is_causal", True) for module in decoder.modules())
-    if getattr(config, "is_encoder_decoder", False) or not getattr(config, "is_causal", True) or both_ways:
-        raise MemxError(f"{kind} is not a causal decoder", hint=hint)
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        raise MemxError(f"{kind} uses attention logit softcapping, which is not supported", hint=hint)
-    return decoder
-
-
-def layer_windows(decoder: PreTrainedModel) -> list[int | None]:
-    """How many positions the queries of each layer see back, None for all.
-
-    Raises MemxError for layers that are not plain or windowed attention, or share another's keys.
-    """
-    config: Any = decoder.config
-    window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
-    count = config.num_hidden_layers
-    if kinds is None:
-        kinds = [_KINDS[window is not None]] * count
-    unsupported = sorted({kind for kind in kinds if kind not in _KINDS})
-    if unsupported or getattr(config, "num_kv_shared_layers", 0):
-        raise MemxError(
-            f"{type(decoder).__name__} has unsupported layers: {', '.join(unsupported) or 'shared keys and values'}",
-            hint="use a model with full or sliding-window attention and separate keys and values in each layer",
-        )
-    return [window if kind == "sliding_attention" else None for kind in kinds[:count]]

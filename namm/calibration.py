@@ -6,20 +6,20 @@ the NAMM. Source: Cetin et al. 2024 (arXiv 2410.13166), section 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import MemxError
 from .attachment import attach
 from .policies.base import Block, Rule, View, check_every
 from .policies.features import BINS, HOP, Normalisation
 from .policies.network import RUN, moving_spectrum
+from .trial import evaluating
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,7 +75,7 @@ def calibrate(
             if the model's attention is not finite.
     """
     policy, longest = Calibration(every), 0
-    with _evaluating(model), attach(model, policy) as attached, torch.no_grad():
+    with evaluating(model), attach(model, policy) as attached, torch.no_grad():
         for batch in batches:
             ids, mask = _prompts(batch)
             lengths = mask.sum(1)
@@ -111,15 +111,3 @@ def _prompts(batch: Tensor | Mapping[str, Any]) -> tuple[Tensor, Tensor]:
             hint="give it the same shape",
         )
     return torch.atleast_2d(ids), torch.atleast_2d(there)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode, and every part of it back as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -109,12 +109,13 @@ def check_attachable(config: PretrainedConfig) -> None:
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    from ...namm.attachment import find_decoder, layer_windows
+    from ...namm.trial import check_structure
 
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise MemxError(f"a model of type {config.model_type!r} is not a causal decoder", hint=EXAMPLES)
     with torch.device("meta"):
-        layer_windows(find_decoder(AutoModelForCausalLM.from_config(deepcopy(config), trust_remote_code=False)))
+        model = AutoModelForCausalLM.from_config(deepcopy(config), trust_remote_code=False)
+    check_structure(model)
 
 
 def _load(

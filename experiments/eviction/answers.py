@@ -17,6 +17,7 @@ from ...namm.attachment import attach
 from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Policy
 from ...namm.policies.heuristics import Full
+from ...transformers_compat import reset_rotary
 from ..data.long_context.example import Example
 from ..data.tokenizer import encode_text
 from ..models.generation import end_tokens, forward, generate_texts, greedy_tokens, log_likelihoods, next_token
@@ -60,12 +61,18 @@ def tokenise(example: Example, tokenizer: PreTrainedTokenizerFast) -> Prompt:
     return Prompt(example, torch.tensor([*start, *ids(example.context)]), rest, len(target))
 
 
-def read(model: PreTrainedModel, ids: Tensor, policy: Policy) -> EvictingCache:
-    """A new cache of one sequence, of the tokens [N] read under a policy."""
+def read(model: PreTrainedModel, ids: Tensor, policy: Policy, *, length: int = 0) -> EvictingCache:
+    """A new cache of one sequence, of the tokens [N] read under a policy.
+
+    length: of the whole text, where these are its beginning; rotary factors may depend on it. What they were for other
+    texts before is forgotten, so that a text is read alike whatever came before it.
+    """
     with attach(model, policy) as attached:
-        attached.decoder(input_ids=ids[None].to(model.device))
-    assert attached.cache is not None
-    return attached.cache
+        reset_rotary(attached.decoder)
+        cache = attached.new_cache()
+        cache.length = length
+        attached.decoder(input_ids=ids[None].to(model.device), past_key_values=cache)
+    return cache
 
 
 def feed(model: PreTrainedModel, ids: Tensor, cache: EvictingCache) -> None:

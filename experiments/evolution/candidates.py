@@ -131,7 +131,7 @@ class CandidateEvaluator:
             return known[1]
         stop = len(prompt.context) if self.mode == "post_hoc" else min(self.namm.every, len(prompt.context))
         with self._timed("context"):
-            cache = read(self.model, prompt.context[:stop], ObserveOnly())
+            cache = read(self.model, prompt.context[:stop], ObserveOnly(), length=len(prompt.context))
         if self.remember:
             self._shared[id(prompt)] = (prompt, cache)
         return cache

@@ -94,7 +94,7 @@ class PolicyEvaluator:
         # seeded by the context, so that a resumed run draws the same whatever it skips
         self.baselines = baselines(self.config, self.namms, crc32(context.numpy().tobytes(), self.config.seed))
         stop = min(self.config.every, len(context)) if self.online else len(context)
-        shared = read(self.model, context[:stop], self.slots)
+        shared = read(self.model, context[:stop], self.slots, length=len(context))
         self.heads = [0 if layer.state.recent is None else layer.state.recent.shape[1] for layer in shared.layers]
         return shared
 

@@ -19,7 +19,9 @@ from .masks import bottom_right_causal
 
 ATTENTION = "memx"  # its name among transformers' attention functions
 CACHE = "memx_cache"  # the argument by which a decoder hands its cache down to it
-_UNSUPPORTED = ("s_aux", "position_bias", "head_mask")  # what some hosts add to attention
+_ADDED = {"s_aux": "attention sinks", "position_bias": "a position bias", "head_mask": "a head mask"}
+_WINDOW_IN_MASK = ("PhimoeAttention",)  # have windows without saying so to the attention function
+_OTHER_MODEL = "use a model with standard attention, e.g. Llama, Mistral, Qwen, Gemma or GPT-2"
 
 
 def register() -> None:
@@ -46,18 +48,16 @@ def observed_attention(
     if kwargs.get("output_attentions"):
         raise MemxError("output_attentions is not supported with an eviction policy", hint="remove output_attentions")
     if cache is None:
-        raise MemxError(
-            f"{kind} did not receive the policy's cache",
-            hint="call the model inside `with attach(...)`; some models do not pass arguments to attention",
-        )
-    layer = cache.layers[module.layer_idx]  # type: ignore[index]
-    added = [attention_mask, softcap, *(kwargs.get(name) for name in _UNSUPPORTED)]
-    uncached = key is not layer.keys or value is not layer.values
-    if any(extra is not None for extra in added) or uncached or kwargs.get("is_causal") is False:
-        raise MemxError(
-            f"{kind} is not standard causal attention over its cached keys and values",
-            hint="turn gradient checkpointing off, or use another model (attention sinks and biases are not supported)",
-        )
+        raise MemxError(f"{kind} does not hand the policy's cache to its attention function", hint=_OTHER_MODEL)
+    index = getattr(module, "layer_idx", None)
+    if not isinstance(index, int) or index >= len(cache.layers):
+        raise MemxError(f"{kind} does not say to which layer of the cache it belongs", hint=_OTHER_MODEL)
+    layer = cache.layers[index]
+    cached = key is layer.keys and value is layer.values
+    if kind in _WINDOW_IN_MASK:
+        kwargs["sliding_window"] = layer.state.window
+    if unsupported := _unsupported(layer.state.window, attention_mask, softcap, kwargs, cached=cached):
+        raise MemxError(f"an eviction policy does not support {kind}: it {unsupported}", hint=_OTHER_MODEL)
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
     hop = layer.state.policy.hop
     observing = hop > 0 and query.shape[2] >= hop
@@ -65,6 +65,30 @@ def observed_attention(
     with torch.no_grad():
         layer.update_policy(query.detach(), lse, scale)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _unsupported(
+    window: int | None, mask: Any, softcap: float | None, kwargs: dict[str, Any], *, cached: bool
+) -> str | None:
+    """What an attention module does that `attend` would not; None if nothing.
+
+    window: as the config says; mask, softcap, kwargs: what the module passes; cached: whether to its cached keys.
+    """
+    if mask is not None:
+        return "passes an attention mask of its own"
+    if softcap is not None:
+        return "caps attention scores"
+    if kwargs.get("is_causal") is False:
+        return "attends to later tokens"
+    if not cached:
+        return "attends to other keys and values than those that it caches"
+    for name, what in _ADDED.items():
+        if kwargs.get(name) is not None:
+            return f"adds {what} ({name})"
+    passed = kwargs.get("sliding_window")
+    if passed != window:
+        return f"has a sliding window of {passed}, where its config says {window}"
+    return None
 
 
 def attend(

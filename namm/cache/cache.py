@@ -29,6 +29,8 @@ class EvictingCache(Cache):
     Attributes:
         seen: Number of tokens of each sequence so far, evicted ones included.
         columns: Which columns of the input so far were tokens, not padding: [B, N], bool.
+        length: Number of positions that the whole text will have, for models whose rotary factors depend on it. Set it
+            before the first of several forward passes over one text; 0: as many as each pass has reached.
 
     Raises:
         MemxError: The policy's interval is not a multiple of 16, or is shorter than the queries that the policy reads.
@@ -47,6 +49,7 @@ class EvictingCache(Cache):
         self.policy, self.protect = policy, tuple(protect)
         self.seen: list[int] = []
         self.columns: Tensor | None = None
+        self.length = 0
 
     def begin(self, columns: Tensor) -> None:
         """Make room for the next columns [B, Q] of a forward pass; True where they hold tokens, first in each row."""
@@ -90,7 +93,7 @@ class EvictingCache(Cache):
         assert (own.hop, own.context, own.width) == (policy.hop, policy.context, policy.width), (own, policy)
         other = self.new(continue_with)
         other.layers = [layer.fork(policy, copies, self.seen, continue_with) for layer in self.layers]
-        other.seen = self.seen * copies
+        other.seen, other.length = self.seen * copies, self.length
         other.columns = None if self.columns is None else self.columns.repeat(copies, 1)
         return other
 

@@ -6,15 +6,15 @@ to the left, so that all reach their first run together; the hidden states are m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from ...errors import MemxError
-from ...transformers_compat import become
+from ...transformers_compat import become, rotary_length
 from .attention import CACHE
 from .cache import EvictingCache
 
@@ -24,7 +24,7 @@ _REFUSED = ("encoder_hidden_states", "head_mask", "cu_seq_lens_q", "output_route
 
 
 def chunked_forward(
-    plain: Callable, empty: EvictingCache, model_type: str, *args: Any, **kwargs: Any
+    plain: Callable, empty: EvictingCache, model_type: str, rotary: Sequence[nn.Module], *args: Any, **kwargs: Any
 ) -> tuple[Any, EvictingCache]:
     """Run a decoder's forward pass piece by piece, so that the policy runs between the pieces.
 
@@ -32,6 +32,8 @@ def chunked_forward(
         plain: The decoder's own forward pass.
         empty: A cache for this decoder under the policy, of which new ones are made; it stays empty.
         model_type: The decoder's, from its config.
+        rotary: Its rotary embeddings whose factors depend on the length of a sequence. Each piece gets those of the
+            whole.
         *args: Those of the forward pass: the input ids at most.
         **kwargs: As well; `past_key_values` is the cache to go on with.
 
@@ -54,7 +56,8 @@ def chunked_forward(
                 f"{name} is not supported with an eviction policy", hint=f"remove {name}, or detach the policy"
             )
     kwargs.pop("cache_position", None)  # the cache knows
-    use_cache, as_dict = kwargs.pop("use_cache", None), kwargs.pop("return_dict", None)
+    kwargs.pop("use_cache", None)  # a pass without a cache never comes here
+    as_dict = kwargs.pop("return_dict", None)
     cache = _cache(empty, kwargs.pop("past_key_values", None))
     inputs = {name: kwargs.pop(name) for name in _BY_COLUMN if kwargs.get(name) is not None}
     first = next(iter(inputs.values()))
@@ -70,18 +73,20 @@ def chunked_forward(
     inputs["position_ids"] = columns.pack(positions)
     outputs, start = [], 0
     cache.columns = there if cache.columns is None else torch.cat([cache.columns, there], 1)
+    length = max(cache.length, int(positions.max()) + 1) if rotary else 0
     # A policy evicts between attention of one piece and the next: the pieces end where some sequence is due. Other
     # sequences of a ragged batch wait for their own multiple, and evict in a later piece.
-    while start < columns.width:
-        stop = start + _next(cache, columns, start)
-        cache.begin(columns.packed[:, start:stop])
-        piece = {name: tensor[:, start:stop] for name, tensor in inputs.items()}
-        outputs.append(
-            plain(**piece, past_key_values=cache, use_cache=True, return_dict=True, **kwargs, **{CACHE: cache})
-        )
-        cache.finish()
-        start = stop
-    return _join(outputs, columns, cache if use_cache is not False else None, as_tuple=as_dict is False), cache
+    with rotary_length(rotary, length):
+        while start < columns.width:
+            stop = start + _next(cache, columns, start)
+            cache.begin(columns.packed[:, start:stop])
+            piece = {name: tensor[:, start:stop] for name, tensor in inputs.items()}
+            outputs.append(
+                plain(**piece, past_key_values=cache, use_cache=True, return_dict=True, **kwargs, **{CACHE: cache})
+            )
+            cache.finish()
+            start = stop
+    return _join(outputs, columns, cache, as_tuple=as_dict is False), cache
 
 
 class Columns:
@@ -137,12 +142,15 @@ def _cache(empty: EvictingCache, given: Any) -> EvictingCache:
         return given
     if given is None:
         return empty.new()
-    if type(given) is not DynamicCache or given.get_seq_length() > 0 or getattr(given, "offloading", False):
+    offloaded = bool(getattr(given, "offloading", False))
+    if type(given) is not DynamicCache or given.get_seq_length() > 0 or offloaded:
         if given.get_seq_length() > 0:
             problem = "this cache was filled without the policy"
         else:
-            problem = f"a {type(given).__name__} is not supported with an eviction policy"
-        raise MemxError(problem, hint="run prefill inside `with attach(...)` with no cache or an empty DynamicCache")
+            kind = "an offloaded cache" if offloaded else f"a {type(given).__name__}"
+            problem = f"{kind} is not supported with an eviction policy"
+        hint = "pass no cache or an empty DynamicCache, and no cache_implementation, inside `with attach(...)`"
+        raise MemxError(problem, hint=hint)
     become(given, empty.new())
     return given  # pyright: ignore[reportReturnType]
 
@@ -200,7 +208,7 @@ def _next(cache: EvictingCache, columns: Columns, start: int) -> int:
     return min([left, *(every - s % every for s, count in zip(seen, columns.counts, strict=True) if count > start)])
 
 
-def _join(outputs: list, columns: Columns, cache: EvictingCache | None, *, as_tuple: bool) -> Any:
+def _join(outputs: list, columns: Columns, cache: EvictingCache, *, as_tuple: bool) -> Any:
     """One output of all pieces, its hidden states by column again."""
     joined, last = outputs[-1], outputs
     for name in ("last_hidden_state", "hidden_states"):
