@@ -1,20 +1,22 @@
-"""`memx`: the Typer app, and the one place where errors become a line, a hint and an exit code."""
+"""`memx`: the Typer app, and the functions that run it and return or exit with its exit code."""
 
 from __future__ import annotations
 
-import errno
+import os
 import sys
 import traceback
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import MemxError, plain_reason
+from ..errors import MemxError
 from ..version import __version__
 from .commands import config, convert, eval, eval_namm, evict, evolve_namm, prepare, presets, runs, train
 from .commands.bench import group as bench
 from .commands.fallback import Group
 from .commands.plot import group as plot
+from .failures import finished, print_error, report
+from .output.streams import note, prepare_streams
 
 _HELP = """Train memory layers for transformers, and evolve NAMMs that evict tokens from the KV cache.
 
@@ -82,17 +84,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_EPILOG,
 )
-_UsageError = typer.BadParameter.__bases__[0]  # typer carries a click of its own; this is its UsageError
-DISK_ERRORS = {
-    errno.ENOSPC,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.ENOTDIR,
-    errno.ENAMETOOLONG,
-}
 
 
 def _version(show: bool) -> None:
@@ -119,6 +110,9 @@ for module in (train, prepare, convert, evolve_namm, evict, eval_namm, eval, ben
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted."""
+    prepare_streams()
+    if not os.environ.get("TERMINAL_WIDTH", "1").isdecimal():  # typer reads it as a number
+        del os.environ["TERMINAL_WIDTH"]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     sys.exit(run(arguments, debug=len(arguments) < len(sys.argv) - 1))
 
@@ -136,69 +130,9 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     try:
         result = app(args=arguments, prog_name="memx", standalone_mode=False)
         if result == 130:  # typer took the interrupt itself
-            return _print_error("interrupted", "", code=130)
-        return result if isinstance(result, int) else 0
-    except Exception as error:
+            return print_error("interrupted", "", code=130)
+        return finished(result if isinstance(result, int) else 0)
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         if debug:
-            traceback.print_exc()
-        return _report(error)
-    except KeyboardInterrupt:
-        return _print_error("interrupted", "", code=130)
-
-
-def _report(error: Exception) -> int:
-    from ..experiments.distributed.process_group import is_quiet
-    from ..experiments.runtime.lifecycle import RunFailed
-    from ..experiments.runtime.signals import Interrupted
-
-    if is_quiet(error):
-        return 2 if isinstance(error, MemxError) else 130 if isinstance(error, Interrupted) else 1
-    if isinstance(error, MemxError):
-        return _print_error(f"error: {error.message}", error.hint, code=2)
-    if isinstance(error, RunFailed):
-        return _print_error(f"failed: {error}", "", code=1)
-    if isinstance(error, typer.Exit):
-        return error.exit_code
-    if isinstance(error, typer.Abort | Interrupted):
-        line = f"interrupted: {error}" if str(error) else "interrupted"
-        return _print_error(line, "run the same command again with --resume to continue", code=130)
-    if isinstance(error, _UsageError):
-        return _report_usage(error)
-    if isinstance(error, BrokenPipeError):
-        return 0
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        where = f" {error.filename}" if error.filename else ""
-        return _print_error(f"error: cannot use{where}: {error.strerror}", "free space, or choose another path", code=2)
-    first, *rest = str(error).splitlines() or [type(error).__name__]
-    return _print_error(f"failed: {first}", "add --debug to see the traceback" if not rest else "", code=1)
-
-
-def _report_usage(error: Any) -> int:
-    """Report arguments that cannot be parsed, with the command whose help lists the right ones."""
-    context = getattr(error, "ctx", None)
-    message = _plain_value(error) or getattr(error, "format_message", error.__str__)()
-    if not message:  # no command given: the help has been shown
-        return 2
-    command = context.command_path.strip() if context else "memx"
-    return _print_error(f"error: {message}", f"see `{command} --help`", code=2)
-
-
-def _plain_value(error: Any) -> str:
-    """The message for a value of the wrong type or outside its range; empty for other mistakes."""
-    mistakes, param = getattr(error.__cause__, "errors", None), getattr(error, "param", None)
-    if mistakes is None or param is None:
-        return ""
-    name, mistake = max(param.opts, key=len), mistakes()[0]
-    if param.param_type_name == "argument":
-        name = param.human_readable_name
-    own_words = mistake["type"] in ("value_error", "assertion_error")
-    return f"{name}{':' if own_words else ''} {plain_reason(mistake)}".removesuffix(".")
-
-
-def _print_error(line: str, hint: str, *, code: int) -> int:
-    from ..experiments.distributed.process_group import line_prefix
-
-    print(line_prefix() + " ".join(line.split()), file=sys.stderr)
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)
-    return code
+            note(traceback.format_exc().rstrip())
+        return finished(report(error))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..output.console import examples, note, print_json
+from ..output.console import examples, note, print_json, say
 from .completion import complete_presets
 from .fallback import Group
 from .options import UTILITIES, option
@@ -53,7 +53,7 @@ def show(source: Source, assignments: Assignments = None, json: Json = False) ->
     if json:
         print_json(to_tree(resolved))
     else:
-        print(to_yaml(resolved, comments=True), end="")
+        say(to_yaml(resolved, comments=True), end="")
 
 
 @config.command("copy", cls=Command, epilog=_EPILOG)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..output.console import examples, note, print_json, print_table
+from ..output.console import examples, note, print_json, print_table, terminal_console
+from ..output.progress import shows_bars
+from ..output.streams import readable
 from .options import ADVANCED, DATA, MEMORY_LAYERS, check_resume, option
 from .spellings import Command
 
@@ -171,16 +173,14 @@ class _Display:
     """Progress: one line that changes on a terminal, one line per interval in a pipe."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self.quiet, self.terminal = quiet, sys.stderr.isatty() and not quiet
+        self.quiet, self.terminal = quiet, shows_bars() and not quiet
         self.begun = self.printed = time.monotonic()
         self.first: int | None = None  # tokens at the first report
         self._status: Any = None
 
     def __enter__(self) -> _Display:
         if self.terminal:
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("reading")
+            self._status = terminal_console(stderr=True).status("reading", spinner="line")
             self._status.start()
         return self
 
@@ -191,7 +191,7 @@ class _Display:
     def note(self, text: str) -> None:
         """Show a line that stays."""
         if self._status is not None:
-            self._status.console.print(text, highlight=False, markup=False)
+            self._status.console.print(readable(text, sys.stderr), soft_wrap=True)
         else:
             note(text)
 

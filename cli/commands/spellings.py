@@ -9,6 +9,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from ..output.console import note
+from .paths import check_given, check_paths
 from .repeats import refuse_repeats
 
 # the spellings of 0.1, which work until the next release
@@ -49,9 +50,13 @@ class Command(PlainHelp, TyperCommand):
         """
         options = {option for parameter in self.params for option in parameter.opts}
         args = respelt(args, options, quiet=ctx.resilient_parsing)
-        if not ctx.resilient_parsing:
-            refuse_repeats(self, ctx, args)
-        return super().parse_args(ctx, args)
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        check_given(ctx, args)
+        refuse_repeats(self, ctx, args)
+        rest = super().parse_args(ctx, args)
+        check_paths(ctx, self.params)
+        return rest
 
 
 def respelt(args: Sequence[str], options: set[str], *, quiet: bool = False) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...results.store.runs import RunStore
+from .console import say
 
 
 def would_write(folder: str) -> str:
@@ -23,4 +24,4 @@ def would_write(folder: str) -> str:
 def print_folders(folders: Iterable[str]) -> None:
     """Print a line for each run folder that would be written."""
     for folder in folders:
-        print(f"would write {would_write(folder)}")
+        say(f"would write {would_write(folder)}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...results.labels import INTERVALS, difference_of, score_of
 from ...results.store.rows import Row
-from .console import print_table
+from .console import print_table, say
 from .dry_run import print_folders
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ def print_evaluation(rows: Sequence[Row]) -> None:
         _print_size(size, [full, *lines], found, sets)
     _print_verdicts([line for line in found if line[0].split()[0] == "namm"], found, sets)
     if any(line[0].endswith(" per head") for line in found):
-        print(
+        say(
             "namm with a budget: one threshold per prompt, chosen so that the whole cache has that size; "
             "layers may keep different shares.\nnamm per head, and the other policies: the same share in every head."
         )
     if any(line[0].startswith("kvpress ") for line in found):
-        print("kvpress may evict any token of the context; the other policies always keep the newest (fewer than 16).")
+        say("kvpress may evict any token of the context; the other policies always keep the newest (fewer than 16).")
 
 
 def _by_line(rows: Sequence[Row]) -> dict[Line, dict[tuple[str, str], Row]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...results.labels import INTERVALS, score_of
 from ...results.store.rows import Row
-from .console import print_table
+from .console import print_table, say
 from .dry_run import would_write
 
 _QA = {"exact_match": "exact match %", "f1": "F1 %", "nll": "nats per token"}
@@ -72,9 +72,9 @@ def _tell_cuts(row: Row) -> None:
     """What did not fit in the context."""
     labels = row.labels
     if labels.fewer_shots:
-        print(
+        say(
             f"{row.dataset}: {labels.fewer_shots:,} of {row.n:,} questions had fewer than {labels.shots} examples: "
             f"no more fit in the context of {row.model}."
         )
     if labels.cut_questions:
-        print(f"{row.dataset}: {labels.cut_questions:,} questions exceed the context and were cut at the start.")
+        say(f"{row.dataset}: {labels.cut_questions:,} questions exceed the context and were cut at the start.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import note, print_table
+from .console import note, print_json_text, print_table, say
 
 if TYPE_CHECKING:
     from ...results.eviction.report import EvictionReport
@@ -65,27 +65,27 @@ def _over_budget(report: EvictionReport) -> list[str]:
 def _print_json(report: EvictionReport, written: Sequence[Path]) -> None:
     from ...results.eviction.report import report_facts, report_json
 
-    print(report_json({"files": [str(path) for path in written], **report_facts(report)}))
+    print_json_text(report_json({"files": [str(path) for path in written], **report_facts(report)}))
 
 
 def _print(report: EvictionReport, written: Sequence[Path]) -> None:
     from ...results.eviction.report import size_table, written_line
 
     if report.full is not None:
-        print(f"--- with {report.policy}, {report.rule}")
-    print(report.answer.text)
+        say(f"--- with {report.policy}, {report.rule}")
+    say(report.answer.text)
     if report.full is not None:
-        print("--- with the full cache")
-        print(report.full.text)
-    print()
+        say("--- with the full cache")
+        say(report.full.text)
+    say("")
     table = size_table(report)
     print_table(table.title, table.columns, table.lines, left=table.left, names=table.names)
-    print(f"evictions: {report.ran}")
-    print(written_line(report.policy, report.answer))
+    say(f"evictions: {report.ran}")
+    say(written_line(report.policy, report.answer))
     if report.full is not None:
-        print(written_line("full cache", report.full))
+        say(written_line("full cache", report.full))
     for path in written:
-        print(path)
+        say(str(path))
 
 
 def _next(report: EvictionReport) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...results.labels import INTERVALS, difference_of, score_of, short
 from ...results.store.rows import Row
-from .console import print_table
+from .console import print_table, say
 from .dry_run import print_folders
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def print_evolution(rows: Sequence[Row]) -> None:
         _print_split([row for row in rows if row.labels.evolution_split == split], split, about[split])
     for row in rows:
         if row.metric == "candidates_per_second":
-            print(f"{row.value:.2f} candidates per second, each on all prompts of its generation.")
+            say(f"{row.value:.2f} candidates per second, each on all prompts of its generation.")
 
 
 def _print_split(rows: Sequence[Row], split: str, about: str) -> None:
@@ -42,7 +42,7 @@ def _print_split(rows: Sequence[Row], split: str, about: str) -> None:
     title = f"{split.capitalize()} prompts ({about}): {what}, full cache = 1; {INTERVALS}"
     print_table(title, ["task", "n", "initial", "chosen", "difference [95% CI]", "cache kept"], lines)
     zero, answer, change = (by_key[f"{split}/all", variant, "fitness"] for variant in _KINDS)
-    print(f"Fitness: initial {zero.value:.3f}, chosen {answer.value:.3f}, difference {difference_of(change, 3)}.\n")
+    say(f"Fitness: initial {zero.value:.3f}, chosen {answer.value:.3f}, difference {difference_of(change, 3)}.\n")
 
 
 def print_evolution_cost(cost: EvolutionCost) -> None:

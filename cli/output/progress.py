@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
@@ -21,10 +22,17 @@ from ...experiments.runtime.events import (
     Step,
     Validation,
 )
+from .console import terminal_console
+from .streams import note, readable
 
 _INTERVAL = 10.0  # seconds between plain lines of one run
 _REASONS = {"generations": "all generations done", "patience": "no improvement in validation (patience)"}
 _RECENT = 20  # generations or prompts that the time of the next ones is judged by
+
+
+def shows_bars() -> bool:
+    """Whether stderr is a terminal that can move its cursor."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 class ProgressDisplay:
@@ -40,7 +48,7 @@ class ProgressDisplay:
     def __init__(self, names: Sequence[str], *, quiet: bool = False, rank: int = 0, clock: bool = False) -> None:
         self.names = list(names)
         self.quiet, self.rank, self.clock = quiet, rank, clock
-        self.terminal = sys.stderr.isatty() and not quiet and not rank
+        self.terminal = shows_bars() and not quiet and not rank
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
         self._printed: dict[str, float] = {}  # when a run's last line of steps was
@@ -50,15 +58,14 @@ class ProgressDisplay:
     def __enter__(self) -> ProgressDisplay:
         if self.terminal:
             from rich import progress
-            from rich.console import Console
 
             self._bars = progress.Progress(
-                *([progress.TextColumn("{task.description}")] if self.clock else []),
+                *([progress.TextColumn("{task.description}", markup=False)] if self.clock else []),
                 progress.BarColumn(bar_width=24 if self.clock else 12),
-                progress.TextColumn("{task.fields[count]}", justify="right"),
-                progress.TextColumn("{task.fields[what]}"),
+                progress.TextColumn("{task.fields[count]}", justify="right", markup=False),
+                progress.TextColumn("{task.fields[what]}", markup=False),
                 *([progress.TimeElapsedColumn(), progress.TimeRemainingColumn()] if self.clock else []),
-                console=Console(stderr=True),
+                console=terminal_console(stderr=True),
             )
             self._bars.start()
         return self
@@ -87,7 +94,7 @@ class ProgressDisplay:
                 self._line(name, text)
             case Phase(text):
                 if bar:
-                    self._bars.update(self._task(name), what=text)
+                    self._bars.update(self._task(name), what=readable(text, sys.stderr))
                 elif not event.brief:
                     self._line(name, text)
             case Evaluation(step, scores):
@@ -134,22 +141,24 @@ class ProgressDisplay:
         """Move a bar on, or print a line if the last is an interval ago or this is the end."""
         now = time.monotonic()
         if bar:
-            self._bars.update(self._task(name), completed=done, total=total, what=what, count=f"{done}/{total}")
+            self._bars.update(
+                self._task(name), completed=done, total=total, what=readable(what, sys.stderr), count=f"{done}/{total}"
+            )
         elif now - self._printed.get(name, float("-inf")) >= _INTERVAL or done == total:
             self._printed[name] = now
             self._line(name, line)
 
     def _task(self, name: str) -> Any:
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=None, what="", count="")
+            self._tasks[name] = self._bars.add_task(readable(name, sys.stderr), total=None, what="", count="")
         return self._tasks[name]
 
     def _line(self, name: str, text: str) -> None:
         line = f"{name}: {f'rank {self.rank}: ' if self.rank else ''}{text}"
         if self._bars is not None:
-            self._bars.console.print(line, highlight=False)
+            self._bars.console.print(readable(line, sys.stderr), soft_wrap=True)
         else:
-            print(line, file=sys.stderr, flush=True)
+            note(line)
 
 
 def _scores(scores: Mapping[str, Mapping[str, float]]) -> str:

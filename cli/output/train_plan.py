@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .console import print_table
+from .console import print_table, say
 
 if TYPE_CHECKING:
     from ...experiments.planning.cost import PlanCost, RunCost
@@ -45,16 +45,16 @@ def print_plans(costs: Sequence[RunCost]) -> None:
         names = [cost.run for cost in costs]
     where = f"{plans[0].gpus} x {plans[0].gpu}"
     _print_parts(f"Memory of each GPU in GB ({where})", names, [_gigabytes(plan) for plan in plans])
-    print("total: peak memory, the highest of the backward pass, the sparse update and evaluation\n")
+    say("total: peak memory, the highest of the backward pass, the sparse update and evaluation\n")
     _print_parts(f"Seconds per step on {where}", names, [_seconds(plan) for plan in plans])
     _print_parts("The run", names, [_run(plan) for plan in plans])
     lines = [(name, line) for name, plan in zip(names, plans, strict=True) for line in plan.problems]
     lines += [(name, line) for name, plan in zip(names, plans, strict=True) for line in plan.notes]
     for name, line in lines:
-        print(f"{name}: {line}")
-    print("Assumptions (not measured):")
+        say(f"{name}: {line}")
+    say("Assumptions (not measured):")
     for line in dict.fromkeys(line for plan in plans for line in plan.assumed):
-        print(f"  {line}")
+        say(f"  {line}")
 
 
 def _print_parts(title: str, names: Sequence[str], parts: Sequence[Mapping[str, str]]) -> None:

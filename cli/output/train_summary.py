@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...results.labels import INTERVALS, score_of, short
 from ...results.store.rows import Row
 from ...results.store.runs import RunStore
-from .console import print_table
+from .console import print_table, say
 from .dry_run import print_folders
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
     chance = {tier: row.value for found in rows.values() for tier in tiers for row in found if _is_chance(row, tier)}
     if chance:
         guesses = ", ".join(f"{_SHORT[tier]} {value:.1f}%" for tier, value in chance.items())
-        print(f"Guessing by relation and first letter: {guesses}.")
+        say(f"Guessing by relation and first letter: {guesses}.")
     if low := [name for name, found in rows.items() if _below_guessing(found)]:
         few = f"{', '.join(low[:3])}{' and others' if len(low) > 3 else ''}"
-        print(f"Below guessing on seen facts: {few}. The training was too short; set more --steps.")
+        say(f"Below guessing on seen facts: {few}. The training was too short; set more --steps.")
 
 
 def plot_command(rows: Mapping[str, Sequence[Row]], runs: Path) -> str:
@@ -157,7 +157,7 @@ def print_costs(costs: Sequence[RunCost]) -> None:
     print_table(title, columns, [[line[column] for column in columns] for line in lines])
     counts = {(cost.facts, cost.unseen_facts) for cost in costs if cost.facts is not None}
     for trained, unseen in sorted(counts, key=str):
-        print(f"facts: {trained:,} are trained on; {unseen:,} are held out, about other subjects")
+        say(f"facts: {trained:,} are trained on; {unseen:,} are held out, about other subjects")
     print_folders(cost.folder for cost in costs)
 
 

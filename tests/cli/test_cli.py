@@ -148,7 +148,7 @@ def test_the_command_of_a_stopped_run_names_the_same_run(capsys, tmp_path, comma
     program, *arguments = shlex.split(line)
     assert program == "memx" and arguments[0] == command and arguments[-1] == "--resume"
     assert memx([*arguments[:-1], "--dry-run"]) == 0
-    assert f"{tmp_path / 'runs' / run.name}\n" in capsys.readouterr().out.replace("  ", "\n")
+    assert f"{tmp_path / 'runs' / run.name} (exists: " in capsys.readouterr().out
 
 
 def test_dry_run_counts_and_writes_nothing(capsys, tmp_path):

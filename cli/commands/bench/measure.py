@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...output.console import note, print_json, print_table
+from ...output.console import note, print_json, print_table, say
 
 if TYPE_CHECKING:
     from ....experiments.benchmarks.benchmark import BenchConfig
@@ -95,7 +95,7 @@ def _print_tables(rows: Sequence[Row]) -> None:
             for table in tables:
                 print_table(table.title, table.columns, table.lines, left=table.left, names=table.names)
             if note_line:
-                print(note_line)
+                say(note_line)
 
 
 def print_comparison(new: Sequence[Row], old: Sequence[Row], *, json: bool) -> None:
@@ -114,6 +114,6 @@ def print_comparison(new: Sequence[Row], old: Sequence[Row], *, json: bool) -> N
         return
     print_table(table.title, table.columns, table.lines, left=2)
     for difference in unlike:
-        print(f"not the same {difference}")
+        say(f"not the same {difference}")
     if unlike:
-        print("The runs differ in the settings above, so no verdict is given; compare shares of peak instead.")
+        say("The runs differ in the settings above, so no verdict is given; compare shares of peak instead.")

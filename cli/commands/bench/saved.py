@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ...output.console import note, print_json, print_table
+from ...output.console import note, print_json, print_table, say
 from ..options import option
 from .measure import print_comparison
 from .options import OUTPUT, Force
@@ -60,7 +60,7 @@ def list_benchmarks(json: RowsJson = False) -> None:
         print_json({benchmark.name: benchmark.about for benchmark in known})
         return
     for benchmark in known:
-        print(f"{_subcommand(benchmark.name, benchmark.table):25} {benchmark.about}".rstrip())
+        say(f"{_subcommand(benchmark.name, benchmark.table):25} {benchmark.about}".rstrip())
 
 
 def _subcommand(name: str, table: str) -> str:

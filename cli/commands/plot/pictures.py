@@ -11,7 +11,7 @@ import typer
 
 from ....errors import MemxError, nearest
 from ....results.plots import OLD_NAMES, PICTURES, Picture, draw
-from ...output.console import note, print_json, print_table
+from ...output.console import note, print_json, print_table, say
 from ..spellings import note_change
 from .options import COMMON, OF_PICTURES, WRITING
 
@@ -92,7 +92,7 @@ def draw_picture(name: str, given: Mapping[str, Any]) -> None:
     if table is not None:
         print_table(table.title, table.columns, table.lines, left=table.left, names=table.names)
     for path in files:
-        print(path)
+        say(str(path))
     note(f"the picture is {files[0]}")
 
 

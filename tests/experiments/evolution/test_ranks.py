@@ -141,7 +141,7 @@ def failing(path, runs):
 def test_a_failure_of_any_rank_is_told_once(path, tmp_path):
     first, second = end_worlds(failing, [2], {"path": path, "runs": tmp_path})[2]
     assert first.result == second.result == 1 and not second.printed, (first, second)
-    assert "failed: no such luck" in first.printed
+    assert "unexpected error: ValueError: no such luck" in first.printed
     (run,) = RunStore(tmp_path).runs()
     assert run.status == "failed" and run.info()["error"] == "ValueError: no such luck"
     first, second = end_worlds(command, [2], {"path": path, "runs": tmp_path})[2]
