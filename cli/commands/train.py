@@ -57,7 +57,7 @@ Facts = Annotated[
     list[str] | None,
     option(
         metavar="FILE|TABLE",
-        help="Facts: a .csv, .jsonl or .parquet file, or a built-in table. Repeatable.",
+        help="Facts: a file (CSV, TSV, JSON, Parquet, Excel) or a built-in table. Repeatable.",
         default=_PRESET,
         complete=complete_of(("airports", "elements", "countries", "biographies")),
     ),
@@ -85,6 +85,15 @@ Corpus = Annotated[
     option(
         metavar="PATH|DATASET",
         help="Text to train on instead of facts: files, a folder or a hub data set. Repeatable.",
+        panel=DATA,
+    ),
+]
+Columns = Annotated[
+    str | None,
+    option(
+        metavar="subject=NAME,…",
+        help="Columns of the facts files: subject=NAME,relation=NAME,object=NAME[,aliases=NAME].",
+        default="columns of these names",
         panel=DATA,
     ),
 ]
@@ -179,6 +188,7 @@ def train(
     steps: Steps = None,
     dry_run: DryRun = False,
     resume: Resume = False,
+    columns: Columns = None,
     corpus: Corpus = None,
     tokenizer: Tokenizer = None,
     train_what: TrainWhat = None,
@@ -205,6 +215,7 @@ def train(
     model each, in its own run folder. Run again with --resume to continue a stopped run; the result is the same.
     """
     from ...errors import MemxError
+    from ...experiments.config.fact_files import parse_columns
     from ...experiments.config.loading import load_config
 
     if config is not None and source is not None:
@@ -217,6 +228,7 @@ def train(
     flags |= one_or_sweep("memory.slots", slots) | one_or_sweep("seed", seed)
     flags |= {"training.device": device, "match.by": match, "finetune.source": init_from, "finetune.train": train_what}
     flags |= {"corpus.sources": corpus, "corpus.tokenizer": tokenizer}
+    flags |= {"data.columns": columns and parse_columns(columns)}
     preset = config or source or ("retrofit" if init_from else "facts")
     given = given_values(flags, assignments)
     resolved = load_config(preset, given, variants)

@@ -31,6 +31,8 @@ def _folder_name(name: str) -> str:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 RunName = Annotated[str, Field(max_length=80), AfterValidator(_folder_name)]
 
+# keys of the section data that came later: where they are not set, a run keeps the name that it had before
+_LATER_DATA = ("columns", "encoding")
 # names of other libraries, and words that people look for
 _SYNONYMS = {
     "learning_rate": "training.lr",
@@ -115,6 +117,8 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
         of_run["about"] = FIRST_ABOUT.get(about, about)
     if isinstance(training := tree.get("training"), Mapping):
         of_run["training"] = {key: value for key, value in training.items() if key != "accumulate"}
+    if isinstance(data := tree.get("data"), Mapping):
+        of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
     return hashlib.sha256(json.dumps(of_run, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from ...errors import MemxError
 from ...memory_layers.config import MemoryConfig, ModelConfig
 from .base import RunName, StrictModel
+from .fact_files import FactColumns, TextEncoding
 from .finetuning import FinetuneConfig, TextConfig
 from .scale import CorpusConfig, ParallelConfig
 from .varying import Sweep, Variants, check_varied
@@ -20,7 +21,14 @@ class DataConfig(StrictModel):
     facts: tuple[str, ...] = Field(
         default=("airports", "elements", "countries"),
         min_length=1,
-        description="fact tables: airports, elements, countries, biographies, or .csv, .jsonl or .parquet files",
+        description="fact tables: airports, elements, countries, biographies, or files: CSV, JSON, Parquet, Excel",
+    )
+    columns: FactColumns | None = Field(
+        default=None,
+        description="column of each part of a fact in your files, as {subject: Name}; null: columns of the same names",
+    )
+    encoding: TextEncoding | None = Field(
+        default=None, description="encoding of facts files, such as cp1252; null: UTF-8"
     )
     relations: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="relations to keep, by name; null: all"

@@ -47,7 +47,7 @@ def facts_file(tmp_path):
         (["train", "tiny", "--set", "training.steps=x"], "training.steps: ", ""),
         (["train", "tiny", "--slots", "1000"], "slots 1000 is not a square", "use the nearest, 1024"),
         (["train", "tiny", "--set", "memory.top_k=40"], "top_k 40 is not in 1..32", "lower top_k to 32"),
-        (["train", "tiny", "--facts", "no.csv"], "no facts file no.csv", "existing"),
+        (["train", "tiny", "--facts", "no.csv"], "no file no.csv", "check the path"),
         (["train", "tiny", "--facts", "airprots"], "no fact table or supported file 'airprots'", "'airports'"),
         (["train", "tiny", "--set", "training.device=tpu"], "training.device: no device 'tpu'", "cpu"),
         (["train", "tiny", "--resume", "--force"], "exclude each other", ""),

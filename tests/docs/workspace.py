@@ -106,6 +106,10 @@ class Workspace:
                 (self.files / folder / f"{number}.jsonl").write_text("".join(lines))
         facts = [f"{land},capital,{town}\n" for land, town in LANDS]
         (self.files / "my.csv").write_text("subject,relation,object\n" + "".join(facts))
+        (self.files / "nobel.csv").write_text(
+            "Name,Property,Value,Other\n" + "".join(f"{a},capital,{b},\n" for a, b in LANDS)
+        )
+        (self.files / "towns.csv").write_text("Town,Mayor\n" + "".join(f"{b},Mayor of {a}\n" for a, b in LANDS))
         for name in ("prompt.txt", "long.txt"):
             (self.files / name).write_text(" ".join(texts)[:1200])
         self._write_questions()

@@ -1,156 +1,121 @@
-"""A user's own facts: .csv, .jsonl or .parquet with subject, relation, object and, if there, aliases -> facts.
+"""A user's own facts: a file of records with subject, relation, object and, if there, aliases -> facts.
 
-Bad rows are reported with their line numbers; they end the run unless the caller says to skip them.
+Bad rows are reported with their places; they end the run unless the caller says to skip them.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ....errors import MemxError
-from ....files import line_not_utf8
+from ..records.read import read_records, suffix_of
+from ..records.record import BadRecord, BadRecords, Record
+from ..records.values import NotText, text_of, texts_of
+from .columns import REQUIRED, Columns, hint
 from .record import Fact
-
-COLUMNS = ("subject", "relation", "object")
-SUFFIXES = (".csv", ".jsonl", ".parquet")
-_SHOWN = 5
 
 
 class FactsFile(NamedTuple):
-    """The facts of a file, and what was noticed on the way."""
+    """The facts of a file, and what was noticed on the way; `used`: the chosen columns that it has."""
 
     facts: list[Fact]
     notes: list[str]
-
-
-class BadRow(NamedTuple):
-    """A row that is no fact: its line number in the file and why."""
-
-    line: int
-    reason: str
+    used: frozenset[str] = frozenset()
 
 
 def is_facts_file(source: str) -> bool:
     """Whether a source names a file rather than a table."""
-    return Path(source).suffix.lower() in SUFFIXES
-
-
-def read_facts_file(source: str, *, skip_bad_rows: bool = False) -> FactsFile:
-    """Read a file of facts. Raises MemxError if it is missing, empty or malformed, or has bad rows not to be skipped.
-
-    aliases: other right answers, as a list, or in one cell separated by `|`.
-    """
     path = Path(source)
-    if not path.is_file():
-        raise MemxError(f"no facts file {source}", hint="give an existing .csv, .jsonl or .parquet file")
+    return suffix_of(path) is not None or "/" in source or "\\" in source or path.exists()
+
+
+def read_facts_file(
+    source: str,
+    *,
+    skip_bad_rows: bool = False,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+) -> FactsFile:
+    """Read a file of facts.
+
+    Args:
+        source: The file: JSON, JSON lines, CSV, TSV, Parquet or a spreadsheet. aliases, other right answers, are a list
+            or in one cell separated by `|`.
+        skip_bad_rows: Whether to skip rows that are no facts, with a note.
+        columns: part of a fact -> column that has it, as in `data.columns`; where the file has no such column, the one
+            that is named as the part.
+        encoding: The encoding of a file of text; None is UTF-8.
+
+    Raises:
+        MemxError: The file is missing, empty or malformed, or has bad rows that are not to be skipped.
+    """
+    records = read_records(source, encoding=encoding)
+    reader = _Reader(source, columns or {}, records.columns)
+    bad = BadRecords(source, "--set data.skip_bad_rows=true", "--set data.encoding=cp1252")
     facts: list[Fact] = []
-    bad: list[BadRow] = []
-    columns: set[str] = set()
-    try:
-        for line, row in _READERS[path.suffix.lower()](path):
-            fact = row if isinstance(row, BadRow) else _fact(line, row)
-            columns |= set() if isinstance(row, BadRow) else row.keys()
-            bad.append(fact) if isinstance(fact, BadRow) else facts.append(fact)
-    except UnicodeDecodeError:
-        raise MemxError(f"{source} line {line_not_utf8(path)} is not UTF-8", hint="save the file as UTF-8") from None
-    except OSError as error:
-        raise MemxError(
-            f"cannot read {source}: {error.strerror or error}", hint="check the path and its permissions"
-        ) from None
-    if bad and not skip_bad_rows:
-        raise MemxError(f"{source}: {_listing(bad)}", hint="fix them, or skip them with --set data.skip_bad_rows=true")
+    for record in bad.good(records):
+        fact = reader.fact(record)
+        bad.add(fact) if isinstance(fact, BadRecord) else facts.append(fact)
+    bad.advice = reader.advice
+    notes = [*records.notes, *bad.notes(skip=skip_bad_rows)]
     if not facts:
-        raise MemxError(f"{source} contains no usable facts", hint=f"give at least one row with {', '.join(COLUMNS)}")
-    notes = [f"{source}: skipped {_listing(bad)}"] if bad else []
-    if unknown := sorted(columns - {*COLUMNS, "aliases"}):
-        notes.append(
-            f"{source}: ignored columns {', '.join(map(str, unknown))}; used are {', '.join(COLUMNS)}, aliases"
-        )
-    return FactsFile(facts, notes)
+        raise MemxError(f"{source} contains no usable facts", hint=f"give at least one row with {', '.join(REQUIRED)}")
+    if unknown := reader.ignored():
+        used = ", ".join(dict.fromkeys([*reader.names_used, "aliases"]))
+        notes.append(f"{source}: ignored columns {', '.join(unknown)[:300]}; used are {used}")
+    return FactsFile(facts, notes, frozenset(reader.used))
 
 
-def _fact(line: int, row: dict[str, Any]) -> Fact | BadRow:
-    cells = {name: "" if row.get(name) is None else " ".join(str(row[name]).split()) for name in COLUMNS}
-    empty = [name for name, cell in cells.items() if not cell]
-    if empty:
-        return BadRow(line, f"empty {' and '.join(empty)}")
-    aliases = row.get("aliases")
-    if not (aliases is None or isinstance(aliases, str) or hasattr(aliases, "__iter__")):
-        return BadRow(line, f"aliases {aliases!r} are not text or a list")
-    spellings = aliases.split("|") if isinstance(aliases, str) else list(aliases) if aliases is not None else []
-    cleaned = (" ".join(str(alias).split()) for alias in spellings)
-    return Fact(**cells, aliases=tuple(dict.fromkeys(alias for alias in cleaned if alias)))
+class _Reader:
+    """Reads facts from records. JSON objects may have other keys in each line: their columns are found for each set."""
 
+    def __init__(self, source: str, chosen: Mapping[str, str], header: list[str] | None) -> None:
+        self.chosen = chosen
+        self.advice = ""
+        self.used: set[str] = set()
+        self.names_used: dict[str, None] = {}
+        self._names: dict[str, None] = {}
+        self._found: dict[tuple[str, ...], Columns] = {}
+        if header is not None and (missing := self._columns(tuple(header)).missing):
+            raise MemxError(
+                f"{source} has no column {', '.join(missing)}; it has {', '.join(header)}"[:300], hint=hint(header)
+            )
 
-def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        line = 1
+    def fact(self, record: Record) -> Fact | BadRecord:
+        """The fact of a record, or what is wrong with it."""
+        values = record.values
+        columns = self._columns(tuple(values))
+        if columns.twice:
+            return BadRecord(record.place, f"two keys of one name: {columns.twice[0]!r} and {columns.twice[1]!r}")
+        if columns.missing:
+            self.advice = self.advice or hint(list(values))
+            return BadRecord(record.place, f"no {', '.join(columns.missing)}")
+        cells: dict[str, str | None] = {"relation": columns.relation}
+        part = ""
         try:
-            header = [name.strip().lower() for name in next(reader, [])]
-            _check_columns(path, header)
-            line = reader.line_num + 1
-            for cells in reader:
-                start, line = line, reader.line_num + 1
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) > len(header) or len(cells) < 3:
-                    yield start, BadRow(start, f"{len(cells)} cells for {len(header)} columns")
-                else:
-                    yield start, dict(zip(header, cells, strict=False))
-        except csv.Error as error:
-            raise MemxError(f"{path} line {line}: {error}", hint='write a quote inside a quoted cell as ""') from None
+            for part, column in columns.of.items():
+                if part != "aliases" and not (part == "relation" and columns.relation):
+                    cells[part] = text_of(values[column])
+            part = "aliases"
+            aliases = texts_of(values[columns.of[part]]) if part in columns.of else ()
+        except NotText as error:
+            return BadRecord(record.place, f"{part}: {error}")
+        if empty := [name for name in REQUIRED if not cells[name]]:
+            return BadRecord(record.place, f"empty {' and '.join(empty)}")
+        return Fact(str(cells["subject"]), str(cells["relation"]), str(cells["object"]), aliases)
 
+    def ignored(self) -> list[str]:
+        """The names of columns that play no part."""
+        return [name for name in self._names if name not in self.names_used and name != "aliases"]
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except json.JSONDecodeError as error:
-                yield line, BadRow(line, f"not JSON ({error.msg})")
-                continue
-            missing = [name for name in COLUMNS if name not in row] if isinstance(row, dict) else list(COLUMNS)
-            yield line, BadRow(line, f"no {', '.join(missing)}") if missing else row
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    import pandas
-
-    try:
-        table = pandas.read_parquet(path)
-    except ImportError:
-        raise MemxError("reading .parquet files needs the package pyarrow", hint="pip install 'memx[data]'") from None
-    except Exception as error:  # pyarrow raises many kinds for a corrupt file
-        raise MemxError(
-            f"{path} is not a valid parquet file: {' '.join(str(error).split())[:120]}", hint="write the file again"
-        ) from None
-    _check_columns(path, [str(name) for name in table.columns])
-    for line, row in enumerate(table.to_dict("records"), start=1):
-        yield line, {key: None if isinstance(value, float) and value != value else value for key, value in row.items()}
-
-
-def _check_columns(path: Path, header: list[str]) -> None:
-    missing = [name for name in COLUMNS if name not in header]
-    if not any(header):
-        raise MemxError(f"{path} is empty", hint=f"give the columns {', '.join(COLUMNS)} and at least one row")
-    if missing:
-        hint = f"rename or add columns; it has {', '.join(header)}"[:200]
-        if len(header) == 1 and set(";\t|") & set(header[0]):
-            hint = "separate the columns with commas"
-        raise MemxError(f"{path} has no column {', '.join(missing)}", hint=hint)
-
-
-def _listing(bad: list[BadRow]) -> str:
-    shown = "; ".join(f"line {row.line}: {row.reason}" for row in bad[:_SHOWN])
-    more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-    return f"{len(bad)} bad row{'s' if len(bad) > 1 else ''} ({shown}{more})"
-
-
-_READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    def _columns(self, names: tuple[str, ...]) -> Columns:
+        if names not in self._found:
+            if len(self._found) > 1000:  # of a file whose objects hardly share their keys
+                self._found.clear()
+            found = self._found[names] = Columns(names, self.chosen)
+            self.used |= found.used
+            self._names |= dict.fromkeys(names)
+            self.names_used |= dict.fromkeys(found.of.values())
+        return self._found[names]

@@ -13,7 +13,7 @@ from functools import cache
 from ....errors import MemxError, nearest
 from ...config.training import DataConfig
 from .biographies import biographies
-from .files import is_facts_file, read_facts_file
+from .files import FactsFile, is_facts_file, read_facts_file
 from .record import Fact
 from .tables import airport_cities, airports, countries, elements
 
@@ -27,10 +27,11 @@ TABLES: dict[str, Callable[[], list[Fact]]] = {
 
 @dataclass(frozen=True)
 class FactList:
-    """The facts of a run, in a fixed order, and what was noticed on the way."""
+    """The facts of a run, in a fixed order, what was noticed on the way, and the relations of the user's files."""
 
     facts: list[Fact]
     notes: list[str] = field(default_factory=list)
+    own: frozenset[str] = frozenset()
 
 
 def load_facts(config: DataConfig) -> FactList:
@@ -40,8 +41,18 @@ def load_facts(config: DataConfig) -> FactList:
     """
     facts: list[Fact] = []
     notes: list[str] = []
+    own: set[str] = set()
+    used: set[str] = set()
     for source in config.facts:
-        facts += _load(source, config, notes)
+        if _is_table(source):
+            facts += _table(source, config)
+        else:
+            found = _file(source, config)
+            facts += found.facts
+            notes += found.notes
+            own |= {fact.relation for fact in found.facts}
+            used |= found.used
+    _check_used(config, used)
     facts, duplicates = merge_duplicates(facts)
     if duplicates:
         notes.append(f"merged {duplicates:,} duplicate facts")
@@ -49,7 +60,7 @@ def load_facts(config: DataConfig) -> FactList:
     if config.limit is not None and len(facts) > config.limit:
         keep = sorted(random.Random(f"limit {config.seed}").sample(range(len(facts)), config.limit))
         facts = [facts[i] for i in keep]
-    return FactList(facts, notes)
+    return FactList(facts, notes, frozenset(own & {fact.relation for fact in facts}))
 
 
 def merge_duplicates(facts: Iterable[Fact]) -> tuple[list[Fact], int]:
@@ -86,20 +97,34 @@ def _built_in(name: str) -> tuple[Fact, ...]:
     return tuple(TABLES[name]())
 
 
-def _load(source: str, config: DataConfig, notes: list[str]) -> list[Fact]:
-    if source in TABLES:
-        return list(_built_in(source))
-    if source == "biographies":
-        return biographies(config.biographies, config.seed)
+def _is_table(source: str) -> bool:
+    return source in TABLES or source == "biographies"
+
+
+def _table(name: str, config: DataConfig) -> Sequence[Fact]:
+    return _built_in(name) if name in TABLES else biographies(config.biographies, config.seed)
+
+
+def _file(source: str, config: DataConfig) -> FactsFile:
     if is_facts_file(source):
-        found = read_facts_file(source, skip_bad_rows=config.skip_bad_rows)
-        notes += found.notes
-        return found.facts
+        return read_facts_file(
+            source, skip_bad_rows=config.skip_bad_rows, columns=config.columns, encoding=config.encoding
+        )
     names = [*TABLES, "biographies"]
     raise MemxError(
-        f"data.facts: no fact table or supported file {source!r}",
-        hint=nearest(source, names) or f"use {', '.join(names)}, or a path ending in .csv, .jsonl or .parquet",
+        f"data.facts: no fact table or file {source!r}",
+        hint=nearest(source, names) or f"use {', '.join(names)}, or the path of a file",
     )
+
+
+def _check_used(config: DataConfig, used: set[str]) -> None:
+    """Raise MemxError for a chosen column that no file has: its name is most likely misspelt."""
+    for part, column in (config.columns or {}).items():
+        if part not in used:
+            where = (
+                "no facts file has" if any(not _is_table(one) for one in config.facts) else "no facts file is read for"
+            )
+            raise MemxError(f"data.columns: {where} a column {column!r}", hint=f"check --columns {part}=NAME")
 
 
 def _keep_relations(facts: list[Fact], relations: Sequence[str] | None) -> list[Fact]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -162,4 +162,15 @@ def build_split(config: TrainConfig) -> tuple[FactSplit, list[str]]:
     split = split_entities(found.facts, config.data.unseen, config.data.seed)
     if not split.trained:
         raise MemxError("no facts are left to train on", hint="lower data.unseen, or give more facts")
-    return split, found.notes
+    return split, [*found.notes, *_notes_on_templates(found.own)]
+
+
+def _notes_on_templates(relations: Iterable[str]) -> list[str]:
+    """Which relations of the user's files have templates of their own, and which miss theirs by their spelling."""
+    entries = _templates().keys() - {"*"}
+    same = sorted(entries & set(relations))
+    notes = [f"relations with templates of their own: {', '.join(same)}; others use the general ones"] if same else []
+    for relation in sorted(set(relations) - entries):
+        if (name := "_".join(relation.casefold().split())) in entries:
+            notes.append(f"relation {relation!r} uses the general templates; only {name!r} has templates of its own")
+    return notes

@@ -114,9 +114,9 @@ def explained(path: Path, encoding: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile):
         raise MemxError(
-            f"cannot read {path}: its compressed data is damaged or cut off ({error})",
+            f"cannot read {path}: its compressed data is damaged or cut off",
             hint="wait until it is written, or compress it again",
         ) from None
     except OSError as error:

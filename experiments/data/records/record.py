@@ -35,11 +35,13 @@ class BadRecords:
 
     Attributes:
         count: How many there are.
+        advice: What else to do about them, for the hint.
     """
 
     def __init__(self, path: Path | str, skip_with: str = "", encode_with: str = "") -> None:
         self.path, self.skip_with, self.encode_with = path, skip_with, encode_with
         self.count = 0
+        self.advice = ""
         self._first: list[BadRecord] = []
 
     def add(self, bad: BadRecord) -> None:
@@ -84,6 +86,7 @@ class BadRecords:
     def _hint(self) -> str:
         skip = f", or skip them with {self.skip_with}" if self.skip_with else ""
         if any(bad.reason.startswith("not UTF-8") for bad in self._first):
+            name = Path(self.path).name
             read = f", or read it with {self.encode_with}" if self.encode_with else ""
-            return f"save the file as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW{read}{skip}"
-        return f"fix them{skip}"
+            return f"save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 {name} > utf8-{name}{read}{skip}"
+        return f"{self.advice or 'fix them'}{skip}"

@@ -31,6 +31,8 @@ def text_of(value: Any, *, most: int | None = CELL) -> str | None:
     """
     text = value if isinstance(value, str) else _written(value)
     text = " ".join(text.split()) if text is not None else ""
+    if "\0" in text:
+        raise NotText("a NUL byte")
     if most is not None and len(text) > most:
         raise NotText(f"{len(text):,} characters, more than {most:,}")
     return text or None

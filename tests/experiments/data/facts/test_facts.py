@@ -67,9 +67,9 @@ def test_csv_with_quotes_accents_newlines_aliases_and_byte_order_mark(tmp_path):
         '"the ""Blue"" book",author,Ανδρέας,\n'
         '"two\nlines",kind,x,\n'
         "\n"
-        "short,kind,y\n",
+        "short,kind,y,\n",
     )
-    facts, notes = read_facts_file(path)
+    facts, notes, _ = read_facts_file(path)
     assert facts == [
         Fact("Müller, Jürgen", "born in", "São Paulo", ("Sao Paulo", "SP")),
         Fact('the "Blue" book', "author", "Ανδρέας"),
@@ -86,7 +86,7 @@ def test_bad_rows_are_reported_with_their_line_numbers(tmp_path):
     assert "3 bad rows (line 3: empty object; line 5: 5 cells for 3 columns; line 6: empty subject and relation)" in (
         error.value.message
     )
-    facts, notes = read_facts_file(path, skip_bad_rows=True)
+    facts, notes, _ = read_facts_file(path, skip_bad_rows=True)
     assert [fact.subject for fact in facts] == ["a", "d"]
     assert "3 bad rows" in notes[0]
 
@@ -123,12 +123,12 @@ def test_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("missing.csv", None, "no facts file"),
+        ("missing.csv", None, "no file "),
         ("empty.csv", "", "is empty"),
         ("header.csv", "subject,relation,object\n", "contains no usable facts"),
         ("column.csv", "subject,object\na,b\n", "has no column relation"),
         ("quote.csv", 'subject,relation,object\na,b,"c"d\n', "line 2"),
-        ("latin.csv", "subject,relation,object\nM\udcfcller,r,x\n", "is not UTF-8"),
+        ("latin.csv", "subject,relation,object\nM\udcfcller,r,x\n", "line 2: not UTF-8"),
         ("open.csv", 'subject,relation,object\na,b,"c\n', "line 2"),
     ],
 )
