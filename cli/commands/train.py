@@ -268,10 +268,13 @@ def _train(config: TrainConfig, options: Options, json: bool) -> None:
 def _dry_run(config: TrainConfig, runs: Path, json: bool, plan_asked: Plan | None) -> None:
     from ...experiments.config.points import plan
     from ...experiments.planning.estimate import cost_of
+    from ...experiments.planning.existing_files import check_files
     from ..output.train_plan import print_plans
     from ..output.train_summary import print_costs
 
-    costs = [cost_of(point, runs, plan_asked) for point in plan(config)]
+    points = plan(config)
+    check_files(points)
+    costs = [cost_of(point, runs, plan_asked) for point in points]
     if json:
         print_json([cost.as_json() for cost in costs])
         return

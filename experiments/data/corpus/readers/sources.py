@@ -32,13 +32,20 @@ def open_source(source: CorpusSource, damage: CorruptRecords) -> Source:
         return PreparedTexts(path, damage)
     if path.exists() or has_magic(name):
         return FileTexts(source, damage)
-    if suffix_of(path) or not HUB_NAME.fullmatch(name):
+    if not is_on_hub(name):
         raise MemxError(
             f"no file, folder or built-in text {name!r}",
             hint=nearest(name, NAMES)
             or f"give files that end in {', '.join(KINDS)}, or a hub data set such as OWNER/NAME",
         )
     return HubTexts(source, damage)
+
+
+def is_on_hub(name: str) -> bool:
+    """Whether a name, of texts or of a tokenizer, is one of the Hugging Face hub rather than of this machine."""
+    path = Path(name).expanduser()
+    local = name in NAMES or path.exists() or has_magic(name) or suffix_of(path) is not None
+    return not local and HUB_NAME.fullmatch(name) is not None
 
 
 def sample(
