@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..plain_text import printable, shortened
 from .store.rows import Row
 from .summary import Summary
 
 INTERVALS = "95% CI: ± half, or [low, high]"  # what `with_interval` writes, for titles
+_LONGEST_LABEL = 60  # characters of a name in a figure
 _LOPSIDED = 0.1  # halves that differ by more than this share of the mean half are not written as ±
 
 
@@ -26,6 +28,18 @@ class Table(NamedTuple):
     facts: list[dict[str, Any]]
     left: int = 1
     names: int | None = None
+
+
+def drawn(name: str) -> str:
+    """A name of a user in a legend, at an axis or in a figure: shown as it is, on one line.
+
+    Matplotlib leaves labels that begin with an underscore out of legends, so that such a name gets a space of no width.
+
+    Args:
+        name: A variant, run, policy, op or model.
+    """
+    text = shortened(" ".join(printable(name).split()), _LONGEST_LABEL)
+    return f"\u200b{text}" if text.startswith("_") else text
 
 
 def slots_label(slots: int) -> str:

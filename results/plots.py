@@ -5,9 +5,11 @@ A new picture is a module with `draw(request: PlotRequest) -> Drawn`, and an ent
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from ..errors import MemxError
 
 if TYPE_CHECKING:
     from .selection import Drawn, PlotRequest
@@ -24,6 +26,7 @@ class Picture:
         about: One sentence on what it shows.
         module: The module of `results` that draws it, imported when it is drawn.
         group: The heading under which help lists it.
+        made_by: The command whose results it shows.
         options: Fields of `PlotOptions` that it reads.
     """
 
@@ -31,6 +34,7 @@ class Picture:
     about: str
     module: str
     group: str
+    made_by: str
     options: tuple[str, ...] = ()
 
 
@@ -40,6 +44,7 @@ PICTURES = (
         "Accuracy and negative log-likelihood by memory size.",
         "memory_layers.slots",
         MEMORY,
+        "memx train",
         ("published", "accuracy"),
     ),
     Picture(
@@ -47,6 +52,7 @@ PICTURES = (
         "Memory models against dense models, by parameters and by compute.",
         "memory_layers.baselines_figure",
         MEMORY,
+        "memx train rivals",
         ("tier",),
     ),
     Picture(
@@ -54,21 +60,24 @@ PICTURES = (
         "Each variant of a preset, and its paired difference from one of them.",
         "memory_layers.ablation_figure",
         MEMORY,
+        "memx train ablation",
         ("tier", "baseline"),
     ),
-    Picture("loss", "Training and evaluation curves by step.", "memory_layers.loss", MEMORY),
-    Picture("usage", "Share of memory slots in use, by step.", "memory_layers.usage", MEMORY),
+    Picture("loss", "Training and evaluation curves by step.", "memory_layers.loss", MEMORY, "memx train"),
+    Picture("usage", "Share of memory slots in use, by step.", "memory_layers.usage", MEMORY, "memx train"),
     Picture(
         "finetune",
         "Facts learned against loss on ordinary text, for runs with --init-from.",
         "memory_layers.finetune_figure",
         MEMORY,
+        "memx train --init-from MODEL",
     ),
     Picture(
         "qa",
         "NQ-open and TriviaQA scores by memory size, from memx eval.",
         "memory_layers.questions",
         MEMORY,
+        "memx eval MODEL",
         ("published",),
     ),
     Picture(
@@ -76,20 +85,46 @@ PICTURES = (
         "Score against cache size for each policy, from memx eval-namm.",
         "namm.scores_figure",
         NAMM,
+        "memx eval-namm RUN",
         ("metrics",),
     ),
-    Picture("layers", "Cache size of each layer, from memx eval-namm.", "namm.layers", NAMM),
+    Picture("layers", "Cache size of each layer, from memx eval-namm.", "namm.layers", NAMM, "memx eval-namm RUN"),
     Picture(
         "evicted",
         "Share evicted of each kind of token, from memx eval-namm.",
         "namm.evicted_tokens_figure",
         NAMM,
+        "memx eval-namm RUN",
         ("budget",),
     ),
-    Picture("evolution", "Fitness and cache size by generation, from memx evolve-namm.", "namm.evolution", NAMM),
-    Picture("pareto", "Score against cache size of evolved NAMMs, from memx evolve-namm.", "namm.pareto_figure", NAMM),
-    Picture("ops", "Roofline and speed of each op against baselines, from memx bench ops.", "bench.ops_figures", BENCH),
-    Picture("step", "Time and memory of a training step by table size, from memx bench step.", "bench.step", BENCH),
+    Picture(
+        "evolution",
+        "Fitness and cache size by generation, from memx evolve-namm.",
+        "namm.evolution",
+        NAMM,
+        "memx evolve-namm",
+    ),
+    Picture(
+        "pareto",
+        "Score against cache size of evolved NAMMs, from memx evolve-namm.",
+        "namm.pareto_figure",
+        NAMM,
+        "memx evolve-namm",
+    ),
+    Picture(
+        "ops",
+        "Roofline and speed of each op against baselines, from memx bench ops.",
+        "bench.ops_figures",
+        BENCH,
+        "memx bench ops --save FOLDER",
+    ),
+    Picture(
+        "step",
+        "Time and memory of a training step by table size, from memx bench step.",
+        "bench.step",
+        BENCH,
+        "memx bench step --save FOLDER",
+    ),
 )
 OLD_NAMES = {"rivals": "baselines", "bench": "ops", "dropped": "evicted", "front": "pareto"}
 
@@ -108,5 +143,10 @@ def draw(name: str, request: PlotRequest) -> Drawn:
         MemxError: There is nothing to draw, or the rows do not belong in one picture.
     """
     now = OLD_NAMES.get(name, name)
-    (module,) = (picture.module for picture in PICTURES if picture.name == now)
-    return import_module(f".{module}", __package__).draw(request)
+    (picture,) = (picture for picture in PICTURES if picture.name == now)
+    for source in request.sources:
+        if not source.exists():
+            hint = f"give a run folder, a folder of runs or a file of rows; `{picture.made_by}` makes one"
+            raise MemxError(f"nothing at {source}", hint=hint)
+    request = replace(request, made_by=picture.made_by)
+    return import_module(f".{picture.module}", __package__).draw(request)

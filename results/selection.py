@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from .collecting import collect_rows, collect_runs
 from .store.rows import Row, write_rows
 from .store.run_info import is_run
 from .store.runs import Run
+from .style import clean_texts
 from .summary import check_alike, choose_experiment, choose_name, without_seed
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class PlotRequest:
     """What to draw from and where to: runs, folders of runs or files of rows -> out/name.format.
 
     Sources that are named one by one are drawn together; of a folder of runs, one experiment is: the named one, or
-    the last. log gets a line for what is left out.
+    the last. log gets a line for what is left out. made_by: the command whose results the picture shows.
     """
 
     sources: Sequence[Path]
@@ -63,6 +65,7 @@ class PlotRequest:
     experiment: str | None = None
     log: Callable[[str], None] = lambda text: None
     options: PlotOptions = field(default_factory=PlotOptions)
+    made_by: str = "memx train"
 
     def __post_init__(self) -> None:
         inside(self.out, self.name, "--name")
@@ -94,7 +97,7 @@ class PlotRequest:
         everything = collect_rows(self.sources, self.log)
         rows = [row for row in everything if wanted(row)]
         if not rows:
-            raise MemxError(missing, hint=hint or _hint(everything))
+            raise MemxError(missing, hint=hint or _hint(everything, self.made_by))
         if self.experiment is not None or not self.named:
             rows = self._log_left_out(rows, choose_experiment(rows, self.experiment))
         rows = prepare(rows)
@@ -109,6 +112,8 @@ class PlotRequest:
     def runs(self, wanted: Callable[[Run], bool] = lambda run: True) -> list[Run]:
         """The runs of what is to be drawn: of the wanted ones, if any is."""
         runs = collect_runs(self.sources, self.log)
+        if not runs:
+            raise MemxError("there are no runs to show", hint=f"`{self.made_by}` makes such runs")
         runs = [run for run in runs if wanted(run)] or runs
         if self.experiment is not None or not self.named:
             chosen = choose_name([run.experiment for run in runs], self.experiment)
@@ -161,8 +166,8 @@ def with_metric(name: str) -> Callable[[Run], bool]:
     return lambda run: any(name in line for line in run.metrics())
 
 
-def _hint(rows: Sequence[Row]) -> str:
-    """Which figure the rows that are there belong to."""
+def _hint(rows: Sequence[Row], made_by: str) -> str:
+    """Which figure the rows that are there belong to, or which command makes the rows of this one."""
     kinds = {row.kind for row in rows}
     if any(row.dataset in ("nq", "tqa") for row in rows):
         return "there are rows of `memx eval`: use `memx plot qa`"
@@ -170,7 +175,10 @@ def _hint(rows: Sequence[Row]) -> str:
         return "there are rows of `memx eval-namm`: use `memx plot namm`, layers or evicted"
     if "namm" in kinds:
         return "there are rows of `memx evolve-namm`: use `memx plot evolution` or pareto"
-    return "`memx train` writes some; for those of `memx bench`, use `memx plot ops`"
+    made = f"`{made_by}` makes them"
+    if any(row.experiment.startswith("bench") for row in rows) and "bench" not in made_by:
+        return f"{made}; for rows of `memx bench`, use `memx plot ops` or step"
+    return made
 
 
 def save_figure(figure: Figure, out: Path, name: str, formats: Sequence[str]) -> list[Path]:
@@ -180,10 +188,13 @@ def save_figure(figure: Figure, out: Path, name: str, formats: Sequence[str]) ->
     make_folder(out)
     sweep(out)
     written = []
+    clean_texts(figure)
     for kind in formats:
         picture = io.BytesIO()
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        figure.savefig(picture, format=kind, dpi=160, metadata=metadata)
+        with warnings.catch_warnings():  # SVG keeps the text, and a browser has more fonts
+            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+            figure.savefig(picture, format=kind, dpi=160, metadata=metadata)
         path = out / f"{name}.{kind}"
         write_atomically(path, picture.getvalue())
         written.append(path)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log10
 from typing import TYPE_CHECKING, Any, Literal
+
+from ..plain_text import printable, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +55,9 @@ _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "memx",
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # names with $ are no formulas
 }
+_LONGEST_WORD = 100  # characters of a word in a caption, a title or a label
 
 
 def new_figure(
@@ -68,6 +73,42 @@ def new_figure(
     figure, axes = pyplot.subplots(rows, panels, figsize=(5.6 * panels, height * rows), squeeze=False, sharey=sharey)
     figure.set_layout_engine("constrained")
     return figure, list(axes.flat)
+
+
+def clean_texts(figure: Figure) -> None:
+    """Show every text of a figure as it is: control characters as escapes, and words that have no end shortened.
+
+    Args:
+        figure: A figure before it is saved.
+    """
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        before = text.get_text()
+        words = [shortened(word, _LONGEST_WORD) for word in printable(before).split(" ")]
+        if (after := " ".join(words)) != before:
+            text.set_text(after)
+
+
+def power_axis(*axes: Any) -> None:
+    """Write the ticks of logarithmic axes as powers of ten in plain characters, as 10².
+
+    Args:
+        axes: The x or y axes of panels, as `axis.xaxis`.
+    """
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    for axis in axes:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _power(value: float) -> str:
+    """10⁻² for 0.01; nothing for what is no power of ten."""
+    exponent = log10(value) if value > 0 else 0.5
+    if abs(exponent - round(exponent)) > 1e-6:
+        return ""
+    return "10" + str(round(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import codecs
 import os
-import re
 import sys
 from typing import TextIO
 
+from ...plain_text import printable
+
 _ERRORS = "memx.readable"  # the name of the handler of characters that an encoding lacks
-# what no terminal may get: control characters but the end of a line, the ones that reverse text, halves of characters
-_COMMANDS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _PLAIN = {
     "→": "->", "←": "<-", "±": "+-", "×": "x", "≤": "<=", "≥": ">=", "…": "...", "–": "-", "—": "-", "−": "-",
     "·": ".", "•": "*", "‘": "'", "’": "'", "“": '"', "”": '"', "µ": "u", "σ": "sigma",
@@ -42,15 +41,6 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=_ERRORS)  # type: ignore[union-attr]
-
-
-def printable(text: str) -> str:
-    """Text in which control characters and halves of characters are shown as escapes, as \\x1b.
-
-    Args:
-        text: Any text. Ends of lines stay.
-    """
-    return _COMMANDS.sub(lambda found: _escape(found[0]), text.expandtabs(4) if "\t" in text else text)
 
 
 def readable(text: str, stream: TextIO | None = None) -> str:
@@ -121,13 +111,6 @@ def _silence(stream: TextIO) -> None:
         return
 
 
-def _escape(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of the command line or of a file's name that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
 def _replace(error: UnicodeError) -> tuple[str, int]:
     """What stands for the characters that an encoding lacks: plain ones that are read alike, or escapes."""
     if not isinstance(error, UnicodeEncodeError):
@@ -141,8 +124,8 @@ def _plain(character: str) -> str:
         return _PLAIN[character]
     if "\u2500" <= character <= "\u257f":  # frames of tables and help
         return "|" if character in "│┃║╎╏┆┇┊┋" else "-" if character in "─━═╌╍┄┅┈┉╸╺╴╶" else "+"
-    if _COMMANDS.match(character):
-        return _escape(character)
+    if (escaped := printable(character)) != character:
+        return escaped
     return character.encode("ascii", "backslashreplace").decode("ascii")
 
 

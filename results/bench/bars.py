@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import MemxError
+from ..labels import drawn
 from ..store.rows import Row
-from ..style import new_figure
+from ..style import new_figure, power_axis
 from .ops_table import milliseconds
 from .rows import PASSES, Measured, by_op, floor_share, measured, where
 
@@ -91,6 +92,7 @@ def _bars(shapes: Shapes, which: str) -> list[_Bar]:
 def _panel(axis: Axes, shapes: Shapes, which: str, limits: tuple[float, float]) -> None:
     bars = _bars(shapes, which)
     axis.set_xscale("log")
+    power_axis(axis.xaxis)
     axis.set_xlim(*limits)
     axis.set_ylim(_rows_of(shapes) - 0.4, 0)
     for bar in bars:
@@ -113,7 +115,7 @@ def _label_of(bar: _Bar) -> str:
 
 def _label(axis: Axes, shapes: Shapes, bars: Sequence[_Bar], which: str) -> None:
     """Names at the bars, shapes above their groups."""
-    axis.set_yticks([bar.y for bar in bars], [bar.line.name for bar in bars], fontsize=8)
+    axis.set_yticks([bar.y for bar in bars], [drawn(bar.line.name) for bar in bars], fontsize=8)
     axis.tick_params(axis="y", length=0)
     axis.tick_params(axis="x", labelsize=8)
     axis.grid(visible=False, axis="y")

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import MemxError
+from ..labels import drawn
 from ..store.rows import Row
-from ..style import CYCLE, caption_below, new_figure
+from ..style import CYCLE, caption_below, new_figure, power_axis
 from .ops_table import flop_unit, short_rate
 from .rows import PASSES, Measured, ceiling, extra, measured, rate, where
 
@@ -89,7 +90,7 @@ def _draw(axis: Axes, lines: Sequence[Measured], which: str, roof: _Roof, ops: S
                 axis.plot(x, y, marker, mfc="white", markersize=4.5, markeredgewidth=1.1, zorder=3, **common)
         own = [y for line, y in zip(here, rates, strict=True) if not line.rival]
         if own:
-            axis.plot(x, max(own), "o", markersize=7.5, mec="white", label=op, zorder=4, **common)
+            axis.plot(x, max(own), "o", markersize=7.5, mec="white", label=drawn(op), zorder=4, **common)
 
 
 def _dress(axis: Axes, which: str, places: Sequence[tuple[float, float]], roof: _Roof) -> None:
@@ -99,6 +100,7 @@ def _dress(axis: Axes, which: str, places: Sequence[tuple[float, float]], roof: 
     top, bottom = roof.at(right) * 3, min(y for _, y in places) / 2.5
     axis.set_xscale("log")
     axis.set_yscale("log")
+    power_axis(axis.xaxis, axis.yaxis)
     axis.plot([left, ridge, right], [roof.at(left), roof.at(ridge), roof.at(right)], color="black", linewidth=1.6)
     axis.set_xlim(left, right)
     axis.set_ylim(bottom, top)

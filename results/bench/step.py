@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...errors import MemxError
-from ..labels import Table, slots_label
+from ..labels import Table, drawn, slots_label
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import CYCLE, caption_below, new_figure
@@ -47,7 +47,7 @@ def step_figure(rows: Sequence[Row]) -> Figure:
                 marker="os^vDPX*hd"[place % 10],
                 markersize=5,
                 linewidth=1.9 if own else 1.2,
-                label=kind,
+                label=drawn(kind),
             )
         _dress(axis, rows, label)
     times.set_title("Time of a step (forward, backward, optimizer)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..labels import caption
+from ..labels import caption, drawn
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import VERDICT_COLOURS, caption_below, new_figure
@@ -43,7 +43,7 @@ def ablation_figure(rows: Sequence[Row], variants: Sequence[Variant], tier: str)
         axes[2 + column].set_title(title, fontsize=10)
     axes[0].set_title(f"Accuracy, {TIER_LABELS[tier]}")
     axes[1].set_title("Answer loss")
-    axes[0].set_yticks(range(len(variants)), [variant.name for variant in variants])
+    axes[0].set_yticks(range(len(variants)), [drawn(variant.name) for variant in variants])
     axes[0].set_ylim(len(variants) - 0.4, -0.6)
     summaries = [s for variant in variants for s in variant.summaries.values()]
     note = (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
-from ..labels import caption, short
+from ..labels import caption, drawn, short
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import GUESS, GUESS_LABEL, KIND_COLOURS, KIND_LABELS, KIND_MARKERS, caption_below, new_figure, spread
@@ -92,7 +92,7 @@ def _points(
     place = axis.transData + ScaledTranslation(aside / 72, 0, axis.figure.dpi_scale_trans)
     axis.errorbar(
         x, [s.value for s in points], yerr=errors, color=colour, marker=KIND_MARKERS[kind], linestyle=line, capsize=3,
-        linewidth=1.8, markersize=6, elinewidth=1.1, label=name, zorder=3, transform=place,
+        linewidth=1.8, markersize=6, elinewidth=1.1, label=drawn(name), zorder=3, transform=place,
     )  # fmt: skip
     for s, where in zip(points, x, strict=True):
         if s.runs > 1:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...errors import MemxError
-from ..labels import caption
+from ..labels import caption, drawn
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import CYCLE, caption_below, new_figure
@@ -60,8 +60,8 @@ def _method(axis: Axes, method: Method, tier: str, colour: str, marker: str) -> 
         [change], [after.value],
         xerr=None if low is None or high is None else [[change - low], [high - change]],
         yerr=[[after.value - after.low], [after.high - after.value]],
-        color=colour, marker=marker, markersize=7, capsize=3, elinewidth=1.2, linestyle="none", label=method.name,
-        zorder=3,
+        color=colour, marker=marker, markersize=7, capsize=3, elinewidth=1.2, linestyle="none", zorder=3,
+        label=drawn(method.name),
     )  # fmt: skip
     if len(method.changes) == after.runs > 1:
         axis.plot(method.changes, after.values, ".", color=colour, alpha=0.4, markersize=4, zorder=2)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...errors import MemxError
-from ..labels import slots_label
+from ..labels import drawn, slots_label
 from ..selection import Drawn, PlotRequest, with_metric
 from ..store.runs import Run, run_config
 from ..style import CYCLE, new_figure
@@ -38,7 +38,7 @@ def loss_figure(runs: Sequence[Run]) -> Figure:
         steps, losses = [p["step"] for p in lines], [p["loss"] for p in lines]
         axis.plot(
             steps, losses, color=CYCLE[place % len(CYCLE)], linewidth=1.3, marker="." if len(lines) < 3 else None,
-            linestyle=("-", "--", ":")[place // len(CYCLE) % 3], label=None if label in labelled else label,
+            linestyle=("-", "--", ":")[place // len(CYCLE) % 3], label=None if label in labelled else drawn(label),
         )  # fmt: skip
         labelled.add(label)
     axis.set_xlabel("step")

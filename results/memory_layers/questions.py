@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...errors import MemxError
-from ..labels import INTERVALS, Table, score_of
+from ..labels import INTERVALS, Table, drawn, score_of
 from ..published import TITLES, published_curves
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
@@ -135,7 +135,7 @@ def _panel(
             [s.value for s in points],
             yerr=[[s.value - s.low for s in points], [s.high - s.value for s in points]],
             color=CYCLE[i % len(CYCLE)], marker=_MARKERS[i % len(_MARKERS)], capsize=3, linewidth=1.8, markersize=6,
-            elinewidth=1.1, label=label, zorder=3,
+            elinewidth=1.1, label=drawn(label), zorder=3,
         )  # fmt: skip
     scale.dress(axis, everything)
     if len({s.model for s in everything}) != 1:  # parameters by memory size are those of one base

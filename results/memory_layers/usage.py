@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError
+from ..labels import drawn
 from ..selection import Drawn, PlotRequest, with_metric
 from ..store.runs import Run
 from ..style import CYCLE, caption_below, new_figure
@@ -47,7 +48,7 @@ def usage_figure(runs: Sequence[Run]) -> Figure:
                 linestyle=_DASHES[layers.index(layer) % len(_DASHES)],
                 linewidth=1.4,
                 marker="." if len(steps) < 3 else None,
-                label=model if len(layers) == 1 else f"{model}, layer {layer}",
+                label=drawn(model if len(layers) == 1 else f"{model}, layer {layer}"),
             )
             used.plot(steps, [100 * use["used"] for _, use in points], **look)
             kl.plot(steps, [use["kl"] for _, use in points], **look)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..labels import drawn
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import caption_below, new_figure
@@ -107,7 +108,7 @@ def _runs(axis: Axes, texts: Sequence[Text], looks: dict[str, Look], longest: fl
     axis.barh(range(len(texts)), lengths, height=0.6, color=[looks[one.policy].colour for one in texts], alpha=0.8)
     for place, length in enumerate(lengths):
         axis.annotate(f"{length:.1f}", (length, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    axis.set_yticks(range(len(texts)), [_run_label(one, texts, looks) for one in texts])
+    axis.set_yticks(range(len(texts)), [drawn(_run_label(one, texts, looks)) for one in texts])
     axis.set_ylim(len(texts) - 0.4, -0.6)
     axis.set_xlim(0, 1.12 * longest)
     axis.grid(visible=False, axis="y")

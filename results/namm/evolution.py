@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import MemxError
 from ..collecting import collect_runs
-from ..labels import Table, host_label
+from ..labels import Table, drawn, host_label
 from ..selection import Drawn, PlotRequest
 from ..store.resuming import resume_hint
 from ..store.runs import Run, run_config
@@ -102,7 +102,7 @@ def evolution_figure(courses: Sequence[Course], about: str) -> Figure:
         colour = CYCLE[place % len(CYCLE)]
         _fitness(axes[0], course, colour, banded=len(courses) <= _BANDS)
         _validation(axes[1], course, colour)
-        _line(axes[2], course.generations, "sigma", colour, label=name if len(courses) > 1 else None)
+        _line(axes[2], course.generations, "sigma", colour, label=drawn(name) if len(courses) > 1 else None)
         _kept(axes[3], course, colour)
     _stages(axes, courses)
     _dress(axes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import MemxError
 from ..collecting import collect_rows
-from ..labels import host_label
+from ..labels import drawn, host_label
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import CYCLE, NAMM_COLOURS, caption_below, new_figure, spread
@@ -115,6 +115,6 @@ def _names(axis: Axes, answers: Sequence[Answer], labels: dict[tuple[str, str], 
     wanted = [answer.point.value + (0.8 if left else -0.8) * gap for answer, left in zip(firsts, sides, strict=True)]
     for name, answer, left, place in zip(labels.values(), firsts, sides, spread(wanted, gap), strict=True):
         axis.annotate(
-            name, (answer.point.kept + (-0.8 if left else 0.8), place), fontsize=8.5, ha="right" if left else "left",
-            va="center", color="0.2", zorder=6,
+            drawn(name), (answer.point.kept + (-0.8 if left else 0.8), place), fontsize=8.5,
+            ha="right" if left else "left", va="center", color="0.2", zorder=6,
         )  # fmt: skip
