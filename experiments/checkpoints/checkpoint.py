@@ -7,18 +7,19 @@ rest JSON. A state is written beside the last one, renamed whole, and only then 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
 
 from ...errors import MemxError
 from ...files import cannot_write, put_in_place
 from ..distributed.parallel import SingleProcess
-from .states import TrainingState, read_state, saved_states, write_state
+from .state_tensors import check_alike, check_finite, copy_weights, read_tensors
+from .states import TrainingState, newest_good, read_state, saved_states, write_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -36,10 +37,11 @@ class Checkpointer(Protocol):
         """Save a state in `step-N`, whole or not at all, and remove older ones. Raises MemxError for a full disk."""
         ...
 
-    def restore(self) -> TrainingState | None:
-        """Restore the newest state into model, optimizer and usage; None if there is none.
+    def restore(self, note: Callable[[str], None]) -> TrainingState | None:
+        """Restore the newest whole state into model, optimizer and usage; None if there is none.
 
-        It may have been saved by any number of processes. Raises MemxError if it is damaged or another model's.
+        It may have been saved by any number of processes. note: gets what is wrong with a newer one. Raises MemxError
+        if all are damaged or another model's.
         """
         ...
 
@@ -92,24 +94,29 @@ class WholeFiles:
         for older in saved_states(self.folder)[:-1]:
             shutil.rmtree(older)
 
-    def restore(self) -> TrainingState | None:
+    def restore(self, note: Callable[[str], None]) -> TrainingState | None:
         """See `Checkpointer`."""
-        states = saved_states(self.folder)
-        if not states:
-            return None
-        newest = states[-1]
-        if (newest / "model").is_dir():  # several processes saved it
+        return newest_good(self.folder, self._load, note)
+
+    def _load(self, source: Path) -> TrainingState:
+        """Load a state, all of which is checked before anything of it is taken."""
+        if (source / "model").is_dir():  # several processes saved it
             from .distributed_state import load_sharded_state
 
-            return load_sharded_state(newest, self.model, self.optimizer, self.usage, SingleProcess())
-        try:
-            state = read_state(newest)
-            weights = load_file(newest / "model.safetensors")
-            moments = load_file(newest / "optimizer.safetensors")
-            used = load_file(newest / "use.safetensors")
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise MemxError(f"the checkpoint {newest} is corrupt: {error}", hint="use --force to start over") from None
-        load_weights(self.model, weights, newest)
+            return load_sharded_state(source, self.model, self.optimizer, self.usage, SingleProcess())
+        state = read_state(source)
+        moments = self.optimizer.empty_state_tensors(device="meta")
+        wanted = {
+            "model.safetensors": dict(self.model.named_parameters()),
+            "optimizer.safetensors": moments,
+            "use.safetensors": self.usage.state_tensors(),
+        }
+        found = {name: read_tensors(source / name) for name in wanted}
+        for name, own in wanted.items():
+            check_alike(found[name], own, source / name, optional="last/")
+            check_finite(found[name], source / name)
+        weights, moments, used = found.values()
+        copy_weights(self.model, weights)
         self.optimizer.load_state_tensors(moments)
         self.usage.load_state_tensors(used)
         return state
@@ -155,22 +162,6 @@ def make_checkpointer(
     from .distributed_state import ShardedFiles  # brings torch.distributed.checkpoint
 
     return ShardedFiles(folder, model, tokenizer, optimizer, usage, parallelism)
-
-
-@torch.no_grad()
-def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: Path) -> None:
-    """Copy weights into a model. Raises MemxError, naming the first difference, if they are another model's."""
-    own = dict(model.named_parameters())
-    for name in sorted(own.keys() | weights.keys()):
-        there, here = weights.get(name), own.get(name)
-        if there is None or here is None or there.shape != here.shape:
-            shapes = [list(tensor.shape) if tensor is not None else "nothing" for tensor in (there, here)]
-            raise MemxError(
-                f"{source} is from a different model: {name} is {shapes[0]} there, {shapes[1]} here",
-                hint="resume with the config that it was trained with",
-            )
-    for name, parameter in own.items():
-        parameter.copy_(weights[name])
 
 
 def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:

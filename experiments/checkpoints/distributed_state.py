@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from ...errors import MemxError
 from ...files import put_in_place
 from ...memory_layers.llama import MemoryLlamaForCausalLM
 from ...memory_layers.tables.values import MemoryValues
 from .convert import convert_state
-from .states import TrainingState, read_state, saved_states, write_state
+from .state_tensors import check_alike, check_finite, read_tensors
+from .states import TrainingState, newest_good, read_state, saved_states, write_state
 from .tensor_files import disk_errors, read_parts, readable, whole_tensors, write_parts
 
 if TYPE_CHECKING:
@@ -68,13 +69,15 @@ class ShardedFiles:
         world.on_first(lambda: disk_errors(target, lambda: self._end(temporary, target, used, state)))
         self._saved_step = state.step
 
-    def restore(self) -> TrainingState | None:
+    def restore(self, note: Callable[[str], None]) -> TrainingState | None:
         """See `Checkpointer`."""
-        states = saved_states(self.folder)
-        if not states:
-            return None
-        state = load_sharded_state(states[-1], self.model, self.optimizer, self.usage, self.parallelism)
-        self._saved_step = state.step
+
+        def load(source: Path) -> TrainingState:
+            return load_sharded_state(source, self.model, self.optimizer, self.usage, self.parallelism)
+
+        state = newest_good(self.folder, load, note)
+        if state is not None:
+            self._saved_step = state.step
         return state
 
     def export(self, target: Path, state: TrainingState) -> None:
@@ -116,13 +119,27 @@ def load_sharded_state(
     """
     own = _weights(model, parallelism)
     moments = _moments(model, optimizer.empty_state_tensors(), parallelism)
-    with readable(source):
-        state = read_state(source)
-        used = load_file(source / "use.safetensors")
-        for kind, tensors in (("model", own), ("optimizer", moments)):
-            folder = source / kind if (source / kind).is_dir() else source  # one process saves all in one folder
-            _check(folder, tensors, complete=kind == "model")
+    folders = {
+        # one process saves all in one folder
+        kind: (source / kind if (source / kind).is_dir() else source, tensors)
+        for kind, tensors in (("model", own), ("optimizer", moments))
+    }
+    world = parallelism.world
+
+    def check() -> tuple[TrainingState, dict[str, Tensor]]:
+        state, used = read_state(source), read_tensors(source / "use.safetensors")
+        check_alike(used, usage.state_tensors(), source / "use.safetensors", optional="last/")
+        with readable(source):
+            for kind, (folder, tensors) in folders.items():
+                _check(folder, kind, tensors)
+        return state, used
+
+    # together: a rank that finds a state damaged must not leave the others waiting in the next collective
+    state, used = world.together(check)
+    for folder, tensors in folders.values():
+        with readable(source):
             read_parts(folder, tensors)
+        world.together(partial(check_finite, tensors, folder))
     optimizer.load_state_tensors({name: _local(tensor, name) for name, tensor in moments.items()})
     if parallelism.world.is_first:
         usage.load_state_tensors(used)
@@ -167,17 +184,10 @@ def _local(tensor: Tensor, name: str) -> Tensor:
     return tensor.to_local() if name.startswith("tables/") and isinstance(tensor, DTensor) else tensor
 
 
-def _check(folder: Path, own: Mapping[str, Tensor], *, complete: bool) -> None:
-    """Raise MemxError naming the first tensor that differs; complete: there must be no others in model/ either."""
-    if not own:
-        return
-    saved = {name: whole.shape for name, whole in whole_tensors(folder).items()}
-    names = own.keys() | saved.keys() if complete and folder.name == "model" else own.keys()
-    for name in sorted(names):
-        shape = tuple(own[name].shape) if name in own else None
-        if saved.get(name) != shape:
-            shapes = [list(shape) if shape is not None else "nothing" for shape in (saved.get(name), shape)]
-            raise MemxError(
-                f"{folder.parent} is from a different model: {name} is {shapes[0]} there, {shapes[1]} here",
-                hint="resume with the config that it was trained with",
-            )
+def _check(folder: Path, kind: str, own: Mapping[str, Tensor]) -> None:
+    """Raise MemxError naming the first tensor that differs from those that lie in a folder."""
+    saved = whole_tensors(folder) if own else {}
+    if folder.name != kind:  # the files of one process lie together: the others are not looked at
+        saved = {name: whole for name, whole in saved.items() if name in own}
+    if own:
+        check_alike(saved, own, folder)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ...errors import MemxError
+from ...json_text import BadJson, parse_json
 
 
 @dataclass(frozen=True)
@@ -13,7 +17,8 @@ class TrainingState:
     """Where a run stands, but for its tensors: what `state.json` holds.
 
     position: of the stream of batches. before: what a pretrained model knew before training. seconds: of training so
-    far. value_step: how value tables are stepped, sparse or dense; empty if none is trained.
+    far. value_step: how value tables are stepped, sparse or dense; empty if none is trained. run: its name; empty in
+    states of older versions.
     """
 
     position: dict[str, Any]
@@ -22,13 +27,51 @@ class TrainingState:
     tokens: int
     value_step: str
     step: int
+    run: str = ""
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "position": (lambda value: isinstance(value, dict), "an object"),
+    "before": (lambda value: isinstance(value, dict), "an object"),
+    "seconds": (lambda value: _count(value) or (isinstance(value, float) and 0 <= value < float("inf")), "a number"),
+    "tokens": (_count, "a whole number"),
+    "step": (_count, "a whole number"),
+    "value_step": (lambda value: value in ("", "sparse", "dense"), "sparse, dense or empty"),
+    "run": (lambda value: isinstance(value, str), "text"),
+}
 
 
 def read_state(folder: Path) -> TrainingState:
-    """Read `state.json` of a saved state. Raises OSError, ValueError, KeyError or TypeError for a damaged one."""
-    saved = json.loads((folder / "state.json").read_text("utf-8"))
-    required = {key: saved[key] for key in ("position", "before", "seconds", "tokens", "step")}
-    return TrainingState(**required, value_step=saved.get("value_step", ""))
+    """Read `state.json` of a saved state, `…/RUN/state/step-N`.
+
+    Raises:
+        MemxError: It is damaged, or of another run; the message names the file and the key.
+    """
+    path = folder / "state.json"
+    try:
+        saved = parse_json(path.read_bytes())
+    except BadJson as error:
+        raise damaged(path, error.reason) from None
+    except OSError as error:
+        raise damaged(path, error.strerror or str(error)) from None
+    if not isinstance(saved, dict):
+        raise damaged(path, "it must be a JSON object")
+    saved = {"value_step": "", "run": "", **saved}
+    for key, (right, kind) in _KINDS.items():
+        if key not in saved:
+            raise damaged(path, f"{key} is missing")
+        if not right(saved[key]):
+            raise damaged(path, f"{key} must be {kind}, not {str(saved[key])[:40]!r}")
+    state = TrainingState(**{key: saved[key] for key in _KINDS})
+    if state_step(folder) not in (0, state.step):
+        raise damaged(path, f"step is {state.step}, not that of its folder")
+    if state.run not in ("", folder.parent.parent.name):
+        raise damaged(path, f"it is a state of the run {state.run}")
+    return state
 
 
 def write_state(folder: Path, state: TrainingState) -> None:
@@ -36,17 +79,60 @@ def write_state(folder: Path, state: TrainingState) -> None:
     (folder / "state.json").write_text(json.dumps(vars(state), indent=2))
 
 
+def state_step(folder: Path) -> int:
+    """The step of a state's folder, `step-00000100`; 0 for another name."""
+    number = folder.name.removeprefix("step-")
+    return int(number) if number.isdigit() else 0
+
+
 def begun_value_step(folder: Path) -> str:
-    """How the run of the newest state steps its tables, sparse or dense; empty without a state or tables."""
-    states = saved_states(folder)
-    if not states:
-        return ""
-    try:
-        return str(json.loads((states[-1] / "state.json").read_text("utf-8")).get("value_step", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""  # `Checkpointer.restore` says what is wrong with it
+    """How the run of the newest readable state steps its tables, sparse or dense; empty without a state or tables."""
+    for state in reversed(saved_states(folder)):
+        try:
+            return read_state(state).value_step
+        except MemxError:
+            continue  # `Checkpointer.restore` says what is wrong with it
+    return ""
 
 
 def saved_states(folder: Path) -> list[Path]:
     """The whole states in a folder, oldest first."""
     return sorted(folder.glob("step-*")) if folder.is_dir() else []
+
+
+def newest_good(
+    folder: Path, load: Callable[[Path], TrainingState], note: Callable[[str], None]
+) -> TrainingState | None:
+    """Load the newest state that is whole: after a damaged one an older one, if there is one.
+
+    Args:
+        folder: Of all states of a run.
+        load: Loads a state into model and optimizer, or raises MemxError.
+        note: Gets what is wrong with a state that was passed over.
+
+    Returns:
+        The state; None if the folder has none at all.
+
+    Raises:
+        MemxError: No state is whole; the error of the newest.
+    """
+    first: MemxError | None = None
+    for place in reversed(saved_states(folder)):
+        try:
+            state = load(place)
+        except MemxError as error:
+            first = first or error
+            continue
+        if first is not None:
+            note(f"{first.message}; using the older state of step {state.step}")
+        return state
+    if first is not None:
+        raise first
+    return None
+
+
+def damaged(path: Path, what: str) -> MemxError:
+    """The error for a file of a state that cannot be resumed from."""
+    return MemxError(
+        f"the state cannot be read: {path}: {what}", hint="use --force to start over, or copy the file again"
+    )

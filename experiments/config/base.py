@@ -49,6 +49,8 @@ _SYNONYMS = {
 }
 
 _DEEPEST = 10  # dots of a key
+_OF_PROCESS = ("accumulate", "keep_state")  # of training: what computes and keeps the same numbers
+
 _Config = TypeVar("_Config", bound=BaseModel)
 
 
@@ -116,7 +118,7 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
     if isinstance(about := tree.get("about"), str):
         of_run["about"] = FIRST_ABOUT.get(about, about)
     if isinstance(training := tree.get("training"), Mapping):
-        of_run["training"] = {key: value for key, value in training.items() if key != "accumulate"}
+        of_run["training"] = {key: value for key, value in training.items() if key not in _OF_PROCESS}
     if isinstance(data := tree.get("data"), Mapping):
         of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
     return hashlib.sha256(json.dumps(of_run, sort_keys=True).encode()).hexdigest()[:8]

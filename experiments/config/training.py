@@ -115,6 +115,10 @@ class TrainingConfig(StrictModel):
     checkpoint_every: int = Field(
         default=200, ge=1, description="steps between checkpoints that --resume can continue from"
     )
+    keep_state: bool | None = Field(
+        default=None,
+        description="keep a finished run's last optimizer state, so that --resume can add steps; null: up to 500 MB",
+    )
     log_every: int = Field(default=20, ge=1, description="steps between lines of metrics.jsonl")
 
     @field_validator("betas")

@@ -157,15 +157,19 @@ class Optimizer:
                     tensors[f"{name}/{key}"] = value
         return tensors
 
-    def empty_state_tensors(self) -> dict[str, torch.Tensor]:
-        """Tensors to read a state into, as `state_tensors` names them: zeros for moments, and the tables' own."""
+    def empty_state_tensors(self, device: str | None = None) -> dict[str, torch.Tensor]:
+        """Tensors to read a state into, as `state_tensors` names them: zeros for moments, and the tables' own.
+
+        Args:
+            device: Where the zeros are; "meta" for none at all. None: where the weights are.
+        """
         tensors = {f"tables/{key}": tensor for key, tensor in self.tables.state_tensors().items()}
         if self.adam is not None:
             parameters = (p for group in self.adam.param_groups for p in group["params"])
             for name, parameter in zip(self.names, parameters, strict=True):
-                tensors[f"{name}/step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                tensors[f"{name}/step"] = torch.zeros((), dtype=torch.float32, device=device or parameter.device)
                 for key in ("exp_avg", "exp_avg_sq"):
-                    tensors[f"{name}/{key}"] = torch.zeros_like(parameter.detach())
+                    tensors[f"{name}/{key}"] = torch.zeros_like(parameter.detach(), device=device)
         return tensors
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..config.training import TrainConfig
 from ..runtime.lifecycle import RunFailed
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ...results.store.rows import Row
     from ...results.store.runs import Run
 
@@ -43,22 +41,6 @@ def check_not_diverged(run: Run) -> None:
             "train with a lower learning rate, or use --force to start over",
             diverged=before["diverged"],
         )
-
-
-def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor with a value that is NaN or infinite; None if all are finite.
-
-    Args:
-        tensors: by name; of a DTensor the part of this rank is read. Whole numbers are finite.
-    """
-    for name, tensor in tensors.items():
-        own: Any = tensor
-        own = own.to_local() if hasattr(own, "to_local") else own
-        # one pass that allocates nothing; a NaN is both the least and the largest
-        extremes = own.detach().aminmax() if own.numel() and own.is_floating_point() else ()
-        if not all(isfinite(float(extreme)) for extreme in extremes):
-            return name
-    return None
 
 
 def check_rows(rows: Iterable[Row]) -> str | None:

@@ -14,6 +14,7 @@ import torch
 from ...results.store.rows import Row
 from ...results.store.runs import Run
 from ..checkpoints.checkpoint import Checkpointer
+from ..checkpoints.state_tensors import first_not_finite
 from ..checkpoints.states import TrainingState
 from ..config.training import TrainConfig
 from ..data.facts.questions import FactSplit
@@ -25,8 +26,9 @@ from ..runtime.events import Evaluation, Note, Phase, Report, Step
 from ..runtime.lifecycle import RunFailed
 from ..runtime.signals import Interrupted, StopRequest
 from .data import Batches, TrainingData
-from .divergence import check_rows, diverged, first_not_finite
+from .divergence import check_rows, diverged
 from .evaluation import Evaluator
+from .lengthen import keeps_state
 from .rows import Measured, result_rows
 from .step import TrainStep
 
@@ -39,7 +41,7 @@ class Trainer:
     """Everything that one process of a run holds, as `build.build_trainer` puts it together, and its loop.
 
     lora: the tuner that merges LoRA adapters at the end, if there are some. step, tokens, seconds: of training so far,
-    by all ranks. before: what a pretrained model knew before training.
+    by all ranks. before: what a pretrained model knew before training. saved: the step of the last saved state.
     """
 
     config: TrainConfig
@@ -62,6 +64,7 @@ class Trainer:
     tokens: int = 0
     seconds: float = 0.0
     before: dict[str, Any] = field(default_factory=dict)
+    saved: int = 0
 
     def fit(self) -> list[Row]:
         """Train from the newest saved state to the end, evaluate and export.
@@ -105,11 +108,12 @@ class Trainer:
         return self._finish()
 
     def _restore(self) -> None:
-        state = self.checkpointer.restore()
+        state = self.checkpointer.restore(lambda text: self.report(Note(text)))
         if state is None:
             self.run.rewind_metrics(0)
             return
         self.step, self.seconds, self.tokens, self.before = state.step, state.seconds, state.tokens, state.before
+        self.saved = self.step
         self.batches.seek(state.position)
         self.run.rewind_metrics(self.step)
         self.report(Note(f"resumed at step {self.step}"))
@@ -122,12 +126,14 @@ class Trainer:
             tokens=self.tokens,
             value_step=self.optimizer.value_step,
             step=self.step,
+            run=self.run.name,
         )
 
     def _save(self) -> None:
         """Save a state to resume from, of finite numbers alone."""
         self._check_finite()
         self.checkpointer.save(self._state())
+        self.saved = self.step
 
     def _check_finite(self) -> None:
         """Raise RunFailed, on every rank, if a weight or a moment of any is not finite."""
@@ -138,6 +144,10 @@ class Trainer:
                 raise self._diverged(f"{name} is not finite")
 
         self.parallelism.world.together(check)
+
+    def _keeps_state(self) -> bool:
+        tensors = [*self.model.parameters(), *self.optimizer.state_tensors().values()]
+        return keeps_state(self.config, sum(tensor.numel() * tensor.element_size() for tensor in tensors))
 
     def _diverged(self, what: str, loss: float | None = None) -> RunFailed:
         return diverged(self.config, self.run.name, self.step, what, loss)
@@ -178,6 +188,8 @@ class Trainer:
     def _finish(self) -> list[Row]:
         """Run the final evaluation and export the model."""
         self._check_finite()
+        if self.saved != self.step and not self.parallelism.world.joined and self._keeps_state():
+            self._save()  # of several processes, the export saves it
         self.report(Phase("final evaluation"))
         with self._evaluating():
             answers, text = self.evaluator.final_answers(self.model), self.evaluator.measure_text(self.model)

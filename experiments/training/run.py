@@ -7,8 +7,6 @@ state, but some of torch's backward passes add in no fixed order there.
 
 from __future__ import annotations
 
-import shutil
-
 from ...errors import MemxError
 from ...results.store.rows import Row
 from ...results.store.runs import Run
@@ -26,6 +24,7 @@ from ..runtime.signals import StopRequest
 from ..runtime.threads import restored_threads, run_threads
 from .build import build_trainer
 from .divergence import check_not_diverged
+from .lengthen import remove_state
 
 
 def train(
@@ -45,13 +44,14 @@ def train(
         for note in notes:
             report(Note(note))
         about = {"experiment": config.experiment, "seed": config.seed, "device": config.training.device}
+        about |= {key: before[key] for key in ("continued_from",) if key in before}
         run.begin(to_yaml(config), {**about, "threads": threads, "facts": digest})
         trainer = build_trainer(config, split, run, report, stop, threads, world or World())
         rows = trainer.fit()
     took = {"seconds": round(trainer.seconds, 1), "steps": trainer.step, "tokens": trainer.tokens}
     run.finish(rows, **took, device=str(trainer.device), peak_bytes=peak_bytes(trainer.device))
     if world is None or world.is_first:
-        shutil.rmtree(state, ignore_errors=True)  # the checkpoint is what is left to keep
+        remove_state(config, state)
     return rows
 
 

@@ -18,6 +18,7 @@ from ..runtime.lifecycle import RunFailed
 from ..runtime.options import Options
 from ..runtime.processes import run_pool
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
+from .lengthen import find_start, start_from_shorter
 
 
 def train_points(planned: Sequence[Point], options: Options, report: SweepReport) -> dict[str, list[Row]]:
@@ -54,7 +55,10 @@ def _check(planned: Sequence[Point], options: Options, check: Callable[[TrainCon
     """Raise MemxError for the first point that must not begin."""
     for point in planned:
         check(point.config)
-        RunStore(options.runs).check_free(point.name, resume=options.resume, force=options.force)
+        store = RunStore(options.runs)
+        store.check_free(point.name, resume=options.resume, force=options.force)
+        if options.resume:
+            find_start(point.config, store.run(point.name))
 
 
 def _alone(planned: Sequence[Point], options: Options, report: SweepReport) -> None:
@@ -99,6 +103,8 @@ def train_point(
             world.on_first(lambda: check_facts(point.config, run))
             report(Phase("already finished"))
             return
+        if options.resume:
+            world.on_first(lambda: start_from_shorter(point.config, run, report))
         train(point.config, run, report, stop, threads, world)
         report(Phase("finished"))
 
