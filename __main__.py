@@ -1,11 +1,16 @@
 """`python -m memx` and the command `memx`, which an interrupt ends in one line even while modules are imported."""
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line, and exit with its exit code."""
     try:
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # a rank that torchrun started
+            from .experiments.runtime.orphans import end_with_parent
+
+            end_with_parent()
         from .cli.main import main as run
 
         run()
