@@ -5,47 +5,48 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
-import secrets
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from .errors import MemxError
+from .leftovers import temporary_beside
 
-_TEMPORARY = re.compile(r"\.memx-(\d+)-[0-9a-f]{8}\.tmp")
-_OLD_ENOUGH = 3600.0  # seconds; on a disk that machines share, a process of another one is not seen here
 _LONGEST = 200  # bytes of a name: file systems take 255, and endings follow
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _GONE = (errno.ENOENT, errno.ESTALE, errno.ENODEV, errno.ENXIO)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) -> None:
     """Write a file whole or not at all, with a user's error where that fails.
 
     Args:
-        path: The file; what had its name is replaced. Its folder is there.
+        path: The file. Its folder is there.
         content: Text, written as UTF-8, or bytes.
+        replace: Whether a file of that name may be replaced.
 
     Raises:
-        MemxError: The disk is full or forbids it.
+        MemxError: The disk is full or forbids it, or there is a file that may not be replaced.
     """
     try:
-        replace_file(path, content.encode() if isinstance(content, str) else content)
+        replace_file(path, content.encode() if isinstance(content, str) else content, replace=replace)
+    except FileExistsError:
+        raise MemxError(f"{path} exists", hint="choose another name, or use --force to overwrite it") from None
     except OSError as error:
         raise cannot_write(path, error) from None
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Write a file whole or not at all; a replaced one keeps its mode, a new one follows the umask.
 
-    Raises OSError when the disk is full or forbids it.
+    Raises OSError when the disk is full or forbids it; FileExistsError for one that may not be replaced.
     """
+    if path.exists() and not path.is_file():  # a folder, or a device such as /dev/stdout
+        raise OSError(errno.EINVAL, "it is not a regular file")
     temporary = temporary_beside(path)
     descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
@@ -55,38 +56,15 @@ def replace_file(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if replace:
+            temporary.replace(path)
+        else:
+            os.link(temporary, path)  # unlike a rename, this never replaces
+            temporary.unlink()
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-
-
-def temporary_beside(path: Path) -> Path:
-    """A new name in the same folder, for what is finished there before it gets its own; `sweep` knows such names."""
-    return path.parent / f".memx-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-
-
-def sweep(folder: Path, *, owned: bool = False) -> None:
-    """Remove what killed processes left under names of `temporary_beside`.
-
-    Args:
-        folder: Where they were writing; it need not be there.
-        owned: Whether the caller has the folder's lock, so that nobody else can be writing in it. Else only old files
-            of processes that are gone are removed.
-    """
-    with suppress(OSError):
-        for path in list(folder.iterdir()):
-            if (found := _TEMPORARY.fullmatch(path.name)) and (owned or _is_abandoned(path, int(found[1]))):
-                remove(path)
-
-
-def remove(path: Path) -> None:
-    """Remove a file, link or whole folder. Raises OSError where that is forbidden; it need not be there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:
@@ -226,13 +204,3 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _is_abandoned(path: Path, process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return time.time() - path.lstat().st_mtime > _OLD_ENOUGH
-    except (OverflowError, PermissionError):
-        return False
-    return False

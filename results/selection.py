@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import MemxError
-from ..files import inside, make_folder, sweep, write_atomically
+from ..files import inside, make_folder, write_atomically
+from ..leftovers import sweep
 from .collecting import collect_rows, collect_runs
 from .store.rows import Row, write_rows
 from .store.run_info import is_run

@@ -68,5 +68,5 @@ def copy(source: Source, target: Target, assignments: Assignments = None, force:
     resolved = load_any_config(source, map(parse_assignment, assignments or []))
     if target.exists() and not force:
         raise MemxError(f"{target} exists", hint="use --force to overwrite it")
-    write_atomically(target, to_yaml(resolved, comments=True))
+    write_atomically(target, to_yaml(resolved, comments=True), replace=force)
     note(f"wrote {target}; next: memx {command_of(to_tree(resolved))} {target}")

@@ -41,12 +41,19 @@ def convert(run: Run, out: Out = None, force: Force = False, json: Json = False)
     """
     from ...errors import MemxError
     from ...experiments.checkpoints.convert import convert_state, newest_state
+    from ...files import make_folder, put_back
+    from ...leftovers import sweep
 
     state = newest_state(run / "state")
     target = out or run.with_name(f"{run.name}-{state.name}")
+    make_folder(target.parent)
+    sweep(target.parent)
+    put_back(target)  # what a kill left without its name
+    if target.exists() and not target.is_dir():
+        raise MemxError(f"{target} is a file", hint="choose another folder with --out")
     if target.exists() and not force:
         raise MemxError(f"{target} exists", hint="use --force to overwrite it, or --out for another folder")
-    convert_state(run / "state", target)
+    convert_state(run / "state", target, replace=force)
     found = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
     if json:
         print_json({"folder": str(target), "state": state.name, "bytes": found})

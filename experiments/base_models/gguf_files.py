@@ -7,7 +7,7 @@ them again, and gets tokenizers wrong.
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError
 from ...files import cache_folder, cannot_write, make_folder, sync_folder
+from ...leftovers import sweep, temporary_beside
 from ...private_files import private_folder, stranger_in
 
 if TYPE_CHECKING:
@@ -54,13 +55,15 @@ def cached_folder(name: str, convert: Callable[[Path], None]) -> Path:
                 hint="remove it, or set XDG_CACHE_HOME to a folder of your own",
             )
         return folder
+    sweep(cache)
+    made = temporary_beside(folder)
     try:
-        with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}.") as temporary:
-            made = Path(temporary) / "model"
-            convert(made)
-            _publish(made, folder)
+        convert(made)
+        _publish(made, folder)
     except OSError as error:
         raise cannot_write(folder, error) from None
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
     return folder
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from ...errors import MemxError
 from ...files import put_in_place
+from ...leftovers import temporary_beside
 from ...results.store.resuming import resume_hint
 from ...results.store.runs import Run
 from .states import saved_states
@@ -19,22 +20,22 @@ from .tensor_files import Whole, disk_errors, read_parts, readable, whole_tensor
 _LARGEST = 5 * 10**9  # bytes of a file, unless one tensor is larger; as transformers does
 
 
-def convert_state(folder: Path, target: Path) -> Path:
+def convert_state(folder: Path, target: Path, *, replace: bool = True) -> Path:
     """Write the newest state in a folder as safetensors, config and tokenizer to target, whole or not at all.
 
-    One process does this, with at most one file's tensors in memory. Raises MemxError if there is no such state.
+    One process does this, with at most one file's tensors in memory. Raises MemxError if there is no such state, or if
+    target is there and may not be replaced.
     """
     source = newest_state(folder)
-    temporary = target.with_name(f".{target.name}.tmp")
+    temporary = temporary_beside(target)
 
     def write() -> None:
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for path in (source / "transformers").iterdir():
             shutil.copyfile(path, temporary / path.name)
         with readable(source):
             _write_files(source / "model", temporary)
-        put_in_place(temporary, target)
+        put_in_place(temporary, target, replace=replace)
 
     try:
         disk_errors(target, write)

@@ -18,7 +18,7 @@ from ..config.evolution import EvolveConfig
 from ..distributed.process_group import World, join
 from ..distributed.rank_errors import LostRank
 from ..runtime.events import Note, Report
-from ..runtime.lifecycle import recorded_run
+from ..runtime.lifecycle import note_new_run, recorded_run
 from ..runtime.malloc import keep_freed_memory
 from ..runtime.options import Options
 from ..runtime.signals import stop_on_signals
@@ -49,6 +49,8 @@ def evolve_namm(config: EvolveConfig, options: Options, report: Report) -> list[
         report = report if world.is_first else lambda event: None
         store, name = RunStore(options.runs), run_name(config)
         with world.claimed(store, name, resume=options.resume, force=options.force) as run:
+            if options.resume:
+                world.on_first(lambda: note_new_run(store, name, config, report))
             finished = world.on_first(lambda: run.rows() if options.resume and run.status == "finished" else None)
             if finished is not None:
                 report(Note("already finished"))

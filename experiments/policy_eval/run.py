@@ -28,7 +28,7 @@ from ..eviction.kvpress_presses import check_host, check_peers, measure_presses
 from ..eviction.measurements import Measurements
 from ..eviction.tasks import Draws, task_prompts
 from ..runtime.events import Note, Phase, Progress, Report
-from ..runtime.lifecycle import recorded_run
+from ..runtime.lifecycle import note_new_run, recorded_run
 from ..runtime.malloc import keep_freed_memory
 from ..runtime.options import Options
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
@@ -55,7 +55,10 @@ def eval_namm(config: EvalConfig, options: Options, report: Report) -> list[Row]
         MemxError: The folder exists or is in use, the base model cannot be loaded, or a NAMM is another one.
         Interrupted: A signal asked for a stop; the prompts that are done are saved.
     """
-    with RunStore(options.runs).claim(run_name(config), resume=options.resume, force=options.force) as run:
+    store = RunStore(options.runs)
+    with store.claim(run_name(config), resume=options.resume, force=options.force) as run:
+        if options.resume:
+            note_new_run(store, run.name, config, report)
         if options.resume and run.status == "finished":
             report(Note("already finished"))
             return run.rows()

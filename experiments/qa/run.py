@@ -17,7 +17,7 @@ from ..config.base import to_yaml
 from ..config.question_answering import TITLES, QaConfig, QaTask
 from ..metrics.answers import exact_match, f1
 from ..runtime.events import Note, Phase, Progress, Report
-from ..runtime.lifecycle import recorded_run
+from ..runtime.lifecycle import note_new_run, recorded_run
 from ..runtime.options import Options
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
 from .answer import Said, answer_batch
@@ -81,7 +81,10 @@ def eval_model(config: QaConfig, options: Options, report: Report, *, batch: int
         MemxError: The folder exists or is in use, or the model or data cannot be loaded.
         Interrupted: A signal asked for a stop; the answers so far are saved.
     """
-    with RunStore(options.runs).claim(config.folder, resume=options.resume, force=options.force) as run:
+    store = RunStore(options.runs)
+    with store.claim(config.folder, resume=options.resume, force=options.force) as run:
+        if options.resume:
+            note_new_run(store, config.folder, config, report)
         if options.resume and run.status == "finished":
             report(Note("already finished"))
             return run.rows()

@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from pydantic import BaseModel
+
 from ...errors import MemxError
-from ...results.store.runs import Run
+from ...results.store.nearest import new_run_note
+from ...results.store.runs import Run, RunStore
+from .events import Note, Report
 from .signals import Interrupted
 
 
@@ -59,3 +63,16 @@ def recorded_run(run: Run, keeps: Callable[[], bool], plain: type[Exception] | N
         with suppress(MemxError):
             run.end("failed", error=f"{type(error).__name__}: {error}" if named else str(error))
         raise
+
+
+def note_new_run(store: RunStore, name: str, config: BaseModel, report: Report) -> None:
+    """Say so if a run that is to be resumed is not there, and which option differs from that of the nearest.
+
+    Args:
+        store: The runs.
+        name: The run's name.
+        config: Its config.
+        report: Gets the line.
+    """
+    if line := new_run_note(store.root, name, config.model_dump(mode="json")):
+        report(Note(line))

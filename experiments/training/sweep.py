@@ -14,7 +14,7 @@ from ..config.training import TrainConfig
 from ..distributed.process_group import World, join, launched
 from ..distributed.refusals import check_parallelism
 from ..runtime.events import Phase, Report, SweepReport
-from ..runtime.lifecycle import RunFailed
+from ..runtime.lifecycle import RunFailed, note_new_run
 from ..runtime.options import Options
 from ..runtime.processes import run_pool
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
@@ -105,6 +105,7 @@ def train_point(
             return
         if options.resume:
             world.on_first(lambda: start_from_shorter(point.config, run, report))
+            world.on_first(lambda: note_new_run(store, point.name, point.config, report))
         train(point.config, run, report, stop, threads, world)
         report(Phase("finished"))
 

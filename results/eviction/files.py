@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import shutil
-import tempfile
 from pathlib import Path
 
 from ...errors import MemxError
-from ...files import cannot_write, make_folder, sync_folder, write_atomically
+from ...files import write_atomically
+from ..store.claims import content, empty, owned, replacing, settle
 from .figure import evict_figure
 from .page import evict_page
 from .report import EvictionReport, report_facts, report_json
@@ -20,7 +19,7 @@ def check_free(folder: Path, *, force: bool = False) -> None:
     """Raise MemxError if a folder is a file, or holds anything and may not be written to."""
     if folder.exists() and not folder.is_dir():
         raise MemxError(f"--out: {folder} is not a folder", hint="give a new folder")
-    if not force and folder.is_dir() and any(folder.iterdir()):
+    if not force and content(folder):
         raise MemxError(f"--out: {folder} exists", hint="give another folder, or add --force")
 
 
@@ -39,25 +38,25 @@ def write_report(folder: Path, report: EvictionReport, *, force: bool = False) -
         MemxError: The folder may not be written to, or the disk is full.
     """
     check_free(folder, force=force)
-    contents = dict(
-        zip(NAMES, (evict_page(report), _png(report), report_json(report_facts(report)) + "\n"), strict=True)
-    )
-    make_folder(folder.parent)
-    temporary: Path | None = None
-    try:
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        for name, content in contents.items():
-            write_atomically(temporary / name, content)
-        folder.mkdir(exist_ok=True)
-        for name in NAMES:
-            (temporary / name).replace(folder / name)
-        sync_folder(folder)
-    except OSError as error:
-        raise cannot_write(folder, error) from None
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+    page = evict_page(report)
+    contents = dict(zip(NAMES, (page, _png(report), report_json(report_facts(report)) + "\n"), strict=True))
+    busy = MemxError(f"--out: another process is writing {folder}", hint="give another folder")
+    with owned(folder, busy, wait=10, leave_lock=False):
+        settle(folder, _is_whole, NAMES)
+        check_free(folder, force=force)
+        try:
+            with replacing(folder, _is_whole, force=force, names=NAMES):
+                for name, text in contents.items():
+                    write_atomically(folder / name, text)
+        except BaseException:
+            if not _is_whole(folder):
+                empty(folder, NAMES)
+            raise
     return [folder / name for name in NAMES]
+
+
+def _is_whole(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in NAMES)
 
 
 def _png(report: EvictionReport) -> bytes:

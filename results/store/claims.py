@@ -10,12 +10,13 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...errors import MemxError
-from ...files import cannot_write, make_folder, remove, sweep, sync_folder
+from ...files import cannot_write, make_folder, sync_folder
+from ...leftovers import remove, sweep
 
 LOCK = ".lock"
 _MOVING, _ASIDE, _GOING = ".replacing", ".replaced", ".dropped"
@@ -28,13 +29,14 @@ _OLDER = re.compile(
 
 
 @contextmanager
-def owned(folder: Path, busy: MemxError, *, wait: float = 1.0) -> Iterator[None]:
+def owned(folder: Path, busy: MemxError, *, wait: float = 1.0, leave_lock: bool = True) -> Iterator[None]:
     """Make a folder and own it while the block runs; an empty one is removed at its end.
 
     Args:
         folder: The folder.
         busy: Raised if another process owns it.
         wait: Seconds to wait for that process; `memx runs` may have the lock for a moment.
+        leave_lock: Whether the lock's file stays.
 
     Raises:
         MemxError: Another process owns it, or it cannot be written.
@@ -54,8 +56,11 @@ def owned(folder: Path, busy: MemxError, *, wait: float = 1.0) -> Iterator[None]
             _sweep(place)
         yield
     finally:
-        if folder.is_dir() and all(path.name == LOCK for path in folder.iterdir()):
-            shutil.rmtree(folder, ignore_errors=True)  # before the lock goes: nobody else can have claimed it
+        with suppress(OSError):  # before the lock goes: nobody else can have claimed the folder
+            if all(path.name == LOCK for path in folder.iterdir()):
+                shutil.rmtree(folder)
+            elif not leave_lock:
+                (folder / LOCK).unlink()
         lock.release()
 
 
@@ -74,50 +79,59 @@ def is_owned(folder: Path) -> bool:
     return False
 
 
-def content(folder: Path) -> list[Path]:
+def content(folder: Path, names: Container[str] | None = None) -> list[Path]:
     """What a folder holds besides its lock and what was set aside; nothing if it is not there.
 
-    Raises MemxError if it cannot be read.
+    Args:
+        folder: The folder.
+        names: Only what has one of these names.
+
+    Raises:
+        MemxError: It cannot be read.
     """
     try:
-        return [path for path in folder.iterdir() if path.name not in _OWN]
+        held = [path for path in folder.iterdir() if path.name not in _OWN]
+        return held if names is None else [path for path in held if path.name in names]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise MemxError(f"cannot read {folder}: {error.strerror}", hint="check its permissions") from None
 
 
-def empty(folder: Path) -> None:
-    """Remove the content, and nothing that was set aside."""
+def empty(folder: Path, names: Container[str] | None = None) -> None:
+    """Remove the content, and nothing that was set aside. names: only what has one of these."""
     try:
-        for path in content(folder):
+        for path in content(folder, names):
             remove(path)
     except OSError as error:
         raise cannot_write(folder, error) from None
 
 
 @contextmanager
-def replacing(folder: Path, worth: Callable[[Path], bool], *, force: bool) -> Iterator[None]:
+def replacing(
+    folder: Path, worth: Callable[[Path], bool], *, force: bool, names: Container[str] | None = None
+) -> Iterator[None]:
     """Set the content of an owned folder aside while the block writes a new one; at its end one of both goes.
 
     Args:
         folder: An owned folder.
         worth: Whether the new content of the folder is worth keeping: then the old one goes, else it comes back.
         force: Set the content aside. Without it the block begins with what is there.
+        names: Only what has one of these names is replaced.
 
     Raises:
         MemxError: The folder cannot be written.
     """
     try:
         if force:
-            _set_aside(folder)
+            _set_aside(folder, names)
         yield
     finally:
         with suppress(MemxError):  # what the block raised says more; the next claim settles it
-            settle(folder, worth)
+            settle(folder, worth, names)
 
 
-def settle(folder: Path, worth: Callable[[Path], bool]) -> None:
+def settle(folder: Path, worth: Callable[[Path], bool], names: Container[str] | None = None) -> None:
     """Drop what was set aside if the new content is worth keeping, else put it back; also what a kill left.
 
     Raises MemxError if the folder cannot be written.
@@ -131,7 +145,7 @@ def settle(folder: Path, worth: Callable[[Path], bool]) -> None:
                 aside.rename(going)
                 remove(going)
             else:
-                empty(folder)
+                empty(folder, names)
                 aside.rename(moving)
         if moving.exists():
             for path in list(moving.iterdir()):
@@ -147,8 +161,8 @@ def has_replaced(folder: Path) -> bool:
     return (folder / _ASIDE).exists() or (folder / _MOVING).exists()
 
 
-def _set_aside(folder: Path) -> None:
-    if not (found := content(folder)):
+def _set_aside(folder: Path, names: Container[str] | None) -> None:
+    if not (found := content(folder, names)):
         return
     moving = folder / _MOVING
     try:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from ...errors import MemxError
 from ...json_text import BadJson, parse_json
+from ...yaml_text import BadYaml, parse_yaml
 
 Status = Literal["finished", "interrupted", "running", "failed", "empty"]
 _KINDS: dict[str, type | tuple[type, ...]] = {
@@ -60,20 +61,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         MemxError: It is damaged or cannot be read; the message names it.
     """
-    import yaml
-
     path = folder / "config.yaml"
     text = read_text(path)
     if text is None:
         return {}
     try:
-        # a few aliases of aliases stand for more values than memory has; memx writes none
-        scanned = yaml.scan(text, Loader=yaml.SafeLoader) if "*" in text else ()
-        if any(isinstance(token, yaml.AliasToken) for token in scanned):
-            raise damaged(path, "has YAML aliases, which memx does not write")
-        config = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise damaged(path, "is not YAML") from None
+        config = parse_yaml(text)
+    except BadYaml as error:
+        raise damaged(path, f"is not YAML: {error.place_and_reason}") from None
     if not isinstance(config, dict):
         raise damaged(path, "is not a section of keys and values")
     return config

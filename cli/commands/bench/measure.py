@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,9 +64,9 @@ def _run(config: BenchConfig, output: Output, old: Sequence[Row]) -> None:
     from ....results.store.bench_files import claim_bench, save_bench
 
     folder = output.folder
-    if folder is not None:
-        claim_bench(folder, force=output.force)
-    result = run_bench(config, note, lambda done: save_bench(folder, done.rows, done.environment) if folder else None)
+    with nullcontext() if folder is None else claim_bench(folder, force=output.force):
+        save = (lambda done: None) if folder is None else lambda done: save_bench(folder, done.rows, done.environment)
+        result = run_bench(config, note, save)
     if folder is not None:
         note(f"wrote {folder / 'rows.jsonl'}{_picture_of(result.rows, folder)}")
     if output.json and not old:

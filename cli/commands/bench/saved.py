@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -39,12 +40,11 @@ def kernels(save: Save = None, force: Force = False, json: RowsJson = False) -> 
     from ....results.store.bench_files import claim_bench
     from ....results.store.rows import write_rows
 
-    if save is not None:
-        claim_bench(save, force=force)
-    compiled = bench_resources(list(CAPABILITIES), note)
-    rows = resource_rows(compiled)
-    if save is not None:
-        write_rows(save / "rows.jsonl", rows)
+    with nullcontext() if save is None else claim_bench(save, force=force):
+        compiled = bench_resources(list(CAPABILITIES), note)
+        rows = resource_rows(compiled)
+        if save is not None:
+            write_rows(save / "rows.jsonl", rows)
     if json:
         print_json([row.model_dump() for row in rows])
         return

@@ -11,9 +11,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ....errors import MemxError
-from ....files import remove, write_atomically
+from ....files import write_atomically
 from ....json_text import BadJson, parse_json
-from ....results.store.claims import content, empty, owned, replacing, settle
+from ....leftovers import remove
+from ....results.store.claims import content, empty, has_replaced, owned, replacing, settle
 from .readers.prepared import MANIFEST, TOKENIZER, UNFINISHED, Settings, Shard
 
 _TEMPORARY = re.compile(  # what a kill leaves, of this version and older ones
@@ -41,6 +42,8 @@ def check_free(folder: Path, *, resume: bool, force: bool) -> None:
     """Raise MemxError if the folder may not be written: it is no folder, holds other things, or is to be kept."""
     if folder.exists() and not folder.is_dir():
         raise MemxError(f"{folder} is a file", hint="choose a folder that does not exist")
+    if has_replaced(folder):  # a kill left it half replaced; its owner puts that right first
+        return
     held = {path.name for path in content(folder) if not _TEMPORARY.fullmatch(path.name)}
     if not held:
         return

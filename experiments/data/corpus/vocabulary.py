@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....errors import MemxError
-from ....files import cannot_write, put_in_place, temporary_beside
+from ....files import cannot_write, put_in_place
+from ....leftovers import temporary_beside
 from ...config.scale import CorpusConfig
 from .readers.document import CorruptRecords, Source, is_held_out
 from .readers.prepared import TOKENIZER, PreparedTexts

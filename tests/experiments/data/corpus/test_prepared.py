@@ -324,7 +324,7 @@ def seen_files(folder: Path) -> dict[str, bytes]:
 def test_no_kill_at_any_write_leaves_what_cannot_be_continued_or_loses_what_was_finished(tmp_path, saved, every):
     given = {"folder": str(tmp_path), "saved": saved, "every": every}
     (ended,) = end_worlds(prepared_through_kills, [1], given, seconds=300)[1]
-    assert ended.code == 0 and not ended.error, ended
+    assert ended.code == 0 and not ended.error, ended.error
     fresh, forced = ended.result
     assert fresh > 15 // every and forced > 15 // every
 
