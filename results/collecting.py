@@ -66,7 +66,7 @@ def collect_runs(sources: Sequence[Path], log: Callable[[str], None] = lambda te
             raise MemxError(f"nothing at {source}", hint="give a run folder, a folder of runs or a file of rows")
         elif not source.is_file():  # a file of rows has no runs
             found = RunStore(source).runs()
-            runs += _sound(found, _checked, log) if len(found) > 1 else map(_checked, found)
+            runs += _sound(found, _checked, log)
     return sorted(runs, key=lambda run: (str(run.info().get("started")), run.name))
 
 
@@ -76,7 +76,9 @@ def _checked(run: Run) -> Run:
 
 
 def _sound(items: Sequence[T], read: Callable[[T], U], log: Callable[[str], None]) -> list[U]:
-    """What is read of each item that is not damaged."""
+    """What is read of each item that is not damaged. Raises MemxError if it is the only one."""
+    if len(items) == 1:
+        return [read(items[0])]
     found = []
     for item in items:
         try:
