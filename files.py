@@ -13,7 +13,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from .errors import MemxError
-from .leftovers import temporary_beside
+from .leftovers import sweep, temporary_beside
 
 _LONGEST = 200  # bytes of a name: file systems take 255, and endings follow
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -32,6 +32,7 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
     Raises:
         MemxError: The disk is full or forbids it, or there is a file that may not be replaced.
     """
+    sweep(path.parent)
     try:
         replace_file(path, content.encode() if isinstance(content, str) else content, replace=replace)
     except FileExistsError:

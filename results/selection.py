@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import MemxError
 from ..files import inside, make_folder, write_atomically
-from ..leftovers import sweep
 from .collecting import collect_rows, collect_runs
 from .store.rows import Row, write_rows
 from .store.run_info import is_run
@@ -187,7 +186,6 @@ def save_figure(figure: Figure, out: Path, name: str, formats: Sequence[str]) ->
     from matplotlib import pyplot
 
     make_folder(out)
-    sweep(out)
     written = []
     clean_texts(figure)
     for kind in formats:
