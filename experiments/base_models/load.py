@@ -89,12 +89,15 @@ def host_config(name: str, *, any_decoder: bool = False) -> PretrainedConfig:
     assert AutoModelForCausalLM
     source, hint = find_model_folder(name)
     check_config_file(source)
+    check = check_attachable if any_decoder else check_llama_family
     try:
         with mute_hub():
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            check(config)  # which makes the model without its weights
+    except MemxError:
+        raise
     except Exception as error:  # a damaged file raises any kind
         raise _cannot_load(source, error, hint) from None
-    (check_attachable if any_decoder else check_llama_family)(config)
     return config
 
 

@@ -34,9 +34,21 @@ def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _known(before: Any) -> bool:
+    """Whether it is what `Evaluator.before_training` measures: five figures of each tier, and of text."""
+    if not isinstance(before, dict) or not isinstance(answers := before.get("answers", {}), dict):
+        return False
+    measured = [*answers.values(), *([before["text"]] if "text" in before else [])]
+    return all(isinstance(one, list | tuple) and len(one) == 5 and all(map(_figure, one)) for one in measured)
+
+
+def _figure(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "position": (lambda value: isinstance(value, dict), "an object"),
-    "before": (lambda value: isinstance(value, dict), "an object"),
+    "before": (_known, "an object of figures"),
     "seconds": (lambda value: _count(value) or (isinstance(value, float) and 0 <= value < float("inf")), "a number"),
     "tokens": (_count, "a whole number"),
     "step": (_count, "a whole number"),

@@ -72,8 +72,11 @@ class PackedBatches:
         return {"epoch": self.epoch, "cursor": self.cursor}
 
     def seek(self, position: dict[str, int]) -> None:
-        """Go to a saved position."""
-        self.epoch, self.cursor = position["epoch"], position["cursor"]
+        """Go to a saved position. Raises ValueError for one outside the facts."""
+        epoch, cursor = position["epoch"], position["cursor"]
+        if type(epoch) is not int or type(cursor) is not int or epoch < 0 or not 0 <= cursor <= len(self.facts):
+            raise ValueError(f"no position in {len(self.facts)} facts: {position}")
+        self.epoch, self.cursor = epoch, cursor
         self._order = self._shuffled()
 
     def __next__(self) -> Batch:

@@ -192,8 +192,11 @@ class CorpusData:
         return merge_positions(self.parallelism.world.gather(self.batches.position))
 
     def first_tokens(self) -> tuple[Tensor, Tensor]:
-        """See `TrainingData`. A corpus's held-out documents are read in its stead."""
-        raise AssertionError("a corpus has held-out documents to read instead")
+        """See `TrainingData`; of the first rank, for all of them."""
+        start = self.batches.position
+        first = next(self.batches)
+        self.batches.seek(start)
+        return self.parallelism.world.broadcast((first.tokens, first.documents >= 0))
 
     def tokens_per_step(self) -> int:
         """See `TrainingData`."""

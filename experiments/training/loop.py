@@ -15,7 +15,7 @@ from ...results.store.rows import Row
 from ...results.store.runs import Run
 from ..checkpoints.checkpoint import Checkpointer
 from ..checkpoints.state_tensors import first_not_finite
-from ..checkpoints.states import TrainingState
+from ..checkpoints.states import TrainingState, damaged
 from ..config.training import TrainConfig
 from ..data.facts.questions import FactSplit
 from ..distributed.parallel import Parallelism
@@ -114,7 +114,12 @@ class Trainer:
             return
         self.step, self.seconds, self.tokens, self.before = state.step, state.seconds, state.tokens, state.before
         self.saved = self.step
-        self.batches.seek(state.position)
+        try:
+            self.batches.seek(state.position)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            raise damaged(
+                self.run.folder / "state", f"the position of step {state.step} in the data is damaged"
+            ) from None
         self.run.rewind_metrics(self.step)
         self.report(Note(f"resumed at step {self.step}"))
 

@@ -127,3 +127,12 @@ def test_too_long_a_document_is_the_users_error(tokenizer):
     with pytest.raises(MemxError, match=r"does not fit in data.sequence 64") as error:
         check_lengths([*FACTS, fact], tokenizer, 64, 0)
     assert "--set data.sequence=" in error.value.hint
+
+
+@pytest.mark.parametrize("position", [
+    {"epoch": 0, "cursor": -1}, {"epoch": 0, "cursor": 10**6}, {"epoch": -1, "cursor": 0}, {"epoch": 0, "cursor": True},
+    {"epoch": "0", "cursor": 0}, {"epoch": 0, "cursor": 1.0},
+])  # fmt: skip
+def test_a_position_outside_the_facts_is_refused(tokenizer, position):
+    with pytest.raises(ValueError, match="no position in"):
+        stream(tokenizer).seek(position)

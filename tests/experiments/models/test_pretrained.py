@@ -344,3 +344,13 @@ def test_what_is_trainable(part, trainable):
     choose_trainable(model, part)
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == any(word in name for word in (trainable if part != "all" else ("",))), name
+
+
+@pytest.mark.slow
+def test_a_new_memory_is_fitted_to_a_corpus_without_held_out_documents(host, tmp_path):
+    changes = {"corpus.sources": [str(host / "text.txt")], "corpus.held_out": 0, "text.source": None}
+    changes |= {"corpus.lanes": 2, "corpus.shuffle": 2, "training.steps": 2, "finetune.spread": True}
+    folder, _ = finetune(host, tmp_path, **changes)
+    assert (folder / "checkpoint").is_dir()
+    # the stream starts where it would have started
+    assert [line["tokens"] for line in Run(folder).metrics() if "tokens" in line][-1] > 0

@@ -322,7 +322,9 @@ def test_a_state_that_is_damaged_or_another_models_is_one_line(tmp_path, damage)
         (state / "state.json").write_text('{"step": ')
     else:
         config = load_config("tiny", [*SETTINGS.items(), ("memory.slots", 4096)])
-    expected = "is from a different model: model.layers.0.mlp" if damage == "other model" else "the state cannot be read"
+    expected = (
+        "is from a different model: model.layers.0.mlp" if damage == "other model" else "the state cannot be read"
+    )
     with (
         RunStore(tmp_path).claim(point.name, resume=True) as run,
         pytest.raises(MemxError, match=expected) as error,
