@@ -48,7 +48,7 @@ def facts_file(tmp_path):
         (["train", "tiny", "--slots", "1000"], "slots 1000 is not a square", "use the nearest, 1024"),
         (["train", "tiny", "--set", "memory.top_k=40"], "top_k 40 is not in 1..32", "lower top_k to 32"),
         (["train", "tiny", "--facts", "no.csv"], "no file no.csv", "check the path"),
-        (["train", "tiny", "--facts", "airprots"], "no fact table or supported file 'airprots'", "'airports'"),
+        (["train", "tiny", "--facts", "airprots"], "no fact table or file 'airprots'", "'airports'"),
         (["train", "tiny", "--corpus", "no/where.txt", "--dry-run"], "no file, folder or built-in text", "give files"),
         (["train", "tiny", "--set", "text.source=no.txt", "--dry-run"], "no text file no.txt", "existing"),
         (["train", "tiny", "--init-from", "./no", "--dry-run"], "no model or folder './no'", "smollm2"),

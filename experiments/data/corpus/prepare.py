@@ -30,7 +30,7 @@ from .readers.prepared import (
     Settings,
     read_manifest,
 )
-from .readers.sources import open_source
+from .readers.sources import notes_on, open_source
 from .shards import Encoded, ShardWriter
 from .vocabulary import save_tokenizer, train_on
 
@@ -85,6 +85,8 @@ def prepare(
     with own_folder(config.out, resume=config.resume, force=config.force):
         damage = CorruptRecords(config.damaged, notes, _HINT)
         sources = [_texts_of(one, damage) for one in config.sources]
+        for note in notes_on(sources):
+            notes(note)
         settings = _settings(config, sources)
         if config.resume and (config.out / MANIFEST).is_file() and not (config.out / UNFINISHED).is_file():
             return _finished(config.out, settings, notes)

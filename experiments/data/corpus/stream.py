@@ -18,7 +18,7 @@ from .encoder import encoder_of
 from .lane import Lane
 from .readers.document import CorruptRecords
 from .readers.prepared import PreparedTexts
-from .readers.sources import open_sources
+from .readers.sources import notes_on, open_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -54,6 +54,8 @@ class CorpusBatches:
         self.config, self.rows, self.sequence, self.seed = config, rows, sequence, seed
         self.rank, self.world = rank, world
         self.sources = open_sources(config, CorruptRecords(config.damaged, notes))
+        for note in notes_on(self.sources) if rank == 0 else []:
+            notes(note)
         encoder = encoder_of(tokenizer)
         for source in self.sources:
             if isinstance(source, PreparedTexts) and source.manifest.tokenizer != encoder.digest:

@@ -117,7 +117,7 @@ def _record(place: str, text: str, encoding: str | None) -> Record | BadRecord:
     if wrong := not_text(text, encoding):
         return BadRecord(place, wrong)
     try:
-        value: Any = parse_json(text)
+        value: Any = parse_json(text, finite=False)  # NaN is a missing value in tables that Python writes
     except BadJson as error:
         return BadRecord(place, error.reason)
     return Record(place, value) if isinstance(value, dict) else BadRecord(place, "not a JSON object")

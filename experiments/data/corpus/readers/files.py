@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 from .....errors import MemxError
 from ....config.scale import CorpusSource
+from ...records.compressed import COMPRESSED
 from .document import CorruptRecords, Document, Share
 from .json_lines import align_line, align_piece, read_json_lines, read_pieces
 from .parquet import count_rows, read_rows
 
 _Read = Callable[[Path, str, int, int | None, str, CorruptRecords], Iterator[tuple[Document, int]]]
 _NOTED = 1000  # files whose sizes are noted one by one
+_SHOWN = 5  # files that are left out, by name
 
 
 class _Kind(NamedTuple):
@@ -29,7 +31,8 @@ class _Kind(NamedTuple):
 
 _LINES, _PIECES, _ROWS = _Kind(read_json_lines, align_line), _Kind(read_pieces, align_piece), _Kind(read_rows, None)
 KINDS = {".jsonl": _LINES, ".txt": _PIECES, ".parquet": _ROWS}
-KINDS |= {".jsonl.gz": _LINES, ".json.gz": _LINES, ".txt.gz": _PIECES}
+KINDS |= {f"{suffix}{packed}": _LINES for suffix in (".jsonl", ".json") for packed in COMPRESSED}
+KINDS |= {f".txt{packed}": _PIECES for packed in COMPRESSED}
 
 
 class TextFile(NamedTuple):
@@ -53,10 +56,10 @@ def suffix_of(path: Path) -> str | None:
     return next((suffix for suffix in KINDS if path.name.lower().endswith(suffix)), None)
 
 
-def find_files(name: str) -> list[TextFile]:
+def find_files(name: str) -> tuple[list[TextFile], list[str]]:
     """The files that a path, a folder (with all folders in it) or a pattern names, in the order of their names.
 
-    Raises MemxError if there is none, or one that cannot be read.
+    Returns them and the names of files with other endings, which are not read. Raises MemxError if no file can be read.
     """
     path = Path(name).expanduser()
     if has_magic(name) and not path.exists():
@@ -67,26 +70,31 @@ def find_files(name: str) -> list[TextFile]:
     else:
         root, found = path.parent, [path]
     try:
-        files = [one for one in found if suffix_of(one) and one.is_file()]
+        found = [one for one in found if one.is_file()]
+        files = [one for one in found if suffix_of(one)]
+        others = sorted(str(one.relative_to(root)) for one in found if not suffix_of(one))
         if not files:
-            raise MemxError(f"{name}: no readable file", hint=f"give files that end in {', '.join(KINDS)}")
+            only = f", only {_listing(others)}" if others else ""
+            raise MemxError(f"{name}: no readable file{only}", hint=f"give files that end in {', '.join(KINDS)}")
         named = [TextFile(one, str(one.relative_to(root)), one.stat().st_size) for one in files]
     except OSError as error:
         raise MemxError(
             f"cannot read {error.filename or name}: {error.strerror}", hint="check the path and its permissions"
         ) from None
-    return sorted(named, key=lambda file: file.name)
+    return sorted(named, key=lambda file: file.name), others
 
 
 class FileTexts:
     """A source of local files.
 
     With as many files as lanes or more, lane i owns every lanes-th file from i on; with fewer, the i-th part of each.
+    notes: which files of a folder are not read.
     """
 
     def __init__(self, source: CorpusSource, damage: CorruptRecords) -> None:
         self.name, self.field, self.damage = source.path, source.field, damage
-        self.files = find_files(source.path)
+        self.files, others = find_files(source.path)
+        self.notes = [f"{self.name}: left out {_listing(others)}: other endings are not read"] if others else []
         self.sizes = _noted(self.files)
         self._rows: dict[str, int] = {}
 
@@ -102,10 +110,10 @@ class FileTexts:
         if len(self.files) >= lanes:
             return [_Part(file, 0, None) for file in self.files[lane::lanes]]
         for file in self.files:
-            if file.path.suffix == ".gz":
+            if file.path.suffix.lower() in COMPRESSED:
                 raise MemxError(
                     f"{self.name} has {len(self.files)} files for corpus.lanes {lanes}; {file.name} cannot be split",
-                    hint=f"use --set corpus.lanes={len(self.files)}, or decompress it with gunzip",
+                    hint=f"use --set corpus.lanes={len(self.files)}, or decompress it",
                 )
         sizes = [self._size(file) for file in self.files]
         return [
@@ -167,6 +175,11 @@ class FileDocuments:
                 self.damage.report(name, -1, f"the rest of the file cannot be read ({reason})")
             self.part, self.at, self._found = self.part + 1, None, None
         raise StopIteration
+
+
+def _listing(names: list[str]) -> str:
+    shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+    return f"{len(names):,} file{'s' if len(names) > 1 else ''} ({shown})"
 
 
 def _noted(files: list[TextFile]) -> dict[str, int]:

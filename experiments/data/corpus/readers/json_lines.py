@@ -1,16 +1,16 @@
-"""A range of bytes of a .jsonl or .txt file, plain or gzipped -> documents, each with the offset after it.
+"""A range of bytes of a .jsonl or .txt file, plain or compressed -> documents, each with the offset after it.
 
 Nothing larger than a line or a piece is ever held.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
+from .....json_text import BadJson, parse_json
+from ...records.compressed import open_bytes
 from .document import CorruptRecords, Document, text_digest
 
 PIECE = 8_000  # characters, at least, of a document cut from a .txt file at an empty line
@@ -18,13 +18,6 @@ WIDEST = 64_000  # bytes of such a document, at most, where there are no empty l
 LONGEST_LINE = 2**25  # bytes of a line of .jsonl; a longer one is damage
 _BUFFER = 2**18
 _BOM = b"\xef\xbb\xbf"
-
-
-def open_bytes(path: Path) -> BinaryIO:
-    """Open a file for reading, decompressed if its name ends in .gz."""
-    if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path))
-    return path.open("rb", buffering=_BUFFER)
 
 
 def line_of(path: Path, at: int) -> str:
@@ -148,17 +141,10 @@ def _text_of(line: bytes, field: str) -> tuple[str, str]:
     if not line.strip():
         return "", ""
     try:
-        row = json.loads(line.decode())
-        if not isinstance(row, dict):
-            return "", "not a JSON object"
-        text = row.get(field)
-        if not isinstance(text, str):
-            return "", f"no text in the field {field!r}"
-        text.encode()
-    except UnicodeDecodeError:
-        return "", "not UTF-8"
-    except UnicodeEncodeError:
-        return "", "invalid Unicode (a lone surrogate)"
-    except (json.JSONDecodeError, RecursionError) as error:
-        return "", f"not JSON ({getattr(error, 'msg', 'nested too deep')})"
-    return text, ""
+        row = parse_json(line, finite=False)  # other fields than the text may be NaN
+    except BadJson as error:
+        return "", error.reason
+    if not isinstance(row, dict):
+        return "", "not a JSON object"
+    text = row.get(field)
+    return (text, "") if isinstance(text, str) else ("", f"no text in the field {field!r}")

@@ -52,15 +52,21 @@ def read_rows(
 
 def _open(path: Path, name: str, damage: CorruptRecords) -> ParquetFile | None:
     try:
-        from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise MemxError("reading .parquet files needs the package pyarrow", hint="pip install 'memx[data]'") from None
     try:
-        return ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER)  # or a whole column of a row group is held
-    except (ArrowException, OSError) as error:
+        file = ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER)  # or a whole column of a row group is held
+    except Exception as error:  # pyarrow raises many kinds for a damaged file
         damage.report(name, -1, f"not a valid parquet file ({_first_line(error)})")
         return None
+    try:
+        _ = file.schema_arrow
+    except Exception as error:  # as above
+        file.close()
+        damage.report(name, -1, f"not a valid parquet file ({_first_line(error)})")
+        return None
+    return file
 
 
 def _groups(file: ParquetFile, first: int, stop: int | None) -> Iterator[tuple[int, int, int]]:
@@ -76,8 +82,6 @@ def _texts(
     file: ParquetFile, group: int, row: int, field: str, name: str, damage: CorruptRecords
 ) -> Iterator[tuple[int, Any]]:
     """(row, value) of a row group whose first row is `row`; what cannot be decoded is reported and ends it."""
-    from pyarrow import ArrowException
-
     batches = file.iter_batches(_BATCH, row_groups=[group], columns=[field], use_threads=False)
     begin = row
     while True:
@@ -85,7 +89,7 @@ def _texts(
             values = next(batches).column(0).to_pylist()
         except StopIteration:
             return
-        except (ArrowException, OSError, UnicodeDecodeError) as error:
+        except Exception as error:  # as above
             damage.report(name, begin, f"cannot be read ({_first_line(error)})", lambda: f"row group {group}")
             return
         yield from enumerate(values, start=row)

@@ -48,6 +48,11 @@ def is_on_hub(name: str) -> bool:
     return not local and HUB_NAME.fullmatch(name) is not None
 
 
+def notes_on(sources: Sequence[Source]) -> list[str]:
+    """What to say once about sources: which files of a folder have endings that are not read."""
+    return [note for source in sources if isinstance(source, FileTexts) for note in source.notes]
+
+
 def sample(
     config: CorpusConfig, sources: Sequence[Source], wanted: Callable[[Document], bool], *, most: int
 ) -> Iterator[Document]:
