@@ -21,6 +21,8 @@ BINS = N_FFT // 2 + 1
 DECAY = 0.99  # of the moving average, per query
 AGES = 8  # numbers that stand for a token's age
 FEATURES = AGES + BINS
+SMALLEST_DEVIATION = 1e-7  # that a bin is divided by
+OLD_EPS = 1e-5  # that memx once added to each variance; NAMMs made so keep it
 
 
 def spectrogram(attention: Tensor, carry: Tensor | None = None) -> Tensor:
@@ -72,12 +74,13 @@ def age_features(ages: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], -1).float()
 
 
-def token_features(ages: Tensor, spectrum: Tensor, mean: Tensor, variance: Tensor, eps: float = 1e-5) -> Tensor:
+def token_features(ages: Tensor, spectrum: Tensor, mean: Tensor, variance: Tensor, eps: float = 0.0) -> Tensor:
     """What a scorer reads: age features before the normalised spectrum, [B, H, T, 25], float32.
 
     ages [B, H or 1, T]; spectrum [B, H, T, 17]: the moving average; mean, variance [17]: frozen, by bin.
+    eps is added to the variance: 0, or `OLD_EPS` for a NAMM that was made so.
     """
-    normal = (spectrum.float() - mean) / (variance + eps).sqrt()
+    normal = (spectrum.float() - mean) / (variance + eps).sqrt().clamp_min(SMALLEST_DEVIATION)
     return torch.cat([age_features(ages).expand(*spectrum.shape[:3], AGES), normal], -1)
 
 

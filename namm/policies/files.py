@@ -26,7 +26,7 @@ from ...errors import MemxError, plain_reason
 from ...files import cannot_write, sync_folder
 from ...version import __version__
 from .base import Rule
-from .features import AGES, BINS, DECAY, FEATURES, HOP, N_FFT
+from .features import AGES, BINS, DECAY, FEATURES, HOP, N_FFT, OLD_EPS, SMALLEST_DEVIATION
 from .keep import Grouping
 from .network import Namm, Scorer
 from .scorer import BAM_PARAMETERS, count, layer_sizes
@@ -41,10 +41,12 @@ CONSTANTS: dict[str, Any] = {
     "decay": DECAY,
     "age base": 50_000,
     "ages": AGES,
-    "eps": 1e-5,
+    "smallest deviation": SMALLEST_DEVIATION,
     "features": "age, spectrum",
     "parameters": "of each layer: weight (in x out), bias",
 }
+# a file without a smallest deviation is of an older memx, which added a constant to the variance
+_OLD_CONSTANTS = {name: value for name, value in CONSTANTS.items() if name != "smallest deviation"} | {"eps": OLD_EPS}
 
 
 class _Rule(BaseModel):
@@ -167,7 +169,7 @@ def _describe(namm: Namm, host: str | None, tasks: Sequence[str], sha256: str) -
         strict=namm.strict,
         rule=rule,
         every=namm.every,
-        constants=CONSTANTS,
+        constants=_OLD_CONSTANTS if namm.eps == OLD_EPS else CONSTANTS,
         host=host,
         tasks=tuple(tasks),
         sha256=sha256,
@@ -202,6 +204,7 @@ def _unpack(text: str, data: bytes) -> Namm:
             hidden=hidden,
             strict=described.strict,
             name=described.name,
+            eps=0.0 if "smallest deviation" in described.constants else OLD_EPS,
         )
     except MemxError as error:
         raise ValueError(error.message) from None
@@ -220,9 +223,12 @@ def _understand(text: str) -> _Description:
     constants = content.get("constants")
     if not isinstance(constants, dict):
         raise ValueError(f"{DESCRIPTION} has no constants")
-    for name in sorted({*constants, *CONSTANTS}):
-        theirs, ours = (json.dumps(held[name]) if name in held else "nothing" for held in (constants, CONSTANTS))
-        if name not in constants or name not in CONSTANTS or constants[name] != CONSTANTS[name]:
+    known = CONSTANTS
+    if "smallest deviation" not in constants:
+        known, constants = _OLD_CONSTANTS, {"eps": OLD_EPS, **constants}
+    for name in sorted({*constants, *known}):
+        theirs, ours = (json.dumps(given[name]) if name in given else "nothing" for given in (constants, known))
+        if theirs != ours:
             raise ValueError(f"its constant {name!r} is {theirs}, this memx uses {ours}")
     try:
         described = _Description.model_validate(content)

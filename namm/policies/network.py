@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ...kernels.attention_spectrogram import attention_spectrogram
 from .base import Block, Rule, View, check_every
-from .features import BINS, DECAY, FEATURES, HOP, ema, spectrogram, token_features
+from .features import BINS, DECAY, FEATURES, HOP, OLD_EPS, ema, spectrogram, token_features
 from .scorer import BAM_PARAMETERS, bam_scores, count, layer_sizes, mlp_scores
 
 Scorer = Literal["bam", "mlp"]
@@ -41,6 +41,7 @@ class Namm:
         hidden: Widths of the hidden layers; "mlp" only.
         strict: "bam" only: whether a token attends to newer tokens only, and not to itself.
         name: Name in tables and figures.
+        eps: Number that is added to the variance; 0 as published. NAMMs of older versions of memx have 1e-5.
 
     Raises:
         MemxError: `every` is not a positive multiple of 16.
@@ -55,12 +56,14 @@ class Namm:
     hidden: tuple[int, ...] = ()
     strict: bool = False
     name: str = "namm"
+    eps: float = 0.0
 
     hop = context = HOP
     width = BINS
 
     def __post_init__(self) -> None:
         check_every(self.every)
+        assert self.eps in (0.0, OLD_EPS), self.eps
         wanted = BAM_PARAMETERS if self.scorer == "bam" else count(layer_sizes((FEATURES, *self.hidden, 1)))
         assert self.parameters.shape == (wanted,), (self.parameters.shape, wanted)
         assert self.mean.shape == self.variance.shape == (BINS,), (self.mean.shape, self.variance.shape)
@@ -76,7 +79,7 @@ class Namm:
     def tokens(self, view: View) -> Tensor:
         """What the scorer reads of each token: [B, H, T, 25], float32."""
         place = view.key.device
-        return token_features(view.ages, view.state, self.mean.to(place), self.variance.to(place))
+        return token_features(view.ages, view.state, self.mean.to(place), self.variance.to(place), self.eps)
 
     def score(self, parameters: Tensor, tokens: Tensor, exists: Tensor | None = None) -> Tensor:
         """The outputs of this kind of scorer for given parameters: see `bam_scores` for shapes."""

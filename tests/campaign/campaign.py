@@ -114,7 +114,9 @@ def line_of_trial(trial: Trial) -> dict[str, Any]:
 
 def report(line: dict[str, Any]) -> None:
     """Print an input or kill that broke rules."""
-    print(f"\n#{'k' * (line['what'] == 'kill')}{line['number']} {line.get('family', 'kill')} {line.get('met', '')} exit {line.get('code')}, {line['cpu']} s of CPU")
+    print(
+        f"\n#{'k' * (line['what'] == 'kill')}{line['number']} {line.get('family', 'kill')} {line.get('met', '')} exit {line.get('code')}, {line['cpu']} s of CPU"
+    )
     print(f"   {line.get('line', '')[:700]}")
     if line.get("damaged"):
         print(f"   damaged: {line['damaged']}")

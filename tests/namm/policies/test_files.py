@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_what_the_files_hold(tmp_path):
             "decay": 0.99,
             "age base": 50000,
             "ages": 8,
-            "eps": 1e-5,
+            "smallest deviation": 1e-7,
             "features": "age, spectrum",
             "parameters": "of each layer: weight (in x out), bias",
         },
@@ -94,8 +95,33 @@ def test_the_constants_are_those_of_the_features():
     expected = files.CONSTANTS["age base"] ** -0.75
     assert age_features(torch.tensor([1]))[0, 3].item() == pytest.approx(expected, rel=1e-6)
     nothing, spectrum = torch.zeros(17), torch.ones(1, 1, 1, 17)
-    expected = files.CONSTANTS["eps"] ** -0.5
+    expected = 1 / files.CONSTANTS["smallest deviation"]
     assert token_features(torch.zeros(1, 1, 1), spectrum, nothing, nothing)[..., 8].item() == pytest.approx(expected)
+
+
+def test_a_namm_of_an_older_memx_keeps_its_constant(tmp_path):
+    save(drawn(1), tmp_path / "new")
+    described = json.loads((tmp_path / "new" / "namm.json").read_text("utf-8"))
+    del described["constants"]["smallest deviation"]
+    ages, spectrum = torch.zeros(1, 1, 1), torch.full((1, 1, 1, 17), 0.01)
+    for name, eps in (("stated", {"eps": 1e-5}), ("unstated", {})):
+        shutil.copytree(tmp_path / "new", tmp_path / name)
+        old = {**described, "constants": described["constants"] | eps}
+        (tmp_path / name / "namm.json").write_text(json.dumps(old), "utf-8")
+        namm = load(tmp_path / name)
+        save(namm, tmp_path / "again")
+        kept = load(tmp_path / "again")
+        assert kept.eps == namm.eps == 1e-5
+        assert json.loads((tmp_path / "again" / "namm.json").read_text("utf-8"))["constants"]["eps"] == 1e-5
+        mean, variance = torch.zeros(17), torch.full((17,), 1e-5)
+        found = token_features(ages, spectrum, mean, variance, kept.eps)[..., 8:]
+        torch.testing.assert_close(found, spectrum / 2e-5**0.5)
+        torch.testing.assert_close(token_features(ages, spectrum, mean, variance)[..., 8:], spectrum / 1e-5**0.5)
+    assert load(tmp_path / "new").eps == 0
+    wrong = {**described, "constants": described["constants"] | {"eps": 1e-3}}
+    (tmp_path / "new" / "namm.json").write_text(json.dumps(wrong), "utf-8")
+    with pytest.raises(MemxError, match="its constant 'eps' is 0.001, this memx uses 1e-05"):
+        load(tmp_path / "new")
 
 
 def test_other_dtypes_and_views_are_written_as_float32(tmp_path):
