@@ -49,6 +49,7 @@ def print_evolution_cost(cost: EvolutionCost) -> None:
     """The table of a dry run."""
     lines = [
         ["model", f"{cost.host}, {short(cost.host_parameters, 1000)} parameters in {cost.dtype}"],
+        *([["positions", cost.rope]] if cost.rope else []),
         ["NAMM", f"{cost.namm_parameters:,} parameters, {cost.rule}, eviction interval {cost.every} tokens"],
         [
             "prompts",

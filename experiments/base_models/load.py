@@ -6,7 +6,7 @@ folder of a training run, or one on the Hugging Face hub such as `meta-llama/Lla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from .folder_checks import (
     check_weight_files,
 )
 from .model_folder import EXAMPLES, find_model_folder
+from .rope import with_rope
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -33,16 +34,22 @@ _PADS = ("<|finetune_right_pad_id|>",)  # Llama 3.1 and later name their padding
 
 
 def load_host(
-    name: str, *, dtype: torch.dtype = torch.float32, any_decoder: bool = False
+    name: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    any_decoder: bool = False,
+    rope: Mapping[str, Any] | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Load a model of the Llama family in eval mode on the CPU, and its tokenizer, which pads on the left.
 
-    any_decoder: of the Llama family or not, as long as `memx.namm.attach` takes it. Only safetensors are read and no
+    any_decoder: of the Llama family or not, as long as `memx.namm.attach` takes it. rope: rotary settings in place of
+    the model's own. Only safetensors are read and no
     code of the model's own is run. Raises MemxError if there is no such model, it cannot be reached, is not of the
     family or not to be attached to, which is found before its weights are fetched, or lacks weights or a tokenizer.
     """
     source, hint = find_model_folder(name)
-    return _load(source, dtype, check_attachable if any_decoder else check_llama_family, hint=hint)
+    check = check_attachable if any_decoder else check_llama_family
+    return _load(source, dtype, lambda config: check(with_rope(config, rope, name)), hint=hint)
 
 
 def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -82,7 +89,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def host_config(name: str, *, any_decoder: bool = False) -> PretrainedConfig:
+def host_config(name: str, *, any_decoder: bool = False, rope: Mapping[str, Any] | None = None) -> PretrainedConfig:
     """The config of a model that `load_host` would load, without its weights. Raises MemxError as that does."""
     from transformers import AutoConfig, AutoModelForCausalLM  # the second makes memx's models known
 
@@ -93,7 +100,7 @@ def host_config(name: str, *, any_decoder: bool = False) -> PretrainedConfig:
     try:
         with mute_hub():
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-            check(config)  # which makes the model without its weights
+            check(with_rope(config, rope, name))  # which makes the model without its weights
     except MemxError:
         raise
     except Exception as error:  # a damaged file raises any kind

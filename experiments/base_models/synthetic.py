@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...errors import MemxError
 from .load import host_config, load_host
+from .rope import positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,7 +64,7 @@ def check_host(name: str, layers: int | None, longest: int) -> None:
     if name in _SHAPES:
         most = _SHAPES[name]["max_position_embeddings"]
     else:
-        most = getattr(host_config(name), "max_position_embeddings", None)
+        most = positions(host_config(name))
         if layers is not None:
             raise MemxError(
                 f"--layers cannot change the layers of {name}", hint=f"use it with --model {TINY} or {LARGE}"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from math import isfinite
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ...errors import shown
 from .base import RunName, StrictModel
 from .tasks import TRAINING_TASKS, UNSCORED, is_longbench
 
 _HOP = 16  # of the spectrogram
+ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional")  # of transformers
 
 
 def check_task(task: str) -> None:
@@ -39,6 +41,24 @@ class HostConfig(StrictModel):
     )
     device: str = Field(default="auto", description="device to run on: auto, cpu, cuda or cuda:N")
     threads: int | None = Field(default=None, ge=1, le=4096, description="CPU threads; null: the machine's cores")
+    rope: dict[str, str | float | list[float]] | None = Field(
+        default=None,
+        description="rotary scaling in place of the model's own: rope_type (linear, dynamic, yarn, …) and its settings "
+        "as in transformers, e.g. {rope_type: dynamic, factor: 2}; null: the model's own",
+    )
+
+    @field_validator("rope")
+    @classmethod
+    def _known_rope(cls, rope: dict[str, Any] | None) -> dict[str, Any] | None:
+        if rope is None:
+            return None
+        if rope.get("rope_type") not in ROPE_TYPES:
+            raise ValueError(f"rope_type {shown(rope.get('rope_type'))} is unknown; use {', '.join(ROPE_TYPES)}")
+        for key, value in rope.items():
+            numbers = value if isinstance(value, list) else [] if isinstance(value, str) else [value]
+            if not all(isfinite(number) and number > 0 for number in numbers):
+                raise ValueError(f"{shown(key)} must be a finite number above 0; change it")
+        return rope
 
     @model_validator(mode="after")
     def _one_host(self) -> HostConfig:

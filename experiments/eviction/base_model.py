@@ -9,18 +9,20 @@ import torch
 
 from ...errors import MemxError
 from ...results.store.runs import RunStore
-from ..base_models.load import load_host
+from ..base_models.load import host_config, load_host
+from ..base_models.rope import check_positions, with_rope
 from ..config.evolution import HostConfig
 from ..config.loading import load_config
 from ..config.points import Point, plan
 from ..distributed.process_group import World, local_device, without_torchrun
+from ..models.build import llama_config
 from ..runtime.devices import pick_device
 from ..runtime.events import BaseModelTraining, Note, Phase, Report
 from ..runtime.options import Options
 from ..training.sweep import train_points
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
 def prepare_base_model(
@@ -38,7 +40,7 @@ def prepare_base_model(
     report(Phase(f"loading model {name}"))
 
     def load() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-        model, tokenizer = load_host(name, dtype=getattr(torch, config.dtype), any_decoder=True)
+        model, tokenizer = load_host(name, dtype=getattr(torch, config.dtype), any_decoder=True, rope=config.rope)
         torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
         return model, tokenizer
 
@@ -52,6 +54,34 @@ def host_source(config: HostConfig, runs: Path) -> str:
     Raises MemxError for a preset that is a sweep.
     """
     return config.name or str(runs / base_model_point(config).name / "checkpoint")
+
+
+def describe_base_model(config: HostConfig) -> PretrainedConfig:
+    """The transformers config of a base model, of a preset of the same shape if it cannot be reached.
+
+    Raises MemxError for one that cannot be described.
+    """
+    if config.name is not None:
+        try:
+            return host_config(config.name, any_decoder=True, rope=config.rope)
+        except MemxError:
+            if config.shape is None:
+                raise
+    dense = [("variants", {}), ("sweep", {}), ("memory.slots", 0)] if config.shape else []
+    base = load_config(config.shape or str(config.preset), dense)
+    name = config.name or str(config.preset)
+    return with_rope(llama_config(base, base.data.vocabulary), config.rope, name)
+
+
+def check_prompt_length(config: HostConfig, described: PretrainedConfig, length: int, key: str) -> None:
+    """Raise MemxError if prompts of a length, the value of a key, are longer than the base model's positions."""
+    check_positions(
+        length,
+        described,
+        config.name or str(config.preset),
+        f"{key} {length:,} does",
+        f"lower {key}, or extend the positions, as with --set 'host.rope={{rope_type: dynamic, factor: 2}}'",
+    )
 
 
 def base_model_point(config: HostConfig) -> Point:

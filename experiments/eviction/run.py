@@ -25,6 +25,7 @@ from ...namm.policies.network import RUN, Namm
 from ...results.eviction.report import INTERVAL_STEP, EvictionReport, LayerCache, Written
 from ..base_models.load import load_host
 from ..base_models.model_folder import SMOLLM2
+from ..base_models.rope import check_positions
 from ..data.tokenizer import check_unicode, special_texts
 from ..models.generation import end_tokens, greedy_tokens, next_token
 from ..runtime.devices import pick_device, pick_dtype
@@ -91,7 +92,7 @@ def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda t
     if found := special_texts(tokenizer, config.prompt):
         progress(f"special tokens in the prompt are read as ordinary text: {', '.join(found)}")
     ids, units = tokenize(tokenizer, config.prompt)
-    _check_length(len(ids), config.new_tokens, model.config)
+    _check_length(len(ids), config.new_tokens, model.config, config.host)
     protect = tuple(_resolve(span, text, len(ids)) for span, text in zip(spans, config.protect, strict=True))
     torch.nn.Module.to(model, device)
     prompt = torch.tensor([ids], device=device)
@@ -200,15 +201,16 @@ def _resolve(span: Span, text: str, tokens: int) -> tuple[int, int]:
     return start, stop
 
 
-def _check_length(prompt: int, new: int, model_config: PretrainedConfig) -> None:
-    context = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+def _check_length(prompt: int, new: int, config: PretrainedConfig, name: str) -> None:
     if prompt == 0:
         raise MemxError("the prompt has no tokens", hint="use a longer text")
-    if context is not None and prompt + new > context:
-        raise MemxError(
-            f"{prompt:,} prompt tokens and {new:,} new tokens do not fit in the model's context of {context:,}",
-            hint="shorten the prompt, lower --new-tokens, or use another --model",
-        )
+    check_positions(
+        prompt + new,
+        config,
+        name,
+        f"{prompt:,} prompt tokens and {new:,} new tokens do",
+        "shorten the prompt, lower --new-tokens, or use another --model",
+    )
 
 
 class _Writer:

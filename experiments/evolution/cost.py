@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...errors import MemxError
 from ...namm.policies.features import BINS
-from ..base_models.load import host_config
+from ..base_models.rope import rope_words
 from ..config.base import run_name
 from ..config.evolution import EvolveConfig
-from ..config.loading import load_config
-from ..models.build import llama_config
+from ..eviction.base_model import check_prompt_length, describe_base_model
 from ..runtime.devices import pick_device
 from .expected_time import expected_time
 from .start import empty_namm
@@ -58,6 +56,7 @@ class EvolutionCost:
     host: str  # the base model
     host_parameters: int
     dtype: str  # of the base model's weights
+    rope: str | None  # rotary scaling of the base model in words
     namm_parameters: int
     rule: str  # budget or threshold
     every: int  # tokens between evictions
@@ -101,7 +100,9 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
     Under a threshold, which may keep everything, candidates are counted as if they did. Raises MemxError for a base
     model that cannot be described.
     """
-    shape, counts = _shape(config), _counts(config)
+    described = describe_base_model(config.host)
+    check_prompt_length(config.host, described, config.tasks.length, "tasks.length")
+    shape, counts = _shape(config, described), _counts(config)
     tasks, evolution, fitness, namm = config.tasks, config.evolution, config.fitness, config.namm
     kept = namm.budget if namm.rule == "budget" else 1.0
     flops = _flops(config, shape, counts, kept)
@@ -114,6 +115,7 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
         host=config.host.name or f"preset {config.host.preset}",
         host_parameters=shape.parameters,
         dtype=config.host.dtype,
+        rope=rope_words(described, tasks.length),
         namm_parameters=len(empty_namm(namm).parameters),
         rule=f"budget {namm.budget:g}" if namm.rule == "budget" else f"threshold {namm.threshold:g}",
         every=namm.every,
@@ -180,10 +182,9 @@ def _shared(config: EvolveConfig) -> int:
     return length if config.fitness.mode == "post_hoc" else min(config.namm.every, length)
 
 
-def _shape(config: EvolveConfig) -> Shape:
+def _shape(config: EvolveConfig, described: PretrainedConfig) -> Shape:
     from transformers import AutoModelForCausalLM
 
-    described = _described(config)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(deepcopy(described), trust_remote_code=False)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -194,20 +195,6 @@ def _shape(config: EvolveConfig) -> Shape:
     head_dim = getattr(sizes, "head_dim", None) or sizes.hidden_size // sizes.num_attention_heads
     size = getattr(torch, config.host.dtype).itemsize
     return Shape(count, active, sizes.num_hidden_layers, sizes.num_attention_heads, kv_heads, head_dim, size)
-
-
-def _described(config: EvolveConfig) -> PretrainedConfig:
-    """The host's transformers config, of a preset of the same shape if it cannot be reached."""
-    host = config.host
-    if host.name is not None:
-        try:
-            return host_config(host.name, any_decoder=True)
-        except MemxError:
-            if host.shape is None:
-                raise
-    dense = [("variants", {}), ("sweep", {}), ("memory.slots", 0)] if host.shape else []
-    base = load_config(host.shape or str(host.preset), dense)
-    return llama_config(base, base.data.vocabulary)
 
 
 def _device(config: EvolveConfig) -> str:

@@ -20,7 +20,7 @@ from ...results.store.runs import Run
 from ..config.evolution import EvolveConfig
 from ..distributed.process_group import World
 from ..eviction.answers import Prompt
-from ..eviction.base_model import prepare_base_model
+from ..eviction.base_model import check_prompt_length, describe_base_model, prepare_base_model
 from ..eviction.tasks import make_prompts
 from ..runtime.events import Ended, Generation, Note, Phase, Position, Report, Validation
 from ..runtime.lifecycle import RunFailed
@@ -64,6 +64,8 @@ class EvolutionRun:
         self, config: EvolveConfig, run: Run, runs: Path, report: Report, stop: StopRequest, world: World = World()
     ) -> None:
         self.config, self.run, self.report, self.world = config, run, report, world
+        described = world.in_turn(lambda: describe_base_model(config.host))
+        check_prompt_length(config.host, described, config.tasks.length, "tasks.length")
         self.model, tokenizer, self.host = prepare_base_model(config.host, runs, report, world)
         report(Phase("preparing prompts"))
         self.prompts = world.on_first(lambda: make_prompts(config, tokenizer))

@@ -23,7 +23,7 @@ from ...results.store.runs import Run, RunStore
 from ..config.base import run_name, to_yaml
 from ..config.policy_eval import EvalConfig, NammSource
 from ..eviction.answers import Prompt
-from ..eviction.base_model import prepare_base_model
+from ..eviction.base_model import check_prompt_length, describe_base_model, prepare_base_model
 from ..eviction.kvpress_presses import check_host, check_peers, measure_presses
 from ..eviction.measurements import Measurements
 from ..eviction.tasks import Draws, task_prompts
@@ -99,6 +99,7 @@ class Evaluation:
         stop: StopRequest,
     ) -> None:
         self.config, self.results, self.report, self.stop = config, results, report, stop
+        check_prompt_length(config.host, describe_base_model(config.host), config.length, "length")
         self.model, self.tokenizer, self.host = prepare_base_model(config.host, runs, report)
         if config.peers:
             check_host(self.model)

@@ -73,7 +73,7 @@ def pieces(model, ids, maker):
     sizes = [ids.shape[1] - 3 - (ids.shape[1] - 3) // 3, (ids.shape[1] - 3) // 3, 1, 1, 1]
     try:
         return torch.cat([model(part, past_key_values=cache).logits for part in ids.split(sizes, 1)], 1)
-    except (ValueError, TypeError, AttributeError, RuntimeError):
+    except (ValueError, TypeError, AttributeError, RuntimeError, AssertionError):
         if maker is model:
             return None  # takes no such cache itself; it is refused, as is checked after this
         raise
@@ -166,7 +166,8 @@ def test_dynamic_factors_remember_longer_texts_as_the_plain_model_does():
 def test_rotary_factors_of_every_kind_are_those_of_the_whole_text(kind):
     if kind not in ROPE_INIT_FUNCTIONS:
         pytest.skip(f"this transformers has no rope type {kind}")
-    assert same_as_plain(with_rope(kind), [ORIGINAL - 9, ORIGINAL + 1, 150, ORIGINAL + 30, 40]) is True
+    for length in (ORIGINAL - 9, ORIGINAL + 1, 150, ORIGINAL + 30, 40):
+        assert same_as_plain(with_rope(kind), [length]) is True
     rows = prompts(150, ORIGINAL - 10)
     ids, mask = left_padded(rows)
     places = (mask.cumsum(1) - 1).clamp_min(0)

@@ -233,7 +233,7 @@ def test_open_spans_count_from_either_end(tiny):
 
 def test_a_prompt_that_does_not_fit(capsys, tiny, elsewhere):
     told = mistake(capsys, elsewhere, "word " * 500, "--model", str(tiny))
-    assert "do not fit in the model's context of 512" in told and "--new-tokens" in told
+    assert "do not fit in the 512 positions of" in told and "--new-tokens" in told
 
 
 def test_hosts_that_cannot_be_had_or_observed(capsys, tmp_path, elsewhere):

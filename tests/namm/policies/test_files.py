@@ -120,7 +120,7 @@ def test_a_namm_of_an_older_memx_keeps_its_constant(tmp_path):
     assert load(tmp_path / "new").eps == 0
     wrong = {**described, "constants": described["constants"] | {"eps": 1e-3}}
     (tmp_path / "new" / "namm.json").write_text(json.dumps(wrong), "utf-8")
-    with pytest.raises(MemxError, match="its constant 'eps' is 0.001, this memx uses 1e-05"):
+    with pytest.raises(MemxError, match=r"its constant 'eps' is 0\.001, this memx uses 1e-05"):
         load(tmp_path / "new")
 
 
