@@ -39,13 +39,15 @@ def print_questions(rows: Sequence[Row], trained: Mapping[str, str]) -> None:
     lines = [[_who(row, trained), row.dataset, row.metric, f"{row.n:,}", score_of(row, 2)] for row in harness]
     if lines:
         print_table(f"lm-eval ({INTERVALS})", ["model", "task", "score", "n", "value"], lines, left=3)
+    for row in {(row.run, row.dataset): row for row in harness}.values():
+        _tell_cuts(row)
 
 
 def print_plan(costs: Sequence[Mapping[str, Any]]) -> None:
     """Print what the runs would evaluate."""
     lines = []
     for cost in costs:
-        asked = ", ".join(f"{name} {count:,}" for name, count in cost["questions"].items())
+        asked = ", ".join(f"{name} {_count(count)}" for name, count in cost["questions"].items())
         lines += [
             ["model", f"{cost['model']}: {cost['kind']}, context of {cost['context']:,} tokens"],
             *([["questions", f"{asked}; {cost['shots']} few-shot examples"]] if asked else []),
@@ -53,6 +55,10 @@ def print_plan(costs: Sequence[Mapping[str, Any]]) -> None:
             ["would write", would_write(cost["folder"])],
         ]
     print_table("Dry run: nothing was loaded or evaluated", ["what", "amount"], lines, left=2)
+
+
+def _count(questions: int | None) -> str:
+    return "(from the hub when it runs)" if questions is None else f"{questions:,}"
 
 
 def _shots(row: Row) -> str:
@@ -77,4 +83,17 @@ def _tell_cuts(row: Row) -> None:
             f"no more fit in the context of {row.model}."
         )
     if labels.cut_questions:
-        say(f"{row.dataset}: {labels.cut_questions:,} questions exceed the context and were cut at the start.")
+        say(
+            f"{row.dataset}: {labels.cut_questions:,} of {row.n:,} prompts do not fit in the context of {row.model} "
+            f"and were cut at the start{_by(labels.cut_tokens)}."
+        )
+    if labels.answer_tokens:
+        say(
+            f"{row.dataset}: answers end after {labels.answer_tokens:,} tokens, half of the context of {row.model}, "
+            "which is less than the task allows."
+        )
+
+
+def _by(tokens: int) -> str:
+    """The tokens that the longest prompt lost; older evaluations do not say."""
+    return f", the longest by {tokens:,} tokens" if tokens else ""

@@ -152,7 +152,7 @@ class EvaluationConfig(StrictModel):
         default=24,
         ge=1,
         le=10_000,
-        description="longest generated answer in tokens; raised to the longest trained answer",
+        description="longest generated answer in tokens; at least the longest trained answer, at most data.sequence",
     )
 
 

@@ -5,14 +5,12 @@ R rows, S tokens a row. The position in the stream is two numbers, so a run cont
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...errors import MemxError
 from .facts.questions import Document, documents_of
 from .facts.record import Fact
 from .tokenizer import encode_texts
@@ -20,7 +18,6 @@ from .tokenizer import encode_texts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_LONGEST = 200  # facts whose documents are measured before training starts
 _CACHED = 100_000  # facts whose tokens are kept
 
 
@@ -118,23 +115,13 @@ def encode(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, *,
     return tokens
 
 
-def check_lengths(facts: Sequence[Fact], tokenizer: PreTrainedTokenizerFast, sequence: int, split_seed: int) -> None:
-    """Raise MemxError if a document of the longest facts does not fit in a row of `sequence` tokens."""
-    longest = heapq.nlargest(_LONGEST, facts, key=lambda fact: len("".join(fact[:3]).encode()))
-    for fact in longest:
-        for tokens in encode(documents_of(fact, split_seed), tokenizer, answers_only=True):
-            if len(tokens.ids) > sequence:
-                raise _too_long(len(tokens.ids), sequence, fact)
-
-
 def pack(documents: Sequence[Tokens], sequence: int) -> Batch:
     """Lay documents into rows of `sequence` tokens, longest first, each into the first row with room."""
     rows: list[list[Tokens]] = []
     room: list[int] = []
     for document in sorted(documents, key=lambda document: -len(document.ids)):
         length = len(document.ids)
-        if length > sequence:
-            raise _too_long(length, sequence)
+        assert length <= sequence, "fact_tokens.check_lengths is called before training"
         row = next((i for i, left in enumerate(room) if left >= length), len(rows))
         if row == len(rows):
             rows.append([])
@@ -142,15 +129,6 @@ def pack(documents: Sequence[Tokens], sequence: int) -> Batch:
         rows[row].append(document)
         room[row] -= length
     return _tensors(rows, sequence)
-
-
-def _too_long(length: int, sequence: int, fact: Fact | None = None) -> MemxError:
-    of = f" (of {fact.subject[:40]!r}, {fact.relation})" if fact else ""
-    fits = -(-length // 16) * 16
-    return MemxError(
-        f"a document of {length} tokens{of} does not fit in data.sequence {sequence}",
-        hint=f"use --set data.sequence={fits} and a model.context of at least {fits}",
-    )
 
 
 def _tensors(rows: list[list[Tokens]], sequence: int) -> Batch:

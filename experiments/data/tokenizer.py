@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import MemxError
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 PAD, END = "<|pad|>", "<|end|>"
 _SHOWN = 40  # characters of a text in an error
+_LONG = 4096  # characters of a word that a tokenizer is trained on, at most
+_ENDLESS = re.compile(rf"\S{{{_LONG}}}|\s{{{_LONG}}}")
 
 
 class Encoded(NamedTuple):
@@ -125,8 +128,17 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator(texts, trainer)
+    bpe.train_from_iterator(_cut(texts), trainer)
     return _wrap(bpe)
+
+
+def _cut(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, those with an endless word in parts: training takes time with the square of a word's length."""
+    for text in texts:
+        if len(text) < _LONG or _ENDLESS.search(text) is None:
+            yield text
+        else:
+            yield from (text[start : start + _LONG] for start in range(0, len(text), _LONG))
 
 
 def tokenizer_from_text(text: str) -> PreTrainedTokenizerFast:

@@ -30,11 +30,30 @@ def share_estimate(scores: Sequence[float]) -> Estimate:
         The mean in percent, its binomial standard error and its 95% interval.
     """
     n, p = len(scores), fmean(scores)
+    low, high = wilson(p, n)
+    return Estimate(100 * p, n, 100 * sqrt(p * (1 - p) / n), 100 * low, 100 * high)
+
+
+def wilson(p: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval (1927) of a share p of n."""
     middle = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 * sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
-    return Estimate(
-        100 * p, n, 100 * sqrt(p * (1 - p) / n), 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
-    )
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def overlap_estimate(values: Sequence[float]) -> Estimate:
+    """Estimate a mean of scores from 0 to 1, such as F1, within these bounds.
+
+    Args:
+        values: One score for each question, at least one.
+
+    Returns:
+        The mean in percent; where all scores are 0 or all are 1, with Wilson's interval, as for a share.
+    """
+    if set(values) in ({0.0}, {1.0}):
+        return share_estimate(values)
+    found = mean_estimate(values, scale=100.0)
+    return found._replace(low=max(found.low, 0.0), high=min(found.high, 100.0))
 
 
 def mean_estimate(values: Sequence[float], scale: float = 1.0) -> Estimate:

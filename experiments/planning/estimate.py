@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,10 +15,12 @@ from ...memory_layers.config import MemoryConfig, ModelConfig
 from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, tables_of
 from ...memory_layers.sizes import Sizes, layer_cost, model_sizes
 from ...results.published import published_total
-from ..base_models.load import host_config
+from ..base_models.load import host_config, load_tokenizer
 from ..config.points import Point
 from ..config.training import TrainConfig
-from ..data.facts.questions import build_split
+from ..data.fact_tokens import built_in_fit, check_lengths, possibly_long, train_on_facts
+from ..data.facts.questions import FactSplit, build_split
+from ..data.facts.record import Fact
 from ..models.build import llama_config
 from ..models.describe import host_memory_config, host_model_config
 from ..models.pretrained import check_start, choose_trainable, with_memory
@@ -28,6 +31,9 @@ from .cost import RunCost
 from .gpu_memory import Described, Table, Weight
 from .mesh import Plan, row_tokens
 from .plan import planned
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
@@ -47,6 +53,8 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
     config = point.config
     check_start(config)
     split = None if config.corpus.sources else build_split(config)[0]
+    if split is not None:
+        _check_lengths(config, split)
     model = _described(config, plan)
     training, sizes, table = config.training, model.sizes, model.table
     tokens = training.batch * row_tokens(config)
@@ -77,6 +85,24 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
         training_flops=3 * sizes.flops * (tokens + mixed) * training.steps,
         plan=planned(model, config, plan, lambda changed: _changed(model, changed, plan)) if plan else None,
     )
+
+
+def _check_lengths(config: TrainConfig, split: FactSplit) -> None:
+    """Raise MemxError if a fact does not fit, as the run would; a tokenizer is made only where one might not."""
+    sequence, source = config.data.sequence, config.finetune.source
+    if built_in_fit(config) or not possibly_long(split, sequence):
+        return
+    if source is None:
+        facts = tuple(split.trained)
+        tokenizer, context = _tokenizer(facts, split.seed, config.data.vocabulary), config.model.context
+    else:
+        tokenizer, context = load_tokenizer(source), host_config(source).max_position_embeddings
+    check_lengths(split, tokenizer, sequence, context)
+
+
+@lru_cache(maxsize=1)  # the points of a sweep share it
+def _tokenizer(facts: tuple[Fact, ...], seed: int, vocabulary: int) -> PreTrainedTokenizerFast:
+    return train_on_facts(FactSplit([*facts], [], seed), vocabulary)
 
 
 def _described(config: TrainConfig, plan: Plan | None) -> Described:

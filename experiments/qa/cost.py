@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..config.question_answering import QaConfig
+from ..config.question_answering import QaConfig, QaTask
 from .lm_eval_tasks import check_harness
 from .model import check_model, context_of
-from .run import read_sets
+from .run import read_set
 
 
 def eval_cost(config: QaConfig, runs: Path) -> dict[str, Any]:
-    """Count what an evaluation would do; the data and the model's config are read.
+    """Count what an evaluation would do; files of questions and the model's config are read, but not the hub's data.
 
     Args:
         config: The evaluation.
         runs: The folder of runs.
 
     Returns:
-        The counts by name, as `--dry-run` prints them.
+        The counts by name, as `--dry-run` prints them; None for questions that the run would download.
 
     Raises:
         MemxError: The evaluation would not run.
@@ -33,6 +33,10 @@ def eval_cost(config: QaConfig, runs: Path) -> dict[str, Any]:
         "context": context_of(model),
         "shots": config.shots,
         "answer_tokens": config.answer_tokens,
-        "questions": {of_task.task.name: len(of_task.questions) for of_task in read_sets(config)},
+        "questions": {task.name: _count(config, task) for task in config.tasks},
         "harness": list(config.harness.tasks),
     }
+
+
+def _count(config: QaConfig, task: QaTask) -> int | None:
+    return len(read_set(config, task).questions) if task.asked.files else None

@@ -6,22 +6,29 @@ Its own scores keep their names and units, but for exact match and accuracy, whi
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
-from time import perf_counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError, nearest
 from ...results.store.rows import Row
 from ..config.question_answering import HarnessConfig, QaConfig
-from ..metrics.estimates import Z95
-from ..runtime.events import Progress, Report
+from ..metrics.estimates import Z95, wilson
+from ..runtime.events import Report
+from ..runtime.hub import quick_hub
+from .lm_eval_folder import check_folder
+from .lm_eval_model import Cuts, lm_eval_model
+from .model import context_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+# what a faulty task of the user's raises, by its YAML, its templates or its Python
+_OF_TASKS = (AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError, ValueError)
 PERCENT = {"exact_match": "exact_match", "em": "exact_match", "acc": "accuracy", "acc_norm": "accuracy_norm"}
 
 
@@ -45,6 +52,7 @@ def check_harness(config: HarnessConfig) -> Any:
         raise MemxError(f"--harness needs the package lm-eval ({error})", hint="pip install 'memx[eval]'") from None
     with _muted():
         if config.folder is not None:
+            check_folder(Path(config.folder))
             own = TaskManager(include_path=config.folder, include_defaults=False)
             if set(config.tasks) <= set(own.all_tasks):
                 return own  # without the seconds that lm-eval needs to read all of its own
@@ -83,15 +91,16 @@ def run_harness(
         check: Called at every batch; may raise to stop.
 
     Returns:
-        The results as lm-eval gives them, with the number of questions and shots of each task.
+        The results as lm-eval gives them, with the number of questions and shots of each task, and what was cut.
 
     Raises:
-        MemxError: The task's data cannot be loaded.
+        MemxError: The task's data cannot be loaded, or a task of the user's folder fails.
     """
     simple_evaluate: Any = import_module("lm_eval").simple_evaluate
-    lm = _with_progress(model, tokenizer, batch, task, report, check)
+    cuts = Cuts(context_of(model.config))
     try:
-        with _muted():
+        with _muted(), quick_hub():
+            lm = lm_eval_model(model, tokenizer, cuts, batch=batch, task=task, report=report, check=check)
             results: Any = simple_evaluate(
                 lm,
                 tasks=[task],
@@ -111,8 +120,16 @@ def run_harness(
             hint=f"on a machine with internet, run: lm-eval run --model dummy --tasks {task} --limit 1; then copy its "
             "~/.cache/huggingface here. Or give a task of local files with --harness-tasks",
         ) from None
+    except _OF_TASKS as error:
+        if config.harness.folder is None:
+            raise
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise MemxError(
+            f"lm-eval cannot run the task {task}: {type(error).__name__}: {reason[:160]}",
+            hint=f"correct its files in {config.harness.folder}; --debug shows where it failed",
+        ) from error
     parts = ("results", "n-samples", "n-shot", "group_subtasks", "versions")
-    return {**{name: results.get(name, {}) for name in parts}, "lm_eval": _version()}
+    return {**{name: results.get(name, {}) for name in parts}, "cut": cuts.as_json(), "lm_eval": version("lm-eval")}
 
 
 def harness_rows(results: Mapping[str, Any], about: Mapping[str, Any]) -> list[Row]:
@@ -137,7 +154,7 @@ def harness_rows(results: Mapping[str, Any], about: Mapping[str, Any]) -> list[R
             name = PERCENT.get(metric) or metric
             name += f" {filtered}" if metrics.count(metric) > 1 else ""  # of one answer, parsed in several ways
             error = scores.get(f"{metric}_stderr,{filtered}")
-            half = None if error is None else scale * Z95 * error
+            low, high = _interval(metric, value, error, _count(task, results))
             rows.append(
                 Row(
                     **about,
@@ -146,13 +163,25 @@ def harness_rows(results: Mapping[str, Any], about: Mapping[str, Any]) -> list[R
                     value=scale * value,
                     n=_count(task, results),
                     stderr=None if error is None else scale * error,
-                    low=None if half is None else scale * value - half,
-                    high=None if half is None else scale * value + half,
+                    low=None if low is None else scale * low,
+                    high=None if high is None else scale * high,
                     **{"harness": f"lm-eval {results['lm_eval']}", "filter": filtered},
                     **({"shots": results["n-shot"][task]} if task in results["n-shot"] else {}),
+                    **_cut(task, results),
                 )
             )
     return rows
+
+
+def _interval(metric: str, value: float, error: float | None, n: int) -> tuple[float | None, float | None]:
+    """The 95% interval by the standard error, of a share within 0 to 1; Wilson's where all or none are right."""
+    if error is None:
+        return None, None
+    if metric not in PERCENT:
+        return value - Z95 * error, value + Z95 * error
+    if value in (0.0, 1.0):
+        return wilson(value, n)
+    return max(value - Z95 * error, 0.0), min(value + Z95 * error, 1.0)
 
 
 def _count(task: str, results: Mapping[str, Any]) -> int:
@@ -162,60 +191,30 @@ def _count(task: str, results: Mapping[str, Any]) -> int:
     return sum(_count(member, results) for member in results["group_subtasks"].get(task, []))
 
 
-def _with_progress(model: Any, tokenizer: Any, batch: int, task: str, report: Report, check: Callable[[], None]) -> Any:
-    """lm-eval's own class for a model of transformers, which reports its progress as memx does."""
-    base: Any = import_module("lm_eval.models.huggingface").HFLM
-
-    class Model(base):
-        """Counts requests as they are answered; requests that share a text are answered together."""
-
-        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            self._start(requests)
-            return super().generate_until(requests, disable_tqdm=True)
-
-        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            self._start(requests)
-            return super().loglikelihood(requests, disable_tqdm=True)
-
-        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            self._start(requests)
-            return super().loglikelihood_rolling(requests, disable_tqdm=True)
-
-        def _model_generate(self, context: Any, *rest: Any, **options: Any) -> Any:
-            written = super()._model_generate(context, *rest, **options)
-            self._count(len(context))
-            return written
-
-        def _model_call(self, inps: Any, *rest: Any, **options: Any) -> Any:
-            logits = super()._model_call(inps, *rest, **options)
-            self._count(len(inps))
-            return logits
-
-        def _start(self, requests: Any) -> None:
-            self.answered, self.total, self.last = 0, len(requests), perf_counter()
-
-        def _count(self, answered: int) -> None:
-            check()
-            now = perf_counter()
-            seconds, self.last = (now - self.last) / answered, now
-            self.answered = min(self.answered + answered, self.total)
-            report(Progress(self.answered, self.total, f"lm-eval {task}", seconds))
-
-    with _muted():
-        return Model(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch)
-
-
-def _version() -> str:
-    return version("lm-eval")
+def _cut(task: str, results: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a task, or of all tasks of a group, did not fit in the context; empty if everything did."""
+    cut = results.get("cut", {})
+    if task in cut:
+        return cut[task]
+    members = [found for member in results["group_subtasks"].get(task, []) if (found := _cut(member, results))]
+    if not members:
+        return {}
+    questions = sum(found.get("cut_questions", 0) for found in members)
+    return {"cut_questions": questions, "cut_tokens": max(found.get("cut_tokens", 0) for found in members)}
 
 
 @contextmanager
 def _muted() -> Iterator[None]:
-    """Keep lm-eval's log of its own settings off the screen."""
+    """Keep off the screen what lm-eval says of its settings and of git, which it calls wherever it is run."""
     log = logging.getLogger("lm_eval")
-    level = log.level
+    evaluator: Any = sys.modules.get("lm_eval.evaluator")
+    level, commit = log.level, getattr(evaluator, "get_git_commit_hash", None)
     log.setLevel(logging.ERROR)
+    if evaluator:
+        evaluator.get_git_commit_hash = lambda: None
     try:
         yield
     finally:
         log.setLevel(level)
+        if evaluator:
+            evaluator.get_git_commit_hash = commit

@@ -16,6 +16,7 @@ from ..config.loading import load_config
 from ..config.question_answering import QaConfig
 from ..models.describe import host_memory_config, host_model_config, model_and_memory
 from ..runtime.devices import pick_device
+from ..runtime.hub import quick_hub
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -38,7 +39,8 @@ def load_model(config: QaConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerFa
     from transformers import GenerationConfig
 
     device = pick_device(config.device, "--device")
-    model, tokenizer = load_host(config.model, dtype=getattr(torch, config.dtype), any_decoder=True)
+    with quick_hub():
+        model, tokenizer = load_host(config.model, dtype=getattr(torch, config.dtype), any_decoder=True)
     ends = getattr(model.generation_config, "eos_token_id", None)
     # a checkpoint may bring sampling and penalties, which `generate` takes where nothing else is said
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
@@ -59,7 +61,8 @@ def check_model(config: QaConfig) -> PretrainedConfig:
         MemxError: As `load_model` does.
     """
     pick_device(config.device, "--device")
-    return host_config(config.model, any_decoder=True)
+    with quick_hub():
+        return host_config(config.model, any_decoder=True)
 
 
 def context_of(config: PretrainedConfig) -> int:

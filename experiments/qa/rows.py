@@ -7,7 +7,7 @@ from typing import Any
 
 from ...results.store.rows import Row
 from ..config.question_answering import QaConfig, QaTask
-from ..metrics.estimates import Estimate, mean_estimate, ratio_estimate, share_estimate
+from ..metrics.estimates import Estimate, mean_estimate, overlap_estimate, ratio_estimate, share_estimate
 
 
 def answer_rows(
@@ -24,11 +24,12 @@ def answer_rows(
     Returns:
         Rows of exact_match and f1 in percent, nll in nats a token, and answer_nll in nats an answer (as Berges et al.
         2024 report it of their ablations). Their field fewer_shots counts the questions whose prompt had no room for
-        all examples.
+        all examples, cut_questions those
+        that were cut at the start, and cut_tokens what the longest of these lost.
     """
     estimates: dict[str, Estimate] = {
         "exact_match": share_estimate([line["exact_match"] for line in lines]),
-        "f1": mean_estimate([line["f1"] for line in lines], scale=100.0),
+        "f1": overlap_estimate([line["f1"] for line in lines]),
         "nll": ratio_estimate([line["nll"] for line in lines], [line["gold_tokens"] for line in lines]),
         "answer_nll": mean_estimate([line["nll"] for line in lines]),
     }
@@ -36,6 +37,7 @@ def answer_rows(
         "shots": config.shots,
         "fewer_shots": sum(line["dropped"] > 0 for line in lines),
         "cut_questions": sum(line["cut"] > 0 for line in lines),
+        "cut_tokens": max((line["cut"] for line in lines), default=0),
         "asked_with_seed": config.seed,
     }
     return [

@@ -51,18 +51,20 @@ def read_sets(config: QaConfig) -> list[Sets]:
     Raises:
         MemxError: Files are not as published, the hub is out of reach, or there are fewer examples than shots.
     """
-    sets = []
-    for task in config.tasks:
-        everything = load_questions(task, "asked")
-        examples = not_asked(load_questions(task, "examples"), everything) if config.shots else []
-        if len(examples) < config.shots:
-            raise MemxError(
-                f"{TITLES[task.name]}: only {len(examples)} training questions for {config.shots} few-shot examples "
-                "(evaluated questions are excluded)",
-                hint=f"give more with --train {task.name}=PATH, or lower --shots",
-            )
-        sets.append(Sets(task, sample(everything, config.limit, config.seed), examples))
-    return sets
+    return [read_set(config, task) for task in config.tasks]
+
+
+def read_set(config: QaConfig, task: QaTask) -> Sets:
+    """Read the questions of a set. Raises MemxError as `read_sets` does."""
+    everything = load_questions(task, "asked")
+    examples = not_asked(load_questions(task, "examples"), everything) if config.shots else []
+    if len(examples) < config.shots:
+        raise MemxError(
+            f"{TITLES[task.name]}: only {len(examples)} training questions for {config.shots} few-shot examples "
+            "(evaluated questions are excluded)",
+            hint=f"give more with --train {task.name}=PATH, or lower --shots",
+        )
+    return Sets(task, sample(everything, config.limit, config.seed), examples)
 
 
 def eval_model(config: QaConfig, options: Options, report: Report, *, batch: int = 32) -> list[Row]:

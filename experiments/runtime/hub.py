@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from ssl import SSLError
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from ...errors import MemxError
+
+_PATIENCE = 5.0  # seconds that an answer of the hub may take
 
 
 def gated(what: str, page: str) -> MemxError:
@@ -17,6 +26,40 @@ def gated(what: str, page: str) -> MemxError:
     """
     hint = f"accept its terms at https://huggingface.co/{page}, then run: hf auth login"
     return MemxError(f"the {what} is gated: its terms must be accepted first", hint=hint)
+
+
+@contextmanager
+def quick_hub() -> Iterator[None]:
+    """Mute the hub inside and, where it cannot be reached, only look into the local cache: no minute of retries."""
+    constants: Any = import_module("huggingface_hub.constants")
+    with mute_hub():
+        if constants.HF_HUB_OFFLINE or _reachable(constants.ENDPOINT):
+            yield
+            return
+        datasets: Any = sys.modules.get("datasets.config")
+        was = datasets and datasets.HF_HUB_OFFLINE
+        constants.HF_HUB_OFFLINE = True
+        if datasets:
+            datasets.HF_HUB_OFFLINE = True
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = False
+            if datasets:
+                datasets.HF_HUB_OFFLINE = was
+
+
+@cache
+def _reachable(endpoint: str) -> bool:
+    """Whether the hub answers within seconds; asked once in a process."""
+    try:
+        urlopen(Request(endpoint, method="HEAD"), timeout=_PATIENCE).close()
+    except HTTPError:
+        return True  # it answers, if with a refusal
+    except OSError as error:
+        # another library may know the certificate
+        return isinstance(getattr(error, "reason", None), SSLError)
+    return True
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from ...results.store.runs import Run
 from ..checkpoints.checkpoint import make_checkpointer
 from ..checkpoints.states import begun_value_step
 from ..config.training import TrainConfig
+from ..data.fact_tokens import check_lengths
 from ..data.facts.questions import FactSplit
 from ..distributed.parallel import make_parallelism
 from ..distributed.process_group import World, local_device
@@ -63,6 +64,8 @@ def build_trainer(
     # the tokenizer of a new model comes from the data, that of a pretrained one with the model; data are read with it
     model, tokenizer, new_memory = assemble_model(config, data.new_tokenizer, device, parallelism, report)
     lora = add_lora(model, config) if config.finetune.train == "lora" else None
+    if split.trained:
+        check_lengths(split, tokenizer, config.data.sequence, model.config.max_position_embeddings)
     batches = data.open(tokenizer)
     evaluator = Evaluator(config, split, tokenizer, lambda text: report(Note(text)), synced=world.joined)
     if new_memory and config.finetune.spread:

@@ -10,9 +10,10 @@ from torch import Tensor
 from ...files import write_atomically
 from ...results.store.runs import Run
 from ..config.training import TrainConfig
-from ..data.batches import Batch, PackedBatches, check_lengths
+from ..data.batches import Batch, PackedBatches
+from ..data.fact_tokens import train_on_facts
 from ..data.facts.questions import FactSplit, documents_of
-from ..data.tokenizer import tokenizer_from_text, train_tokenizer
+from ..data.tokenizer import tokenizer_from_text
 from ..runtime.events import Note, Phase, Report
 
 if TYPE_CHECKING:
@@ -92,9 +93,8 @@ class FactData:
         return tokenizer_from_text(self.parallelism.world.on_first(self._tokenizer_text))
 
     def open(self, tokenizer: PreTrainedTokenizerFast) -> PackedBatches:
-        """See `TrainingData`. Raises MemxError for facts that fit in no row."""
+        """See `TrainingData`. Every document fits in a row: `check_lengths` has measured them."""
         config, split = self.config, self.split
-        check_lengths(split.trained, tokenizer, config.data.sequence, split.seed)
         self._note_short_training()
         self.batches = PackedBatches(
             split.trained,
@@ -223,8 +223,7 @@ def build_tokenizer(config: TrainConfig, split: FactSplit) -> PreTrainedTokenize
         config: whose `data.vocabulary` is the most entries that it gets.
         split: whose training documents it is trained on.
     """
-    texts = (document.text for fact in split.trained for document in documents_of(fact, split.seed))
-    return train_tokenizer(texts, config.data.vocabulary)
+    return train_on_facts(split, config.data.vocabulary)
 
 
 def split_rows(batch: Batch, parts: int) -> list[Batch]:

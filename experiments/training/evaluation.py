@@ -39,7 +39,8 @@ class Evaluator:
         self.config, self.tokenizer, self.synced = config, tokenizer, synced
         self.questions = question_sets(split) if split.trained else {}
         longest = longest_answer(split.trained, tokenizer) + 1 if split.trained else 1
-        self.max_answer = max(config.evaluation.max_answer, longest)
+        # no longer than a row of training, which every trained answer fits in, whatever other spellings there are
+        self.max_answer = min(max(config.evaluation.max_answer, longest), config.data.sequence)
         self.text = HeldOutText(config.text, tokenizer, config.data.seed) if config.text.source else None
         self.held_out = self._held_out(notes) if config.corpus.sources and config.corpus.held_out else None
 

@@ -16,7 +16,7 @@ from ..data.facts.questions import Guesser, Question
 from ..data.facts.record import Fact
 from ..data.tokenizer import encode_texts
 from ..metrics.answers import exact_match, f1
-from ..metrics.estimates import Estimate, mean_estimate, ratio_estimate, share_estimate
+from ..metrics.estimates import Estimate, overlap_estimate, ratio_estimate, share_estimate
 from ..models.generation import generate_texts, log_likelihoods
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def estimates(answers: Sequence[Answer]) -> dict[str, Estimate]:
     """Exact match and F1 in percent, NLL in nats per answer token, each with n and a 95% interval."""
     return {
         "exact_match": share_estimate([exact_match(a.text, a.question.accepted) for a in answers]),
-        "f1": mean_estimate([f1(a.text, a.question.accepted) for a in answers], scale=100.0),
+        "f1": overlap_estimate([f1(a.text, a.question.accepted) for a in answers]),
         "nll": ratio_estimate([a.nll for a in answers], [a.tokens for a in answers]),
     }
 

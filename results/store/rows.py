@@ -49,7 +49,8 @@ class Labels:
 
     `memx train`: tier (seen, rephrased, unseen) and relation of questions; text, the name of held-out text; corpus:
     held-out documents of the corpus; memory_layer; trained: which weights were. `memx eval`: shots; fewer_shots and
-    cut_questions: questions that had no room for all of them, or not even for themselves; harness: the version of
+    cut_questions: questions that had no room for all of them, or not even for themselves; cut_tokens: what the longest
+    of these lost; answer_tokens: of lm-eval, where its own limit does not fit the model; harness: the version of
     lm-eval. `memx evolve-namm`: evolution_split (validation, test) and task, a family or "all"; answer_generation.
     `memx eval-namm`: task_set (trained, held-out, all), task; token_text (code, prose) and token_kind with its share
     of all tokens; layer of the cache; size (budget, own), budget, and own_of, the NAMM whose own size it is; beside:
@@ -66,6 +67,8 @@ class Labels:
     shots: int = 0
     fewer_shots: int = 0
     cut_questions: int = 0
+    cut_tokens: int = 0
+    answer_tokens: int = 0
     harness: str = ""
     evolution_split: str = ""
     task_set: str = ""

@@ -16,7 +16,7 @@ import yaml
 
 from ....errors import MemxError, nearest
 from ....files import line_not_utf8
-from ...runtime.hub import gated
+from ...runtime.hub import gated, quick_hub
 from .example import Example
 
 
@@ -120,7 +120,9 @@ def _local_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _hub_rows(hub: HubData) -> Iterator[dict[str, Any]]:
     with _explained(hub):
-        rows: Any = import_module("datasets").load_dataset(hub.path, **hub.arguments)
+        datasets: Any = import_module("datasets")
+        with quick_hub():
+            rows: Any = datasets.load_dataset(hub.path, **hub.arguments)
         yield from map(dict, rows)
 
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 from memx import MemoryLlamaConfig, MemoryLlamaForCausalLM
-from memx.errors import MemxError
-from memx.experiments.data.batches import PackedBatches, Tokens, block_mask, check_lengths, encode, pack
+from memx.experiments.data.batches import PackedBatches, Tokens, block_mask, encode, pack
 from memx.experiments.data.facts.biographies import biographies
 from memx.experiments.data.facts.questions import documents_of, question_sets, split_entities
 from memx.experiments.data.facts.record import Fact
@@ -120,13 +119,6 @@ def test_the_stream_continues_exactly_from_a_saved_position(tokenizer):
 def test_seeds_shuffle_differently(tokenizer):
     first, second = next(stream(tokenizer)), next(stream(tokenizer, seed=1))
     assert first.tokens.shape != second.tokens.shape or not torch.equal(first.tokens, second.tokens)
-
-
-def test_too_long_a_document_is_the_users_error(tokenizer):
-    fact = Fact("a" * 50 + " long subject " * 20, "r", "x")
-    with pytest.raises(MemxError, match=r"does not fit in data.sequence 64") as error:
-        check_lengths([*FACTS, fact], tokenizer, 64, 0)
-    assert "--set data.sequence=" in error.value.hint
 
 
 @pytest.mark.parametrize("position", [
