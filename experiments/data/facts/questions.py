@@ -169,8 +169,8 @@ def _notes_on_templates(relations: Iterable[str]) -> list[str]:
     """Which relations of the user's files have templates of their own, and which miss theirs by their spelling."""
     entries = _templates().keys() - {"*"}
     same = sorted(entries & set(relations))
-    notes = [f"relations with templates of their own: {', '.join(same)}; others use the general ones"] if same else []
+    notes = [f"relations with specific templates: {', '.join(same)}; others use the general ones"] if same else []
     for relation in sorted(set(relations) - entries):
         if (name := "_".join(relation.casefold().split())) in entries:
-            notes.append(f"relation {relation!r} uses the general templates; only {name!r} has templates of its own")
+            notes.append(f"relation {relation!r} uses the general templates; only {name!r} has specific ones")
     return notes

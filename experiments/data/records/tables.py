@@ -104,12 +104,12 @@ def _is_sep(cells: list[str], separator: str, line: int) -> bool:
 
 
 def _separator(path: Path, encoding: str | None, usual: str) -> str:
-    """The separator that gives the header the most columns, if the row below agrees."""
+    """The usual separator if the header and the row below agree on it, else the one that gives the most columns."""
     with open_text(path, encoding, newline="") as file:
         lines = [line for line in islice(file, 100) if line.strip()][:20]
     if lines and (said := _SEP.fullmatch(lines[0])):
         return said[1]
-    best, most = usual, 1
+    best, most = usual, (False, 1)
     for separator in [usual, *(one for one in _SEPARATORS if one != usual)]:
         try:
             rows = list(islice(csv.reader(lines, strict=True, delimiter=separator), 2))
@@ -118,7 +118,6 @@ def _separator(path: Path, encoding: str | None, usual: str) -> str:
         agree = len({len(row) for row in rows}) == 1
         if agree and len(rows[0]) > 1 and separator == usual:
             return usual
-        # a row below that has too many or too few cells says nothing where the usual one finds a single column
-        if rows and len(rows[0]) > most and (agree or most == 1):
-            best, most = separator, len(rows[0])
+        if rows and len(rows[0]) > 1 and (agree, len(rows[0])) > most:
+            best, most = separator, (agree, len(rows[0]))
     return best

@@ -198,7 +198,7 @@ def test_templates_of_known_relations_are_told(tmp_path):
     rows = "".join(f"s{i},{relation},x\n" for i in range(9) for relation in ("birth_year", "Birth year", "other"))
     config = load_config("facts", [("data.facts", [write(tmp_path / "a.csv", HEADER + rows)])])
     assert build_split(config)[1] == [
-        "relations with templates of their own: birth_year; others use the general ones",
-        "relation 'Birth year' uses the general templates; only 'birth_year' has templates of its own",
+        "relations with specific templates: birth_year; others use the general ones",
+        "relation 'Birth year' uses the general templates; only 'birth_year' has specific ones",
     ]
     assert build_split(load_config("facts"))[1] == []
