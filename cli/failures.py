@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from ..errors import MemxError, plain_reason
+from ..plain_text import shortened
 from .output.streams import OutputLost, finish_output, note
 from .paths import name_of
 
@@ -27,6 +28,7 @@ _DISK_ERRORS = {
     errno.ENAMETOOLONG,
 }
 _EXPECTED = (RuntimeError, ArithmeticError, OSError)  # what libraries raise where a run fails, rather than memx
+_MOST_PATH = 150  # characters of a path in a message of the system
 _MOST = 1500  # characters of a line: what is longer holds a file's content or a path without an end
 
 
@@ -107,7 +109,7 @@ def _report_failure(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         return 0
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        where = f" {error.filename}" if error.filename else ""
+        where = f" {shortened(str(error.filename), _MOST_PATH)}" if error.filename else ""
         return print_error(f"error: cannot use{where}: {error.strerror}", "free space, or choose another path", code=2)
     if isinstance(error, MemoryError):
         return print_error(f"failed: out of memory {error}", "use a smaller model, batch or file", code=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from typing import Annotated, Any
@@ -111,8 +110,6 @@ for module in (train, prepare, convert, evolve_namm, evict, eval_namm, eval, ben
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted."""
     prepare_streams()
-    if not os.environ.get("TERMINAL_WIDTH", "1").isdecimal():  # typer reads it as a number
-        del os.environ["TERMINAL_WIDTH"]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     sys.exit(run(arguments, debug=len(arguments) < len(sys.argv) - 1))
 

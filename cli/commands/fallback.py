@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, ClassVar
 
+import typer
 from typer.core import TyperGroup
 
-from .spellings import PlainHelp, note_change
+from ...errors import MemxError
+from .spellings import Command, PlainHelp, note_change
 
+_UsageError: Any = typer.BadParameter.__bases__[0]  # of the click that typer carries
 FALLBACK = "default"  # the name under which a group keeps its hidden command
 
 
 class Group(PlainHelp, TyperGroup):
     """A group of commands."""
+
+
+class FallbackCommand(Command):
+    """The hidden command of a group, which says so if a subcommand comes after options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments.
+
+        Args:
+            ctx: The context of the command.
+            args: The arguments that follow the group's name.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except _UsageError:
+            group = ctx.parent.command
+            late = next((one for one in args if one in group.commands and not group.commands[one].hidden), None)
+            if late is None:
+                raise
+            place = args.index(late)
+            rest = shlex.join([late, *args[:place], *args[place + 1 :]])
+            hint = f"write {ctx.parent.command_path} {rest}"
+            raise MemxError(f"the subcommand {late} must come before the options", hint=hint) from None
 
 
 class FallbackGroup(Group):

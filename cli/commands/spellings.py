@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
+import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +25,7 @@ class PlainHelp:
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self.help = unwrapped(getattr(self, "help", None) or "")
+        self.help = unwrapped(getattr(self, "help", None) or _docstring(getattr(self, "callback", None)))
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters of the command, --help included.
@@ -91,6 +95,14 @@ def note_change(old: str, new: str) -> None:
     """
     if os.environ.get("RANK", "0") == "0":
         note(f"note: {old} is now {new}; the old spelling works until the next release")
+
+
+def _docstring(function: Any) -> str:
+    """The docstring of a function whose Python was told to leave docstrings out, from its file; empty without one."""
+    if function is None or sys.flags.optimize < 2:
+        return ""
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
+    return ast.get_docstring(ast.parse(source).body[0]) or ""  # type: ignore[arg-type]
 
 
 def unwrapped(text: str) -> str:

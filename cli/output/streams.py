@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import sys
 from typing import TextIO
 
@@ -30,7 +31,10 @@ class OutputLost(Exception):
 
 
 def prepare_streams() -> None:
-    """Make standard output and standard error take every text, and replace those that are closed by one to nowhere."""
+    """Make standard output and standard error take every text, and replace those that are closed by one to nowhere.
+
+    Widths of the environment that are no numbers are left out of it.
+    """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
@@ -38,6 +42,9 @@ def prepare_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):  # which rich and typer read as numbers
+        if not re.fullmatch("[0-9]{1,6}", os.environ.get(name, "0")):
+            del os.environ[name]
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=_ERRORS)  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ import typer
 from ....errors import MemxError, closest
 from ...output.console import examples
 from ..completion import op_names
-from ..fallback import FALLBACK, FallbackGroup
+from ..fallback import FALLBACK, FallbackCommand, FallbackGroup
 from ..spellings import Command
 from .default import OLD_NAMES, default
 from .measured import eviction, evolution, model, offload, ops, step
@@ -97,7 +97,7 @@ def register(app: typer.Typer) -> None:
         group.command(name, cls=Command, rich_help_panel=_MEASURE, epilog=examples(*_EXAMPLES[name]))(command)
     for name, command in {"compare": compare, "kernels": kernels, "list": list_benchmarks}.items():
         group.command(name, cls=Command, rich_help_panel=_RESULTS, epilog=examples(*_EXAMPLES[name]))(command)
-    group.command(FALLBACK, cls=Command, hidden=True)(default)
+    group.command(FALLBACK, cls=FallbackCommand, hidden=True)(default)
     app.add_typer(group, name="bench", rich_help_panel="Evaluate and compare")
 
 

@@ -53,6 +53,7 @@ def check_edges(bench: Bench, op: Op) -> list[Row]:
     The shapes that are timed are powers of two, at which a wrong mask or an index at an edge would not show.
     """
     rows = []
+    bench.progress(f"{op.name}: checking at odd shapes")
     for dtype in dict.fromkeys((torch.float32, bench.dtype)):
         for shape in op.odd_shapes:
             checks = check_implementations(op, shape, dtype, bench.device)
@@ -64,7 +65,7 @@ def check_edges(bench: Bench, op: Op) -> list[Row]:
 def bench_op(bench: Bench, op: Op, shape: Shape, *, compiled: bool) -> list[Row]:
     """Check every implementation; if all are right, time them and the rivals."""
     title = f"{op.name} {written(shape)}"
-    bench.progress(title)
+    bench.progress(f"{title}: checking against float64")
     if bench.device.type == "cpu" and interpreted():
         bench.progress("Triton runs in interpreter mode (TRITON_INTERPRET): kernels are checked but not timed")
     checked, checks = check_where_it_fits(op, shape, bench.dtype, bench.device)
@@ -81,6 +82,7 @@ def bench_op(bench: Bench, op: Op, shape: Shape, *, compiled: bool) -> list[Row]
     inputs = inputs_of(op, shape, bench.dtype, bench.device)
     timed = [impl for impl in checks if not (impl == "triton" and bench.device.type == "cpu")]
     for implementation in implementations_of(op, bench.device, timed, compiled=compiled):
+        bench.progress(f"{title}: timing {implementation.name}")
         with quiet_compiler() if implementation.name == COMPILED else nullcontext():
             try:
                 rows += _time(facts, implementation, inputs)

@@ -42,6 +42,7 @@ def bench_ops(
     if config.tune:
         tune_ops(ops, dtype, device, progress)
     stopwatch = Stopwatch(device, config.seconds)
+    progress("measuring the speed of copies and of matrix products")
     ceilings = measure_ceilings(stopwatch, dtype)
     common = row_settings(device, torch.get_num_threads())
     common |= {"experiment": "bench", "model": str(dtype).removeprefix("torch.")}
