@@ -30,13 +30,14 @@ PYTEST := $(BIN)/pytest
 TESTED := $(VENV)/.memx-test
 endif
 
-.PHONY: demo test test-portable check gpu gpu-train link figure comparisons docs tables notebooks smollm2 gemma3 evolve-demo clean help
+.PHONY: demo test test-portable check gpu gpu-train link figure campaign comparisons docs tables notebooks smollm2 gemma3 evolve-demo clean help
 
 help:
 	@echo "make demo    train on real facts at several memory sizes and draw the picture (minutes)"
 	@echo "make test    the default tests"
 	@echo "make test-portable  the default tests once for each of several ways in which CPUs round, whatever fails on the way"
 	@echo "make check   format, lint, types and tests"
+	@echo "make campaign  10,000 wrong inputs and 1,000 kills: what each command does, under results/campaign (hours)"
 	@echo "make gpu     GPU tests and benchmarks, rows and figures under OUT=$(OUT); VENV= installs nothing"
 	@echo "make gpu-train  tokens per second of a 134M base, dense and with a million slots, on one GPU"
 	@echo "make figure  the demo with three seeds at every memory size"
@@ -94,6 +95,10 @@ check: $(VENV)/.memx-dev
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports pyproject.toml --no-cache --no-logo
 	$(BIN)/pytest $(SHARED)
+
+# MORE= is for its own options: --seconds 600, --command train, --resume, --only 123
+campaign: $(VENV)/.memx-test
+	$(BIN)/python -P tests/campaign --jobs $(JOBS) $(MORE)
 
 link:
 	@mkdir -p "$(LINK)"

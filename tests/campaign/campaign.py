@@ -13,7 +13,8 @@ from typing import Any
 
 from .forks import Call, start, warm
 from .fuzz import Verdict, run_inputs
-from .kills import Kills, Trial
+from .kills.scenarios import scenarios
+from .kills.trials import Kills, Trial, with_finished
 from .totals import Results, as_text, groups, table, totals, write_docs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "internals" / "robustness.md"
@@ -68,7 +69,8 @@ def run(given: argparse.Namespace, root: Path, results: Results) -> None:
         _keep(map(line_of, verdicts), results, given)
     if not only or only.startswith("k"):
         numbers = iter([int(only[1:])]) if only else _numbers(given, "kill", done, end)
-        trials = Kills(root, master, given.seed, given.command).trials(numbers)
+        known = [one for one in scenarios() if one.command.startswith(given.command)]
+        trials = Kills(root, with_finished(root, master), given.seed, known).trials(numbers)
         _keep(map(line_of_trial, trials), results, given)
 
 
@@ -114,9 +116,9 @@ def line_of_trial(trial: Trial) -> dict[str, Any]:
 
 def report(line: dict[str, Any]) -> None:
     """Print an input or kill that broke rules."""
-    print(
-        f"\n#{'k' * (line['what'] == 'kill')}{line['number']} {line.get('family', 'kill')} {line.get('met', '')} exit {line.get('code')}, {line['cpu']} s of CPU"
-    )
+    kill = line["what"] == "kill"
+    about = "kill" if kill else f"{line['family']}, {line['met']}: exit {line['code']}"
+    print(f"\n#{'k' * kill}{line['number']} {about}, {line['cpu']} s of CPU")
     print(f"   {line.get('line', '')[:700]}")
     if line.get("damaged"):
         print(f"   damaged: {line['damaged']}")

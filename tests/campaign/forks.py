@@ -97,20 +97,24 @@ class Running:
 
 
 @cache
-def warm() -> None:
-    """Import what commands import, so that forks need not."""
-    import memx
+def warm(*parts: str) -> None:
+    """Import what commands import, so that forks need not.
+
+    Args:
+        parts: Packages of memx to import, such as memx.cli; none: all, and what they use.
+    """
     import typer
     from memx.cli.main import app
 
-    for name in _OTHER_IMPORTS:
+    for name in () if parts else _OTHER_IMPORTS:
         with suppress(ImportError):
             importlib.import_module(name)
-    for found in pkgutil.walk_packages(memx.__path__, "memx."):
-        part = found.name.split(".")[1]
-        if part not in ("tests", "docs", "__main__") and not found.name.endswith("__main__"):
-            with suppress(ImportError):  # what needs a package that is not installed
-                importlib.import_module(found.name)
+    for part in parts or ("memx",):
+        package = importlib.import_module(part)
+        for found in pkgutil.walk_packages(package.__path__, f"{part}."):
+            if not found.name.startswith(("memx.tests", "memx.docs")) and not found.name.endswith("__main__"):
+                with suppress(ImportError):  # what needs a package that is not installed
+                    importlib.import_module(found.name)
     tree = typer.main.get_command(app)
     typer.main.get_command = lambda given: tree  # the same each time, and slow to make
     gc.collect()
@@ -184,9 +188,8 @@ def _become(call: Call, folder: Path, out: Path, err: Path) -> None:
         else:
             setattr(sys, name, _stream(number))
         setattr(sys, f"__{name}__", getattr(sys, name))
-    import torch
-
-    torch.set_num_threads(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def _stream(number: int) -> io.TextIOWrapper:

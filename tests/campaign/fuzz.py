@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .forks import Ended, Running, start
-from .inputs import Input, input_of
+from .inputs.draw import Input, input_of
 from .rules import faults
 from .slots import Slot
 
@@ -31,6 +31,7 @@ def run_inputs(
     jobs: int = 1,
     only: str = "",
     run: Callable[[], None] | None = None,
+    wall: float = 240.0,
 ) -> Iterator[Verdict]:
     """Run inputs.
 
@@ -42,6 +43,7 @@ def run_inputs(
         jobs: How many run at once.
         only: Words that name the one command to fuzz.
         run: What runs as the program; None: memx.
+        wall: Seconds after which a command is killed.
 
     Yields:
         The verdict of each, as it ends.
@@ -56,7 +58,7 @@ def run_inputs(
                 more = False
                 break
             slot = free.pop()
-            running.append(_begin(input_of(number, seed, master, only), slot, run))
+            running.append(_begin(input_of(number, seed, master, only), slot, run, wall))
         time.sleep(0.001)
         for one in [*running]:
             if (ended := one[2].poll()) is not None:
@@ -65,20 +67,21 @@ def run_inputs(
                 free.append(one[1])
 
 
-def _begin(given: Input, slot: Slot, run: Callable[[], None] | None) -> tuple[Input, Slot, Running]:
+def _begin(given: Input, slot: Slot, run: Callable[[], None] | None, wall: float) -> tuple[Input, Slot, Running]:
     given.prepare(slot.work)
     slot.first = slot.state()
     call = given.call
     surrounded = type(call)(
         call.arguments, {**slot.environment, **call.environment}, call.stdin, call.closed, call.full
     )
-    return given, slot, start(surrounded, slot.work, slot.printed, run=run)
+    return given, slot, start(surrounded, slot.work, slot.printed, wall=wall, run=run)
 
 
 def _judged(given: Input, slot: Slot, ended: Ended) -> Verdict:
     found = slot.changes()
     texts = [part for word in given.call.arguments for part in (word, word.rpartition("=")[2])]
-    told = faults(given.met, ended, found, [*texts, *given.call.environment.values(), str(slot.work), str(slot.home)])
+    said = [*texts, *given.call.environment.values(), str(slot.work), str(slot.home)]
+    told = faults(given.met, ended, found, said, full=given.call.full)
     if given.harm is not None or given.files:
         slot.heal([given.damaged, *given.files])
     slot.restore(found)

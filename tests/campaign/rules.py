@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .forks import Ended
+from .inputs.values import VALID, WRONG
 from .slots import Changes
-from .values import VALID, WRONG
 
 # kinds of faults, which are the columns of the totals
 EXIT, TRACEBACK, WORDS, HANG, LEFT = "wrong exit", "traceback", "unclear message", "hang", "half-written"
@@ -19,16 +19,19 @@ _PYTHON = re.compile(
     r"\b(?!Mem)[A-Z]\w*(Error|Exception)\b|object at 0x|NoneType|<class '|<function |\bpydantic\b|errors\.pydantic|"
     r"Input should be|Field required|Extra inputs|valid dictionary|valid tuple|list index|dictionary|tuple\b|"
     r"unsupported operand|not subscriptable|not iterable|has no attribute|positional argument|keyword argument|"
-    r"expected (str|int|bytes)|Errno|codec can't|can't (de|en)code|JSONDecode|Expecting (value|property|',')|invalid literal|"
-    r"could not convert|\bfloat\(\)|\bint\(\)|Exceeds the limit|surrogates not allowed|is not JSON serializable|"
-    r"size mismatch for|state_dict|torch\.Size|torch\.\w+\(|c10|at::|recursion|Backend|__\w+__|kwargs|0x[0-9a-f]{6,}"
+    r"expected (str|int|bytes)|Errno|codec can't|can't (de|en)code|JSONDecode|Expecting (value|property|',')|"
+    r"invalid literal|could not convert|\bfloat\(\)|\bint\(\)|Exceeds the limit|surrogates not allowed|"
+    r"is not JSON serializable|size mismatch for|state_dict|torch\.Size|torch\.\w+\(|c10|at::|recursion|"
+    r"Backend|__\w+__|kwargs|0x[0-9a-f]{6,}"
 )
 TEMPORARY = re.compile(r"(^|/)(\.[^/]+\.[a-z0-9_]{8}|\.[^/]+\.(old|new|tmp|part)|[^/]*\.tmp|tmp[a-z0-9_]{8})(/|$)")
-_OURS = ("error:", "hint:", "failed:", "note:", "warning:")
+_OURS = ("error:", "hint:", "failed:", "unexpected error:", "note:", "warning:")
 CACHES = ("user/cache/", "user/.config", "user/.cache", "user/.triton", "temporary/torchinductor")
 
 
-def faults(kind: str, ended: Ended, found: Changes, given: Sequence[str] = ()) -> list[tuple[str, str]]:
+def faults(
+    kind: str, ended: Ended, found: Changes, given: Sequence[str] = (), *, full: bool = False
+) -> list[tuple[str, str]]:
     """The rules that a command broke: (kind of fault, what it is).
 
     Args:
@@ -36,9 +39,12 @@ def faults(kind: str, ended: Ended, found: Changes, given: Sequence[str] = ()) -
         ended: How the command ended.
         found: What it left in its slot.
         given: The texts that the user gave, which may be repeated in messages.
+        full: Whether stdout had no space: what was printed is lost, what was written is not.
     """
     if "--debug" in given:  # which asks for Python's words
         ended = replace(ended, out="", err="\n".join(line for line in ended.err.splitlines() if line.startswith(_OURS)))
+    if full:
+        return [(TRACEBACK, "a traceback")] if _TRACEBACK.search(ended.err) else []
     if ended.hung:
         return [(HANG, f"ran for {ended.cpu:.0f} s of CPU and {ended.wall:.0f} s")]
     told = [*_exit(kind, ended)]

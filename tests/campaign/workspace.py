@@ -6,8 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-from ..docs.workspace import Workspace
-
 # one layer, a few facts and steps: trained in a fraction of a second
 SMALL = """\
 name: small
@@ -22,7 +20,8 @@ command: evolve-namm
 name: small-namm
 host: {name: model, threads: 1}
 namm: {scorer: bam, every: 64, rule: budget, budget: 0.4}
-tasks: {train: [key_values, prose_next], length: 220, pool: 2, per_generation: 1, validation_prompts: 1, test_prompts: 1}
+tasks: {train: [key_values, prose_next], length: 220, pool: 2, per_generation: 1,
+  validation_prompts: 1, test_prompts: 1}
 evolution: {population: 4, generations: 2, validate_every: 1}
 calibration: 1
 """
@@ -37,6 +36,8 @@ def make(master: Path, tiny_run: Path) -> None:
         master: The folder.
         tiny_run: A finished run of `memx train`.
     """
+    from ..docs.workspace import Workspace
+
     parts = master.with_name("parts")
     shutil.rmtree(parts, ignore_errors=True)
     workspace = Workspace(parts)
@@ -54,14 +55,19 @@ def make(master: Path, tiny_run: Path) -> None:
         shutil.copytree(master / name, master / "results" / "runs" / f"{name}-0")
     _thin(master)
     _name_relatively(master, str(parts / "kinds") + "/")
-    _write_useless(master)
-    _write_odd(master)
+    write_small(master)
+
+
+def write_small(master: Path) -> None:
+    """Configs of seconds, and their facts as CSV and as JSON lines."""
     (master / "small.yaml").write_text(SMALL)
     (master / "small-namm.yaml").write_text(SMALL_NAMM)
     rows = "".join(f"s{i},{r},o{i % 5}\n" for i in range(12) for r in ("likes", "owns"))
     (master / "small.csv").write_text("subject,relation,object\n" + rows)
     objects = [dict(zip(("subject", "relation", "object"), row.split(","), strict=True)) for row in rows.split()]
     (master / "small.jsonl").write_text("".join(json.dumps(one) + "\n" for one in objects))
+    _write_useless(master)
+    _write_odd(master)
 
 
 def _thin(master: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from functools import cache
 
 # quick lines: they read and plan, or write little
 LINES = """
@@ -113,9 +114,10 @@ class Base:
         return self.writes and self.words[0] in ("train", "bench", "eval", "eval-namm", "evict", "evolve-namm")
 
 
-def bases(text: str = LINES) -> list[Base]:
+@cache
+def bases(text: str = LINES) -> tuple[Base, ...]:
     """The command lines of a list."""
-    return [Base(tuple(shlex.split(line))) for line in text.strip().splitlines()]
+    return tuple(Base(tuple(shlex.split(line))) for line in text.strip().splitlines())
 
 
 def bases_of(path: tuple[str, ...]) -> list[Base]:

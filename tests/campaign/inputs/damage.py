@@ -1,4 +1,4 @@
-"""Ways in which a disk, an editor or another program damages a file, by its kind. All of them are odd, none is valid."""
+"""Ways in which a disk, an editor or another program damages a file, by its kind; what comes of it is odd."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from random import Random
 from typing import Any
 
 _OTHERS: tuple[Any, ...] = (
-    None, True, False, 0, -1, -5, 1.5, 1e308, float("nan"), float("inf"), 10**30, 10**400, "", "text", "[red]x[/red]", "\ud800",
-    "\0", "$x$", "_x", "a/b", "../x", "x" * 5_000, [], {}, [1], [[]], {"a": 1}, [None], "1", "nan", "<end>", "a\nb",
+    None, True, False, 0, -1, -5, 1.5, 1e308, float("nan"), float("inf"), 10**30, 10**400, "", "text", "[red]x[/red]",
+    "\ud800", "\0", "$x$", "_x", "a/b", "../x", "x" * 5_000, [], {}, [1], [[]], {"a": 1}, [None], "1", "nan",
+    "<end>", "a\nb",
 )  # fmt: skip
 _NOISE = (b"\xff", b"\x00", b"\xed\xa0\x80", b"\n", b"\r", b",", b'"', b"[", b"{", b"\xef\xbb\xbf", b"-", b"9" * 5_000)
 
@@ -114,12 +115,12 @@ def _swapped(tree: Any, random: Random) -> Any:
 
 def _dumped(value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=random_ascii(value))
+        return json.dumps(value, ensure_ascii=_has_surrogate(value))
     except ValueError:  # Python writes no integers of so many digits
         return "1" + "0" * 5_000
 
 
-def random_ascii(value: Any) -> bool:
+def _has_surrogate(value: Any) -> bool:
     """Whether escapes are written, where bytes could not be."""
     return "\ud800" in repr(value)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+from ..workspace import USELESS
 from .surface import Key, Parameter
-from .workspace import USELESS
 
 WRONG, ODD, VALID = "wrong", "odd", "valid"
 Value = tuple[str, str]  # text and class
@@ -13,26 +13,13 @@ Value = tuple[str, str]  # text and class
 _DIGITS = "1" + "0" * 400
 _LONG_DIGITS = "9" * 5_000
 NO_NUMBERS = (
-    "",
-    " ",
-    "text",
-    "true",
-    "null",
-    "nan",
-    "inf",
-    "-inf",
-    "1,5",
-    "0x",
-    "1e",
-    "--",
-    "[red]5[/red]",
-    "½",
-    "\udcff",
-)
+    "", " ", "text", "true", "null", "nan", "inf", "-inf", "1,5", "0x", "1e", "--", "[red]5[/red]", "½", "\udcff",
+)  # fmt: skip
 NAMES = (
-    "", " ", ".", "..", "-", "--", "_x", "$x$", "$HOME", "a/b", "../x", "/x", "a\nb", "a\tb", "x" * 5_000, "[red]x[/red]",
-    "[/]", "[link=x]", "\udcff", "é", "e\u0301", "日本", "%s", "{}", "{0.__class__}", "\\", "'", '"', "~", "NUL", "a b",
-    "null", "\u202e", "\x1b[31m", "*",
+    "", " ", ".", "..", "-", "--", "_x", "$x$", "$HOME", "a/b", "../x", "/x", "a\nb", "a\tb", "x" * 5_000,
+    "[red]x[/red]", "[/]", "[link=x]", "\udcff", "é", "e\u0301", "日本", "%s", "{}", "{0.__class__}", "\\", "'",
+    '"', "~",
+    "NUL", "a b", "null", "\u202e", "\x1b[31m", "*",
 )  # fmt: skip
 _MISSING = (
     "no/such", "no-such", "no.csv", "no.yaml", "no.jsonl", "x" * 5_000, "\udcff", "[bold]no[/bold]", "[/]", "a\nb",
@@ -41,20 +28,8 @@ _MISSING = (
 _ODD_PATHS = ("", ".", "..", "../..", "/", "-", "/dev/null", "folder", "[red]file.txt", "*", "~", " ", "secret.txt")
 _BAD_FOLDERS = ("small.csv", "small.csv/below", "x" * 5_000, "/proc/memx", "/dev/null", "loop")
 _ODD_FOLDERS = (
-    "",
-    ".",
-    "../..",
-    "folder",
-    "new/a/b",
-    "[red]new[/red]",
-    "\udcff",
-    "~",
-    "é 日本",
-    "a\nb",
-    "$new",
-    "-new",
-    "*",
-)
+    "", ".", "../..", "folder", "new/a/b", "[red]new[/red]", "\udcff", "~", "é 日本", "a\nb", "$new", "-new", "*",
+)  # fmt: skip
 
 
 def of_parameter(parameter: Parameter, *, writes: bool, random: Random) -> Value:
@@ -117,8 +92,18 @@ _NO_NUMBER = (".inf", "-.inf", ".nan", "true", "text", "[1]", "{a: 1}", "'1'x", 
 _HUGE = ("1e308", "-1e308", "-1", "0", "1000000000", str(10**30), _DIGITS, "0.5", "1e-320", "-0.0")
 _TEXTS = ('""', '"\\0"', '"a\\nb"', "'[red]x'", "'$x$'", "../x", "_x", "'{}'", f"'{'x' * 5_000}'", "é", "'%s'")
 _NESTED = ("[" * 50 + "]" * 50, "[" * 2_000 + "]" * 2_000, "{a: " * 60 + "1" + "}" * 60)
-_TABLES = ("{1: 2}", "{a.b: 1}", "{training.steps: []}", "{'': 1}", "{a: null}", "{~: 1}", "[{}]", "{training: 1}",
-           "{a: {training.steps: 1}}", "{memory.slots: [0, 0]}", "{memory.slots: [0, x]}", "{a: {}, b: {}}")  # fmt: skip
+_TABLES = (
+    "{1: 2}", "{a.b: 1}", "{training.steps: []}", "{'': 1}", "{a: null}", "{~: 1}", "[{}]", "{training: 1}",
+    "{a: {training.steps: 1}}", "{memory.slots: [0, 0]}", "{memory.slots: [0, x]}", "{a: {}, b: {}}",
+)  # fmt: skip
+_LISTS = ("[]", "[.nan]", "[true]", "[null]", "[[]]", "[-1]")
+_NO_TABLE = tuple((one, WRONG) for one in ("3", "text", "true", "[1]", ".nan"))
+_OF_KIND: dict[str, tuple[Value, ...]] = {
+    "section": (*_NO_TABLE, ("{}", ODD), ("{x: 1}", WRONG)),
+    "table": (*_NO_TABLE, *((one, ODD) for one in _TABLES)),
+    "bool": (*((one, WRONG) for one in ("5", "text", "[true]", ".nan", "{}")), ("'true'", ODD), ("1", ODD)),
+    "choice": tuple((one, WRONG) for one in (".nan", "5", "true", "[a]", "{a: 1}", "no", '""', "'[red]'", "5.0")),
+}
 
 
 def of_key(key: Key, random: Random) -> Value:
@@ -131,26 +116,12 @@ def of_key(key: Key, random: Random) -> Value:
         return random.choice(_NESTED), WRONG
     if kinds <= {"int", "float"}:
         return _key_number(key, random)
-    if kinds == {"section"}:
-        return random.choice(
-            ((random.choice(("3", "text", "true", "[1]", ".nan")), WRONG), ("{}", ODD), ("{x: 1}", WRONG))
-        )
-    if kinds == {"bool"}:
-        return random.choice(
-            (("5", WRONG), ("text", WRONG), ("[true]", WRONG), (".nan", WRONG), ("'true'", ODD), ("1", ODD))
-        )
-    if kinds == {"choice"}:
-        return random.choice((".nan", "5", "true", "[a]", "{a: 1}", "nothing", '""', "'[red]'", "5.0")), WRONG
+    if len(kinds) == 1 and (values := _OF_KIND.get(next(iter(kinds)))):
+        return random.choice(values)
     if kinds == {"text"}:
         wrong = random.choice(("[a]", "{a: b}", ".nan", "true", "5", ".inf"))
         return (wrong, WRONG) if draw < 0.5 else (random.choice((*_TEXTS, *_HUGE)), ODD)
-    if kinds == {"table"}:
-        return random.choice(
-            (*((one, WRONG) for one in ("[1]", "5", "text", ".nan", "true")), *((t, ODD) for t in _TABLES))
-        )
-    return random.choice(
-        (*_NO_NUMBER, *_HUGE, *_TEXTS, *_TABLES, "[]", "[.nan]", "[true]", "[null]", "[[]]", "[-1]")
-    ), ODD
+    return random.choice((*_NO_NUMBER, *_HUGE, *_TEXTS, *_TABLES, *_LISTS)), ODD
 
 
 def _key_number(key: Key, random: Random) -> Value:

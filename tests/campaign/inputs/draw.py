@@ -1,4 +1,4 @@
-"""A number -> one input: a command line of memx, what surrounds it, files that are damaged first, and how it is to be met.
+"""A number -> one input: a command line of memx, its surroundings, a file that is damaged, and how it is to be met.
 
 Numbers go round the families, and each family goes round its own cases in an order that the seed gives, so that every
 option of every command and every key of every config is met again and again.
@@ -6,22 +6,27 @@ option of every command and every key of every config is met again and again.
 
 from __future__ import annotations
 
+import hashlib
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from random import Random
+from typing import Any, TypeVar
 
+from ..forks import Call
 from . import yaml_files
 from .bases import READERS, Base, bases, bases_of
 from .damage import damage
-from .forks import Call
-from .surface import CONFIGS, Command, Parameter, commands, keys
+from .surface import CONFIGS, Command, Key, Parameter, commands, keys
 from .values import NAMES, NO_NUMBERS, ODD, VALID, WRONG, of_key, of_parameter
 
 # how often each family comes; the sum is one round
 _ROUND = ("option",) * 9 + ("key",) * 5 + ("damage",) * 5 + ("yaml",) * 2 + ("surroundings",) * 2 + ("words",)
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,12 +92,17 @@ def input_of(number: int, seed: int, master: Path, only: str = "") -> Input:
     return Input(number, family, call, met, **more)
 
 
-def _shuffled(cases: list, seed: int, nth: int) -> list:
-    """The cases in an order of their own in each round through them; the one of this number first."""
-    lap, place = divmod(nth, len(cases))
-    order = list(cases)
-    Random(f"{seed}/{lap}/{len(cases)}").shuffle(order)
-    return order[place:] + order[:place]
+def _nth(cases: Callable[..., Sequence[T]], seed: int, nth: int, *given: Any) -> T:
+    """The n-th of the cases, which come in an order of their own in each lap through them."""
+    lap, place = divmod(nth, len(cases(*given)))
+    return _order(cases, seed, lap, *given)[place]
+
+
+@lru_cache(maxsize=64)
+def _order(cases: Callable[..., Sequence[T]], seed: int, lap: int, *given: Any) -> list[T]:
+    order = list(cases(*given))
+    Random(f"{seed}/{lap}/{cases.__name__}").shuffle(order)
+    return order
 
 
 @cache
@@ -107,7 +117,7 @@ def _commands(only: str) -> list[Command]:
 
 
 def _option(nth: int, seed: int, random: Random, master: Path, only: str) -> tuple[Call, str, dict]:
-    command, parameter = _shuffled(_options(only), seed, nth)[0]
+    command, parameter = _nth(_options, seed, nth, only)
     found = bases_of(command.path)
     quick = [base for base in found if not base.trains] or found
     base = random.choice(quick if random.random() < 0.8 else found)
@@ -149,9 +159,12 @@ def _with_option(
     return [*words, *random.choice(([parameter.option, value], [f"{parameter.option}={value}"]))], met
 
 
+def _keys(only: str) -> list[Key]:
+    return [key for key in keys() if only in ("", key.command)] or list(keys())
+
+
 def _key(nth: int, seed: int, random: Random, master: Path, only: str) -> tuple[Call, str, dict]:
-    cases = [key for key in keys() if only in ("", key.command)] or list(keys())
-    key = _shuffled(cases, seed, nth)[0]
+    key = _nth(_keys, seed, nth, only)
     value, met = of_key(key, random)
     words = {"train": ["train", "small.yaml"], "evolve-namm": ["evolve-namm", "small-namm.yaml"],
              "eval-namm": ["eval-namm", "namm"]}[key.command]  # fmt: skip
@@ -178,16 +191,17 @@ def _readable(master: Path, only: str) -> list[tuple[Base, str]]:
 
 
 def _damage(nth: int, seed: int, random: Random, master: Path, only: str) -> tuple[Call, str, dict]:
-    cases = _readable(master, only)
-    if not cases:
+    if not _readable(master, only):
         return _option(nth, seed, random, master, only)
-    base, path = _shuffled(cases, seed, nth)[0]
+    base, path = _nth(_readable, seed, nth, master, only)
     return Call(base.words), ODD, {"damaged": path, "harm": damage(path, random)}
 
 
 def _yaml(nth: int, seed: int, random: Random, master: Path, only: str) -> tuple[Call, str, dict]:
     command = only if only in CONFIGS else random.choice(list(CONFIGS))
     content, met = yaml_files.make(command, random)
+    if (saved := master / "namm" / "namm" / "namm.safetensors").is_file():
+        content = content.replace(b"SHA256", hashlib.sha256(saved.read_bytes()).hexdigest().encode())
     words = random.choice(([command, "odd.yaml", "--dry-run"], [command, "--config", "odd.yaml", "--dry-run"],
                            ["config", "show", "odd.yaml"]))  # fmt: skip
     return Call(tuple(words)), met, {"files": {"odd.yaml": content}}
@@ -214,11 +228,14 @@ _VARIABLES = {
 _HARMLESS = ("PYTHONIOENCODING", "NO_COLOR", "FORCE_COLOR", "TERM", "LC_ALL", "COLUMNS")
 
 
+def _lines(only: str, quick: bool) -> list[Base]:
+    found = [base for base in bases() if " ".join(base.words).startswith(only)]
+    return [base for base in found if not base.trains or not quick] or found or [Base(_commands(only)[0].path)]
+
+
 def _surroundings(nth: int, seed: int, random: Random, master: Path, only: str) -> tuple[Call, str, dict]:
-    cases = [base for base in bases() if " ".join(base.words).startswith(only)] or [Base(_commands(only)[0].path)]
-    quick = [base for base in cases if not base.trains] or cases
-    words = _shuffled(quick if random.random() < 0.9 else cases, seed, nth)[0].words
-    if random.random() < 0.3 and not words[:1] == ("plot",):
+    words = _nth(_lines, seed, nth, only, random.random() < 0.9).words
+    if random.random() < 0.3 and words[0] != "plot":
         words = (*words, "--json") if words[:2] != ("config", "copy") else words
     draw = random.random()
     if draw < 0.2:
@@ -232,8 +249,7 @@ def _surroundings(nth: int, seed: int, random: Random, master: Path, only: str) 
 
 def _words(nth: int, seed: int, random: Random, master: Path, only: str) -> tuple[Call, str, dict]:
     """Words of a command line left out, doubled, changed in place, or put where they do not belong."""
-    cases = [base for base in bases() if " ".join(base.words).startswith(only) and not base.trains]
-    words = list(_shuffled(cases or [Base(_commands(only)[0].path)], seed, nth)[0].words)
+    words = list(_nth(_lines, seed, nth, only, True).words)
     for _ in range(random.randint(1, 3)):
         place = random.randrange(len(words))
         change = random.randrange(6)
