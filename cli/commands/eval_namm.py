@@ -166,19 +166,22 @@ def eval_namm(
     flags |= {"peers": third_party or None, "write": generate or None}
     given = given_values(flags, assignments, model)
     resolved = load_eval_config(config or eval_tree(folders or [], dict(given)), given)
+    chosen = config is not None or "tasks" in dict(given)
     if dry_run:
-        _dry_run(resolved, runs, json)
+        _dry_run(resolved, runs, json, chosen=chosen)
         return
-    _evaluate(resolved, Options(runs, resume, force), json)
+    _evaluate(resolved, Options(runs, resume, force), json, chosen=chosen)
 
 
-def _evaluate(config: EvalConfig, options: Options, json: bool) -> None:
+def _evaluate(config: EvalConfig, options: Options, json: bool, *, chosen: bool) -> None:
     from ...experiments.config.base import run_name
     from ...results.store.runs import RunStore
 
+    RunStore(options.runs).check_free(run_name(config), resume=options.resume, force=options.force)
+    # imports torch, so only after what can be refused without it
+    config = _fitting(config, options.runs, json, chosen=chosen)
     name = run_name(config)
     RunStore(options.runs).check_free(name, resume=options.resume, force=options.force)
-    # imports torch, so only after what can be refused without it
     from ...experiments.policy_eval.run import eval_namm as run_evaluation
     from ..output.eval_namm_summary import print_evaluation
     from ..output.progress import ProgressDisplay
@@ -192,9 +195,17 @@ def _evaluate(config: EvalConfig, options: Options, json: bool) -> None:
     note(f"next: memx plot namm {options.runs / name}")
 
 
-def _dry_run(config: EvalConfig, runs: Path, json: bool) -> None:
+def _fitting(config: EvalConfig, runs: Path, json: bool, *, chosen: bool) -> EvalConfig:
+    """The evaluation with the families that fit in its length."""
+    from ...experiments.policy_eval.fitting import fitting
+
+    return fitting(config, runs, (lambda text: None) if json else note, chosen=chosen)
+
+
+def _dry_run(config: EvalConfig, runs: Path, json: bool, *, chosen: bool) -> None:
     from ...experiments.policy_eval.cost import evaluation_cost
     from ..output.eval_namm_summary import print_evaluation_cost
 
+    config = _fitting(config, runs, json, chosen=chosen)
     cost = evaluation_cost(config, runs)
     print_json(asdict(cost)) if json else print_evaluation_cost(cost)

@@ -7,7 +7,7 @@ are split by their number.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,8 @@ from ...errors import MemxError
 from ..config.evolution import EvolveConfig
 from ..config.tasks import LONGBENCH, is_longbench
 from ..data.long_context.benchmarks import longbench
-from ..data.long_context.example import Example, shortened
-from ..data.long_context.families import examples
+from ..data.long_context.example import DoesNotFit, Example, shortened
+from ..data.long_context.families import examples, misfits
 from ..data.long_context.material import split_of
 from ..data.tokenizer import encode_text
 from .answers import Prompt, tokenise
@@ -55,6 +55,30 @@ class Prompts:
         return [prompt for task in tasks for prompt in self.test[task]]
 
 
+def check_fit(found: Mapping[str, int], length: int, key: str) -> None:
+    """Raise MemxError naming every family that does not fit, as `misfits` found them; key: what sets the length."""
+    if found:
+        names = " and ".join(filter(None, (", ".join([*found][:-1]), [*found][-1])))
+        verb = "do" if len(found) > 1 else "does"
+        raise MemxError(
+            f"{names} {verb} not fit in {length:,} tokens",
+            hint=f"use {key} {max(found.values())} or more, or leave {'them' if len(found) > 1 else 'it'} out",
+        )
+
+
+def unfit(tasks: Sequence[str], tokenizer: PreTrainedTokenizerFast, draws: Draws) -> dict[str, int]:
+    """The families of memx of which some prompt does not fit, and the least length at which all do."""
+    own = [task for task in tasks if not is_longbench(task)]
+    return misfits(
+        own,
+        lambda text: len(encode_text(tokenizer, text)),
+        length=draws.length,
+        count=draws.count,
+        split=draws.split,
+        seed=draws.seed,
+    )
+
+
 def make_prompts(config: EvolveConfig, tokenizer: PreTrainedTokenizerFast) -> Prompts:
     """Make all prompts of a config. Raises MemxError for a length that cannot be met, or rows that are not there."""
     tasks = config.tasks
@@ -63,11 +87,28 @@ def make_prompts(config: EvolveConfig, tokenizer: PreTrainedTokenizerFast) -> Pr
         draw = Draws(split, count, tasks.length, config.seed, tasks.source)
         return {name: task_prompts(name, tokenizer, draw) for name in names}
 
-    return Prompts(
-        pools(tasks.train, "train", tasks.pool),
-        pools(config.validated_on, "validation", tasks.validation_prompts),
-        pools(config.validated_on, "test", tasks.test_prompts),
-    )
+    try:
+        return Prompts(
+            pools(tasks.train, "train", tasks.pool),
+            pools(config.validated_on, "validation", tasks.validation_prompts),
+            pools(config.validated_on, "test", tasks.test_prompts),
+        )
+    except DoesNotFit:
+        _name_all(config, tokenizer)
+        raise
+
+
+def _name_all(config: EvolveConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Raise MemxError naming every family of a config that does not fit in its length."""
+    tasks, found = config.tasks, {}
+    for names, split, count in (
+        (tasks.train, "train", tasks.pool),
+        (config.validated_on, "validation", tasks.validation_prompts),
+        (config.validated_on, "test", tasks.test_prompts),
+    ):
+        for task, least in unfit(names, tokenizer, Draws(split, count, tasks.length, config.seed)).items():
+            found[task] = max(least, found.get(task, 0))
+    check_fit(found, tasks.length, "tasks.length")
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
 from ..config.base import run_name, to_yaml
 from ..config.policy_eval import EvalConfig, NammSource
+from ..data.long_context.example import DoesNotFit
 from ..eviction.answers import Prompt
 from ..eviction.base_model import check_prompt_length, describe_base_model, prepare_base_model
 from ..eviction.kvpress_presses import check_host, check_peers, measure_presses
 from ..eviction.measurements import Measurements
-from ..eviction.tasks import Draws, task_prompts
+from ..eviction.tasks import Draws, check_fit, task_prompts, unfit
 from ..runtime.events import Note, Phase, Progress, Report
 from ..runtime.lifecycle import note_new_run, recorded_run
 from ..runtime.malloc import keep_freed_memory
@@ -152,7 +153,11 @@ class Evaluation:
         """Prompts of all families, taking turns, so that a stopped run has seen some of each."""
         config = self.config
         draws = Draws(config.split, config.prompts, config.length, config.seed, config.source)
-        made = {task: task_prompts(task, self.tokenizer, draws) for task in config.tasks}
+        try:
+            made = {task: task_prompts(task, self.tokenizer, draws) for task in config.tasks}
+        except DoesNotFit:
+            check_fit(unfit(config.tasks, self.tokenizer, draws), config.length, "--length")
+            raise
         for number in range(config.prompts):
             for task, prompts in made.items():
                 yield task, number, prompts[number]

@@ -15,7 +15,8 @@ _WIDTH = {
     48: "intermediate_size n_inner encoder_ffn_dim decoder_ffn_dim ffn_dim ffn_hidden_size d_ff dim_ff",
     16: "moe_intermediate_size shared_expert_intermediate_size q_lora_rank kv_lora_rank qk_head_dim chunk_size",
     8: "head_dim d_kv kv_channels rotary_dim dim_head qk_nope_head_dim qk_rope_head_dim v_head_dim "
-    "query_pre_attn_scalar global_head_dim hidden_size_per_layer_input linear_key_head_dim linear_value_head_dim mamba_d_state mamba_n_heads "
+    "query_pre_attn_scalar global_head_dim hidden_size_per_layer_input linear_key_head_dim linear_value_head_dim "
+    "mamba_d_state mamba_n_heads "
     "mamba_d_head mamba_num_heads mamba_head_dim ssm_state_size state_size lightning_chunk laurel_rank",
     4: "num_attention_heads n_head num_heads n_heads encoder_attention_heads decoder_attention_heads attention_heads "
     "num_experts num_local_experts n_routed_experts moe_num_experts mamba_d_conv",

@@ -56,6 +56,10 @@ class Recipe:
     make: Callable[[int], Example]
 
 
+class DoesNotFit(MemxError):
+    """An example that is longer than its length without any filler."""
+
+
 def fit(recipe: Recipe, tokens: TokenCount, length: int) -> Example:
     """The longest example of a recipe whose prompt has at most `length` tokens.
 
@@ -63,7 +67,7 @@ def fit(recipe: Recipe, tokens: TokenCount, length: int) -> Example:
     """
     least = tokens(recipe.make(0).prompt)
     if least > length:
-        raise MemxError(
+        raise DoesNotFit(
             f"task {recipe.make(0).task} does not fit in {length} tokens", hint=f"use a length of at least {least}"
         )
     count = most(lambda n: tokens(recipe.make(n).prompt), recipe.units, length)

@@ -10,17 +10,20 @@ more, except abstracts, count and frequent_word, which it answers no better than
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ....errors import MemxError, nearest
 from .continuation import code_next, prose_next
 from .counting import count, frequent_word
-from .example import Example, Recipe, TokenCount, fit
+from .example import DoesNotFit, Example, Recipe, TokenCount, fit
 from .knowledge import facts, people
 from .material import SPLITS, Draw
 from .passages import abstracts, passages, quote
 from .recall import key_values, needles, passkey, variables
+
+
+_DRAWS = 20  # of an example until one fits in the length
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,51 @@ def examples(
     return [_one(task, tokens, length, split, f"{seed} {number}") for number in range(first, first + count)]
 
 
+def misfits(
+    tasks: Sequence[str], tokens: TokenCount, *, length: int, count: int, split: str, seed: int
+) -> dict[str, int]:
+    """Find the families of which not every example fits in a length.
+
+    Args:
+        tasks: Families of memx.
+        tokens: How many tokens a text has.
+        length: Tokens of a prompt.
+        count: Examples of each family.
+        split: Their split.
+        seed: Their seed.
+
+    Returns:
+        The least length at which all examples of such a family fit, by family.
+    """
+    found = {}
+    for task in tasks:
+        least = [_least(task, tokens, length, split, f"{seed} {number}") for number in range(count)]
+        if max(least, default=0) > length:
+            found[task] = max(least)
+    return found
+
+
+def _least(task: str, tokens: TokenCount, length: int, split: str, drawn: str) -> int:
+    """The tokens of an example without filler; of the first draw that fits, or else of the shortest."""
+    shortest = None
+    for again in range(_DRAWS):
+        least = tokens(FAMILIES[task].make(_draw(task, length, split, drawn, again)).make(0).prompt)
+        if least <= length:
+            return least
+        shortest = least if shortest is None else min(shortest, least)
+    assert shortest is not None
+    return shortest
+
+
 def _one(task: str, tokens: TokenCount, length: int, split: str, drawn: str) -> Example:
-    draw = Draw(task, random.Random(f"{task} {split} {drawn}"), split, length)
-    return fit(FAMILIES[task].make(draw), tokens, length)
+    for again in range(_DRAWS):
+        try:
+            return fit(FAMILIES[task].make(_draw(task, length, split, drawn, again)), tokens, length)
+        except DoesNotFit as error:  # this one does not, another one of the family may
+            problem = error
+    raise problem
+
+
+def _draw(task: str, length: int, split: str, drawn: str, again: int) -> Draw:
+    """The source of an example's numbers; again: how often others did not fit."""
+    return Draw(task, random.Random(f"{task} {split} {drawn}" + f" again {again}" * (again > 0)), split, length)

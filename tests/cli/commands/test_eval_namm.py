@@ -8,6 +8,7 @@ from memx import namm
 from memx.cli.main import run as memx
 from memx.experiments.config.base import to_yaml
 from memx.experiments.config.loading import load_evolution_config
+from memx.experiments.config.tasks import HELD_OUT_TASKS
 from memx.namm.policies.base import Rule
 from memx.namm.policies.network import Namm
 
@@ -109,6 +110,27 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, saved
     assert memx([*arguments, "--mode", "online", "--interval", "256", "--generate"]) == 0
     shown = capsys.readouterr().out
     assert "nothing was loaded" in shown and f"{40 * 8 * 16 * 768:,} tokens" in shown and "and generated" in shown
+    assert not (tmp_path / "runs").exists()
+
+
+def test_families_that_do_not_fit_are_left_out_or_named_all_at_once(capsys, tmp_path, host, saved):
+    arguments = [COMMAND, str(saved), "--model", str(host), "--length", "130", "--prompts", "1"]
+    arguments += ["--runs", str(tmp_path / "runs")]
+    assert memx([*arguments, "--dry-run", "--json"]) == 0
+    kept = json.loads(capsys.readouterr().out)["held_out"]
+    assert 0 < len(kept) < 7
+    assert memx([*arguments, "--dry-run"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "left out, as they need more than 130 tokens: " in told and "--length" in told
+    out = [task for task in HELD_OUT_TASKS if task not in kept]
+    assert all(f"{task} (" in told for task in out) and not any(f"{task} (" in told for task in kept)
+    named = [part for task in out for part in ("--task", task)]
+    for more in ([], ["--dry-run"]):
+        told = mistake(capsys, *arguments, *named, *more)
+        assert all(task in told for task in out) and "not fit in 130 tokens" in told and "use --length" in told
+    assert "length 70,000 does not fit in the 2,048 positions" in mistake(
+        capsys, *["70000" if argument == "130" else argument for argument in arguments]
+    )
     assert not (tmp_path / "runs").exists()
 
 

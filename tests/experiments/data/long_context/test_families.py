@@ -7,6 +7,7 @@ from random import Random
 import pytest
 from memx.errors import MemxError
 from memx.experiments.config.tasks import HELD_OUT_TASKS, TRAINING_TASKS
+from memx.experiments.data.long_context import families
 from memx.experiments.data.long_context.example import (
     Example,
     Recipe,
@@ -164,6 +165,15 @@ def test_splits_share_no_document_word_number_or_entity():
 def test_training_and_held_out_families_are_apart():
     assert set(TRAINING_TASKS) | set(HELD_OUT_TASKS) == set(FAMILIES) and not set(TRAINING_TASKS) & set(HELD_OUT_TASKS)
     assert len(TRAINING_TASKS) >= 3 and len(HELD_OUT_TASKS) >= 3
+
+
+def test_an_example_that_does_not_fit_is_drawn_again():
+    least = [families._least("facts", words, 10**6, "train", f"0 {number}") for number in range(8)]
+    length = sorted(least)[4]  # too short for some as they are drawn first
+    found = families.examples("facts", words, length=length, count=8)
+    assert len(found) == 8 and all(words(one.prompt) <= length for one in found)
+    assert families.misfits(["facts"], words, length=length, count=8, split="train", seed=0) == {}
+    assert families.misfits(["facts"], words, length=5, count=2, split="train", seed=0)["facts"] > 5
 
 
 def test_mistakes_are_one_line_with_a_hint():
