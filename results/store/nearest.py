@@ -51,8 +51,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             found += differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            pair = (None if one is _MISSING else one for one in (before, after))
-            found.append((f"{prefix}{key}", *pair))
+            found.append((f"{prefix}{key}", old.get(key), new.get(key)))
     return found
 
 
