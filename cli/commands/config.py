@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -63,10 +64,16 @@ def copy(source: Source, target: Target, assignments: Assignments = None, force:
     from ...experiments.config.base import to_tree, to_yaml
     from ...experiments.config.loading import load_any_config, parse_assignment
     from ...experiments.config.presets import command_of
-    from ...files import write_atomically
+    from ...files import cannot_write, write_atomically
 
     resolved = load_any_config(source, map(parse_assignment, assignments or []))
-    if target.exists() and not force:
-        raise MemxError(f"{target} exists", hint="use --force to overwrite it")
+    if target.suffix not in (".yaml", ".yml"):
+        raise MemxError(f"{target} is no name of a config file", hint="give one that ends in .yaml")
+    try:
+        if (target.is_symlink() or target.exists()) and (not force or not target.is_file()):
+            hint = "use --force to overwrite it" if target.is_file() else "give another name"
+            raise MemxError(f"{target} exists{'' if target.is_file() else ' and is no file'}", hint=hint)
+    except OSError as error:
+        raise cannot_write(target, error) from None
     write_atomically(target, to_yaml(resolved, comments=True), replace=force)
-    note(f"wrote {target}; next: memx {command_of(to_tree(resolved))} {target}")
+    note(f"wrote {target}; next: memx {command_of(to_tree(resolved))} {shlex.quote(str(target))}")

@@ -58,6 +58,7 @@ def load_config(
     """
     tree = read_tree(source)
     check_command(tree, source, "train")
+    tree.pop("command", None)  # the other kinds of config keep theirs
     given = given_once(assignments, TrainConfig)
     for key in ("experiment", "variant"):
         if key in given:

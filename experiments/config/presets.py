@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 from ...errors import MemxError, nearest, shown
 from ...yaml_text import CHARACTERS, BadYaml, parse_yaml
 
+_COMMANDS = ("train", "evolve-namm", "eval-namm", "eval")
 TRAIN = "train"  # the command that a config is for if it does not say
 _EXTENDED = 20  # files that extend each other
 _DATA = (".csv", ".jsonl", ".parquet")
@@ -37,7 +37,7 @@ def all_presets() -> dict[str, tuple[str, str]]:
 
 def command_of(tree: Mapping[str, Any]) -> str:
     """The command that a config is for."""
-    return shorten(str(tree.get("command", TRAIN)), 40, placeholder="…")
+    return str(tree.get("command", TRAIN))
 
 
 def check_command(tree: Mapping[str, Any], source: str, command: str) -> None:
@@ -45,6 +45,8 @@ def check_command(tree: Mapping[str, Any], source: str, command: str) -> None:
     of = command_of(tree)
     if of == command:
         return
+    if of not in _COMMANDS:
+        raise MemxError(f"{source}: no command {shown(of)}", hint=f"set command to one of: {', '.join(_COMMANDS)}")
     hint = (
         f"run: memx {of} {source}"
         if of in {known for known, _ in all_presets().values()}

@@ -13,7 +13,7 @@ from .describe import host_memory_config
 if TYPE_CHECKING:
     from ...memory_layers.config import MemoryConfig
 
-_SHAPE = ("model.", "data.vocabulary")  # of any pretrained model
+_SHAPE = ("model.", "data.vocabulary", "corpus.tokenizer")  # of any pretrained model
 
 
 def without_fixed(config: TrainConfig, given: Mapping[str, Any]) -> tuple[TrainConfig, list[str]]:

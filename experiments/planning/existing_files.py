@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..config.points import Point
 from ..config.scale import CorpusConfig
@@ -42,4 +41,4 @@ def _check_corpus(config: TrainConfig) -> None:
     if name is not None and config.finetune.source is None and not is_on_hub(name):
         from ..base_models.load import load_tokenizer  # brings transformers
 
-        load_tokenizer(str(Path(name).expanduser()))
+        load_tokenizer(name)

@@ -179,6 +179,35 @@ def test_config_show_and_copy(capsys, tmp_path):
     assert memx(["train", str(target), "--dry-run"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("target", "force", "message"),
+    [
+        ("there.yaml", False, "there.yaml exists"),
+        ("folder.yaml", True, "folder.yaml exists and is no file"),
+        ("link.yaml", False, "link.yaml exists and is no file"),
+        ("no/where.yaml", False, "cannot write"),
+        ("name", False, "name is no name of a config file"),
+        ("name.txt", True, "name.txt is no name of a config file"),
+    ],
+)
+def test_config_copy_replaces_nothing_unasked(capsys, tmp_path, target, force, message):
+    (tmp_path / "there.yaml").write_text("mine")
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "link.yaml").symlink_to("nowhere")
+    before = sorted(tmp_path.iterdir())
+    given = ["config", "copy", "tiny", str(tmp_path / target), *(["--force"] if force else [])]
+    assert message in mistake(capsys, *given)
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "there.yaml").read_text() == "mine"
+
+
+def test_a_config_may_say_that_it_is_for_training(capsys, tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: tiny\ncommand: train")
+    (tmp_path / "odd.yaml").write_text("command: trian")
+    assert memx(["config", "show", str(tmp_path / "mine.yaml")]) == 0
+    capsys.readouterr()
+    assert "no command 'trian'" in mistake(capsys, "config", "show", str(tmp_path / "odd.yaml"))
+
+
 @pytest.mark.parametrize("preset", ["facts", "namm-tiny", "8b-64m-1t"])
 def test_config_show_describes_each_key(capsys, preset):
     """Comments stand above their keys, and what is loaded is what --json prints."""
