@@ -92,7 +92,7 @@ def _varied(tree: dict[str, Any], given: Mapping[str, Any], swept: Mapping[str, 
     known = sections(TrainConfig)
     sweep, variants = tree["sweep"], tree["variants"]
     if isinstance(sweep, Mapping):
-        sweep = {key: values for key, values in (dotted(sweep, known) | swept).items() if values is not None}
+        sweep = {key: values for key, values in {**dotted(sweep, known), **swept}.items() if values is not None}
     if not isinstance(variants, Mapping):
         return {**tree, "sweep": sweep}
     variants = {

@@ -109,6 +109,8 @@ def _varied(
         merged = dict(base)
         for name, changes in over.items():
             below = merged.get(name)
-            both = isinstance(below, Mapping) and isinstance(changes, Mapping) and changes
-            merged[name] = {**dotted(below, known), **dotted(changes, known)} if both else changes
+            if isinstance(below, Mapping) and isinstance(changes, Mapping) and changes:
+                merged[name] = {**dotted(below, known), **dotted(changes, known)}
+            else:
+                merged[name] = changes
     return {name: entry for name, entry in merged.items() if entry is not None}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError, shown
 from ..base_models.load import host_config
+from ..config.merging import dotted, sections
 from ..config.training import TrainConfig
 from .describe import host_memory_config
 
@@ -35,8 +36,9 @@ def without_fixed(config: TrainConfig, given: Mapping[str, Any]) -> tuple[TrainC
     host = host_config(source)
     memory = host_memory_config(host) if getattr(host, "memory_layers", None) else None
     fixed = (*_SHAPE, "memory.") if memory else _SHAPE
-    swept = given.get("sweep")
-    for key, value in (given | {f"sweep.{key}": one for key, one in swept.items()} if swept else given).items():
+    known = sections(TrainConfig)
+    swept = {f"sweep.{key}": values for key, values in dotted(given.get("sweep") or {}, known).items()}
+    for key, value in {**dotted(given, known), **swept}.items():
         name = key.removeprefix("sweep.")
         if name.startswith(fixed) and not (memory and _is_as_it_was(memory, key, value)):
             raise MemxError(

@@ -47,6 +47,7 @@ def test_a_sweep_over_a_new_memory_is_kept(starts):
     [
         ("memory", ("memory.slots", 4096), "memory.slots cannot be 4096: .* has a memory of 64 slots"),
         ("memory", ("memory.slots", 0), "memory.slots cannot be 0: .* has a memory of 64 slots"),
+        ("memory", ("memory", {"slots": 4096}), "memory.slots cannot be 4096"),
         ("memory", ("memory.top_k", 8), "memory.top_k cannot be 8"),
         ("memory", ("sweep.memory.slots", [64, 256]), r"memory.slots cannot be \[64, 256\]"),
         ("memory", ("sweep", {"memory.slots": [64, 256]}), r"memory.slots cannot be \[64, 256\]"),
