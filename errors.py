@@ -29,6 +29,7 @@ _REASONS = {
     "string_pattern_mismatch": "must match the pattern {pattern}",
     "string_too_long": "must have at most {max_length} characters",
     "string_type": "must be text",
+    "string_unicode": "must be UTF-8 text",
     "too_long": "must have at most {max_length} entries",
     "too_short": "must have at least {min_length} entries",
     "tuple_type": "must be a list",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +13,7 @@ from .collecting import collect_rows, collect_runs
 from .store.rows import Row, write_rows
 from .store.run_info import is_run
 from .store.runs import Run
-from .style import clean_texts
+from .style import picture_of
 from .summary import check_alike, choose_experiment, choose_name, without_seed
 
 if TYPE_CHECKING:
@@ -187,15 +185,9 @@ def save_figure(figure: Figure, out: Path, name: str, formats: Sequence[str]) ->
 
     make_folder(out)
     written = []
-    clean_texts(figure)
     for kind in formats:
-        picture = io.BytesIO()
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        with warnings.catch_warnings():  # SVG keeps the text, and a browser has more fonts
-            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-            figure.savefig(picture, format=kind, dpi=160, metadata=metadata)
         path = out / f"{name}.{kind}"
-        write_atomically(path, picture.getvalue())
+        write_atomically(path, picture_of(figure, kind))
         written.append(path)
     pyplot.close(figure)
     return written

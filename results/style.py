@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Sequence
 from math import log10
 from typing import TYPE_CHECKING, Any, Literal
@@ -75,12 +77,23 @@ def new_figure(
     return figure, list(axes.flat)
 
 
-def clean_texts(figure: Figure) -> None:
-    """Show every text of a figure as it is: control characters as escapes, and words that have no end shortened.
+def picture_of(figure: Figure, kind: str) -> bytes:
+    """The file of a figure, in which every text is shown as it is; the same figure gives the same bytes.
 
     Args:
-        figure: A figure before it is saved.
+        figure: A figure. Control characters in its texts become escapes, and words without an end are shortened.
+        kind: png, svg or pdf.
     """
+    _clean_texts(figure)
+    picture = io.BytesIO()
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with warnings.catch_warnings():  # SVG keeps the text, and a browser has more fonts
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(picture, format=kind, dpi=160, metadata=metadata)
+    return picture.getvalue()
+
+
+def _clean_texts(figure: Figure) -> None:
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from ...errors import MemxError
 from ...files import write_atomically
 from ..store.claims import content, empty, owned, replacing, settle
+from ..style import picture_of
 from .figure import evict_figure
 from .page import evict_page
 from .report import EvictionReport, report_facts, report_json
@@ -62,8 +62,7 @@ def _is_whole(folder: Path) -> bool:
 def _png(report: EvictionReport) -> bytes:
     from matplotlib import pyplot
 
-    picture = io.BytesIO()
     figure = evict_figure(report)
-    figure.savefig(picture, format="png", dpi=160)
+    picture = picture_of(figure, "png")
     pyplot.close(figure)
-    return picture.getvalue()
+    return picture

@@ -9,7 +9,6 @@ from memx.cli import main
 from memx.cli.main import run as memx
 from memx.errors import MemxError
 
-
 DEBUG = "\nhint: add --debug to see the traceback"
 
 

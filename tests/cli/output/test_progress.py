@@ -1,5 +1,14 @@
 """The display of events in a pipe: one line for each, of steps one an interval."""
 
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+from contextlib import contextmanager, suppress
+
 import pytest
 from memx.cli.output.progress import ProgressDisplay
 from memx.experiments.runtime.events import (
@@ -62,3 +71,44 @@ def test_what_is_brief_quiet_or_of_another_rank_is_no_line(capsys):
     other.report(Note("all"))
     other.report(Note("mine", own=True))
     assert capsys.readouterr().err == "one: rank 2: mine\n"
+
+
+@contextmanager
+def terminal(monkeypatch, columns=100, term="xterm"):
+    """A pseudo-terminal in place of stderr, and what was shown on it."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    monkeypatch.setenv("TERM", term)
+    shown = []
+    with os.fdopen(theirs, "w", encoding="utf-8") as file, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", file)
+        yield shown
+        file.flush()
+        os.set_blocking(ours, False)
+        with suppress(BlockingIOError, OSError):
+            while part := os.read(ours, 65536):
+                shown.append(part.decode())
+    os.close(ours)
+
+
+ODD = "[bold]x[/] [/red] :smile: a\x1b[31mb\r\udcff"
+SHOWN = "[bold]x[/] [/red] :smile: a\\x1b[31mb\\x0d\\xff"
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_names_and_notes_are_text_on_a_terminal(monkeypatch, term):
+    with terminal(monkeypatch, 160, term) as shown, ProgressDisplay([ODD], clock=True) as display:
+        display.report(Note(f"note {ODD}"))
+        display.report(Phase(f"phase {ODD}"))
+        display.report(Step(1, 2, 1.0, 1.0))
+        display.report(Step(2, 2, 1.0, 1.0))
+    text = "".join(shown)
+    assert f"{SHOWN}: note {SHOWN}" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+    assert ("\x1b[" in text) == (term == "xterm") and "2/2" in text
+
+
+def test_a_note_is_whole_on_a_narrow_terminal(monkeypatch):
+    name = "a-name-of-a-run/" * 6
+    with terminal(monkeypatch, 60) as shown, ProgressDisplay([name]) as display:
+        display.report(Note("and the end"))
+    assert f"{name}: and the end" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", "".join(shown))
