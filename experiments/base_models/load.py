@@ -6,6 +6,7 @@ folder of a training run, or one on the Hugging Face hub such as `meta-llama/Lla
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 LLAMA_FAMILY = ("llama", "memory_llama")
+_FIELD = re.compile(r"Validation error for field '([^']+)'")
 _PADS = ("<|finetune_right_pad_id|>",)  # Llama 3.1 and later name their padding without setting it
 
 
@@ -84,7 +86,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         with mute_hub():
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # tokenizers raises plain ones, and a damaged file any kind
-        raise _cannot_load(source, error, hint) from None
+        raise _cannot_load(source, error, hint, "tokenizer.json") from None
     _pad_left(tokenizer)
     return tokenizer
 
@@ -104,7 +106,7 @@ def host_config(name: str, *, any_decoder: bool = False, rope: Mapping[str, Any]
     except MemxError:
         raise
     except Exception as error:  # a damaged file raises any kind
-        raise _cannot_load(source, error, hint) from None
+        raise _cannot_load(source, error, hint, "config.json") from None
     return config
 
 
@@ -136,12 +138,15 @@ def _load(
     check_config_file(source)
     check_tokenizer_files(source)
     check_weight_files(source)
+    part = "config.json"
     try:
         with mute_hub():
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             check(config)  # before any weights are fetched
+            part = "tokenizer.json"
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             check_vocabulary(source, config, tokenizer)
+            part = "config.json"
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source,
                 config=config,
@@ -155,7 +160,7 @@ def _load(
     except MemxError:
         raise
     except Exception as error:  # tokenizers raises plain ones, and a damaged file any kind
-        raise _cannot_load(source, error, hint) from None
+        raise _cannot_load(source, error, hint, part) from None
     check_loaded(source, model, found, exact=config.model_type in LLAMA_FAMILY, hint=hint)
     _set_padding(model, tokenizer)
     return model, tokenizer
@@ -175,8 +180,8 @@ def _pad_left(tokenizer: PreTrainedTokenizerFast) -> None:
     pad_left(tokenizer)
 
 
-def _cannot_load(source: str, error: Exception, hint: str) -> MemxError:
-    """The user's error behind what transformers raised."""
+def _cannot_load(source: str, error: Exception, hint: str, part: str) -> MemxError:
+    """The user's error behind what transformers raised while it read a part of a model."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     causes = [*_causes(error)]
@@ -194,7 +199,19 @@ def _cannot_load(source: str, error: Exception, hint: str) -> MemxError:
             hint=f"on a machine with internet, run: hf download {source} --local-dir {place} --exclude 'original/*'; "
             f"then use the folder {place}",
         )
-    return MemxError(f"cannot load {source}: {' '.join(str(error).split())[:200] or type(error).__name__}", hint=hint)
+    return MemxError(f"cannot load {source}: {_reason(error, part)}", hint=hint)
+
+
+def _reason(error: Exception, part: str) -> str:
+    """What transformers, or Python where a file has values that it does not expect, says in plain words."""
+    text = " ".join(str(error).split())
+    if (field := _FIELD.search(text)) is not None:
+        return f"{part} has a value of the wrong kind for {field[1]}"
+    if isinstance(error, OSError | ValueError | RuntimeError | ImportError) and text:
+        return text[:200]
+    if type(error) is Exception and text:  # as tokenizers raises, with the line and the column
+        return f"{part} is damaged: {text[:150]}"
+    return f"{part} is damaged: it has values of the wrong kind"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -82,12 +82,15 @@ def _start(number: int, task: Work) -> _Worker:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(task, sender), daemon=False)
-    # a worker is stopped by its parent alone: it inherits that Ctrl-C, which reaches the whole group, means nothing
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # a worker is stopped by its parent alone: it inherits that Ctrl-C and SIGHUP, which reach the whole group, mean
+    # nothing
+    numbers = [number for name in ("SIGINT", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         process.start()
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     sender.close()
     return _Worker(number, process, cast(Connection, receiver))
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop after the step at hand; a second one stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request to stop after the step at hand; a second one stops at once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,32 @@ class StopRequest:
         self.asked = False
 
 
+def _others() -> list[signal.Signals]:
+    """The signals besides SIGINT that ask a program to end, and that are not switched off as nohup does."""
+    hangup = getattr(signal, "SIGHUP", None)  # which Windows lacks
+    kept = hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN
+    return [signal.SIGTERM, *([hangup] if kept else [])]
+
+
+def interrupt_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does, wherever it is: in one line, with its files tidied."""
+    for number in _others():
+        signal.signal(number, signal.default_int_handler)
+
+
+def ignore_interrupts() -> None:
+    """Let no Ctrl-C disturb what the interpreter does at its exit; SIGTERM ends it at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _others():
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def stop_on_signals(*signals: signal.Signals) -> Iterator[StopRequest]:
-    """Turn the first of the signals (SIGINT and SIGTERM) inside the block into `asked`; a second interrupts at once."""
+    """Turn the first of the signals inside the block into `asked`; a second interrupts at once.
+
+    signals: SIGINT, SIGTERM and, unless nohup has switched it off, SIGHUP if none are named.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -32,7 +55,7 @@ def stop_on_signals(*signals: signal.Signals) -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.asked = True
 
-    previous = {number: signal.signal(number, ask) for number in signals or (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, ask) for number in signals or (signal.SIGINT, *_others())}
     try:
         yield request
     finally:

@@ -110,7 +110,7 @@ class Trainer:
     def _restore(self) -> None:
         state = self.checkpointer.restore(lambda text: self.report(Note(text)))
         if state is None:
-            self.run.rewind_metrics(0)
+            self.run.rewind_metrics(-1)  # also of what was measured before the first step, which comes again
             return
         self.step, self.seconds, self.tokens, self.before = state.step, state.seconds, state.tokens, state.before
         self.saved = self.step
