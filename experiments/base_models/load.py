@@ -45,8 +45,7 @@ def load_host(
     """Load a model of the Llama family in eval mode on the CPU, and its tokenizer, which pads on the left.
 
     any_decoder: of the Llama family or not, as long as `memx.namm.attach` takes it. rope: rotary settings in place of
-    the model's own. Only safetensors are read and no
-    code of the model's own is run. Raises MemxError if there is no such model, it cannot be reached, is not of the
+    the model's own. Only safetensors are read and no code of the model's own is run. Raises MemxError if there is no such model, it cannot be reached, is not of the
     family or not to be attached to, which is found before its weights are fetched, or lacks weights or a tokenizer.
     """
     source, hint = find_model_folder(name)
@@ -79,7 +78,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     folder = Path(name).expanduser()
-    bare = folder.is_dir() and not (folder / "config.json").is_file()
+    bare = folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "run.json"))
     source, hint = (str(folder), "give a folder with a tokenizer's files") if bare else find_model_folder(name)
     check_tokenizer_files(source)
     try:
