@@ -59,7 +59,7 @@ def test_a_forced_run_that_fails_brings_the_old_one_back_unless_it_saved_a_state
     assert read_rows(tmp_path / "a" / "rows.jsonl") == NEW and len(files_of(tmp_path / "a")) == 4
 
 
-def force_through_kills(folder: str) -> int:
+def force_through_kills(folder: str, every: int) -> int:
     """--force, killed before each of its writes: the old run is whole at the next claim, or the new one is begun."""
     store.environment = dict  # which asks git, that takes long
     root = Path(folder) / "runs"
@@ -78,13 +78,14 @@ def force_through_kills(folder: str) -> int:
         shutil.rmtree(root / "a")
         shutil.copytree(keep, root / "a")
 
-    return kill_at_each_write(root, lambda: write_run(root, NEW, force=True), look)
+    return kill_at_each_write(root, lambda: write_run(root, NEW, force=True), look, every=every)
 
 
-def test_no_kill_loses_both_the_old_and_the_new_run(tmp_path):
-    (ended,) = end_worlds(force_through_kills, [1], {"folder": str(tmp_path)})[1]
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_no_kill_loses_both_the_old_and_the_new_run(tmp_path, every):
+    (ended,) = end_worlds(force_through_kills, [1], {"folder": str(tmp_path), "every": every})[1]
     assert ended.code == 0 and not ended.error, ended.error
-    assert ended.result > 20
+    assert ended.result > 20 // every
 
 
 def test_what_a_killed_write_left_goes_when_the_folder_is_claimed(tmp_path):
