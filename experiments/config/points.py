@@ -16,6 +16,9 @@ from .training import TrainConfig
 _NAMES = ("name", "about", "experiment", "variant", "match")  # what changes no weight
 
 
+_OF_MATCHING = ("match.times", "match.resize")
+
+
 @dataclass(frozen=True)
 class Point:
     """One run of a sweep: its folder's name and its config."""
@@ -54,10 +57,22 @@ def points(config: TrainConfig) -> list[TrainConfig]:
                 tree = assign(tree, key, value)
             labels = [_label(key, value) for key, value in swept] + ([_slug(variant)] if variant else [])
             tree["name"] = "-".join([config.name, *labels])[:80]
-            runs.append(_point(tree, ", ".join([*(f"{key} {shown(one)}" for key, one in swept), *_named(variant)])))
+            run = _point(tree, ", ".join([*(f"{key} {shown(one)}" for key, one in swept), *_named(variant)]))
+            _check_matching(run, [*config.sweep, *changes])
+            runs.append(run)
     matched = match_points(runs)
     check_different(matched, config)
     return matched
+
+
+def _check_matching(run: TrainConfig, varied: Sequence[str]) -> None:
+    """Raise MemxError for a point whose name promises a match in cost that is not asked for."""
+    without = [key for key in varied if key in _OF_MATCHING and run.match.by == "none"]
+    if without:
+        raise MemxError(
+            f"{run.name}: {without[0]} does nothing where match.by is none",
+            hint="set match.by to flops, or choose other variants with --variant",
+        )
 
 
 def _named(variant: str) -> list[str]:

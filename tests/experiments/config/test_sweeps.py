@@ -149,6 +149,11 @@ def test_points_that_would_train_one_model_are_refused(settings, message):
     assert message in error.value.message and error.value.hint
 
 
+def test_a_variant_that_is_to_be_matched_is_not_trained_unmatched():
+    error = refused("match.by=none", preset="rivals")
+    assert "rivals-seed0-dense_x2: match.times does nothing where match.by is none" in error.message
+
+
 def test_a_wrong_point_is_named():
     assert "(at seed 0, variant 'b')" in refused("sweep.seed=[0,1]", "variants={a: {}, b: {training.lr: x}}").message
 
