@@ -65,14 +65,14 @@ def test_old_metrics_may_hold_numbers_that_are_not_finite():
     assert nan != nan and infinite == -float("inf") and large == float("inf")
 
 
-@settings(max_examples=100, derandomize=True, deadline=None, database=None)
+@settings(max_examples=40, derandomize=True, deadline=None, database=None)
 @given(_VALUES)
 def test_every_value_that_is_written_is_read_back(value):
     for ascii_only in (True, False):
         assert parse_json(json.dumps(value, ensure_ascii=ascii_only)) == value
 
 
-@settings(max_examples=200, derandomize=True, deadline=None, database=None)
+@settings(max_examples=100, derandomize=True, deadline=None, database=None)
 @given(st.binary(max_size=40) | _TEXT | st.lists(st.sampled_from('{}[]",:\\ud8e1-NaN ')).map("".join))
 def test_any_text_is_read_or_refused(text):
     try:

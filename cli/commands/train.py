@@ -92,8 +92,8 @@ Columns = Annotated[
     str | None,
     option(
         metavar="subject=NAME,…",
-        help="Columns of the facts files: subject=NAME,relation=NAME,object=NAME[,aliases=NAME].",
-        default="columns of these names",
+        help="Columns of facts files with other names, e.g. subject=Name,object=Value.",
+        default="subject, relation, object",
         panel=DATA,
     ),
 ]
@@ -223,6 +223,8 @@ def train(
     plan_asked = plan_of(dry_run, gpus, gpu, utilization, tokens)
     if facts and corpus:
         raise MemxError("--facts and --corpus exclude each other", hint="train on facts or on text")
+    if columns and corpus:
+        raise MemxError("--columns is for --facts; a corpus has no such columns", hint="set a source's field instead")
     check_resume(resume, force)
     flags = {"training.steps": steps, "data.facts": facts, "name": name}
     flags |= one_or_sweep("memory.slots", slots) | one_or_sweep("seed", seed)

@@ -121,10 +121,9 @@ def _check_used(config: DataConfig, used: set[str]) -> None:
     """Raise MemxError for a chosen column that no file has: its name is most likely misspelt."""
     for part, column in (config.columns or {}).items():
         if part not in used:
-            where = (
-                "no facts file has" if any(not _is_table(one) for one in config.facts) else "no facts file is read for"
+            raise MemxError(
+                f"data.columns: no facts file has a column {column!r}", hint=f"check --columns {part}=NAME and --facts"
             )
-            raise MemxError(f"data.columns: {where} a column {column!r}", hint=f"check --columns {part}=NAME")
 
 
 def _keep_relations(facts: list[Fact], relations: Sequence[str] | None) -> list[Fact]:

@@ -15,7 +15,7 @@ from .record import BadRecord, Record
 from .values import NotText, text_of
 
 _MOST = 30_000_000  # cells: all those between the first and the last one are held in memory
-_CELL = re.compile(rb'<c [^>]*?\br="([A-Z]{1,3})(\d{1,7})"')
+_CELL = re.compile(rb"""<(?:\w+:)?(?:c|row)\s[^>]*?\br=["']([A-Z]{0,3})(\d{1,7})["']""")  # a row has no letters
 
 
 class Sheet:
@@ -67,8 +67,11 @@ class Sheet:
         self._check_size()
         try:
             with python_calamine.load_workbook(self.path) as book:
-                names = book.sheet_names
-                rows = list(book.get_sheet_by_index(0).iter_rows()) if names else []
+                # a hidden sheet or a chart is not what a person sees first
+                kinds = python_calamine.SheetVisibleEnum.Visible, python_calamine.SheetTypeEnum.WorkSheet
+                shown = [one.name for one in book.sheets_metadata if (one.visible, one.typ) == kinds]
+                names = shown or book.sheet_names
+                rows = list(book.get_sheet_by_name(names[0]).iter_rows()) if names else []
         except (Exception, BaseException) as error:
             # a fault inside the Rust library is no Exception
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -84,7 +87,7 @@ class Sheet:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 for name in archive.namelist():
-                    if name.startswith("xl/worksheets/") and name.endswith(".xml"):
+                    if name.lower().endswith(".xml"):
                         with archive.open(name) as file:
                             _check_cells(self.path, file)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):

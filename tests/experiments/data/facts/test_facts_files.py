@@ -201,4 +201,4 @@ def test_templates_of_known_relations_are_told(tmp_path):
         "relations with specific templates: birth_year; others use the general ones",
         "relation 'Birth year' uses the general templates; only 'birth_year' has specific ones",
     ]
-    assert build_split(load_config("facts"))[1] == []
+    assert build_split(load_config("facts", [("data.facts", ["biographies"])]))[1] == []

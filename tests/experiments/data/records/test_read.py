@@ -203,3 +203,14 @@ def test_texts_of_values():
     assert texts_of("a|b|a") == ("a", "b") and texts_of(["a|b", None]) == ("a|b",)
     with pytest.raises(NotText, match="1,001 texts, more than 1,000"):
         texts_of([str(number) for number in range(1001)])
+
+
+def test_the_first_visible_sheet_is_read(tmp_path):
+    write_xlsx(tmp_path / "a.xlsx", [["a"], ["1"]], ("Hidden", "Facts"))
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts["xl/workbook.xml"] = parts["xl/workbook.xml"].replace(b'name="Hidden"', b'name="Hidden" state="hidden"')
+    with zipfile.ZipFile(tmp_path / "b.xlsx", "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    assert "'Hidden'" in read_records(tmp_path / "a.xlsx").notes[0] and read_records(tmp_path / "b.xlsx").notes == []
