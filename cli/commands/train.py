@@ -215,8 +215,8 @@ def train(
     model each, in its own run folder. Run again with --resume to continue a stopped run; the result is the same.
     """
     from ...errors import MemxError
-    from ...experiments.config.fact_files import parse_columns
     from ...experiments.config.loading import load_config
+    from ...experiments.config.scale import parse_columns
 
     if config is not None and source is not None:
         raise MemxError("--config and the argument both name what to train", hint="give one of them")

@@ -9,9 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from ...errors import MemxError
 from ...memory_layers.config import MemoryConfig, ModelConfig
 from .base import RunName, StrictModel
-from .fact_files import FactColumns, TextEncoding
 from .finetuning import FinetuneConfig, TextConfig
-from .scale import CorpusConfig, ParallelConfig
+from .scale import CorpusConfig, FactColumns, ParallelConfig, TextEncoding
 from .varying import Sweep, Variants, check_varied
 
 

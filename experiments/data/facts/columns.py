@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ....errors import closest
-from ...config.fact_files import FACT_COLUMNS
+from ...config.scale import FACT_COLUMNS
 
 REQUIRED = FACT_COLUMNS[:3]
 # what columns of these parts are called elsewhere

@@ -22,7 +22,6 @@ from .material import SPLITS, Draw
 from .passages import abstracts, passages, quote
 from .recall import key_values, needles, passkey, variables
 
-
 _DRAWS = 20  # of an example until one fits in the length
 
 

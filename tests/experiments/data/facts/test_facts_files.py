@@ -9,8 +9,8 @@ import pyarrow.parquet
 import pytest
 from memx.errors import MemxError
 from memx.experiments.config.base import config_hash
-from memx.experiments.config.fact_files import parse_columns
 from memx.experiments.config.loading import load_config
+from memx.experiments.config.scale import parse_columns
 from memx.experiments.config.training import DataConfig
 from memx.experiments.data.facts.files import read_facts_file
 from memx.experiments.data.facts.load import load_facts
