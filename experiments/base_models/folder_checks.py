@@ -153,4 +153,4 @@ def _is_dtype(name: Any) -> bool:
 
 
 def _wrong(path: Path, what: str) -> MemxError:
-    return MemxError(f"{path}: {what}", hint="copy the folder again, or write it anew with save_pretrained")
+    return MemxError(f"{path}: {what}", hint="copy the folder again, or write it again with save_pretrained")

@@ -45,8 +45,9 @@ def load_host(
     """Load a model of the Llama family in eval mode on the CPU, and its tokenizer, which pads on the left.
 
     any_decoder: of the Llama family or not, as long as `memx.namm.attach` takes it. rope: rotary settings in place of
-    the model's own. Only safetensors are read and no code of the model's own is run. Raises MemxError if there is no such model, it cannot be reached, is not of the
-    family or not to be attached to, which is found before its weights are fetched, or lacks weights or a tokenizer.
+    the model's own. Only safetensors are read and no code of the model's own is run. Raises MemxError if there is no
+    such model, it cannot be reached, is not of the family or not to be attached to, which is found before its weights
+    are fetched, or lacks weights or a tokenizer.
     """
     source, hint = find_model_folder(name)
     check = check_attachable if any_decoder else check_llama_family

@@ -14,6 +14,7 @@ from ...files import put_in_place
 from ...leftovers import temporary_beside
 from ...results.store.resuming import resume_hint
 from ...results.store.runs import Run
+from .state_tensors import check_finite
 from .states import saved_states
 from .tensor_files import Whole, disk_errors, read_parts, readable, whole_tensors
 
@@ -62,6 +63,7 @@ def _write_files(source: Path, target: Path) -> None:
         name = "model.safetensors" if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
         tensors = {name: torch.empty(wholes[name].shape, dtype=wholes[name].dtype) for name in names}
         read_parts(source, tensors, alone=True)
+        check_finite(tensors, source)
         save_file(tensors, target / name, metadata={"format": "pt"})
         index |= dict.fromkeys(names, name)
     if len(files) > 1:

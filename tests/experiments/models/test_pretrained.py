@@ -7,6 +7,7 @@ import torch
 from memx import MemoryLayer, MemoryLlamaConfig, MemoryLlamaForCausalLM
 from memx.errors import MemxError
 from memx.experiments.base_models.load import load_host
+from memx.experiments.checkpoints.checkpoint import WholeFiles
 from memx.experiments.config.loading import load_config
 from memx.experiments.config.points import plan
 from memx.experiments.data.facts.questions import build_split
@@ -354,3 +355,16 @@ def test_a_new_memory_is_fitted_to_a_corpus_without_held_out_documents(host, tmp
     assert (folder / "checkpoint").is_dir()
     # the stream starts where it would have started
     assert [line["tokens"] for line in Run(folder).metrics() if "tokens" in line][-1] > 0
+
+
+@pytest.mark.slow
+def test_a_run_that_stopped_before_its_first_state_repeats_no_line(host, tmp_path, monkeypatch):
+    changes = {"training.steps": 2, "training.checkpoint_every": 1}
+    (point,) = plan(settings_of(host, **changes))
+    with monkeypatch.context() as patch:
+        patch.setattr(WholeFiles, "save", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train_points([point], Options(tmp_path), lambda index, event: None)
+    train_points([point], Options(tmp_path, resume=True), lambda index, event: None)
+    steps = [line["step"] for line in Run(tmp_path / point.name).metrics()]
+    assert steps == sorted(set(steps)) and steps[0] == 0
