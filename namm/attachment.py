@@ -71,9 +71,9 @@ class Attached:
                 raise MemxError("use_cache=False with an evicting cache", hint="pass one of them, not both")
             with attention(self.decoder, self._own_attention):
                 return plain(*args, **kwargs)
-        if self.decoder.training and (torch.is_grad_enabled() or recomputes_activations(self.decoder)):
+        if self.decoder.training and recomputes_activations(self.decoder):
             raise MemxError(
-                "training is not supported with an eviction policy attached",
+                "gradient checkpointing is not supported with an eviction policy attached",
                 hint="call model.eval() first, or train outside `with attach(...)`",
             )
         model_type = self.decoder.config.model_type
@@ -87,7 +87,7 @@ class Attached:
 
 def _refuse_gradient(gradient: Tensor) -> None:
     raise MemxError(
-        "gradients are not supported with an eviction policy attached: evicted tokens would get none",
+        "training is not supported with an eviction policy attached: evicted tokens would get no gradient",
         hint="call backward() on outputs computed outside `with attach(...)`",
     )
 

@@ -112,7 +112,7 @@ def write(model: PreTrainedModel, prompt: Prompt, cache: Any, tokenizer: PreTrai
     if isinstance(cache, EvictingCache):
         rows, pad = [ids.tolist()] * _sequences(cache), tokenizer.pad_token_id
         with attach(model, cache.policy):
-            return generate_texts(model, tokenizer, rows, most, pad=pad, do_sample=None, past_key_values=cache)
+            return generate_texts(model, tokenizer, rows, most, pad=pad, past_key_values=cache)
     start, ends = len(prompt.context), end_tokens(model)
     token, cache = next_token(model, ids[start:].to(model.device).expand(_sequences(cache), -1), cache, start)
     tokens = greedy_tokens(model, token, cache, most, ends=ends, fill=ends[0] if ends else None, start=len(ids))

@@ -19,6 +19,7 @@ from ..models.build import llama_config
 from ..runtime.devices import pick_device
 from ..runtime.events import BaseModelTraining, Note, Phase, Report
 from ..runtime.options import Options
+from ..runtime.threads import restored_threads
 from ..training.sweep import train_points
 
 if TYPE_CHECKING:
@@ -99,5 +100,6 @@ def _train(point: Point, preset: str, runs: Path, report: Report) -> None:
     run = RunStore(runs).run(point.name)
     if run.status != "finished":
         report(Note(f"training the base model {preset} in {run.folder}"))
-        with without_torchrun():
+        # training sets the threads of its own run; what comes after goes on with those that it was told to
+        with without_torchrun(), restored_threads():
             train_points([point], Options(runs, resume=True), lambda index, event: report(BaseModelTraining(event)))

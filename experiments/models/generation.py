@@ -16,6 +16,10 @@ from transformers import GenerationConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+_GREEDY: dict[str, Any] = dict(
+    do_sample=False, num_beams=1, repetition_penalty=1.0, no_repeat_ngram_size=0, min_length=0
+)
+
 
 def generate_texts(
     model: Any,
@@ -24,15 +28,15 @@ def generate_texts(
     most: int,
     *,
     pad: Any,
-    do_sample: bool | None = False,
     **options: Any,
 ) -> list[str]:
-    """Continue B prompts, given as token ids, by transformers' `generate`.
+    """Continue B prompts, given as token ids, greedily, by transformers' `generate`.
+
+    What the model's generation config asks for besides, such as sampling, beams or penalties, is left aside.
 
     Args:
         most: New tokens of a text, at most.
         pad: The token after the end of a text; None for that of the model's generation config.
-        do_sample: False for greedy decoding; None for what the model's generation config says.
         **options: Further arguments of `generate`, such as `stopping_criteria` or a cache.
 
     Returns:
@@ -40,7 +44,7 @@ def generate_texts(
     """
     ids, mask = left_padded(prompts, pad, model.device)
     ends = end_tokens(model) or None
-    config = GenerationConfig(max_new_tokens=most, do_sample=do_sample, pad_token_id=pad, eos_token_id=ends)
+    config = GenerationConfig(max_new_tokens=most, pad_token_id=pad, eos_token_id=ends, **_GREEDY)
     output = model.generate(ids, attention_mask=mask, generation_config=config, **options)
     return tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
 

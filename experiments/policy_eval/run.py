@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -29,7 +30,7 @@ from ..eviction.kvpress_presses import check_host, check_peers, measure_presses
 from ..eviction.measurements import Measurements
 from ..eviction.tasks import Draws, check_fit, task_prompts, unfit
 from ..runtime.events import Note, Phase, Progress, Report
-from ..runtime.lifecycle import note_new_run, recorded_run
+from ..runtime.lifecycle import RunFailed, note_new_run, recorded_run
 from ..runtime.malloc import keep_freed_memory
 from ..runtime.options import Options
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
@@ -125,7 +126,9 @@ class Evaluation:
             if (task, number) in prompts_done:
                 continue
             start = perf_counter()
-            facts = [measured.line() for measured in self._measure(prompt)]
+            measured = self._measure(prompt)
+            self._check_finite(task, measured)
+            facts = [entry.line() for entry in measured]
             self.results.append({"task": task, "number": number, "tokens": len(prompt.context), "facts": facts})
             prompts_done.add((task, number))
             self.report(Progress(len(prompts_done), total, task, perf_counter() - start))
@@ -140,6 +143,13 @@ class Evaluation:
         lines = self.results.lines()
         report = EvalReport(self.config, [line for line in lines if "task" in line], run=run, about=self.about)
         return [*report.rows(), *kind_rows(report, [line for line in lines if "document" in line])]
+
+    def _check_finite(self, task: str, measured: list[Measurements]) -> None:
+        """Raise RunFailed for scores that are not finite, which no mean and no interval could hold."""
+        for entry in measured:
+            if not isfinite(entry.log_likelihood):
+                cure = "check its weights" if self.config.host.dtype == "float32" else "use --set host.dtype=float32"
+                raise RunFailed(f"the scores of {self.host} on {task} under {entry.variant} are not finite; {cure}")
 
     def _measure(self, prompt: Prompt) -> list[Measurements]:
         """What every policy did with a prompt; presses at the sizes that memx's policies had."""

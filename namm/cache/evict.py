@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...errors import MemxError
 from ...kernels.evict_gather import evict_gather
-from ..policies.base import View
+from ..policies.base import Policy, View
 from ..policies.keep import kept_tokens
 from .state import LayerState
 
@@ -43,7 +44,7 @@ def keep_mask(layer: LayerState, group: slice, *, due: bool, unobserved: int = 0
         near = view.ages < max(1, layer.window - 1)
         exists = near if exists is None else exists & near
     kept = kept_tokens(
-        policy.scores(view),
+        _scores(policy, view, exists),
         threshold=policy.rule.threshold,
         budget=view.room,
         grouping=policy.rule.grouping,
@@ -51,6 +52,23 @@ def keep_mask(layer: LayerState, group: slice, *, due: bool, unobserved: int = 0
         protected=_protected(layer, view.recent.positions),
     )
     return F.pad(kept, (0, unobserved), value=True)
+
+
+def _scores(policy: Policy, view: View, exists: Tensor | None) -> Tensor:
+    """A policy's scores [b, H, t] of a view. Raises MemxError for another shape, or a token's that is not a number."""
+    scores = policy.scores(view)
+    if scores.shape != view.key.shape[:3]:
+        raise MemxError(
+            f"policy {policy.name} returned scores of shape {list(scores.shape)}, not {list(view.key.shape[:3])}",
+            hint="return one score for each cached token: [B, H, T]",
+        )
+    unknown = scores.isnan() if exists is None else scores.isnan() & exists
+    if unknown.any():
+        raise MemxError(
+            f"policy {policy.name} returned scores that are not numbers (NaN) in layer {view.layer}",
+            hint="if the model computes in half precision, use float32; else check the policy's numbers",
+        )
+    return scores
 
 
 def compact(layer: LayerState, masks: list[Tensor]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from ..labels import INTERVALS, Table, with_interval
 from ..store.rows import Row
 from ..summary import mean_interval
-from .curves import Point, by_bytes, curves, full_cache, pareto_front
+from .curves import HELD, KEPT, Point, by_bytes, curves, full_cache, pareto_front
 from .looks import policy_label
 from .rows import SCORES, datasets_of, in_order, is_namm, size_label, size_of
 
@@ -41,17 +42,18 @@ def namm_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
             measured = [point for point in points_here.values() if point]
             if not measured:
                 continue
+            shares = _over_all_prompts(rows, measured[0])
             line = [
                 size_label(size),
                 policy_label(policy, policies),
-                *([_percent(measured[0].held)] if bytes_told else []),
+                *([_percent(shares.held)] if bytes_told else []),
             ]
-            line.append(_percent(measured[0].kept))
+            line.append(_percent(shares.kept))
             line += [_cell(point, key[1], (policy, size) in fronts[key]) for key, point in points_here.items()]
             over = {dataset: _over(best.get((dataset, policy, size))) for dataset in datasets}
             line += [_said(one) for one in over.values()] if best else []
             table.lines.append(line)
-            table.facts.append(_fact(measured[0], points_here, fronts, over))
+            table.facts.append(_fact(shares, points_here, fronts, over))
     return table
 
 
@@ -60,6 +62,19 @@ def _points(rows: Sequence[Row], dataset: str, metric: str) -> list[Point]:
     full = full_cache(rows, dataset, metric)
     drawn = [point for curve in curves(rows, dataset, metric) for point in curve.everywhere]
     return [*([full] if full else []), *drawn]
+
+
+def _over_all_prompts(rows: Sequence[Row], point: Point) -> Point:
+    """A point with its shares of the cache over all prompts, as `memx eval-namm` prints them.
+
+    Each set of tasks has shares of its own, at which the figure draws it.
+    """
+    found: dict[str, list[float]] = {HELD: [], KEPT: []}
+    for row in rows:
+        if row.metric in found and (row.dataset, row.variant, size_of(row)) == ("all/all", point.policy, point.size):
+            found[row.metric].append(row.value)
+    held = fmean(found[HELD]) if found[HELD] and point.held is not None else point.held
+    return point._replace(held=held, kept=fmean(found[KEPT]) if found[KEPT] else point.kept)
 
 
 def _at(points: Sequence[Point], policy: str, size: str) -> Point | None:

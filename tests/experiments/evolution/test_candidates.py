@@ -13,7 +13,7 @@ from memx.namm.evolution.population import ObserveOnly
 from memx.namm.policies.base import Rule
 from memx.namm.policies.heuristics import Full
 from memx.namm.policies.network import Namm
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 EXAMPLE = Example("made", "context", "question", ("answer",), "log_likelihood")
 
@@ -104,3 +104,22 @@ def test_texts_become_context_question_and_answer():
     assert prompt.context.tolist() == [1, 2, 3] and prompt.rest.tolist() == [4, 1, 2, 3] and prompt.answer == 2
     with pytest.raises(MemxError, match="empty answer"):
         tokenise(replace(example, answers=("",)), Words())
+
+
+def test_answers_are_greedy_whatever_a_checkpoint_asks_for(host):
+    class Tokenizer:
+        pad_token_id = 0
+
+        def batch_decode(self, rows, **_):
+            return [" ".join(map(str, row)) for row in rows.tolist()]
+
+    zeros, prompt = Namm(torch.zeros(4172), every=64), draw(100)
+    prompt = replace(prompt, example=replace(EXAMPLE, max_new_tokens=12, metric="qa_f1_score"))
+    wanted = CandidateEvaluator(host, zeros).write(prompt, candidates(), Tokenizer()).texts
+    usual = host.generation_config
+    asked = dict(do_sample=True, temperature=5.0, top_k=50, num_beams=3, repetition_penalty=1.9, no_repeat_ngram_size=1)
+    host.generation_config = GenerationConfig(**asked, eos_token_id=usual.eos_token_id)
+    try:
+        assert CandidateEvaluator(host, zeros).write(prompt, candidates(), Tokenizer()).texts == wanted
+    finally:
+        host.generation_config = usual

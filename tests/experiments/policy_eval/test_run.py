@@ -13,9 +13,12 @@ from memx.experiments.config.loading import load_eval_config, load_evolution_con
 from memx.experiments.config.policy_eval import BASELINES
 from memx.experiments.config.tasks import HELD_OUT_TASKS, TRAINING_TASKS
 from memx.experiments.data.long_context.families import FAMILIES
+from memx.experiments.eviction.measurements import CacheSize, CacheUse, Measurements
+from memx.experiments.policy_eval import run
 from memx.experiments.policy_eval.run import RESULTS, eval_namm
 from memx.experiments.policy_eval.sources import eval_tree
 from memx.experiments.runtime.events import Note, Progress
+from memx.experiments.runtime.lifecycle import RunFailed
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted
 from memx.namm.policies.base import Rule
@@ -178,3 +181,12 @@ def test_several_runs_have_labels_and_must_agree(place, tmp_path):
     found = load_eval_config(eval_tree([one, other], {"length": 250}), [("length", 250)])
     assert [source.label for source in found.namms] == ["namm mine", "namm other"]
     assert found.trained == ("key_values", "prose_next", "needles")  # by any of them
+
+
+def test_scores_that_are_not_finite_end_the_run_with_their_names(place, tmp_path, monkeypatch):
+    config = asked(place, tasks=["key_values"], prompts=1, documents=0)
+    bad = Measurements("h2o", CacheSize(0.4), CacheUse(0.4, 0.4, [0.4], 1, 1), float("nan"), False)
+    monkeypatch.setattr(run.Evaluation, "_measure", lambda self, prompt: [bad])
+    with pytest.raises(RunFailed, match="on key_values under h2o are not finite; check its weights"):
+        eval_namm(config, Options(tmp_path), quiet)
+    assert not RunStore(tmp_path).run(run_name(config)).rows()

@@ -9,6 +9,7 @@ from memx.errors import MemxError
 from memx.kernels.attention_spectrogram import attention_spectrogram_reference
 from memx.namm.policies.base import Rule
 from memx.namm.policies.features import ema, spectrogram
+from memx.namm.policies.heuristics import Recency
 from memx.namm.policies.network import Namm
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
@@ -284,3 +285,19 @@ def test_a_cache_that_has_read_nothing_repeats_and_clears_without_an_error():
     cache.batch_repeat_interleave(2)
     cache.reset()
     assert cache.get_seq_length() == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("value", "message"), [(torch.nan, r"not numbers \(NaN\) in layer 0"), (None, "of shape")])
+def test_scores_that_are_no_scores_are_refused_with_the_policy_s_name(value, message):
+    @dataclass(frozen=True)
+    class Broken(Recency):
+        name = "broken"
+
+        def scores(self, view):
+            scores = Recency.scores(self, view).float()
+            return scores[..., 1:] if value is None else scores.index_fill(2, torch.tensor([3]), value)
+
+    host, (ids,) = make_host(), prompts(70)
+    with namm.attach(host, Broken(0.5, every=64)), pytest.raises(MemxError, match=f"policy broken returned.*{message}"):
+        host(ids[None])

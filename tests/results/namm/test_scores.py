@@ -95,6 +95,20 @@ def test_the_table_tells_each_size_and_the_front():
     assert lines["50%", "H2O"][5] == f"{made.EXACT * made.score(0.5, 0.499, HELD):.1f} ±5.0  "
 
 
+def test_the_table_s_cache_sizes_are_those_over_all_prompts():
+    rows = made.evaluation()
+    own = [row for row in rows if (row.dataset, row.variant, row.labels.size) == (HELD, "namm", "own")]
+    over_all = {"held": 8.9, "kept": 7.9}
+    rows += [
+        row.model_copy(update={"dataset": "all/all", "value": over_all[row.metric], "low": None, "high": None})
+        for row in own
+        if row.metric in over_all
+    ]
+    table = namm_table(prepared(rows), [LIKELIHOOD, "exact"])
+    (line,) = [line for line in table.lines if (line[0], line[1]) == ("own size", "NAMM")]
+    assert line[2:4] == ["8.9", "7.9"]
+
+
 def test_a_front_is_of_points_that_nothing_beats():
     def point(name, kept, value):
         return Point(name, "", kept, value, None, None, 1)
