@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,8 +76,8 @@ def command(name: str, inputs: Path, out: Path) -> list[str]:
     }[name]  # fmt: skip
 
 
-def run_there(given: list[str], user: int = 0) -> None:
-    """Run memx as this process, as another user if one is given."""
+def run_there(given: list[str], user: int = 0) -> int:
+    """Run memx as this process, as another user if one is given; its exit code."""
     import dataclasses
 
     from memx.experiments.benchmarks import ceilings
@@ -93,18 +92,17 @@ def run_there(given: list[str], user: int = 0) -> None:
         os.seteuid(user)
     try:
         with without_torchrun():
-            code = memx(given)
+            return memx(given)
     finally:
         if user:
             os.seteuid(0)  # so that this rank can tell how it ended
-    sys.exit(code)
 
 
 def refused(ended: Ended, message: str) -> None:
     """One error of one line, and a hint."""
     lines = ended.printed.splitlines()
     told = [line for line in lines if line.startswith(("error: ", "hint: "))]
-    assert ended.code == 2 and len(told) == 2 and message in told[0], ended.printed + ended.error
+    assert ended.result == 2 and len(told) == 2 and message in told[0], ended.printed + ended.error
     assert "Traceback" not in ended.printed
 
 
@@ -133,7 +131,7 @@ def test_a_disk_of_8_kb_is_one_line_and_holds_nothing_half_written(name, inputs)
         (disk / "out" / "filler").write_bytes(bytes(4096))
         (ended,) = end_worlds(run_there, (1,), dict(given=given), seconds=170)[1]
         left = [path for path in (disk / "out").rglob("*") if path.is_file() and path.name != "filler"]
-        if ended.code == 0:  # it is small enough
+        if ended.result == 0:  # it is small enough
             assert name in ("config", "bench")
             return
         refused(ended, "cannot write")
@@ -142,7 +140,7 @@ def test_a_disk_of_8_kb_is_one_line_and_holds_nothing_half_written(name, inputs)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", CHEAP)
 def test_the_folder_of_another_user_is_one_line(name, inputs):
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
@@ -153,14 +151,22 @@ def test_the_folder_of_another_user_is_one_line(name, inputs):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_a_disk_that_cannot_be_written_is_one_line(name, inputs):
+    with small_disk(8) as disk:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        (ended,) = end_worlds(run_there, (1,), dict(given=command(name, inputs, disk)), seconds=170)[1]
+        refused(ended, "Read-only file system")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_of_two_at_once_one_is_refused_or_both_leave_the_same(name, inputs, tmp_path):
     given = command(name, inputs, tmp_path / "out")
     (tmp_path / "out").mkdir()
     ended = end_worlds(run_there, (2,), dict(given=given), seconds=170)[2]
-    assert 0 in [one.code for one in ended], [one.printed for one in ended]
+    assert 0 in [one.result for one in ended], [one.printed for one in ended]
     for one in ended:
-        if one.code != 0:
-            assert one.code == 2 and any(
+        if one.result != 0:
+            assert one.result == 2 and any(
                 part in one.printed for part in ("exists", "in use by another", "another process", "already contains")
             ), one.printed
     left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

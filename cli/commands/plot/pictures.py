@@ -43,7 +43,8 @@ def default_command() -> Callable[..., None]:
             if what not in known:
                 raise MemxError(f"--what: no picture {what!r}", hint=nearest(what, known) or "see `memx plot --help`")
             note_change(f"memx plot --what {what}", f"memx plot {OLD_NAMES.get(what, what)}")
-        draw_picture(OLD_NAMES.get(str(what), what or FIRST), {**given, "name": given["name"] or what})
+        name = what if given["name"] is None else given["name"]
+        draw_picture(OLD_NAMES.get(str(what), what or FIRST), {**given, "name": name})
 
     parameters = COMMON | OF_PICTURES | WRITING | {"what": (_What, None)}
     return _with_parameters(run, parameters, "Draw the memory picture.")
@@ -82,7 +83,7 @@ def draw_picture(name: str, given: Mapping[str, Any]) -> None:
     sources: list[Path] = given["sources"] or [given["runs"]]
     _check_sources(sources)
     formats = _formats(given["formats"])
-    file_name = given["name"] or name
+    file_name = name if given["name"] is None else given["name"]
     request = PlotRequest(sources, given["out"], file_name, formats, given["experiment"], note, PlotOptions(**options))
     written, table = draw(name, request)
     files = [str(path) for path in written]

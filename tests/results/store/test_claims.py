@@ -10,6 +10,7 @@ from memx.errors import MemxError
 from memx.files import put_in_place
 from memx.leftovers import temporary_beside
 from memx.results.store import runs as store
+from memx.results.store.bench_files import claim_bench, save_bench
 from memx.results.store.nearest import new_run_note
 from memx.results.store.rows import Row, read_rows
 from memx.results.store.runs import RunStore
@@ -146,3 +147,27 @@ def test_a_new_run_of_another_option_is_said(tmp_path):
     said = new_run_note(tmp_path, "a-00000003", config)
     assert said == "--resume: a new run starts, as a-00000001 has other options: training.lr is 0.1, not 0.2"
     assert new_run_note(tmp_path, "a-00000001", config) == "" == new_run_note(tmp_path, "c-00000003", config)
+
+
+def test_a_benchmark_that_fails_before_it_has_rows_leaves_the_old_ones(tmp_path):
+    def bench(rows: list[Row], *, fails: bool = False, **claim: bool) -> None:
+        with claim_bench(tmp_path / "b", force=claim.get("force", False)):
+            with pytest.raises(MemxError, match="another process"), claim_bench(tmp_path / "b", force=True):
+                pass
+            if fails:
+                raise MemxError("no such device")
+            save_bench(tmp_path / "b", rows, {"device": str(rows[0].value)})
+
+    with pytest.raises(MemxError, match="no such device"):
+        bench(OLD, fails=True)
+    assert not list(tmp_path.iterdir())
+    bench(OLD)
+    before = files_of(tmp_path / "b")
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {"rows.jsonl", "environment.json"}
+    with pytest.raises(MemxError, match="no such device"):
+        bench(NEW, force=True, fails=True)
+    with pytest.raises(MemxError, match="already contains"):
+        bench(NEW)
+    assert files_of(tmp_path / "b") == before
+    bench(NEW, force=True)
+    assert read_rows(tmp_path / "b" / "rows.jsonl") == NEW
