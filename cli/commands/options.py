@@ -60,7 +60,7 @@ def option(
     )  # fmt: skip
 
 
-# aliases for parameters of commands
+# aliases for parameters of commands; the last four plan a run on GPUs
 Assignments = Annotated[
     list[str] | None,
     option(
@@ -90,6 +90,25 @@ PretrainedModel = Annotated[
 ]
 Resume = Annotated[bool, option("--resume", help="Continue a stopped run; keep a finished one.")]
 Runs = Annotated[Path, option(metavar="FOLDER", help="Folder that contains the run folders.", panel=RUN_FOLDER)]
+Gpus = Annotated[int | None, option(min=1, metavar="N", help="Number of GPUs to plan for.", panel=PLANNING)]
+Gpu = Annotated[
+    str | None, option(metavar="h100|h200|a100", help="Type of GPU to plan for.", default="h100", panel=PLANNING)
+]
+Utilization = Annotated[
+    float | None,
+    option(
+        min=0.01, max=1.0, metavar="SHARE", help="Assumed share of the GPU's peak FLOPs.", default="0.4", panel=PLANNING
+    ),
+]
+Tokens = Annotated[
+    str | None,
+    option(
+        metavar="COUNT",
+        help="Number of training tokens to plan for, e.g. 1T or 100B.",
+        default="those of --steps",
+        panel=PLANNING,
+    ),
+]
 
 
 def check_resume(resume: bool, force: bool) -> None:

@@ -15,14 +15,17 @@ from .options import (
     DATA,
     MEMORY_LAYERS,
     MODEL,
-    PLANNING,
     Assignments,
     Config,
     Force,
+    Gpu,
+    Gpus,
     Json,
     Name,
     Resume,
     Runs,
+    Tokens,
+    Utilization,
     check_resume,
     given_values,
     one_or_sweep,
@@ -133,25 +136,6 @@ Match = Annotated[
         help="Resize the models so that all have equal FLOPs or parameters.",
         default=_PRESET,
         panel=MODEL,
-    ),
-]
-Gpus = Annotated[int | None, option(min=1, metavar="N", help="Number of GPUs to plan for.", panel=PLANNING)]
-Gpu = Annotated[
-    str | None, option(metavar="h100|h200|a100", help="Type of GPU to plan for.", default="h100", panel=PLANNING)
-]
-Utilization = Annotated[
-    float | None,
-    option(
-        min=0.01, max=1.0, metavar="SHARE", help="Assumed share of the GPU's peak FLOPs.", default="0.4", panel=PLANNING
-    ),
-]
-Tokens = Annotated[
-    str | None,
-    option(
-        metavar="COUNT",
-        help="Number of training tokens to plan for, e.g. 1T or 100B.",
-        default="those of --steps",
-        panel=PLANNING,
     ),
 ]
 DeviceOption = Annotated[

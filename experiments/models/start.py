@@ -66,4 +66,4 @@ def _is_as_it_was(memory: MemoryConfig, key: str, value: Any) -> bool:
 def _reason(source: str, memory: MemoryConfig | None, key: str) -> str:
     if memory and key.startswith("memory."):
         return f"{source} has a memory of {memory.slots:,} slots" if memory.slots else f"{source} has a {memory.kind}"
-    return f"{source} has a {'shape' if key.startswith('model.') else 'tokenizer'} of its own"
+    return f"{source} has its own {'shape' if key.startswith('model.') else 'tokenizer'}"

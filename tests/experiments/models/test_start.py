@@ -52,9 +52,9 @@ def test_a_sweep_over_a_new_memory_is_kept(starts):
         ("memory", ("sweep.memory.slots", [64, 256]), r"memory.slots cannot be \[64, 256\]"),
         ("memory", ("sweep", {"memory.slots": [64, 256]}), r"memory.slots cannot be \[64, 256\]"),
         ("memory", ("variants", {"a": {"memory.heads": 1}}), r"variant 'a' sets memory\.heads"),
-        ("plain", ("model.width", 64), "model.width cannot be 64: .* has a shape of its own"),
-        ("plain", ("corpus.tokenizer", "x"), r"corpus\.tokenizer cannot be 'x': .* has a tokenizer of its own"),
-        ("plain", ("data.vocabulary", 512), "data.vocabulary cannot be 512: .* has a tokenizer of its own"),
+        ("plain", ("model.width", 64), "model.width cannot be 64: .* has its own shape"),
+        ("plain", ("corpus.tokenizer", "x"), r"corpus\.tokenizer cannot be 'x': .* has its own tokenizer"),
+        ("plain", ("data.vocabulary", 512), "data.vocabulary cannot be 512: .* has its own tokenizer"),
     ],
 )
 def test_what_the_start_fixes_cannot_be_asked_for(starts, start, given, message):
