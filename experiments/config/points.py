@@ -70,7 +70,7 @@ def _check_matching(run: TrainConfig, varied: Sequence[str]) -> None:
     without = [key for key in varied if key in _OF_MATCHING and run.match.by == "none"]
     if without:
         raise MemxError(
-            f"{run.name}: {without[0]} does nothing where match.by is none",
+            f"{run.name}: {without[0]} does nothing with match.by none",
             hint="set match.by to flops, or choose other variants with --variant",
         )
 

@@ -151,7 +151,7 @@ def test_points_that_would_train_one_model_are_refused(settings, message):
 
 def test_a_variant_that_is_to_be_matched_is_not_trained_unmatched():
     error = refused("match.by=none", preset="rivals")
-    assert "rivals-seed0-dense_x2: match.times does nothing where match.by is none" in error.message
+    assert "rivals-seed0-dense_x2: match.times does nothing with match.by none" in error.message
 
 
 def test_a_wrong_point_is_named():
