@@ -44,7 +44,11 @@ Task = Annotated[
 Shots = Annotated[
     int | None,
     option(
-        min=0, metavar="N", help="Few-shot examples before each question.", default="5; lm-eval's own for its tasks"
+        min=0,
+        max=10_000,
+        metavar="N",
+        help="Few-shot examples before each question.",
+        default="5; lm-eval's own for its tasks",
     ),
 ]
 Limit = Annotated[
@@ -55,7 +59,7 @@ File = Annotated[
     list[str] | None,
     option(
         metavar="NAME=PATH",
-        help="Local file or folder of the published questions. Repeatable.",
+        help="Local file or folder of questions: JSON, CSV, Parquet or a spreadsheet. Repeatable.",
         default="download from the hub",
         panel=DATA,
     ),
@@ -69,21 +73,29 @@ Train = Annotated[
         panel=DATA,
     ),
 ]
+SkipBadRows = Annotated[
+    bool, option("--skip-bad-rows", help="Skip rows that are no answered questions, with a note.", panel=DATA)
+]
 Harness = Annotated[
     str | None, option(metavar="TASK,...", help="Tasks of lm-eval, run by its own rules (extra eval).", panel=DATA)
 ]
 HarnessTasks = Annotated[
-    Path | None, option(metavar="FOLDER", help="Folder of more lm-eval tasks, as YAML files.", panel=DATA)
+    Path | None,
+    option(metavar="FOLDER", help="Folder of your lm-eval tasks; the Python code that they name is run.", panel=DATA),
 ]
 NameOption = Annotated[
     str | None,
     option(metavar="NAME", help="First part of the run folder's name.", default="eval-MODEL", panel=RUN_FOLDER),
 ]
-Batch = Annotated[int, option(min=1, metavar="N", help="Batch size in questions.", panel=ADVANCED)]
+Batch = Annotated[int, option(min=1, max=2**20, metavar="N", help="Batch size in questions.", panel=ADVANCED)]
 Device = Annotated[str, option(metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.", panel=ADVANCED)]
 Dtype = Annotated[Literal["float32", "bfloat16"], option(help="Data type of the model.", panel=ADVANCED)]
-AnswerTokens = Annotated[int, option(min=1, metavar="N", help="Maximum tokens of an answer.", panel=ADVANCED)]
-Seed = Annotated[int, option(min=0, metavar="N", help="Random seed for examples and --limit.", panel=ADVANCED)]
+AnswerTokens = Annotated[
+    int, option(min=1, max=10_000, metavar="N", help="Maximum tokens of an answer.", panel=ADVANCED)
+]
+Seed = Annotated[
+    int, option(min=0, max=2**31 - 1, metavar="N", help="Random seed for examples and --limit.", panel=ADVANCED)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -104,6 +116,7 @@ def evaluate(
     resume: Resume = False,
     file: File = None,
     train: Train = None,
+    skip_bad_rows: SkipBadRows = False,
     harness: Harness = None,
     harness_tasks: HarnessTasks = None,
     name: NameOption = None,
@@ -134,7 +147,14 @@ def evaluate(
         harness_folder=harness_tasks,
         shots=shots,
         name=name,
-        settings={"limit": limit, "answer_tokens": answer_tokens, "seed": seed, "device": device, "dtype": dtype},
+        settings={
+            "limit": limit,
+            "skip_bad_rows": skip_bad_rows,
+            "answer_tokens": answer_tokens,
+            "seed": seed,
+            "device": device,
+            "dtype": dtype,
+        },
     )
     if dry_run:
         _dry_run(configs, runs, json)
@@ -171,5 +191,5 @@ def _dry_run(configs: list[QaConfig], runs: Path, json: bool) -> None:
     from ...experiments.qa.cost import eval_cost
     from ..output.eval_summary import print_plan
 
-    costs = [eval_cost(config, runs) for config in configs]
+    costs = [eval_cost(config, runs, note) for config in configs]
     print_json(costs) if json else print_plan(costs)

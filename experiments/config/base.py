@@ -121,6 +121,8 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
         of_run["training"] = {key: value for key, value in training.items() if key not in _OF_PROCESS}
     if isinstance(data := tree.get("data"), Mapping):
         of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
+    if not tree.get("skip_bad_rows"):  # of an evaluation, which older ones lack
+        of_run.pop("skip_bad_rows", None)
     if isinstance(host := tree.get("host"), Mapping) and host.get("rope") is None:  # a key that older runs lack
         of_run["host"] = {key: value for key, value in host.items() if key != "rope"}
     return hashlib.sha256(json.dumps(of_run, sort_keys=True).encode()).hexdigest()[:8]

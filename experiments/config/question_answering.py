@@ -53,6 +53,7 @@ class QaConfig(StrictModel):
     tasks: tuple[QaTask, ...] = Field(default=(), description="question sets to evaluate")
     shots: int = Field(default=SHOTS, ge=0, description="few-shot examples before each question")
     limit: int | None = Field(default=None, ge=1, description="questions per set; null: all")
+    skip_bad_rows: bool = Field(default=False, description="skip rows that are no answered questions, with a note")
     answer_tokens: int = Field(default=ANSWER_TOKENS, ge=1, le=10_000, description="longest generated answer in tokens")
     seed: int = Field(default=0, ge=0, lt=2**31, description="random seed for few-shot examples and for limit")
     device: str = Field(default="auto", description="device to run on: auto, cpu, cuda or cuda:N")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..config.question_answering import QaConfig, QaTask
 from .lm_eval_tasks import check_harness
 from .model import check_model, context_of
+from .prompt import too_short
 from .run import read_set
 
 
-def eval_cost(config: QaConfig, runs: Path) -> dict[str, Any]:
+def eval_cost(config: QaConfig, runs: Path, notes: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """Count what an evaluation would do; files of questions and the model's config are read, but not the hub's data.
 
     Args:
         config: The evaluation.
         runs: The folder of runs.
+        notes: Called with what was noticed.
 
     Returns:
         The counts by name, as `--dry-run` prints them; None for questions that the run would download.
@@ -26,6 +29,8 @@ def eval_cost(config: QaConfig, runs: Path) -> dict[str, Any]:
     """
     model = check_model(config)
     check_harness(config.harness)
+    if config.tasks and context_of(model) <= config.answer_tokens:
+        raise too_short(context_of(model), config.answer_tokens)
     return {
         "folder": str(runs / config.folder),
         "model": config.model,
@@ -33,10 +38,10 @@ def eval_cost(config: QaConfig, runs: Path) -> dict[str, Any]:
         "context": context_of(model),
         "shots": config.shots,
         "answer_tokens": config.answer_tokens,
-        "questions": {task.name: _count(config, task) for task in config.tasks},
+        "questions": {task.name: _count(config, task, notes) for task in config.tasks},
         "harness": list(config.harness.tasks),
     }
 
 
-def _count(config: QaConfig, task: QaTask) -> int | None:
-    return len(read_set(config, task).questions) if task.asked.files else None
+def _count(config: QaConfig, task: QaTask, notes: Callable[[str], None]) -> int | None:
+    return len(read_set(config, task, notes).questions) if task.asked.files else None

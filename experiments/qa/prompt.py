@@ -87,16 +87,30 @@ class Asker:
         gold = _gold(self.tokenizer, question)
         room = self.room - max(self.answer_tokens, len(gold))
         if room < 1:
-            raise MemxError(
-                f"the context of {self.room} tokens is too short for a question and {self.room - room} answer tokens",
-                hint="lower --answer-tokens, or use a model with a longer context",
-            )
+            raise self._too_short(question, len(gold))
         prompt: list[int] = []
         for first in range(len(drawn) + 1):
             prompt = _ids(self.tokenizer, prompt_text(question, drawn[first:]))
             if len(prompt) <= room:
                 return Asked(question, prompt, gold, tuple(shot.number for shot in drawn[first:]), first, 0)
         return Asked(question, prompt[-room:], gold, (), len(drawn), len(prompt) - room)
+
+    def _too_short(self, question: QaQuestion, gold: int) -> MemxError:
+        if gold <= self.answer_tokens:
+            return too_short(self.room, self.answer_tokens)
+        return MemxError(
+            f"the answer of {gold:,} tokens to question {question.number}, {question.text[:40]!r}, does not fit in the "
+            f"context of {self.room} tokens",
+            hint="remove the question, or use a model with a longer context",
+        )
+
+
+def too_short(context: int, answer_tokens: int) -> MemxError:
+    """The error for a context that answers alone fill."""
+    return MemxError(
+        f"the context of {context} tokens is too short for a question and {answer_tokens} answer tokens",
+        hint="lower --answer-tokens, or use a model with a longer context",
+    )
 
 
 def not_asked(examples: Sequence[QaQuestion], questions: Sequence[QaQuestion]) -> list[QaQuestion]:

@@ -5,7 +5,7 @@ Answers are appended a batch at a time, so that a stopped run goes on after the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -39,11 +39,12 @@ class Sets(NamedTuple):
     examples: list[QaQuestion]
 
 
-def read_sets(config: QaConfig) -> list[Sets]:
+def read_sets(config: QaConfig, notes: Callable[[str], None] = lambda text: None) -> list[Sets]:
     """Read the questions of all sets.
 
     Args:
         config: The evaluation.
+        notes: Called with what was noticed.
 
     Returns:
         The sets, each with its questions that are evaluated and those that examples are drawn from.
@@ -51,13 +52,17 @@ def read_sets(config: QaConfig) -> list[Sets]:
     Raises:
         MemxError: Files are not as published, the hub is out of reach, or there are fewer examples than shots.
     """
-    return [read_set(config, task) for task in config.tasks]
+    return [read_set(config, task, notes) for task in config.tasks]
 
 
-def read_set(config: QaConfig, task: QaTask) -> Sets:
+def read_set(config: QaConfig, task: QaTask, notes: Callable[[str], None] = lambda text: None) -> Sets:
     """Read the questions of a set. Raises MemxError as `read_sets` does."""
-    everything = load_questions(task, "asked")
-    examples = not_asked(load_questions(task, "examples"), everything) if config.shots else []
+
+    def load(what: str) -> list[QaQuestion]:
+        return load_questions(task, what, skip_bad_rows=config.skip_bad_rows, notes=notes)
+
+    everything = load("asked")
+    examples = not_asked(load("examples"), everything) if config.shots else []
     if len(examples) < config.shots:
         raise MemxError(
             f"{TITLES[task.name]}: only {len(examples)} training questions for {config.shots} few-shot examples "
@@ -97,7 +102,7 @@ def _evaluate(config: QaConfig, run: Run, report: Report, batch: int) -> list[Ro
     """Evaluate in a claimed run folder, and record in it how that ended."""
     answers, harness = JsonLines(run.folder / ANSWERS), JsonLines(run.folder / HARNESS)
     with recorded_run(run, keeps=lambda: bool(answers.lines() or harness.lines())):
-        manager, sets = check_harness(config.harness), read_sets(config)
+        manager, sets = check_harness(config.harness), read_sets(config, lambda text: report(Note(text)))
         run.begin(to_yaml(config), {"experiment": run.name, "seed": config.seed, "device": config.device})
         report(Phase(f"loading {config.model}"))
         model, tokenizer = load_model(config)
@@ -125,8 +130,9 @@ class _Evaluation:
     def answer_all(self, sets: Sequence[Sets], answers: JsonLines) -> None:
         """Answer every question, the longest prompts of each set first."""
         lines, total = answers.rewind(), sum(len(of_task.questions) for of_task in sets)
-        for of_task in sets:
-            name, chunks = of_task.task.name, self._chunks(of_task)
+        # first of all sets, so that what does not fit in the context is said before anything is answered
+        prepared = [(of_task.task.name, self._chunks(of_task)) for of_task in sets]
+        for name, chunks in prepared:
             lines = _whole_batches(answers, lines, name, chunks)
             answered = {line["number"] for line in lines if line["task"] == name}
             if answered:

@@ -6,13 +6,13 @@ No torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...errors import MemxError, nearest
 from ..config.question_answering import SHOTS, TASKS, TITLES, HarnessConfig, QaConfig, QaFiles, QaTask
-from ..data.long_context.rows import HubData, read_rows
+from ..data.long_context.rows import HubData, hub_records
 from .model_source import digest, find_model, weights_digest
 from .questions import QaQuestion, questions_of, read_questions
 
@@ -146,12 +146,16 @@ def qa_tasks(names: Sequence[str], questions: Sequence[str], examples: Sequence[
     return tuple(tasks)
 
 
-def load_questions(task: QaTask, what: str) -> list[QaQuestion]:
+def load_questions(
+    task: QaTask, what: str, *, skip_bad_rows: bool = False, notes: Callable[[str], None] = lambda text: None
+) -> list[QaQuestion]:
     """Read the questions of a set from its files or the hub.
 
     Args:
         task: The set.
         what: "asked" for those that are evaluated, "examples" for those that examples are drawn from.
+        skip_bad_rows: Whether to skip rows that are no answered questions, with a note.
+        notes: Called with what was noticed.
 
     Returns:
         The questions.
@@ -161,7 +165,7 @@ def load_questions(task: QaTask, what: str) -> list[QaQuestion]:
     """
     files: QaFiles = getattr(task, what)
     if files.files:
-        return read_questions([Path(path) for path in files.files])
+        return read_questions([Path(path) for path in files.files], skip_bad_rows=skip_bad_rows, notes=notes)
     repository, part = _HUB[task.name]
     arguments: Mapping[str, str] = {"split": _SPLITS[what]} | ({"name": part} if part else {})
     only = f" --include '{part}/*'" if part else ""
@@ -170,7 +174,7 @@ def load_questions(task: QaTask, what: str) -> list[QaQuestion]:
         f"on a machine with internet, run: hf download {repository} --repo-type dataset{only} --local-dir {place}; "
     )
     hub = HubData(repository, repository, arguments, f"{offline}then use --file {task.name}={place}")
-    return questions_of(read_rows(None, TITLES[task.name], hub), repository)
+    return questions_of(hub_records(hub), repository, skip_bad_rows=skip_bad_rows, notes=notes)
 
 
 def _by_name(given: Sequence[str], flag: str) -> dict[str, list[Path]]:

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 _COUNTS = ("n", "memory_slots", "parameters_total", "parameters_active", "flops", "seed")
-_ADDED_COUNTS = ("shots", "fewer_shots", "cut_questions", "answer_generation", "layer", "length")
+_ADDED_COUNTS = (
+    "shots",
+    "fewer_shots",
+    "cut_questions",
+    "cut_tokens",
+    "answer_tokens",
+    "answer_generation",
+    "layer",
+    "length",
+)
 _NUMBERS = ("value", "stderr", "low", "high")
 _SHARES = {"budget": 1.0, "share": 100.0}  # largest value
 _PERCENT = frozenset(

@@ -25,6 +25,8 @@ ADDED = {
     "shots": "memx eval: examples in the prompt",
     "fewer_shots": "memx eval: questions whose prompt had room for fewer examples",
     "cut_questions": "memx eval: questions that were shortened because they did not fit in the context",
+    "cut_tokens": "memx eval: tokens that the longest of these questions lost",
+    "answer_tokens": "memx eval: longest answer of a task of lm-eval whose own limit does not fit in the context",
     "harness": "memx eval: version of lm-eval",
     "answer_generation": "memx evolve-namm: generation that the chosen parameters come from",
     "token_kind": "memx eval-namm: kind of token (keyword, name, number, content word, and others)",

@@ -73,7 +73,7 @@ def ruler(task: str, source: str | None = None, *, length: int = 4096, limit: in
 
 
 def _of_infinitebench(task: str, entry: dict[str, Any], row: dict[str, Any]) -> Example:
-    answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
+    answers = row["answer"]
     options = row.get("options") or []
     values = {**row, **dict(zip(_LETTERS, options, strict=False))}
     if task in ("longbook_choice_eng", "code_debug"):
@@ -91,7 +91,7 @@ def _of_infinitebench(task: str, entry: dict[str, Any], row: dict[str, Any]) -> 
 def _of_ruler(task: str, entry: dict[str, Any], row: dict[str, Any]) -> Example:
     lead = row.get("answer_prefix") or ""
     if "context" in row:
-        context, question, answers = row["context"], row.get("question", ""), row.get("answer", row.get("outputs"))
+        context, question, answers = row["context"], row.get("question", ""), row.get("answer") or row.get("outputs")
     else:
         text, answers = row.get("input", ""), row.get("outputs")
         place = text.rfind(entry["question"])
@@ -103,5 +103,4 @@ def _of_ruler(task: str, entry: dict[str, Any], row: dict[str, Any]) -> Example:
     if not answers:
         raise MemxError(f"RULER {task}: a row has no answers", hint=_WRITE)
     prompt = {**entry, "prompt": "{context}{rest}", "lead": "" if (question + lead)[-1:].isspace() else " "}
-    answers = answers if isinstance(answers, list) else [answers]
     return from_prompt(f"ruler/{task}", prompt, {"context": context, "rest": question + lead}, answers)

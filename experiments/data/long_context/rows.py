@@ -1,8 +1,7 @@
-"""Rows of a published benchmark: a local JSONL file or folder, or the Hugging Face hub -> dictionaries."""
+"""Rows of a published benchmark: a local file or folder, or the Hugging Face hub -> dictionaries of checked texts."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +14,14 @@ from typing import Any
 import yaml
 
 from ....errors import MemxError, nearest
-from ....files import line_not_utf8
 from ...runtime.hub import gated, quick_hub
+from ..records.read import ENDINGS, read_records
+from ..records.record import BadRecord, BadRecords, Record
+from ..records.values import NotText, text_of
 from .example import Example
+
+_TEXTS = {"context", "input", "question", "answer_prefix"}
+_ANSWERS = {"answers", "answer", "outputs"}
 
 
 @dataclass(frozen=True)
@@ -33,19 +37,19 @@ class HubData:
 def read_rows(
     source: str | None, name: str, hub: HubData, *, limit: int | None = None, columns: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """The first `limit` rows of a task: of `source`, a .jsonl file or a folder that holds `<name>.jsonl`, or the hub.
+    """The first `limit` rows of a task: of `source`, a file or a folder that holds `<name>.jsonl`, or of the hub.
 
-    Raises MemxError if they are not there, cannot be reached, are malformed, or lack one of the columns.
+    Raises MemxError if they are not there, cannot be reached, are malformed, lack one of the columns, or hold what is
+    neither text nor a number where text belongs.
     """
-    rows = _hub_rows(hub) if source is None else _local_rows(_file(Path(source).expanduser(), name))
+    path = None if source is None else _file(Path(source).expanduser(), name)
+    records = hub_records(hub) if path is None else read_records(path)
+    bad = BadRecords(path or hub.repository)
     found: list[dict[str, Any]] = []
-    for number, row in enumerate(islice(rows, limit), start=1):
-        if missing := [column for column in columns if column not in row]:
-            raise MemxError(
-                f"{source or hub.repository} row {number} has no {', '.join(missing)}",
-                hint=f"give rows with {', '.join(columns)}",
-            )
-        found.append(row)
+    for record in bad.good(islice(records, limit)):
+        row = _checked(record, columns)
+        bad.add(row) if isinstance(row, BadRecord) else found.append(row)
+    bad.notes(skip=False)
     if not found:
         raise MemxError(f"{source or hub.repository} has no rows of {name}", hint="check the file or folder")
     return found
@@ -65,7 +69,7 @@ def entry_of(benchmark: str, task: str, table: Mapping[str, Any]) -> Any:
 
 
 def from_prompt(
-    task: str, entry: Mapping[str, Any], values: Mapping[str, Any], answers: Iterable[Any], **more
+    task: str, entry: Mapping[str, Any], values: Mapping[str, Any], answers: Iterable[str], **more
 ) -> Example:
     """An example of a prompt with {context} and other columns; what follows the context is the question."""
     before, after = entry["prompt"].split("{context}")
@@ -73,11 +77,13 @@ def from_prompt(
     text = before + str(values["context"])
     # tokenizers part words at the end of the text; blanks there belong to the question
     kept = text.rstrip() if after[:1].isspace() else text
+    if not kept.strip():
+        raise MemxError(f"{task}: a row has an empty context", hint="remove the row")
     return Example(
         task,
         kept,
         text[len(kept) :] + after,
-        tuple(str(answer) for answer in answers),
+        tuple(answers),
         entry["metric"],
         lead=entry.get("lead", " "),
         max_new_tokens=entry["max_new_tokens"],
@@ -88,42 +94,50 @@ def from_prompt(
 
 def _file(path: Path, name: str) -> Path:
     if path.is_dir():
-        for candidate in (path / f"{name}.jsonl", path / "data" / f"{name}.jsonl", path / name / "validation.jsonl"):
-            if candidate.is_file():
-                return candidate
+        for ending in (".jsonl", *ENDINGS):
+            for candidate in (f"{name}{ending}", f"data/{name}{ending}", f"{name}/validation{ending}"):
+                if (path / candidate).is_file():
+                    return path / candidate
         raise MemxError(f"the folder {path} has no {name}.jsonl", hint="give the folder of the benchmark's files")
     if not path.is_file():
         raise MemxError(f"no file or folder {path}", hint="give an existing .jsonl file, or a folder of them")
     return path
 
 
-def _local_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _checked(record: Record, columns: Sequence[str]) -> dict[str, Any] | BadRecord:
+    """The row of a record, its texts as text and its answers as a list of texts."""
+    row, column = dict(record.values), ""
+    if missing := [name for name in columns if row.get(name) is None]:
+        return BadRecord(record.place, f"no {', '.join(missing)}")
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise MemxError(
-                            f"{path} line {number} is not a JSON object", hint='write one {"…": …} per line'
-                        )
-                    yield row
-    except json.JSONDecodeError as error:
-        raise MemxError(f"{path}: a line is not JSON ({error.msg})", hint='write one {"…": …} per line') from None
-    except UnicodeDecodeError:
-        raise MemxError(f"{path} line {line_not_utf8(path)} is not UTF-8", hint="save the file as UTF-8") from None
-    except OSError as error:
-        raise MemxError(
-            f"cannot read {path}: {error.strerror or error}", hint="check the path and its permissions"
-        ) from None
+        for column in _TEXTS & row.keys():
+            row[column] = _text(row[column]) or ""
+        for column in _ANSWERS & row.keys():
+            row[column] = [text for one in _listed(row[column]) if (text := _text(one)) is not None]
+    except NotText as error:
+        return BadRecord(record.place, f"{column} is not text: {error}")
+    if not any(row.get(column) for column in _ANSWERS):
+        return BadRecord(record.place, "no answers")
+    return row
 
 
-def _hub_rows(hub: HubData) -> Iterator[dict[str, Any]]:
+def _text(value: Any) -> str | None:
+    """Text as it is, a number as a person would write it, None where there is neither. Raises NotText for the rest."""
+    return value if isinstance(value, str) else text_of(value, most=None)
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def hub_records(hub: HubData) -> Iterator[Record]:
+    """The rows of a data set on the hub. Raises MemxError if it cannot be reached."""
     with _explained(hub):
         datasets: Any = import_module("datasets")
         with quick_hub():
             rows: Any = datasets.load_dataset(hub.path, **hub.arguments)
-        yield from map(dict, rows)
+        for number, row in enumerate(rows, start=1):
+            yield Record(f"row {number}", dict(row))
 
 
 @contextmanager

@@ -39,13 +39,15 @@ def host(tmp_path_factory):
         (["HOST", "--task", "nq", "--file", "nq=HOST"], "has no files of NQ-open", "NQ-open.dev.jsonl"),
         (["HOST", "--task", "nq", "--file", "nq=FILES/NQ-open.dev.jsonl"], "to take 5 few-shot", "--train nq=PATH"),
         (["HOST", "--task", "nq", "--file", "nq=FILES"], "3 training questions for 5 few-shot", "lower --shots"),
-        (["HOST", "--task", "nq", "--file", "nq=FILES/bad.jsonl", "--shots", "0"], "bad.jsonl line 2 is not JSON", ""),
+        (["HOST", "--task", "nq", "--file", "nq=FILES/bad.jsonl", "--shots", "0"], "bad.jsonl: 1 bad row (line 2: ", ""),
         (["HOST", "--task", "nq", "--file", "nq=FILES", "--shots", "1", "--device", "tpu"], "tpu", "auto"),
         (["HOST", "--harness", ","], "has no task names", "piqa"),
         (["HOST", "--harness-tasks", "FILES"], "needs --harness", ""),
         (["HOST", "--harness", "a", "--harness-tasks", "gone"], "no folder gone", ""),
         (["HOST", "--name", "a/b"], "not a valid folder name", ""),
         (["HOST", "--limit", "0"], "--limit", ""),
+        (["HOST", "--answer-tokens", "100000"], "--answer-tokens", ""),
+        (["HOST", "--seed", "9999999999"], "--seed", ""),
         (["HOST", "--resume", "--force"], "exclude each other", ""),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
@@ -110,8 +112,41 @@ def test_a_dry_run_loads_no_weights_and_writes_nothing(capsys, tmp_path, host, f
     assert memx([*given, "--json"]) == 0
     (plan,) = json.loads(capsys.readouterr().out)
     assert plan["questions"] == {"nq": 5, "tqa": 1} and plan["shots"] == 0 and plan["kind"] == "llama"
+    assert memx([*given, "--answer-tokens", "9000"]) == 2
+    assert "is too short for a question and 9000 answer tokens" in capsys.readouterr().err
     assert memx(given) == 0
     assert "nq 5, tqa 1" in capsys.readouterr().out and not runs.exists()
+
+
+def test_a_dry_run_asks_no_hub_for_questions(capsys, tmp_path, monkeypatch, host):
+    monkeypatch.setattr("memx.experiments.data.long_context.rows.import_module", None)
+    assert memx(["eval", str(host), "--runs", str(tmp_path), "--dry-run", "--json"]) == 0
+    (plan,) = json.loads(capsys.readouterr().out)
+    assert plan["questions"] == {"nq": None, "tqa": None}
+    assert memx(["eval", str(host), "--runs", str(tmp_path), "--dry-run"]) == 0
+    assert "nq (from the hub when it runs)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_bad_rows_are_skipped_with_a_note(capsys, tmp_path, host, files):
+    given = ["eval", str(host), "--task", "nq", "--file", f"nq={files / 'bad.jsonl'}", "--shots", "0", "--dry-run"]
+    assert memx([*given, "--runs", str(tmp_path), "--skip-bad-rows", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)[0]["questions"] == {"nq": 1} and "skipped 1 bad row (line 2: not JSON" in told.err
+
+
+def test_cuts_are_told_with_their_size(capsys):
+    from memx.cli.output.eval_summary import print_questions
+    from memx.results.store.rows import Row
+
+    about = {"run": "r", "experiment": "e", "kind": "dense", "model": "m", "dataset": "nq_open", "value": 1.0, "n": 20}
+    cut = {"harness": "lm-eval 1", "cut_questions": 12, "cut_tokens": 856, "answer_tokens": 32}
+    print_questions([Row(**about, metric="exact_match", **cut)], {})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "nq_open: 12 of 20 prompts do not fit in the context of m and were cut at the start, the longest by 856"
+        in shown
+    )
+    assert "answers end after 32 tokens" in shown
 
 
 def test_a_run_of_memx_train_is_asked_told_of_and_drawn(capsys, tmp_path, tiny_run, files):

@@ -269,9 +269,10 @@ def test_characters_of_several_tokens_are_one_unit(tokenizer):
         """The same tokenizer without offsets."""
 
         is_fast, all_special_ids, decode = False, tokenizer.all_special_ids, staticmethod(tokenizer.decode)
+        bos_token_id = eos_token_id = pad_token_id = unk_token_id = None
 
-        def __call__(self, text):
-            return {"input_ids": ids}
+        def __call__(self, texts, **options):
+            return {"input_ids": [ids for _ in texts]}
 
     assert tokenize(Slow(), PROMPT) == (ids, units)
 

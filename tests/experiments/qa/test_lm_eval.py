@@ -4,7 +4,9 @@ import json
 from importlib.util import find_spec
 
 import pytest
+from memx.errors import MemxError
 from memx.experiments.qa import run as qa_run
+from memx.experiments.qa.lm_eval_folder import check_folder
 from memx.experiments.qa.lm_eval_tasks import harness_rows
 from memx.results.store.runs import RunStore
 
@@ -68,17 +70,67 @@ def test_lm_eval_runs_on_a_memx_checkpoint(tmp_path_factory, tmp_path, monkeypat
         assert evaluated(config, tmp_path / "runs", resume=True)[0] == rows
 
 
+@pytest.mark.skipif(find_spec("lm_eval") is None, reason="lm-eval is not installed: pip install 'memx[eval]'")
+@pytest.mark.filterwarnings("ignore")
+def test_what_does_not_fit_is_cut_and_counted(tmp_path_factory, tmp_path, monkeypatch, capfd):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)  # no repository of git
+    taught, tasks = taught_once(tmp_path_factory.getbasetemp()), tmp_path / "tasks"
+    tasks.mkdir()
+    texts = ["who sang it", "7 " * 300, "who <|end|> sang it"]
+    lines = [{"question": text, "answer": "a", "choices": ["a", "b"], "label": 0} for text in texts]
+    data = tmp_path / "questions.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    written = WRITTEN.replace("max_gen_toks: 10, ", "")  # lm-eval's own 256 do not fit in 96
+    for task, rest in (("own_written", written), ("own_chosen", CHOSEN)):
+        (tasks / f"{task}.yaml").write_text(LOCAL.format(task=task, data=data) + rest)
+    rows, _ = evaluated(config_of(taught, harness="own_written,own_chosen", harness_folder=tasks), tmp_path / "runs")
+    written, chosen = rows["own_written", "exact_match"].labels, rows["own_chosen", "accuracy"].labels
+    assert (written.cut_questions, written.answer_tokens) == (1, 48) and written.cut_tokens > 200
+    assert (chosen.cut_questions, chosen.answer_tokens) == (1, 0) and 200 < chosen.cut_tokens < written.cut_tokens
+    assert "fatal" not in capfd.readouterr().err
+
+
+def test_a_folder_of_tasks_leads_nowhere_else(tmp_path):
+    folder, other = tmp_path / "tasks", tmp_path / "other"
+    (folder / "sub").mkdir(parents=True)
+    other.mkdir()
+    for path in (folder / "mine.py", folder / "base.yaml", other / "their.py", other / "their.yaml"):
+        path.write_text("")
+    task = folder / "sub" / "task.yaml"
+    for inside in ("include: ../base.yaml", "doc_to_text: !function lm_eval.utils.x", "a: &a {b: 1}\nc: *a"):
+        task.write_text(inside)
+        check_folder(folder)
+    outside = str(other / "their").replace("/", ".")
+    for text in (f"process_docs: !function {outside}.run", "a:\n- {include: ../../other/their.yaml}",
+                 f"include: [{other / 'their.yaml'}]"):  # fmt: skip
+        task.write_text(text)
+        with pytest.raises(MemxError, match="task.yaml names .*their.*, which is outside of"):
+            check_folder(folder)
+    task.write_text("a: [")
+    with pytest.raises(MemxError, match="task.yaml is not valid YAML"):
+        check_folder(folder)
+    task.unlink()
+    (folder / "link.py").symlink_to(other / "their.py")
+    with pytest.raises(MemxError, match="link.py leads to .*their.py"):
+        check_folder(folder)
+
+
 def test_results_become_rows_in_memx_units():
     results = {
         "results": {
             "mmlu": {"alias": "mmlu", "acc,none": 0.5, "acc_stderr,none": 0.01},
             "mmlu_a": {"acc,none": 0.25, "acc_stderr,none": "N/A"},
+            "none": {"acc,none": 0.0, "acc_stderr,none": 0.0},
             "gsm": {"exact_match,strict": 0.1, "exact_match_stderr,strict": 0.02, "exact_match,flexible": 0.2},
             "text": {"word_perplexity,none": 12.5, "sample_len": 3},
         },
         "n-samples": {"mmlu_a": {"effective": 7}, "mmlu_b": {"effective": 5}, "gsm": {"effective": 4},
-                      "text": {"effective": 3}},
+                      "text": {"effective": 3}, "none": {"effective": 20}},
         "n-shot": {"mmlu_a": 5},
+        "cut": {"mmlu_a": {"cut_questions": 2, "cut_tokens": 9}, "mmlu_b": {"cut_questions": 1, "cut_tokens": 30}},
         "group_subtasks": {"mmlu": ["mmlu_a", "mmlu_b"]},
         "lm_eval": "0.4.13",
     }  # fmt: skip
@@ -86,12 +138,15 @@ def test_results_become_rows_in_memx_units():
                                                                                  model="m"))}  # fmt: skip
     assert set(rows) == {
         ("mmlu", "accuracy"), ("mmlu_a", "accuracy"), ("gsm", "exact_match strict"), ("gsm", "exact_match flexible"),
-        ("text", "word_perplexity"),
+        ("text", "word_perplexity"), ("none", "accuracy"),
     }  # fmt: skip
     group = rows["mmlu", "accuracy"]
     assert (group.value, group.stderr, group.n) == (50.0, 1.0, 12) and group.high - group.low == pytest.approx(
         3.92, 1e-3
     )
+    assert (group.labels.cut_questions, group.labels.cut_tokens) == (3, 30)
+    nothing = rows["none", "accuracy"]
+    assert nothing.low == 0 and nothing.high == pytest.approx(16.11, abs=0.01)  # not 0 ± 0
     assert rows["mmlu_a", "accuracy"].value == 25.0 and rows["mmlu_a", "accuracy"].stderr is None
     assert rows["mmlu_a", "accuracy"].model_extra["shots"] == 5
     assert rows["text", "word_perplexity"].value == 12.5

@@ -66,17 +66,25 @@ def test_rows_of_the_hub(tmp_path, form, row):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('{"question": "a", "answer": ["b"', "line 2 is not JSON"),
-        ("[1]", "line 2 is not a JSON object"),
-        ({"query": "a", "answer": ["b"]}, "line 2 has no question"),
-        ({"question": " ", "answer": ["b"]}, "line 2 has no question"),
-        ({"question": "a"}, "line 2 has no answers"),
-        ({"question": "a", "answer": []}, "line 2 has no answers"),
-        ({"question": "a", "answer": [" "]}, "line 2 has no answers"),
-        ({"question": "a", "answer": [1]}, "line 2 has no answers"),
-        ({"question": "a", "answer": {"value": "<unk>", "aliases": []}}, "line 2 has no answers"),
-        ({"question": "a", "answer": {"aliases": ["b"]}}, "line 2 has no answers"),
-        ({"question": "a", "answer": {"value": "b", "aliases": "b"}}, "line 2 has no answers"),
+        ('{"question": "a", "answer": ["b"', "line 2: not JSON"),
+        ('{"question": "a", "answer": [' + "9" * 5000 + "]}", "line 2: "),
+        ('{"question": "a", "answer": ' + "[" * 500 + "]" * 500 + "}", "line 2: "),
+        ('{"question": "\\ud83d", "answer": ["b"]}', "line 2: "),
+        ('{"question": "a", "question": "b", "answer": ["b"]}', "line 2: "),
+        ("[1]", "line 2: not a JSON object"),
+        ({"query": "a", "answer": ["b"]}, "line 2: no question"),
+        ({"question": " ", "answer": ["b"]}, "line 2: no question"),
+        ({"question": " ?? ", "answer": ["b"]}, "line 2: no question"),
+        ({"question": "\u200b\ufeff", "answer": ["b"]}, "line 2: no question"),
+        ({"question": ["a"], "answer": ["b"]}, "line 2: the question is not text: a list is not text"),
+        ({"question": "a"}, "line 2: no answers"),
+        ({"question": "a", "answer": []}, "line 2: no answers"),
+        ({"question": "a", "answer": [" "]}, "line 2: no answers"),
+        ({"question": "a", "answer": ["\u200b"]}, "line 2: no answers"),
+        ({"question": "a", "answer": [True]}, "line 2: an answer is not text: true is not text"),
+        ({"question": "a", "answer": [{"b": 1}]}, "line 2: an answer is not text: an object is not text"),
+        ({"question": "a", "answer": {"value": "<unk>", "aliases": []}}, "line 2: no answers"),
+        ({"question": "a", "answer": {"aliases": ["b"]}}, "line 2: no answers"),
     ],
     ids=str,
 )
@@ -85,6 +93,54 @@ def test_a_bad_row_is_told_by_file_and_line(tmp_path, row, message):
     with pytest.raises(MemxError) as told:
         read_questions([path])
     assert str(path) in told.value.message and message in told.value.message and told.value.hint
+
+
+def test_numbers_are_answers_as_a_person_writes_them(tmp_path):
+    rows = [{"question": "when", "answer": [1998, 2.0, "c. 1998", None]}, {"question": 7, "answer": 0.5}]
+    found = read_questions([lines(tmp_path / "own.jsonl", *rows, {"question": "who", "answer": "A | B"})])
+    assert [one.answers for one in found] == [("1998", "2", "c. 1998"), ("0.5",), ("A | B",)]
+    assert found[1].text == "7"
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"question": "a\u2028b\x85", "answer": ["c"]}\n{"question": "d", "answer": ["e"]}\n', "utf-8")
+    assert [one.text for one in read_questions([path])] == ["a\u2028b", "d"]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl.gz", ".csv.zst"])
+def test_tables_and_compressed_files(tmp_path, ending):
+    import gzip
+    import io
+
+    import pandas
+
+    table = pandas.DataFrame({"Question": ["who, then", "when"], "answer": ["A|An A", 1998]})
+    path = tmp_path / f"own{ending}"
+    if ending == ".jsonl.gz":
+        path.write_bytes(
+            gzip.compress(b'{"question": "who, then", "answer": ["A", "An A"]}\n{"question": "when", "answer": 1998}')
+        )
+    elif ending == ".csv.zst":
+        import zstandard
+
+        path.write_bytes(zstandard.compress(table.to_csv(index=False).encode()))
+    else:
+        text = io.StringIO()
+        table.to_csv(text, index=False, sep="\t" if ending == ".tsv" else ",")
+        path.write_text(text.getvalue(), "utf-8")
+    found = read_questions([path])
+    assert [(one.text, one.answers) for one in found] == [("who, then", ("A", "An A")), ("when", ("1998",))]
+
+
+def test_bad_rows_are_skipped_where_the_user_says_so(tmp_path):
+    path = lines(tmp_path / "own.jsonl", NQ, "no JSON", {"question": "a"}, NQ)
+    with pytest.raises(MemxError, match="2 bad rows .line 2: not JSON.*line 3: no answers") as told:
+        read_questions([path])
+    assert "--skip-bad-rows" in told.value.hint
+    notes = []
+    found = read_questions([path], skip_bad_rows=True, notes=notes.append)
+    assert [one.number for one in found] == [1, 2] and "skipped 2 bad rows" in notes[0]
 
 
 def test_bad_files(tmp_path):
@@ -96,8 +152,8 @@ def test_bad_files(tmp_path):
     entries = [tqa_entry(1, "who", ["B"]), {"Question": "Who?", "Answer": {}}]
     (tmp_path / "entry.json").write_text(json.dumps({"Data": entries}))
     for name, message in {
-        "dev.json": "line 2", "x.parquet": "not a valid parquet", "x.jsonl": "not UTF-8", "none.jsonl": "no questions",
-        "entry.json": "entry 2 has no answers", "gone.jsonl": "cannot read",
+        "dev.json": "is not JSON", "x.parquet": "x.parquet", "x.jsonl": "not UTF-8", "none.jsonl": "no questions",
+        "entry.json": "entry 2: no answers", "gone.jsonl": "no file",
     }.items():  # fmt: skip
         with pytest.raises(MemxError, match=message) as told:
             read_questions([tmp_path / name])

@@ -40,6 +40,8 @@ def test_longbench_from_a_file_and_a_folder(tmp_path):
     path = write(tmp_path / "data" / "qasper.jsonl", QASPER, {**QASPER, "input": "And {x}?"})
     first, second = longbench("qasper", path)
     assert longbench("qasper", str(tmp_path), limit=1) == [first]
+    (tmp_path / "rows.json").write_text(json.dumps([QASPER, {**QASPER, "input": "And {x}?"}]))
+    assert longbench("qasper", str(tmp_path / "rows.json")) == [first, second]
     assert first.context.startswith("You are given a scientific article") and first.context.endswith("with} braces.")
     assert first.question.startswith(" \n\n Answer the question based") and first.question.endswith(
         "Which set?\n\nAnswer:"
@@ -113,11 +115,21 @@ def test_files_that_are_wrong(tmp_path):
     assert "qasper" in error.value.hint
     with pytest.raises(MemxError, match="has no hotpotqa"):
         longbench("hotpotqa", str(tmp_path))
-    with pytest.raises(MemxError, match="row 1 has no answers"):
+    with pytest.raises(MemxError, match="line 1: no answers"):
         longbench("qasper", write(tmp_path / "a.jsonl", {"context": "", "input": ""}))
     (tmp_path / "b.jsonl").write_text("{", encoding="utf-8")
-    with pytest.raises(MemxError, match="not JSON"):
+    with pytest.raises(MemxError, match="line 1: not JSON"):
         longbench("qasper", str(tmp_path / "b.jsonl"))
+    for changed, message in (
+        ({"context": None}, "line 2: no context"),
+        ({"context": {"a": 1}}, "context is not text: an object is not text"),
+        ({"answers": []}, "line 2: no answers"), ({"answers": [None]}, "line 2: no answers"),
+        ({"answers": [True]}, "answers is not text: true is not text"),
+    ):  # fmt: skip
+        with pytest.raises(MemxError, match=message):
+            longbench("qasper", write(tmp_path / "e.jsonl", QASPER, {**QASPER, **changed}))
+    with pytest.raises(MemxError, match="a row has an empty context"):
+        ruler("vt", write(tmp_path / "f.jsonl", {"context": " ", "question": "Q?", "answer": ["x"]}))
     with pytest.raises(MemxError, match="no question that starts with"):
         ruler("vt", write(tmp_path / "c.jsonl", {"input": "x", "outputs": ["y"]}))
     with pytest.raises(MemxError, match="is not an option"):
