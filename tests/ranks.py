@@ -131,7 +131,7 @@ def _world(name: str, size: int, arguments: dict, seconds: float, environment: d
         work = getattr(importlib.import_module(module), function)
     except Exception:
         return [Ended(1, None, traceback.format_exc(), "")] * size
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(size)}
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
     with tempfile.TemporaryDirectory() as folder:
         places = [Path(folder) / str(rank) for rank in range(size)]
         running: dict[int, int] = {}
@@ -198,7 +198,7 @@ def _ended(code: int, place: Path) -> Ended:
     return Ended(code, result, error, printed)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]

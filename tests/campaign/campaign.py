@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .forks import Call, start, warm
+from .forks import warm
 from .fuzz import Verdict, run_inputs
 from .kills.scenarios import scenarios
-from .kills.trials import Kills, Trial, with_finished
+from .kills.trials import Kills, Trial
+from .masters import with_finished, workspace
 from .totals import Results, as_text, groups, table, totals, write_docs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "internals" / "robustness.md"
@@ -57,9 +57,7 @@ def main() -> int:
 def run(given: argparse.Namespace, root: Path, results: Results) -> None:
     """Run inputs and kills that have not run yet."""
     warm()
-    master = root / "master"
-    if not master.exists():
-        make_workspace(root)
+    master = workspace(root)
     done = {(line["what"], line["number"]) for line in results.read()} if given.only is None else set()
     end = time.monotonic() + given.seconds
     only = given.only or ""
@@ -143,27 +141,3 @@ def conclude(lines: list[dict[str, Any]], root: Path, given: argparse.Namespace)
     if given.write_docs:
         write_docs(PAGE, cells, f"Seed {given.seed}.")
     return int(any(line["faults"] for line in lines))
-
-
-def make_workspace(root: Path) -> None:
-    """Make the workspace in a child, for torch works there."""
-
-    def work() -> None:
-        from memx.cli.main import run
-
-        from .workspace import make
-
-        runs = root / "first"
-        small = ("steps=4", "checkpoint_every=2", "threads=1")
-        given = [part for one in small for part in ("--set", f"training.{one}")]
-        assert run(["train", "tiny", *given, "--set", "evaluation.final_questions=4", "--runs", str(runs)]) == 0
-        (made,) = [path for path in runs.iterdir() if path.is_dir()]
-        make(root / "making", made)
-        (root / "making").rename(root / "master")
-        shutil.rmtree(runs)
-
-    for name in ("first", "making", "parts"):
-        shutil.rmtree(root / name, ignore_errors=True)
-    ended = start(Call(()), root, root / "workspace", run=work, wall=1_200.0).wait()
-    if ended.code:
-        raise SystemExit(f"the workspace could not be made: {ended.out[-500:]}\n{ended.err[-2_000:]}")

@@ -15,7 +15,7 @@ train tiny --dry-run
 train small.yaml --dry-run
 train small.yaml --facts small.jsonl --dry-run
 train small.yaml --corpus prepared --dry-run --set data.sequence=32
-train small.yaml --init-from run/checkpoint --dry-run --set memory.slots=64 --set data.sequence=32
+train small.yaml --init-from run/checkpoint --dry-run --set memory.slots=1024 --set data.sequence=32
 train 1.3b --variant dense --corpus my-texts --gpus 8 --gpu h100 --utilization 0.4 --tokens 1B --dry-run
 train small.yaml
 prepare my-texts --out new --vocabulary 300
@@ -36,13 +36,13 @@ presets
 bench list
 bench kernels
 bench compare bench bench
-bench compare bench/rows.jsonl step/rows.jsonl
+bench compare bench/rows.jsonl bench
 bench ops product_topk --seconds 0.01 --shapes B=2,n=8,k=2 --compile none --device cpu --threads 1
-bench step --slots 64 --steps 1 --shapes tokens=8,width=8 --threads 1 --device cpu
+bench step --slots 1024 --steps 1 --shapes tokens=8,width=8 --threads 1 --device cpu
 bench eviction decode --model tiny-llama --layers 1 --context 64 --interval 32 --policy recency --new-tokens 1 --steps 1
 bench evolution --model tiny-llama --layers 1 --context 64 --population 2 --steps 1 --interval 32
-bench model --shapes layers=1,width=16 --slots 64 --steps 1 --threads 1
-bench offload --slots 64 --steps 1 --threads 1
+bench model --shapes layers=1,width=16 --slots 1024 --steps 1 --threads 1
+bench offload --slots 1024 --steps 1 --threads 1
 plot --runs facts --formats png --out new
 plot memory facts --formats png --out new
 plot baselines baselines --formats png --out new
@@ -67,9 +67,9 @@ READERS = """
 train small.yaml --facts small.csv --dry-run
 train small.yaml --facts small.jsonl --dry-run
 train small.yaml --corpus my-texts --dry-run
-train small.yaml --corpus corpus --set corpus.sources={path:corpus,field:body} --dry-run
+train small.yaml --set 'corpus.sources=[{path: corpus, field: body}]' --dry-run
 train small.yaml --corpus prepared --dry-run
-train small.yaml --init-from run/checkpoint --dry-run
+train small.yaml --init-from run/checkpoint --set memory.slots=1024 --dry-run
 train small.yaml --init-from model --dry-run
 train my.yaml --dry-run
 prepare my-texts --out new --vocabulary 300
@@ -84,7 +84,7 @@ eval-namm namm --dry-run
 eval run --file nq=nq_open --file tqa=trivia_qa --limit 2 --answer-tokens 1 --dry-run
 eval run --task nq --file nq=questions.jsonl --limit 1 --answer-tokens 1 --shots 0
 runs --runs results/runs
-bench compare bench step/rows.jsonl
+bench compare bench bench/rows.jsonl
 plot memory facts --formats png --out new
 plot loss run --formats png --out new
 plot usage run --formats png --out new

@@ -184,7 +184,7 @@ def _readable(master: Path, only: str) -> list[tuple[Base, str]]:
         if not " ".join(base.words).startswith(only):
             continue
         for word in base.words:
-            path = master / word.rpartition("=")[2]
+            path = master / ("corpus" if "path: corpus" in word else word.rpartition("=")[2])
             files = [path] if path.is_file() else path.rglob("*") if path.is_dir() else []
             found += [(base, str(one.relative_to(master))) for one in sorted(files) if one.is_file()]
     return found

@@ -15,7 +15,7 @@ _LINES = """
 train small.yaml --runs out -> --resume
 train small.yaml --runs out --set sweep={memory.slots:[0,64]} --set training.steps=3 -> --resume
 train small.yaml --runs out --corpus prepared --set data.sequence=32 -> --resume
-train small.yaml --runs out --init-from run/checkpoint --set memory.slots=64 --set training.steps=4 -> --resume
+train small.yaml --runs out --init-from model --set training.steps=4 -> --resume
 train small.yaml --runs finished --force -> --resume | --force
 prepare my-texts --out out --vocabulary 300 --shard-tokens 500 -> --resume
 prepare corpus --field body --out out --vocabulary 300 --shard-tokens 2000 -> --resume
@@ -24,6 +24,7 @@ evolve-namm small-namm.yaml --runs out -> --resume
 eval run --task nq --file nq=questions.jsonl --limit 4 --answer-tokens 1 --shots 0 --batch 1 --runs out -> --resume
 eval-namm namm --policy recency --budget 0.5 --task key_values --prompts 2 --length 220 --runs out -> --resume
 evict --file prompt.txt --model model --namm namm/namm --new-tokens 2 --out out -> | --force
+convert parallel --out out -> | --force
 plot memory facts --formats png,svg --out out ->
 plot evolution namm --formats png --out out ->
 plot ops bench --formats png --out out ->

@@ -6,7 +6,6 @@ after a share of the time that the straight run takes. Some trials stop what con
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -177,22 +176,3 @@ class Kills:
         changed = [path for path in changed if not TEMPORARY.search(path)]
         if changed:
             trial.faults.append((LOST, f"something else is different: {changed[0]}"))
-
-
-def with_finished(root: Path, master: Path) -> Path:
-    """The workspace with an older finished run and an older corpus, which commands replace."""
-    place = root / "master-kills"
-    if place.exists():
-        return place
-    making = root / "making-kills"
-    shutil.rmtree(making, ignore_errors=True)
-    shutil.copytree(master, making, symlinks=True)
-    for line in (
-        "train small.yaml --runs finished",
-        "train small.yaml --runs finished --set seed=1 --set training.steps=2",
-        "prepare corpus --field body --out again --vocabulary 280 --shard-tokens 3000",
-    ):
-        ended = start(Call(tuple(line.split())), making, root / "finished").wait()
-        assert ended.code == 0, ended.err
-    making.rename(place)
-    return place
