@@ -81,7 +81,7 @@ def _judged(given: Input, slot: Slot, ended: Ended) -> Verdict:
     found = slot.changes()
     texts = [part for word in given.call.arguments for part in (word, word.rpartition("=")[2])]
     said = [*texts, *given.call.environment.values(), str(slot.work), str(slot.home)]
-    told = faults(given.met, ended, found, said, full=given.call.full)
+    told = faults(given.met, ended, found, said, given.call)
     if given.harm is not None or given.files:
         slot.heal([given.damaged, *given.files])
     slot.restore(found)

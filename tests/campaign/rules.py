@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .forks import Ended
+from .forks import Call, Ended
 from .inputs.values import VALID, WRONG
 from .slots import Changes
 
@@ -19,7 +19,7 @@ _PYTHON = re.compile(
     r"\b(?!Mem)[A-Z]\w*(Error|Exception)\b|object at 0x|NoneType|<class '|<function |\bpydantic\b|errors\.pydantic|"
     r"Input should be|Field required|Extra inputs|valid dictionary|valid tuple|list index|dictionary|tuple\b|"
     r"unsupported operand|not subscriptable|not iterable|has no attribute|positional argument|keyword argument|"
-    r"expected (str|int|bytes)|Errno|codec can't|can't (de|en)code|JSONDecode|Expecting (value|property|',')|"
+    r"expected (str|int|bytes)|Errno|codec can't|can't (de|en)code|JSONDecode|"
     r"invalid literal|could not convert|\bfloat\(\)|\bint\(\)|Exceeds the limit|surrogates not allowed|"
     r"is not JSON serializable|size mismatch for|state_dict|torch\.Size|torch\.\w+\(|c10|at::|recursion|"
     r"Backend|__\w+__|kwargs|0x[0-9a-f]{6,}"
@@ -30,7 +30,7 @@ CACHES = ("user/cache/", "user/.config", "user/.cache", "user/.triton", "tempora
 
 
 def faults(
-    kind: str, ended: Ended, found: Changes, given: Sequence[str] = (), *, full: bool = False
+    kind: str, ended: Ended, found: Changes, given: Sequence[str] = (), call: Call | None = None
 ) -> list[tuple[str, str]]:
     """The rules that a command broke: (kind of fault, what it is).
 
@@ -39,11 +39,11 @@ def faults(
         ended: How the command ended.
         found: What it left in its slot.
         given: The texts that the user gave, which may be repeated in messages.
-        full: Whether stdout had no space: what was printed is lost, what was written is not.
+        call: The command.
     """
     if "--debug" in given:  # which asks for Python's words
         ended = replace(ended, out="", err="\n".join(line for line in ended.err.splitlines() if line.startswith(_OURS)))
-    if full:
+    if call is not None and call.full:  # what was printed is lost, what was written is not
         return [(TRACEBACK, "a traceback")] if _TRACEBACK.search(ended.err) else []
     if ended.hung:
         return [(HANG, f"ran for {ended.cpu:.0f} s of CPU and {ended.wall:.0f} s")]
@@ -51,7 +51,8 @@ def faults(
     printed = ended.out + ended.err
     if match := _TRACEBACK.search(printed):
         told.append((TRACEBACK, match[0]))
-    told += _words(ended, given)
+    if call is None or "stderr" not in call.closed:
+        told += _words(ended, given)
     told += _left(ended, found)
     return told
 
