@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LLAMA_FAMILY = ("llama", "memory_llama")
 _FIELD = re.compile(r"Validation error for field '([^']+)'")
+_PLACE = re.compile(r"at line \d+ column \d+")
 _PADS = ("<|finetune_right_pad_id|>",)  # Llama 3.1 and later name their padding without setting it
 
 
@@ -210,7 +211,8 @@ def _reason(error: Exception, part: str) -> str:
     if isinstance(error, OSError | ValueError | RuntimeError | ImportError) and text:
         return text[:200]
     if type(error) is Exception and text:  # as tokenizers raises, with the line and the column
-        return f"{part} is damaged: {text[:150]}"
+        place = _PLACE.search(text)
+        return f"{part} is damaged {place[0]}" if place else f"{part} is damaged: {text[:150]}"
     return f"{part} is damaged: it has values of the wrong kind"
 
 

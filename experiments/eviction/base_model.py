@@ -19,7 +19,6 @@ from ..models.build import llama_config
 from ..runtime.devices import pick_device
 from ..runtime.events import BaseModelTraining, Note, Phase, Report
 from ..runtime.options import Options
-from ..runtime.threads import restored_threads
 from ..training.sweep import train_points
 
 if TYPE_CHECKING:
@@ -100,6 +99,7 @@ def _train(point: Point, preset: str, runs: Path, report: Report) -> None:
     run = RunStore(runs).run(point.name)
     if run.status != "finished":
         report(Note(f"training the base model {preset} in {run.folder}"))
-        # training sets the threads of its own run; what comes after goes on with those that it was told to
-        with without_torchrun(), restored_threads():
-            train_points([point], Options(runs, resume=True), lambda index, event: report(BaseModelTraining(event)))
+        with without_torchrun():
+            # the model of the preset itself, and not one that began with the schedule of other steps
+            options = Options(runs, resume=True, lengthen=False)
+            train_points([point], options, lambda index, event: report(BaseModelTraining(event)))

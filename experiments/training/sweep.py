@@ -57,7 +57,7 @@ def _check(planned: Sequence[Point], options: Options, check: Callable[[TrainCon
         check(point.config)
         store = RunStore(options.runs)
         store.check_free(point.name, resume=options.resume, force=options.force)
-        if options.resume:
+        if options.resume and options.lengthen:
             find_start(point.config, store.run(point.name))
 
 
@@ -103,7 +103,7 @@ def train_point(
             world.on_first(lambda: check_facts(point.config, run))
             report(Phase("already finished"))
             return
-        if options.resume:
+        if options.resume and options.lengthen:
             world.on_first(lambda: start_from_shorter(point.config, run, report))
             world.on_first(lambda: note_new_run(store, point.name, point.config, report))
         train(point.config, run, report, stop, threads, world)

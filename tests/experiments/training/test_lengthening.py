@@ -56,15 +56,23 @@ def test_more_steps_continue_a_finished_run_bit_for_bit(tmp_path):
 
 @pytest.mark.slow
 def test_a_schedule_of_other_steps_is_said(tmp_path):
-    shorter, _ = trained(tmp_path, 4, training__final_lr=0.1)
+    shorter, _ = trained(tmp_path, 6, training__final_lr=0.1)
     longer, notes = trained(tmp_path, 8, resume=True, training__final_lr=0.1)
     (said,) = [note for note in notes if note.startswith("continues")]
-    assert "the learning rates of 4 steps up to there are not those of 8" in said
+    assert "the learning rates of 6 steps up to there are not those of 8" in said
     assert longer.info()["continued_from"]["same_schedule"] is False and longer.info()["steps"] == 8
     again, _ = trained(tmp_path, 8, resume=True, training__final_lr=0.1)
     assert again.info() == longer.info()
     # the facts must be the same ones
     assert weights(shorter).keys() == weights(again).keys()
+
+
+@pytest.mark.slow
+def test_a_base_model_starts_from_no_run_of_other_steps(tmp_path):
+    trained(tmp_path, 2)
+    (point,) = planned = plan(load_config("tiny", {**CONSTANT, "training.steps": 3}.items()))
+    train_points(planned, Options(tmp_path, resume=True, lengthen=False), lambda index, event: None)
+    assert "continued_from" not in Run(tmp_path / point.name).info()
 
 
 @pytest.fixture
@@ -104,6 +112,8 @@ def test_a_finished_run_without_a_state_is_said_and_not_begun_anew(finished, cap
     with pytest.raises(MemxError, match="finished its 40 steps and kept no state to continue to 60") as error:
         find_start(point.config, Run(runs / point.name))
     assert f"--init-from {run_.folder}" in error.value.hint
+    with pytest.raises(MemxError, match="kept no state"):
+        train_points([point], Options(runs, resume=True), lambda index, event: None)
     command = ["train", "--config", str(run_.folder / "config.yaml"), "--steps", "60", "--runs", str(runs), "--resume"]
     assert run(command) == 2 and "kept no state" in capsys.readouterr().err
     assert [folder.name for folder in runs.iterdir()] == [run_.name]
