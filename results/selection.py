@@ -110,7 +110,7 @@ class PlotRequest:
     def runs(self, wanted: Callable[[Run], bool] = lambda run: True) -> list[Run]:
         """The runs of what is to be drawn: of the wanted ones, if any is."""
         runs = collect_runs(self.sources, self.log)
-        if not runs:
+        if not runs and not self.named:
             raise MemxError("there are no runs to show", hint=f"`{self.made_by}` makes such runs")
         runs = [run for run in runs if wanted(run)] or runs
         if self.experiment is not None or not self.named:

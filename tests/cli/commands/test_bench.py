@@ -60,7 +60,9 @@ def test_the_list(capsys, monkeypatch):
 
 def test_a_run_prints_its_tables_and_ceilings(capsys):
     assert memx(["bench", *QUICK]) == 0
-    out = capsys.readouterr().out
+    out, progress = capsys.readouterr()
+    for line in ("speed of copies", "checking at odd shapes", "D=8: checking against", "D=8: timing torch"):
+        assert line in progress  # what takes time on a large shape is said before it begins
     for said in ("embedding_bag on cpu", "B=16 K=4 N=64 D=8", "gather and sum", "Peaks measured in this run"):
         assert said in out
 
