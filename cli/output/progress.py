@@ -27,6 +27,8 @@ from .streams import note, readable
 
 _INTERVAL = 10.0  # seconds between plain lines of one run
 _REASONS = {"generations": "all generations done", "patience": "no improvement in validation (patience)"}
+_BESIDE_NAME = 44  # columns that count and text want beside the name of a run
+_BAR, _WORDS = 12, 20  # least width of a bar; of its text, which holds every word
 _RECENT = 20  # generations or prompts that the time of the next ones is judged by
 
 
@@ -57,18 +59,31 @@ class ProgressDisplay:
 
     def __enter__(self) -> ProgressDisplay:
         if self.terminal:
-            from rich import progress
-
-            self._bars = progress.Progress(
-                *([progress.TextColumn("{task.description}", markup=False)] if self.clock else []),
-                progress.BarColumn(bar_width=24 if self.clock else 12),
-                progress.TextColumn("{task.fields[count]}", justify="right", markup=False),
-                progress.TextColumn("{task.fields[what]}", markup=False),
-                *([progress.TimeElapsedColumn(), progress.TimeRemainingColumn()] if self.clock else []),
-                console=terminal_console(stderr=True),
-            )
+            self._bars = self._make_bars()
             self._bars.start()
         return self
+
+    def _make_bars(self) -> Any:
+        """The bars: a narrow terminal has none, but the whole name of a run, and text that wraps between words."""
+        from rich import progress
+        from rich.cells import cell_len
+        from rich.table import Column
+
+        console = terminal_console(stderr=True)
+        name = max((cell_len(readable(name, sys.stderr)) for name in self.names), default=0) if self.clock else 0
+        room = console.width - name - _BESIDE_NAME
+        columns: list[Any] = []
+        if self.clock and name <= console.width - _BESIDE_NAME // 2:  # a name that fills the line is in its notes alone
+            whole = Column(no_wrap=True, min_width=name)
+            columns.append(progress.TextColumn("{task.description}", markup=False, table_column=whole))
+        if room > _BAR:
+            columns.append(progress.BarColumn(bar_width=24 if self.clock and room > 3 * _BAR else _BAR))
+        columns.append(progress.TextColumn("{task.fields[count]}", justify="right", markup=False))
+        text = Column(no_wrap=False, min_width=min(_WORDS, console.width // 3))
+        columns.append(progress.TextColumn("{task.fields[what]}", markup=False, table_column=text))
+        if self.clock and room > _BAR:
+            columns += [progress.TimeElapsedColumn(), progress.TimeRemainingColumn()]
+        return progress.Progress(*columns, console=console)
 
     def __exit__(self, *exception: object) -> None:
         if self._bars is not None:

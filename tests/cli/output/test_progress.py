@@ -112,3 +112,14 @@ def test_a_note_is_whole_on_a_narrow_terminal(monkeypatch):
     with terminal(monkeypatch, 60) as shown, ProgressDisplay([name]) as display:
         display.report(Note("and the end"))
     assert f"{name}: and the end" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", "".join(shown))
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 140])
+@pytest.mark.parametrize("name", ["facts-slots65536-0fb88b3d", "an-experiment-of-a-long-name-slots1048576-0fb88b3d"])
+def test_bars_cut_no_name_and_no_number(monkeypatch, columns, name):
+    with terminal(monkeypatch, columns) as shown, ProgressDisplay([name], clock=True) as display:
+        display.report(Step(799, 800, 1.23456, 12345.6))
+        display.report(Step(800, 800, 1.23456, 12345.6))
+    words = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", "".join(shown)).split()
+    assert {"loss", "1.235,", "12,346", "tokens/s", "800/800"} <= set(words) and "…" not in "".join(words)
+    assert not [word for word in words if word[0] == name[0] and word in name and word != name]  # a part of the name
