@@ -49,18 +49,20 @@ def _for_data(monkeypatch: pytest.MonkeyPatch, texts: Path) -> None:
     """Six texts and ten questions in place of data sets of the hub; lm-eval, an extra, is not looked for."""
     from memx.experiments.data.corpus.readers import sources
     from memx.experiments.data.corpus.readers.files import FileTexts
+    from memx.experiments.data.records.record import Record
     from memx.experiments.qa import cost
     from memx.experiments.qa import sources as questions
 
     def read_texts(source: Any, damage: Any) -> FileTexts:
         return FileTexts(source.model_copy(update={"path": str(texts)}), damage)
 
-    def read_questions(source: None, name: str, hub: Any) -> list[dict[str, Any]]:
+    def read_questions(hub: Any) -> list[Record]:
         start = "what" if hub.arguments["split"] == "validation" else "which"
-        return [{"question": f"{start} is the capital of {land}", "answer": [town]} for land, town in LANDS]
+        rows = [{"question": f"{start} is the capital of {land}", "answer": [town]} for land, town in LANDS]
+        return [Record(f"row {number}", row) for number, row in enumerate(rows, start=1)]
 
     monkeypatch.setattr(sources, "HubTexts", read_texts)
-    monkeypatch.setattr(questions, "read_rows", read_questions)
+    monkeypatch.setattr(questions, "hub_records", read_questions)
     monkeypatch.setattr(cost, "check_harness", lambda config: None)
 
 
