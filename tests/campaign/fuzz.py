@@ -1,8 +1,7 @@
-"""Runs inputs by their numbers, several at once, and judges how each was met."""
+"""Runs inputs by their numbers, one after another, and judges how each was met."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,6 @@ def run_inputs(
     root: Path,
     master: Path,
     *,
-    jobs: int = 1,
     only: str = "",
     run: Callable[[], None] | None = None,
     wall: float = 240.0,
@@ -40,7 +38,6 @@ def run_inputs(
         seed: Of the campaign.
         root: A folder for the slots.
         master: The workspace.
-        jobs: How many run at once.
         only: Words that name the one command to fuzz.
         run: What runs as the program; None: memx.
         wall: Seconds after which a command is killed.
@@ -48,33 +45,20 @@ def run_inputs(
     Yields:
         The verdict of each, as it ends.
     """
-    free = [Slot(root / f"slot-{place}", master) for place in range(jobs)]
-    running: list[tuple[Input, Slot, Running]] = []
-    more = True
-    while more or running:
-        while more and free:
-            number = next(numbers, None)
-            if number is None:
-                more = False
-                break
-            slot = free.pop()
-            running.append(_begin(input_of(number, seed, master, only), slot, run, wall))
-        time.sleep(0.001)
-        for one in [*running]:
-            if (ended := one[2].poll()) is not None:
-                running.remove(one)
-                yield _judged(one[0], one[1], ended)
-                free.append(one[1])
+    slot = Slot(root / "slot", master)
+    for number in numbers:
+        given = input_of(number, seed, master, only)
+        yield _judged(given, slot, _begin(given, slot, run, wall).wait())
 
 
-def _begin(given: Input, slot: Slot, run: Callable[[], None] | None, wall: float) -> tuple[Input, Slot, Running]:
+def _begin(given: Input, slot: Slot, run: Callable[[], None] | None, wall: float) -> Running:
     given.prepare(slot.work)
     slot.first = slot.state()
     call = given.call
     surrounded = type(call)(
         call.arguments, {**slot.environment, **call.environment}, call.stdin, call.closed, call.full
     )
-    return given, slot, start(surrounded, slot.work, slot.printed, wall=wall, run=run)
+    return start(surrounded, slot.work, slot.printed, wall=wall, run=run)
 
 
 def _judged(given: Input, slot: Slot, ended: Ended) -> Verdict:

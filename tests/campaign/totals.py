@@ -23,16 +23,15 @@ class Results:
         self.path = path
 
     def read(self) -> list[Line]:
-        """All lines; half of a last one, as a stopped campaign may leave it, is none."""
-        if not self.path.exists():
-            return []
-        lines = []
-        for text in self.path.read_text("utf-8").splitlines():
+        """The last line of each input and kill; half of a line, as a stopped campaign may leave it, is none."""
+        lines: dict[tuple[str, int], Line] = {}
+        for text in self.path.read_text("utf-8").splitlines() if self.path.exists() else ():
             try:
-                lines.append(json.loads(text))
+                line = json.loads(text)
             except ValueError:
                 continue
-        return lines
+            lines[line["what"], line["number"]] = line
+        return list(lines.values())
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Add a line."""
@@ -52,6 +51,17 @@ def totals(lines: Iterable[Line]) -> list[Line]:
     columns = ("input", "kill", *COLUMNS)
     names += ["all"][: len(names)]
     return [{"command": name} | {one: counts[name][one] for one in columns} for name in names]
+
+
+def note(lines: Iterable[Line], seed: int) -> str:
+    """One sentence or two on where the totals come from."""
+    lines = list(lines)
+    again = sum(bool(line.get("again")) for line in lines)
+    stops = sum(line.get("kills", 0) for line in lines)
+    said = (
+        f"Seed {seed}; {len(lines):,} inputs and kills; {stops:,} commands were stopped by a signal before their end."
+    )
+    return said + (f" {again:,} of them ran again after a fault was mended." if again else "")
 
 
 def table(rows: Sequence[Line]) -> list[list[str]]:

@@ -109,6 +109,11 @@ class Base:
         return "--dry-run" not in self.words
 
     @property
+    def slow(self) -> bool:
+        """Whether it takes many seconds, whatever its options are."""
+        return self.words[:2] == ("bench", "kernels")
+
+    @property
     def trains(self) -> bool:
         """Whether odd values may make it long."""
         return self.writes and self.words[0] in ("train", "bench", "eval", "eval-namm", "evict", "evolve-namm")

@@ -16,7 +16,7 @@ train small.yaml --runs out -> --resume
 train small.yaml --runs out --set sweep={memory.slots:[0,64]} --set training.steps=3 -> --resume
 train small.yaml --runs out --corpus prepared --set data.sequence=32 -> --resume
 train small.yaml --runs out --init-from model --set training.steps=4 -> --resume
-train small.yaml --runs finished --force -> --resume | --force
+train small.yaml --runs finished --force -> --resume without --force |
 prepare my-texts --out out --vocabulary 300 --shard-tokens 500 -> --resume
 prepare corpus --field body --out out --vocabulary 300 --shard-tokens 2000 -> --resume
 prepare my-texts --out again --vocabulary 300 --shard-tokens 500 --force -> --resume without --force |

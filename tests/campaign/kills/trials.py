@@ -127,7 +127,9 @@ class Kills:
         trial.story[-1] += f": exit {ended.code}"
         trial.kills += ended.code != 0
         trial.said = ended.err.splitlines()[-5:]
-        self._judge_stop(name, ended, trial)
+        refused = words == trial.scenario.again[0] and len(trial.scenario.again) > 1 and ended.code == 2
+        if not refused:  # there may be nothing to resume; then it begins again
+            self._judge_stop(name, ended, trial)
         return ended
 
     def _judge_stop(self, name: str, ended: Ended, trial: Trial) -> None:
