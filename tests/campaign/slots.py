@@ -38,7 +38,7 @@ class Slot:
         self.printed = home.with_name(f"{home.name}-printed")
         self.environment = {
             "HOME": str(home / "user"),
-            "XDG_CACHE_HOME": str(home.parent / "caches"),
+            "XDG_CACHE_HOME": str(master.parent / "caches"),
             "TMPDIR": str(home / "temporary"),
         }
         self.renew()
