@@ -200,6 +200,7 @@ def train(
     """
     from ...errors import MemxError
     from ...experiments.config.loading import load_config
+    from ...experiments.config.points import points
     from ...experiments.config.scale import parse_columns
 
     if config is not None and source is not None:
@@ -221,7 +222,7 @@ def train(
     from ...experiments.distributed.process_group import launched
     from ...experiments.runtime.options import Options
 
-    if resolved.finetune.source is not None:
+    if any(point.finetune.source is not None for point in points(resolved)):
         from ...experiments.models.start import without_fixed  # brings torch
 
         resolved, notes = without_fixed(resolved, dict(given))

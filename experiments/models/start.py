@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError, shown
 from ..base_models.load import host_config
 from ..config.merging import dotted, sections
+from ..config.points import points
 from ..config.training import TrainConfig
 from .describe import host_memory_config
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from ...memory_layers.config import MemoryConfig
 
 _SHAPE = ("model.", "data.vocabulary", "corpus.tokenizer")  # of any pretrained model
@@ -31,10 +34,13 @@ def without_fixed(config: TrainConfig, given: Mapping[str, Any]) -> tuple[TrainC
         MemxError: There is no such model, or a key that it fixes was given, or is set by a variant.
     """
     source = config.finetune.source
+    varied = {*config.sweep, *(key for changes in config.variants.values() for key in changes)}
+    if "finetune.source" in varied:
+        _check_several(config, varied)
+        return config, []
     if source is None:
         return config, []
-    host = host_config(source)
-    memory = host_memory_config(host) if getattr(host, "memory_layers", None) else None
+    memory = _memory_of(host_config(source))
     fixed = (*_SHAPE, "memory.") if memory else _SHAPE
     known = sections(TrainConfig)
     swept = {f"sweep.{key}": values for key, values in dotted(given.get("sweep") or {}, known).items()}
@@ -55,6 +61,22 @@ def without_fixed(config: TrainConfig, given: Mapping[str, Any]) -> tuple[TrainC
     if memory and not gone and (config.memory.kind, config.memory.slots) != (memory.kind, memory.slots):
         notes.append(f"memory.* of the config does not count: {_reason(source, memory, 'memory.slots')}")
     return config.model_copy(update={"sweep": left}), notes
+
+
+def _check_several(config: TrainConfig, varied: Iterable[str]) -> None:
+    """Raise MemxError where models to start from differ, and so do settings that one of them fixes."""
+    for source in dict.fromkeys(point.finetune.source for point in points(config)):
+        if source is None:
+            continue
+        memory = _memory_of(host_config(source))
+        for key in varied:
+            if key.startswith((*_SHAPE, "memory.") if memory else _SHAPE):
+                what = f"{key} and finetune.source cannot both differ between runs: {_reason(source, memory, key)}"
+                raise MemxError(what, hint=f"leave {key} out of the sweep and the variants")
+
+
+def _memory_of(host: PretrainedConfig) -> MemoryConfig | None:
+    return host_memory_config(host) if getattr(host, "memory_layers", None) else None
 
 
 def _is_as_it_was(memory: MemoryConfig, key: str, value: Any) -> bool:

@@ -62,6 +62,15 @@ def test_what_the_start_fixes_cannot_be_asked_for(starts, start, given, message)
         settled("facts", starts[start], given)
 
 
+def test_several_starts_and_what_they_fix_cannot_both_differ(starts):
+    both = list(starts.values())
+    changes = [("sweep", {"finetune.source": both, "memory.slots": [64, 256]})]
+    with pytest.raises(MemxError, match=r"memory\.slots and finetune\.source cannot both differ"):
+        without_fixed(load_config("facts", changes), dict(changes))
+    config, notes = without_fixed(load_config("facts", [("sweep", {"finetune.source": both})]), {})
+    assert len(plan(config)) == 2 and not notes
+
+
 def test_what_the_start_has_may_be_asked_for(starts):
     config, _ = settled("facts", starts["memory"], ("memory.slots", 64))
     assert len(plan(config)) == 1
