@@ -179,7 +179,7 @@ def test_plot_writes_pictures_and_the_plotted_rows(tmp_path, published):
 def test_loss_curves_of_a_run(tmp_path, tiny_run):
     (picture,), _ = draw("loss", PlotRequest([tiny_run[0].folder.parent], tmp_path, "loss"))
     assert picture.stat().st_size > 5000
-    with pytest.raises(MemxError, match="there are no rows to show"):
+    with pytest.raises(MemxError, match="there are no runs to show"):
         draw("loss", PlotRequest([tmp_path], tmp_path, "loss"))
 
 
