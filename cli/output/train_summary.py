@@ -37,6 +37,8 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
     title = "exact match before → after, and text NLL" if tuned else "exact match and NLL per answer token"
     title = f"Closed-book QA ({title}; {INTERVALS})" if tiers else "Held-out text (nats per token)"
     print_table(title, columns, [[line[column] for column in columns] for line in lines], names=_names(columns, lines))
+    if asked := {tier: _asked(rows, tier) for tier in tiers}:
+        say(f"Questions asked (n): {', '.join(f'{_SHORT[tier]} {count}' for tier, count in asked.items())}.")
     chance = {tier: row.value for found in rows.values() for tier in tiers for row in found if _is_chance(row, tier)}
     if chance:
         guesses = ", ".join(f"{_SHORT[tier]} {value:.1f}%" for tier, value in chance.items())
@@ -44,6 +46,12 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
     if low := [name for name, found in rows.items() if _below_guessing(found)]:
         few = f"{', '.join(low[:3])}{' and others' if len(low) > 3 else ''}"
         say(f"Below guessing on seen facts: {few}. The training was too short; set more --steps.")
+
+
+def _asked(rows: Mapping[str, Sequence[Row]], tier: str) -> str:
+    """How many questions are behind the scores of a tier; from the fewest to the most where runs differ."""
+    counts = {row.n for found in rows.values() for row in found if row.dataset == tier and row.metric == "exact_match"}
+    return " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)})) if counts else "0"
 
 
 def plot_command(rows: Mapping[str, Sequence[Row]], runs: Path) -> str:

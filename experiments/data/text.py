@@ -5,7 +5,6 @@ What a model knew before it was given a memory is measured here: the loss on tex
 
 from __future__ import annotations
 
-import json
 import sys
 import sysconfig
 import tokenize
@@ -19,13 +18,14 @@ from torch import Tensor
 
 from ...errors import MemxError
 from ...files import line_not_utf8
+from .records.read import read_records
+from .records.record import BadRecord, BadRecords
 from .tokenizer import encode_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 SUFFIXES = (".txt", ".jsonl")
-_LINE = 'write one {"text": "…"} per line'
 _PIECE = 8_000  # characters, at least, of a document cut from a .txt file
 _SHORTEST_MODULE = 1_000  # characters
 # tables, tests and packages that some versions of Python lack
@@ -45,18 +45,24 @@ def ordinary_text(name: str) -> list[str]:
         raise MemxError(f"no text source {name!r}", hint=f"use {', '.join(_TEXTS)}, or a path ending in .txt or .jsonl")
     if not path.is_file():
         raise MemxError(f"no text file {name}", hint="give an existing .txt or .jsonl file")
+    if path.suffix.lower() == ".jsonl":
+        documents = _distinct(_json_texts(path))
+    else:
+        documents = _distinct(_pieces(_read(path, name)))
+    if not documents:
+        raise MemxError(f"{name} contains no text", hint="give a file with text")
+    return documents
+
+
+def _read(path: Path, name: str) -> str:
     try:
-        text = path.read_text("utf-8-sig")
+        return path.read_text("utf-8-sig")
     except UnicodeDecodeError:
         raise MemxError(f"{name} line {line_not_utf8(path)} is not UTF-8", hint="save the file as UTF-8") from None
     except OSError as error:
         raise MemxError(
             f"cannot read {name}: {error.strerror or error}", hint="check the path and its permissions"
         ) from None
-    documents = _distinct(_pieces(text) if path.suffix.lower() == ".txt" else _json_texts(name, text))
-    if not documents:
-        raise MemxError(f"{name} contains no text", hint="give a file with text")
-    return documents
 
 
 def split_text(texts: Sequence[str], held_out: float, seed: int) -> tuple[list[str], list[str]]:
@@ -182,18 +188,15 @@ def _pieces(text: str) -> Iterator[str]:
     yield piece
 
 
-def _json_texts(name: str, text: str) -> Iterator[str]:
-    # not splitlines, which also cuts at characters that JSON allows within a string
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise MemxError(f"{name} line {number} is not JSON ({error.msg})", hint=_LINE) from None
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise MemxError(f"{name} line {number} has no text", hint=_LINE)
-        yield row["text"]
+def _json_texts(path: Path) -> Iterator[str]:
+    bad = BadRecords(path)
+    for record in bad.good(read_records(path)):
+        text = record.values.get("text")
+        if isinstance(text, str):
+            yield text
+        else:
+            bad.add(BadRecord(record.place, "no text in the field 'text'"))
+    bad.notes(skip=False)
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:

@@ -195,7 +195,7 @@ class Trainer:
         self._check_finite()
         if self.saved != self.step and not self.parallelism.world.joined and self._keeps_state():
             self._save()  # of several processes, the export saves it
-        self.report(Phase("final evaluation"))
+        self.report(Phase("final evaluation" if self.evaluator.questions else "measuring held-out loss"))
         with self._evaluating():
             answers, text = self.evaluator.final_answers(self.model), self.evaluator.measure_text(self.model)
         value_step, dataset = self.optimizer.value_step, self.evaluator.dataset

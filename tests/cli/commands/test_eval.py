@@ -39,7 +39,7 @@ def host(tmp_path_factory):
         (["HOST", "--task", "nq", "--file", "nq=HOST"], "has no files of NQ-open", "NQ-open.dev.jsonl"),
         (["HOST", "--task", "nq", "--file", "nq=FILES/NQ-open.dev.jsonl"], "to take 5 few-shot", "--train nq=PATH"),
         (["HOST", "--task", "nq", "--file", "nq=FILES"], "3 training questions for 5 few-shot", "lower --shots"),
-        (["HOST", "--task", "nq", "--file", "nq=FILES/bad.jsonl", "--shots", "0"], "bad.jsonl: 1 bad row (line 2: ", ""),
+        (["HOST", "--task", "nq", "--file", "nq=FILES/bad.jsonl", "--shots", "0"], "bad.jsonl: 1 bad row (line", ""),
         (["HOST", "--task", "nq", "--file", "nq=FILES", "--shots", "1", "--device", "tpu"], "tpu", "auto"),
         (["HOST", "--harness", ","], "has no task names", "piqa"),
         (["HOST", "--harness-tasks", "FILES"], "needs --harness", ""),

@@ -290,3 +290,16 @@ def test_an_interrupt_that_typer_takes_itself_is_told_too(monkeypatch, capsys):
     monkeypatch.setattr(main, "app", lambda **kwargs: 130)
     assert main.run(["evict", "text"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_special_tokens_in_a_prompt_are_text_and_are_told(tiny, tokenizer, tmp_path):
+    told = []
+    prompt = "a <|end|> b " * 20
+    report = run_eviction(EvictConfig(prompt, host=str(tiny), policy="full", new_tokens=1), told.append)
+    assert "".join(unit.text for unit in report.units) == prompt and not any(unit.special for unit in report.units)
+    assert "special tokens in the prompt are read as ordinary text: <|end|>" in told
+
+
+def test_a_prompt_that_is_no_unicode_is_refused_at_once(capsys):
+    assert memx(["evict", "caf\udcff", "--model", "nowhere"]) == 2
+    assert "error: the text contains U+DCFF, which is not a character, after 'caf'" in capsys.readouterr().err

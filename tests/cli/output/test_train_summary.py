@@ -28,6 +28,7 @@ def test_at_80_columns_every_part_says_how_many_slots(capsys, monkeypatch, tmp_p
     for slots in sizes:
         assert sum(line.split()[:2] == ["memory", f"{slots:,}"] for line in lines) == len(parts)
     assert any("100.0 [95.4, 100.0]" in line for line in lines)
+    assert "Questions asked (n): seen 80, paraphrased 80, held-out 80." in lines
     assert "Guessing by relation and first letter: seen 20.0%, paraphrased 20.0%, held-out 20.0%." in lines
 
 

@@ -340,9 +340,10 @@ def test_text_of_every_kind(tmp_path):
         ("python-doc", None, "no text source 'python-doc'"),
         ("absent.txt", None, "no text file"),
         ("empty.txt", b" \n", "contains no text"),
+        ("half.jsonl", b'{"text": "\\ud83d"}', "half.jsonl: 1 bad row"),
         ("latin.txt", b"caf\xe9", "not UTF-8"),
-        ("broken.jsonl", b'{"text": "a"}\n{', "line 2 is not JSON"),
-        ("other.jsonl", b'{"body": "a"}', "line 1 has no text"),
+        ("broken.jsonl", b'{"text": "a"}\n{', "line 2: not JSON"),
+        ("other.jsonl", b'{"body": "a"}', "line 1: no text in the field"),
     ],
 )
 def test_text_that_cannot_be_read(tmp_path, monkeypatch, name, content, message):

@@ -24,3 +24,10 @@ def test_f1_by_hand():
     assert f1("york york", ["new york"]) == pytest.approx(2 * 1 / 4)
     assert f1("Paris", ["Rome", "paris"]) == 1
     assert f1("", ["Rome"]) == 0
+
+
+@pytest.mark.parametrize("right", ["...", "The", "?!"])
+def test_an_answer_that_normalises_to_nothing_is_right_only_as_it_is_written(right):
+    for empty in ("", " ", "a", "!", "the."):
+        assert exact_match(empty, [right]) == f1(empty, [right]) == 0.0
+    assert exact_match(right, [right]) == f1(right, [right]) == 1.0

@@ -1,7 +1,7 @@
 """Intervals against values worked out by hand."""
 
 import pytest
-from memx.experiments.metrics.estimates import mean_estimate, ratio_estimate, share_estimate
+from memx.experiments.metrics.estimates import mean_estimate, overlap_estimate, ratio_estimate, share_estimate
 
 
 def test_wilson_interval_of_a_known_case():
@@ -18,3 +18,11 @@ def test_mean_and_ratio():
     ratio = ratio_estimate([2.0, 4.0], [1, 2])
     assert (ratio.value, ratio.stderr) == (2.0, 0.0)
     assert mean_estimate([3.0]).stderr is None
+
+
+def test_scores_that_are_all_0_or_all_1_have_an_interval():
+    assert overlap_estimate([0.0] * 20) == share_estimate([0.0] * 20) and overlap_estimate([0.0] * 20).high > 15
+    assert overlap_estimate([1.0] * 20).low < 85
+    assert overlap_estimate([0.0, 0.0, 0.5]).low == 0.0  # and not below
+    within = overlap_estimate([0.4, 0.5, 0.6])
+    assert within == mean_estimate([0.4, 0.5, 0.6], scale=100.0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from memx.errors import MemxError
 from memx.experiments.config.loading import load_config
 from memx.experiments.config.points import plan
 from memx.experiments.models.build import llama_config, prepare_tables
@@ -196,3 +197,14 @@ def test_touched_rows_are_those_of_reads_at_random(rows, reads):
     drawn = torch.randint(rows, (4000, reads), generator=torch.Generator().manual_seed(1))
     found = sum(len(trial.unique()) for trial in drawn) / len(drawn)
     assert touched_rows(rows, reads) == pytest.approx(found, rel=0.02)
+
+
+def test_a_dry_run_refuses_a_fact_that_the_run_would(tmp_path):
+    facts = tmp_path / "facts.csv"
+    rows = [f"town {number},capital,place {number}" for number in range(20)]
+    facts.write_text("\n".join(["subject,relation,object", *rows, f"{'1234567890' * 9},capital,x"]))
+    long = {"data__facts": [str(facts)], "data__unseen": 0.0}
+    with pytest.raises(MemxError, match="a document on '1234567890.*…' .capital. is [0-9]+ tokens long") as error:
+        cost_of(point_of(**long), Path("runs"))
+    assert "--set data.sequence=" in error.value.hint and "…" not in error.value.hint
+    cost_of(point_of(**long, data__sequence=144, model__context=144), Path("runs"))
