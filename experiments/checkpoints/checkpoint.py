@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from ...errors import MemxError
 from ...files import cannot_write, put_in_place
 from ..distributed.parallel import SingleProcess
-from .state_tensors import check_alike, check_finite, copy_weights, read_tensors
+from .state_tensors import check_alike, check_finite, check_use, copy_weights, read_tensors
 from .states import TrainingState, newest_good, read_state, saved_states, write_state
 
 if TYPE_CHECKING:
@@ -109,13 +109,14 @@ class WholeFiles:
         wanted = {
             "model.safetensors": dict(self.model.named_parameters()),
             "optimizer.safetensors": moments,
-            "use.safetensors": self.usage.state_tensors(),
         }
-        found = {name: read_tensors(source / name) for name in wanted}
+        found = {name: read_tensors(source / name) for name in (*wanted, "use.safetensors")}
         for name, own in wanted.items():
-            check_alike(found[name], own, source / name, optional="last/")
-            check_finite(found[name], source / name)
+            check_alike(found[name], own, source / name)
+        for name, tensors in found.items():
+            check_finite(tensors, source / name)
         weights, moments, used = found.values()
+        check_use(used, self.usage, source / "use.safetensors")
         copy_weights(self.model, weights)
         self.optimizer.load_state_tensors(moments)
         self.usage.load_state_tensors(used)

@@ -21,7 +21,7 @@ from ...files import put_in_place
 from ...memory_layers.llama import MemoryLlamaForCausalLM
 from ...memory_layers.tables.values import MemoryValues
 from .convert import convert_state
-from .state_tensors import check_alike, check_finite, read_tensors
+from .state_tensors import check_alike, check_finite, check_use, read_tensors
 from .states import TrainingState, newest_good, read_state, saved_states, write_state
 from .tensor_files import disk_errors, read_parts, readable, whole_tensors, write_parts
 
@@ -128,7 +128,7 @@ def load_sharded_state(
 
     def check() -> tuple[TrainingState, dict[str, Tensor]]:
         state, used = read_state(source), read_tensors(source / "use.safetensors")
-        check_alike(used, usage.state_tensors(), source / "use.safetensors", optional="last/")
+        check_use(used, usage, source / "use.safetensors")
         with readable(source):
             for kind, (folder, tensors) in folders.items():
                 _check(folder, kind, tensors)

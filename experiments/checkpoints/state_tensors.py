@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +15,9 @@ from torch import Tensor
 from ...errors import MemxError
 from .states import damaged
 from .tensor_files import Whole
+
+if TYPE_CHECKING:
+    from ..models.slot_usage import SlotUsage
 
 _OTHER_MODEL = "resume with the config that it was trained with, or use --force to start over"
 
@@ -28,7 +31,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_alike(
-    found: Mapping[str, Tensor | Whole], own: Mapping[str, Tensor], path: Path, *, optional: str = "\0"
+    found: Mapping[str, Tensor | Whole],
+    own: Mapping[str, Tensor],
+    path: Path,
+    *,
+    optional: str = "\0",
+    lengths: bool = True,
 ) -> None:
     """Check that the tensors of a file are those that the run has.
 
@@ -37,6 +45,7 @@ def check_alike(
         own: The run's tensors, which may be on the meta device.
         path: The file, or the folder of its parts.
         optional: What names of tensors begin with that may be missing or there.
+        lengths: Whether shapes are compared, and not the number of dimensions alone.
 
     Raises:
         MemxError: A tensor is missing or superfluous, or has another shape or dtype.
@@ -45,7 +54,7 @@ def check_alike(
         there, here = found.get(name), own.get(name)
         if (there is None or here is None) and name.startswith(optional):
             continue
-        if there is None or here is None or tuple(there.shape) != tuple(here.shape):
+        if there is None or here is None or _differ(tuple(there.shape), tuple(here.shape), lengths):
             shapes = [list(tensor.shape) if tensor is not None else "nothing" for tensor in (there, here)]
             raise MemxError(
                 f"{path} is from a different model: {name} is {shapes[0]} there, {shapes[1]} here", hint=_OTHER_MODEL
@@ -55,6 +64,31 @@ def check_alike(
             raise MemxError(
                 f"{path} is from a different run: {name} is {kinds[0]} there, {kinds[1]} here", hint=_OTHER_MODEL
             )
+
+
+def _differ(there: tuple[int, ...], here: tuple[int, ...], lengths: bool) -> bool:
+    return there != here if lengths else len(there) != len(here)
+
+
+def check_use(found: Mapping[str, Tensor], usage: SlotUsage, path: Path) -> None:
+    """Check the statistics of use in a state: as many rows as counts, and each a row of its table.
+
+    Args:
+        found: What the file holds.
+        usage: The run's statistics.
+        path: The file.
+
+    Raises:
+        MemxError: It is damaged, or of another run.
+    """
+    check_alike(found, usage.state_tensors(), path, optional="last/", lengths=False)
+    for block, window in usage.windows.items():
+        rows, counts = found[f"rows/{block}"], found[f"counts/{block}"]
+        inside = not len(rows) or 0 <= int(rows.min()) <= int(rows.max()) < len(window.counts)
+        if len(rows) != len(counts) or not inside:
+            raise damaged(path, f"rows/{block} are no rows of the table")
+        if len(found.get(f"last/{block}", "abc")) != 3:
+            raise damaged(path, f"last/{block} must have 3 values")
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -73,6 +73,18 @@ def test_files_that_are_cut_off_or_missing(saved, name, content):
         ("optimizer", lambda w: w[MOMENT].select(0, 7).fill_(-torch.inf), f"{MOMENT} has values"),
         ("optimizer", lambda w: w.update({f"{NORM}/step": torch.tensor(3)}), "is int64 there, float32 here"),
         ("use", lambda w: w.pop("rows/0"), "rows/0 is nothing there"),
+        (
+            "use",
+            lambda w: w.update({"rows/0": torch.tensor([1024]), "counts/0": torch.ones(1, dtype=torch.int32)}),
+            "rows/0 are no rows",
+        ),
+        (
+            "use",
+            lambda w: w.update({"rows/0": torch.tensor([-1]), "counts/0": torch.ones(1, dtype=torch.int32)}),
+            "rows/0 are no rows",
+        ),
+        ("use", lambda w: w.update({"rows/0": torch.tensor([5])}), "rows/0 are no rows"),
+        ("use", lambda w: w.update({"last/0": torch.ones(2, dtype=torch.float64)}), "last/0 must have 3 values"),
         ("use", lambda w: w.update({"counts/1": torch.zeros(3)}), "counts/1 is [3] there"),
     ],
 )
@@ -125,6 +137,15 @@ def test_an_older_state_takes_the_place_of_a_damaged_one(saved):
     found = files.restore(notes.append)
     assert found is not None and found.step == 30
     assert "model.safetensors" in notes[0] and "using the older state of step 30" in notes[0]
+
+
+def test_a_state_in_the_middle_of_a_window_of_use_is_restored(saved):
+    files, state = saved
+    used = load_file(state / "use.safetensors")
+    used |= {"rows/0": torch.tensor([3, 7]), "counts/0": torch.tensor([2.0, 1.0]).to(used["counts/0"].dtype)}
+    save_file(used, state / "use.safetensors")
+    assert files.restore(lambda text: pytest.fail(text)) is not None
+    assert files.usage.windows["0"].counts.nonzero().flatten().tolist() == [3, 7]
 
 
 def test_states_of_older_versions_have_no_name_of_their_run(saved):
