@@ -113,7 +113,7 @@ def _checked(kind: str, forward: Callable) -> Callable:
         mask = kwargs.get("attention_mask")
         if mask is not None and not isinstance(mask, Tensor):
             raise MemxError(
-                f"an eviction policy does not support {kind}: it makes attention masks of its own",
+                f"an eviction policy does not support {kind}: it makes attention masks itself",
                 hint="use the causal model of its text part alone, such as Gemma3ForCausalLM",
             )
         return forward(plain, *args, **kwargs)

@@ -43,8 +43,7 @@ class HostConfig(StrictModel):
     threads: int | None = Field(default=None, ge=1, le=4096, description="CPU threads; null: the machine's cores")
     rope: dict[str, str | float | list[float]] | None = Field(
         default=None,
-        description="rotary scaling in place of the model's own: rope_type (linear, dynamic, yarn, …) and its settings "
-        "as in transformers, e.g. {rope_type: dynamic, factor: 2}; null: the model's own",
+        description="rotary scaling as in transformers, e.g. {rope_type: dynamic, factor: 2}; null: the model's own",
     )
 
     @field_validator("rope")
@@ -55,8 +54,8 @@ class HostConfig(StrictModel):
         if rope.get("rope_type") not in ROPE_TYPES:
             raise ValueError(f"rope_type {shown(rope.get('rope_type'))} is unknown; use {', '.join(ROPE_TYPES)}")
         for key, value in rope.items():
-            numbers = value if isinstance(value, list) else [] if isinstance(value, str) else [value]
-            if not all(isfinite(number) and number > 0 for number in numbers):
+            numbers = value if isinstance(value, list) else [] if key == "rope_type" else [value]
+            if not all(not isinstance(number, str) and isfinite(number) and number > 0 for number in numbers):
                 raise ValueError(f"{shown(key)} must be a finite number above 0; change it")
         return rope
 

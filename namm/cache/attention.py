@@ -75,7 +75,7 @@ def _unsupported(
     window: as the config says; mask, softcap, kwargs: what the module passes; cached: whether to its cached keys.
     """
     if mask is not None:
-        return "passes an attention mask of its own"
+        return "passes an attention mask"
     if softcap is not None:
         return "caps attention scores"
     if kwargs.get("is_causal") is False:

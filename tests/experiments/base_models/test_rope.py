@@ -50,6 +50,7 @@ def test_settings_that_do_not_suit_are_refused_by_name():
         ("rope_type 'dynamick' is unknown", {"rope_type": "dynamick"}),
         ("rope_type null is unknown", {"factor": 2}),
         ("'factor' must be a finite number above 0", {"rope_type": "linear", "factor": -1.0}),
+        ("'factor' must be a finite number above 0", {"rope_type": "linear", "factor": "abc"}),
     ):
         with pytest.raises(MemxError, match=problem):
             validate({"host": {"name": "smollm2", "rope": tree}}, EvolveConfig)
