@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 
 from ...files import cache_folder
+from ...leftovers import sweep, temporary_beside
 from ...private_files import private_folder, stranger_in
 
 _FOLDER = Path(__file__).parent
@@ -102,8 +103,10 @@ def compiled(compiler: list[str], folder: Path) -> Path:
             return path
         path.unlink(missing_ok=True)
     private_folder(folder)
-    with tempfile.TemporaryDirectory(dir=folder) as workplace:  # several processes may be here at once
-        made = Path(workplace) / "loops.so"
+    sweep(folder)  # what killed processes left
+    workplace = private_folder(temporary_beside(folder / name))  # several processes may be here at once
+    try:
+        made = workplace / "loops.so"
         try:
             _compile([*compiler, *_HERE], made)
         except subprocess.CalledProcessError:
@@ -111,6 +114,8 @@ def compiled(compiler: list[str], folder: Path) -> Path:
         made.chmod(0o600)
         path = folder / f"{name}-{_digest(made.read_bytes())}.so"
         made.replace(path)
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
     return path
 
 

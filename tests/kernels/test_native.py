@@ -234,6 +234,14 @@ def test_a_kept_library_is_the_users_own_and_loaded_without_a_compiler(kept, com
 
 
 @needs_compiler
+def test_what_a_killed_compilation_left_is_removed(kept, monkeypatch, compilations):
+    left = kept.parent / build.temporary_beside(kept).name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
+    (left / "sub").mkdir(parents=True)
+    kept.unlink()
+    assert build.library.__wrapped__() is not None and not left.exists() and len(compilations) == 1
+
+
+@needs_compiler
 @pytest.mark.parametrize("damage", ["writable", "stranger", "truncated", "other bytes", "folder writable"])
 def test_a_library_that_another_user_or_a_full_disk_may_have_written_is_not_loaded(kept, compilations, damage):
     before = kept.read_bytes()
