@@ -6,7 +6,8 @@ from types import ModuleType
 
 import pytest
 from memx.errors import MemxError
-from memx.experiments.config.question_answering import QaTask
+from memx.experiments.config.base import config_hash, to_tree, tree_hash
+from memx.experiments.config.question_answering import QaConfig, QaTask
 from memx.experiments.data.tokenizer import train_tokenizer
 from memx.experiments.qa.prompt import Asker, not_asked, prompt_text, sample
 from memx.experiments.qa.questions import QaQuestion, read_questions
@@ -245,3 +246,9 @@ def test_examples_are_never_asked_and_draws_depend_on_the_seed_alone():
 
     assert draw(0) == draw(0) != draw(1) and len(set(draw(0))) == 5
     assert all(len(set(shots)) == 4 for shots in draw(0))
+
+
+def test_an_evaluation_keeps_its_folder_unless_rows_are_skipped():
+    usual = QaConfig(name="a", model="b")
+    older = {key: value for key, value in to_tree(usual).items() if key != "skip_bad_rows"}
+    assert config_hash(usual) == tree_hash(older) != config_hash(QaConfig(name="a", model="b", skip_bad_rows=True))
