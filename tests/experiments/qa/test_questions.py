@@ -136,7 +136,7 @@ def test_tables_and_compressed_files(tmp_path, ending):
 
 def test_bad_rows_are_skipped_where_the_user_says_so(tmp_path):
     path = lines(tmp_path / "own.jsonl", NQ, "no JSON", {"question": "a"}, NQ)
-    with pytest.raises(MemxError, match="2 bad rows .line 2: not JSON.*line 3: no answers") as told:
+    with pytest.raises(MemxError, match=r"2 bad rows .line 2: not JSON.*line 3: no answers") as told:
         read_questions([path])
     assert "--skip-bad-rows" in told.value.hint
     notes = []
