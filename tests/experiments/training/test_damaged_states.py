@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 NORM = "model.norm.weight"
 MOMENT = f"{NORM}/exp_avg"
+ONE = torch.ones(1, dtype=torch.int32)
 
 
 @pytest.fixture
