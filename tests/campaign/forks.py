@@ -27,6 +27,7 @@ from pathlib import Path
 
 CPU_SECONDS = 30
 _MEMORY = 6 << 30  # bytes of addresses beyond those of this process: a runaway must not take the machine with it
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 _STANDARD = ("stdin", "stdout", "stderr")
 _OTHER_IMPORTS = (
     "matplotlib.pyplot", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "PIL.PngImagePlugin",
@@ -148,6 +149,7 @@ def start(
     code = 1
     try:
         os.setsid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         _become(call, folder, out, err)
         if before is not None:
             before()
@@ -212,14 +214,19 @@ def _program(run: Callable[[], None]) -> int:
     """The exit code of a program, ended as Python ends one."""
     code = 0
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         run()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         if isinstance(ended.code, str):
             print(ended.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
         code = 1
+        if isinstance(error, KeyboardInterrupt) and not _began(error):
+            print("interrupted before memx began", file=sys.stderr)
+            code = 130
+        else:
+            traceback.print_exc()
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     try:
@@ -231,6 +238,11 @@ def _program(run: Callable[[], None]) -> int:
     with suppress(BaseException):
         sys.stderr and sys.stderr.flush()
     return code
+
+
+def _began(error: BaseException) -> bool:
+    """Whether memx was at work when it came, and not what makes this process look like a new one."""
+    return any(frame.filename.endswith("cli/main.py") for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _text(path: Path) -> str:
