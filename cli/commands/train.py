@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from ..output.console import examples, note, print_json
 from ..output.train_plan import plan_of
-from .completion import MODELS, complete_of, complete_training_presets
 from .options import (
-    ADVANCED,
-    DATA,
     MEMORY_LAYERS,
-    MODEL,
     Assignments,
     Config,
     Force,
@@ -29,9 +25,25 @@ from .options import (
     check_resume,
     given_values,
     one_or_sweep,
-    option,
 )
 from .spellings import Command
+from .train_options import (
+    Columns,
+    Corpus,
+    DeviceOption,
+    DryRun,
+    Facts,
+    InitFrom,
+    Jobs,
+    Match,
+    Seed,
+    Slots,
+    Source,
+    Steps,
+    Tokenizer,
+    TrainWhat,
+    Variants,
+)
 
 if TYPE_CHECKING:
     from ...experiments.config.training import TrainConfig
@@ -44,115 +56,6 @@ _EPILOG = examples(
     "memx train --init-from smollm2 --facts my.csv --train memory",
     "torchrun --nproc-per-node 8 --no-python memx train 1.3b --corpus my-texts/",
 )
-_PRESET = "the preset's"
-
-# one alias for each option
-Source = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="PRESET|FILE.yaml",
-        help="Preset or config file to train; `memx presets` lists the presets.",
-        show_default="facts, or retrofit with --init-from",
-        autocompletion=complete_training_presets,
-    ),
-]
-Facts = Annotated[
-    list[str] | None,
-    option(
-        metavar="FILE|TABLE",
-        help="Facts: a file (CSV, TSV, JSON, Parquet, Excel) or a built-in table. Repeatable.",
-        default=_PRESET,
-        complete=complete_of(("airports", "elements", "countries", "biographies")),
-    ),
-]
-InitFrom = Annotated[
-    str | None,
-    option(
-        metavar="MODEL",
-        help="Start from a pretrained Llama-family model: smollm2, a folder or a hub name.",
-        complete=complete_of(MODELS[:1]),
-    ),
-]
-Slots = Annotated[
-    list[int] | None,
-    option(
-        metavar="N",
-        help="Memory slots, a square number; 0 trains the dense model. Repeat it to train one model each.",
-        default=_PRESET,
-    ),
-]
-Steps = Annotated[int | None, option(metavar="N", help="Training steps.", default=_PRESET)]
-DryRun = Annotated[bool, option("--dry-run", help="Print sizes, costs and run folders; train nothing.")]
-Corpus = Annotated[
-    list[str] | None,
-    option(
-        metavar="PATH|DATASET",
-        help="Text to train on instead of facts: files, a folder or a hub data set. Repeatable.",
-        panel=DATA,
-    ),
-]
-Columns = Annotated[
-    str | None,
-    option(
-        metavar="subject=NAME,…",
-        help="Columns of facts files with other names, e.g. subject=Name,object=Value.",
-        default="subject, relation, object",
-        panel=DATA,
-    ),
-]
-Tokenizer = Annotated[
-    str | None,
-    option(
-        metavar="NAME|FOLDER",
-        help="Tokenizer for --corpus: a hub name or a folder.",
-        default="trained on the corpus",
-        panel=DATA,
-    ),
-]
-TrainWhat = Annotated[
-    str | None,
-    option(
-        "--train",
-        metavar="all|memory|slots|lora",
-        help="Which weights to train with --init-from.",
-        default=_PRESET,
-        panel=MODEL,
-    ),
-]
-Variants = Annotated[
-    list[str] | None,
-    option(
-        "--variant",
-        metavar="NAME",
-        help="Train only this variant of the preset. Repeatable.",
-        default="all variants",
-        panel=MODEL,
-    ),
-]
-Match = Annotated[
-    str | None,
-    option(
-        metavar="flops|parameters|none",
-        help="Resize the models so that all have equal FLOPs or parameters.",
-        default=_PRESET,
-        panel=MODEL,
-    ),
-]
-DeviceOption = Annotated[
-    str | None, option(metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.", default="auto", panel=ADVANCED)
-]
-Seed = Annotated[
-    list[int] | None,
-    option(
-        metavar="N",
-        help="Random seed for weight initialization and data order. Repeat it to train one model each.",
-        default="0",
-        panel=ADVANCED,
-    ),
-]
-Jobs = Annotated[
-    int, option(min=1, metavar="N", help="Models of a sweep to train at once, one process each.", panel=ADVANCED)
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -229,7 +132,7 @@ def train(
         for line in notes if launched().is_first else ():
             note(f"note: {line}")
     if dry_run:
-        return _dry_run(resolved, runs, json, plan_asked) if launched().is_first else None
+        return _dry_run(resolved, Options(runs, resume), json, plan_asked) if launched().is_first else None
     _train(resolved, Options(runs, resume, force, jobs), json)
 
 
@@ -252,19 +155,23 @@ def _train(config: TrainConfig, options: Options, json: bool) -> None:
     note(f"runs are in {options.runs}; next: {plot_command(rows, options.runs)}")
 
 
-def _dry_run(config: TrainConfig, runs: Path, json: bool, plan_asked: Plan | None) -> None:
+def _dry_run(config: TrainConfig, options: Options, json: bool, plan_asked: Plan | None) -> None:
     from ...experiments.config.points import plan
-    from ...experiments.planning.estimate import cost_of
     from ...experiments.planning.existing_files import check_files
+    from ...experiments.planning.sweep_cost import costs_of
+    from ...experiments.training.lengthen import starts_of
     from ..output.train_plan import print_plans
     from ..output.train_summary import print_costs
 
     points = plan(config)
     check_files(points)
-    costs = [cost_of(point, runs, plan_asked) for point in points]
+    starts = starts_of(points, options.runs) if options.resume else []
+    costs = costs_of(points, options.runs, plan_asked)
     if json:
         print_json([cost.as_json() for cost in costs])
         return
     print_costs(costs)
+    for start in starts:
+        note(start)
     if plan_asked is not None:
         print_plans(costs)

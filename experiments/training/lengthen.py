@@ -8,6 +8,7 @@ that took all its steps in one go; a schedule that depends on the number of step
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from ...results.store.run_info import read_config
 from ...results.store.runs import Run, RunStore
 from ..checkpoints.states import read_state, saved_states, state_step, write_state
 from ..config.base import assign, to_tree, to_yaml, validate
+from ..config.points import Point
 from ..config.training import TrainConfig
 from ..optim.schedule import learning_rate_share
 from ..runtime.events import Note, Report
@@ -71,6 +73,23 @@ def find_start(config: TrainConfig, run: Run) -> Start | None:
             "training.keep_state=true keeps the state of later runs",
         )
     return None
+
+
+def starts_of(points: Sequence[Point], runs: Path) -> list[str]:
+    """For each point that would start from a run of other steps, a line that says so.
+
+    Args:
+        points: The points.
+        runs: The folder of all runs.
+
+    Raises:
+        MemxError: A shorter run is finished and has kept no state to start from.
+    """
+    store, lines = RunStore(runs), []
+    for point in points:
+        if start := find_start(point.config, store.run(point.name)):
+            lines.append(f"{point.name} would start from step {start.step} of {start.run.name}")
+    return lines
 
 
 def start_from_shorter(config: TrainConfig, run: Run, report: Report) -> None:

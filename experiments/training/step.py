@@ -43,7 +43,7 @@ class TrainStep:
         self.experts = moe_layers_of(model)
 
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, int]:
-        """Add a batch's gradients; its loss as far as it is this rank's, and the tokens of all ranks and mixed-in text."""
+        """Add a batch's gradients; its loss as far as it is this rank's, and all tokens with mixed-in text."""
         micro_batches, counted, tokens = self.data.micro_batches(batch)
         ranks = self.parallelism.world.size
         weight = self.config.memory.balance / (len(micro_batches) * ranks)

@@ -204,7 +204,7 @@ def test_a_dry_run_refuses_a_fact_that_the_run_would(tmp_path):
     rows = [f"town {number},capital,place {number}" for number in range(20)]
     facts.write_text("\n".join(["subject,relation,object", *rows, f"{'1234567890' * 9},capital,x"]))
     long = {"data__facts": [str(facts)], "data__unseen": 0.0}
-    with pytest.raises(MemxError, match="a document on '1234567890.*…' .capital. is [0-9]+ tokens long") as error:
+    with pytest.raises(MemxError, match=r"a document on '1234567890.*…' .capital. is [0-9]+ tokens long") as error:
         cost_of(point_of(**long), Path("runs"))
     assert "--set data.sequence=" in error.value.hint and "…" not in error.value.hint
     cost_of(point_of(**long, data__sequence=144, model__context=144), Path("runs"))

@@ -107,14 +107,14 @@ def test_a_folder_of_tasks_leads_nowhere_else(tmp_path):
     for text in (f"process_docs: !function {outside}.run", "a:\n- {include: ../../other/their.yaml}",
                  f"include: [{other / 'their.yaml'}]"):  # fmt: skip
         task.write_text(text)
-        with pytest.raises(MemxError, match="task.yaml names .*their.*, which is outside of"):
+        with pytest.raises(MemxError, match=r"task.yaml names .*their.*, which is outside of"):
             check_folder(folder)
     task.write_text("a: [")
-    with pytest.raises(MemxError, match="task.yaml is not valid YAML"):
+    with pytest.raises(MemxError, match=r"task.yaml is not valid YAML"):
         check_folder(folder)
     task.unlink()
     (folder / "link.py").symlink_to(other / "their.py")
-    with pytest.raises(MemxError, match="link.py leads to .*their.py"):
+    with pytest.raises(MemxError, match=r"link.py leads to .*their.py"):
         check_folder(folder)
 
 
