@@ -10,7 +10,7 @@ import typer
 from ..errors import MemxError, plain_reason
 from ..plain_text import shortened
 from .output.streams import OutputLost, finish_output, note
-from .paths import name_of
+from .parsing.paths import name_of
 
 _UsageError = typer.BadParameter.__bases__[0]  # typer carries a click of its own; this is its UsageError
 _DISK_ERRORS = {

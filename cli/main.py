@@ -12,10 +12,10 @@ from ..errors import MemxError
 from ..version import __version__
 from .commands import config, convert, eval, eval_namm, evict, evolve_namm, prepare, presets, runs, train
 from .commands.bench import group as bench
-from .commands.fallback import Group
 from .commands.plot import group as plot
 from .failures import finished, print_error, report
 from .output.streams import note, prepare_streams
+from .parsing.fallback import Group
 
 _HELP = """Train memory layers for transformers, and evolve NAMMs that evict tokens from the KV cache.
 

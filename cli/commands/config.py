@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from ..output.console import examples, note, print_json, say
+from ..parsing.fallback import Group
+from ..parsing.spellings import Command
 from .completion import complete_presets
-from .fallback import Group
 from .options import UTILITIES, option
-from .spellings import Command
 
 _EPILOG = examples(
     "memx config show facts", "memx config show facts --set memory.slots=4096", "memx config copy facts my.yaml"

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ..output.console import examples, note, print_json, print_table
+from ..parsing.spellings import Command
 from .options import MEMORY_LAYERS, option
-from .spellings import Command
 
 _EPILOG = examples(
     "memx convert results/runs/RUN",

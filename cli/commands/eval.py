@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..output.console import examples, note, print_json
+from ..parsing.spellings import Command
 from .completion import MODELS, complete_of
 from .options import ADVANCED, DATA, EVALUATE, RUN_FOLDER, Force, Json, Resume, Runs, check_resume, option
-from .spellings import Command
 
 if TYPE_CHECKING:
     from ...experiments.config.question_answering import QaConfig

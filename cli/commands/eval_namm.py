@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..output.console import examples, note, print_json
+from ..parsing.spellings import Command
 from .completion import POLICIES, complete_of
 from .options import (
     ADVANCED,
@@ -27,7 +28,6 @@ from .options import (
     given_values,
     option,
 )
-from .spellings import Command
 
 if TYPE_CHECKING:
     from ...experiments.config.policy_eval import EvalConfig

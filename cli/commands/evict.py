@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from ..output.console import examples, note
+from ..parsing.spellings import Command
 from .completion import MODELS, POLICIES, complete_of
 from .options import ADVANCED, NAMM_AND_EVICTION, RUN_FOLDER, Device, Dtype, option
-from .spellings import Command
 
 _EPILOG = examples(
     'python -c "import this" | memx evict - --interval 64 --budget 0.25',

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..output.console import examples, note, print_json
+from ..parsing.spellings import Command
 from .completion import complete_evolution_presets
 from .options import (
     ADVANCED,
@@ -25,7 +26,6 @@ from .options import (
     given_values,
     option,
 )
-from .spellings import Command
 
 if TYPE_CHECKING:
     from ...experiments.config.evolution import EvolveConfig

@@ -13,8 +13,8 @@ import typer
 from ..output.console import examples, note, print_json, print_table, terminal_console
 from ..output.progress import shows_bars
 from ..output.streams import readable
+from ..parsing.spellings import Command
 from .options import ADVANCED, DATA, MEMORY_LAYERS, check_resume, option
-from .spellings import Command
 
 if TYPE_CHECKING:
     from ...experiments.data.corpus.prepare import Written

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from ..output.console import examples, note, print_json, print_table
+from ..parsing.spellings import Command
 from .options import UTILITIES, option
-from .spellings import Command
 
 _EPILOG = examples("memx presets", "memx presets --json", "memx config show facts")
 Json = Annotated[bool, option("--json", help="Print as JSON on stdout.")]

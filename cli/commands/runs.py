@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..output.console import examples, note, print_json, print_table
+from ..parsing.spellings import Command
 from .options import EVALUATE, option
-from .spellings import Command
 
 if TYPE_CHECKING:
     from ...results.store.runs import Run

@@ -9,6 +9,7 @@ import typer
 
 from ..output.console import examples, note, print_json
 from ..output.train_plan import plan_of
+from ..parsing.spellings import Command
 from .options import (
     MEMORY_LAYERS,
     Assignments,
@@ -26,7 +27,6 @@ from .options import (
     given_values,
     one_or_sweep,
 )
-from .spellings import Command
 from .train_options import (
     Columns,
     Corpus,

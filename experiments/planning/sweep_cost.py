@@ -39,4 +39,6 @@ def costs_of(points: Sequence[Point], runs: Path, plan: Plan | None = None) -> l
 
 def _alike(config: TrainConfig) -> str:
     """What points that cost the same have in common."""
-    return config.model_copy(update={"seed": 0, "experiment": "", "variant": "", "about": ""}).model_dump_json()
+    return config.model_copy(
+        update={"name": "", "seed": 0, "experiment": "", "variant": "", "about": ""}
+    ).model_dump_json()

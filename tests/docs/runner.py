@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memx.cli.commands.spellings import Command
 from memx.cli.main import run as memx
+from memx.cli.parsing.spellings import Command
 from memx.experiments.config.presets import all_presets
 from memx.experiments.data.corpus.readers.builtin import NAMES as BUILTIN
 from memx.experiments.data.corpus.readers.hub import HUB_NAME

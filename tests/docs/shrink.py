@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import typer
-from memx.cli.commands.fallback import FALLBACK
 from memx.cli.main import app
+from memx.cli.parsing.fallback import FALLBACK
 
 ANYWHERE = ("--help", "-h", "--debug", "--version")
 # printed for the reader to fill in, and what the tests fill in

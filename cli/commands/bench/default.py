@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ....errors import MemxError
-from ..spellings import note_change
+from ...parsing.spellings import note_change
 from . import options as o
 from .measure import Output, measure
 from .saved import compare as compare_saved

@@ -8,9 +8,9 @@ import typer
 
 from ....errors import MemxError, closest
 from ...output.console import examples
+from ...parsing.fallback import FALLBACK, FallbackCommand, FallbackGroup
+from ...parsing.spellings import Command
 from ..completion import op_names
-from ..fallback import FALLBACK, FallbackCommand, FallbackGroup
-from ..spellings import Command
 from .default import OLD_NAMES, default
 from .measured import eviction, evolution, model, offload, ops, step
 from .saved import compare, kernels, list_benchmarks

@@ -9,8 +9,8 @@ import typer
 from ....errors import MemxError, closest
 from ....results.plots import BENCH, MEMORY, NAMM, OLD_NAMES, PICTURES, Picture
 from ...output.console import examples
-from ..fallback import FALLBACK, FallbackGroup
-from ..spellings import Command
+from ...parsing.fallback import FALLBACK, FallbackGroup
+from ...parsing.spellings import Command
 from .pictures import command_of, default_command
 
 _EXAMPLES = {

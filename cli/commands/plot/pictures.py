@@ -12,7 +12,7 @@ import typer
 from ....errors import MemxError, nearest
 from ....results.plots import OLD_NAMES, PICTURES, Picture, draw
 from ...output.console import note, print_json, print_table, say
-from ..spellings import note_change
+from ...parsing.spellings import note_change
 from .options import COMMON, OF_PICTURES, WRITING
 
 FORMATS = ("png", "svg", "pdf")

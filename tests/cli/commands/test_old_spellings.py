@@ -1,8 +1,8 @@
 """Spellings of 0.1 that still work: each does what its new spelling does, and prints one line that names it."""
 
 import pytest
-from memx.cli.commands.spellings import OLD_OPTIONS, respelt
 from memx.cli.main import run as memx
+from memx.cli.parsing.spellings import OLD_OPTIONS, respelt
 from memx.results.plots import OLD_NAMES, PICTURES
 
 REFERENCE = "results/reference"

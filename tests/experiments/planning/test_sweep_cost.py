@@ -23,7 +23,7 @@ def test_seeds_share_a_cost_and_sizes_do_not(tmp_path, monkeypatch):
 def test_a_dry_run_of_more_steps_names_the_run_it_would_start_from(tiny_run, tmp_path):
     run, _ = tiny_run
     shutil.copytree(run.folder, tmp_path / run.name)
-    longer = plan(load_config("tiny", [*FIXTURE_SETTINGS.items(), ("training.steps", 60)]))
+    longer = plan(load_config("tiny", {**FIXTURE_SETTINGS, "training.steps": 60}.items()))
     (line,) = starts_of(longer, tmp_path)
     assert line == f"{longer[0].name} would start from step 40 of {run.name}"
     assert starts_of(plan(load_config("tiny", [("training.steps", 60)])), tmp_path) == []  # other settings

@@ -13,7 +13,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from ..output.console import note
-from ..paths import check_given, check_paths
+from .paths import check_given, check_paths
 from .repeats import refuse_repeats
 
 # the spellings of 0.1, which work until the next release
