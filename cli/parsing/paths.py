@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from ..plain_text import printable
+from ...plain_text import printable
 
 _MOST_NAME, _MOST_PATH = 255, 4095  # bytes of one name and of a whole path, on every system that memx runs on
 STDIN = "-"
