@@ -53,7 +53,7 @@ def faults(
         told.append((TRACEBACK, match[0]))
     if call is None or "stderr" not in call.closed:
         told += _words(ended, given)
-    told += _left(ended, found)
+    told += _left(ended, found, home=any(text.startswith("~") for text in given))
     return told
 
 
@@ -70,6 +70,8 @@ def _words(ended: Ended, given: Sequence[str]) -> list[tuple[str, str]]:
     lines = ended.err.splitlines()
     errors = [place for place, line in enumerate(lines) if line.startswith("error: ")]
     if ended.code == 2:
+        if not errors and "Usage:" in ended.out + ended.err:  # a group without a command shows its help
+            return []
         if len(errors) != 1:
             return [(WORDS, f"{len(errors)} lines begin with error:")]
         after = lines[errors[0] + 1 :]
@@ -88,7 +90,7 @@ def _words(ended: Ended, given: Sequence[str]) -> list[tuple[str, str]]:
     return []
 
 
-def _left(ended: Ended, found: Changes) -> list[tuple[str, str]]:
+def _left(ended: Ended, found: Changes, *, home: bool) -> list[tuple[str, str]]:
     ours = [path for path in found.all() if not path.startswith(CACHES) and path != "user/cache"]
     temporary = [path for path in ours if TEMPORARY.search(path)]
     if temporary:
@@ -97,6 +99,6 @@ def _left(ended: Ended, found: Changes) -> list[tuple[str, str]]:
         return []  # what was done so far is there to be continued
     if ended.code and ours:
         return [(LEFT, f"exit {ended.code}, and {len(ours)} paths differ: {ours[0]}")]
-    if outside := [path for path in ours if path.startswith(("user/", "temporary/"))]:
+    if outside := [path for path in ours if path.startswith(("user/", "temporary/")) and not home]:
         return [(LEFT, f"written outside the folders that were given: {outside[0]}")]
     return []

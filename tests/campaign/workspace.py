@@ -24,7 +24,7 @@ tasks: {train: [key_values, prose_next], length: 220, pool: 2, per_generation: 1
   validation_prompts: 1, test_prompts: 1}
 evolution: {population: 4, generations: 2, validate_every: 1}
 calibration: 1
-"""
+""".replace(",\n", ",")  # a line for each section
 # files that no command can use as what it reads
 USELESS = ("binary.bin", "empty.txt", "damaged.json", "damaged.yaml", "damaged.csv", "damaged.safetensors")
 

@@ -183,7 +183,8 @@ def _surroundings(nth: int, seed: int, random: Random, master: Path, only: str) 
 
 def _words(nth: int, seed: int, random: Random, master: Path, only: str) -> Made:
     """Words of a command line left out, doubled, changed in place, or put where they do not belong."""
-    words = list(_nth(_lines, seed, nth, only, True).words)
+    base = _nth(_lines, seed, nth, only, True)
+    words = list(base.words)
     for _ in range(random.randint(1, 3)):
         place = random.randrange(len(words))
         change = random.randrange(6)
@@ -202,6 +203,8 @@ def _words(nth: int, seed: int, random: Random, master: Path, only: str) -> Made
         else:
             random.shuffle(words)
         words = words or ["--help"]
+    if "--dry-run" in base.words and "--dry-run" not in words:  # nothing is trained for minutes
+        words.append("--dry-run")
     return Call(tuple(words), stdin=b"text"), ODD, {}
 
 
