@@ -205,7 +205,7 @@ def _stream(number: int) -> io.TextIOWrapper:
 
 
 def _memx() -> None:
-    from memx.cli.main import main
+    from memx.__main__ import main
 
     main()
 
@@ -242,7 +242,8 @@ def _program(run: Callable[[], None]) -> int:
 
 def _began(error: BaseException) -> bool:
     """Whether memx was at work when it came, and not what makes this process look like a new one."""
-    return any(frame.filename.endswith("cli/main.py") for frame in traceback.extract_tb(error.__traceback__))
+    main = sys.modules.get("memx.__main__")
+    return main is not None and main.__file__ in [one.filename for one in traceback.extract_tb(error.__traceback__)]
 
 
 def _text(path: Path) -> str:
