@@ -45,7 +45,9 @@ def convert(run: Run, out: Out = None, force: Force = False, json: Json = False)
     from ...leftovers import sweep
 
     state = newest_state(run / "state")
+    run = run if run.name not in ("", "..") else run.resolve()  # `memx convert .`
     target = out or run.with_name(f"{run.name}-{state.name}")
+    _check_target(target, run)
     make_folder(target.parent)
     sweep(target.parent)
     put_back(target)  # what a kill left without its name
@@ -53,6 +55,8 @@ def convert(run: Run, out: Out = None, force: Force = False, json: Json = False)
         raise MemxError(f"{target} is a file", hint="choose another folder with --out")
     if target.exists() and not force:
         raise MemxError(f"{target} exists", hint="use --force to overwrite it, or --out for another folder")
+    if target.exists() and any(target.iterdir()) and not (target / "config.json").is_file():
+        raise MemxError(f"{target} has files, but no model to overwrite", hint="choose a new folder with --out")
     convert_state(run / "state", target, replace=force)
     found = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
     if json:
@@ -60,3 +64,13 @@ def convert(run: Run, out: Out = None, force: Force = False, json: Json = False)
         return
     print_table(f"{target}, after {state.name}", ["file", "bytes"], [[n, f"{size:,}"] for n, size in found.items()])
     note(f"next: memx eval {target}")
+
+
+def _check_target(target: Path, run: Path) -> None:
+    """Raise MemxError for a folder that cannot be replaced: it holds the run, or is where the command runs."""
+    from ...errors import MemxError
+
+    whole = target.resolve()
+    if run.resolve().is_relative_to(whole) or Path.cwd().is_relative_to(whole):
+        what = "the run" if run.resolve().is_relative_to(whole) else "the current folder"
+        raise MemxError(f"--out {target} contains {what}", hint="choose a new folder with --out")

@@ -53,7 +53,7 @@ def _is_light(number: int, root: Path) -> bool:
 
 
 def test_a_part_of_the_inputs(tmp_path, master):
-    ((told,),) = run_worlds(try_inputs, (1,), dict(root=str(tmp_path), count=40)).values()
+    ((told,),) = run_worlds(try_inputs, (1,), dict(root=str(tmp_path), count=25)).values()
     assert not told, "\n".join(told)
 
 
