@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -157,6 +158,10 @@ def _build_namm(config: EvictConfig, folder: Path) -> Namm:
         raise MemxError(f"--namm and --policy {config.policy} cannot be combined", hint="give only one of them")
     if config.budget is not None and config.threshold is not None:
         raise MemxError("--budget and --threshold cannot be combined", hint="give only one of them")
+    if config.threshold is not None and not isfinite(config.threshold):
+        raise MemxError(
+            f"--threshold must be finite, not {config.threshold}", hint="to keep every token, use --policy full"
+        )
     namm = load(folder)
     rule = namm.rule
     if config.budget is not None:

@@ -192,6 +192,7 @@ def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
         (["text", "--policy", "h2o", "--namm", "absent"], "cannot be combined"),
         (["text", "--namm", "absent"], "is not a folder"),
         (["text", "--namm", "absent", "--budget", ".5", "--threshold", "0"], "cannot be combined"),
+        (["text", "--namm", "absent", "--threshold", "inf"], "--threshold must be finite, not inf"),
         (["text", "--threshold", "0"], "--threshold applies only to a NAMM"),
         (["text", "--grouping", "per_head"], "--grouping applies only to a NAMM"),
         (["text", "--grouping", "heads"], "--grouping"),
