@@ -12,6 +12,7 @@ from memx.cli.main import run
 from memx.experiments.config.loading import load_config
 from memx.experiments.config.points import plan
 from memx.experiments.data.tokenizer import train_tokenizer
+from memx.experiments.runtime.events import Phase
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted
 from memx.experiments.training.sweep import train_points
@@ -122,7 +123,10 @@ def test_a_run_speaks_with_the_tokenizer_that_its_text_was_prepared_with(corpus,
     made.save_pretrained(tmp_path / "own")
     prepared = tmp_path / "prepared"
     assert run(["prepare", str(corpus), "--out", str(prepared), "--tokenizer", str(tmp_path / "own")]) == 0
-    train(prepared, tmp_path / "runs")
+    phases = []
+    train_points(plan(config_of(prepared)), Options(tmp_path / "runs"), lambda index, event: phases.append(event))
+    said = [event.text for event in phases if isinstance(event, Phase)]
+    assert "measuring held-out loss" in said and "final evaluation" not in said  # it has no questions
     place = run_of(prepared, tmp_path / "runs").folder / "checkpoint"
     assert AutoTokenizer.from_pretrained(place).eos_token == "<stop>"
     assert json.loads((place / "config.json").read_text())["eos_token_id"] == made.convert_tokens_to_ids("<stop>")
