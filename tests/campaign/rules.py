@@ -85,8 +85,8 @@ def _words(ended: Ended, given: Sequence[str]) -> list[tuple[str, str]]:
             told = told.replace(text, "…").replace(repr(text)[1:-1], "…")
     if match := _PYTHON.search(told):
         return [(WORDS, f"words of Python: {match[0]}")]
-    if any(len(line) > 1_500 for line in told.splitlines()):
-        return [(WORDS, "a line of more than 1,500 characters")]
+    if any(len(line) > 2_000 for line in told.splitlines()):
+        return [(WORDS, "a line of more than 2,000 characters")]
     return []
 
 
