@@ -146,7 +146,7 @@ def _for_processes(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
     """A finished run's model in place of what `memx convert` puts together from the files of several processes."""
     from memx.experiments.checkpoints import convert
 
-    def converted(state: Path, target: Path) -> Path:
+    def converted(state: Path, target: Path, *, replace: bool = True) -> Path:
         shutil.copytree(checkpoint, target, dirs_exist_ok=True)
         return target
 
