@@ -18,14 +18,14 @@ from pydantic import Field, NonNegativeInt, ValidationError
 
 from .....errors import MemxError, plain_reason
 from .....json_text import BadJson, parse_json
-from ....config.base import StrictModel
+from .....strict_model import WrittenModel
 from .document import CorruptRecords, Document, Share
 
 MANIFEST, UNFINISHED, TOKENIZER, VERSION = "manifest.json", "unfinished.json", "tokenizer", 1
 _MASK = 2**64 - 1
 
 
-class Shard(StrictModel):
+class Shard(WrittenModel):
     """One pair of files: their name without the ending, what they hold, and their hashes."""
 
     name: str = Field(pattern=r"^shard-\d{5,12}$")  # of files in the folder, and of no other
@@ -35,7 +35,7 @@ class Shard(StrictModel):
     index_sha256: str
 
 
-class PreparedSource(StrictModel):
+class PreparedSource(WrittenModel):
     """What was prepared: the source as given, and its files with their sizes."""
 
     path: str
@@ -45,7 +45,7 @@ class PreparedSource(StrictModel):
     sizes: dict[str, int]
 
 
-class Settings(StrictModel):
+class Settings(WrittenModel):
     """What the bytes of a prepared folder depend on; `shard_tokens` ends a shard."""
 
     sources: tuple[PreparedSource, ...]
@@ -54,7 +54,7 @@ class Settings(StrictModel):
     shard_tokens: int
 
 
-class Manifest(StrictModel):
+class Manifest(WrittenModel):
     """manifest.json."""
 
     version: Literal[1] = VERSION

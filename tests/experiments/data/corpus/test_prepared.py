@@ -18,7 +18,15 @@ from memx.experiments.data.corpus.encoder import Encoder, encoder_of
 from memx.experiments.data.corpus.prepare import PrepareConfig, prepare
 from memx.experiments.data.corpus.readers import json_lines as lines
 from memx.experiments.data.corpus.readers.document import CorruptRecords, Share, text_digest
-from memx.experiments.data.corpus.readers.prepared import Permutation, PreparedTexts
+from memx.experiments.data.corpus.readers.prepared import (
+    Manifest,
+    Permutation,
+    PreparedSource,
+    PreparedTexts,
+    Settings,
+    Shard,
+    read_manifest,
+)
 from memx.experiments.data.corpus.shards import check_shards, check_tokenizer
 from memx.experiments.runtime.signals import Interrupted
 from transformers import AutoTokenizer  # here, so that forks have it
@@ -380,6 +388,17 @@ def test_a_manifest_of_what_cannot_be(change, message, tmp_path, saved):
     with pytest.raises(MemxError, match="not a manifest of version 1") as refused:
         list(check_shards(out))
     assert message in refused.value.message
+
+
+def test_a_manifest_of_more_than_a_trillion_tokens_and_bytes(tmp_path):
+    many = 3 * 10**13
+    one = PreparedSource(path="texts", field="text", split="train", subset=None, sizes={"a.jsonl": 4 * many})
+    settings = Settings(sources=(one,), tokenizer=None, vocabulary=300, shard_tokens=many)
+    shard = Shard(name="shard-00000", tokens=many, documents=many, sha256="", index_sha256="")
+    rest = {"tokens": many, "documents": many, "left_out": 2 * many}
+    manifest = Manifest(dtype="uint32", tokenizer="", settings=settings, shards=(shard,), **rest)
+    (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
+    assert read_manifest(tmp_path) == manifest
 
 
 def test_the_tokenizer_is_checked_too(tmp_path, saved):
