@@ -212,10 +212,11 @@ class TrainConfig(StrictModel):
                 )
         elif self.match.by != "none":
             raise ValueError("match.by cannot resize a pretrained model; remove --init-from, or set match.by to none")
-        # a point of a sweep keeps the rest of how it was matched, which is done; its own config must load again
-        if not self.experiment and self.match.by != "flops" and self.match.resize == "width":
+        # a run that is matched keeps its factor and says `by: none`, and its own config must load again
+        matched = bool(self.experiment) or (self.match.by == "none" and "by" in self.match.model_fields_set)
+        if not matched and self.match.by != "flops" and self.match.resize == "width":
             raise ValueError("match.resize width needs match.by flops; set match.by to flops")
-        if not (self.experiment or self.variants) and self.match.by == "none" and self.match.times != 1:
+        if not (matched or self.variants) and self.match.by == "none" and self.match.times != 1:
             raise ValueError("match.times needs match.by; set match.by to flops or parameters")
         if self.finetune.dtype == "bfloat16" and self.finetune.train not in ("memory", "slots"):
             raise ValueError(

@@ -2,9 +2,10 @@
 
 import pytest
 from memx.errors import MemxError
+from memx.experiments.config.base import to_yaml
 from memx.experiments.config.loading import load_config
 from memx.experiments.config.matching import match_points, sizes_of
-from memx.experiments.config.points import points
+from memx.experiments.config.points import plan, points
 from memx.memory_layers.config import MemoryConfig
 
 
@@ -104,6 +105,16 @@ def test_a_matched_point_keeps_everything_else_and_is_matched_once(by):
     assert [rest(point) for point in matched] == [rest(point) for point in unmatched(config)]
     assert {point.match.by for point in matched} == {"none"}
     assert match_points(matched) == matched
+
+
+@pytest.mark.parametrize("more", [{}, {"match.resize": "width"}])
+def test_the_own_config_of_a_matched_run_loads_again_and_is_the_same_run(more, tmp_path):
+    changes = {"sweep": {}, "memory.slots": 4096, "match.by": "flops", "match.times": 2, **more}
+    (run,) = plan(load_config("facts", list(changes.items())))
+    (tmp_path / "config.yaml").write_text(to_yaml(run.config))
+    assert plan(load_config(str(tmp_path / "config.yaml"))) == [run]
+    (longer,) = plan(load_config(str(tmp_path / "config.yaml"), [("training.steps", 7)]))
+    assert longer.config.model == run.config.model and longer.name != run.name
 
 
 def test_points_that_do_not_ask_for_it_are_left_alone():
