@@ -55,7 +55,7 @@ def read_facts_file(
     reader = _Reader(source, columns or {}, records.columns)
     bad = BadRecords(source, "--set data.skip_bad_rows=true", "--set data.encoding=cp1252")
     facts: list[Fact] = []
-    for record in bad.good(records):
+    for record in bad.good(map(reader.completed, records)):
         fact = reader.fact(record)
         bad.add(fact) if isinstance(fact, BadRecord) else facts.append(fact)
     bad.advice = reader.advice
@@ -82,6 +82,13 @@ class _Reader:
             raise MemxError(
                 f"{source} has no column {', '.join(missing)}; it has {', '.join(header)}"[:300], hint=hint(header)
             )
+
+    def completed(self, record: Record | BadRecord) -> Record | BadRecord:
+        """A row of a table that ends before columns which may be empty, as if they were; any other as it is."""
+        if isinstance(record, Record) or record.values is None:
+            return record
+        complete = not self._columns(tuple(record.values)).missing
+        return Record(record.place, record.values) if complete else record
 
     def fact(self, record: Record) -> Fact | BadRecord:
         """The fact of a record, or what is wrong with it."""

@@ -19,10 +19,14 @@ class Record(NamedTuple):
 
 
 class BadRecord(NamedTuple):
-    """A record that cannot be used: its place in the file, and what is wrong in plain words."""
+    """A record that cannot be used: its place in the file, and what is wrong in plain words.
+
+    values: those that a row which is too short has, of its first columns; it is good where the others may be empty.
+    """
 
     place: str
     reason: str
+    values: dict[str, Any] | None = None
 
 
 class BadRecords:

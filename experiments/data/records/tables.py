@@ -85,9 +85,11 @@ class Table:
     def _record(self, place: str, cells: list[str]) -> Record | BadRecord:
         if wrong := not_text("".join(cells), self.encoding):
             return BadRecord(place, wrong)
-        if len(cells) != len(self.columns):
-            return BadRecord(place, f"{len(cells)} cells for {len(self.columns)} columns")
-        return Record(place, {name: cell for name, cell in zip(self.columns, cells, strict=True) if name})
+        values = {name: cell for name, cell in zip(self.columns, cells, strict=False) if name}
+        if len(cells) == len(self.columns):
+            return Record(place, values)
+        short = values if len(cells) < len(self.columns) else None
+        return BadRecord(place, f"{len(cells)} cells for {len(self.columns)} columns", short)
 
     def _bad_quotes(self, start: int, end: int, message: str) -> BadRecord:
         place = f"line {start}"

@@ -152,6 +152,17 @@ def test_values_of_a_spreadsheet(tmp_path):
     assert "2 bad rows (row 4: object: true is not text; row 6: empty object)" in notes[1]
 
 
+def test_rows_may_end_before_columns_that_may_be_empty(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("subject,relation,object,aliases,note\na,r,x\nb,r,y,z|w\nc,r\nd,r,y,z,n,m\n")
+    facts, notes, _ = read_facts_file(str(path), skip_bad_rows=True)
+    assert facts == [Fact("a", "r", "x"), Fact("b", "r", "y", ("z", "w"))]
+    assert "2 bad rows (line 4: 2 cells for 5 columns; line 5: 6 cells for 5 columns)" in notes[0]
+    path.write_text("aliases,object,relation,subject\n,x,r\n")
+    with pytest.raises(MemxError, match="line 2: 3 cells for 4 columns"):
+        read_facts_file(str(path))
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message", "hint"),
     [
