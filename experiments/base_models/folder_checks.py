@@ -12,7 +12,8 @@ from ...json_text import BadJson, parse_json
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-_FLOATS = ("F64", "F32", "F16", "BF16")
+LLAMA_FAMILY = ("llama", "memory_llama")
+_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 _INDEX = "model.safetensors.index.json"
 # whole numbers of at least 1 where a config has them at all
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -25,10 +26,13 @@ def check_config_file(source: str) -> None:
     if not (folder := Path(source)).is_dir():
         return  # a hub name: what is fetched has been checked where it was written
     config = _object(folder / "config.json")
+    # others have null for a default of their own, or one size for each block
+    own = config.get("model_type") in LLAMA_FAMILY
     for key in (*_SIZES, *_OPTIONAL_SIZES):
         value = config.get(key)
-        absent = key not in config or (value is None and key in _OPTIONAL_SIZES)
-        if not absent and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        absent = key not in config or (value is None and (key in _OPTIONAL_SIZES or not own))
+        sizes = value if isinstance(value, list) and not own else [value]
+        if not absent and any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in sizes):
             raise _wrong(folder / "config.json", f"{key} must be a whole number of at least 1, not {value!r}")
     for key in ("dtype", "torch_dtype"):
         if config.get(key) is not None and not _is_dtype(config[key]):
@@ -55,20 +59,32 @@ def check_tokenizer_files(source: str) -> None:
             raise _wrong(path, "it describes no tokenizer (no vocabulary)")
 
 
-def check_weight_files(source: str) -> None:
-    """Raise MemxError for weight files of a folder that are damaged, or are numbers of another kind than a model's."""
+def check_weight_files(source: str) -> dict[str, str]:
+    """Read what the weight files of a folder say of their tensors.
+
+    Args:
+        source: The folder; another name has no files yet.
+
+    Returns:
+        The names of tensors that are not floating-point -> their dtypes; `check_loaded` finds out if one is a weight.
+
+    Raises:
+        MemxError: A file is damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
+    found: dict[str, str] = {}
     if not (folder := Path(source)).is_dir():
-        return
+        return found
     for path in _weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118, it is no mapping
                     if (dtype := file.get_slice(name).get_dtype()) not in _FLOATS:
-                        raise _wrong(path, f"{name} has the dtype {dtype}, not a floating-point one")
+                        found[name] = dtype
         except (SafetensorError, OSError) as error:
             raise _wrong(path, f"it is damaged ({' '.join(str(error).split())[:150]})") from None
+    return found
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -105,26 +121,38 @@ def check_vocabulary(source: str, config: PretrainedConfig, tokenizer: PreTraine
             )
 
 
-def check_loaded(source: str, model: PreTrainedModel, found: Mapping[str, Any], *, exact: bool, hint: str) -> None:
-    """Raise MemxError for weights that were missing, of another shape, superfluous or not finite, naming the first.
+def check_loaded(
+    source: str, model: PreTrainedModel, found: Mapping[str, Any], whole: Mapping[str, str], *, hint: str
+) -> None:
+    """Raise MemxError for weights that were missing, of another shape or kind, or not finite, naming the first.
+
+    Those that the model does not have are refused in the Llama family: others have masks, and heads for other tasks.
 
     Args:
         source: Where it was loaded from.
         model: The loaded model.
         found: What transformers says of loading it.
-        exact: Whether weights that the model does not have are refused.
+        whole: Its tensors that are not floating-point, as `check_weight_files` found them.
         hint: What to do.
     """
+    weights = dict(model.named_parameters())
+    prefix = f"{model.base_model_prefix}."
+    for name, dtype in whole.items():
+        known = {name, prefix + name, name.removeprefix(prefix)} & weights.keys()
+        if any(weights[one].is_floating_point() for one in known):  # those of a quantised model are none
+            raise MemxError(f"{source}: the weight {name} has the dtype {dtype}, not a floating-point one", hint=hint)
     for name, there, here in sorted(found["mismatched_keys"]):
         raise MemxError(f"{source}: the weight {name} is {list(there)}, but {list(here)} by config.json", hint=hint)
     if lacking := sorted(found["missing_keys"]):
         # transformers would fill these with random numbers
         raise MemxError(f"{source} has missing weights: {_first(lacking)}", hint=hint)
     extra = sorted(name for name in found["unexpected_keys"] if not name.endswith("rotary_emb.inv_freq"))
-    if exact and extra:
+    if model.config.model_type in LLAMA_FAMILY and extra:
         raise MemxError(f"{source} has weights that its config.json has no place for: {_first(extra)}", hint=hint)
-    for name, weight in model.named_parameters():
-        low, high = weight.detach().aminmax()
+    for name, weight in weights.items():
+        if not weight.is_floating_point():
+            continue
+        low, high = (weight.float() if weight.itemsize == 1 else weight).detach().aminmax()
         # a comparison with a NaN is false
         if not (float("-inf") < float(low) and float(high) < float("inf")):
             raise MemxError(f"{source}: the weight {name} has values that are NaN or infinite", hint=hint)

@@ -18,6 +18,7 @@ from ...errors import MemxError
 from ...transformers_compat import pad_left
 from ..runtime.hub import gated, mute_hub
 from .folder_checks import (
+    LLAMA_FAMILY,
     check_config_file,
     check_loaded,
     check_tokenizer_files,
@@ -30,7 +31,6 @@ from .rope import with_rope
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-LLAMA_FAMILY = ("llama", "memory_llama")
 _FIELD = re.compile(r"Validation error for field '([^']+)'")
 _PLACE = re.compile(r"at line \d+ column \d+")
 _PADS = ("<|finetune_right_pad_id|>",)  # Llama 3.1 and later name their padding without setting it
@@ -138,7 +138,7 @@ def _load(
 
     check_config_file(source)
     check_tokenizer_files(source)
-    check_weight_files(source)
+    whole = check_weight_files(source)
     part = "config.json"
     try:
         with mute_hub():
@@ -162,7 +162,7 @@ def _load(
         raise
     except Exception as error:  # tokenizers raises plain ones, and a damaged file any kind
         raise _cannot_load(source, error, hint, part) from None
-    check_loaded(source, model, found, exact=config.model_type in LLAMA_FAMILY, hint=hint)
+    check_loaded(source, model, found, whole, hint=hint)
     _set_padding(model, tokenizer)
     return model, tokenizer
 

@@ -118,6 +118,24 @@ def test_tensors(folder, change, wanted):
     refused(folder, wanted)
 
 
+def test_masks_of_other_families_are_no_weights(whole, tmp_path):
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
+    GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=300, **sizes)).save_pretrained(tmp_path)
+    for file in whole.glob("*token*"):
+        shutil.copy(file, tmp_path)
+    attention = "gpt_neox.layers.0.attention"
+    more = {f"{attention}.bias": torch.ones(1, 1, 8, 8, dtype=torch.bool), "extra": torch.ones(2, dtype=torch.uint8)}
+    changed_weights(tmp_path, lambda weights: weights.update(more))
+    model, _ = load_host(str(tmp_path), any_decoder=True)
+    assert model.config.model_type == "gpt_neox"
+    name = f"{attention}.dense.weight"
+    changed_weights(tmp_path, lambda weights: weights.update({name: weights[name].to(torch.int8)}))
+    with pytest.raises(MemxError, match=f"the weight {name} has the dtype I8"):
+        load_host(str(tmp_path), any_decoder=True)
+
+
 def test_weights_that_were_cut_off(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
