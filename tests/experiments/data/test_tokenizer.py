@@ -97,3 +97,10 @@ def test_a_tokenizer_that_cannot_do_so_refuses_the_text():
 def test_half_a_character_is_refused_by_name():
     with pytest.raises(MemxError, match=r"U\+DCFF, which is not a character, after 'caf'"):
         encode_texts(OWN, ["fine", "caf\udcff"])
+
+
+@pytest.mark.parametrize("piece", ["ab", " "])
+def test_a_word_without_an_end_is_learned_in_parts(piece):
+    made = train_tokenizer([*TEXTS, piece * 100_000], 300)
+    assert max(len(token) for token in made.get_vocab()) <= 4096
+    assert made.decode(encode_text(made, piece * 5000)) == piece * 5000
