@@ -36,7 +36,7 @@ class ModelConfig(StrictModel):
         description="inner width of SwiGLU; null: 8/3 of width, rounded up to a multiple of 8",
     )
     rope_theta: float = Field(
-        default=500_000.0, gt=0, description="base frequency of the rotary embedding (RoPE theta)"
+        default=500_000.0, ge=1, description="base frequency of the rotary embedding (RoPE theta)"
     )
     tie_embeddings: bool = Field(default=True, description="share one matrix between input and output embeddings")
     context: int = Field(default=256, ge=8, le=2**30, description="context length: longest sequence in tokens")

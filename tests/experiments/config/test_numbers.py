@@ -125,6 +125,11 @@ def test_sizes_that_no_machine_has_are_refused_by_name(key, value):
         load_config("tiny", [(key, value)])
 
 
+def test_a_base_frequency_below_1_turns_no_position_into_an_angle():
+    with pytest.raises(MemxError, match=r"^model\.rope_theta: must be at least 1"):
+        load_config("tiny", [("model.rope_theta", 1e-320)])
+
+
 @pytest.mark.parametrize("text", ["a\0b", "a\udcffb"])
 def test_a_text_that_no_file_can_hold(text):
     with pytest.raises(MemxError, match=r"training\.device: .* has a character that no text file can hold"):
