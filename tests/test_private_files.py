@@ -56,12 +56,24 @@ def test_a_private_folder_is_closed_to_others_whatever_the_umask(tmp_path):
     assert private_folder(made).stat().st_mode & 0o777 == 0o700
 
 
-def test_a_saved_model_in_a_cache_open_to_all_is_refused(tmp_path, monkeypatch):
+def test_a_saved_model_is_used_where_its_files_are_the_users_own(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cached_folder("model", lambda folder: folder.mkdir()) == cached_folder("model", lambda folder: None)
-    tmp_path.chmod(0o777)
-    with pytest.raises(MemxError, match="is not used: other users can write to"):
-        cached_folder("model", lambda folder: None)
+
+    def convert(folder):
+        folder.mkdir()
+        (folder / "weights").touch()
+
+    tmp_path.chmod(0o777)  # as the shared disks of many clusters
+    folder = cached_folder("model", convert)
+    (folder / "weights").chmod(0o666)
+    assert cached_folder("model", convert) == folder and (folder / "weights").stat().st_mode & 0o777 == 0o644
+    if user := os.getuid():  # only root can give files away
+        monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    else:
+        os.chown(folder / "weights", 12345, 12345)
+    with pytest.raises(MemxError, match=r"is not used: .* belongs to another user") as error:
+        cached_folder("model", convert)
+    assert f"rm -r {folder}" in error.value.hint
 
 
 def test_make_takes_memx_from_its_own_folder(tmp_path):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import MemxError
 from ...files import cache_folder, cannot_write, make_folder, sync_folder
 from ...leftovers import sweep, temporary_beside
-from ...private_files import private_folder, stranger_in
+from ...private_files import private_folder, stranger_inside
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -48,22 +48,20 @@ def cached_folder(name: str, convert: Callable[[Path], None]) -> Path:
     folder = cache / name
     make_folder(cache)
     private_folder(cache)
-    if folder.is_dir():
-        if stranger := stranger_in(private_folder(folder)):
-            raise MemxError(
-                f"the saved model {folder} is not used: {stranger}",
-                hint="remove it, or set XDG_CACHE_HOME to a folder of your own",
-            )
-        return folder
-    sweep(cache)
-    made = temporary_beside(folder)
-    try:
-        convert(made)
-        _publish(made, folder)
-    except OSError as error:
-        raise cannot_write(folder, error) from None
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    if not folder.is_dir():
+        sweep(cache)
+        made = temporary_beside(folder)
+        try:
+            convert(made)
+            _publish(made, folder)
+        except OSError as error:
+            raise cannot_write(folder, error) from None
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    if stranger := stranger_inside(folder):
+        raise MemxError(
+            f"the saved model {folder} is not used: {stranger}", hint=f"memx converts it again after: rm -r {folder}"
+        )
     return folder
 
 

@@ -70,7 +70,10 @@ def _for_now(compiler: list[str]) -> ctypes.CDLL | None:
     """For this process alone."""
     try:
         with tempfile.TemporaryDirectory(prefix="memx-") as folder:  # once loaded, the file may go
-            return None if stranger_in(Path(folder)) else _loaded(compiled(compiler, Path(folder)))
+            if stranger := stranger_in(Path(folder)):
+                _log.warning("note: memx runs without its compiled loops, more slowly: %s", stranger)
+                return None
+            return _loaded(compiled(compiler, Path(folder)))
     except OSError:
         return None
 
