@@ -66,8 +66,12 @@ class Attached:
 
     def forward(self, plain: Callable, *args: Any, **kwargs: Any) -> Any:
         """The decoder's forward pass under the policy; plain: its own. Without a cache it is the plain one."""
-        if kwargs.get("use_cache") is False:
-            if isinstance(kwargs.get("past_key_values"), EvictingCache):
+        cached = isinstance(kwargs.get("past_key_values"), EvictingCache)
+        use_cache = kwargs.get("use_cache")
+        if use_cache is None and not cached:  # as in transformers
+            use_cache = getattr(self.decoder.config, "use_cache", None)
+        if use_cache is False:
+            if cached:
                 raise MemxError("use_cache=False with an evicting cache", hint="pass one of them, not both")
             with attention(self.decoder, self._own_attention):
                 return plain(*args, **kwargs)

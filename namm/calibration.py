@@ -84,7 +84,7 @@ def calibrate(
             if long.any():
                 ids, mask = ids[long].to(model.device), mask[long].to(model.device)
                 positions = (mask.cumsum(1) - 1).clamp_min(0)  # as in generation
-                attached.decoder(input_ids=ids, attention_mask=mask, position_ids=positions)
+                attached.decoder(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True)
     if longest < every:
         raise MemxError(
             f"every prompt is shorter than the NAMM's eviction interval of {every} tokens: the longest has {longest}",

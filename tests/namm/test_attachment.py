@@ -369,6 +369,11 @@ def test_without_a_cache_the_model_is_the_plain_one():
         assert torch.equal(output.logits, wanted) and output.past_key_values is None and attached.cache is None
         again = host.generate(ids, attention_mask=mask, max_new_tokens=4, do_sample=False, use_cache=False)
         assert torch.equal(again, written)
+        host.config.use_cache = False  # as a Trainer leaves it; what a call says goes before
+        assert torch.equal(host(ids, attention_mask=mask).logits, wanted) and attached.cache is None
+        for said in ({"use_cache": True}, {"past_key_values": attached.new_cache()}):
+            assert not torch.allclose(host(ids, attention_mask=mask, **said).logits, wanted, atol=1e-2)
+        host.config.use_cache = True
         assert not torch.allclose(host(ids, attention_mask=mask).logits, wanted, atol=1e-2)
 
 
