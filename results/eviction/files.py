@@ -44,14 +44,13 @@ def write_report(folder: Path, report: EvictionReport, *, force: bool = False) -
     with owned(folder, busy, wait=10, leave_lock=False):
         settle(folder, _is_whole, NAMES)
         check_free(folder, force=force)
-        try:
-            with replacing(folder, _is_whole, force=force, names=NAMES):
+        with replacing(folder, _is_whole, force=force, names=NAMES):
+            try:
                 for name, text in contents.items():
                     write_atomically(folder / name, text)
-        except BaseException:
-            if not _is_whole(folder):
-                empty(folder, NAMES)
-            raise
+            except BaseException:
+                empty(folder, NAMES)  # before what was there comes back
+                raise
     return [folder / name for name in NAMES]
 
 

@@ -156,6 +156,10 @@ def test_files_come_together_or_not_at_all(tmp_path, monkeypatch):
         with pytest.raises(MemxError, match="disk is full"):
             evict_files.write_report(place, report(policy="h2o"), force=True)
     assert written[0].read_bytes() == before and sorted(folder.iterdir()) == sorted(written)
+    written[2].unlink()  # of an older memx, or moved away: what is left stays
+    with pytest.raises(MemxError, match="disk is full"):
+        evict_files.write_report(folder, report(policy="h2o"), force=True)
+    assert written[0].read_bytes() == before and sorted(folder.iterdir()) == sorted(written[:2])
     assert not (tmp_path / "other").exists() and sorted(p.name for p in tmp_path.iterdir()) == ["new"]
 
 
