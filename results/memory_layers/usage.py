@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError
@@ -50,8 +51,8 @@ def usage_figure(runs: Sequence[Run]) -> Figure:
                 marker="." if len(steps) < 3 else None,
                 label=drawn(model if len(layers) == 1 else f"{model}, layer {layer}"),
             )
-            used.plot(steps, [100 * use["used"] for _, use in points], **look)
-            kl.plot(steps, [use["kl"] for _, use in points], **look)
+            used.plot(steps, [100 * use.get("used", nan) for _, use in points], **look)
+            kl.plot(steps, [use.get("kl", nan) for _, use in points], **look)
     for axis, title, label in (
         (used, "Slots in use", "slots used since the previous log line (%)"),
         (kl, "Evenness of use", "KL divergence of lookups from uniform (nats)"),

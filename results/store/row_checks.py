@@ -66,13 +66,14 @@ def wrong_metrics(line: Mapping[str, Any]) -> str:
         if name in line and not isinstance(line[name], dict):
             return f"{name} must be a section, not {_shown(line[name])}"
     layers = line.get("memory_use", {})
-    if not all(isinstance(use, dict) and _are_numbers(use.get("used"), use.get("kl")) for use in layers.values()):
+    if not all(isinstance(use, dict) and _are_numbers(use, "used", "kl") for use in layers.values()):
         return "memory_use must have the numbers used and kl of each layer"
     return ""
 
 
-def _are_numbers(*values: Any) -> bool:
-    return all(type(value) in (int, float) for value in values)
+def _are_numbers(line: Mapping[str, Any], *names: str) -> bool:
+    """Whether each of these is a number, or not there: it was not finite, which a line has null for."""
+    return all(name not in line or type(line[name]) in (int, float) for name in names)
 
 
 def _out_of_range(metric: Any, value: Any) -> str:

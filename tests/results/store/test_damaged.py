@@ -11,6 +11,7 @@ import pytest
 from memx.cli.main import run as memx
 from memx.errors import MemxError
 from memx.results.collecting import collect_rows, collect_runs
+from memx.results.memory_layers.usage import usage_figure
 from memx.results.store.json_lines import JsonLines
 from memx.results.store.rows import Row, read_rows, write_rows
 from memx.results.store.runs import Run, RunStore
@@ -167,6 +168,8 @@ def test_metrics_that_are_not_finite_become_null_and_are_left_out_when_read(tmp_
     run.append_metrics(step=1, loss=float("nan"), evaluation={"seen": {"nll": float("inf"), "f1": 1.0}})
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["loss"] is None
     assert run.metrics() == [{"step": 1, "evaluation": {"seen": {"f1": 1.0}}}]
+    run.append_metrics(step=2, memory_use={0: {"used": 0.0, "kl": float("nan")}})
+    assert run.metrics()[1]["memory_use"] == {"0": {"used": 0.0}} and len(usage_figure([run]).axes) == 2
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": NaN}\n')  # as older versions did
     assert run.metrics()[0]["loss"] != run.metrics()[0]["loss"]
 
