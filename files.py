@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -104,6 +104,7 @@ def put_in_place(temporary: Path, target: Path, *, replace: bool = True) -> None
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
     temporary.chmod(0o777 & ~umask)
+    sync_folder(temporary)
     with _one_at_a_time(target.parent):
         put_back(target)
         aside = _aside(target)
@@ -111,13 +112,16 @@ def put_in_place(temporary: Path, target: Path, *, replace: bool = True) -> None
             raise MemxError(f"{target} exists", hint="another process has made it meanwhile")
         if target.exists():
             target.rename(aside)  # removing it may take long
-        temporary.rename(target)
-        sync_folder(target.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            temporary.rename(target)
+            sync_folder(target.parent)
+        finally:
+            with suppress(OSError):  # what stays is removed by the next
+                put_back(target)
 
 
 def put_back(target: Path) -> None:
-    """Give a folder its name back that a kill of `put_in_place` left without one."""
+    """Give a folder its name back that `put_in_place` was to replace and has not; remove one that it has."""
     aside = _aside(target)
     if aside.exists() and not target.exists():
         aside.rename(target)

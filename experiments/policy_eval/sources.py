@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...errors import MemxError
+from ...json_text import parse_json
 from ...results.namm.rows import NAMM
 from ...results.store.resuming import resume_hint
 from ...results.store.runs import Run
@@ -86,7 +86,7 @@ def _place(folder: Path) -> tuple[Path, EvolveConfig | None]:
 def _described(place: Path) -> dict[str, Any]:
     """What namm.json says of a NAMM."""
     try:
-        found = json.loads((place / _DESCRIPTION).read_text("utf-8"))
+        found = parse_json((place / _DESCRIPTION).read_bytes())
         wanted = ("sha256", "host", "tasks", "every")
         told = {name: found[name] for name in wanted} | {"tasks": list(found["tasks"])}
         return {**told, "rule": {"budget": found["rule"]["budget"]}}

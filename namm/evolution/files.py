@@ -21,6 +21,7 @@ from safetensors.numpy import save as array_bytes
 
 from ...errors import MemxError, plain_reason
 from ...files import cannot_write, replace_file
+from ...json_text import BadJson, parse_json
 from ...version import __version__
 from .cma_state import Array, Covariance, StepSize
 from .search import Evolution, State
@@ -105,8 +106,7 @@ def load_evolution(folder: str | PathLike[str]) -> Evolution:
     """
     folder = Path(folder)
     try:
-        content = json.loads((folder / RECORD).read_text("utf-8"))
-        record = _understand(content)
+        record = _understand((folder / RECORD).read_bytes())
         data = (folder / Path(record.arrays).name).read_bytes()
         if hashlib.sha256(data).hexdigest() != record.sha256:
             raise ValueError(f"{record.arrays} does not match its checksum in {RECORD}")
@@ -124,8 +124,12 @@ def load_evolution(folder: str | PathLike[str]) -> Evolution:
         ) from None
 
 
-def _understand(content: Any) -> _Record:
+def _understand(text: bytes) -> _Record:
     """What evolution.json says. Raises ValueError with one line if it is damaged or another version's."""
+    try:
+        content = parse_json(text)
+    except BadJson as error:
+        raise ValueError(f"{RECORD}: {error.reason}") from None
     if not isinstance(content, dict) or "format" not in content:
         raise ValueError(f"{RECORD} does not describe an evolution")
     if content["format"] != FORMAT:

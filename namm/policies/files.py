@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
+import shutil
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -23,7 +22,9 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from ...errors import MemxError, plain_reason
-from ...files import cannot_write, sync_folder
+from ...files import cannot_write, put_in_place
+from ...json_text import BadJson, parse_json
+from ...leftovers import sweep, temporary_beside
 from ...version import __version__
 from .base import Rule
 from .features import AGES, BINS, DECAY, FEATURES, HOP, N_FFT, OLD_EPS, SMALLEST_DEVIATION
@@ -213,9 +214,9 @@ def _unpack(text: str, data: bytes) -> Namm:
 def _understand(text: str) -> _Description:
     """What namm.json says. Raises ValueError with one line if it is damaged or means something else than here."""
     try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{DESCRIPTION} is not valid JSON: {error}") from None
+        content = parse_json(text)
+    except BadJson as error:
+        raise ValueError(f"{DESCRIPTION}: {error.reason}") from None
     if not isinstance(content, dict) or "format" not in content:
         raise ValueError(f"{DESCRIPTION} does not describe a NAMM")
     if content["format"] != FORMAT:
@@ -262,22 +263,13 @@ def _check_place(folder: Path) -> None:
 
 
 def _put_in_place(folder: Path, files: dict[str, bytes]) -> None:
-    """Give a folder of such files its name; what had the name goes, and comes back if that fails."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        made, old = Path(temporary, "new"), Path(temporary, "old")
+    """Give a folder of such files its name; what had the name goes."""
+    sweep(folder.parent)  # what killed processes left
+    made = temporary_beside(folder)
+    try:
         made.mkdir()
         for name, data in files.items():
-            with (made / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        sync_folder(made)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            made.rename(folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            raise
-        sync_folder(folder.parent)
+            (made / name).write_bytes(data)
+        put_in_place(made, folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

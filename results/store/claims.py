@@ -24,7 +24,7 @@ _OWN = (LOCK, _MOVING, _ASIDE, _GOING)
 # temporary names of older versions
 _OLDER = re.compile(
     r"\.(run\.json|rows\.jsonl|metrics\.jsonl|config\.yaml|tokenizer\.json|answers\.jsonl|harness\.jsonl|prompts\.jsonl"
-    r"|manifest\.json|unfinished\.json|evolution.*)\.[a-z0-9_]{8}|\.(checkpoint|tokenizer|step-\d+)\.tmp"
+    r"|manifest\.json|unfinished\.json|evolution.*|namm)\.[a-z0-9_]{8}|\.(checkpoint|tokenizer|step-\d+)\.tmp"
 )
 
 

@@ -387,7 +387,9 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
         ('"csa"', '"other"', "settings.step_size"),
         ('"n": 10', '"n": 11', r"not \[11\]"),
         ('"PCG64"', '"MT19937"', "PCG64"),
-        ("{", "", "Expecting|Extra"),
+        ("{", "", "not JSON"),
+        (text, "[" * 9999, "evolution.json: nested deeper"),
+        ("{", '{"format": 1,', "the key 'format' occurs twice"),
     ):
         record.write_text(text.replace(old, new, 1))
         with pytest.raises(MemxError, match=message):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from memx import __version__
 from memx.errors import MemxError
+from memx.leftovers import temporary_beside
 from memx.namm import Namm, Rule, load, save
 from memx.namm.policies import files
 from memx.namm.policies.features import age_features, token_features
@@ -290,17 +292,29 @@ def test_descriptions_of_something_else(tmp_path, key, value, message):
     assert message in refused(tmp_path / "n")
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format": 1'])
+BAD = [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format": 1', b"[" * 200_000, b'{"format": 1, "format": 1}']
+BAD += [b'{"format": Infinity}', b'{"format": 1, "host": "\\ud800"}']
+
+
+@pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
 def test_a_description_that_is_damaged(tmp_path, text):
     save(drawn(), tmp_path / "n")
     (tmp_path / "n" / "namm.json").write_bytes(text)
     assert "namm.json" in refused(tmp_path / "n")
 
 
+def test_what_a_kill_left_is_put_back_or_goes_with_the_next_save(tmp_path):
+    save(drawn(1), tmp_path / "n")
+    (tmp_path / "n").rename(tmp_path / ".n.old")
+    (tmp_path / temporary_beside(tmp_path / "n").name.replace(str(os.getpid()), "4194305")).mkdir()
+    save(drawn(2), tmp_path / "n")
+    assert same(load(tmp_path / "n"), drawn(2)) and [path.name for path in tmp_path.iterdir()] == ["n"]
+
+
 @pytest.mark.parametrize("over", [True, False])
 def test_an_interrupted_save_leaves_what_was_there(tmp_path, monkeypatch, over):
     """Stopped before any flush or rename, by an error or a key, the old NAMM is there whole, or nothing is."""
-    calls = {"fsync": (files.os, "fsync"), "rename": (Path, "rename")}
+    calls = {"fsync": (os, "fsync"), "rename": (Path, "rename")}
     for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
         for name, (home, attribute) in calls.items():
             usual = getattr(home, attribute)
