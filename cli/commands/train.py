@@ -171,7 +171,7 @@ def _dry_run(config: TrainConfig, options: Options, json: bool, plan_asked: Plan
         print_json([cost.as_json() for cost in costs])
         return
     print_costs(costs)
-    for start in starts:
-        note(start)
+    for line in dict.fromkeys([*(line for cost in costs for line in cost.notes), *starts]):
+        note(line)
     if plan_asked is not None:
         print_plans(costs)

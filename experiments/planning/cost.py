@@ -62,6 +62,7 @@ class RunCost:
         value_optimizer: the same with the optimizer's name, for tables.
         tokens_per_step: of full rows of a corpus, or estimated from what a step's documents fill at most.
         training_flops: of all steps, with the text that is mixed in.
+        notes: what was noticed in the facts, a line each, as the run itself prints them.
         plan: None if none was asked for.
     """
 
@@ -84,6 +85,7 @@ class RunCost:
     tokens_per_step: int
     training_flops: int
     value_optimizer: str = ""
+    notes: tuple[str, ...] = ()
     plan: PlanCost | None = None
 
     def as_json(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
     """
     config = point.config
     check_start(config)
-    split = None if config.corpus.sources else build_split(config)[0]
+    split, notes = (None, []) if config.corpus.sources else build_split(config)
     if split is not None:
         _check_lengths(config, split)
     model = _described(config, plan)
@@ -83,6 +83,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
         steps=training.steps,
         tokens_per_step=tokens,
         training_flops=3 * sizes.flops * (tokens + mixed) * training.steps,
+        notes=tuple(notes),
         plan=planned(model, config, plan, lambda changed: _changed(model, changed, plan)) if plan else None,
     )
 

@@ -23,3 +23,11 @@ def test_a_dry_run_counts_the_facts_and_names_the_folder(capsys, tiny_run, tmp_p
     shutil.copytree(tiny_run[0].folder, folder)
     assert memx(["train", "tiny", "--dry-run", "--runs", str(tmp_path)]) == 0
     assert f"{folder} (exists: add --resume" in capsys.readouterr().out
+
+
+def test_a_dry_run_says_what_was_noticed_in_the_facts(capsys, tmp_path):
+    facts = tmp_path / "mine.csv"
+    facts.write_text("subject;relation;object\n" + "".join(f"town {i};country;land {i}\n" for i in range(30)) * 2)
+    assert memx(["train", "tiny", "--facts", str(facts), "--dry-run", "--runs", str(tmp_path / "runs")]) == 0
+    shown = capsys.readouterr().err
+    assert "';'" in shown and shown.count("merged 30 duplicate facts") == 1
