@@ -10,10 +10,12 @@ from ...errors import MemxError
 from ...json_text import parse_json
 from ...results.namm.rows import NAMM
 from ...results.store.resuming import resume_hint
+from ...results.store.run_info import read_config
 from ...results.store.runs import Run
 from ..config.evolution import EvolveConfig
 from ..config.loading import load_evolution_config
 from ..config.policy_eval import is_known
+from ..config.presets import TRAIN, command_of
 from ..config.tasks import HELD_OUT_TASKS
 
 _DESCRIPTION = "namm.json"  # of namm.files, which imports torch
@@ -75,6 +77,11 @@ def _place(folder: Path) -> tuple[Path, EvolveConfig | None]:
     if (folder / _DESCRIPTION).is_file():
         return folder, None
     if (folder / "config.yaml").is_file():
+        if command_of(read_config(folder)) == TRAIN:
+            raise MemxError(
+                f"{folder} is a run of memx train, not of memx evolve-namm",
+                hint="give a run of memx evolve-namm, or the folder of a NAMM",
+            )
         config = load_evolution_config(str(folder / "config.yaml"))
         if not (folder / NAMM / _DESCRIPTION).is_file():
             raise MemxError(f"the run {folder} has no NAMM yet", hint=resume_hint(Run(folder)))

@@ -13,6 +13,7 @@ from ...errors import MemxError
 from ...results.store.json_lines import JsonLines, Line
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
+from ..base_models.model_folder import find_model_folder
 from ..config.base import to_yaml
 from ..config.question_answering import TITLES, QaConfig, QaTask
 from ..metrics.answers import exact_match, f1
@@ -102,6 +103,7 @@ def _evaluate(config: QaConfig, run: Run, report: Report, batch: int) -> list[Ro
     """Evaluate in a claimed run folder, and record in it how that ended."""
     answers, harness = JsonLines(run.folder / ANSWERS), JsonLines(run.folder / HARNESS)
     with recorded_run(run, keeps=lambda: bool(answers.lines() or harness.lines())):
+        find_model_folder(config.model)  # a name that means nothing, before data are fetched
         manager, sets = check_harness(config.harness), read_sets(config, lambda text: report(Note(text)))
         run.begin(to_yaml(config), {"experiment": run.name, "seed": config.seed, "device": config.device})
         report(Phase(f"loading {config.model}"))

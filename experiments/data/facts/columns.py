@@ -65,6 +65,7 @@ def hint(names: Sequence[str]) -> str:
         return "complete questions cannot be facts: train on them as text, or measure with `memx eval --file`"
     free = [name for name in names if name and not any(mark in name for mark in "=,'\"\\`$")]
     guesses: dict[str, str] = {}
+    known = set()
     for part in FACT_COLUMNS:
         alike = {_plain(name): name for name in free}
         found = next((alike[usual] for usual in _USUAL[part] if usual in alike), None)
@@ -72,6 +73,7 @@ def hint(names: Sequence[str]) -> str:
             found = alike[near]
         if found is not None:
             guesses[part] = found
+            known.add(part)
             free.remove(found)
     for part in REQUIRED:
         if part not in guesses and free and not (part == "relation" and len(free) < 2 and "object" not in guesses):
@@ -81,7 +83,8 @@ def hint(names: Sequence[str]) -> str:
     if any(part not in guesses for part in REQUIRED):
         return f"give a file with the columns {', '.join(REQUIRED)}"
     given = ",".join(f"{part}={guesses[part]}" for part in FACT_COLUMNS if part in guesses)
-    return f"say which columns to use, such as --columns '{given}'"
+    first = "" if known else "the first row must name the columns; if it does, "
+    return f"{first}say which columns to use, such as --columns '{given}'"
 
 
 def _plain(name: str) -> str:

@@ -29,6 +29,7 @@ def host(tmp_path_factory):
     ("arguments", "message", "hint"),
     [
         (["nowhere"], "no model or folder 'nowhere'", "save_pretrained"),
+        (["runs/of/NOPE"], "no model or folder 'runs/of/NOPE'", "save_pretrained"),
         (["."], "has no model", "save_pretrained"),
         (["HOST", "--task", "squad"], "no question set 'squad'", "--harness"),
         (["HOST", "--file", "nq"], "'nq' is not NAME=PATH", "nq=NQ-open.dev.jsonl"),
@@ -55,7 +56,7 @@ def host(tmp_path_factory):
 def test_mistakes_exit_2_with_one_line_and_a_hint(capsys, tmp_path, monkeypatch, host, files, arguments, message, hint):
     monkeypatch.chdir(tmp_path)
     given = [one.replace("HOST", str(host)).replace("FILES", str(files)) for one in arguments]
-    if arguments[0] in ("nowhere", "."):  # only the model is wrong
+    if arguments == ["."]:  # only the model is wrong
         given += ["--task", "nq", "--shots", "0", "--file", f"nq={files}"]
     assert memx(["eval", *given]) == 2
     captured = capsys.readouterr()

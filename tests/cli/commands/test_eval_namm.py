@@ -49,6 +49,11 @@ def test_a_run_without_a_namm_names_the_command_that_continues_it(capsys, tmp_pa
     assert f"memx evolve-namm --config {folder / 'config.yaml'} --runs {tmp_path} --resume" in told
 
 
+def test_a_run_of_training_is_not_one_of_an_evolution(capsys, tiny_run):
+    told = mistake(capsys, COMMAND, str(tiny_run[0].folder))
+    assert "is a run of memx train, not of memx evolve-namm" in told and "give a run of memx evolve-namm" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
