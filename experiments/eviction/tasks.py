@@ -24,6 +24,7 @@ from .answers import Prompt, tokenise
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+ENOUGH = 1024  # tokens in which every family fits, as tokenizers of text count them
 Pools = dict[str, list[Prompt]]  # by family
 
 
@@ -94,11 +95,11 @@ def make_prompts(config: EvolveConfig, tokenizer: PreTrainedTokenizerFast) -> Pr
             pools(config.validated_on, "test", tasks.test_prompts),
         )
     except DoesNotFit:
-        _name_all(config, tokenizer)
+        check_all_fit(config, tokenizer)
         raise
 
 
-def _name_all(config: EvolveConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+def check_all_fit(config: EvolveConfig, tokenizer: PreTrainedTokenizerFast) -> None:
     """Raise MemxError naming every family of a config that does not fit in its length."""
     tasks, found = config.tasks, {}
     for names, split, count in (

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ...errors import MemxError
 from ...namm.policies.features import BINS
+from ..base_models.load import load_tokenizer
 from ..base_models.rope import rope_words
 from ..config.base import run_name
 from ..config.evolution import EvolveConfig
-from ..eviction.base_model import check_prompt_length, describe_base_model
+from ..eviction.base_model import check_prompt_length, describe_base_model, host_source
+from ..eviction.tasks import ENOUGH, check_all_fit
 from ..runtime.devices import pick_device
 from .expected_time import expected_time
 from .start import empty_namm
@@ -98,10 +101,11 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
     """The cost of a config: counts are exact but for early stops, bytes and FLOPs of prompts of full length.
 
     Under a threshold, which may keep everything, candidates are counted as if they did. Raises MemxError for a base
-    model that cannot be described.
+    model that cannot be described, or prompts that do not fit in their length.
     """
     described = describe_base_model(config.host)
     check_prompt_length(config.host, described, config.tasks.length, "tasks.length")
+    _check_fit(config, runs)
     shape, counts = _shape(config, described), _counts(config)
     tasks, evolution, fitness, namm = config.tasks, config.evolution, config.fitness, config.namm
     kept = namm.budget if namm.rule == "budget" else 1.0
@@ -139,6 +143,17 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
         base_model_hours=time.base_model,
         assumption=time.assumption,
     )
+
+
+def _check_fit(config: EvolveConfig, runs: Path) -> None:
+    """Raise MemxError for families that do not fit in short prompts; a model that is not there is not looked at."""
+    if config.tasks.length >= ENOUGH:
+        return
+    try:
+        tokenizer = load_tokenizer(host_source(config.host, runs))
+    except MemxError:
+        return
+    check_all_fit(config, tokenizer)
 
 
 def _counts(config: EvolveConfig) -> _Counts:

@@ -9,9 +9,7 @@ from ...errors import MemxError
 from ..base_models.load import load_tokenizer
 from ..config.policy_eval import EvalConfig
 from ..eviction.base_model import check_prompt_length, describe_base_model, host_source
-from ..eviction.tasks import Draws, check_fit, unfit
-
-_ENOUGH = 1024  # tokens in which every family fits, as tokenizers of text count them
+from ..eviction.tasks import ENOUGH, Draws, check_fit, unfit
 
 
 def fitting(config: EvalConfig, runs: Path, note: Callable[[str], None], *, chosen: bool) -> EvalConfig:
@@ -36,7 +34,7 @@ def fitting(config: EvalConfig, runs: Path, note: Callable[[str], None], *, chos
     except MemxError:
         return config
     check_prompt_length(config.host, described, config.length, "length")
-    if config.length >= _ENOUGH:
+    if config.length >= ENOUGH:
         return config
     try:
         tokenizer = load_tokenizer(host_source(config.host, runs))

@@ -107,6 +107,12 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host)
     assert "8.03B parameters in bfloat16" in shown and "would write" in shown and "expected time" in shown
 
 
+def test_a_dry_run_refuses_a_length_that_prompts_do_not_fit_in(capsys, tmp_path, host):
+    tasks = ["--set", "tasks.length=64", "--set", "tasks.train=[prose_next]"]
+    told = mistake(capsys, COMMAND, "--model", str(host), *tasks, "--runs", str(tmp_path / "runs"), "--dry-run")
+    assert "prose_next does not fit in 64 tokens" in told and "use tasks.length " in told
+
+
 def test_a_base_model_that_is_trained_costs_no_more_time(tmp_path):
     from memx.experiments.config.loading import load_evolution_config
     from memx.experiments.eviction.base_model import base_model_point
