@@ -97,6 +97,9 @@ def prepare(
     if check:
         if out is not None or len(sources) != 1:
             raise MemxError("--check takes one prepared folder", hint="memx prepare FOLDER --check")
+        others = {"--tokenizer": tokenizer, "--subset": subset, "--resume": resume, "--force": force}
+        if named := [name for name, value in others.items() if value]:
+            raise MemxError(f"{named[0]} has no effect with --check", hint=f"memx prepare {sources[0]} --check")
         _check(Path(sources[0]), json)
         return
     if out is None:

@@ -122,6 +122,8 @@ def train(
     preset = config or source or ("retrofit" if init_from else "facts")
     given = given_values(flags, assignments)
     resolved = load_config(preset, given, variants)
+    if tokenizer is not None and not any(point.corpus.sources for point in points(resolved)):
+        raise MemxError("--tokenizer needs --corpus: facts train their own tokenizer", hint="leave out --tokenizer")
     from ...experiments.distributed.process_group import launched
     from ...experiments.runtime.options import Options
 

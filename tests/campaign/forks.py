@@ -161,6 +161,8 @@ def start(
 def _become(call: Call, folder: Path, out: Path, err: Path) -> None:
     """Give this child the surroundings of a new process."""
     atexit._clear()
+    if util := sys.modules.get("multiprocessing.util"):  # removes its folder of pipes
+        atexit.register(util._exit_function)
     gc.enable()
     tempfile.tempdir = None
     used = resource.getrusage(resource.RUSAGE_SELF)

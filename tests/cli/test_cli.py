@@ -47,6 +47,7 @@ def facts_file(tmp_path):
         (["train", "tiny", "--set", "training.steps=x"], "training.steps: ", ""),
         (["train", "tiny", "--slots", "1000"], "slots 1000 is not a square", "use the nearest, 1024"),
         (["train", "tiny", "--set", "memory.top_k=40"], "top_k 40 is not in 1..32", "lower top_k to 32"),
+        (["train", "tiny", "--tokenizer", "no/such"], "--tokenizer needs --corpus", "leave out --tokenizer"),
         (["train", "tiny", "--facts", "no.csv"], "no file no.csv", "check the path"),
         (["train", "tiny", "--facts", "airprots"], "no fact table or file 'airprots'", "'airports'"),
         (["train", "tiny", "--corpus", "no/where.txt", "--dry-run"], "no file, folder or built-in text", "give files"),

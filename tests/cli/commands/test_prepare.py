@@ -76,6 +76,8 @@ def test_damaged_lines_end_it_or_are_left_out(tmp_path, saved, capsys):
         (["python-docs"], "no output folder", "--out FOLDER"),
         (["python-docs", "--out", "x", "--resume", "--force"], "exclude each other", ""),
         (["python-docs", "--out", "x", "--check"], "--check takes one prepared folder", "memx prepare FOLDER --check"),
+        (["nothing", "--check", "--tokenizer", "x"], "--tokenizer has no effect with --check", "memx prepare nothing"),
+        (["nothing", "--check", "--force"], "--force has no effect with --check", "memx prepare nothing --check"),
         (["nothing", "--check"], "nothing is not a prepared corpus", "written by `memx prepare`"),
         (["who/what", "--out", "x"], "hub cannot be reached", "hf download who/what --repo-type dataset"),
         (["python-docs", "--out", "x", "--tokenizer", "who/what"], "hub cannot be reached", "hf download who/what"),
