@@ -98,7 +98,9 @@ def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda t
     torch.nn.Module.to(model, device)
     prompt = torch.tensor([ids], device=device)
     writer = _Writer(model, tokenizer, ids, config.new_tokens)
-    progress(f"prefilling {len(ids):,} tokens with policy {policy.name} ({describe(policy)})")
+    progress(
+        f"prefilling {len(ids):,} token{'s' if len(ids) > 1 else ''} with policy {policy.name} ({describe(policy)})"
+    )
     with attach(model, policy, protect=protect) as attached:
         first, output, seconds = writer.read(prompt)
         cache = attached.cache

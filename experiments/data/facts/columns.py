@@ -55,15 +55,18 @@ class Columns:
         self.missing = [part for part in REQUIRED if part not in self.of and not (part == "relation" and self.relation)]
 
 
-def hint(names: Sequence[str]) -> str:
+def hint(names: Sequence[str], *, table: bool) -> str:
     """What to do where a file lacks columns: an option with the best guesses among those that it has.
 
     Args:
         names: The columns of the file.
+        table: Whether they are its first row; else they are the keys of one of its objects.
     """
     if {"question", "answer"} <= {_plain(name) for name in names}:
         return "complete questions cannot be facts: train on them as text, or measure with `memx eval --file`"
     free = [name for name in names if name and not any(mark in name for mark in "=,'\"\\`$")]
+    if table and len(names) < 2:
+        return f"give a file whose first row has the names of the columns {', '.join(REQUIRED)}"
     guesses: dict[str, str] = {}
     known = set()
     for part in FACT_COLUMNS:
@@ -83,7 +86,7 @@ def hint(names: Sequence[str]) -> str:
     if any(part not in guesses for part in REQUIRED):
         return f"give a file with the columns {', '.join(REQUIRED)}"
     given = ",".join(f"{part}={guesses[part]}" for part in FACT_COLUMNS if part in guesses)
-    first = "" if known else "the first row must name the columns; if it does, "
+    first = "" if known or not table else "the first row must name the columns; if it does, "
     return f"{first}say which columns to use, such as --columns '{given}'"
 
 

@@ -79,9 +79,8 @@ class _Reader:
         self._names: dict[str, None] = {}
         self._found: dict[tuple[str, ...], Columns] = {}
         if header is not None and (missing := self._columns(tuple(header)).missing):
-            raise MemxError(
-                f"{source} has no column {', '.join(missing)}; it has {', '.join(header)}"[:300], hint=hint(header)
-            )
+            lacking = f"{source} has no column {', '.join(missing)}; it has {', '.join(header)}"
+            raise MemxError(lacking[:300], hint=hint(header, table=True))
 
     def completed(self, record: Record | BadRecord) -> Record | BadRecord:
         """A row of a table that ends before columns which may be empty, as if they were; any other as it is."""
@@ -97,7 +96,7 @@ class _Reader:
         if columns.twice:
             return BadRecord(record.place, f"two keys of one name: {columns.twice[0]!r} and {columns.twice[1]!r}")
         if columns.missing:
-            self.advice = self.advice or hint(list(values))
+            self.advice = self.advice or hint(list(values), table=False)
             return BadRecord(record.place, f"no {', '.join(columns.missing)}")
         cells: dict[str, str | None] = {"relation": columns.relation}
         part = ""

@@ -77,6 +77,8 @@ class Sheet:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             reason = " ".join(str(error).split())[:120]
+            if isinstance(error, python_calamine.WorksheetNotFound):  # its words are the name alone
+                reason = f"its sheet {reason!r} is missing"
             raise MemxError(f"{self.path} is not a valid spreadsheet: {reason}", hint="save the file again") from None
         if len(names) > 1:
             self.notes.append(f"{self.path}: read the first of {len(names)} sheets, {names[0]!r}")

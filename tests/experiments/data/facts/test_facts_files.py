@@ -174,7 +174,14 @@ def test_rows_may_end_before_columns_that_may_be_empty(tmp_path):
         ("a.txt", b"x", "the format of", ".csv"),
         ("none", b"x", "the format of", ".csv"),
         ("questions.jsonl", b'{"question": "q", "answer": "a"}', "line 1: no subject", "train on them as text"),
-        ("few.csv", b"only\nx\n", "object; it has only", "give a file with the columns"),
+        ("few.csv", b"only\nx\n", "object; it has only", "whose first row has the names of the columns"),
+        (
+            "headless.csv",
+            b"France,capital,Paris\n",
+            "it has France, capital, Paris",
+            "the first row must name the columns",
+        ),
+        ("key.jsonl", b'{"only": 1}', "line 1: no subject", "give a file with the columns"),
     ],
 )
 def test_what_is_refused_says_what_to_do(tmp_path, name, data, message, hint):

@@ -149,6 +149,16 @@ def test_files_that_cannot_be_read_as_a_whole(tmp_path, name, data, message):
     assert message in refused(tmp_path / name, data)
 
 
+def test_a_spreadsheet_whose_sheet_is_missing(tmp_path):
+    write_xlsx(tmp_path / "whole.xlsx", [["a"], ["1"]])
+    with zipfile.ZipFile(tmp_path / "whole.xlsx") as whole, zipfile.ZipFile(tmp_path / "a.xlsx", "w") as file:
+        for name in whole.namelist():
+            if "worksheets/" not in name:
+                file.writestr(name, whole.read(name))
+    with pytest.raises(MemxError, match=r"a\.xlsx is not a valid spreadsheet: its sheet .+ is missing"):
+        list(read_records(tmp_path / "a.xlsx"))
+
+
 def test_paths_that_are_no_files(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     assert "no file" in refused(tmp_path / "none.csv") and "is a folder" in refused(tmp_path / "folder.csv")
