@@ -48,6 +48,7 @@ _SYNONYMS = {
     "base_model": "finetune.source",
 }
 
+_SCALAR = ("bool_type", "float_type", "int_type", "literal_error", "string_type")  # pydantic's, of single values
 _DEEPEST = 10  # dots of a key
 _OF_PROCESS = ("accumulate", "keep_state")  # of training: what computes and keeps the same numbers
 
@@ -162,6 +163,8 @@ def _as_memx_error(error: ValidationError, model: type[BaseModel]) -> MemxError:
     message, _, hint = plain_reason(first).partition("; ")
     if path.startswith("sweep.") and first["type"] == "tuple_type":
         hint = f"for example --set '{path}=[VALUE, VALUE]'"
+    elif isinstance(given := first.get("input"), list) and first["type"] in _SCALAR and "sweep" in model.model_fields:
+        hint = f"for a run with each: --set 'sweep.{path}={shown(given)}'"
     return MemxError(f"{path}: {message}{more}" if path else message + more, hint=hint)
 
 

@@ -62,6 +62,7 @@ def test_the_hash_is_of_the_whole_config():
         ("memory.topk", 5, "unknown key 'memory.topk'", "did you mean 'memory.top_k'?"),
         ("memory.slots", 1000, "memory: slots 1000 is not a square", "use the nearest, 1024"),
         ("memory.top_k", 33, "memory: top_k 33 is not in 1..32", "lower top_k to 32"),
+        ("training.lr", [1, 2], "training.lr: must be a number, not [1, 2]", "--set 'sweep.training.lr=[1, 2]'"),
         ("training.steps", "many", "training.steps: must be a whole number, not 'many'", ""),
         ("training.steps", 0, "training.steps: must be at least 1, not 0", ""),
         ("training.steps", 1.5, "training.steps", ""),
