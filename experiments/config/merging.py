@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from ...errors import MemxError, shown
 
 _VARIED = ("sweep", "variants")
+_WHOLE = ("rope", "columns")  # tables that are one value: keys of another would make a third
 
 
 @cache
@@ -91,7 +92,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], known: Container[str
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key, {} if key in _VARIED else None)
-        if not isinstance(below, Mapping) or not isinstance(value, Mapping):
+        if key in _WHOLE or not isinstance(below, Mapping) or not isinstance(value, Mapping):
             merged[key] = value
         elif key in _VARIED:
             merged[key] = _varied(below, value, known, in_variants=key == "variants") if value else {}

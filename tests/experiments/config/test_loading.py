@@ -8,7 +8,7 @@ from memx.errors import MemxError
 from memx.experiments.config import presets as preset_files
 from memx.experiments.config.base import assign, config_hash, to_yaml
 from memx.experiments.config.first_about import FIRST_ABOUT
-from memx.experiments.config.loading import load_any_config, load_config, parse_assignment
+from memx.experiments.config.loading import load_any_config, load_config, load_evolution_config, parse_assignment
 from memx.experiments.config.points import experiment_name, points
 from memx.experiments.config.presets import all_presets, presets
 
@@ -257,3 +257,9 @@ def test_a_variant_of_an_unknown_key_fails_before_anything_runs():
 )
 def test_settings_that_contradict_each_other(changes, message):
     assert message in mistake(**{key.replace(".", "__"): value for key, value in changes.items()}).message
+
+
+def test_a_rotary_scaling_replaces_that_of_the_preset_whole(tmp_path):
+    (tmp_path / "own.yaml").write_text("extends: namm-llama-3-8b\nhost: {rope: {rope_type: default}}\n")
+    host = load_evolution_config(str(tmp_path / "own.yaml")).host
+    assert host.rope == {"rope_type": "default"} and host.name == load_evolution_config("namm-llama-3-8b").host.name
