@@ -38,9 +38,10 @@ class Columns:
         self.relation: str | None = None
         self.of: dict[str, str] = {}
         self.used: set[str] = set()
+        wanted = {*FACT_COLUMNS, *map(_plain, chosen.values())}
         for name in names:
             other = known.setdefault(_plain(name), name)
-            if other != name and self.twice is None:
+            if other != name and (self.twice is None or _plain(name) in wanted):
                 self.twice = (other, name)
         for part in FACT_COLUMNS:
             column = chosen.get(part, "")
@@ -52,6 +53,8 @@ class Columns:
                 self.used.add(part)
             elif part in known:
                 self.of[part] = known[part]
+        if self.twice is not None and self.twice[0] not in self.of.values():  # both are left out
+            self.twice = None
         self.missing = [part for part in REQUIRED if part not in self.of and not (part == "relation" and self.relation)]
 
 

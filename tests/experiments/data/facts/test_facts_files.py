@@ -152,6 +152,16 @@ def test_values_of_a_spreadsheet(tmp_path):
     assert "2 bad rows (row 4: object: true is not text; row 6: empty object)" in notes[1]
 
 
+def test_keys_of_one_name_that_are_no_part_of_a_fact(tmp_path):
+    path = tmp_path / "a.jsonl"
+    line = '{"ID": 1, "id": 2, "subject": "a", "relation": "r", "object": "x", "%s": "y"}'
+    path.write_text(line % "other")
+    assert read_facts_file(str(path)).facts == [Fact("a", "r", "x")]
+    path.write_text(line % "Object")
+    with pytest.raises(MemxError, match="two keys of one name: 'object' and 'Object'"):
+        read_facts_file(str(path))
+
+
 def test_rows_may_end_before_columns_that_may_be_empty(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("subject,relation,object,aliases,note\na,r,x\nb,r,y,z|w\nc,r\nd,r,y,z,n,m\n")
