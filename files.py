@@ -16,7 +16,6 @@ from .errors import MemxError
 from .leftovers import sweep, temporary_beside
 
 _LONGEST = 200  # bytes of a name: file systems take 255, and endings follow
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _GONE = (errno.ENOENT, errno.ESTALE, errno.ENODEV, errno.ENXIO)
 
@@ -106,7 +105,7 @@ def put_in_place(temporary: Path, target: Path, *, replace: bool = True) -> None
     temporary.chmod(0o777 & ~umask)
     sync_folder(temporary)
     with _one_at_a_time(target.parent):
-        put_back(target)
+        _put_back(target)
         aside = _aside(target)
         if target.exists() and not replace:
             raise MemxError(f"{target} exists", hint="another process has made it meanwhile")
@@ -117,11 +116,20 @@ def put_in_place(temporary: Path, target: Path, *, replace: bool = True) -> None
             sync_folder(target.parent)
         finally:
             with suppress(OSError):  # what stays is removed by the next
-                put_back(target)
+                _put_back(target)
 
 
 def put_back(target: Path) -> None:
-    """Give a folder its name back that `put_in_place` was to replace and has not; remove one that it has."""
+    """Give a folder its name back that a kill of `put_in_place` left without one; remove one that was replaced.
+
+    Raises OSError where that is forbidden.
+    """
+    if _aside(target).exists():
+        with _one_at_a_time(target.parent):
+            _put_back(target)
+
+
+def _put_back(target: Path) -> None:
     aside = _aside(target)
     if aside.exists() and not target.exists():
         aside.rename(target)
