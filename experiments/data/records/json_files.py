@@ -13,7 +13,6 @@ from ....json_text import BadJson, parse_json
 from .record import BadRecord, Record
 from .text_files import not_text, open_text
 
-_LINES = 'write one object per line: {"…": …}'
 _LIST = 'give a list of objects, [{"…": …}, …], or an object with one such list'
 # finds where values end, whatever their limits: each record is then read by itself
 _LENIENT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)

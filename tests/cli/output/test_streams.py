@@ -45,7 +45,13 @@ def test_results_are_printed_in_characters_that_the_encoding_has(monkeypatch, en
     assert len({len(line) for line in text.splitlines() if "0.2" in line}) == 1  # columns align
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.text(st.characters(codec=None), max_size=30), st.sampled_from(["ascii", "cp1252", "utf-8", "utf-16"]))
 def test_no_text_commands_the_terminal_or_ends_a_command(text, encoding):
     with pytest.MonkeyPatch.context() as patch:
@@ -123,7 +129,13 @@ TABLES = st.integers(1, 9).flatmap(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(TABLES, st.integers(60, 120), st.booleans())
 def test_every_name_and_number_is_printed_whole_at_any_width(capsys, table, width, terminal):
     (columns, rows, left), title = table, "a/name/of/some/folder/" + "x" * 70
