@@ -50,14 +50,16 @@ def cached_folder(name: str, convert: Callable[[Path], None]) -> Path:
     private_folder(cache)
     if not folder.is_dir():
         sweep(cache)
-        made = temporary_beside(folder)
+        workplace = temporary_beside(folder)
+        made = workplace / "model"  # what convert writes next to it goes with the workplace
         try:
+            workplace.mkdir()
             convert(made)
             _publish(made, folder)
         except OSError as error:
             raise cannot_write(folder, error) from None
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(workplace, ignore_errors=True)
     if stranger := stranger_inside(folder):
         raise MemxError(
             f"the saved model {folder} is not used: {stranger}", hint=f"memx converts it again after: rm -r {folder}"

@@ -19,6 +19,7 @@ from ..models.build import llama_config
 from ..runtime.devices import pick_device
 from ..runtime.events import BaseModelTraining, Note, Phase, Report
 from ..runtime.options import Options
+from ..runtime.threads import restored_threads
 from ..training.sweep import train_points
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def describe_base_model(config: HostConfig) -> PretrainedConfig:
         except MemxError:
             if config.shape is None:
                 raise
-    dense = [("variants", {}), ("sweep", {}), ("memory.slots", 0)] if config.shape else []
-    base = load_config(config.shape or str(config.preset), dense)
+    dense = [("variants", {}), ("sweep", {}), ("memory.slots", 0)]
+    base = load_config(config.shape, dense) if config.shape else base_model_point(config).config
     name = config.name or str(config.preset)
     return with_rope(llama_config(base, base.data.vocabulary), config.rope, name)
 
@@ -99,7 +100,7 @@ def _train(point: Point, preset: str, runs: Path, report: Report) -> None:
     run = RunStore(runs).run(point.name)
     if run.status != "finished":
         report(Note(f"training the base model {preset} in {run.folder}"))
-        with without_torchrun():
+        with without_torchrun(), restored_threads():
             # the model of the preset itself, and not one that began with the schedule of other steps
             options = Options(runs, resume=True, lengthen=False)
             train_points([point], options, lambda index, event: report(BaseModelTraining(event)))

@@ -1,7 +1,6 @@
 """The benchmark of eviction: what it checks, counts and refuses. Times are never asserted."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from memx.experiments.benchmarks.run import run_bench
 from memx.experiments.eviction import kvpress_presses
 from memx.namm.policies.heuristics import POLICIES
 from memx.results.bench.eviction_table import evict_tables, note_line
+from transformers import LlamaConfig
 
 CPU = torch.device("cpu")
 SMALL = EvictionBenchConfig(
@@ -181,7 +181,7 @@ def test_orders_that_cannot_be(change, message):
 
 
 def test_a_host_with_weights_has_the_layers_and_the_context_that_it_has(monkeypatch):
-    monkeypatch.setattr(evict_bench_hosts, "host_config", lambda name: SimpleNamespace(max_position_embeddings=80))
+    monkeypatch.setattr(evict_bench_hosts, "host_config", lambda name: LlamaConfig(max_position_embeddings=80))
     check_host("some/model", None, 80)
     with pytest.raises(MemxError, match="--layers cannot change the layers of some/model"):
         check_host("some/model", 1, 80)

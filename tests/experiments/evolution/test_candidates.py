@@ -94,10 +94,11 @@ def test_the_base_is_the_plain_model_and_zero_parameters_are_as_good(host, mode)
 
 def test_texts_become_context_question_and_answer():
     class Words:
-        bos_token_id = None
+        bos_token_id = eos_token_id = pad_token_id = unk_token_id = None
+        all_special_ids = ()
 
-        def __call__(self, text, add_special_tokens=True):
-            return {"input_ids": [len(word) for word in text.split()]}
+        def __call__(self, texts, **_):
+            return {"input_ids": [[len(word) for word in text.split()] for text in texts]}
 
     example = Example("made", "a bb ccc", " dddd e", ("ff ggg", "other"), "log_likelihood")
     prompt = tokenise(example, Words())

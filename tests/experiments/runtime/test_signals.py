@@ -26,21 +26,21 @@ def usual_handlers():
 def test_the_first_signal_asks_and_the_second_interrupts(usual_handlers, number):
     interrupt_on_signals()
     with stop_on_signals() as stop:
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert stop.asked
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
     with pytest.raises(KeyboardInterrupt):  # outside nobody asks: the command ends
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
 
 
 def test_nohup_stays_in_force(usual_handlers):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     interrupt_on_signals()
     with stop_on_signals() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
         assert not stop.asked
-    os.kill(os.getpid(), signal.SIGHUP)
+    signal.raise_signal(signal.SIGHUP)
 
 
 @pytest.mark.slow

@@ -36,7 +36,8 @@ def quiet(index, event):
 
 
 def arguments(runs: Path, *more: str) -> list[str]:
-    sets = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    changed = {one.partition("=")[0] for one in more}
+    sets = [part for key, value in SETTINGS.items() if key not in changed for part in ("--set", f"{key}={value}")]
     return ["train", "tiny", "--runs", str(runs), *sets, *more]
 
 
@@ -134,7 +135,7 @@ def test_interrupting_a_sweep_of_processes_leaves_all_resumable(tmp_path):
 
 def start_two(tmp_path, **options) -> tuple[subprocess.Popen, list[str]]:
     """A sweep of a small and a large model in two processes, once both have begun to train."""
-    # as --set, after the one of SETTINGS: the later wins, and neither model may end before the test has stopped it
+    # neither model may end before the test has stopped it
     sweep = ["--set", "sweep={memory.slots: [64, 65536]}", "--set", "training.steps=3000", "--jobs", "2"]
     process = subprocess.Popen(
         command(tmp_path, *sweep), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -195,7 +196,7 @@ def test_changed_facts_are_not_mixed_into_a_run(tmp_path):
         path.write_text("subject,relation,object\n" + "".join(f"s{i},r,{answer}{i % 5}\n" for i in range(80)))
 
     write("a")
-    config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 4), ("data.facts", [str(path)])])
+    config = load_config("tiny", {**SETTINGS, "training.steps": 4, "data.facts": [str(path)]}.items())
     train_points(plan(config), Options(tmp_path / "runs"), quiet)
     train_points(plan(config), Options(tmp_path / "runs", resume=True), quiet)
     write("b")
@@ -207,7 +208,7 @@ def test_changed_facts_are_not_mixed_into_a_run(tmp_path):
 def test_a_run_that_never_began_leaves_the_way_free(tmp_path):
     path = tmp_path / "f.csv"
     path.write_text("subject,relation,object\na,b\n")
-    config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 4), ("data.facts", [str(path)])])
+    config = load_config("tiny", {**SETTINGS, "training.steps": 4, "data.facts": [str(path)]}.items())
     with pytest.raises(MemxError, match="bad row"):
         train_points(plan(config), Options(tmp_path / "runs"), quiet)
     assert not list((tmp_path / "runs").iterdir())
@@ -226,7 +227,7 @@ def test_an_answer_longer_than_the_limit_can_still_be_right(tmp_path):
 
 
 def test_jobs_change_nothing(tmp_path):
-    config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 15), ("sweep", {"memory.slots": [0, 64]})])
+    config = load_config("tiny", {**SETTINGS, "training.steps": 15, "sweep": {"memory.slots": [0, 64]}}.items())
     for name, jobs in (("one", 1), ("two", 2)):
         train_points(plan(config), Options(tmp_path / name, jobs=jobs), quiet)
     for point in plan(config):
@@ -293,7 +294,7 @@ def test_the_loss_falls(tiny_run):
 def test_accumulation_gives_the_same_steps(tmp_path):
     weights = []
     for parts in (1, 4):
-        config = load_config("tiny", [*SETTINGS.items(), ("training.steps", 5), ("training.accumulate", parts)])
+        config = load_config("tiny", {**SETTINGS, "training.steps": 5, "training.accumulate": parts}.items())
         with float64():
             train_points(plan(config), Options(tmp_path / str(parts)), quiet)
         (point,) = plan(config)
