@@ -50,8 +50,8 @@ def compare_with_plain(model: PreTrainedModel, decoder: PreTrainedModel, forward
     """
     kind, ids = type(model).__name__, _tokens(model)
     with torch.no_grad(), evaluating(model), same_rotary_afterwards(length_dependent_rotary(decoder)):
-        plain = _first(model(input_ids=ids, use_cache=False))
         try:
+            plain = _first(model(input_ids=ids, use_cache=False))
             with wrapped_forward(decoder, _checked(kind, forward)), attention(decoder, ATTENTION):
                 got = _first(model(input_ids=ids, use_cache=True))
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:

@@ -213,3 +213,10 @@ def test_the_length_of_a_text_that_comes_in_parts_can_be_set():
         cache.length = 150
         got = [model(part, past_key_values=cache).logits for part in ids.split(50, 1)]
     close(torch.cat(got, 1), wanted)
+
+
+def test_a_model_too_short_for_a_trial_is_refused_in_one_line():
+    short = transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=8, n_layer=1, n_head=1)
+    model, message = transformers.GPT2LMHeadModel(short).eval(), "GPT2LMHeadModel does not run with an eviction policy"
+    with pytest.raises(MemxError, match=message), namm.attach(model, KEEP_ALL):
+        pass
