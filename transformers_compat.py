@@ -185,3 +185,14 @@ def copy_buffers(model: nn.Module, source: nn.Module) -> None:
 def pad_left(tokenizer: Any) -> None:
     """Have a tokenizer pad on the left, also after it is saved: saved are the arguments that it was made with."""
     tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Raise TypeError in place of a panic of tokenizers, which a damaged file can cause and which is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise TypeError(f"tokenizers gave up: {error}") from None

@@ -129,7 +129,7 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         if result == 130:  # typer took the interrupt itself
             return print_error("interrupted", "", code=130)
         return finished(result if isinstance(result, int) else 0)
-    except (Exception, KeyboardInterrupt, SystemExit) as error:
+    except BaseException as error:  # compiled code of libraries raises some that are no Exception
         if debug:
             note(traceback.format_exc().rstrip())
         return finished(report(error))

@@ -105,12 +105,16 @@ def prepare(
     if out is None:
         raise MemxError("no output folder", hint="add --out FOLDER")
     check_resume(resume, force)
+    from ...experiments.config.base import from_options
     from ...experiments.config.scale import CorpusSource
     from ...experiments.data.corpus.prepare import PrepareConfig
     from ...experiments.data.corpus.prepare import prepare as prepare_corpus
 
     config = PrepareConfig(
-        sources=tuple(CorpusSource(path=one, field=field, split=split, subset=subset) for one in sources),
+        sources=tuple(
+            from_options(CorpusSource, {"path": "SOURCE"}, path=one, field=field, split=split, subset=subset)
+            for one in sources
+        ),
         out=out,
         tokenizer=tokenizer,
         vocabulary=vocabulary,

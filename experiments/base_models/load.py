@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...errors import MemxError
-from ...transformers_compat import pad_left
+from ...transformers_compat import pad_left, panics_as_errors
 from ..runtime.hub import gated, mute_hub
 from .folder_checks import (
     LLAMA_FAMILY,
@@ -84,7 +84,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     source, hint = (str(folder), "give a folder with a tokenizer's files") if bare else find_model_folder(name)
     check_tokenizer_files(source)
     try:
-        with mute_hub():
+        with mute_hub(), panics_as_errors():
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # tokenizers raises plain ones, and a damaged file any kind
         raise _cannot_load(source, error, hint, "tokenizer.json") from None
@@ -141,7 +141,7 @@ def _load(
     whole = check_weight_files(source)
     part = "config.json"
     try:
-        with mute_hub():
+        with mute_hub(), panics_as_errors():
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             check(config)  # before any weights are fetched
             part = "tokenizer.json"

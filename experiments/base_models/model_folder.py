@@ -16,7 +16,7 @@ SMOLLM2 = "smollm2"
 PACKAGED = {SMOLLM2: smollm2_folder, "gemma3-270m": gemma3_folder}
 EXAMPLES = f"use {SMOLLM2}, a folder written by save_pretrained, or a hub name such as meta-llama/Llama-3.2-1B"
 COPY_AGAIN = "give a folder written by save_pretrained, with its tokenizer"
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
 
 
 def find_model_folder(name: str) -> tuple[str, str]:
@@ -49,6 +49,11 @@ def find_model_folder(name: str) -> tuple[str, str]:
     if not _HUB_NAME.fullmatch(name):
         raise MemxError(f"no model or folder {name!r}", hint=nearest(name, PACKAGED) or EXAMPLES)
     return name, EXAMPLES
+
+
+def may_be_on_hub(name: str) -> bool:
+    """Whether a name is no folder here, and has the form of those on the Hugging Face hub."""
+    return not Path(name).expanduser().exists() and _HUB_NAME.fullmatch(name) is not None
 
 
 def _checkpoint(folder: Path) -> Path:

@@ -154,6 +154,30 @@ def validate(tree: Mapping[str, Any], model: type[_Config]) -> _Config:
         raise _as_memx_error(error, model) from None
 
 
+def from_options(kind: type[_Config], names: Mapping[str, str] | None = None, /, **values: Any) -> _Config:
+    """Make a config, or a section of one, of the options of a command.
+
+    Args:
+        kind: The kind of config.
+        names: How the command names a field, where that is not --field.
+        values: The fields.
+
+    Returns:
+        The config.
+
+    Raises:
+        MemxError: A value is wrong; the message names the option.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else ""
+        name = (names or {}).get(field, f"--{field.replace('_', '-')}")
+        reason, _, hint = plain_reason(first).partition("; ")
+        raise MemxError(f"{name}: {reason}", hint=hint) from None
+
+
 def _as_memx_error(error: ValidationError, model: type[BaseModel]) -> MemxError:
     first, others = error.errors()[0], error.error_count() - 1
     path = shown(".".join(str(part) for part in first["loc"] if part != "[key]"))[1:-1]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...errors import MemxError
 from ..base_models.load import load_tokenizer
+from ..base_models.model_folder import may_be_on_hub
 from ..config.policy_eval import EvalConfig
 from ..eviction.base_model import check_prompt_length, describe_base_model, host_source
 from ..eviction.tasks import ENOUGH, Draws, check_fit, unfit
@@ -27,11 +28,14 @@ def fitting(config: EvalConfig, runs: Path, note: Callable[[str], None], *, chos
         The evaluation of the families that fit.
 
     Raises:
-        MemxError: The length is beyond the model's positions, a family that was named does not fit, or none fits.
+        MemxError: There is no such base model, the length is beyond its positions, a family that was named does not
+            fit, or none fits.
     """
     try:
         described = describe_base_model(config.host)
     except MemxError:
+        if config.host.name is not None and not may_be_on_hub(config.host.name):
+            raise
         return config
     check_prompt_length(config.host, described, config.length, "length")
     if config.length >= ENOUGH:

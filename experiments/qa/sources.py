@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MemxError, nearest
+from ..config.base import from_options
 from ..config.question_answering import SHOTS, TASKS, TITLES, HarnessConfig, QaConfig, QaFiles, QaTask
 from ..data.long_context.rows import HubData, hub_records
 from .model_source import digest, find_model, weights_digest
@@ -74,7 +75,8 @@ def eval_configs(
     for model in dict.fromkeys(models):
         place = find_model(model, runs)
         configs.append(
-            QaConfig(
+            from_options(
+                QaConfig,
                 name=name or f"eval-{_slug(place.label)}",
                 model=place.source,
                 sha256=weights_digest(place.source),
@@ -93,13 +95,14 @@ def _harness(names: str | None, folder: Path | None, shots: int | None) -> Harne
     if names is not None and not tasks:
         raise MemxError("--harness has no task names", hint="for example --harness piqa,hellaswag")
     if folder is None:
-        return HarnessConfig(tasks=tasks, shots=shots if tasks else None)
+        return from_options(HarnessConfig, {"tasks": "--harness"}, tasks=tasks, shots=shots if tasks else None)
     if not tasks:
         raise MemxError("--harness-tasks needs --harness", hint="name the tasks to run: --harness TASK,TASK")
     if not folder.is_dir():
         raise MemxError(f"--harness-tasks: no folder {folder}", hint="give a folder of YAML task files")
     files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    return HarnessConfig(tasks=tasks, folder=str(folder.resolve()), sha256=digest(files), shots=shots)
+    settings = {"tasks": tasks, "folder": str(folder.resolve()), "sha256": digest(files), "shots": shots}
+    return from_options(HarnessConfig, {"tasks": "--harness", "folder": "--harness-tasks"}, **settings)
 
 
 def _slug(label: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from ....errors import MemxError
 from ....files import write_atomically
 from ....results.store.claims import empty
+from ...config.base import from_options
 from ...config.scale import CorpusConfig, CorpusSource
 from ...runtime.signals import Interrupted, stop_on_signals
 from .encode_pool import encode_in_order
@@ -206,8 +207,12 @@ def _settings(config: PrepareConfig, sources: list[Source]) -> Settings:
         PreparedSource(**one.model_dump(exclude={"weight"}), sizes=source.sizes)
         for one, source in zip(config.sources, sources, strict=True)
     ]
-    return Settings(
-        sources=tuple(told), tokenizer=config.tokenizer, vocabulary=config.vocabulary, shard_tokens=config.shard_tokens
+    return from_options(
+        Settings,
+        sources=tuple(told),
+        tokenizer=config.tokenizer,
+        vocabulary=config.vocabulary,
+        shard_tokens=config.shard_tokens,
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 
 from ..workspace import USELESS
 from .surface import Key, Parameter
 
+_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
+_OF_HUB = ("MODEL", "NAME", "DATASET")
 WRONG, ODD, VALID = "wrong", "odd", "valid"
 Value = tuple[str, str]  # text and class
 
@@ -45,7 +48,9 @@ def of_parameter(parameter: Parameter, *, writes: bool, random: Random) -> Value
     if parameter.kind == "choice":
         return _choice(parameter.choices, random)
     if parameter.kind == "path":
-        return _folder(writes, random) if parameter.written else _path(random)
+        value, met = _folder(writes, random) if parameter.written else _path(random)
+        hub = not writes and _HUB.fullmatch(value) is not None  # a plan asks no hub whether it has such a name
+        return value, ODD if hub and any(word in parameter.metavar for word in _OF_HUB) else met
     words = parameter.metavar.split("|")
     if len(words) > 1 and all(word.islower() or not word.isalpha() for word in words) and random.random() < 0.5:
         return random.choice(words)[:-1] or "x", ODD

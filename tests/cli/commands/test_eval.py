@@ -29,6 +29,8 @@ def host(tmp_path_factory):
     ("arguments", "message", "hint"),
     [
         (["nowhere"], "no model or folder 'nowhere'", "save_pretrained"),
+        (["HOST", "--file", "nq=FILES", "--task", "nq", "--limit", str(2**64)], "--limit: ", ""),
+        (["HOST", "--harness", "\udcff"], "--harness: ", ""),
         (["runs/of/NOPE"], "no model or folder 'runs/of/NOPE'", "save_pretrained"),
         (["."], "has no model", "save_pretrained"),
         (["HOST", "--task", "squad"], "no question set 'squad'", "--harness"),

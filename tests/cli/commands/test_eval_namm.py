@@ -59,6 +59,7 @@ def test_a_run_of_training_is_not_one_of_an_evolution(capsys, tiny_run):
     [
         ([], "no NAMM to evaluate", "run folder of memx evolve-namm"),
         (["nowhere"], "nowhere does not exist", "memx runs"),
+        (["SAVED", "--model", "[bold]no[/bold]", "--dry-run"], "no model or folder '[bold]no[/bold]'", "smollm2"),
         (["."], "contains no NAMM and is not a run", "RUN/namm"),
         (["SAVED"], "a saved NAMM does not come with a model", "--model, e.g. smollm2"),
         (["SAVED", "--model", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),

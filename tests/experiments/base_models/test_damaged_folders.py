@@ -184,3 +184,12 @@ def test_a_runs_folder_means_its_checkpoint(whole, tmp_path):
         load_host(str(unfinished))
     with pytest.raises(MemxError, match="is a file, not the folder of a model"):
         load_host(str(whole / "config.json"))
+
+
+def test_a_tokenizer_that_its_own_library_gives_up_on(folder):
+    """A continuing prefix that is longer than a token makes the compiled code of tokenizers panic."""
+    path = folder / "tokenizer.json"
+    tree = json.loads(path.read_text("utf-8"))
+    tree["model"]["continuing_subword_prefix"] = "text"
+    path.write_text(json.dumps(tree))
+    refused(folder, "tokenizer.json is damaged")

@@ -14,7 +14,7 @@ from .document import CorruptRecords, Document, Share, text_digest
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
-HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
 
 
 class HubTexts:
