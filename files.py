@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -211,6 +210,8 @@ def _aside(target: Path) -> Path:
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Have the only process that gives names in a folder this way."""
+    import fcntl  # not on every system: what writes nothing runs without it
+
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

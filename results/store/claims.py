@@ -6,7 +6,6 @@ becomes .dropped and goes; else it is put back. Each rename is one step, so that
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -66,6 +65,8 @@ def owned(folder: Path, busy: MemxError, *, wait: float = 1.0, leave_lock: bool 
 
 def is_owned(folder: Path) -> bool:
     """Whether a process owns a folder now. Nothing is written, so that a reader needs no right to."""
+    import fcntl  # not on every system: what reads no run runs without it
+
     try:
         descriptor = os.open(folder / LOCK, os.O_RDONLY)
     except OSError:

@@ -1,17 +1,21 @@
-"""What the benchmark of an op compares: its implementations, its rivals and its definition under torch.compile."""
+"""What the benchmark of an op compares: its implementations, other code and its definition under torch.compile."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ....files import cache_folder
 from ....kernels.op import Op
+from ....private_files import private_folder
 
 COMPILED = "torch.compile"
 
@@ -81,5 +85,25 @@ def _with(run: Callable, impl: str) -> Callable:
 
 def _compile(reference: Callable) -> Callable:
     """Compile at the first call, within whoever keeps the compiler quiet."""
-    compiled = cache(lambda: torch.compile(reference, dynamic=False))
+
+    @cache
+    def compiled() -> Callable:
+        keep_compiled_code_private()
+        return torch.compile(reference, dynamic=False)
+
     return lambda *given: compiled()(*given)
+
+
+def keep_compiled_code_private() -> None:
+    """Have torch.compile keep the code that it makes where no other user can write.
+
+    Its own place is a folder of the shared temporary directory, which another user can make first. A place that the
+    environment names is left as it is.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return
+    try:
+        folder = private_folder(private_folder(cache_folder()) / "inductor")
+    except (OSError, RuntimeError):  # no home, or no place to write
+        folder = Path(tempfile.mkdtemp(prefix="memx-inductor-"))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)

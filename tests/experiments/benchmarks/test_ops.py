@@ -1,6 +1,8 @@
 """`memx bench`: what is wrong is named and not timed; shapes, ceilings, times, memory and rows; what models cost."""
 
 import dataclasses
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -275,3 +277,15 @@ def test_models_that_cannot_be(monkeypatch):
         bench_model.model_configs([1024], ModelShape(width=15), CPU)
     with pytest.raises(MemxError, match="slots 1000 is not a square"):
         bench_model.model_configs([1000], ModelShape(), CPU)
+
+
+def test_compiled_code_is_kept_where_no_other_user_can_write(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    bench_ways.keep_compiled_code_private()
+    place = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert place == tmp_path / "memx" / "inductor" and not place.stat().st_mode & 0o022
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "own"))
+    bench_ways.keep_compiled_code_private()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "own")
