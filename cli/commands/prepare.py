@@ -49,7 +49,9 @@ Tokenizer = Annotated[
     str | None,
     option(metavar="NAME|FOLDER", help="Tokenizer: a hub name or a folder.", default="trained on the first documents"),
 ]
-Vocabulary = Annotated[int, option(min=259, metavar="N", help="Vocabulary size of a tokenizer that is trained.")]
+Vocabulary = Annotated[
+    int, option(min=259, max=1_000_000, metavar="N", help="Vocabulary size of a tokenizer that is trained.")
+]
 Check = Annotated[bool, option("--check", help="Check a prepared folder against its hashes; write nothing.")]
 ResumeOption = Annotated[bool, option("--resume", help="Continue a stopped run; the files are the same.")]
 ForceOption = Annotated[bool, option("--force", help="Replace what the folder contains once a new shard is written.")]

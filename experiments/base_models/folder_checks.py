@@ -37,6 +37,8 @@ def check_config_file(source: str) -> None:
     for key in ("dtype", "torch_dtype"):
         if config.get(key) is not None and not _is_dtype(config[key]):
             raise _wrong(folder / "config.json", f"{key}: no dtype {config[key]!r}")
+    if own and not _is_activation(act := config.get("hidden_act", "silu")):
+        raise _wrong(folder / "config.json", f"hidden_act: no activation {act!r}")
     slots, layers = config.get("memory_slots", 0), config.get("memory_layers", [])
     if not isinstance(slots, int) or isinstance(slots, bool) or slots < 0:
         raise _wrong(folder / "config.json", f"memory_slots must be a whole number of at least 0, not {slots!r}")
@@ -178,6 +180,12 @@ def _is_dtype(name: Any) -> bool:
     import torch
 
     return isinstance(name, str) and isinstance(getattr(torch, name.removeprefix("torch."), None), torch.dtype)
+
+
+def _is_activation(name: Any) -> bool:
+    from transformers.activations import ACT2FN
+
+    return isinstance(name, str) and name in ACT2FN
 
 
 def _wrong(path: Path, what: str) -> MemxError:

@@ -100,6 +100,8 @@ def readable(source: Path) -> Iterator[None]:
         raise
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, _dcp.CheckpointException) as error:
         line = " ".join(str(error).split())[:200]
+        if isinstance(error, SafetensorError) and "header" in line.lower():
+            line = "the header of a file of tensors is damaged"
         raise MemxError(f"the checkpoint {source} is corrupt: {line}", hint="use --force to start over") from None
 
 

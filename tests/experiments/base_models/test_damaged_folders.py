@@ -52,6 +52,7 @@ def refused(folder: Path, *wanted: str) -> None:
         ("config.json", "", "there is no text"),
         ("config.json", '{"model_type": "memory_llama", "model_type": "llama"}', "'model_type' occurs twice"),
         ("config.json", "{}", "cannot load"),
+        ("config.json", '{"model_type": "llama", "hidden_act": "../x"}', "hidden_act: no activation '../x'"),
         ("generation_config.json", "[]", "it must be a JSON object"),
         ("generation_config.json", "{,}", "not JSON"),
         ("tokenizer.json", "{}", "it describes no tokenizer"),
