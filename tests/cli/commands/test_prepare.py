@@ -74,7 +74,7 @@ def test_damaged_lines_end_it_or_are_left_out(tmp_path, saved, capsys):
         (["no.jsonl", "--out", "x"], "no file, folder or built-in text 'no.jsonl'", ".parquet"),
         (["python-dox", "--out", "x"], "no file, folder or built-in text 'python-dox'", "did you mean 'python-docs'?"),
         (["python-docs"], "no output folder", "--out FOLDER"),
-        (["python-docs", "--out", "x", "--vocabulary", "2147483648"], "--vocabulary must be at most 1,000,000", ""),
+        (["python-docs", "--out", "x", "--vocabulary", "2147483648"], "--vocabulary must be at most 1000000", ""),
         (["é/日本.csv", "--out", "x"], "no file, folder or built-in text 'é/日本.csv'", ".parquet"),
         (["python-docs", "--out", "x", "--subset", "\udcff"], "--subset: ", ""),
         (["python-docs", "--out", "x", "--tokenizer", "\udcff"], "--tokenizer: ", ""),
