@@ -26,7 +26,7 @@ def arguments() -> argparse.Namespace:
     """The options of the campaign."""
     parser = argparse.ArgumentParser(prog="tests/campaign", description=__doc__)
     parser.add_argument("--inputs", type=int, default=10_000, help="how many inputs to make")
-    parser.add_argument("--kills", type=int, default=1_000, help="how many commands to stop")
+    parser.add_argument("--trials", type=int, default=500, help="commands to stop and continue, each up to 8 times")
     parser.add_argument("--start", type=int, default=0, help="first number of both")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     parser.add_argument("--only", metavar="N|kN", help="number of the one input, or of the one kill, to repeat")
@@ -67,7 +67,7 @@ def _jobs(given: argparse.Namespace, results: Results) -> list[Job]:
     known = {(line["what"], line["number"]): line for line in results.read()}
     if given.retry_failed:
         return [job for job, line in known.items() if line["faults"]]
-    ends = {"input": given.inputs, "kill": given.kills}
+    ends = {"input": given.inputs, "kill": given.trials}
     found = [(what, number) for what, count in ends.items() for number in range(given.start, given.start + count)]
     return [job for job in found if not given.resume or job not in known]
 
@@ -125,7 +125,7 @@ def _work(
     for line in map(line_of_trial, Kills(root, masters[1], given.seed, known).trials(numbers("kill"))):
         count += _keep(line, results, given, again)
         if count % 50 == 0:
-            print(f"# {count} kills in {time.monotonic() - began:.0f} s", flush=True)
+            print(f"# {count} trials in {time.monotonic() - began:.0f} s", flush=True)
 
 
 def _keep(line: dict[str, Any], results: Results, given: argparse.Namespace, again: dict[Job, int]) -> int:

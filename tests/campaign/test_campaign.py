@@ -142,16 +142,16 @@ def test_totals_count_inputs_and_kills(tmp_path):
     lines = [
         {"what": "input", "command": "train", "faults": [[EXIT, "x"], [WORDS, "y"]]},
         {"what": "input", "command": "train", "faults": []},
-        {"what": "kill", "command": "prepare", "faults": [[totals.LOST, "z"]]},
+        {"what": "kill", "command": "prepare", "kills": 3, "faults": [[totals.LOST, "z"]]},
     ]
     rows = totals.totals(lines)
     assert [row["command"] for row in rows] == ["prepare", "train", "all"]
-    assert rows[-1] | {"input": 2, "kill": 1, EXIT: 1, WORDS: 1, totals.LOST: 1} == rows[-1]
+    assert rows[-1] | {"input": 2, "kill": 3, EXIT: 1, WORDS: 1, totals.LOST: 1} == rows[-1]
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- campaign: begin -->\nold\n<!-- campaign: end -->\nafter\n")
     totals.write_docs(page, totals.table(rows), "Seed 0.")
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "| all | 2 | 1 |" in text and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "| all | 2 | 3 |" in text and "old" not in text
 
 
 def test_forks_are_as_new_processes(tmp_path):

@@ -40,11 +40,11 @@ class Results:
 
 
 def totals(lines: Iterable[Line]) -> list[Line]:
-    """Totals of each command and of all: inputs, kills, and the inputs and kills that broke each kind of rule."""
+    """Totals of each command and of all: inputs, kills, and the inputs and trials that broke each kind of rule."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for line in lines:
         for name in (line["command"], "all"):
-            counts[name][line["what"]] += 1
+            counts[name][line["what"]] += line.get("kills", 1)
             for kind in {kind for kind, _ in line["faults"]}:
                 counts[name][kind] += 1
     names = sorted(counts.keys() - {"all"})
@@ -57,10 +57,8 @@ def note(lines: Iterable[Line], seed: int) -> str:
     """One sentence or two on where the totals come from."""
     lines = list(lines)
     again = sum(bool(line.get("again")) for line in lines)
-    stops = sum(line.get("kills", 0) for line in lines)
-    said = (
-        f"Seed {seed}; {len(lines):,} inputs and kills; {stops:,} commands were stopped by a signal before their end."
-    )
+    trials = sum(line["what"] == "kill" for line in lines)
+    said = f"Seed {seed}; {len(lines) - trials:,} inputs; {trials:,} commands that were stopped, most of them several times."
     return said + (f" {again:,} of them ran again after a fault was mended." if again else "")
 
 
