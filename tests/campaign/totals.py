@@ -58,7 +58,7 @@ def note(lines: Iterable[Line], seed: int) -> str:
     lines = list(lines)
     again = sum(bool(line.get("again")) for line in lines)
     trials = sum(line["what"] == "kill" for line in lines)
-    said = f"Seed {seed}; {len(lines) - trials:,} inputs; {trials:,} commands that were stopped, most of them several times."
+    said = f"Seed {seed}; {len(lines) - trials:,} inputs, and {trials:,} commands to stop, most of them several times."
     return said + (f" {again:,} of them ran again after a fault was mended." if again else "")
 
 

@@ -1,7 +1,7 @@
 """Stops commands at any moment, continues them, and compares what they leave with a straight run.
 
 A trial is a number: the seed gives its command, its signal, and when it comes: before the n-th change to the disk, or
-after a share of the time that the straight run takes. Most trials stop what continues the command as well, up to seven times.
+after a share of the time that the straight run takes. Most trials stop what continues the command too, up to 7 times.
 """
 
 from __future__ import annotations
