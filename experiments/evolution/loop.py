@@ -22,6 +22,7 @@ from ..distributed.process_group import World
 from ..eviction.answers import Prompt
 from ..eviction.base_model import check_prompt_length, describe_base_model, prepare_base_model
 from ..eviction.tasks import make_prompts
+from ..runtime.devices import pick_device
 from ..runtime.events import Ended, Generation, Note, Phase, Position, Report, Validation
 from ..runtime.lifecycle import RunFailed
 from ..runtime.signals import Interrupted, StopRequest
@@ -64,6 +65,7 @@ class EvolutionRun:
         self, config: EvolveConfig, run: Run, runs: Path, report: Report, stop: StopRequest, world: World = World()
     ) -> None:
         self.config, self.run, self.report, self.world = config, run, report, world
+        world.together(lambda: pick_device(config.host.device, "host.device"))
         described = world.in_turn(lambda: describe_base_model(config.host))
         check_prompt_length(config.host, described, config.tasks.length, "tasks.length")
         self.model, tokenizer, self.host = prepare_base_model(config.host, runs, report, world)

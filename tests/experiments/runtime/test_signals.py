@@ -17,6 +17,9 @@ ROOT = Path(sys.modules["memx"].__file__).resolve().parents[1]
 def usual_handlers():
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which nohup and shells switch off for background jobs
+    for number in numbers[1:]:
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
