@@ -99,7 +99,7 @@ def _described(place: Path) -> dict[str, Any]:
         return {**told, "rule": {"budget": found["rule"]["budget"]}}
     except (OSError, ValueError, KeyError, TypeError) as error:
         plain = isinstance(error, OSError | ValueError)
-        reason = str(error) if plain else f"{_DESCRIPTION} must have the keys sha256, host, tasks, every and rule.budget"
+        reason = str(error) if plain else f"{_DESCRIPTION} must have sha256, host, tasks, every and rule.budget"
         raise MemxError(
             f"cannot load the NAMM in {place}: {reason}", hint="copy the folder again, or save the NAMM again"
         ) from None
