@@ -31,7 +31,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     parser.add_argument("--only", metavar="N|kN", help="number of the one input, or of the one kill, to repeat")
     parser.add_argument("--command", default="", help="the one command to try, such as train or 'plot memory'")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this many seconds")
     parser.add_argument("--jobs", type=int, default=1, help="how many commands run at once")
     parser.add_argument("--out", type=Path, default=Path("results/campaign"), help="folder for everything")
     parser.add_argument("--resume", action="store_true", help="continue: what has ended before is not run again")

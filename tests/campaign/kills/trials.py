@@ -156,7 +156,7 @@ class Kills:
 
     def _others(self, scenario: Scenario) -> dict[str, tuple[int, ...]]:
         """All that is not the command's own."""
-        own = f"above/work/{scenario.out}"
+        own = (self.slot.work / scenario.out).relative_to(self.slot.home).as_posix()
         state = snapshot(self.slot.home)
         ours = (own + "/", *CACHES)
         return {path: value for path, value in state.items() if path != own and not path.startswith(ours)}
