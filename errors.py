@@ -110,3 +110,15 @@ def plain_reason(mistake: Mapping[str, Any]) -> str:
         return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     reason = _REASONS[kind].format(**mistake.get("ctx", {})) if kind in _REASONS else message
     return f"{reason}, not {shown(mistake['input'])}"
+
+
+def tensor_file_reason(error: BaseException) -> str:
+    """What is wrong with a safetensors file, in plain words and one line.
+
+    Args:
+        error: What the safetensors library or the system raised as the file was read.
+    """
+    line = " ".join(str(error).split())
+    if "header" in line.lower():  # whose fault the library tells in the terms of its own parser
+        return "the header that lists its tensors is damaged"
+    return line[:200]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import MemxError
+from ...errors import MemxError, tensor_file_reason
 from ...json_text import BadJson, parse_json
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def check_weight_files(source: str) -> dict[str, str]:
                     if (dtype := file.get_slice(name).get_dtype()) not in _FLOATS:
                         found[name] = dtype
         except (SafetensorError, OSError) as error:
-            raise _wrong(path, f"it is damaged ({' '.join(str(error).split())[:150]})") from None
+            raise _wrong(path, f"it is damaged ({tensor_file_reason(error)})") from None
     return found
 
 

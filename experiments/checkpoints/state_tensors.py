@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ...errors import MemxError
+from ...errors import MemxError, tensor_file_reason
 from .states import damaged
 from .tensor_files import Whole
 
@@ -27,7 +27,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise damaged(path, " ".join(str(error).split())[:200]) from None
+        raise damaged(path, tensor_file_reason(error)) from None
 
 
 def check_alike(

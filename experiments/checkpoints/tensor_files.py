@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ...errors import MemxError
+from ...errors import MemxError, tensor_file_reason
 from ...files import cannot_write
 from ...torch_compat import checkpoint
 
@@ -99,9 +99,7 @@ def readable(source: Path) -> Iterator[None]:
     except MemxError:
         raise
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, _dcp.CheckpointException) as error:
-        line = " ".join(str(error).split())[:200]
-        if isinstance(error, SafetensorError) and "header" in line.lower():
-            line = "the header of a file of tensors is damaged"
+        line = tensor_file_reason(error)
         raise MemxError(f"the checkpoint {source} is corrupt: {line}", hint="use --force to start over") from None
 
 

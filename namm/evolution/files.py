@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as read_arrays
 from safetensors.numpy import save as array_bytes
 
-from ...errors import MemxError, plain_reason
+from ...errors import MemxError, plain_reason, tensor_file_reason
 from ...files import cannot_write, replace_file
 from ...json_text import BadJson, parse_json
 from ...version import __version__
@@ -29,6 +29,7 @@ from .search import Evolution, State
 FORMAT = 1
 RECORD = "evolution.json"
 _TURNED = "|transposed"  # an array that lies in memory by columns: products of it round otherwise than by rows
+_COPY = "copy the folder again, or start over"
 
 
 class _Strict(BaseModel):
@@ -118,10 +119,11 @@ def load_evolution(folder: str | PathLike[str]) -> Evolution:
         raise MemxError(f"no saved evolution: {folder} {lacking}", hint="use another folder, or start over") from None
     except OSError as error:
         raise MemxError(f"cannot read {folder}: {error.strerror or error}", hint="check the file permissions") from None
-    except (ValueError, KeyError, TypeError, AssertionError, SafetensorError) as error:
-        raise MemxError(
-            f"cannot load the evolution in {folder}: {error}", hint="copy the folder again, or start over"
-        ) from None
+    except SafetensorError as error:
+        reason = f"a file of its arrays is damaged ({tensor_file_reason(error)})"
+        raise MemxError(f"cannot load the evolution in {folder}: {reason}", hint=_COPY) from None
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise MemxError(f"cannot load the evolution in {folder}: {error}", hint=_COPY) from None
 
 
 def _understand(text: bytes) -> _Record:

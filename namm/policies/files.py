@@ -21,7 +21,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
-from ...errors import MemxError, plain_reason
+from ...errors import MemxError, plain_reason, tensor_file_reason
 from ...files import cannot_write, put_in_place
 from ...json_text import BadJson, parse_json
 from ...leftovers import sweep, temporary_beside
@@ -188,7 +188,7 @@ def _unpack(text: str, data: bytes) -> Namm:
     try:
         tensors = read_tensors(data)
     except SafetensorError as error:
-        raise ValueError(f"{TENSORS} is corrupt: {error}") from None
+        raise ValueError(f"{TENSORS} is corrupt: {tensor_file_reason(error)}") from None
     for name, length in (("parameters", wanted), ("mean", BINS), ("variance", BINS)):
         _check_vector(name, tensors.get(name), length)
     if (tensors["variance"] < 0).any():

@@ -93,14 +93,14 @@ def test_the_help_ends_in_three_examples(capsys):
     assert "--third-party" in shown and shown.partition("Examples:")[2].count("memx eval-namm") == 4
 
 
-def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, saved):
+def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host, saved):
     from memx.experiments.eviction import base_model as evolve_host
 
     def never(*arguments, **options):
         raise AssertionError("a dry run loads nothing")
 
     monkeypatch.setattr(evolve_host, "load_host", never)
-    arguments = [COMMAND, str(saved), "--model", "smollm2", "--runs", str(tmp_path / "runs"), "--dry-run"]
+    arguments = [COMMAND, str(saved), "--model", str(host), "--runs", str(tmp_path / "runs"), "--dry-run"]
     assert memx([*arguments, "--json", "--prompts", "3"]) == 0
     cost = json.loads(capsys.readouterr().out)
     assert cost["trained"] == ["key_values"] and len(cost["held_out"]) == 7
