@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from http.client import InvalidURL
 from importlib import import_module
 from ssl import SSLError
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from ...errors import MemxError
+from ...errors import MemxError, shown
 
 _PATIENCE = 5.0  # seconds that an answer of the hub may take
 
@@ -51,11 +52,14 @@ def quick_hub() -> Iterator[None]:
 
 @cache
 def _reachable(endpoint: str) -> bool:
-    """Whether the hub answers within seconds; asked once in a process."""
+    """Whether the hub answers within seconds; asked once in a process. Raises MemxError for what is no address."""
     try:
         urlopen(Request(endpoint, method="HEAD"), timeout=_PATIENCE).close()
     except HTTPError:
         return True  # it answers, if with a refusal
+    except (ValueError, InvalidURL):
+        hint = "set it to one that begins with https://, or unset it"
+        raise MemxError(f"HF_ENDPOINT is not a web address: {shown(endpoint)}", hint=hint) from None
     except OSError as error:
         # another library may know the certificate
         return isinstance(getattr(error, "reason", None), SSLError)

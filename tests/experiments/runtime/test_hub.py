@@ -4,6 +4,7 @@ import socket
 
 import pytest
 from huggingface_hub import constants
+from memx.errors import MemxError
 from memx.experiments.runtime import hub
 
 
@@ -27,3 +28,10 @@ def test_an_address_where_nobody_listens_is_out_of_reach():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         assert hub._reachable.__wrapped__(f"http://127.0.0.1:{free.getsockname()[1]}") is False
+
+
+@pytest.mark.parametrize("endpoint", ["localhost", "huggingface.example/path", "", "http://a b", "http://h:port"])
+def test_an_endpoint_that_is_no_web_address_is_refused(endpoint):
+    with pytest.raises(MemxError, match="HF_ENDPOINT is not a web address") as caught:
+        hub._reachable.__wrapped__(endpoint)
+    assert "https://" in caught.value.hint
