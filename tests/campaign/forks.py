@@ -128,6 +128,7 @@ def start(
     printed: Path,
     *,
     wall: float = 240.0,
+    cpu: int = CPU_SECONDS,
     run: Callable[[], None] | None = None,
     before: Callable[[], None] | None = None,
 ) -> Running:
@@ -138,6 +139,7 @@ def start(
         folder: Where it runs.
         printed: A path; what it prints goes to files of this name and two endings.
         wall: Seconds after which it is killed.
+        cpu: Seconds of CPU time after which it is killed.
         run: What runs as the program; None: memx.
         before: Called in the child first.
     """
@@ -150,7 +152,7 @@ def start(
     try:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-        _become(call, folder, out, err)
+        _become(call, folder, out, err, cpu)
         if before is not None:
             before()
         code = _program(run or _memx)
@@ -158,7 +160,7 @@ def start(
         os._exit(code)
 
 
-def _become(call: Call, folder: Path, out: Path, err: Path) -> None:
+def _become(call: Call, folder: Path, out: Path, err: Path, cpu: int) -> None:
     """Give this child the surroundings of a new process."""
     atexit._clear()
     if util := sys.modules.get("multiprocessing.util"):  # removes its folder of pipes
@@ -167,7 +169,7 @@ def _become(call: Call, folder: Path, out: Path, err: Path) -> None:
     tempfile.tempdir = None
     used = resource.getrusage(resource.RUSAGE_SELF)
     spent = int(used.ru_utime + used.ru_stime)  # a child starts at 0
-    resource.setrlimit(resource.RLIMIT_CPU, (spent + CPU_SECONDS, spent + CPU_SECONDS + 5))
+    resource.setrlimit(resource.RLIMIT_CPU, (spent + cpu, spent + cpu + 5))
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + _MEMORY, size + _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -38,10 +38,10 @@ def workspace(root: Path) -> Path:
         (made,) = [path for path in (root / "first").iterdir() if path.is_dir()]
         make(root / "making", made)
 
-    _well(start(Call(()), root, root / "workspace", run=work, wall=1_200.0).wait())
+    _well(start(Call(()), root, root / "workspace", run=work, wall=1_200.0, cpu=600).wait())
     _stop_parallel(root / "making", root)
     compiled = Call(("bench", "kernels"), {"XDG_CACHE_HOME": str(root / "caches")})  # once for all slots
-    _well(start(compiled, root, root / "kernels").wait())
+    _well(start(compiled, root, root / "kernels", wall=1_200.0, cpu=600).wait())
     (root / "making").rename(master)
     shutil.rmtree(root / "first")
     return master
