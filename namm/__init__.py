@@ -12,15 +12,20 @@ if TYPE_CHECKING:
     from .evolution.evolve import Outcome, evolve
     from .evolution.files import load_evolution, save_evolution
     from .evolution.search import Evolution
+    from .head_shares import measure_shares
     from .policies.base import Policy, Rule
     from .policies.files import load, save
+    from .policies.fixed import FixedScores
     from .policies.heuristics import POLICIES, make_policy
     from .policies.network import Namm
+    from .policies.shares import HeadShares
 
 _HOME = {
     "Attached": ".attachment",
     "EvictingCache": ".cache.cache",
     "Evolution": ".evolution.search",
+    "FixedScores": ".policies.fixed",
+    "HeadShares": ".policies.shares",
     "Namm": ".policies.network",
     "Outcome": ".evolution.evolve",
     "POLICIES": ".policies.heuristics",
@@ -32,6 +37,7 @@ _HOME = {
     "load": ".policies.files",
     "load_evolution": ".evolution.files",
     "make_policy": ".policies.heuristics",
+    "measure_shares": ".head_shares",
     "save": ".policies.files",
     "save_evolution": ".evolution.files",
 }
@@ -40,6 +46,8 @@ __all__ = [
     "Attached",
     "EvictingCache",
     "Evolution",
+    "FixedScores",
+    "HeadShares",
     "Namm",
     "Outcome",
     "Policy",
@@ -50,6 +58,7 @@ __all__ = [
     "load",
     "load_evolution",
     "make_policy",
+    "measure_shares",
     "save",
     "save_evolution",
 ]

@@ -12,11 +12,21 @@ import typer
 from ..output.console import examples, note
 from ..parsing.spellings import Command
 from .completion import MODELS, POLICIES, complete_of
-from .options import ADVANCED, NAMM_AND_EVICTION, RUN_FOLDER, Device, Dtype, option
+from .options import (
+    ADVANCED,
+    NAMM_AND_EVICTION,
+    RUN_FOLDER,
+    Allocation,
+    Device,
+    Dtype,
+    ProtectFirst,
+    ProtectNewest,
+    option,
+)
 
 _EPILOG = examples(
     'python -c "import this" | memx evict - --interval 64 --budget 0.25',
-    "memx evict --file prompt.txt --budget 0.25 --interval 64 --compare",
+    "memx evict --file prompt.txt --policy knorm --budget 0.25 --allocation global --interval 64 --compare",
     "memx evict --file prompt.txt --namm results/runs/RUN/namm --protect 0:16",
 )
 _STDIN = "-"
@@ -58,6 +68,19 @@ Budget = Annotated[
         help="Cache budget: share of all tokens that each eviction keeps.",
         default="0.5, or the NAMM's",
     ),
+]
+AllocationOption = Annotated[
+    Allocation | None,
+    option(
+        "--allocation",
+        help="How heads share the budget: equal shares, one threshold for all layers and heads (global), a table of "
+        "head shares, or one threshold with layers filled up to their fullest head (layer_max).",
+        default="equal, or the NAMM's",
+    ),
+]
+Shares = Annotated[
+    Path | None,
+    option(metavar="FILE", help="Table of head shares (JSON), for --allocation table.", default="the NAMM's"),
 ]
 Interval = Annotated[
     int | None,
@@ -120,10 +143,14 @@ def evict(
     policy: Policy = None,
     namm: Namm = None,
     budget: Budget = None,
+    allocation: AllocationOption = None,
+    shares: Shares = None,
     interval: Interval = None,
     new_tokens: NewTokens = 64,
     compare: Compare = False,
     protect: Protect = None,
+    protect_first: ProtectFirst = None,
+    protect_newest: ProtectNewest = None,
     out: Out = None,
     force: ForceOption = False,
     json: JsonOption = False,
@@ -159,6 +186,10 @@ def evict(
         seed=seed,
         device=device,
         dtype=dtype and dtype.value,
+        allocation=allocation and allocation.value,
+        shares=shares,
+        protect_first=protect_first,
+        protect_newest=protect_newest,
     )
     folder = out or Path("results/runs") / config.name
     check_free(folder, force=force)

@@ -26,6 +26,15 @@ PLANNING = "Planning (with --dry-run)"
 ADVANCED = "Advanced"
 
 
+class Allocation(StrEnum):
+    """How the heads of a model share a cache budget."""
+
+    equal = "equal"
+    global_ = "global"
+    table = "table"
+    layer_max = "layer_max"
+
+
 class Dtype(StrEnum):
     """Data types of ops and models."""
 
@@ -70,6 +79,14 @@ Assignments = Annotated[
 Config = Annotated[
     str | None,
     option("--config", "-c", metavar="FILE.yaml", help="Config file, instead of the argument.", panel=ADVANCED),
+]
+ProtectFirst = Annotated[
+    int | None,
+    option(min=0, metavar="TOKENS", help="Always keep this many first tokens, within the budget.", default="0"),
+]
+ProtectNewest = Annotated[
+    int | None,
+    option(min=0, metavar="TOKENS", help="Always keep this many newest tokens, within the budget.", default="0"),
 ]
 Device = Annotated[str, option(metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.", panel=ADVANCED)]
 Force = Annotated[bool, option("--force", help="Delete an existing run and start over.", panel=RUN_FOLDER)]

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from ...errors import MemxError, nearest
+from ...json_text import BadJson, parse_json
 from ...namm.attachment import attach
 from ...namm.cache.cache import EvictingCache
-from ...namm.policies.base import Policy
+from ...namm.policies.base import Policy, Rule
 from ...namm.policies.files import load
 from ...namm.policies.heuristics import POLICIES, make_policy
 from ...namm.policies.keep import Grouping
 from ...namm.policies.network import RUN, Namm
+from ...namm.policies.shares import HeadShares
 from ...results.eviction.report import INTERVAL_STEP, EvictionReport, LayerCache, Written
 from ..base_models.load import load_host
 from ..base_models.model_folder import SMOLLM2
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 DEFAULT_POLICY, DEFAULT_BUDGET = "snapkv", 0.5
+_PROTECTION = {"protect_first": "first", "protect_newest": "newest"}  # the rule's own names
 _SPAN = re.compile(r"(-?\d+)?:(-?\d+)?")
 Span = tuple[int | None, int | None]
 
@@ -45,7 +48,9 @@ class EvictConfig:
     """What to run: a prompt, a host, and a policy by name or a saved NAMM's folder.
 
     budget, every: None for the policy's own; threshold, grouping: of a NAMM; protect: spans START:STOP of token
-    numbers, either end open or counted from the prompt's end; compare: whether the full cache writes an answer too.
+    numbers, either end open or counted from the prompt's end; compare: whether the full cache writes an answer too;
+    allocation, shares: how heads share the budget, and the file of a table of head shares; protect_first,
+    protect_newest: tokens that are kept within the budget; None for the NAMM's own, or 0.
     """
 
     prompt: str
@@ -62,11 +67,17 @@ class EvictConfig:
     seed: int = 0
     device: str = "auto"
     dtype: str | None = None
+    allocation: str | None = None
+    shares: Path | None = None
+    protect_first: int | None = None
+    protect_newest: int | None = None
 
     @property
     def name(self) -> str:
-        """The name of its folder: the same settings have the same."""
-        tree = json.dumps(asdict(self), sort_keys=True, default=str)
+        """The name of its folder: the same settings have the same, also those that older versions did not have."""
+        unused = {name for name in ("allocation", "shares", *_PROTECTION) if getattr(self, name) is None}
+        tree = {name: value for name, value in asdict(self).items() if name not in unused}
+        tree = json.dumps(tree, sort_keys=True, default=str)
         return f"evict-{hashlib.sha256(tree.encode()).hexdigest()[:8]}"
 
 
@@ -148,7 +159,9 @@ def build_policy(config: EvictConfig) -> Policy:
             hint = nearest(name.lower(), POLICIES) or f"choose one of: {', '.join(POLICIES)}"
             raise MemxError(f"unknown policy {name!r}", hint=hint)
         budget = DEFAULT_BUDGET if config.budget is None and name != "full" else config.budget
-        policy = make_policy(name, budget=budget, every=RUN if config.every is None else config.every, seed=config.seed)
+        every = RUN if config.every is None else config.every
+        rule = Rule() if name == "full" else shared_rule(config, Rule(budget=budget))
+        policy = make_policy(name, budget=budget, every=every, seed=config.seed, rule=rule)
     else:
         policy = _build_namm(config, config.namm)
     EvictingCache(policy, [None])  # raises for an interval that is too short
@@ -172,7 +185,51 @@ def _build_namm(config: EvictConfig, folder: Path) -> Namm:
         rule = replace(rule, budget=None, threshold=config.threshold)
     if config.grouping is not None:
         rule = replace(rule, grouping=cast(Grouping, config.grouping))  # checked by the rule itself
+    rule = shared_rule(config, rule)
     return replace(namm, rule=rule, every=namm.every if config.every is None else config.every)
+
+
+def shared_rule(config: EvictConfig, rule: Rule) -> Rule:
+    """A rule with the config's allocation between heads and its protected first and newest tokens.
+
+    Args:
+        config: What was asked; None leaves what the rule has.
+        rule: The rule of the policy, with its budget or threshold.
+
+    Returns:
+        The rule.
+
+    Raises:
+        MemxError: There is no such allocation, no budget to share, no table for it, or a table that is not used.
+    """
+    changes: dict[str, Any] = {
+        name: value for option, name in _PROTECTION.items() if (value := getattr(config, option)) is not None
+    }
+    allocation = "table" if config.shares is not None and config.allocation is None else config.allocation
+    if config.shares is not None:
+        if allocation != "table":
+            raise MemxError(f"--shares is not used by --allocation {allocation}", hint="use --allocation table")
+        changes["shares"] = read_shares(config.shares)
+    if allocation is not None:
+        if rule.budget is None:
+            raise MemxError("--allocation needs a budget to share between heads", hint="add --budget, e.g. 0.25")
+        if allocation == "table" and config.shares is None and rule.shares is None:
+            raise MemxError(
+                "--allocation table needs a table of head shares",
+                hint="add --shares FILE, e.g. head_shares.json of a run of memx eval-namm --allocation table",
+            )
+        changes["allocation"] = allocation  # checked by the rule itself
+    return replace(rule, **changes)
+
+
+def read_shares(path: Path) -> HeadShares:
+    """Read a table of head shares. Raises MemxError if the file cannot be read or has another content."""
+    try:
+        return HeadShares.from_tree(parse_json(path.read_bytes()))
+    except OSError as error:
+        raise MemxError(f"cannot read {path}: {error.strerror or error}", hint="give the path of a JSON file") from None
+    except BadJson as error:
+        raise MemxError(f"{path}: {error.reason}", hint="give a file that memx wrote, head_shares.json") from None
 
 
 def describe(policy: Policy) -> str:
@@ -180,9 +237,11 @@ def describe(policy: Policy) -> str:
     rule = policy.rule
     if policy.every is None:
         return "keeps everything"
+    text = f"threshold {rule.threshold:g}, {rule.grouping}"
     if rule.budget is not None:
-        return f"budget {rule.budget:g}"
-    return f"threshold {rule.threshold:g}, {rule.grouping}"
+        text = f"budget {rule.budget:g}" + ("" if rule.allocation == "equal" else f", {rule.allocation}")
+    protection = [f"{name} {count}" for name in ("first", "newest") if (count := getattr(rule, name))]
+    return text + (f", {' and '.join(protection)} protected" if protection else "")
 
 
 def parse_span(text: str) -> Span:

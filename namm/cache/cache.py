@@ -14,6 +14,7 @@ from transformers import Cache
 
 from ...errors import MemxError
 from ..policies.base import Policy, check_every
+from .allocate import evict_together
 from .layer import EvictingLayer
 from .new_tokens import LayerSize, NewTokens
 
@@ -60,8 +61,12 @@ class EvictingCache(Cache):
             layer.state.new_tokens, layer.begun = tokens, True
 
     def finish(self) -> None:
-        """Count the tokens of the columns that all layers have seen now."""
-        self.seen = [seen + new for seen, new in self.layers[0].state.new_tokens.pairs()]
+        """Evict where heads of all layers share one budget, and count the tokens that all layers have seen now."""
+        new = self.layers[0].state.new_tokens
+        if self.policy.rule.spans_layers and any(new.due):
+            # policies run at multiples of a hop, so that no query waits where one is due
+            evict_together([layer.state for layer in self.layers], due=new.due, unobserved=[0] * len(new.groups))
+        self.seen = [seen + new for seen, new in new.pairs()]
         for layer in self.layers:
             layer.begun = False
 
@@ -92,10 +97,25 @@ class EvictingCache(Cache):
         own = self.policy
         assert (own.hop, own.context, own.width) == (policy.hop, policy.context, policy.width), (own, policy)
         other = self.new(continue_with)
-        other.layers = [layer.fork(policy, copies, self.seen, continue_with) for layer in self.layers]
+        other.layers = self._forked(policy, copies)
+        for layer in other.layers:
+            layer.continue_with(continue_with)
         other.seen, other.length = self.seen * copies, self.length
         other.columns = None if self.columns is None else self.columns.repeat(copies, 1)
         return other
+
+    def _forked(self, policy: Policy, copies: int) -> list[EvictingLayer]:
+        """Layers of copies of each sequence, from which a policy has evicted now."""
+        twins = []
+        for layer in self.layers:
+            twins.append(layer.copies(policy, copies, self.seen))
+            if not policy.rule.spans_layers:  # at once: copies share their memory until they differ
+                twins[-1].evict_now()
+        if policy.rule.spans_layers:
+            states = [twin.state for twin in twins]
+            groups = len(states[0].new_tokens.groups)
+            evict_together(states, due=[True] * groups, unobserved=states[0].unobserved())
+        return twins
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of input columns so far, including evicted tokens and padding.

@@ -1,9 +1,12 @@
 """Eviction in one layer of a cache: which tokens stay, and how those are packed.
 
-Sequences at one length make a group; b of them have t tokens each at most. See `state.py`.
+Sequences at one length make a group; b of them have t tokens each at most. See `state.py`. Where the heads of all
+layers share one budget, the choice is made in `allocate.py`.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,21 +40,56 @@ def keep_mask(layer: LayerState, group: slice, *, due: bool, unobserved: int = 0
         if layer.window is not None:
             keep = keep & (layer.positions[group, :, slots] > _last_out_of_window(layer, group))
         return keep.expand(*layer.keys[group].shape[:2], slots.stop - slots.start)
-    policy = layer.policy
-    view = _view(layer, group, slice(slots.start, slots.stop - unobserved), unobserved)
+    rule, found = layer.policy.rule, candidates(layer, group, unobserved)
+    kept = kept_tokens(
+        found.scores, threshold=rule.threshold, budget=found.room, grouping=rule.grouping, **found.conditions
+    )
+    return F.pad(kept, (0, unobserved), value=True)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The tokens of a group that its policy chooses from, t in each head at most.
+
+    Attributes:
+        scores: [b, H, t].
+        room: How many the rule lets each head keep [b]; None without a budget.
+        exists, protected, preferred: As `kept_tokens` takes them.
+    """
+
+    scores: Tensor
+    room: Tensor | None
+    exists: Tensor | None
+    protected: Tensor | None
+    preferred: Tensor | None
+
+    @property
+    def conditions(self) -> dict[str, Tensor | None]:
+        """Which tokens exist and which are protected, by the names that `kept_tokens` has for them."""
+        return {"exists": self.exists, "protected": self.protected, "preferred": self.preferred}
+
+
+def candidates(layer: LayerState, group: slice, unobserved: int = 0, rooms: Tensor | None = None) -> Candidates:
+    """Let a layer's policy score the tokens of a group.
+
+    Args:
+        layer: What holds them.
+        group: Sequences at one length, all due.
+        unobserved: How many of the newest queries the policy has not seen yet; their tokens are left out.
+        rooms: How many tokens each head may keep, where a table gives them different numbers [b, H].
+
+    Returns:
+        The tokens that it has seen, with its scores.
+    """
+    slots = layer.slots(group)
+    view = replace(_view(layer, group, slice(slots.start, slots.stop - unobserved), unobserved), rooms=rooms)
+    exists = layer.exists(group, slots)
     exists = None if exists is None else exists[..., : exists.shape[2] - unobserved]
     if layer.window is not None:  # the next query sees no further back, and the newest is there whatever it is
         near = view.ages < max(1, layer.window - 1)
         exists = near if exists is None else exists & near
-    kept = kept_tokens(
-        _scores(policy, view, exists),
-        threshold=policy.rule.threshold,
-        budget=view.room,
-        grouping=policy.rule.grouping,
-        exists=exists,
-        protected=_protected(layer, view.recent.positions),
-    )
-    return F.pad(kept, (0, unobserved), value=True)
+    protected = _protected(layer, view.recent.positions)
+    return Candidates(_scores(layer.policy, view, exists), view.room, exists, protected, _preferred(layer, view))
 
 
 def _scores(policy: Policy, view: View, exists: Tensor | None) -> Tensor:
@@ -137,3 +175,11 @@ def _protected(layer: LayerState, positions: Tensor) -> Tensor | None:
     """The tokens that are never evicted: [b, H, t]."""
     spans = [(positions >= start) & (positions < stop) for start, stop in layer.protect]
     return torch.stack(spans).any(0) if spans else None
+
+
+def _preferred(layer: LayerState, view: View) -> Tensor | None:
+    """The first and newest tokens that the rule keeps in any case, as far as the budget goes: [b, H, t]."""
+    rule = layer.policy.rule
+    if not rule.first and not rule.newest:
+        return None
+    return (view.recent.positions < rule.first) | (view.ages < rule.newest)

@@ -66,25 +66,34 @@ class EvictingLayer(CacheLayer):
         state.scale = scale
         if state.policy.hop or state.policy.context:
             observe.observe(state, query, lse)
+        if state.policy.rule.spans_layers and any(new.due):
+            return  # all layers are evicted together, after the last
         # padding behind the new tokens goes in any case, as it is no token
         if any(new.due) or new.padded or evict.window_moved(state):
             groups = zip(new.groups, new.due, strict=True)
             evict.compact(state, [evict.keep_mask(state, group, due=due) for group, due in groups])
 
-    def fork(self, policy: Policy, copies: int, seen: list[int], continue_with: Policy) -> EvictingLayer:
-        """A layer of so many copies of each sequence, in which a policy has run now, to go on under another."""
+    def copies(self, policy: Policy, count: int, seen: list[int]) -> EvictingLayer:
+        """A layer of so many copies of each sequence, under another policy that reads the same."""
         twin = EvictingLayer(self.state.index, policy, self.state.window, self.state.protect)
         twin.dtype, twin.device, twin.is_initialized = self.dtype, self.device, True
-        state = twin.state = self.state.copies(policy, copies, seen)
-        new, hop = state.new_tokens, max(policy.hop, 1)
-        unobserved = [(group, new.seen[group.start or 0] % hop) for group in new.groups]
-        masks = [evict.keep_mask(state, group, due=True, unobserved=count) for group, count in unobserved]
+        twin.state = self.state.copies(policy, count, seen)
+        return twin
+
+    def evict_now(self) -> None:
+        """Let the policy choose from all sequences, at whatever length they are."""
+        state = self.state
+        waiting = zip(state.new_tokens.groups, state.unobserved(), strict=True)
+        masks = [evict.keep_mask(state, group, due=True, unobserved=count) for group, count in waiting]
         evict.compact(state, masks)
-        state.policy = continue_with
-        if not continue_with.width:
+
+    def continue_with(self, policy: Policy) -> None:
+        """Go on under a policy that observes the same, or nothing."""
+        state = self.state
+        state.policy = policy
+        if not policy.width:
             state.recent = state.lse = None
             state.policy_state = state.policy_state.new_empty(*state.keys.shape[:3], 0)
-        return twin
 
     def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
         """Length and offset of a mask over all slots; memx makes its own masks."""

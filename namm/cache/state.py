@@ -126,13 +126,23 @@ class LayerState:
             sum(tensor.nbytes for tensor in bookkeeping if tensor is not None),
         )
 
+    def held(self, sequence: int) -> list[Tensor]:
+        """The positions of the tokens that each head of a sequence holds, oldest first, on the CPU."""
+        slots = self.keys.shape[2]
+        of_heads = enumerate(self.counts[sequence])
+        return [self.positions[sequence, head, slots - count :].long().cpu() for head, count in of_heads]
+
     def kept_share(self, sequence: int, tokens: int) -> Tensor:
         """The share of heads that hold each of the first so many tokens of a sequence: [tokens], on the CPU."""
         share = torch.zeros(tokens)
-        for head, count in enumerate(self.counts[sequence]):
-            positions = self.positions[sequence, head, self.keys.shape[2] - count :]
-            share[positions.long().cpu()] += 1 / len(self.counts[sequence])
+        for positions in self.held(sequence):
+            share[positions] += 1 / len(self.counts[sequence])
         return share
+
+    def unobserved(self) -> list[int]:
+        """Of each group without new tokens, how many of its newest queries wait for a full hop."""
+        hop = max(self.policy.hop, 1)
+        return [self.new_tokens.seen[group.start or 0] % hop for group in self.new_tokens.groups]
 
     def slots(self, group: slice) -> slice:
         """The slots that hold tokens of a group, without the padding of the newest columns behind them."""

@@ -7,10 +7,8 @@ with the token's key, and is moved and dropped with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from math import isnan
 from typing import Protocol
 
 import torch
@@ -19,61 +17,7 @@ from torch import Tensor
 from ...errors import MemxError
 from ...kernels.attention_spectrogram import attention_lse
 from .features import HOP
-from .keep import Grouping
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How a policy's scores become a choice of tokens to keep.
-
-    The newest token and protected tokens are always kept.
-
-    Args:
-        threshold: Keep tokens that score at least this. Not used with a budget.
-        budget: Keep the best tokens of each head: this share of all tokens seen so far, in (0, 1]. None: use the
-            threshold.
-        grouping: "layer_max" (published): each head of a layer keeps as many tokens as the head that keeps most.
-            "per_head": each head keeps exactly its choice.
-
-    Raises:
-        MemxError: The budget is outside (0, 1], the threshold is not a number, or the grouping is unknown.
-
-    Example:
-        ```python
-        from memx.namm import Rule
-
-        Rule(budget=0.25)  # a quarter of the tokens
-        Rule(threshold=0.5)  # as many tokens as score at least 0.5
-        ```
-    """
-
-    threshold: float = 0.0
-    budget: float | None = None
-    grouping: Grouping = "layer_max"
-
-    def __post_init__(self) -> None:
-        if self.budget is not None and not 0 < self.budget <= 1:
-            raise MemxError(
-                f"budget must be in (0, 1], got {self.budget:g}", hint="give the share of the cache to keep, e.g. 0.5"
-            )
-        if isnan(self.threshold):
-            raise MemxError("the threshold is not a number", hint="use a number, inf or -inf")
-        if self.grouping not in ("layer_max", "per_head"):
-            raise MemxError(f"unknown grouping {self.grouping!r}", hint="use layer_max or per_head")
-
-    def budget_tokens(self, seen: Sequence[int]) -> list[int] | None:
-        """Compute the budget in tokens.
-
-        Args:
-            seen: Number of tokens of each sequence so far, evicted ones included.
-
-        Returns:
-            Number of tokens that each sequence may keep, rounded down, at least 1. None without a budget.
-        """
-        if self.budget is None:
-            return None
-        share = Fraction(str(self.budget))  # as it is written: 0.42 of 38,400 is 16,128, in floats one less
-        return [max(1, int(tokens * share)) for tokens in seen]
+from .rule import Rule as Rule
 
 
 def check_every(every: int | None) -> None:
@@ -184,7 +128,9 @@ class View:
         value: Cached values [B, H, T, d].
         state: What `observe` returned last: [B, H, T, width].
         seen: Number of tokens of each sequence so far [B], evicted ones included.
-        room: Number of tokens that the rule lets each sequence keep [B]. None without a budget.
+        room: Number of tokens that the rule lets each head of a sequence keep, a mean where they differ [B]. None
+            without a budget.
+        rooms: The number for each head [B, H], where a table gives them different ones. None: `room` for all.
     """
 
     layer: int
@@ -193,6 +139,7 @@ class View:
     state: Tensor
     seen: Tensor
     room: Tensor | None
+    rooms: Tensor | None = None
 
     @property
     def key(self) -> Tensor:

@@ -1,13 +1,14 @@
 """The rivals of a NAMM: rules that score each cached token by its place, its key or its attention; no parameters.
 
-B sequences, H key-value heads, Q queries, T cached keys. All under a budget keep exactly so many tokens in every head,
-run at the same lengths and leave keys at their original rotary positions, so that a table compares the choice alone.
+B sequences, H key-value heads, Q queries, T cached keys. All under a budget keep exactly so many tokens, in every head
+or in all heads together, run at the same lengths and leave keys at their original rotary positions, so that a table
+compares the choice alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -24,9 +25,9 @@ _WORD = 2**32 - 1
 
 
 def _begin(policy: Any) -> None:
-    """Set the rule of a policy. Raise MemxError for a budget that is no share in (0, 1], or a bad interval."""
+    """Set the budget of a policy's rule. Raise MemxError if it is no share in (0, 1], or for a bad interval."""
     check_every(policy.every)
-    object.__setattr__(policy, "rule", Rule(budget=policy.budget))
+    object.__setattr__(policy, "rule", replace(policy.rule, budget=policy.budget))
 
 
 def _unobserved(policy: Policy, block: Block) -> Tensor:
@@ -60,7 +61,7 @@ class Random:
     budget: float
     every: int = RUN
     seed: int = 0
-    rule: Rule = field(init=False, repr=False)
+    rule: Rule = field(default=Rule(), repr=False)
 
     name = "random"
     hop = context = width = 0
@@ -89,7 +90,7 @@ class Recency:
 
     budget: float
     every: int = RUN
-    rule: Rule = field(init=False, repr=False)
+    rule: Rule = field(default=Rule(), repr=False)
 
     name = "recency"
     hop = context = width = 0
@@ -112,7 +113,7 @@ class StreamingLLM:
     budget: float
     every: int = RUN
     sinks: int = 4
-    rule: Rule = field(init=False, repr=False)
+    rule: Rule = field(default=Rule(), repr=False)
 
     name = "streamingllm"
     hop = context = width = 0
@@ -135,7 +136,7 @@ class H2O:
 
     budget: float
     every: int = RUN
-    rule: Rule = field(init=False, repr=False)
+    rule: Rule = field(default=Rule(), repr=False)
 
     name = "h2o"
     hop, context, width = HOP, 0, 1  # by hops, so that a generated token costs no pass over the keys of its own
@@ -154,8 +155,9 @@ class H2O:
     def scores(self, view: View) -> Tensor:
         """Accumulated attention; inf for the newest that fill half of the room: [B, H, T]."""
         assert view.room is not None
-        newest = view.room - view.room // 2
-        return view.state[..., 0].float().masked_fill(view.ages < newest[:, None, None], torch.inf)
+        room = view.room[:, None] if view.rooms is None else view.rooms  # [B, 1 or H]
+        newest = room - room // 2
+        return view.state[..., 0].float().masked_fill(view.ages < newest[..., None], torch.inf)
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class Knorm:
 
     budget: float
     every: int = RUN
-    rule: Rule = field(init=False, repr=False)
+    rule: Rule = field(default=Rule(), repr=False)
 
     name = "knorm"
     hop = context = width = 0
@@ -192,7 +194,7 @@ class TOVA:
 
     budget: float
     every: int = RUN
-    rule: Rule = field(init=False, repr=False)
+    rule: Rule = field(default=Rule(), repr=False)
 
     name = "tova"
     hop, context, width = 0, 1, 0
@@ -218,7 +220,7 @@ class SnapKV:
     window: int = 32
     kernel: int = 7
     pooling: Literal["max", "avg"] = "max"
-    rule: Rule = field(init=False, repr=False)
+    rule: Rule = field(default=Rule(), repr=False)
 
     name = "snapkv"
     hop = width = 0
@@ -248,14 +250,18 @@ POLICIES: dict[str, Callable[..., Policy]] = {
 """The built-in policies by name; `make_policy` makes one."""
 
 
-def make_policy(name: str, *, budget: float | None = None, every: int = RUN, seed: int = 0) -> Policy:
+def make_policy(
+    name: str, *, budget: float | None = None, every: int = RUN, seed: int = 0, rule: Rule | None = None
+) -> Policy:
     """Make one of the built-in policies, with its published settings.
 
     Args:
         name: A name in `POLICIES`: "full", "random", "recency", "streamingllm", "h2o", "knorm", "tova" or "snapkv".
-        budget: Share of all tokens so far that each head keeps, in (0, 1]. Required, except for "full".
+        budget: Share of all tokens so far that is kept, in (0, 1]. Required, except for "full".
         every: Tokens between evictions; a multiple of 16.
         seed: Random seed; "random" only.
+        rule: How heads share the budget, and which first and newest tokens are kept in any case; its own budget is not
+            used. None: every head keeps the same share, and nothing is protected.
 
     Returns:
         The policy.
@@ -268,6 +274,8 @@ def make_policy(name: str, *, budget: float | None = None, every: int = RUN, see
         import memx
 
         policy = memx.namm.make_policy("h2o", budget=0.5)
+        rule = memx.namm.Rule(allocation="global", first=4)
+        policy = memx.namm.make_policy("knorm", budget=0.25, rule=rule)
         ```
     """
     if name not in POLICIES:
@@ -281,4 +289,4 @@ def make_policy(name: str, *, budget: float | None = None, every: int = RUN, see
         raise MemxError(
             f"the policy {name} needs a budget", hint="give the share of the cache to keep, in (0, 1], e.g. 0.5"
         )
-    return POLICIES[name](budget, every, **({"seed": seed} if name == "random" else {}))
+    return POLICIES[name](budget, every, rule=rule or Rule(), **({"seed": seed} if name == "random" else {}))

@@ -1,18 +1,24 @@
-"""Which tokens of a layer's cache stay: scores -> a mask.
+"""Which tokens of a cache stay: scores -> a mask, of each layer by itself or of all layers together.
 
-B sequences, H key-value heads, T tokens, oldest first. Source: Cetin et al. 2024 (arXiv 2410.13166), section 3.3.
+B sequences, L layers, H key-value heads, T tokens, oldest first. Source: Cetin et al. 2024 (arXiv 2410.13166), section
+3.3; one threshold over all heads: Feng et al. 2024, "Ada-KV" (arXiv 2407.11550), of a layer, and Kim et al. 2025,
+"KVzip" (arXiv 2505.23416), of all layers.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...errors import MemxError
 
 Grouping = Literal["layer_max", "per_head"]
+Allocation = Literal["equal", "global", "table", "layer_max"]
+ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
 
 
 def kept_tokens(
@@ -23,8 +29,9 @@ def kept_tokens(
     grouping: Grouping = "layer_max",
     exists: Tensor | None = None,
     protected: Tensor | None = None,
+    preferred: Tensor | None = None,
 ) -> Tensor:
-    """Choose the tokens that stay. Sequences never influence each other; ties go to the newer token.
+    """Choose the tokens of a layer that stay. Sequences never influence each other; ties go to the newer token.
 
     Source: Cetin et al. 2024 (arXiv 2410.13166), section 3.3.
 
@@ -32,11 +39,12 @@ def kept_tokens(
         scores: [B, H, T].
         threshold: A token stays if it scores at least this; -inf keeps all, inf the newest alone.
         budget: Keep the best instead: so many of each head, or for a number of at most 1 that share of the tokens
-            there are; a tensor [B] of integers is so many for each sequence.
-        grouping: With "layer_max" every head of a layer keeps as many as the head that keeps most, filled up by its
-            next best; with "per_head" exactly its own.
+            there are; a tensor of integers is so many for each sequence [B], or for each head [B, H].
+        grouping: With a threshold and "layer_max" every head of a layer keeps as many as the head that keeps most,
+            filled up by its next best; with "per_head" exactly its own.
         exists: [B, 1 or H, T], bool: the tokens there are; None: all.
-        protected: [B, 1 or H, T], bool: those that stay whatever they score, as the newest does.
+        protected: [B, 1 or H, T], bool: those that stay whatever they score, as the newest does, budget or not.
+        preferred: [B, 1 or H, T], bool: those that stay whatever they score, as far as a budget has room for them.
 
     Returns:
         [B, H, T], bool.
@@ -44,22 +52,61 @@ def kept_tokens(
     Raises:
         MemxError: A budget that is not above 0, or a number above 1 that is not whole.
     """
-    there = torch.ones_like(scores, dtype=torch.bool) if exists is None else exists.expand_as(scores)
-    always = newest(there) if protected is None else newest(there) | (protected & there)
+    there, always, level = _levels(scores, exists, protected, preferred)
     if budget is None:
-        wanted = ((scores >= threshold) & there) | always
+        wanted = ((scores >= threshold) & there) | (level > 1)
         if grouping == "per_head":
             return wanted
-        room = wanted.sum(-1).amax(1, keepdim=True).expand(scores.shape[:2])  # [B, H]
+        level = torch.where(wanted, 3, level)
+        always, room = wanted, wanted.sum(-1).amax(1, keepdim=True).expand(scores.shape[:2])  # [B, H]
     elif isinstance(budget, Tensor):
-        wanted, room = always, budget[:, None].expand(scores.shape[:2])
+        room = (budget[:, None] if budget.dim() == 1 else budget).expand(scores.shape[:2])
     else:
         check_budget(budget)
-        wanted = always
         alive = there.sum(-1)  # [B, H]
         room = (alive * budget).long() if budget <= 1 else torch.full_like(alive, int(budget))
-    room = torch.minimum(torch.maximum(room, wanted.sum(-1)), there.sum(-1))
-    return _best(scores, room, first=wanted, there=there)
+    room = torch.minimum(torch.maximum(room, always.sum(-1)), there.sum(-1))
+    return _best(scores, room, level)
+
+
+def kept_together(
+    scores: Sequence[Tensor],
+    total: Tensor,
+    *,
+    allocation: Allocation = "global",
+    exists: Sequence[Tensor | None] | None = None,
+    protected: Sequence[Tensor | None] | None = None,
+    preferred: Sequence[Tensor | None] | None = None,
+) -> list[Tensor]:
+    """Choose the tokens of all layers that stay, by one threshold. Sequences never influence each other.
+
+    Ties go to the token that fewer tokens of its head come after, then to the earlier layer and head.
+
+    Args:
+        scores: Of each layer [B, H, T]; H and T may differ between layers.
+        total: Pairs of keys and values that each sequence may keep, in all heads together [B], integers.
+        allocation: With "global" the best stay, exactly so many. With "layer_max" the best stay and every head of a
+            layer is filled up by its next best to as many as its fullest head has; so many pairs then are the most.
+        exists, protected, preferred: Of each layer as in `kept_tokens`. None: for no layer.
+
+    Returns:
+        Of each layer [B, H, T], bool. More than `total` only where the newest and protected tokens are more.
+    """
+    none = [None] * len(scores)
+    layers = list(zip(scores, exists or none, protected or none, preferred or none, strict=True))
+    parts = [_levels(*layer) for layer in layers]
+    ranks = _ranks(scores, [level for _, _, level in parts])
+    if allocation == "layer_max":
+        rooms = _fullest(ranks, total)
+        kept = []
+        for one, room, (there, always, level) in zip(scores, rooms, parts, strict=True):
+            room = torch.maximum(room, always.sum(-1).amax(1))[:, None]
+            kept.append(_best(one, torch.minimum(room, there.sum(-1)), level))
+        return kept
+    assert allocation == "global", allocation
+    least = torch.stack([always.sum((1, 2)) for _, always, _ in parts]).sum(0)
+    total = torch.maximum(total.to(least.device), least)[:, None, None]
+    return [(rank < total) & there for rank, (there, _, _) in zip(ranks, parts, strict=True)]
 
 
 def check_budget(budget: float) -> None:
@@ -76,11 +123,58 @@ def newest(there: Tensor) -> Tensor:
     return there & (later == 1)
 
 
-def _best(scores: Tensor, room: Tensor, *, first: Tensor, there: Tensor) -> Tensor:
-    """So many tokens of each head, room [B, H]: the first ones, then the best of those there are."""
-    # three sorts, each stable, the last the weightiest: newer before older, by score, then by right
+def _levels(
+    scores: Tensor, exists: Tensor | None, protected: Tensor | None, preferred: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which tokens there are, which stay in any case, and each token's level: 0 none, 1 one, 2 preferred, 3 stays."""
+    there = torch.ones_like(scores, dtype=torch.bool) if exists is None else exists.expand_as(scores)
+    always = newest(there) if protected is None else newest(there) | (protected & there)
+    level = there.to(torch.uint8) + always + always
+    if preferred is not None:
+        level = level.where(~(preferred & there) | always, 2)
+    return there, always, level
+
+
+def _best(scores: Tensor, room: Tensor, level: Tensor) -> Tensor:
+    """So many tokens of each head, room [B, H], by level, then by score, then the newer ones; none of level 0."""
+    # three sorts, each stable, the last the weightiest
     order = torch.arange(scores.shape[-1] - 1, -1, -1, device=scores.device).expand_as(scores)
-    for key in (scores, first.to(torch.uint8) + there.to(torch.uint8)):
+    for key in (scores, level):
         order = order.gather(-1, key.gather(-1, order).sort(dim=-1, descending=True, stable=True).indices)
     rank = torch.arange(scores.shape[-1], device=scores.device) < room[..., None]
-    return torch.zeros_like(there).scatter(-1, order, rank)
+    return torch.zeros_like(level, dtype=torch.bool).scatter(-1, order, rank)
+
+
+def _ranks(scores: Sequence[Tensor], levels: Sequence[Tensor]) -> list[Tensor]:
+    """The rank of each token among those of all layers and heads, 0 the best: of each layer [B, H, T]."""
+    widest = max(one.shape[-1] for one in scores)
+    heads = [one.shape[1] for one in scores]
+
+    def together(tensors: Sequence[Tensor]) -> Tensor:
+        """[B, widest * all heads]: the newest slot of all heads first."""
+        padded = [F.pad(tensor, (widest - tensor.shape[-1], 0)) for tensor in tensors]
+        return torch.cat(padded, 1).flip(-1).transpose(1, 2).flatten(1)
+
+    score, level = together(scores), together(levels)
+    order = score.sort(dim=-1, descending=True, stable=True).indices
+    order = order.gather(-1, level.gather(-1, order).sort(dim=-1, descending=True, stable=True).indices)
+    ranks = torch.empty_like(order).scatter_(
+        -1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
+    by_head = ranks.unflatten(1, (widest, -1)).transpose(1, 2).flip(-1)  # [B, all heads, widest]
+    return [part[..., widest - one.shape[-1] :] for part, one in zip(by_head.split(heads, 1), scores, strict=True)]
+
+
+def _fullest(ranks: Sequence[Tensor], total: Tensor) -> list[Tensor]:
+    """How many tokens the fullest head of each layer may hold, [B] each, if so many in all are the most.
+
+    The m-th slot of a layer is opened by the first of its heads whose m-th best token has its turn, and costs as many
+    pairs as the layer has heads. Slots are opened in that order while they fit.
+    """
+    turns = [rank.sort(dim=-1).values.amin(1) for rank in ranks]  # [B, T] each, ascending
+    turn = torch.cat(turns, 1)
+    cost = torch.cat([torch.full_like(one, rank.shape[1]) for one, rank in zip(turns, ranks, strict=True)], 1)
+    order = turn.argsort(dim=-1)
+    fits = cost.gather(-1, order).cumsum(-1) <= total.to(turn.device)[:, None]
+    opened = torch.zeros_like(fits).scatter(-1, order, fits)
+    return [part.sum(-1) for part in opened.split([one.shape[1] for one in turns], 1)]

@@ -148,4 +148,5 @@ def _part(view: View, chosen: slice) -> View:
         positions=full.positions[chosen],
         exists=some(full.exists),
     )
-    return View(view.layer, recent, view.value[chosen], view.state[chosen], view.seen[chosen], some(view.room))
+    value, state, seen = view.value[chosen], view.state[chosen], view.seen[chosen]
+    return View(view.layer, recent, value, state, seen, some(view.room), some(view.rooms))

@@ -100,7 +100,9 @@ def _mark(gone, when, positions):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("rule", [Rule(budget=0.4), Rule(), Rule(grouping="per_head")], ids=str)
+@pytest.mark.parametrize(
+    "rule", [Rule(budget=0.4), Rule(), Rule(grouping="per_head"), Rule(budget=0.4, allocation="global")], ids=str
+)
 @pytest.mark.parametrize("explicit", [False, True], ids=["defaults", "mask and positions"])
 def test_compacted_attention_is_full_attention_with_evicted_keys_at_minus_infinity(rule, explicit):
     host, ids = make_host(), prompts(300)[0][None]

@@ -66,3 +66,17 @@ def test_the_newest_is_the_last_that_exists():
 def test_mistaken_budgets(budget):
     with pytest.raises(MemxError, match=r"budget must be in \(0, 1\]"):
         kept_tokens(SCORES, budget=budget)
+
+
+def test_each_head_has_a_budget_of_its_own():
+    assert places(kept_tokens(SCORES, budget=torch.tensor([[3, 1]]))) == [[[0, 2, 4], [4]]]
+
+
+def test_preferred_tokens_stay_within_the_budget():
+    """Of more preferred tokens than there is room for, the best; a threshold keeps all of them."""
+    preferred = torch.tensor([[[False, True, False, True, False]]])
+    assert places(kept_tokens(SCORES, budget=4, preferred=preferred)) == [[[0, 1, 3, 4], [0, 1, 3, 4]]]
+    assert places(kept_tokens(SCORES, budget=2, preferred=preferred)) == [[[1, 4], [1, 4]]]
+    assert places(kept_tokens(SCORES, threshold=0.4, grouping="per_head", preferred=preferred)) == [
+        [[0, 1, 3, 4], [1, 3, 4]]
+    ]

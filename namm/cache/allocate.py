@@ -1,0 +1,75 @@
+"""Eviction from all layers of a cache at once, under a rule whose heads share one budget.
+
+What a head keeps then depends on the scores of all others, so that the choice is made when the last layer has
+attended. b sequences of a group, L layers, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...errors import MemxError
+from ..policies.keep import kept_together, kept_tokens
+from ..policies.shares import HeadShares, total_tokens
+from .evict import candidates, compact, keep_mask
+from .state import LayerState
+
+
+def evict_together(layers: Sequence[LayerState], *, due: Sequence[bool], unobserved: Sequence[int]) -> None:
+    """Let the policy of all layers choose what stays, and drop the rest.
+
+    Args:
+        layers: All layers of a cache, which have the same policy and new tokens.
+        due: Of each group, whether the policy chooses now; else all stay that a query to come may see.
+        unobserved: Of each group, how many of its newest queries the policy has not seen yet; their tokens stay.
+
+    Raises:
+        MemxError: The rule's table of head shares is for another model, or the policy returns no scores.
+    """
+    masks: list[list[Tensor]] = [[] for _ in layers]
+    for group, now, waiting in zip(layers[0].new_tokens.groups, due, unobserved, strict=True):
+        chosen = _masks(layers, group, waiting) if now else [keep_mask(one, group, due=False) for one in layers]
+        for of_layer, mask in zip(masks, chosen, strict=True):
+            of_layer.append(mask)
+    for layer, of_layer in zip(layers, masks, strict=True):
+        compact(layer, of_layer)
+
+
+def _masks(layers: Sequence[LayerState], group: slice, unobserved: int) -> list[Tensor]:
+    """What stays of a group that is due, of each layer as from `keep_mask`."""
+    rule, heads = layers[0].policy.rule, [layer.keys.shape[1] for layer in layers]
+    assert rule.budget is not None
+    lengths = [seen + new for seen, new in layers[0].new_tokens.pairs()][group]
+    reach = [None if layer.window is None else max(1, layer.window - 1) for layer in layers]
+    if rule.allocation == "table":
+        assert rule.shares is not None
+        _check_shape(rule.shares, heads)
+        # tokens that no policy has seen yet stay within the budget, not beyond it
+        rooms = [rule.shares.rooms(rule.budget, length, reach, unobserved + 1) for length in lengths]  # [b][L][H]
+        kept = []
+        for number, layer in enumerate(layers):
+            room = torch.tensor([of[number] for of in rooms], device=layer.device).sub(unobserved).clamp_min(1)
+            found = candidates(layer, group, unobserved, room)
+            kept.append(kept_tokens(found.scores, budget=room, **found.conditions))
+    else:
+        waiting = unobserved * sum(heads)
+        totals = [total_tokens(rule.budget, length, heads, reach) - waiting for length in lengths]
+        found = [candidates(layer, group, unobserved) for layer in layers]
+        conditions = {name: [one.conditions[name] for one in found] for name in found[0].conditions}
+        total = torch.tensor(totals, device=layers[0].device)
+        kept = kept_together([one.scores for one in found], total, allocation=rule.allocation, **conditions)
+    return [F.pad(mask, (0, unobserved), value=True) for mask in kept]
+
+
+def _check_shape(shares: HeadShares, heads: Sequence[int]) -> None:
+    """Raise MemxError unless a table has a share for each of a model's heads, so many in each layer."""
+    if shares.heads != list(heads):
+        theirs, ours = (f"{len(of)} layers, {sum(of)} heads" for of in (shares.heads, heads))
+        raise MemxError(
+            f"the table of head shares is for another model: it has {theirs}, the model {ours}",
+            hint="measure a table on this model, or use --allocation global",
+        )
