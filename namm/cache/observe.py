@@ -76,7 +76,7 @@ def _observe_group(layer: LayerState, query: Tensor, lse: Tensor | None, group: 
     # with the lse of that time, which counts keys that may be gone by now.
     before = layer.attention(group, recent[:, :, :context], layer.lse[group], old_keys, later=later + ready)
     state = layer.policy_state[group, :, old_keys] if old_keys.stop > old_keys.start else None
-    observed = policy.observe(Block(attention, before, state)).to(layer.policy_state.dtype)
+    observed = policy.observe(Block(attention, before, state, layer.index)).to(layer.policy_state.dtype)
     observed = F.pad(observed, (0, 0, keys.start, 0))
     lses = torch.cat([layer.lse[group], attention.lse], 2)
     return recent[:, :, ready:].contiguous(), lses[:, :, lses.shape[2] - context :], observed

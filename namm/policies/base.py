@@ -79,8 +79,16 @@ class Attention:
         Returns:
             Attention weights [B, H, Q, T], float32.
         """
+        return self.by_head().mean(2)
+
+    def by_head(self) -> Tensor:
+        """Compute the attention of all queries, of each query head of a group by itself.
+
+        Returns:
+            Attention weights [B, H, G, Q, T] of G = Hq / H query heads, float32.
+        """
         lse = self.lse.unflatten(1, (self.key.shape[1], -1))[..., None]
-        return (self._scores() - lse).exp_().masked_fill_(~self.visible()[:, :, None], 0).mean(2)
+        return (self._scores() - lse).exp_().masked_fill_(~self.visible()[:, :, None], 0)
 
     def log_sum_exp(self) -> Tensor:
         """The log-sum-exp of each query's scores over the keys here, whose last Q are the queries': [B, Hq, Q]."""
@@ -111,11 +119,13 @@ class Block:
         attention: The Q new queries, a multiple of the policy's `hop`, with all T keys.
         context: The `Policy.context` queries before them, with the T - Q keys that were cached then.
         state: What `observe` returned for these keys: [B, H, T - Q, width]. None if there are none.
+        layer: Number of the layer, from 0.
     """
 
     attention: Attention
     context: Attention
     state: Tensor | None
+    layer: int = 0
 
 
 @dataclass(frozen=True)
