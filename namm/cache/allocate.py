@@ -20,12 +20,23 @@ from .state import LayerState
 
 
 def evict_together(layers: Sequence[LayerState], *, due: Sequence[bool], unobserved: Sequence[int]) -> None:
-    """Let the policy of all layers choose what stays, and drop the rest.
+    """Let the policy of all layers choose what stays, and drop the rest. For the arguments see `masks_together`."""
+    for layer, masks in zip(layers, masks_together(layers, due=due, unobserved=unobserved), strict=True):
+        compact(layer, masks)
+
+
+def masks_together(
+    layers: Sequence[LayerState], *, due: Sequence[bool], unobserved: Sequence[int]
+) -> list[list[Tensor]]:
+    """Let the policy of all layers choose what stays.
 
     Args:
         layers: All layers of a cache, which have the same policy and new tokens.
         due: Of each group, whether the policy chooses now; else all stay that a query to come may see.
         unobserved: Of each group, how many of its newest queries the policy has not seen yet; their tokens stay.
+
+    Returns:
+        Of each layer and group what stays, as from `keep_mask`.
 
     Raises:
         MemxError: The rule's table of head shares is for another model, or the policy returns no scores.
@@ -35,8 +46,7 @@ def evict_together(layers: Sequence[LayerState], *, due: Sequence[bool], unobser
         chosen = _masks(layers, group, waiting) if now else [keep_mask(one, group, due=False) for one in layers]
         for of_layer, mask in zip(masks, chosen, strict=True):
             of_layer.append(mask)
-    for layer, of_layer in zip(layers, masks, strict=True):
-        compact(layer, of_layer)
+    return masks
 
 
 def _masks(layers: Sequence[LayerState], group: slice, unobserved: int) -> list[Tensor]:

@@ -14,7 +14,8 @@ from transformers import Cache
 
 from ...errors import MemxError
 from ..policies.base import Policy, check_every
-from .allocate import evict_together
+from .allocate import evict_together, masks_together
+from .evict import keep_mask
 from .layer import EvictingLayer
 from .new_tokens import LayerSize, NewTokens
 
@@ -116,6 +117,23 @@ class EvictingCache(Cache):
             groups = len(states[0].new_tokens.groups)
             evict_together(states, due=[True] * groups, unobserved=states[0].unobserved())
         return twins
+
+    def choices(self, policy: Policy, copies: int = 1) -> list[Tensor]:
+        """What `fork` would leave of this cache's one sequence, without copying or evicting anything.
+
+        Args:
+            policy: The policy that chooses, as in `fork`.
+            copies: Number of choices; it sees so many copies of the sequence, which share their memory.
+
+        Returns:
+            Of each layer the tokens that stay [copies, H, T], bool, T being all that the layer holds.
+        """
+        assert len(self.seen) == 1, "choices are made from one sequence"
+        states = [layer.copies(policy, copies, self.seen).state for layer in self.layers]
+        waiting = states[0].unobserved()
+        if policy.rule.spans_layers:
+            return [of_layer for (of_layer,) in masks_together(states, due=[True], unobserved=waiting)]
+        return [keep_mask(state, slice(None), due=True, unobserved=waiting[0]) for state in states]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of input columns so far, including evicted tokens and padding.
