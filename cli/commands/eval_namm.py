@@ -16,12 +16,15 @@ from .options import (
     ADVANCED,
     DATA,
     NAMM_AND_EVICTION,
+    Allocation,
     Assignments,
     Config,
     Force,
     Json,
     Name,
     PretrainedModel,
+    ProtectFirst,
+    ProtectNewest,
     Resume,
     Runs,
     check_resume,
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 _EPILOG = examples(
     "memx eval-namm results/runs/RUN",
     "memx eval-namm results/runs/RUN --task facts --task prose_next --prompts 8",
-    "memx eval-namm results/runs/RUN --model gemma3-270m --policy snapkv",
+    "memx eval-namm results/runs/RUN --model gemma3-270m --policy snapkv --allocation equal --allocation table",
     "memx eval-namm results/runs/RUN --mode online --generate --dry-run",
 )
 _RUN = "the run's"
@@ -75,6 +78,24 @@ Budget = Annotated[
     list[float] | None,
     option(
         metavar="SHARE", help="Cache budget: share of all tokens kept. Repeatable.", default="0.75, 0.5, 0.25 and 0.125"
+    ),
+]
+AllocationOption = Annotated[
+    list[Allocation] | None,
+    option(
+        "--allocation",
+        help="How heads share a budget: equal shares, one threshold for all layers and heads (global), a table of head "
+        "shares, or layer_max. Repeatable; every policy is evaluated with each.",
+        default="equal, and the NAMM's own",
+    ),
+]
+Shares = Annotated[
+    Path | None,
+    option(
+        metavar="FILE",
+        help="Table of head shares (JSON), for --allocation table.",
+        default="the NAMM's, or measured with KVzip's scores on training prompts",
+        panel=ADVANCED,
     ),
 ]
 ThirdParty = Annotated[
@@ -125,6 +146,9 @@ def eval_namm(
     model: PretrainedModel = None,
     policy: Policy = None,
     budget: Budget = None,
+    allocation: AllocationOption = None,
+    protect_first: ProtectFirst = None,
+    protect_newest: ProtectNewest = None,
     third_party: ThirdParty = False,
     generate: Generate = False,
     mode: ModeOption = None,
@@ -139,6 +163,7 @@ def eval_namm(
     force: Force = False,
     json: Json = False,
     interval: Interval = None,
+    shares: Shares = None,
     seed: Seed = None,
     threads: Threads = None,
     assignments: Assignments = None,
@@ -163,6 +188,8 @@ def eval_namm(
     flags: dict[str, Any] = {"budgets": budget, "policies": policy, "tasks": task}
     flags |= {"length": length, "prompts": prompts, "split": split and split.value, "mode": mode and mode.value}
     flags |= {"every": interval, "seed": seed, "name": name, "host.threads": threads}
+    flags |= {"allocations": allocation and [one.value for one in allocation], "head_shares": shares and str(shares)}
+    flags |= {"protect_first": protect_first, "protect_newest": protect_newest}
     flags |= {"peers": third_party or None, "write": generate or None}
     given = given_values(flags, assignments, model)
     resolved = load_eval_config(config or eval_tree(folders or [], dict(given)), given)

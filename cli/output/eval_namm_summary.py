@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 _SETS = ("trained/all", "held-out/all")
 _ABOUT = {"trained/all": "trained", "held-out/all": "held-out"}
 _FULL = "full"
+# names of policies end with how heads share the budget, unless all have the same share
+_ALLOCATED = {
+    "global": "global: the best tokens of all layers and heads together, as many as equal shares hold.",
+    "table": "table: each head keeps its own share, measured once on other prompts; as many tokens in all.",
+    "layer_max": "layer_max: one threshold for all layers and heads, and layers filled up to their fullest head.",
+}
 Line = tuple[str, float | None, str, str]  # variant, budget, size, beside
 
 
@@ -32,6 +38,9 @@ def print_evaluation(rows: Sequence[Row]) -> None:
             "namm with a budget: one threshold per prompt, chosen so that the whole cache has that size; "
             "layers may keep different shares.\nnamm per head, and the other policies: the same share in every head."
         )
+    for suffix, text in _ALLOCATED.items():
+        if any(line[0].endswith(f" {suffix}") for line in found):
+            say(text)
     if any(line[0].startswith("kvpress ") for line in found):
         say("kvpress may evict any token of the context; the other policies always keep the newest (fewer than 16).")
 
@@ -122,6 +131,7 @@ def print_evaluation_cost(cost: EvaluationCost) -> None:
         ["trained tasks", ", ".join(cost.trained) or "none"],
         ["held-out tasks", ", ".join(cost.held_out) or "none"],
         ["policies", f"{', '.join(cost.policies)}, full cache; mode {cost.mode}"],
+        *([["allocations", ", ".join(cost.allocations)]] if cost.allocations != ["equal"] else []),
         ["cache sizes", ", ".join(sizes)],
         ["prompts", f"{cost.prompts:,}, up to {cost.length:,} tokens each"],
         ["prefills", f"{cost.prefills:,}, up to {cost.prefill_tokens:,} tokens each{online}"],

@@ -33,6 +33,15 @@ RunName = Annotated[str, Field(max_length=80), AfterValidator(_folder_name)]
 
 # keys of the section data that came later: where they are not set, a run keeps the name that it had before
 _LATER_DATA = ("columns", "encoding")
+# the same of an evaluation's keys, with what they are if they are not set
+_LATER_EVAL = {
+    "skip_bad_rows": False,
+    "allocations": ["equal"],
+    "head_shares": None,
+    "share_prompts": 2,
+    "protect_first": 0,
+    "protect_newest": 0,
+}
 # names of other libraries, and words that people look for
 _SYNONYMS = {
     "learning_rate": "training.lr",
@@ -122,8 +131,7 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
         of_run["training"] = {key: value for key, value in training.items() if key not in _OF_PROCESS}
     if isinstance(data := tree.get("data"), Mapping):
         of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
-    if not tree.get("skip_bad_rows"):  # of an evaluation, which older ones lack
-        of_run.pop("skip_bad_rows", None)
+    of_run = {key: value for key, value in of_run.items() if key not in _LATER_EVAL or value != _LATER_EVAL[key]}
     if isinstance(host := tree.get("host"), Mapping) and host.get("rope") is None:  # a key that older runs lack
         of_run["host"] = {key: value for key, value in host.items() if key != "rope"}
     return hashlib.sha256(json.dumps(of_run, sort_keys=True).encode()).hexdigest()[:8]

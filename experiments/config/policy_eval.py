@@ -6,13 +6,15 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ...results.namm.rows import NAMM, PER_HEAD, PRESSES
+from ...results.namm.rows import ALLOCATED, NAMM, PER_HEAD, PRESSES
 from .base import RunName, StrictModel
 from .evolution import HostConfig
 from .tasks import HELD_OUT_TASKS, TRAINING_TASKS, is_longbench
 
 # those of `namm.POLICIES` but full, whose file imports torch; a test holds the two together
 BASELINES = ("random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv")
+CEILINGS = ("kvzip",)  # policies that read the context a second time; not among the baselines unless they are named
+Allocation = Literal["equal", "global", "table", "layer_max"]  # as of namm, which imports torch; a test compares them
 EAGER = ("ObservedAttentionPress",)  # those that read probabilities, which fused attention never writes
 BUDGETS = (0.75, 0.5, 0.25, 0.125)
 
@@ -61,8 +63,26 @@ class EvalConfig(StrictModel):
     budgets: tuple[float, ...] = Field(
         default=BUDGETS, description="cache budgets as shares; the NAMMs' own sizes are always included"
     )
+    allocations: tuple[Allocation, ...] = Field(
+        default=("equal",),
+        min_length=1,
+        description="how heads share a budget, each with every policy: equal, global, table or layer_max",
+    )
+    head_shares: str | None = Field(
+        default=None,
+        description="file of a table of head shares; null: that of a NAMM, or one measured with KVzip's scores",
+    )
+    share_prompts: int = Field(
+        default=2,
+        ge=1,
+        le=10_000,
+        description="prompts per family of the split train that a table is measured on",
+    )
+    protect_first: int = Field(default=0, ge=0, description="first tokens that every policy keeps, within the budget")
+    protect_newest: int = Field(default=0, ge=0, description="newest tokens that every policy keeps, within the budget")
     policies: tuple[str, ...] = Field(
-        default=BASELINES, description="baseline policies; the full cache is always included"
+        default=BASELINES,
+        description="baseline policies, and kvzip, which reads the context twice; the full cache is always included",
     )
     peers: bool = Field(default=False, description="also evaluate the third-party implementations of kvpress")
     write: bool = Field(default=False, description="also generate greedy answers, scored by each task's metric")
@@ -97,25 +117,29 @@ class EvalConfig(StrictModel):
                 known = ", ".join((*TRAINING_TASKS, *HELD_OUT_TASKS))
                 raise ValueError(f"no task {task!r}; use {known} or longbench/NAME")
         for name in self.policies:
-            if name not in BASELINES:
-                raise ValueError(f"no policy {name!r}; use {', '.join(BASELINES)} (full is always included)")
+            if name not in (*BASELINES, *CEILINGS):
+                known = ", ".join((*BASELINES, *CEILINGS))
+                raise ValueError(f"no policy {name!r}; use {known} (full is always included)")
         for budget in self.budgets:
             if not 0 < budget < 1:
                 raise ValueError(f"budgets: {budget:g} must be above 0 and below 1; it is a share of the cache")
-        for name, given in (("tasks", self.tasks), ("policies", self.policies), ("budgets", self.budgets)):
+        for name in ("tasks", "policies", "budgets", "allocations"):
+            given = getattr(self, name)
             if len(set(given)) < len(given):
                 raise ValueError(f"{name} has an entry twice; remove one")
         return self
 
     @model_validator(mode="after")
     def _fits(self) -> EvalConfig:
-        labels = [one.label for one in self.namms]
-        if len({*labels, *(label + PER_HEAD for label in labels)}) < 2 * len(labels):
+        labels, suffixes = [one.label for one in self.namms], ("", PER_HEAD, *ALLOCATED.values())
+        if len({label + suffix for label in labels for suffix in suffixes}) < len(suffixes) * len(labels):
             raise ValueError("two NAMMs have the same label; give each a different one")
         if self.peers and self.mode == "online":
             raise ValueError("kvpress evicts only once, after the context; set mode to post_hoc")
         if self.peers and self.length < 128:
             raise ValueError(f"kvpress needs contexts of 65 tokens, but length is {self.length}; set length to 128")
+        if self.mode == "online" and (ceilings := [name for name in self.policies if name in CEILINGS]):
+            raise ValueError(f"{ceilings[0]} reads the whole context before it evicts; set mode to post_hoc")
         if self.mode == "online" and "snapkv" in self.policies and self.every < 32:
             raise ValueError("snapkv observes the last 32 queries; set every to 32 or more")
         return self

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ...errors import MemxError, nearest
-from ...json_text import BadJson, parse_json
 from ...namm.attachment import attach
 from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Policy, Rule
@@ -24,7 +23,6 @@ from ...namm.policies.files import load
 from ...namm.policies.heuristics import POLICIES, make_policy
 from ...namm.policies.keep import Grouping
 from ...namm.policies.network import RUN, Namm
-from ...namm.policies.shares import HeadShares
 from ...results.eviction.report import INTERVAL_STEP, EvictionReport, LayerCache, Written
 from ..base_models.load import load_host
 from ..base_models.model_folder import SMOLLM2
@@ -32,6 +30,7 @@ from ..base_models.rope import check_positions
 from ..data.tokenizer import check_unicode, special_texts
 from ..models.generation import end_tokens, greedy_tokens, next_token
 from ..runtime.devices import pick_device, pick_dtype
+from .head_shares import HEAD_SHARES, read_shares
 from .text import tokenize
 
 if TYPE_CHECKING:
@@ -216,20 +215,10 @@ def shared_rule(config: EvictConfig, rule: Rule) -> Rule:
         if allocation == "table" and config.shares is None and rule.shares is None:
             raise MemxError(
                 "--allocation table needs a table of head shares",
-                hint="add --shares FILE, e.g. head_shares.json of a run of memx eval-namm --allocation table",
+                hint=f"add --shares FILE, e.g. {HEAD_SHARES} of a run of memx eval-namm --allocation table",
             )
         changes["allocation"] = allocation  # checked by the rule itself
     return replace(rule, **changes)
-
-
-def read_shares(path: Path) -> HeadShares:
-    """Read a table of head shares. Raises MemxError if the file cannot be read or has another content."""
-    try:
-        return HeadShares.from_tree(parse_json(path.read_bytes()))
-    except OSError as error:
-        raise MemxError(f"cannot read {path}: {error.strerror or error}", hint="give the path of a JSON file") from None
-    except BadJson as error:
-        raise MemxError(f"{path}: {error.reason}", hint="give a file that memx wrote, head_shares.json") from None
 
 
 def describe(policy: Policy) -> str:

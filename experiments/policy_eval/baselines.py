@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
 from ...namm.policies.base import Policy, Rule
+from ...namm.policies.fixed import FixedScores
 from ...namm.policies.heuristics import make_policy
+from ...namm.policies.keep import Allocation
 from ...namm.policies.network import Namm
-from ...results.namm.rows import PER_HEAD
-from ..config.policy_eval import EvalConfig
+from ...namm.policies.shares import HeadShares
+from ...results.namm.rows import ALLOCATED, PER_HEAD
+from ..config.policy_eval import CEILINGS, EvalConfig
+
+Make = Callable[[float | None, Allocation], Policy]
 
 
 @dataclass(frozen=True)
@@ -18,12 +26,12 @@ class Baseline:
 
     Attributes:
         variant: Its name.
-        make: Makes it for a budget; a NAMM under its own rule for None.
+        make: Makes it for a budget and an allocation of that between heads; a NAMM under its own rule for None.
         rule: The own rule of a NAMM; None for all other policies.
     """
 
     variant: str
-    make: Callable[[float | None], Policy]
+    make: Make
     rule: Rule | None = None
 
     @property
@@ -31,29 +39,61 @@ class Baseline:
         """Whether it is a NAMM that decides by itself how much it keeps."""
         return self.rule is not None and self.rule.budget is None
 
-    def called(self, share: float | None) -> str:
-        """Its name in the tables where every head keeps the same share."""
-        return self.variant + (PER_HEAD if self.threshold and share is not None else "")
+    def called(self, share: float | None, allocation: Allocation = "equal") -> str:
+        """Its name in the tables at a budget, with how heads share it."""
+        if share is None:
+            return self.variant
+        equal = PER_HEAD if self.threshold else ""
+        return self.variant + ALLOCATED.get(allocation, equal)
+
+    @property
+    def called_own(self) -> str:
+        """The name of a NAMM under its own rule."""
+        rule = self.rule or Rule()
+        return self.variant if rule.budget is None else self.called(rule.budget, rule.allocation)
 
 
-def baselines(config: EvalConfig, namms: Sequence[Namm], seed: int) -> list[Baseline]:
+def baselines(
+    config: EvalConfig,
+    namms: Sequence[Namm],
+    seed: int,
+    shares: HeadShares | None = None,
+    ceiling: Tensor | None = None,
+) -> list[Baseline]:
     """List all policies of an evaluation.
 
     Args:
         config: The evaluation.
         namms: The NAMM of each entry of `config.namms`.
         seed: Of the policy that evicts at random.
+        shares: The table of head shares, for the allocation "table".
+        ceiling: KVzip's scores of the context [L, H, N], if it is evaluated. None: no context was read yet.
 
     Returns:
         The NAMMs, then the other policies, each in the order of the config.
     """
 
-    def of_namm(namm: Namm) -> Callable[[float | None], Policy]:
-        namm = replace(namm, every=config.every)
-        return lambda budget: namm if budget is None else replace(namm, rule=Rule(budget=budget))
+    def shared(budget: float | None, allocation: Allocation, first: int = 0, newest: int = 0) -> Rule:
+        protection = {"first": config.protect_first or first, "newest": config.protect_newest or newest}
+        return Rule(budget=budget, allocation=allocation, shares=shares, **protection)
 
-    def of_name(name: str) -> Callable[[float | None], Policy]:
-        return lambda budget: make_policy(name, budget=budget, every=config.every, seed=seed)
+    def of_namm(namm: Namm) -> Make:
+        own, namm = namm.rule, replace(namm, every=config.every)
+        protected = own.first, own.newest
+        under_own = replace(own, first=config.protect_first or own.first, newest=config.protect_newest or own.newest)
+        return lambda budget, allocation: replace(
+            namm, rule=under_own if budget is None else shared(budget, allocation, *protected)
+        )
+
+    def of_name(name: str) -> Make:
+        if name in CEILINGS:
+            scores = torch.zeros(1, 1, 1) if ceiling is None else ceiling
+            return lambda budget, allocation: FixedScores(
+                scores, budget or 1.0, config.every, name, shared(budget, allocation)
+            )
+        return lambda budget, allocation: make_policy(
+            name, budget=budget, every=config.every, seed=seed, rule=shared(budget, allocation)
+        )
 
     sources = zip(config.namms, namms, strict=True)
     return [

@@ -23,6 +23,7 @@ class EvaluationCost:
         length: Tokens of a prompt, at most.
         budgets: Shares of the cache.
         own_sizes: NAMMs that run under a threshold of their own.
+        allocations: How heads share a budget, each with every policy.
         policies: The other policies.
         prompts: Prompts of all families.
         presses: Those of kvpress.
@@ -43,6 +44,7 @@ class EvaluationCost:
     length: int
     budgets: list[float]
     own_sizes: int
+    allocations: list[str]
     policies: list[str]
     prompts: int
     presses: list[str]
@@ -61,8 +63,10 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
     shares, rivals = len(config.shares), len(config.policies)
     presses = len(config.presses)
     online = config.mode == "online"
-    answers = 1 + shares * (len(config.namms) + rivals + presses) + thresholds * (1 + rivals + presses)
-    answers += 0 if online else shares * thresholds  # under a threshold of their own, and with all heads alike
+    ways = len(config.allocations)
+    answers = 1 + shares * (ways * (len(config.namms) + rivals) + presses) + thresholds * (1 + ways * rivals + presses)
+    if not online and "layer_max" not in config.allocations:
+        answers += shares * thresholds  # under a threshold of their own, and with all heads alike
     eager = {name in EAGER for name in config.presses}  # these read a context of their own
     return EvaluationCost(
         folder=str(runs / run_name(config)),
@@ -74,6 +78,7 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
         length=config.length,
         budgets=list(config.shares),
         own_sizes=thresholds,
+        allocations=list(config.allocations),
         policies=list(config.policies),
         prompts=prompts,
         presses=list(config.presses),

@@ -17,12 +17,15 @@ from ...namm.cache.cache import EvictingCache
 from ...namm.cache.state import LayerState
 from ...namm.policies.base import Policy
 from ...namm.policies.heuristics import Full
+from ...namm.policies.keep import Allocation
 from ...namm.policies.network import Namm
 from ...namm.policies.panel import PolicyBatch, PolicySlots, keep_all
+from ...namm.policies.shares import HeadShares
 from ...namm.threshold import score_context, with_threshold
 from ...results.namm.rows import FULL
-from ..config.policy_eval import EvalConfig
+from ..config.policy_eval import CEILINGS, EvalConfig
 from ..eviction.answers import Prompt, branched, feed, read
+from ..eviction.kvzip import kvzip_scores
 from ..eviction.measurements import CacheSize, CacheUse, Measurements, measure_answers
 from .baselines import Baseline, baselines
 
@@ -39,6 +42,7 @@ class PolicyEvaluator:
         config: The evaluation.
         namms: The NAMM of each entry of `config.namms`.
         check: Called before each batch; may raise to stop.
+        shares: The table of head shares, if the config has the allocation table.
     """
 
     def __init__(
@@ -48,15 +52,21 @@ class PolicyEvaluator:
         config: EvalConfig,
         namms: Sequence[Namm],
         check: Callable[[], None] = lambda: None,
+        shares: HeadShares | None = None,
     ) -> None:
-        assert tokenizer is not None or not config.write
-        self.model, self.config, self.check = model, config, check
+        assert tokenizer is not None or not (config.write or set(CEILINGS) & {*config.policies})
+        self.model, self.config, self.check, self.tokenizer = model, config, check, tokenizer
         self.writer = tokenizer if config.write else None
-        self.namms = namms
-        self.baselines = baselines(config, namms, config.seed)
-        self.slots = PolicySlots(tuple(baseline.make(0.5) for baseline in self.baselines))
+        self.namms, self.shares = namms, shares
+        self.baselines = baselines(config, namms, config.seed, shares)
+        self.slots = PolicySlots(tuple(baseline.make(0.5, "equal") for baseline in self.baselines))
         self.online = config.mode == "online"
         self.heads: list[int] = []  # query heads of each layer, once something was read
+
+    @property
+    def _with_thresholds(self) -> bool:
+        """Whether NAMMs with a threshold are measured with one for each prompt too: layer_max does the same."""
+        return "layer_max" not in self.config.allocations
 
     @torch.no_grad()
     def evaluate(self, prompt: Prompt) -> list[Measurements]:
@@ -66,16 +76,18 @@ class PolicyEvaluator:
             prompt: The prompt.
 
         Returns:
-            The full cache, then every policy at every budget, then at the own size of each NAMM with a threshold that
-            NAMM and the other policies.
+            The full cache, then every policy at every budget and allocation, then at the own size of each NAMM with a
+            threshold that NAMM and the other policies.
         """
         shared = self.read(prompt.context)
         measured = [self._full(prompt, shared)]
         thresholds = [baseline for baseline in self.baselines if baseline.threshold]
         # online a threshold that yields a share cannot be known before the context is read
-        equal = [] if self.online else [self._with_equal_share(shared, baseline) for baseline in thresholds]
+        equal = [] if self.online or not self._with_thresholds else thresholds
+        equal = [self._with_equal_share(shared, baseline) for baseline in equal]
         for budget in self.config.shares:
-            measured += self._batches(prompt, shared, self.baselines, budget, CacheSize(budget))
+            for allocation in self.config.allocations:
+                measured += self._batches(prompt, shared, self.baselines, budget, CacheSize(budget), allocation)
             for baseline in equal:  # one by one: each has a threshold of its own
                 measured += self._batches(prompt, shared, [baseline], budget, CacheSize(budget))
         for baseline in thresholds:
@@ -92,7 +104,12 @@ class PolicyEvaluator:
             A cache of one sequence that holds all of it, or online what comes before the first eviction.
         """
         # seeded by the context, so that a resumed run draws the same whatever it skips
-        self.baselines = baselines(self.config, self.namms, crc32(context.numpy().tobytes(), self.config.seed))
+        seed = crc32(context.numpy().tobytes(), self.config.seed)
+        ceiling = None
+        if set(CEILINGS) & {*self.config.policies}:
+            assert self.tokenizer is not None
+            ceiling = kvzip_scores(self.model, self.tokenizer, context)
+        self.baselines = baselines(self.config, self.namms, seed, self.shares, ceiling)
         stop = min(self.config.every, len(context)) if self.online else len(context)
         shared = read(self.model, context[:stop], self.slots, length=len(context))
         self.heads = [0 if layer.state.recent is None else layer.state.recent.shape[1] for layer in shared.layers]
@@ -157,10 +174,10 @@ class PolicyEvaluator:
 
         Heads of a layer hold as many as its most generous one, so that this is so in bytes as well.
         """
-        policy: Any = baseline.make(None)
+        policy: Any = baseline.make(None, "equal")
         scores = score_context(shared, PolicyBatch(self.slots, (policy,)))
 
-        def make(share: float | None) -> Policy:
+        def make(share: float | None, allocation: Allocation) -> Policy:
             assert share is not None
             return with_threshold(policy, scores.threshold(scores.equal_share(share), "layer_max"), "layer_max")
 
@@ -173,7 +190,10 @@ class PolicyEvaluator:
         own = self._batches(prompt, shared, [namm], None, CacheSize(None, "own"))
         budget = self.own_budget(own[0].cache.held, len(prompt.context), most)
         others = [baseline for baseline in self.baselines if baseline.rule is None]
-        return own + self._batches(prompt, shared, others, budget, CacheSize(None, "own", namm.variant))
+        at = CacheSize(None, "own", namm.variant)
+        for allocation in self.config.allocations:
+            own += self._batches(prompt, shared, others, budget, at, allocation)
+        return own
 
     def _full(self, prompt: Prompt, shared: EvictingCache) -> Measurements:
         cache = shared.fork(keep_all(self.slots), continue_with=Full())
@@ -186,16 +206,23 @@ class PolicyEvaluator:
             feed(self.model, context[done:], cache)
 
     def _batches(
-        self, prompt: Prompt, shared: EvictingCache, chosen: Sequence[Baseline], share: float | None, at: CacheSize
+        self,
+        prompt: Prompt,
+        shared: EvictingCache,
+        chosen: Sequence[Baseline],
+        share: float | None,
+        at: CacheSize,
+        allocation: Allocation = "equal",
     ) -> list[Measurements]:
-        """Measure some policies, made for the same share of the cache, in batches."""
+        """Measure some policies, made for the same share of the cache and one allocation of it, in batches."""
         measured: list[Measurements] = []
         for start in range(0, len(chosen), self.config.at_once):
             self.check()
             batch = chosen[start : start + self.config.at_once]
-            members = tuple(baseline.make(share) for baseline in batch)
+            members = tuple(baseline.make(share, allocation) for baseline in batch)
             cache = self.chosen(prompt.context, shared, members)
-            measured += self._measure(prompt, cache, [baseline.called(share) for baseline in batch], members, at)
+            names = [baseline.called(share, allocation) for baseline in batch]
+            measured += self._measure(prompt, cache, names, members, at)
         return measured
 
     def _measure(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...results.namm.rows import FULL, PER_HEAD
+from ...results.namm.rows import ALLOCATED, FULL, PER_HEAD, split_allocation
 from ...results.store.environment import commit
 from ...results.store.rows import Row
 from ..config.policy_eval import EvalConfig
@@ -100,7 +100,8 @@ class EvalReport:
         self.config, self.sets = config, (sets := Sets.of(config, lines))
         self.common = dict(run=run, experiment=run, kind="eviction", commit=commit(), **about)
         self.bootstrap = Bootstrap(sets.families, resamples=config.resamples, seed=config.seed)
-        self.namms = {name: namm for namm in config.namms for name in (namm.label, namm.label + PER_HEAD)}
+        suffixes = ("", PER_HEAD, *ALLOCATED.values())
+        self.namms = {namm.label + suffix: namm for namm in config.namms for suffix in suffixes}
         self.full = sets.figures[Key(FULL, CacheSize(None))]
 
     def rows(self) -> list[Row]:
@@ -190,6 +191,7 @@ class EvalReport:
         extra: dict[str, Any] = {
             "budget": key.at.budget,
             "size": key.at.size,
+            "allocation": self._allocation(key),
             "mode": config.mode,
             "split": config.split,
             "length": config.length,
@@ -208,6 +210,14 @@ class EvalReport:
             **estimate._asdict(),
             **extra,
         )
+
+    def _allocation(self, key: Key) -> str:
+        """How the heads of a line share its budget: by its name, or as a NAMM's threshold for each prompt does."""
+        named, suffix = split_allocation(key.variant)
+        if suffix or key.variant == FULL:
+            return "equal" if suffix == PER_HEAD else suffix.strip()
+        namm = self.namms.get(named)
+        return "layer_max" if namm is not None and namm.budget is None else "equal"
 
 
 def package_of(variant: str) -> str:

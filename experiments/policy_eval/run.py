@@ -7,7 +7,7 @@ the same rows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +18,7 @@ import torch
 from ...errors import MemxError
 from ...namm.policies.files import TENSORS, load
 from ...namm.policies.network import Namm
+from ...namm.policies.shares import HeadShares
 from ...results.store.json_lines import JsonLines
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
@@ -26,6 +27,7 @@ from ..config.policy_eval import EvalConfig, NammSource
 from ..data.long_context.example import DoesNotFit
 from ..eviction.answers import Prompt
 from ..eviction.base_model import check_prompt_length, describe_base_model, prepare_base_model
+from ..eviction.head_shares import HEAD_SHARES, kvzip_shares, read_shares, write_shares
 from ..eviction.kvpress_presses import check_host, check_peers, measure_presses
 from ..eviction.measurements import Measurements
 from ..eviction.tasks import Draws, check_fit, task_prompts, unfit
@@ -71,8 +73,7 @@ def _evaluate(config: EvalConfig, options: Options, run: Run, report: Report) ->
     """Evaluate in a claimed run folder, and record in it how that ended."""
     before = run.info()
     threads = run_threads(config.host.threads, before, torch.get_num_threads(), report)
-    results = JsonLines(run.folder / RESULTS)
-    with recorded_run(run, keeps=lambda: bool(results.lines())), restored_threads():
+    with recorded_run(run, keeps=lambda: bool(JsonLines(run.folder / RESULTS).lines())), restored_threads():
         torch.set_num_threads(threads)
         keep_freed_memory()
         if config.peers:
@@ -81,7 +82,7 @@ def _evaluate(config: EvalConfig, options: Options, run: Run, report: Report) ->
         about = {"experiment": run.name, "seed": config.seed, "device": config.host.device, "threads": threads}
         run.begin(to_yaml(config), about)
         with stop_on_signals() as stop:
-            evaluation = Evaluation(config, namms, options.runs, results, report, stop)
+            evaluation = Evaluation(config, namms, run, options.runs, report, stop)
             evaluation.run()
         rows = evaluation.rows(run.name)
     run.finish(rows)
@@ -95,17 +96,19 @@ class Evaluation:
         self,
         config: EvalConfig,
         namms: list[Namm],
+        run: Run,
         runs: Path,
-        results: JsonLines,
         report: Report,
         stop: StopRequest,
     ) -> None:
-        self.config, self.results, self.report, self.stop = config, results, report, stop
+        self.config, self.report, self.stop = config, report, stop
+        self.results = JsonLines(run.folder / RESULTS)
         check_prompt_length(config.host, describe_base_model(config.host), config.length, "length")
         self.model, self.tokenizer, self.host = prepare_base_model(config.host, runs, report)
         if config.peers:
             check_host(self.model)
-        self.evaluator = PolicyEvaluator(self.model, self.tokenizer, config, namms, self._check)
+        shares = self._head_shares(namms, run.folder / HEAD_SHARES) if "table" in config.allocations else None
+        self.evaluator = PolicyEvaluator(self.model, self.tokenizer, config, namms, self._check, shares)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -158,6 +161,29 @@ class Evaluation:
             return measured
         sizes = self.evaluator.sizes(prompt, measured)
         return measured + measure_presses(self.model, prompt, self.config.presses, sizes, self.evaluator.writer)
+
+    def _head_shares(self, namms: Sequence[Namm], path: Path) -> HeadShares:
+        """The table that all policies share: the config's, that of a NAMM, or one measured now, or before in the run.
+
+        It is written to the run's folder. Its prompts are of the split train, which is not evaluated.
+        """
+        config = self.config
+        own = [namm.rule.shares for namm in namms if namm.rule.shares is not None]
+        if path.exists():
+            return read_shares(path)
+        if config.head_shares is not None:
+            shares = read_shares(Path(config.head_shares))
+        elif own:
+            shares = own[0]
+        else:
+            tasks = config.trained or config.tasks
+            draws = Draws("train", config.share_prompts, config.length, config.seed, config.source)
+            self.report(Phase(f"measuring head shares on {len(tasks) * config.share_prompts} training prompts"))
+            contexts = [prompt.context for task in tasks for prompt in task_prompts(task, self.tokenizer, draws)]
+            budgets = sorted({share for share in config.shares if share < 1})
+            shares = kvzip_shares(self.model, self.tokenizer, contexts, budgets, lambda done: self._check())
+        write_shares(path, shares)
+        return shares
 
     def _prompts(self) -> Iterator[tuple[str, int, Prompt]]:
         """Prompts of all families, taking turns, so that a stopped run has seen some of each."""

@@ -66,6 +66,9 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
         if key not in said and configs:
             tree[key] = _agreed(key, option, [of(config) for config in configs])
     mode = said.get("mode", tree.get("mode", "post_hoc"))
+    allocations = dict.fromkeys(one["rule"]["allocation"] for one in described if one["rule"]["budget"] is not None)
+    if "allocations" not in said and set(allocations) - {"equal"}:
+        tree["allocations"] = [*dict.fromkeys(["equal", *allocations])]  # the NAMMs' own, and what baselines have
     if "every" not in said:
         intervals = [one["every"] for one in described]
         tree["every"] = _agreed("every", "--interval", intervals) if mode == "online" else intervals[0]
@@ -96,7 +99,8 @@ def _described(place: Path) -> dict[str, Any]:
         found = parse_json((place / _DESCRIPTION).read_bytes())
         wanted = ("sha256", "host", "tasks", "every")
         told = {name: found[name] for name in wanted} | {"tasks": list(found["tasks"])}
-        return {**told, "rule": {"budget": found["rule"]["budget"]}}
+        rule = found["rule"]
+        return {**told, "rule": {"budget": rule["budget"], "allocation": rule.get("allocation", "equal")}}
     except (OSError, ValueError, KeyError, TypeError) as error:
         plain = isinstance(error, OSError | ValueError)
         reason = str(error) if plain else f"{_DESCRIPTION} must have sha256, host, tasks, every and rule.budget"

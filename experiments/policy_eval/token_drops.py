@@ -125,7 +125,8 @@ def drops_of(evaluator: PolicyEvaluator, document: Document) -> dict[str, Any]:
 
 def _random(config: EvalConfig) -> Baseline:
     """The policy that evicts at random."""
-    return Baseline(CHANCE, lambda budget: make_policy(CHANCE, budget=budget, every=config.every, seed=config.seed))
+    settings = {"every": config.every, "seed": config.seed}
+    return Baseline(CHANCE, lambda budget, allocation: make_policy(CHANCE, budget=budget, **settings))
 
 
 def _drops(
@@ -137,12 +138,12 @@ def _drops(
     budget: float | None,
 ) -> tuple[Drops, float]:
     """What a policy that is made for a budget drops, and the share that it keeps."""
-    cache = evaluator.chosen(document.tokens, shared, (baseline.make(budget),))
+    cache = evaluator.chosen(document.tokens, shared, (baseline.make(budget, "equal"),))
     kept = kept_by_head(cache)
     dropped = 1 - kept.float().mean((0, 1))[len(document.tokens) - len(document.kinds) :].double().numpy()
     kinds = np.array(document.kinds)
     by_kind = {kind: float(dropped[kinds == kind].sum()) for kind in dict.fromkeys(document.kinds)}
-    return Drops(baseline.variant, at, by_kind, mean_run(~kept)), float(kept.float().mean())
+    return Drops(baseline.called_own, at, by_kind, mean_run(~kept)), float(kept.float().mean())
 
 
 def kept_by_head(cache: EvictingCache, sequence: int = 0) -> Tensor:
@@ -158,9 +159,8 @@ def kept_by_head(cache: EvictingCache, sequence: int = 0) -> Tensor:
     heads = max(len(layer.state.counts[sequence]) for layer in cache.layers)
     kept = torch.zeros(len(cache.layers), heads, cache.seen[sequence], dtype=torch.bool)
     for number, layer in enumerate(cache.layers):
-        for head, count in enumerate(layer.state.counts[sequence]):
-            positions = layer.state.positions[sequence, head, layer.keys.shape[2] - count :]
-            kept[number, head, positions.long().cpu()] = True
+        for head, positions in enumerate(layer.state.held(sequence)):
+            kept[number, head, positions] = True
     return kept
 
 

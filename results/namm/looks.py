@@ -1,6 +1,7 @@
 """How policies look in figures: a colour each, NAMMs strong, dashed in their colour with the same share in every head.
 
-Presses of kvpress are dashed in the colour of the policy of memx that they are.
+Presses of kvpress are dashed in the colour of the policy of memx that they are. Where heads share a budget by one
+threshold lines are dotted, by a table of shares dash-dotted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from ..labels import host_label
 from ..store.rows import Row
 from ..style import CYCLE, NAMM_COLOURS, POLICY_COLOURS, POLICY_LABELS, POLICY_MARKERS
 from .curves import Curve
-from .rows import NAMM, PER_HEAD, PRESSES, is_namm
+from .rows import NAMM, PER_HEAD, PRESSES, is_namm, split_allocation
+
+_LINES = {"": "-", PER_HEAD: "--", " global": ":", " table": "-.", " layer_max": (0, (5, 1, 1, 1, 1, 1))}
 
 
 class Look(NamedTuple):
@@ -21,38 +24,40 @@ class Look(NamedTuple):
     colour: str
     ink: str
     marker: str
-    line: str
+    line: str | tuple[int, tuple[int, ...]]
     strong: bool
 
 
 def looks_of(drawn: Iterable[Curve]) -> dict[str, Look]:
     """The look of each policy of these curves."""
     policies = {curve.policy: curve.package for curve in drawn}
-    namms = list(dict.fromkeys(policy.removesuffix(PER_HEAD) for policy in policies if is_namm(policy)))
+    namms = list(dict.fromkeys(split_allocation(policy)[0] for policy in policies if is_namm(policy)))
     others = [policy for policy in policies if _memx_policy(policy) not in POLICY_COLOURS and not is_namm(policy)]
     looks: dict[str, Look] = {}
     for policy, package in policies.items():
+        named, suffix = split_allocation(policy)
         if is_namm(policy):
-            colour = NAMM_COLOURS[namms.index(policy.removesuffix(PER_HEAD)) % len(NAMM_COLOURS)]
-            looks[policy] = Look(colour, colour, "o", "--" if policy.endswith(PER_HEAD) else "-", True)
+            colour = NAMM_COLOURS[namms.index(named) % len(NAMM_COLOURS)]
+            looks[policy] = Look(colour, colour, "o", _LINES[suffix], True)
             continue
         name = _memx_policy(policy)
         colour = POLICY_COLOURS.get(name) or CYCLE[others.index(policy) % len(CYCLE)]
         ink = {"#999999": "0.4", "#E69F00": "#A87400", "#56B4E9": "#2C87BD"}.get(colour, colour)
-        looks[policy] = Look(colour, ink, POLICY_MARKERS.get(name, "o"), "-" if package == "memx" else "--", False)
+        line = _LINES[suffix] if package == "memx" else "--"
+        looks[policy] = Look(colour, ink, POLICY_MARKERS.get(name, "o"), line, False)
     return looks
 
 
 def policy_label(policy: str, among: Iterable[str]) -> str:
     """A policy's name in a figure or table: NAMM if there is one, else with what tells it from the others."""
+    named, suffix = split_allocation(policy)
     if is_namm(policy):
-        name = policy.removesuffix(PER_HEAD)
-        if len({other.removesuffix(PER_HEAD) for other in among if is_namm(other)}) == 1:
-            name = NAMM
-        return POLICY_LABELS[NAMM] + name.removeprefix(NAMM) + (PER_HEAD if policy.endswith(PER_HEAD) else "")
+        if len({split_allocation(other)[0] for other in among if is_namm(other)}) == 1:
+            named = NAMM
+        return POLICY_LABELS[NAMM] + named.removeprefix(NAMM) + suffix
     name = _memx_policy(policy)
     label = POLICY_LABELS.get(name, name)
-    return label if name == policy else f"{label} (kvpress)"
+    return label + suffix if name == named else f"{label} (kvpress)"
 
 
 def evaluation_caption(rows: Sequence[Row]) -> str:
@@ -68,6 +73,6 @@ def evaluation_caption(rows: Sequence[Row]) -> str:
 
 
 def _memx_policy(policy: str) -> str:
-    """The policy of memx that a press is; any other by its own name."""
+    """The policy of memx that a press is; any other by its own name, without its allocation."""
     package, _, press = policy.partition(" ")
-    return PRESSES.get(press, press) if package == "kvpress" else policy
+    return PRESSES.get(press, press) if package == "kvpress" else split_allocation(policy)[0]

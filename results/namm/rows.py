@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FULL, NAMM, OWN = "full", "namm", "own"
 PER_HEAD = " per head"  # after the name of a NAMM whose heads all hold the same share
+# after the name of a policy whose heads share a budget in another way than equally: allocation to suffix
+ALLOCATED = {allocation: f" {allocation}" for allocation in ("global", "table", "layer_max")}
 # presses of kvpress and the policies of memx that they are
 PRESSES = {
     "KnormPress": "knorm",
@@ -64,6 +66,24 @@ def evaluated(request: PlotRequest, wanted: Callable[[Row], bool], what: str) ->
 def is_namm(policy: str) -> bool:
     """Whether a policy is a NAMM rather than a baseline or the full cache."""
     return policy == NAMM or policy.startswith(f"{NAMM} ")
+
+
+def split_allocation(policy: str) -> tuple[str, str]:
+    """A policy's name without how its heads share a budget, and that: "knorm" and " table" of "knorm table"."""
+    suffix = next((suffix for suffix in (PER_HEAD, *ALLOCATED.values()) if policy.endswith(suffix)), "")
+    return policy.removesuffix(suffix), suffix
+
+
+def allocation_of(row: Row) -> str:
+    """How the heads of a policy share a budget: equal, global, table or layer_max; nothing of the full cache.
+
+    Rows of older versions do not tell it: a NAMM at the size of its own threshold then has layer_max, all others equal.
+    """
+    if row.variant == FULL:
+        return ""
+    told = row.labels.allocation or split_allocation(row.variant)[1].strip()
+    old = "layer_max" if is_namm(row.variant) and row.labels.size == OWN else "equal"
+    return {"": old, PER_HEAD.strip(): "equal"}.get(told, told)
 
 
 def size_of(row: Row) -> str:

@@ -34,6 +34,7 @@ ADDED = {
     "layer": "memx eval-namm: layer of the cache",
     "size": "memx eval-namm: budget (a share of the cache) or own (the size at the NAMM's own threshold)",
     "budget": "share of the cache that a policy keeps",
+    "allocation": "how heads share a budget: equal, global, table or layer_max",
     "own_of": "memx eval-namm: the NAMM whose own size it is",
     "beside": "memx eval-namm: the NAMM that a baseline was evaluated with",
     "rival": "memx eval-namm: the baseline that a NAMM is compared with; memx bench: whether the code is not memx's",
@@ -55,9 +56,10 @@ class Labels:
     of these lost; answer_tokens: of lm-eval, where its own limit does not fit the model; harness: the version of
     lm-eval. `memx evolve-namm`: evolution_split (validation, test) and task, a family or "all"; answer_generation.
     `memx eval-namm`: task_set (trained, held-out, all), task; token_text (code, prose) and token_kind with its share
-    of all tokens; layer of the cache; size (budget, own), budget, and own_of, the NAMM whose own size it is; beside:
-    the NAMM that a baseline is evaluated with; rival: the baseline that a NAMM is compared with; package: who wrote
-    the policy; mode, split and length of its prompts; evolved_on: a model. `memx bench`: op, shape.
+    of all tokens; layer of the cache; size (budget, own), budget, its allocation between heads, and own_of, the NAMM
+    whose own size it is; beside: the NAMM that a baseline is evaluated with; rival: the baseline that a NAMM is
+    compared with; package: who wrote the policy; mode, split and length of its prompts; evolved_on: a model. `memx
+    bench`: op, shape, allocation.
     """
 
     tier: str = ""
@@ -82,6 +84,7 @@ class Labels:
     layer: int | None = None
     size: str = ""
     budget: float | None = None
+    allocation: str = ""
     own_of: str = ""
     beside: str = ""
     rival: str = ""
