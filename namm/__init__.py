@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .evolution.files import load_evolution, save_evolution
     from .evolution.search import Evolution
     from .head_shares import measure_shares
+    from .online import calibrate_threshold
     from .policies.base import Policy, Rule
     from .policies.files import load, save
     from .policies.fixed import FixedScores
@@ -33,6 +34,7 @@ _HOME = {
     "Rule": ".policies.base",
     "attach": ".attachment",
     "calibrate": ".calibration",
+    "calibrate_threshold": ".online",
     "evolve": ".evolution.evolve",
     "load": ".policies.files",
     "load_evolution": ".evolution.files",
@@ -54,6 +56,7 @@ __all__ = [
     "Rule",
     "attach",
     "calibrate",
+    "calibrate_threshold",
     "evolve",
     "load",
     "load_evolution",

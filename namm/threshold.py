@@ -1,7 +1,7 @@
 """How much a threshold keeps: a context that was read and a wanted share of it -> the threshold that keeps so much.
 
 Scores of all layers and heads meet the same threshold: they decide where tokens stay, the threshold how many. Knowing
-every layer's scores before the first choice is possible after a context was read, not while it is.
+every layer's scores before the first choice is possible after a context was read, not while it is: see `online.py`.
 L layers, H heads, T tokens.
 """
 
@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .cache.cache import EvictingCache
-from .policies.base import Block, Policy, Rule, View
+from .policies.base import Policy, Rule, View
 from .policies.heuristics import Full
 from .policies.keep import Grouping, newest
 from .policies.network import Namm
@@ -92,24 +93,8 @@ class _Listener:
     name = "listener"
     rule = Rule(threshold=-inf)
 
-    @property
-    def every(self) -> int | None:
-        return self.policy.every
-
-    @property
-    def hop(self) -> int:
-        return self.policy.hop
-
-    @property
-    def context(self) -> int:
-        return self.policy.context
-
-    @property
-    def width(self) -> int:
-        return self.policy.width
-
-    def observe(self, block: Block) -> Tensor:
-        return self.policy.observe(block)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.policy, name)
 
     def scores(self, view: View) -> Tensor:
         scores, exists = self.policy.scores(view), view.recent.exists
@@ -122,5 +107,5 @@ class _Listener:
 
 
 def with_threshold(namm: Namm, threshold: float, grouping: Grouping) -> Namm:
-    """A NAMM with another threshold, and no budget."""
-    return replace(namm, rule=Rule(threshold, None, grouping))
+    """A NAMM with another threshold, and no budget; the first and newest tokens that it keeps stay the same."""
+    return replace(namm, rule=Rule(threshold, None, grouping, first=namm.rule.first, newest=namm.rule.newest))

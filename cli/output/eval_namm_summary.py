@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...results.labels import INTERVALS, difference_of, score_of
+from ...results.namm.rows import split_allocation
 from ...results.store.rows import Row
 from .console import print_table, say
 from .dry_run import print_folders
@@ -32,7 +33,7 @@ def print_evaluation(rows: Sequence[Row]) -> None:
     sets = [one for one in _SETS if ("exact", one) in found[full]]
     for size, lines in _sizes(found, full):
         _print_size(size, [full, *lines], found, sets)
-    _print_verdicts([line for line in found if line[0].split()[0] == "namm"], found, sets)
+    _print_verdicts(rows, [line for line in found if line[0].split()[0] == "namm"], found, sets)
     if any(line[0].endswith(" per head") for line in found):
         say(
             "namm with a budget: one threshold per prompt, chosen so that the whole cache has that size; "
@@ -94,30 +95,54 @@ def _print_size(size: str, lines: Sequence[Line], found: Mapping[Line, Any], set
     )
 
 
-def _print_verdicts(namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequence[str]) -> None:
-    """Print NAMM minus full cache, and minus the best baseline at its cache size, in nats per token and in points."""
+def _print_verdicts(rows: Sequence[Row], namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequence[str]) -> None:
+    """Print NAMM minus full cache, and minus the best baseline at its cache size, in nats per token and in points.
+
+    Where budgets are shared in several ways, the best baseline of each way has a line of its own.
+    """
+    over = _over_baselines(rows)
+    ways = list(dict.fromkeys(way for _, _, _, way in over))
     table = []
     for line in namms:
-        rows = found[line]
-        size = f"{100 * line[1]:g}%" if line[1] is not None else f"own size, {rows['held', 'all/all'].value:.1f}%"
+        size = (
+            f"{100 * line[1]:g}%" if line[1] is not None else f"own size, {found[line]['held', 'all/all'].value:.1f}%"
+        )
         for one in sets:
-            cells = [line[0], size, _ABOUT[one]]
-            for metric, digits in (("log_likelihood", 2), ("exact", 1)):
-                best = rows.get((f"{metric}_over_best_rival", one))
-                cells.append(difference_of(rows[f"{metric}_minus_full", one], digits))
-                cells.append("" if best is None else f"{difference_of(best, digits)} {best.labels.rival}")
-            table.append(cells)
+            for way in [way for way in ways if ("exact", line, one, way) in over] or [""]:
+                cells = [line[0], size, _ABOUT[one], *([way] if len(ways) > 1 else [])]
+                for metric, digits in (("log_likelihood", 2), ("exact", 1)):
+                    best = over.get((metric, line, one, way))
+                    cells.append(difference_of(found[line][f"{metric}_minus_full", one], digits))
+                    cells.append("" if best is None else f"{difference_of(best, digits)} {best.labels.rival}")
+                table.append(cells)
     columns = [
         "NAMM",
         "cache size",
         "tasks",
+        *(["baselines"] if len(ways) > 1 else []),
         "nats per token: minus full cache",
         "nats per token: minus best baseline",
         "exact match, points: minus full cache",
         "exact match, points: minus best baseline",
     ]
     title = "NAMM minus other policies (95% CI); the best baseline was chosen on these same prompts, which favours it"
-    print_table(title, columns, table, left=3)
+    print_table(title, columns, table, left=4 if len(ways) > 1 else 3)
+
+
+def _over_baselines(rows: Sequence[Row]) -> dict[tuple[str, Line, str, str], Row]:
+    """NAMMs minus the best baseline of each allocation: by metric, line, data set and allocation."""
+    best: dict[tuple[str, Line, str, str], Row] = {}
+    for row in rows:
+        labels = row.labels
+        metric = row.metric.removesuffix("_over")
+        if metric == row.metric:
+            continue
+        line = row.variant, labels.budget, labels.size, labels.beside
+        way = split_allocation(labels.rival)[1].strip() or "equal"
+        key = metric, line, row.dataset, way
+        if key not in best or row.value < best[key].value:
+            best[key] = row
+    return best
 
 
 def print_evaluation_cost(cost: EvaluationCost) -> None:

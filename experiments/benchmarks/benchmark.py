@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from ...namm.policies.keep import Allocation
 from ...namm.policies.network import RUN
 from ...results.store.rows import Row
 from ..base_models.synthetic import TINY
@@ -42,6 +43,7 @@ class EvictionBenchConfig:
         batches: Prompts at a time; for `evolution`, prompts of a generation.
         policies: Names of policies; all that there are if empty.
         budgets: Shares of the tokens that stay, in (0, 1].
+        allocations: How heads share a budget, each with every policy: equal, global, table (a made one), layer_max.
         every: Tokens between two evictions.
         new_tokens: Tokens written greedily after the prefill.
         population: Candidates of a generation of `evolution`.
@@ -53,6 +55,7 @@ class EvictionBenchConfig:
     batches: Sequence[int] = (1,)
     policies: Sequence[str] = ()
     budgets: Sequence[float] = (0.5,)
+    allocations: Sequence[Allocation] = ("equal",)
     every: int = RUN
     new_tokens: int = 64
     population: int = 32

@@ -39,6 +39,7 @@ _LATER_EVAL = {
     "allocations": ["equal"],
     "head_shares": None,
     "share_prompts": 2,
+    "online_thresholds": False,
     "protect_first": 0,
     "protect_newest": 0,
 }

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ...results.namm.rows import ALLOCATED, NAMM, PER_HEAD, PRESSES
+from ...results.namm.rows import ALLOCATED, NAMM, PER_HEAD, PRESSES, THRESHOLD
 from .base import RunName, StrictModel
 from .evolution import HostConfig
 from .tasks import HELD_OUT_TASKS, TRAINING_TASKS, is_longbench
@@ -76,7 +76,11 @@ class EvalConfig(StrictModel):
         default=2,
         ge=1,
         le=10_000,
-        description="prompts per family of the split train that a table is measured on",
+        description="prompts per family of the split train that a table or threshold is measured on",
+    )
+    online_thresholds: bool = Field(
+        default=False,
+        description="online: NAMMs also under a threshold calibrated on the same prompts to keep each budget",
     )
     protect_first: int = Field(default=0, ge=0, description="first tokens that every policy keeps, within the budget")
     protect_newest: int = Field(default=0, ge=0, description="newest tokens that every policy keeps, within the budget")
@@ -131,13 +135,15 @@ class EvalConfig(StrictModel):
 
     @model_validator(mode="after")
     def _fits(self) -> EvalConfig:
-        labels, suffixes = [one.label for one in self.namms], ("", PER_HEAD, *ALLOCATED.values())
+        labels, suffixes = [one.label for one in self.namms], ("", PER_HEAD, THRESHOLD, *ALLOCATED.values())
         if len({label + suffix for label in labels for suffix in suffixes}) < len(suffixes) * len(labels):
             raise ValueError("two NAMMs have the same label; give each a different one")
         if self.peers and self.mode == "online":
             raise ValueError("kvpress evicts only once, after the context; set mode to post_hoc")
         if self.peers and self.length < 128:
             raise ValueError(f"kvpress needs contexts of 65 tokens, but length is {self.length}; set length to 128")
+        if self.online_thresholds and self.mode != "online":
+            raise ValueError("online_thresholds are for eviction while reading; set mode to online")
         if self.mode == "online" and (ceilings := [name for name in self.policies if name in CEILINGS]):
             raise ValueError(f"{ceilings[0]} reads the whole context before it evicts; set mode to post_hoc")
         if self.mode == "online" and "snapkv" in self.policies and self.every < 32:

@@ -67,6 +67,7 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
     answers = 1 + shares * (ways * (len(config.namms) + rivals) + presses) + thresholds * (1 + ways * rivals + presses)
     if not online and "layer_max" not in config.allocations:
         answers += shares * thresholds  # under a threshold of their own, and with all heads alike
+    answers += shares * len(config.namms) if config.online_thresholds else 0
     eager = {name in EAGER for name in config.presses}  # these read a context of their own
     return EvaluationCost(
         folder=str(runs / run_name(config)),

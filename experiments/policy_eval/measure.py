@@ -14,7 +14,6 @@ from zlib import crc32
 import torch
 
 from ...namm.cache.cache import EvictingCache
-from ...namm.cache.state import LayerState
 from ...namm.policies.base import Policy
 from ...namm.policies.heuristics import Full
 from ...namm.policies.keep import Allocation
@@ -22,12 +21,14 @@ from ...namm.policies.network import Namm
 from ...namm.policies.panel import PolicyBatch, PolicySlots, keep_all
 from ...namm.policies.shares import HeadShares
 from ...namm.threshold import score_context, with_threshold
-from ...results.namm.rows import FULL
+from ...results.namm.rows import FULL, THRESHOLD
 from ..config.policy_eval import CEILINGS, EvalConfig
 from ..eviction.answers import Prompt, branched, feed, read
 from ..eviction.kvzip import kvzip_scores
-from ..eviction.measurements import CacheSize, CacheUse, Measurements, measure_answers
+from ..eviction.measurements import CacheSize, Measurements, measure_answers
 from .baselines import Baseline, baselines
+from .cache_use import cache_use
+from .online_thresholds import Thresholds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -43,6 +44,7 @@ class PolicyEvaluator:
         namms: The NAMM of each entry of `config.namms`.
         check: Called before each batch; may raise to stop.
         shares: The table of head shares, if the config has the allocation table.
+        thresholds: The threshold of NAMMs for each budget, by label, if the config asks for them.
     """
 
     def __init__(
@@ -53,11 +55,12 @@ class PolicyEvaluator:
         namms: Sequence[Namm],
         check: Callable[[], None] = lambda: None,
         shares: HeadShares | None = None,
+        thresholds: Thresholds | None = None,
     ) -> None:
         assert tokenizer is not None or not (config.write or set(CEILINGS) & {*config.policies})
         self.model, self.config, self.check, self.tokenizer = model, config, check, tokenizer
         self.writer = tokenizer if config.write else None
-        self.namms, self.shares = namms, shares
+        self.namms, self.shares, self.thresholds = namms, shares, thresholds or {}
         self.baselines = baselines(config, namms, config.seed, shares)
         self.slots = PolicySlots(tuple(baseline.make(0.5, "equal") for baseline in self.baselines))
         self.online = config.mode == "online"
@@ -88,6 +91,8 @@ class PolicyEvaluator:
         for budget in self.config.shares:
             for allocation in self.config.allocations:
                 measured += self._batches(prompt, shared, self.baselines, budget, CacheSize(budget), allocation)
+            for baseline in self._with_calibrated(budget):
+                measured += self._batches(prompt, shared, [baseline], budget, CacheSize(budget))
             for baseline in equal:  # one by one: each has a threshold of its own
                 measured += self._batches(prompt, shared, [baseline], budget, CacheSize(budget))
         for baseline in thresholds:
@@ -183,6 +188,17 @@ class PolicyEvaluator:
 
         return Baseline(baseline.variant, make)
 
+    def _with_calibrated(self, share: float) -> list[Baseline]:
+        """NAMMs with the thresholds that were calibrated to keep a share while reading."""
+        found = []
+        for baseline in self.baselines:
+            threshold = self.thresholds.get(baseline.variant, {}).get(share) if baseline.rule is not None else None
+            if threshold is not None:
+                policy: Any = baseline.make(share, "equal")
+                moved = with_threshold(policy, threshold, "per_head")
+                found.append(Baseline(baseline.variant + THRESHOLD, lambda share, allocation, moved=moved: moved))
+        return found
+
     def _own_size(
         self, prompt: Prompt, shared: EvictingCache, namm: Baseline, most: Sequence[float]
     ) -> list[Measurements]:
@@ -235,43 +251,3 @@ class PolicyEvaluator:
             for number, (name, member) in enumerate(zip(names, members, strict=True))
         ]
         return measure_answers(self.model, prompt, cache, uses, at, self.writer)
-
-
-def cache_use(cache: EvictingCache, sequence: int, policy: Policy, heads: Sequence[int]) -> CacheUse:
-    """Measure what one sequence of a cache holds.
-
-    Args:
-        cache: The cache.
-        sequence: The sequence's index.
-        policy: The policy of that sequence.
-        heads: The number of query heads of each layer.
-
-    Returns:
-        Shares of the tokens that were read, and bytes as a cache of that sequence alone would have under that policy.
-    """
-    tokens = cache.seen[sequence]
-    counts = [layer.state.counts[sequence] for layer in cache.layers]  # of each layer, the tokens of each head
-    layers = [sum(of_heads) / len(of_heads) / tokens for of_heads in counts]
-    sizes = [_bytes(layer.state, sequence, policy, of, tokens) for layer, of in zip(cache.layers, heads, strict=True)]
-    return CacheUse(
-        kept=fmean(layers),
-        held=fmean(max(of_heads) / tokens for of_heads in counts),
-        layers=[round(share, 5) for share in layers],
-        kv_bytes=sum(size for size, _ in sizes),
-        bookkeeping_bytes=sum(size for _, size in sizes),
-    )
-
-
-def _bytes(layer: LayerState, sequence: int, policy: Policy, heads: int, tokens: int) -> tuple[int, int]:
-    """Bytes of a layer's keys and values, and of all that its policy stores with them."""
-    # the batch's state is as wide as its widest policy needs; this one is of the policy's own width and type
-    alone = LayerState(layer.index, policy, layer.window, ())
-    alone.start(layer.keys[:1], layer.values[:1])
-    slots = layer.keys.shape[1] * max(layer.counts[sequence])
-    key, value = (part.shape[3] * part.itemsize for part in (layer.keys, layer.values))
-    waiting = tokens % policy.hop if policy.hop else 0  # tokens since the last hop, of which nothing is stored yet
-    stored = slots * alone.positions.itemsize
-    stored += (slots - layer.keys.shape[1] * waiting) * policy.width * alone.policy_state.itemsize
-    queries = policy.context + waiting if policy.hop else min(policy.context, tokens)
-    sums = policy.context * max(4, layer.keys.itemsize) if policy.hop else 0  # log-sum-exps, float32 or wider
-    return slots * (key + value), stored + heads * (queries * key + sums)

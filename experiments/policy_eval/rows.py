@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...results.namm.rows import ALLOCATED, FULL, PER_HEAD, split_allocation
+from ...results.namm.rows import ALLOCATED, FULL, PER_HEAD, THRESHOLD, split_allocation
 from ...results.store.environment import commit
 from ...results.store.rows import Row
 from ..config.policy_eval import EvalConfig
@@ -100,7 +100,7 @@ class EvalReport:
         self.config, self.sets = config, (sets := Sets.of(config, lines))
         self.common = dict(run=run, experiment=run, kind="eviction", commit=commit(), **about)
         self.bootstrap = Bootstrap(sets.families, resamples=config.resamples, seed=config.seed)
-        suffixes = ("", PER_HEAD, *ALLOCATED.values())
+        suffixes = ("", PER_HEAD, THRESHOLD, *ALLOCATED.values())
         self.namms = {namm.label + suffix: namm for namm in config.namms for suffix in suffixes}
         self.full = sets.figures[Key(FULL, CacheSize(None))]
 

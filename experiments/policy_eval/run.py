@@ -38,6 +38,7 @@ from ..runtime.options import Options
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
 from ..runtime.threads import restored_threads, run_threads
 from .measure import PolicyEvaluator
+from .online_thresholds import THRESHOLDS, Thresholds, online_thresholds
 from .rows import EvalReport
 from .token_drops import draw_documents, drops_of, kind_rows
 
@@ -108,7 +109,8 @@ class Evaluation:
         if config.peers:
             check_host(self.model)
         shares = self._head_shares(namms, run.folder / HEAD_SHARES) if "table" in config.allocations else None
-        self.evaluator = PolicyEvaluator(self.model, self.tokenizer, config, namms, self._check, shares)
+        thresholds = self._thresholds(namms, run.folder / THRESHOLDS) if config.online_thresholds else None
+        self.evaluator = PolicyEvaluator(self.model, self.tokenizer, config, namms, self._check, shares, thresholds)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -176,14 +178,26 @@ class Evaluation:
         elif own:
             shares = own[0]
         else:
-            tasks = config.trained or config.tasks
-            draws = Draws("train", config.share_prompts, config.length, config.seed, config.source)
-            self.report(Phase(f"measuring head shares on {len(tasks) * config.share_prompts} training prompts"))
-            contexts = [prompt.context for task in tasks for prompt in task_prompts(task, self.tokenizer, draws)]
+            contexts = self._training_contexts()
+            self.report(Phase(f"measuring head shares on {len(contexts)} training prompts"))
             budgets = sorted({share for share in config.shares if share < 1})
             shares = kvzip_shares(self.model, self.tokenizer, contexts, budgets, lambda done: self._check())
         write_shares(path, shares)
         return shares
+
+    def _thresholds(self, namms: Sequence[Namm], path: Path) -> Thresholds:
+        """The thresholds with which NAMMs keep each budget while they read; written to the run's folder."""
+        contexts = [] if path.exists() else self._training_contexts()
+        if contexts:
+            self.report(Phase(f"calibrating thresholds on {len(contexts)} training prompts"))
+        return online_thresholds(self.model, self.config, namms, contexts, path, self._check)
+
+    def _training_contexts(self) -> list[torch.Tensor]:
+        """Contexts of the split train, of the trained families, or of all if none is known."""
+        config = self.config
+        draws = Draws("train", config.share_prompts, config.length, config.seed, config.source)
+        tasks = [task for task in config.tasks if task in config.trained] or config.tasks
+        return [prompt.context for task in tasks for prompt in task_prompts(task, self.tokenizer, draws)]
 
     def _prompts(self) -> Iterator[tuple[str, int, Prompt]]:
         """Prompts of all families, taking turns, so that a stopped run has seen some of each."""

@@ -13,9 +13,16 @@ from ..labels import host_label
 from ..store.rows import Row
 from ..style import CYCLE, NAMM_COLOURS, POLICY_COLOURS, POLICY_LABELS, POLICY_MARKERS
 from .curves import Curve
-from .rows import NAMM, PER_HEAD, PRESSES, is_namm, split_allocation
+from .rows import NAMM, PER_HEAD, PRESSES, THRESHOLD, is_namm, split_allocation
 
-_LINES = {"": "-", PER_HEAD: "--", " global": ":", " table": "-.", " layer_max": (0, (5, 1, 1, 1, 1, 1))}
+_LINES = {
+    "": "-",
+    PER_HEAD: "--",
+    " global": ":",
+    " table": "-.",
+    THRESHOLD: ":",
+    " layer_max": (0, (5, 1, 1, 1, 1, 1)),
+}
 
 
 class Look(NamedTuple):

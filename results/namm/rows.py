@@ -17,6 +17,7 @@ FULL, NAMM, OWN = "full", "namm", "own"
 PER_HEAD = " per head"  # after the name of a NAMM whose heads all hold the same share
 # after the name of a policy whose heads share a budget in another way than equally: allocation to suffix
 ALLOCATED = {allocation: f" {allocation}" for allocation in ("global", "table", "layer_max")}
+THRESHOLD = " threshold"  # after the name of a NAMM that reads with a threshold calibrated to a budget
 # presses of kvpress and the policies of memx that they are
 PRESSES = {
     "KnormPress": "knorm",
@@ -70,12 +71,13 @@ def is_namm(policy: str) -> bool:
 
 def split_allocation(policy: str) -> tuple[str, str]:
     """A policy's name without how its heads share a budget, and that: "knorm" and " table" of "knorm table"."""
-    suffix = next((suffix for suffix in (PER_HEAD, *ALLOCATED.values()) if policy.endswith(suffix)), "")
+    suffix = next((suffix for suffix in (PER_HEAD, THRESHOLD, *ALLOCATED.values()) if policy.endswith(suffix)), "")
     return policy.removesuffix(suffix), suffix
 
 
 def allocation_of(row: Row) -> str:
-    """How the heads of a policy share a budget: equal, global, table or layer_max; nothing of the full cache.
+    """How the heads of a policy share a budget: equal, global, table, layer_max, or threshold where each keeps what
+    reaches one that is fixed; nothing of the full cache.
 
     Rows of older versions do not tell it: a NAMM at the size of its own threshold then has layer_max, all others equal.
     """

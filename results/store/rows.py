@@ -34,7 +34,7 @@ ADDED = {
     "layer": "memx eval-namm: layer of the cache",
     "size": "memx eval-namm: budget (a share of the cache) or own (the size at the NAMM's own threshold)",
     "budget": "share of the cache that a policy keeps",
-    "allocation": "how heads share a budget: equal, global, table or layer_max",
+    "allocation": "how heads share a budget: equal, global, table, layer_max or threshold",
     "own_of": "memx eval-namm: the NAMM whose own size it is",
     "beside": "memx eval-namm: the NAMM that a baseline was evaluated with",
     "rival": "memx eval-namm: the baseline that a NAMM is compared with; memx bench: whether the code is not memx's",

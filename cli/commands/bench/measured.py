@@ -105,6 +105,7 @@ def eviction(
     model: o.BenchModel = "tiny-llama",
     policy: o.Policy = None,
     budget: o.Budget = None,
+    allocation: o.AllocationOption = None,
     interval: o.Interval = 512,
     context: o.Context = None,
     batch: o.Batch = None,
@@ -126,6 +127,7 @@ def eviction(
     """
     names = [part.value for part in parts or (o.Measured.prefill, o.Measured.decode)]
     evict = dict(host=model, layers=layers, contexts=context, batches=batch, policies=policy, budgets=budget)
+    evict["allocations"] = [one.value for one in allocation] if allocation else None
     measure(
         Output(save, force, against, json), names, eviction=evict | {"every": interval, "new_tokens": new_tokens},
         device=device, threads=threads, steps=rounds, peers=third_party, dtype=dtype and dtype.value,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..completion import MODELS, POLICIES, complete_of, op_names
-from ..options import ADVANCED, Dtype, option
+from ..options import ADVANCED, Allocation, Dtype, option
 
 OUTPUT = "Output and comparison"
 _BY_DEVICE = "bfloat16 on CUDA, float32 on a CPU"
@@ -130,6 +130,14 @@ Policy = Annotated[
 Budget = Annotated[
     list[float] | None,
     option(metavar="SHARE", help="Cache budget: share of all tokens kept, in (0, 1]. Repeatable.", default="0.5"),
+]
+AllocationOption = Annotated[
+    list[Allocation] | None,
+    option(
+        "--allocation",
+        help="How heads share the budget: equal, global, table (a made one, very unequal) or layer_max. Repeatable.",
+        default="equal",
+    ),
 ]
 Interval = Annotated[int, option("--interval", metavar="TOKENS", help="Tokens between evictions, a multiple of 16.")]
 NewTokens = Annotated[int, option(min=1, metavar="TOKENS", help="Tokens to generate after the prompt.")]

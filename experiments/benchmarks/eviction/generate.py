@@ -62,7 +62,9 @@ def bench_generate(
     progress: Progress = lambda text: None,
 ) -> list[Row]:
     """Measure answers at every context and batch; rows of what is wrong alone if anything is."""
-    baselines = make_baselines(config.policies, config.budgets, config.every, peers=peers)
+    baselines = make_baselines(
+        config.policies, config.budgets, config.every, peers=peers, allocations=config.allocations
+    )
     rows, layers = _check(config, baselines, device, dtype, progress)
     if any(row.value == 0 for row in rows):
         return rows
@@ -116,7 +118,9 @@ def generate(run: Run) -> Outcome:
     """Read a prompt and write an answer, after a short one that is not counted."""
     torch.set_num_threads(run.threads)
     config, device = run.config, torch.device(run.device)
-    baseline = make_baselines(config.policies, config.budgets, config.every, peers=run.peers)[run.number]
+    baseline = make_baselines(
+        config.policies, config.budgets, config.every, peers=run.peers, allocations=config.allocations
+    )[run.number]
     host = build_host(config.host, config.layers, device, getattr(torch, run.dtype))
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,9 +20,11 @@ from ....namm.attachment import attach
 from ....namm.cache.cache import EvictingCache
 from ....namm.policies.base import Policy, Rule
 from ....namm.policies.heuristics import POLICIES, make_policy
+from ....namm.policies.keep import Allocation
 from ....namm.policies.network import Namm
 from ....namm.policies.scorer import BAM_PARAMETERS
-from ....results.namm.rows import PRESSES
+from ....namm.policies.shares import HeadShares, total_tokens
+from ....results.namm.rows import ALLOCATED, PRESSES
 from ...config.policy_eval import EAGER
 from ...eviction.kvpress_presses import eager_attention, make_press
 from ...models.generation import next_token
@@ -49,6 +51,7 @@ class Baseline:
 
     on: a context in which the model runs this way. budget: the share that stays, None for all. exact: memx's, whose
     caches hold what the budget says to the token. piece: how many tokens a forward pass takes, None for all of them.
+    allocation: how heads share the budget.
     """
 
     policy: str
@@ -56,11 +59,13 @@ class Baseline:
     package: str = "memx"
     budget: float | None = None
     piece: int | None = None
+    allocation: Allocation = "equal"
 
     @property
     def name(self) -> str:
-        """What tables call it: the policy and its budget."""
-        return self.policy if self.budget is None else f"{self.policy} {self.budget:g}"
+        """What tables call it: the policy, its budget and how heads share that."""
+        shared = ALLOCATED.get(self.allocation, "")
+        return self.policy if self.budget is None else f"{self.policy} {self.budget:g}{shared}"
 
     @property
     def exact(self) -> bool:
@@ -68,9 +73,16 @@ class Baseline:
         return self.package == "memx"
 
     def keeps(self, context: int, every: int) -> int:
-        """Tokens of a context that are held after its prefill: the share at the last run, and all since."""
+        """Tokens of a context that a head holds after its prefill: the share at the last run, and all since."""
         seen = context // every * every
         return context if self.budget is None else max(1, int(seen * Fraction(str(self.budget)))) + context - seen
+
+    def keeps_in_all(self, context: int, every: int, heads: Sequence[int]) -> int:
+        """The same of all heads together, so many in each layer; at most so many where layers are filled up."""
+        seen = context // every * every
+        if self.budget is None or not seen:
+            return context * sum(heads)
+        return total_tokens(self.budget, seen, heads) + (context - seen) * sum(heads)
 
 
 def policy_names() -> list[str]:
@@ -91,8 +103,18 @@ def check_policies(names: Sequence[str], budgets: Sequence[float]) -> None:
             )
 
 
-def make_baselines(names: Sequence[str], budgets: Sequence[float], every: int, *, peers: bool) -> list[Baseline]:
-    """The plain model both ways, then memx's policies (all if none is named), then the presses that do as they do."""
+def make_baselines(
+    names: Sequence[str],
+    budgets: Sequence[float],
+    every: int,
+    *,
+    peers: bool,
+    allocations: Sequence[Allocation] = ("equal",),
+) -> list[Baseline]:
+    """The plain model both ways, then memx's policies (all if none is named), then the presses that do as they do.
+
+    Each policy is listed with each allocation of each budget.
+    """
     listed = [
         Baseline(PLAIN, lambda model: nullcontext(), "transformers"),
         Baseline(f"{PLAIN}, pieces of {every}", lambda model: nullcontext(), "transformers", piece=every),
@@ -101,26 +123,46 @@ def make_baselines(names: Sequence[str], budgets: Sequence[float], every: int, *
         if name in (KEEP_ALL, "full"):
             listed.append(_memx(name, None, every))
         elif name != PLAIN:
-            listed += [_memx(name, budget, every) for budget in budgets]
+            listed += [_memx(name, budget, every, one) for budget in budgets for one in allocations]
     if peers:
         rivals = [name for name, own in PRESSES.items() if not names or own in names]
         listed += [_press(name, budget) for name in rivals for budget in budgets if budget < 1]
     return listed
 
 
-def _memx(name: str, budget: float | None, every: int) -> Baseline:
-    policy = build_policy(name, budget, every)
-    return Baseline(name, lambda model: attach(model, policy), budget=budget)
+def _memx(name: str, budget: float | None, every: int, allocation: Allocation = "equal") -> Baseline:
+    if budget is None or allocation != "table":
+        policy = build_policy(name, budget, every, Rule(budget=budget, allocation=allocation))
+        return Baseline(name, lambda model: attach(model, policy), budget=budget, allocation=allocation)
+
+    def on(model: PreTrainedModel) -> AbstractContextManager[object]:
+        heads = model.config.num_key_value_heads or model.config.num_attention_heads
+        shares = uneven_shares(budget, model.config.num_hidden_layers, heads)
+        return attach(model, build_policy(name, budget, every, Rule(budget=budget, allocation="table", shares=shares)))
+
+    return Baseline(name, on, budget=budget, allocation=allocation)
 
 
-def build_policy(name: str, budget: float | None, every: int) -> Policy:
-    """A policy of memx; a NAMM has zero parameters if it keeps all, else random ones."""
+def uneven_shares(budget: float, layers: int, heads: int) -> HeadShares:
+    """A table as unequal as measured ones, for models of random weights: a tenth of the heads keep most of theirs."""
+    number = layers * heads
+    order = [7919 * head % number for head in range(number)] if number % 7919 else range(number)  # spread over layers
+    wanted = [min(1.0, 0.02 + (1 - (rank + 0.5) / number) ** 4) for rank in order]
+    table = tuple(tuple(wanted[layer * heads : (layer + 1) * heads]) for layer in range(layers))
+    return HeadShares((budget,), (table,), "made for a benchmark")
+
+
+def build_policy(name: str, budget: float | None, every: int, rule: Rule = Rule()) -> Policy:
+    """A policy of memx; a NAMM has zero parameters if it keeps all, else random ones.
+
+    rule: with how heads share the budget.
+    """
     if name == KEEP_ALL:
         return Namm(every=every)
     if name == NAMM:
         parameters = torch.randn(BAM_PARAMETERS, generator=torch.Generator().manual_seed(0)) * _SPREAD
-        return Namm(parameters, rule=Rule(budget=budget), every=every)
-    return make_policy(name, budget=budget, every=every)
+        return Namm(parameters, rule=replace(rule, budget=budget), every=every)
+    return make_policy(name, budget=budget, every=every, rule=rule)
 
 
 def _press(name: str, budget: float) -> Baseline:

@@ -71,7 +71,9 @@ def bench_evict(
 ) -> list[Row]:
     """Measure prefill, decode or both, at every context and batch; rows of what is wrong alone if anything is."""
     host = build_host(config.host, config.layers, device, dtype)
-    baselines = make_baselines(config.policies, config.budgets, config.every, peers=peers)
+    baselines = make_baselines(
+        config.policies, config.budgets, config.every, peers=peers, allocations=config.allocations
+    )
     common = common_labels(config, host.model.config.num_hidden_layers, device, dtype)
     rows: list[Row] = []
     for context in contexts(config, device):

@@ -36,6 +36,7 @@ def baseline_labels(baseline: Baseline) -> dict[str, Any]:
         "policy": baseline.policy,
         "package": baseline.package,
         "budget": baseline.budget,
+        "allocation": "" if baseline.budget is None else baseline.allocation,
     }
 
 

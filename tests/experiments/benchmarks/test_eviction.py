@@ -10,7 +10,7 @@ from memx.experiments.base_models.synthetic import LARGE, TINY, Host, build_host
 from memx.experiments.benchmarks.benchmark import BenchConfig, EvictionBenchConfig
 from memx.experiments.benchmarks.eviction import correctness as evict_bench_check
 from memx.experiments.benchmarks.eviction import prefill_decode as evict_bench
-from memx.experiments.benchmarks.eviction.correctness import check_baselines, logits_error
+from memx.experiments.benchmarks.eviction.correctness import check_baselines, check_kept, logits_error
 from memx.experiments.benchmarks.eviction.generate import bench_generate
 from memx.experiments.benchmarks.eviction.policies import Baseline, held, make_baselines, prefill
 from memx.experiments.benchmarks.eviction.prefill_decode import bench_evict, check_eviction
@@ -59,6 +59,19 @@ def test_everything_takes_part_by_default():
         "knorm 0.5",
         "knorm 0.25",
     ]
+
+
+def test_heads_that_share_a_budget_hold_as_much_in_all(host):
+    allocations = ("global", "table", "layer_max")
+    found = make_baselines(("namm", "knorm"), (0.3,), 32, peers=False, allocations=allocations)[2:]
+    assert [entrant.name for entrant in found] == [
+        f"{name} 0.3 {one}" for name in ("namm", "knorm") for one in allocations
+    ]
+    with torch.inference_mode():
+        checked = [check_kept(host.model, entrant, host.ids(1, 70), 32) for entrant in found]
+        assert [verdict.wrong for verdict in checked] == [""] * len(found)
+        wrong = dataclasses.replace(found[1], budget=0.25)
+        assert "in all heads, expected" in check_kept(host.model, wrong, host.ids(1, 70), 32).wrong
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,20 @@ from zlib import crc32
 import pytest
 import torch
 from memx import namm
-from memx.experiments.config.policy_eval import BASELINES
+from memx.experiments.config.policy_eval import BASELINES, NammSource
 from memx.experiments.evolution.candidates import CandidateEvaluator
+from memx.experiments.policy_eval import measure
 from memx.experiments.policy_eval.measure import PolicyEvaluator
 from memx.experiments.policy_eval.token_drops import kept_by_head, mean_run
 from memx.namm.policies.base import Rule
+from memx.namm.policies.fixed import FixedScores
 from memx.namm.policies.heuristics import Full, make_policy
+from memx.namm.policies.shares import HeadShares
 
 from ...namm.hosts import make_host
 from .tiny_evaluation import BUDGET, EVERY, config, draw, scorer
+
+BUDGETED = NammSource(folder="none", sha256="", budget=BUDGET)
 
 
 def alone(host, policy, prompt):
@@ -74,6 +79,35 @@ def test_each_policy_answers_as_it_does_alone(kind, mode, length):
             assert one.cache.layers == pytest.approx([float(layer.double().mean()) for layer in tokens], abs=1e-5)
             assert one.cache.kv_bytes == sum(size.kv_bytes for size in sizes), name
             assert one.cache.bookkeeping_bytes == sum(size.bookkeeping_bytes for size in sizes), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["post_hoc", "online"])
+def test_each_allocation_answers_as_it_does_alone(mode, monkeypatch):
+    """KVzip among them, where policies choose once."""
+    allocations, length = ("equal", "global", "table", "layer_max"), 144
+    host, prompt = make_host().double(), draw(length)
+    table = torch.rand(2, 2, length, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(measure, "kvzip_scores", lambda model, tokenizer, ids: table)
+    shares = HeadShares((BUDGET,), (((0.9, 0.2), (0.1, 0.4)),))
+    names = ("knorm", "kvzip") if mode == "post_hoc" else ("knorm",)
+    asked = config(mode=mode, policies=names, allocations=allocations, protect_first=3, namms=[BUDGETED])
+    evaluator = PolicyEvaluator(host, object(), asked, [scorer(Rule(budget=BUDGET))], shares=shares)
+    measured = evaluator.evaluate(prompt)[1:]
+    endings = ["" if one == "equal" else f" {one}" for one in allocations]
+    assert [one.variant for one in measured] == [name + ending for ending in endings for name in ("namm", *names)]
+    every = length if mode == "post_hoc" else EVERY
+    for one, allocation in zip(measured, [one for one in allocations for _ in ("namm", *names)], strict=True):
+        rule = Rule(budget=BUDGET, allocation=allocation, shares=shares, first=3)
+        policy = {
+            "namm": lambda rule=rule: replace(scorer(rule), every=every),
+            "knorm": lambda rule=rule: make_policy("knorm", budget=BUDGET, every=every, rule=rule),
+            "kvzip": lambda rule=rule: FixedScores(table, BUDGET, every, rule=rule),
+        }[one.variant.split()[0]]()
+        tokens, sizes, likelihood, _ = alone(host, policy, prompt)
+        assert one.log_likelihood == pytest.approx(likelihood, abs=1e-4), one.variant
+        assert one.cache.kept == pytest.approx(float(tokens.double().mean())) and tokens[..., :3].all()
+        assert one.cache.kv_bytes == sum(size.kv_bytes for size in sizes), one.variant
 
 
 @torch.no_grad()

@@ -3,14 +3,16 @@
 import json
 import os
 import signal
+from typing import get_args
 
 import numpy as np
 import pytest
 from memx import namm
+from memx.cli.commands import options
 from memx.errors import MemxError
 from memx.experiments.config.base import run_name, to_yaml
 from memx.experiments.config.loading import load_eval_config, load_evolution_config
-from memx.experiments.config.policy_eval import BASELINES
+from memx.experiments.config.policy_eval import BASELINES, Allocation
 from memx.experiments.config.tasks import HELD_OUT_TASKS, TRAINING_TASKS
 from memx.experiments.data.long_context.families import FAMILIES
 from memx.experiments.eviction.measurements import CacheSize, CacheUse, Measurements
@@ -23,6 +25,7 @@ from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted
 from memx.namm.policies.base import Rule
 from memx.namm.policies.heuristics import POLICIES
+from memx.namm.policies.keep import ALLOCATIONS
 from memx.results.store.runs import RunStore
 
 from ..evolution.tiny_evolution import settings, write_host
@@ -31,6 +34,7 @@ from .tiny_evaluation import EVERY, scorer
 
 def test_names_that_are_free_of_torch_are_those_there_are():
     assert ("full", *BASELINES) == tuple(POLICIES)
+    assert ALLOCATIONS == get_args(Allocation) == tuple(one.value for one in options.Allocation)
     assert (*TRAINING_TASKS, *HELD_OUT_TASKS) == tuple(FAMILIES)
 
 
