@@ -10,13 +10,15 @@ import pytest
 from memx import namm
 from memx.cli.commands import options
 from memx.errors import MemxError
-from memx.experiments.config.base import run_name, to_yaml
+from memx.experiments.config.base import run_name, to_tree, to_yaml, tree_hash
 from memx.experiments.config.loading import load_eval_config, load_evolution_config
 from memx.experiments.config.policy_eval import BASELINES, Allocation
 from memx.experiments.config.tasks import HELD_OUT_TASKS, TRAINING_TASKS
 from memx.experiments.data.long_context.families import FAMILIES
+from memx.experiments.eviction.head_shares import HEAD_SHARES
 from memx.experiments.eviction.measurements import CacheSize, CacheUse, Measurements
 from memx.experiments.policy_eval import run
+from memx.experiments.policy_eval.online_thresholds import THRESHOLDS
 from memx.experiments.policy_eval.run import RESULTS, eval_namm
 from memx.experiments.policy_eval.sources import eval_tree
 from memx.experiments.runtime.events import Note, Progress
@@ -26,10 +28,13 @@ from memx.experiments.runtime.signals import Interrupted
 from memx.namm.policies.base import Rule
 from memx.namm.policies.heuristics import POLICIES
 from memx.namm.policies.keep import ALLOCATIONS
+from memx.namm.policies.shares import HeadShares
+from memx.results.namm.rows import allocation_of
 from memx.results.store.runs import RunStore
 
 from ..evolution.tiny_evolution import settings, write_host
 from .tiny_evaluation import EVERY, scorer
+from .tiny_evaluation import config as tiny
 
 
 def test_names_that_are_free_of_torch_are_those_there_are():
@@ -194,3 +199,44 @@ def test_scores_that_are_not_finite_end_the_run_with_their_names(place, tmp_path
     with pytest.raises(RunFailed, match="on key_values under h2o are not finite; check its weights"):
         eval_namm(config, Options(tmp_path), quiet)
     assert not RunStore(tmp_path).run(run_name(config)).rows()
+
+
+def test_a_table_of_head_shares_is_measured_once_and_kept_in_the_run(place, tmp_path):
+    """Beside a threshold for reading: of each a file, and lines with their names."""
+    small = dict(tasks=["key_values"], prompts=1, policies=["recency"], documents=0, share_prompts=1)
+    resolved = asked(place, **small, mode="online", allocations=["equal", "table"], online_thresholds=True)
+    rows = eval_namm(resolved, Options(tmp_path), quiet)
+    run = RunStore(tmp_path).run(run_name(resolved))
+    table = HeadShares.from_tree(json.loads((run.folder / HEAD_SHARES).read_text()))
+    assert table.budgets == (0.4,) and table.source == "KVzip, 1 context"
+    ((_, threshold),) = json.loads((run.folder / THRESHOLDS).read_text())["namm"].items()
+    assert np.isfinite(threshold)
+    shown = {row.variant: allocation_of(row) for row in rows if row.labels.size == "budget"}
+    assert shown == {
+        "full": "", "namm per head": "equal", "recency": "equal", "namm table": "table", "recency table": "table",
+        "namm threshold": "threshold",
+    }  # fmt: skip
+    own = {row.variant: allocation_of(row) for row in rows if row.labels.size == "own"}
+    assert own == {"namm": "layer_max", "recency": "equal", "recency table": "table"}
+    kept = {row.variant: row.value for row in rows if (row.metric, row.labels.budget) == ("kept", 0.4)}
+    assert kept["recency table"] == pytest.approx(kept["recency"], abs=0.5)
+
+
+def test_a_run_keeps_its_name_where_later_keys_are_not_set():
+    tree = to_tree(tiny())
+    later = ("allocations", "head_shares", "share_prompts", "online_thresholds", "protect_first", "protect_newest")
+    assert tree_hash(tree) == tree_hash({key: value for key, value in tree.items() if key not in later})
+    assert tree_hash(tree) != tree_hash(to_tree(tiny(allocations=("global",))))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"allocations": ("equal", "equal")}, "allocations has an entry twice"),
+        ({"policies": ("kvzip",), "mode": "online"}, "kvzip reads the whole context"),
+        ({"online_thresholds": True}, "set mode to online"),
+    ],
+)
+def test_what_cannot_be_evaluated_together_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**wrong)
