@@ -8,6 +8,15 @@ from .embedding_bag import OP as EMBEDDING_BAG
 from .evict_gather import OP as EVICT_GATHER
 from .op import Op
 from .product_topk import OP as PRODUCT_TOPK
+from .ragged_attention import OP as RAGGED_ATTENTION
 from .sparse_adam import OP as SPARSE_ADAM
 
-OPS: tuple[Op, ...] = (PRODUCT_TOPK, EMBEDDING_BAG, BAG_DOT, SPARSE_ADAM, ATTENTION_SPECTROGRAM, EVICT_GATHER)
+OPS: tuple[Op, ...] = (
+    PRODUCT_TOPK,
+    EMBEDDING_BAG,
+    BAG_DOT,
+    SPARSE_ADAM,
+    ATTENTION_SPECTROGRAM,
+    EVICT_GATHER,
+    RAGGED_ATTENTION,
+)

@@ -24,6 +24,7 @@ _KERNELS = (
     "product_topk.kernel",
     "attention_spectrogram.kernel",
     "evict_gather.kernel",
+    "ragged_attention.kernel",
 )
 
 

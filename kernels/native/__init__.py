@@ -3,6 +3,7 @@
 from .attention import log_sum_exp, spectrogram
 from .backward_attention import backward_attention
 from .build import library
+from .ragged_attention import ragged_attention
 from .rows import adam, available, dots, gather, lookup_backward, scatter
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "library",
     "log_sum_exp",
     "lookup_backward",
+    "ragged_attention",
     "scatter",
     "spectrogram",
 ]

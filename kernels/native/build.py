@@ -29,8 +29,11 @@ from ...leftovers import sweep, temporary_beside
 from ...private_files import private_folder, stranger_in
 
 _FOLDER = Path(__file__).parent
-SOURCES = ("rows.c", "spectrogram.c", "log_sum_exp.c", "backward_attention.c")
-FUNCTIONS = ("gather", "dots", "scatter", "lookup_backward", "adam", "log_sum_exp", "spectrogram", "backward_attention")
+SOURCES = ("rows.c", "spectrogram.c", "log_sum_exp.c", "backward_attention.c", "ragged_attention.c")
+FUNCTIONS = (
+    *("gather", "dots", "scatter", "lookup_backward", "adam"),
+    *("log_sum_exp", "spectrogram", "backward_attention", "ragged_units", "ragged_output"),
+)
 _FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-shared", "-fPIC")
 _HERE = ("-march=native",)  # not every compiler knows it
 _PATIENCE = 120.0  # seconds for a compiler
