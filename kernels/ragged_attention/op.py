@@ -68,8 +68,8 @@ def ragged_attention(
     assert positions is None or (positions.shape == key.shape[:1] and own is not None)
     assert own is None or own.shape == (query.shape[0], query.shape[2]), own.shape
     scale = query.shape[3] ** -0.5 if scale is None else scale
-    chosen, tensors = _pick(impl, query, pairs), (x.detach() for x in (query, key, value))
-    return RaggedAttention(*_attention(*tensors, offsets, scale, positions, own, window, longest, chosen))
+    tensors = (x.detach() for x in (query, key, value))
+    return RaggedAttention(*_attention(*tensors, offsets, scale, positions, own, window, longest, impl))
 
 
 def _pick(impl: str, query: Tensor, pairs: int) -> str:
@@ -102,6 +102,7 @@ def _attention(
     longest: int | None,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
+    impl = _pick(impl, query, len(offsets) - 1)
     if impl == "triton":
         from . import kernel
 

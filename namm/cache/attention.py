@@ -13,9 +13,11 @@ from torch.nn import functional as F
 from torch.nn.attention.bias import causal_lower_right
 
 from ...errors import MemxError
+from ...kernels.ragged_attention import ragged_attention
 from ...torch_compat import flash_attention_for_cpu, has_flash_attention_for_cpu
 from .cache import EvictingCache
 from .masks import bottom_right_causal
+from .state import LayerState
 
 ATTENTION = "memx"  # its name among transformers' attention functions
 CACHE = "memx_cache"  # the argument by which a decoder hands its cache down to it
@@ -53,7 +55,7 @@ def observed_attention(
     if not isinstance(index, int) or index >= len(cache.layers):
         raise MemxError(f"{kind} does not say to which layer of the cache it belongs", hint=_OTHER_MODEL)
     layer = cache.layers[index]
-    cached = key is layer.keys and value is layer.values
+    cached = key is layer.state.keys and value is layer.state.values
     if kind in _WINDOW_IN_MASK:
         kwargs["sliding_window"] = layer.state.window
     if unsupported := _unsupported(layer.state.window, attention_mask, softcap, kwargs, cached=cached):
@@ -61,7 +63,13 @@ def observed_attention(
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
     hop = layer.state.policy.hop
     observing = hop > 0 and query.shape[2] >= hop
-    output, lse = attend(query, key, value, layer.state.visible(), scale, dropout=dropout, with_lse=observing)
+    if layer.state.ragged is None or dropout:
+        state = layer.state.padded()
+        output, lse = attend(
+            query, state.keys, state.values, state.visible(), scale, dropout=dropout, with_lse=observing
+        )
+    else:
+        output, lse = attend_ragged(query, layer.state, scale)
     with torch.no_grad():
         layer.update_policy(query.detach(), lse, scale)
     return output.transpose(1, 2).contiguous(), None
@@ -89,6 +97,33 @@ def _unsupported(
     if passed != window:
         return f"has a sliding window of {passed}, where its config says {window}"
     return None
+
+
+def attend_ragged(query: Tensor, state: LayerState, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention [B, Hq, Q, d] over a layer's ragged tokens and its slots, and the log-sum-exp [B, Hq, Q] over both.
+
+    Without gradients.
+    """
+    old, window = state.ragged, state.window_in_use()
+    assert old is not None
+    query, key, value = query.detach(), state.keys.detach(), state.values.detach()
+    own = state.new_tokens.positions[:, 0]
+    where = (None, None, None) if window is None else (old.positions, own, window)
+    before, old_lse = ragged_attention(query, old.keys, old.values, old.offsets, scale, *where, longest=old.most)
+    seen = state.visible()
+    if _has_lse(query, value, 0.0) and seen is None and query.shape[2] == 1:
+        output, lse = flash_attention_for_cpu(query, key, value, causal=False, scale=scale)
+    elif _has_lse(query, value, 0.0):
+        output, lse = _fused(query, key, value, seen, scale)
+    else:  # slots are heads of one length
+        each = key.shape[2]
+        offsets = torch.arange(0, (len(old.offsets) - 1) * each + 1, each, device=key.device)
+        where = (state.positions.flatten(), own, window) if window is not None or query.shape[2] > 1 else ()
+        flat = (key.flatten(0, 2), value.flatten(0, 2), offsets)
+        output, lse = ragged_attention(query, *flat, scale, *where, longest=each)
+    both = torch.logaddexp(lse, old_lse)
+    share = (old_lse - both).exp_()[..., None].to(output.dtype)
+    return output.lerp(before, share), both
 
 
 def attend(

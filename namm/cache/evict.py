@@ -16,6 +16,7 @@ from ...errors import MemxError
 from ...kernels.evict_gather import evict_gather
 from ..policies.base import Policy, View
 from ..policies.keep import kept_tokens
+from .ragged import RaggedTokens
 from .state import LayerState
 
 _WINDOW_STEP = 64  # tokens between looks at what has left a layer's window
@@ -33,6 +34,7 @@ def keep_mask(layer: LayerState, group: slice, *, due: bool, unobserved: int = 0
     Returns:
         [b, H, t], bool, over `layer.slots(group)`.
     """
+    layer = layer.padded()
     slots = layer.slots(group)
     exists = layer.exists(group, slots)
     if not due:
@@ -81,6 +83,7 @@ def candidates(layer: LayerState, group: slice, unobserved: int = 0, rooms: Tens
     Returns:
         The tokens that it has seen, with its scores.
     """
+    layer = layer.padded()
     slots = layer.slots(group)
     view = replace(_view(layer, group, slice(slots.start, slots.stop - unobserved), unobserved), rooms=rooms)
     exists = layer.exists(group, slots)
@@ -110,28 +113,45 @@ def _scores(policy: Policy, view: View, exists: Tensor | None) -> Tensor:
 
 
 def compact(layer: LayerState, masks: list[Tensor]) -> None:
-    """Drop all tokens but the kept ones, and pack those to the right.
+    """Drop all tokens but the kept ones. Where all heads keep as many, those are packed in slots; else head by head.
 
     Args:
-        layer: Shrinks to the slots of its fullest head.
+        layer: What holds the tokens; its memory shrinks to those that are kept.
         masks: `keep_mask` of each group of `layer.new_tokens`.
     """
     counts: list[list[int]] = [heads for mask in masks for heads in mask.sum(-1).tolist()]
-    most, size = max(count for heads in counts for count in heads), layer.keys.shape[2]
-    if all(count == size for heads in counts for count in heads):
+    if counts == layer.counts and not layer.new_tokens.padded:
         return
-    order = []
-    for group, mask in zip(layer.new_tokens.groups, masks, strict=True):
-        # A stable sort of the mask brings the kept tokens to the end, in their order. A head that keeps fewer than
-        # the fullest is filled up in front with tokens that are gone: `counts` says that they are none.
-        last = mask.to(torch.uint8).sort(dim=-1, stable=True).indices[..., -most:] + layer.slots(group).start
-        order.append(F.pad(last, (most - last.shape[2], 0)))
-    state = F.pad(layer.policy_state, (0, 0, 0, size - layer.policy_state.shape[2]))
-    # all that lies by key in one call, which is one launch on a GPU
-    by_key = [layer.keys, layer.values, layer.positions, *([state] if state.shape[3] else [])]
-    layer.keys, layer.values, layer.positions, *gathered = evict_gather(by_key, torch.cat(order))
-    layer.policy_state = gathered[0] if gathered else state[:, :, :most]
+    whole, groups = layer.padded(), layer.new_tokens.groups
+    size = whole.keys.shape[2]
+    state = F.pad(whole.policy_state, (0, 0, 0, size - whole.policy_state.shape[2]))
+    by_key = [whole.keys, whole.values, whole.positions, state]
+    if len({count for heads in counts for count in heads}) == 1:
+        _pack(layer, [whole.slots(group).start for group in groups], masks, by_key)
+    else:
+        starts = [(whole.slots(group), mask) for group, mask in zip(groups, masks, strict=True)]
+        kept = torch.cat([F.pad(mask, (slots.start, size - slots.stop)) for slots, mask in starts])
+        layer.ragged = RaggedTokens.of(counts, kept, *by_key)
+        layer.keys, layer.values, layer.positions, layer.policy_state = (x[:, :, :0].clone() for x in by_key)
     layer.counts = counts
+
+
+def _pack(layer: LayerState, starts: list[int], masks: list[Tensor], by_key: list[Tensor]) -> None:
+    """Store the kept tokens in slots, as many of every head.
+
+    starts: the first slot of each group's mask; by_key: what is stored by key, in slots.
+    """
+    order = []
+    for start, mask in zip(starts, masks, strict=True):
+        # a stable sort of the mask brings the kept tokens to the end, in their order
+        kept = int(mask[0, 0].sum())
+        order.append(mask.to(torch.uint8).sort(dim=-1, stable=True).indices[..., mask.shape[2] - kept :] + start)
+    *some, state = by_key
+    # all that lies by key in one call, which is one launch on a GPU
+    gathered = evict_gather([*some, *([state] if state.shape[3] else [])], torch.cat(order))
+    layer.ragged = None
+    layer.keys, layer.values, layer.positions = gathered[:3]
+    layer.policy_state = gathered[3] if state.shape[3] else state[:, :, : layer.keys.shape[2]]
 
 
 def window_moved(layer: LayerState) -> bool:

@@ -15,8 +15,10 @@ from .state import LayerState
 
 
 def _of_state(name: str) -> Any:
-    """An attribute of the layer that is one of its `LayerState`."""
-    return property(lambda layer: getattr(layer.state, name), lambda layer, value: setattr(layer.state, name, value))
+    """An attribute of the layer that is one of its `LayerState`, with all tokens in slots."""
+    return property(
+        lambda layer: getattr(layer.state.padded(), name), lambda layer, value: setattr(layer.state, name, value)
+    )
 
 
 class EvictingLayer(CacheLayer):
@@ -28,7 +30,7 @@ class EvictingLayer(CacheLayer):
     """
 
     is_croppable = False
-    keys: Any = _of_state("keys")
+    keys: Any = _of_state("keys")  # of all tokens: a padded copy where heads hold different numbers of them
     values: Any = _of_state("values")
 
     def __init__(self, index: int, policy: Policy, window: int | None, protect: Sequence[tuple[int, int]] = ()) -> None:
@@ -44,7 +46,10 @@ class EvictingLayer(CacheLayer):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        """Append the new columns [B, H, Q, d]; return all keys and values [B, H, T, d], which the queries then meet."""
+        """Append the new columns [B, H, Q, d]; return all keys and values in slots [B, H, T, d].
+
+        The queries then meet those, and the ragged ones, which the attention function takes from the state.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if not self.begun:
@@ -52,7 +57,7 @@ class EvictingLayer(CacheLayer):
                 "this cache was used without its eviction policy", hint="call the model inside `with attach(...)`"
             )
         self.state.append(key_states, value_states)
-        return self.keys, self.values
+        return self.state.keys, self.state.values
 
     def update_policy(self, query: Tensor, lse: Tensor | None, scale: float) -> None:
         """After the new columns have attended: let the policy see them, and evict where a sequence is due.
@@ -65,13 +70,20 @@ class EvictingLayer(CacheLayer):
         state, new = self.state, self.state.new_tokens
         state.scale = scale
         if state.policy.hop or state.policy.context:
-            observe.observe(state, query, lse)
+            whole = state.padded(values=False) if self._hop_ends() else state
+            observe.observe(whole, query, lse)
+            state.observed(whole)
         if state.policy.rule.spans_layers and any(new.due):
             return  # all layers are evicted together, after the last
         # padding behind the new tokens goes in any case, as it is no token
         if any(new.due) or new.padded or evict.window_moved(state):
             groups = zip(new.groups, new.due, strict=True)
             evict.compact(state, [evict.keep_mask(state, group, due=due) for group, due in groups])
+
+    def _hop_ends(self) -> bool:
+        """Whether the policy observes queries now, and so looks at the keys."""
+        hop = self.state.policy.hop
+        return hop > 0 and any(seen % hop + new >= hop for seen, new in self.state.new_tokens.pairs())
 
     def copies(self, policy: Policy, count: int, seen: list[int]) -> EvictingLayer:
         """A layer of so many copies of each sequence, under another policy that reads the same."""
@@ -94,6 +106,8 @@ class EvictingLayer(CacheLayer):
         if not policy.width:
             state.recent = state.lse = None
             state.policy_state = state.policy_state.new_empty(*state.keys.shape[:3], 0)
+            if state.ragged is not None:
+                state.ragged.policy_state = state.policy_state.new_empty(len(state.ragged.keys), 0)
 
     def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
         """Length and offset of a mask over all slots; memx makes its own masks."""
@@ -101,7 +115,7 @@ class EvictingLayer(CacheLayer):
 
     def get_seq_length(self) -> int:
         """Slots in use, which is not how many tokens there have been: the cache knows that."""
-        return self.keys.shape[2] if self.is_initialized else 0
+        return self.state.width if self.is_initialized else 0
 
     def reset(self) -> None:
         """Drop all tokens."""

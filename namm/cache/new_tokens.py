@@ -11,13 +11,23 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LayerSize:
-    """What a layer holds: slots of every head (physical), tokens per head (logical, a mean), and bytes."""
+    """What a layer holds, over all sequences.
+
+    Attributes:
+        layer: Number of the layer.
+        slots: Tokens of its fullest head.
+        tokens: Tokens per head, a mean.
+        kv_bytes: Bytes of keys and values. Where heads hold different numbers of tokens, the sum over them.
+        bookkeeping_bytes: Bytes of all else that is stored.
+        heads: Tokens of each head, means over the sequences.
+    """
 
     layer: int
     slots: int
     tokens: float
     kv_bytes: int
     bookkeeping_bytes: int
+    heads: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ first slots unused.
     head 0        token token token token newest      counts[b][0] = 5
     head 1          -     -   token token newest      counts[b][1] = 3
 
+Where heads of a cache hold different numbers after an eviction, nothing is padded: what stays is stored head by head
+(`ragged.py`), and the slots hold what came since. `padded` shows both in slots, to those who look at all of them.
+
 Sequences may be at different lengths, as in a left-padded batch. Those at one length go together (a group); otherwise
 each is a group of its own, and the policy sees it as if it were alone.
 """
@@ -16,15 +19,18 @@ each is a group of its own, and the policy sees it as if it were alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..policies.base import Attention, Policy
 from .masks import bottom_right_causal
 from .new_tokens import LayerSize, NewTokens
+from .ragged import RaggedTokens
 
 _TENSORS = ("keys", "values", "positions", "policy_state", "recent", "lse")
 
@@ -39,7 +45,9 @@ class LayerState:
         window: How many positions a query sees back, itself counted; None for all.
         protect: Spans (first, one past the last) of token numbers that are never evicted.
         scale: What the products of queries and keys are multiplied by.
-        counts: Tokens held, [B][H].
+        counts: Tokens held, [B][H], ragged ones included.
+        ragged: What survived the last eviction, if heads kept different numbers; the slots hold what came since, as
+            many tokens of every head. None: the slots hold everything.
         keys, values: [B, H, T, d]; None before the first token.
         positions: [B, H, T], int32: how many tokens of its sequence came before each.
         policy_state: [B, H, <= T, width]: the policy's numbers for each key; the last few keys may lack theirs.
@@ -62,11 +70,17 @@ class LayerState:
     recent: Tensor | None = None
     lse: Tensor | None = None
     new_tokens: NewTokens = field(init=False)
+    ragged: RaggedTokens | None = None
 
     @property
     def device(self) -> torch.device:
         """Where the tokens are."""
         return self.keys.device
+
+    @property
+    def width(self) -> int:
+        """Slots that `padded` has: the tokens of the fullest head, and the padding of new columns."""
+        return self.keys.shape[2] + (0 if self.ragged is None else self.ragged.most)
 
     def start(self, keys: Tensor, values: Tensor) -> None:
         """Make empty tensors like the first keys and values."""
@@ -87,7 +101,7 @@ class LayerState:
 
     def clear(self) -> None:
         """Drop all tokens."""
-        self.keys = self.values = self.recent = self.lse = None
+        self.keys = self.values = self.recent = self.lse = self.ragged = None
         for name in ("positions", "policy_state"):  # frees them; `start` makes them anew
             vars(self).pop(name, None)
         self.counts = []
@@ -111,26 +125,62 @@ class LayerState:
             if (tensor := getattr(self, name)) is not None:
                 setattr(self, name, change(tensor))
         self.counts = [list(self.counts[b]) for b in order]
+        self.ragged = self.ragged and self.ragged.select(order)
+
+    def padded(self, *, values: bool = True) -> LayerState:
+        """This layer with all of its tokens in slots: itself, or a copy in which ragged heads are padded.
+
+        Args:
+            values: Whether the copy gets the values too; else its `values` are of the new tokens alone.
+
+        Returns:
+            A state to look at. What is changed in it must be given back by `observed` or `evict.compact`.
+        """
+        if self.ragged is None:
+            return self
+        whole = copy(self)
+        whole.ragged = None
+        for name in ("keys", "positions", "policy_state", *(["values"] if values else [])):
+            setattr(whole, name, torch.cat([self.ragged.padded(name), getattr(self, name)], 2))
+        return whole
+
+    def observed(self, whole: LayerState) -> None:
+        """Take over what a policy has observed in `padded()`."""
+        if self.ragged is None or whole is self:
+            return
+        ours = {name: getattr(self, name) for name in ("ragged", "keys", "values", "positions")}
+        vars(self).update({**vars(whole), **ours})
+        most = self.ragged.most
+        state = F.pad(whole.policy_state, (0, 0, 0, max(0, most - whole.policy_state.shape[2])))
+        self.ragged.set_state(state[:, :, :most])
+        self.policy_state = state[:, :, most:]
 
     def size(self) -> LayerSize:
         """How much this layer holds now."""
         if self.keys is None:
             return LayerSize(self.index, 0, 0.0, 0, 0)
-        counts = [count for heads in self.counts for count in heads]
-        bookkeeping = [self.positions, self.policy_state, self.recent, self.lse]
+        heads = [sum(of_head) / len(of_head) for of_head in zip(*self.counts, strict=True)]
+        parts = [self] if self.ragged is None else [self, self.ragged]
+        bookkeeping = [tensor for part in parts for tensor in (part.positions, part.policy_state)]
+        bookkeeping += [self.recent, self.lse, None if self.ragged is None else self.ragged.offsets]
         return LayerSize(
             self.index,
-            self.keys.shape[2],
-            sum(counts) / len(counts),
-            self.keys.nbytes + self.values.nbytes,
+            self.width,
+            sum(heads) / len(heads),
+            sum(part.keys.nbytes + part.values.nbytes for part in parts),
             sum(tensor.nbytes for tensor in bookkeeping if tensor is not None),
+            tuple(heads),
         )
 
     def held(self, sequence: int) -> list[Tensor]:
         """The positions of the tokens that each head of a sequence holds, oldest first, on the CPU."""
-        slots = self.keys.shape[2]
-        of_heads = enumerate(self.counts[sequence])
-        return [self.positions[sequence, head, slots - count :].long().cpu() for head, count in of_heads]
+        found = []
+        for head, count in enumerate(self.counts[sequence]):
+            positions = self.positions[sequence, head]
+            if self.ragged is not None:
+                positions = torch.cat([self.ragged.of_head("positions", sequence, head), positions])
+            found.append(positions[len(positions) - count :].long().cpu())
+        return found
 
     def kept_share(self, sequence: int, tokens: int) -> Tensor:
         """The share of heads that hold each of the first so many tokens of a sequence: [tokens], on the CPU."""
@@ -162,11 +212,14 @@ class LayerState:
         return self.window if self.window is not None and longest > self.window else None
 
     def visible(self) -> Tensor | None:
-        """Which slots the newest columns see: [B or 1, H or 1, Q, T], bool; None: all of them, up to their own."""
+        """Which slots the newest columns see: [B or 1, H or 1, Q, T], bool; None: all of them, up to their own.
+
+        Ragged tokens are no slots: all of those are seen that are in the window.
+        """
         columns, slots = self.new_tokens.columns, self.keys.shape[2]
         width = slots - columns  # the slots before them
         old = [[count - new for count in heads] for heads, new in zip(self.counts, self.new_tokens.new, strict=True)]
-        ragged = any(count != width for heads in old for count in heads)
+        ragged = self.ragged is None and any(count != width for heads in old for count in heads)
         window = self.window_in_use()
         if not ragged and window is None:
             return None
@@ -218,5 +271,6 @@ class LayerState:
                 tensor = tensor[None].expand(count, *tensor.shape).flatten(0, 1)
             setattr(twin, name, tensor)
         twin.counts = [list(heads) for heads in self.counts * count]
+        twin.ragged = self.ragged and self.ragged.select([*range(len(self.counts))] * count)
         twin.new_tokens = NewTokens.of(seen * count, [0] * len(twin.counts), 0, None, policy.hop, self.device)
         return twin

@@ -82,10 +82,11 @@ def test_odd_widths_and_a_scale(impl, width, depth):
 def test_positions_hide_what_is_later_or_out_of_the_window(impl, window):
     query, key, value, offsets = draw([[0, 5], [300, 90]], queries=4)
     positions = torch.randint(0, 350, (len(key),), generator=torch.Generator().manual_seed(1))
+    positions[:5] = 4 + torch.arange(5)
     own = torch.tensor([[3, 4, 5, 6], [5, 300, 310, 349]])
     back = own[..., None] - positions
     seen = (back >= 0) if window is None else (back >= 0) & (back < window)
-    assert not seen[0].any()  # a query that sees nothing
+    assert not seen[0, 0, :5].any()  # a query that sees nothing
     run = ragged_attention_reference if impl == "reference" else lambda *x: ragged_attention(*x, impl=impl)
     given = (query, key, value, offsets)
     near(run(*given, None, positions, own, window), softmax_of_each(*given, seen))
@@ -103,7 +104,7 @@ def test_dtypes(impl, dtype):
     exact, exact_lse = softmax_of_each(*given)
     assert output.dtype == dtype and lse.dtype == (dtype if dtype == torch.float64 else torch.float32)
     near((output,), (exact,), 4 * torch.finfo(dtype).eps)
-    near((lse,), (exact_lse,), 1e-12 if dtype == torch.float64 else 3e-6)
+    near((lse,), (exact_lse,), 1e-12 if dtype == torch.float64 else 3e-6 if impl == "native" else 1e-4)
 
 
 @needs_compiler
@@ -131,7 +132,9 @@ def test_any_number_of_threads_gives_the_same_bits():
 def test_auto_takes_the_loops_for_few_queries_and_torch_for_many(monkeypatch):
     called = []
     monkeypatch.setattr(native, "available", lambda *_: True)
-    monkeypatch.setattr(native, "ragged_attention", lambda q, *_: called.append(q.shape[2]) or (q, q[..., 0]))
+    monkeypatch.setattr(
+        native, "ragged_attention", lambda q, *_: called.append(q.shape[2]) or (q.clone(), q[..., 0].clone())
+    )
     for queries in (1, 200):
         ragged_attention(*draw([[5, 9]], queries=queries))
     assert called == [1]
