@@ -40,11 +40,7 @@ def evolved(rule, every, seed=3, **settings) -> Namm:
 
 def held(layer, sequence=0) -> list[set[int]]:
     """The positions that each head of a layer holds."""
-    slots = layer.keys.shape[2]
-    return [
-        set(layer.state.positions[sequence, head, slots - count :].tolist())
-        for head, count in enumerate(layer.state.counts[sequence])
-    ]
+    return [set(positions.tolist()) for positions in layer.state.held(sequence)]
 
 
 @torch.no_grad()
@@ -206,10 +202,12 @@ def test_sizes_count_what_is_really_held():
     for size, layer in zip(attached.cache.sizes(), attached.cache.layers, strict=True):
         counts = layer.state.counts[0]
         assert size.slots == max(counts) == layer.keys.shape[2] and size.tokens == sum(counts) / 2
-        assert size.kv_bytes == 2 * 2 * max(counts) * 8 * 4  # keys and values of two heads of 8 float32
-        at_least = 2 * max(counts) * (17 * 4 + 4)
+        assert size.heads == tuple(counts) and counts[0] != counts[1]
+        assert size.kv_bytes == 2 * sum(counts) * 8 * 4  # keys and values of two heads of 8 float32
+        at_least = sum(counts) * (17 * 4 + 4)
         assert at_least <= size.bookkeeping_bytes <= at_least + 4 * (8 + 1) * 4 * 31
-        assert layer.keys.untyped_storage().nbytes() == layer.keys.nbytes
+        kept = layer.state.ragged.keys
+        assert kept.untyped_storage().nbytes() == kept.nbytes
     share = attached.cache.holds()
     assert share.shape == (2, 256)
     torch.testing.assert_close(share.sum(1), torch.tensor([s.tokens for s in attached.cache.sizes()]))

@@ -35,11 +35,7 @@ def policy_of(name):
 
 def held(cache, sequence=0):
     """The tokens that each head of each layer holds."""
-    return [
-        [layer.state.positions[sequence, head, layer.keys.shape[2] - n :].tolist() for head, n in enumerate(counts)]
-        for layer in cache.layers
-        for counts in [layer.state.counts[sequence]]
-    ]
+    return [[positions.tolist() for positions in layer.state.held(sequence)] for layer in cache.layers]
 
 
 # -- a host whose attention is written out, and the published rules by loops over its tokens

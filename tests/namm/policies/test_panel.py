@@ -37,11 +37,7 @@ def host(request):
 
 def held(cache, sequence=0):
     """The tokens that each head of each layer holds."""
-    return [
-        layer.state.positions[sequence, head, layer.keys.shape[2] - count :].tolist()
-        for layer in cache.layers
-        for head, count in enumerate(layer.state.counts[sequence])
-    ]
+    return [positions.tolist() for layer in cache.layers for positions in layer.state.held(sequence)]
 
 
 def read(host, ids, policy):
