@@ -43,6 +43,11 @@ _LATER_EVAL = {
     "protect_first": 0,
     "protect_newest": 0,
 }
+# the same of an evolution: keys by section, and what evolutions without them did
+_LATER_EVOLUTION: dict[str, dict[str, Any]] = {
+    "namm": {"allocation": "equal", "first": 0, "newest": 0},
+    "fitness": {"sharing": "copies", "budgets": []},
+}
 # names of other libraries, and words that people look for
 _SYNONYMS = {
     "learning_rate": "training.lr",
@@ -135,7 +140,18 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
     of_run = {key: value for key, value in of_run.items() if key not in _LATER_EVAL or value != _LATER_EVAL[key]}
     if isinstance(host := tree.get("host"), Mapping) and host.get("rope") is None:  # a key that older runs lack
         of_run["host"] = {key: value for key, value in host.items() if key != "rope"}
+    if tree.get("command") == "evolve-namm":
+        of_run = _without_later_keys(of_run)
     return hashlib.sha256(json.dumps(of_run, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _without_later_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """An evolution's config without keys that older ones lack, where they say what those did."""
+    kept = dict(tree)
+    for section, later in _LATER_EVOLUTION.items():
+        if isinstance(values := kept.get(section), Mapping):
+            kept[section] = {key: value for key, value in values.items() if key not in later or value != later[key]}
+    return kept
 
 
 def run_name(config: BaseModel) -> str:

@@ -87,6 +87,12 @@ class NammConfig(StrictModel):
         default="layer_max",
         description="threshold: tokens per head; layer_max: as many as the layer's largest head, per_head: its own",
     )
+    allocation: Literal["equal", "global", "layer_max"] = Field(
+        default="equal",
+        description="budget: equal share for each head, or one threshold (global; layer_max pads heads to the fullest)",
+    )
+    first: int = Field(default=0, ge=0, le=1_000_000, description="first tokens kept in any case, within the budget")
+    newest: int = Field(default=0, ge=0, le=1_000_000, description="newest tokens kept in any case, within the budget")
 
     @model_validator(mode="after")
     def _hidden_is_of_an_mlp(self) -> NammConfig:
@@ -158,6 +164,21 @@ class FitnessConfig(StrictModel):
     )
     at_once: int = Field(default=32, ge=1, le=100_000, description="candidates per batch")
     remember: bool = Field(default=True, description="read each context once and reuse its cache (takes memory)")
+    sharing: Literal["copies", "masks"] = Field(
+        default="copies",
+        description="post_hoc: evict from copies of the context (one per candidate), or mask a shared one (faster)",
+    )
+    budgets: tuple[float, ...] = Field(
+        default=(), description="cache shares that generations use by turns; empty: namm.budget alone"
+    )
+
+    @model_validator(mode="after")
+    def _known_budgets(self) -> FitnessConfig:
+        if any(not 0 < budget <= 1 for budget in self.budgets) or len(set(self.budgets)) < len(self.budgets):
+            raise ValueError("budgets must be different shares in (0, 1], such as [0.125, 0.25]")
+        if self.sharing == "masks" and self.mode == "online":
+            raise ValueError("sharing masks needs mode post_hoc; use sharing copies")
+        return self
 
     @model_validator(mode="after")
     def _one_price(self) -> FitnessConfig:
@@ -223,6 +244,11 @@ class EvolveConfig(StrictModel):
         """Every family that is validated on."""
         return self.tasks.validation or self.tasks.train
 
+    @property
+    def budgets(self) -> tuple[float | None, ...]:
+        """Shares of the cache that candidates are evaluated at; (None,) for what the NAMM's own rule keeps."""
+        return self.fitness.budgets or (None,)
+
     @model_validator(mode="after")
     def _fits(self) -> EvolveConfig:
         for index, stage in enumerate(self.evolution.stages):
@@ -233,6 +259,10 @@ class EvolveConfig(StrictModel):
             for task in (*self.tasks.train, *self.tasks.validation):
                 if task in UNSCORED:
                     raise ValueError(f"fitness.kind score: task {task} has no score; remove it, or use log_likelihood")
+        if self.fitness.budgets and self.namm.rule != "budget":
+            raise ValueError("fitness.budgets needs namm.rule budget; set it, or empty fitness.budgets")
+        if self.namm.allocation != "equal" and self.namm.rule != "budget":
+            raise ValueError("namm.allocation shares out a budget; set namm.rule to budget")
         if self.calibration > self.tasks.pool:
             raise ValueError(
                 f"calibration {self.calibration} is above tasks.pool {self.tasks.pool}; lower it, or raise tasks.pool"

@@ -3,13 +3,16 @@
 P candidates, n parameters. Two ways, never to be mixed in one table: `post_hoc`, where a context is read once with
 everything kept and each candidate then chooses from it, once; and `online`, where candidates evict as they read, as a
 NAMM in use does. Either way what all candidates share is computed once, and they answer in one batch.
+
+What a candidate evicts is dropped from its own copy of the context, or post hoc hidden from it by a mask on the one
+context that all share; the answers are the same but for rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
@@ -17,10 +20,12 @@ import torch
 from torch import Tensor
 
 from ...namm.cache.cache import EvictingCache
+from ...namm.cache.masked import MaskedCache, masked
 from ...namm.evolution.population import ObserveOnly, Population
 from ...namm.policies.base import View
 from ...namm.policies.heuristics import Full
 from ...namm.policies.network import Namm
+from ...namm.policies.panel import some_sequences
 from ..eviction.answers import Prompt, answer, branched, feed, read, write
 from ..eviction.score import score
 
@@ -58,29 +63,45 @@ class CandidateEvaluator:
         namm: all of a candidate but its parameters.
         mode: whether candidates choose once from a whole context ("post_hoc") or evict as they read ("online").
         remember: keep the contexts that were read, for the next time that their prompt is asked.
+        masks: hide what a candidate evicts in the shared context, in place of evicting it from a copy; post hoc only.
 
     Attributes:
         seconds: spent so far, by what they went to: "context", "choice", "answer".
     """
 
-    def __init__(self, model: PreTrainedModel, namm: Namm, *, mode: Mode = "post_hoc", remember: bool = True) -> None:
-        self.model, self.namm, self.mode, self.remember = model, namm, mode, remember
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        namm: Namm,
+        *,
+        mode: Mode = "post_hoc",
+        remember: bool = True,
+        masks: bool = False,
+    ) -> None:
+        assert mode == "post_hoc" or not masks, "masks hide tokens of a whole context"
+        self.model, self.namm, self.mode, self.remember, self.masks = model, namm, mode, remember, masks
         self.seconds: dict[str, float] = {}
         self._shared: dict[int, tuple[Prompt, EvictingCache]] = {}
+        self._inputs: dict[int, dict[int, Tensor]] = {}  # by prompt and layer
         self._base: dict[tuple[int, str], tuple[Prompt, float]] = {}
 
     @torch.no_grad()
-    def evaluate(self, prompt: Prompt, parameters: Tensor) -> CandidateScores:
-        """The gold answer's likelihood under each candidate [P, n], and what each keeps."""
-        cache = self._chosen(prompt, parameters)
-        kept = held_share(cache)  # before the answer, which the cache reads on with
+    def evaluate(self, prompt: Prompt, parameters: Tensor, budget: float | None = None) -> CandidateScores:
+        """The gold answer's likelihood under each candidate [P, n], and what each keeps.
+
+        budget: the share of the cache to keep, in place of the NAMM's own; None: its own.
+        """
+        cache = self._chosen(prompt, parameters, budget)
+        kept = _kept(cache)  # before the answer, which the cache reads on with
         return CandidateScores(self._answer(prompt, cache), kept)
 
     @torch.no_grad()
-    def write(self, prompt: Prompt, parameters: Tensor, tokenizer: PreTrainedTokenizerFast) -> Written:
+    def write(
+        self, prompt: Prompt, parameters: Tensor, tokenizer: PreTrainedTokenizerFast, budget: float | None = None
+    ) -> Written:
         """Let candidates [P, n] answer one prompt greedily, all in one batch, and score what they write."""
-        cache = self._chosen(prompt, parameters)
-        kept = held_share(cache)
+        cache = self._chosen(prompt, parameters, budget)
+        kept = _kept(cache)
         texts = self._write(prompt, cache, tokenizer)
         return Written(texts, torch.tensor([score(prompt.example, text) for text in texts]), kept)
 
@@ -99,12 +120,19 @@ class CandidateEvaluator:
     def release_contexts(self) -> None:
         """Let go of the contexts that were read, and of what the full cache brought on them."""
         self._shared.clear()
+        self._inputs.clear()
         self._base.clear()
 
-    def _chosen(self, prompt: Prompt, parameters: Tensor) -> EvictingCache:
+    def _chosen(self, prompt: Prompt, parameters: Tensor, budget: float | None) -> EvictingCache | MaskedCache:
         """What candidates [P, n] hold of the context when the question begins, under the policy they go on with."""
-        population = Population(parameters, self.namm)
+        own = self.namm
+        namm = own if budget is None else replace(own, rule=replace(own.rule, budget=budget))
+        population = Population(parameters, namm)
         shared, online = self._read(prompt), self.mode == "online"
+        if self.masks:
+            inputs = self._inputs.setdefault(id(prompt), {}) if self.remember else {}
+            with self._timed("choice"):
+                return MaskedCache(shared, shared.choices(_Choices(parameters, namm, inputs), len(parameters)))
         with self._timed("choice"):
             cache = branched(shared, population, Keep(), len(parameters), online=online)
         done = shared.get_seq_length()
@@ -136,15 +164,20 @@ class CandidateEvaluator:
             self._shared[id(prompt)] = (prompt, cache)
         return cache
 
-    def _answer(self, prompt: Prompt, cache: EvictingCache) -> Tensor:
+    def _answer(self, prompt: Prompt, cache: EvictingCache | MaskedCache) -> Tensor:
         """The answer's mean log-likelihood in each sequence of a cache: [P], float32, on the CPU."""
-        with self._timed("answer"):
+        with self._timed("answer"), self._under(cache):
             return answer(self.model, prompt, cache).log_likelihood
 
-    def _write(self, prompt: Prompt, cache: EvictingCache, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    def _write(
+        self, prompt: Prompt, cache: EvictingCache | MaskedCache, tokenizer: PreTrainedTokenizerFast
+    ) -> list[str]:
         """What each sequence of a cache goes on with after the question, greedily."""
-        with self._timed("answer"):
+        with self._timed("answer"), self._under(cache):
             return write(self.model, prompt, cache, tokenizer)
+
+    def _under(self, cache: EvictingCache | MaskedCache) -> AbstractContextManager[None]:
+        return masked(self.model, cache) if isinstance(cache, MaskedCache) else nullcontext()
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -153,12 +186,30 @@ class CandidateEvaluator:
         self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
 
 
+@dataclass(frozen=True)
+class _Choices(Population):
+    """A population for copies of one sequence, of which each layer's inputs are computed once and kept in `inputs`."""
+
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+
+    def scores(self, view: View) -> Tensor:
+        """Each member's scores of the one sequence: [P, H, T]."""
+        one = some_sequences(view, slice(0, 1))
+        if view.layer not in self.inputs:
+            self.inputs[view.layer] = self.namm.tokens(one)
+        return self.namm.score(self.parameters, self.inputs[view.layer], one.recent.exists).flatten(0, 1)
+
+
 class Keep(ObserveOnly):
     """Reads what a NAMM reads and keeps everything."""
 
     def scores(self, view: View) -> Tensor:
         """All alike."""
         return view.ages.float() * 0
+
+
+def _kept(cache: EvictingCache | MaskedCache) -> Tensor:
+    return cache.kept_share() if isinstance(cache, MaskedCache) else held_share(cache)
 
 
 def held_share(cache: EvictingCache) -> Tensor:

@@ -32,6 +32,7 @@ class Evaluation:
         base: the same of the full cache: [N].
         kept: the share of the cache that was kept: [N, P].
         value: 1 for an answer as good as the full cache's: [N, P].
+        budgets: the share of the cache that was to be kept, of each prompt [N]; None: the NAMM's own rule.
     """
 
     tasks: tuple[str, ...]
@@ -39,10 +40,17 @@ class Evaluation:
     base: Array
     kept: Array
     value: Array
+    budgets: tuple[float | None, ...]
 
     def over_tasks(self, figures: Array) -> Array:
         """The mean over families of the mean over their prompts: [N, ...] -> [...]."""
         return np.mean([figures[self.of(task)].mean(0) for task in dict.fromkeys(self.tasks)], axis=0)
+
+    def at(self, budget: float | None) -> Evaluation:
+        """The part at one budget."""
+        chosen = [number for number, own in enumerate(self.budgets) if own == budget]
+        arrays = (array[chosen] for array in (self.raw, self.base, self.kept, self.value))
+        return Evaluation(tuple(self.tasks[number] for number in chosen), *arrays, (budget,) * len(chosen))
 
     def of(self, task: str) -> list[int]:
         """The numbers of a family's prompts."""
@@ -85,13 +93,21 @@ class FitnessEvaluator:
     ) -> None:
         self.candidates, self.tokenizer, self.config = candidates, tokenizer, config
 
-    def measure(self, prompt: Prompt, members: torch.Tensor, *, base: bool) -> Measured:
-        """What candidates [P, n] do on a prompt, all in one batch; base: measure the full cache too."""
+    def measure(self, prompt: Prompt, members: torch.Tensor, budget: float | None = None, *, base: bool) -> Measured:
+        """What candidates [P, n] do on a prompt, all in one batch.
+
+        budget: the share of the cache that they keep; None: as the NAMM's rule says. base: measure the full cache too.
+        """
         full = self._base(prompt) if base else None
-        raw, kept = self._raw_and_kept(prompt, members)
+        raw, kept = self._raw_and_kept(prompt, members, budget)
         return Measured(raw.double().numpy(), kept.double().numpy(), full)
 
-    def collect(self, prompts: Sequence[Prompt], measured: Sequence[Sequence[Measured]]) -> Evaluation:
+    def collect(
+        self,
+        prompts: Sequence[Prompt],
+        measured: Sequence[Sequence[Measured]],
+        budgets: Sequence[float | None] | None = None,
+    ) -> Evaluation:
         """What candidates did on each prompt, from the parts of all in their order, of which the first has a base."""
         raw, kept = (
             np.array([np.concatenate([getattr(part, name) for part in parts]) for parts in measured])
@@ -99,7 +115,8 @@ class FitnessEvaluator:
         )
         base = np.array([parts[0].base for parts in measured], dtype=np.float64)
         tasks = tuple(prompt.example.task for prompt in prompts)
-        return Evaluation(tasks, raw, base, kept, self._value(tasks, raw, base))
+        own = (None,) * len(tasks) if budgets is None else tuple(budgets)
+        return Evaluation(tasks, raw, base, kept, self._value(tasks, raw, base), own)
 
     def fitness(self, evaluation: Evaluation) -> Array:
         """The fitness of each candidate: [P]."""
@@ -118,11 +135,13 @@ class FitnessEvaluator:
         divisors = np.array([max(means[task], self.config.least_base) for task in tasks])
         return raw / divisors[:, None]
 
-    def _raw_and_kept(self, prompt: Prompt, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _raw_and_kept(
+        self, prompt: Prompt, parameters: torch.Tensor, budget: float | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.config.kind == "log_likelihood":
-            scores = self.candidates.evaluate(prompt, parameters)
+            scores = self.candidates.evaluate(prompt, parameters, budget)
             return scores.log_likelihood, scores.kept
-        written = self.candidates.write(prompt, parameters, self.tokenizer)
+        written = self.candidates.write(prompt, parameters, self.tokenizer, budget)
         return written.score, written.kept
 
     def _base(self, prompt: Prompt) -> float:

@@ -74,10 +74,11 @@ class EvolutionRun:
         self.namm = world.on_first(
             lambda: calibrated_namm(config, self.model, self.host, self.prompts, self.state / "namm", report)
         )
+        fitness = config.fitness
         self.candidates = CandidateEvaluator(
-            self.model, self.namm, mode=config.fitness.mode, remember=config.fitness.remember
+            self.model, self.namm, mode=fitness.mode, remember=fitness.remember, masks=fitness.sharing == "masks"
         )
-        self.fitness = FitnessEvaluator(self.candidates, tokenizer, config.fitness)
+        self.fitness = FitnessEvaluator(self.candidates, tokenizer, fitness)
         self.evaluator = DistributedEvaluator(world, self.fitness, self.prompts.all, stop)
         # rank 0's state, as only its machine need have the run folder
         state = world.on_first(lambda: first_state(config, run, len(self.namm.parameters), report))
@@ -106,14 +107,16 @@ class EvolutionRun:
             generations, tasks = stage.generations or 0, config.tasks.validation or stage.tasks
             if validation_due(evolution, config.evolution.validate_every, generations):
                 self.report(Phase("validating", brief=True))
-                evaluation, seconds = self._evaluate(self.prompts.validated(tasks), evolution.mean[None])
+                prompts = self.prompts.validated(tasks)
+                evaluation, seconds = self._evaluate(prompts, evolution.mean[None], config.budgets)
                 improved = evolution.record_validation(float(self._fitness(evaluation)[0]))
                 self.world.on_first(partial(self._save_validation, evaluation, improved, seconds))
             reason = end_of_stage(evolution, generations, config.evolution.patience)
             if reason is None:
                 start, number = perf_counter(), evolution.generation
                 drawn = self.prompts.drawn(stage.tasks, config.tasks.per_generation, config.seed, number)
-                evaluation, seconds = self._evaluate(drawn, evolution.ask())
+                budget = config.budgets[number % len(config.budgets)]
+                evaluation, seconds = self._evaluate(drawn, evolution.ask(), (budget,))
                 evolution.tell(self._fitness(evaluation))
                 self.world.on_first(partial(self._save_generation, evaluation, seconds, start))
                 continue
@@ -142,19 +145,22 @@ class EvolutionRun:
         """Zero parameters and the answer side by side, [N, 2], on validation and test prompts."""
         self.report(Phase("evaluating the chosen NAMM"))
         both = np.stack([0 * answer, answer])
-        evaluations = {"validation": self._evaluate(self.prompts.validated(tasks), both)[0]}
+        budgets = self.config.budgets
+        evaluations = {"validation": self._evaluate(self.prompts.validated(tasks), both, budgets)[0]}
         self.evaluator.release_contexts()
         if tested := self.prompts.tested(tasks):
-            evaluations["test"] = self._evaluate(tested, both)[0]
+            evaluations["test"] = self._evaluate(tested, both, budgets)[0]
         for evaluation in evaluations.values():
             self._fitness(evaluation)  # what is not finite goes into no row
         return evaluations
 
-    def _evaluate(self, prompts: list[Prompt], candidates: Vector) -> tuple[Evaluation, dict[str, float]]:
+    def _evaluate(
+        self, prompts: list[Prompt], candidates: Vector, budgets: Sequence[float | None]
+    ) -> tuple[Evaluation, dict[str, float]]:
         """Evaluate candidates [P, n] on all ranks; and the seconds that this rank spent, by what they went to."""
         start, before = perf_counter(), self._seconds()
         try:
-            evaluation = self.evaluator.evaluate(prompts, candidates)
+            evaluation = self.evaluator.evaluate(prompts, candidates, budgets)
         except Interrupted:
             place = f"stopped in generation {self.evolution.generation + 1}; the state before it is saved"
             raise Interrupted(place) from None

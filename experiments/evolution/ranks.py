@@ -49,12 +49,15 @@ class DistributedEvaluator:
         self._numbers = {id(prompt): number for number, prompt in enumerate(prompts)}
         self._read: list[set[int]] = [set() for _ in range(world.size)]  # contexts that each rank holds
 
-    def evaluate(self, prompts: Sequence[Prompt], candidates: Array) -> Evaluation:
+    def evaluate(
+        self, prompts: Sequence[Prompt], candidates: Array, budgets: Sequence[float | None] = (None,)
+    ) -> Evaluation:
         """Evaluate candidates on each prompt, together with all other ranks.
 
         Args:
             prompts: N of those that the evaluator was made with.
             candidates: [P, n], the same on every rank.
+            budgets: shares of the cache to keep, at each of which every prompt is answered; None: the NAMM's own rule.
 
         Returns:
             What all ranks have measured, the same on every rank.
@@ -63,13 +66,16 @@ class DistributedEvaluator:
             Interrupted: on every rank, if one was asked to stop before its share was done.
             RuntimeError: on every rank, if the ranks were given different prompts or candidates.
         """
+        shares_kept = [budget for budget in budgets for _ in prompts]
+        prompts = [prompt for _ in budgets for prompt in prompts]
         numbers = [self._numbers[id(prompt)] for prompt in prompts]
         shares = self.shares(numbers, len(candidates))
         start, own = perf_counter(), 0.0
 
         def measure() -> _Part:
             nonlocal own
-            part = _Part(_digest(numbers, candidates), self._measure(prompts, candidates, shares[self.world.rank]))
+            own_share = shares[self.world.rank]
+            part = _Part(_digest(numbers, candidates), self._measure(prompts, candidates, own_share, shares_kept))
             own = perf_counter() - start
             return part
 
@@ -83,7 +89,7 @@ class DistributedEvaluator:
         by_prompt: list[list[Measured]] = [[] for _ in prompts]
         for unit in units:
             by_prompt[unit.place].append(measured[unit])
-        return self.evaluator.collect(prompts, by_prompt)
+        return self.evaluator.collect(prompts, by_prompt, shares_kept)
 
     def release_contexts(self) -> None:
         """Let go of the contexts that were read."""
@@ -112,14 +118,17 @@ class DistributedEvaluator:
             read |= {numbers[unit.place] for unit in share}
         return shares
 
-    def _measure(self, prompts: Sequence[Prompt], candidates: Array, share: Share) -> dict[Unit, Measured]:
+    def _measure(
+        self, prompts: Sequence[Prompt], candidates: Array, share: Share, budgets: Sequence[float | None]
+    ) -> dict[Unit, Measured]:
         """What this rank measures of its share, until it is asked to stop."""
         members, measured = torch.from_numpy(np.asarray(candidates, dtype=np.float32)), {}
         for unit in share:
             if self.stop.asked:
                 break
             batch = members[unit.first : unit.last]
-            measured[unit] = self.evaluator.measure(prompts[unit.place], batch, base=unit.first == 0)
+            prompt, budget = prompts[unit.place], budgets[unit.place]
+            measured[unit] = self.evaluator.measure(prompt, batch, budget, base=unit.first == 0)
         return measured
 
 

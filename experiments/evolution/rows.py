@@ -15,7 +15,7 @@ import numpy as np
 from ...results.store.environment import commit
 from ...results.store.rows import Row
 from ...results.store.runs import Run
-from ..config.evolution import FitnessConfig
+from ..config.evolution import EvolveConfig, FitnessConfig
 from ..metrics.estimates import Z95, Estimate, mean_estimate
 from .fitness import Array, Evaluation, cost_of_cache, worth
 
@@ -44,7 +44,7 @@ def result_rows(evolution: EvolutionRun, result: Result) -> list[Row]:
         seed=config.seed,
         commit=commit(),
         mode=config.fitness.mode,
-        budget=config.namm.budget if config.namm.rule == "budget" else None,
+        budget=_only_budget(config),
         target=config.fitness.target,
         price=config.fitness.price,
         parameters_namm=len(outcome.mean),
@@ -56,13 +56,30 @@ def result_rows(evolution: EvolutionRun, result: Result) -> list[Row]:
         for split, evaluation in result.evaluations.items()
         for row in _split_rows(common, split, evaluation, config.fitness)
     ]
+    if len(config.budgets) > 1:
+        rows += [
+            row
+            for split, evaluation in result.evaluations.items()
+            for row in _budget_rows(common, split, evaluation, config)
+        ]
     return [*rows, *_speed_rows(dict(common, ranks=evolution.world.size), evolution.run, config.evolution.population)]
 
 
-def _split_rows(common: Mapping[str, Any], split: str, evaluation: Evaluation, config: FitnessConfig) -> list[Row]:
+def _budget_rows(common: Mapping[str, Any], split: str, evaluation: Evaluation, config: EvolveConfig) -> list[Row]:
+    """Rows of all families at each share of the cache (`dataset`: validation/25%, …)."""
+    rows: list[Row] = []
+    for budget in config.budgets:
+        own = _split_rows(dict(common, budget=budget), split, evaluation.at(budget), config.fitness, families=False)
+        rows += [row.model_copy(update={"dataset": f"{split}/{100 * (budget or 0):g}%"}) for row in own]
+    return rows
+
+
+def _split_rows(
+    common: Mapping[str, Any], split: str, evaluation: Evaluation, config: FitnessConfig, *, families: bool = True
+) -> list[Row]:
     kind, value = config.kind, worth(evaluation, config)
     rows: list[Row] = []
-    for dataset in (ALL, *dict.fromkeys(evaluation.tasks)):
+    for dataset in (ALL, *dict.fromkeys(evaluation.tasks if families else ())):
         chosen = [*range(len(evaluation.tasks))] if dataset == ALL else evaluation.of(dataset)
 
         def add(variant: str, metric: str, figures: Array, dataset=dataset, chosen=chosen) -> None:
@@ -83,6 +100,13 @@ def _split_rows(common: Mapping[str, Any], split: str, evaluation: Evaluation, c
                 add(variant, "fitness", fitness[:, column])
             add("difference", "fitness", fitness[:, 1] - fitness[:, 0])
     return rows
+
+
+def _only_budget(config: EvolveConfig) -> float | None:
+    """The one share of the cache that prompts are answered at; None for a threshold or several."""
+    if config.namm.rule != "budget" or len(config.budgets) > 1:
+        return None
+    return config.budgets[0] or config.namm.budget
 
 
 def fitness_by_prompt(evaluation: Evaluation, config: FitnessConfig) -> Array:

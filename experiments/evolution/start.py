@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
 def empty_namm(config: NammConfig, name: str = "namm") -> Namm:
     """The NAMM of a config with zero parameters: under a threshold of 0 the full cache, under a budget the newest."""
-    rule = Rule(config.threshold, config.budget if config.rule == "budget" else None, config.grouping)
+    rule = Rule(
+        config.threshold,
+        config.budget if config.rule == "budget" else None,
+        config.grouping,
+        config.allocation,
+        first=config.first,
+        newest=config.newest,
+    )
     size = BAM_PARAMETERS if config.scorer == "bam" else count(layer_sizes((FEATURES, *config.hidden, 1)))
     kind: dict[str, Any] = dict(scorer=config.scorer, hidden=config.hidden, strict=config.strict)
     return Namm(torch.zeros(size), rule=rule, every=config.every, name=name, **kind)

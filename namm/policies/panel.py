@@ -121,7 +121,7 @@ class PolicyBatch:
         assert not left, "each batched policy needs the same sequences"
         return torch.cat(
             [
-                member.scores(self.slots.view(_part(view, slice(number * size, (number + 1) * size)), member))
+                member.scores(self.slots.view(some_sequences(view, slice(number * size, (number + 1) * size)), member))
                 for number, member in enumerate(self.members)
             ]
         )
@@ -132,7 +132,7 @@ def keep_all(slots: PolicySlots) -> PolicyBatch:
     return PolicyBatch(slots, (Full(),))
 
 
-def _part(view: View, chosen: slice) -> View:
+def some_sequences(view: View, chosen: slice) -> View:
     """Some sequences of a view."""
     full = view.recent
 

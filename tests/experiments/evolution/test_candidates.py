@@ -124,3 +124,19 @@ def test_answers_are_greedy_whatever_a_checkpoint_asks_for(host):
         assert CandidateEvaluator(host, zeros).write(prompt, candidates(), Tokenizer()).texts == wanted
     finally:
         host.generation_config = usual
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("budget", [None, 0.2])
+def test_masks_on_a_shared_context_are_evictions_from_copies(host, budget):
+    rule = Rule(budget=0.4, allocation="global", first=4)
+    prompt, one = draw(160), Namm(rule=rule, every=64)
+    copies, masks = (CandidateEvaluator(host, one, masks=masks) for masks in (False, True))
+    expected = copies.evaluate(prompt, candidates(), budget)
+    for _ in range(2):  # what is remembered of a context does not change
+        found = masks.evaluate(prompt, candidates(), budget)
+        assert found.log_likelihood.tolist() == pytest.approx(expected.log_likelihood.tolist(), abs=1e-6)
+        assert (
+            found.kept.tolist() == pytest.approx(expected.kept.tolist()) == [pytest.approx(budget or 0.4, abs=0.01)] * 3
+        )
+    assert masks.base(prompt) == pytest.approx(copies.base(prompt))
