@@ -69,10 +69,15 @@ def _masks(layers: Sequence[LayerState], group: slice, unobserved: int) -> list[
         waiting = unobserved * sum(heads)
         totals = [total_tokens(rule.budget, length, heads, reach) - waiting for length in lengths]
         found = [candidates(layer, group, unobserved) for layer in layers]
-        conditions = {name: [one.conditions[name] for one in found] for name in found[0].conditions}
-        total = torch.tensor(totals, device=layers[0].device)
-        kept = kept_together([one.scores for one in found], total, allocation=rule.allocation, **conditions)
-    return [F.pad(mask, (0, unobserved), value=True) for mask in kept]
+        place = layers[0].device  # layers may lie on several
+        conditions = {name: [_on(place, one.conditions[name]) for one in found] for name in found[0].conditions}
+        scores, total = [one.scores.to(place) for one in found], torch.tensor(totals, device=place)
+        kept = kept_together(scores, total, allocation=rule.allocation, **conditions)
+    return [F.pad(mask.to(layer.device), (0, unobserved), value=True) for layer, mask in zip(layers, kept, strict=True)]
+
+
+def _on(place: torch.device, tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.to(place)
 
 
 def _check_shape(shares: HeadShares, heads: Sequence[int]) -> None:

@@ -66,7 +66,9 @@ class EvictingCache(Cache):
         new = self.layers[0].state.new_tokens
         if self.policy.rule.spans_layers and any(new.due):
             # policies run at multiples of a hop, so that no query waits where one is due
-            evict_together([layer.state for layer in self.layers], due=new.due, unobserved=[0] * len(new.groups))
+            states = [layer.state for layer in self.layers]
+            with torch.no_grad():
+                evict_together(states, due=new.due, unobserved=[0] * len(new.groups))
         self.seen = [seen + new for seen, new in new.pairs()]
         for layer in self.layers:
             layer.begun = False
