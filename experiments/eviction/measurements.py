@@ -47,7 +47,8 @@ class CacheUse:
 
     Attributes:
         kept: The share of the tokens, the mean over heads and layers.
-        held: The share of the bytes of keys and values, as a layer's tensors are as long as its fullest head.
+        held: The share of the bytes of keys and values; in lines of older versions a layer is as long as its fullest
+            head.
         layers: The share of the tokens in each layer.
         kv_bytes: Bytes of keys and values.
         bookkeeping_bytes: Bytes of all that the policy stores with them.

@@ -10,6 +10,8 @@ from ...namm.cache.state import LayerState
 from ...namm.policies.base import Policy
 from ..eviction.measurements import CacheUse
 
+_OFFSET_BYTES = 8  # of where a head's tokens begin, where heads hold different numbers of them
+
 
 def cache_use(cache: EvictingCache, sequence: int, policy: Policy, heads: Sequence[int]) -> CacheUse:
     """Measure what one sequence of a cache holds.
@@ -29,7 +31,7 @@ def cache_use(cache: EvictingCache, sequence: int, policy: Policy, heads: Sequen
     sizes = [_bytes(layer.state, sequence, policy, of, tokens) for layer, of in zip(cache.layers, heads, strict=True)]
     return CacheUse(
         kept=fmean(layers),
-        held=fmean(max(of_heads) / tokens for of_heads in counts),
+        held=fmean(layers),  # nothing is padded
         layers=[round(share, 5) for share in layers],
         kv_bytes=sum(size for size, _ in sizes),
         bookkeeping_bytes=sum(size for _, size in sizes),
@@ -41,11 +43,12 @@ def _bytes(layer: LayerState, sequence: int, policy: Policy, heads: int, tokens:
     # the batch's state is as wide as its widest policy needs; this one is of the policy's own width and type
     alone = LayerState(layer.index, policy, layer.window, ())
     alone.start(layer.keys[:1], layer.values[:1])
-    slots = layer.keys.shape[1] * max(layer.counts[sequence])
+    counts = layer.counts[sequence]
+    held, ragged = sum(counts), len({*counts}) > 1
     key, value = (part.shape[3] * part.itemsize for part in (layer.keys, layer.values))
     waiting = tokens % policy.hop if policy.hop else 0  # tokens since the last hop, of which nothing is stored yet
-    stored = slots * alone.positions.itemsize
-    stored += (slots - layer.keys.shape[1] * waiting) * policy.width * alone.policy_state.itemsize
+    stored = held * alone.positions.itemsize + (len(counts) + 1) * _OFFSET_BYTES * ragged
+    stored += (held - len(counts) * waiting) * policy.width * alone.policy_state.itemsize
     queries = policy.context + waiting if policy.hop else min(policy.context, tokens)
     sums = policy.context * max(4, layer.keys.itemsize) if policy.hop else 0  # log-sum-exps, float32 or wider
-    return slots * (key + value), stored + heads * (queries * key + sums)
+    return held * (key + value), stored + heads * (queries * key + sums)

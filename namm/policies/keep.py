@@ -157,10 +157,13 @@ def _ranks(scores: Sequence[Tensor], levels: Sequence[Tensor]) -> list[Tensor]:
 
     score, level = together(scores), together(levels)
     order = score.sort(dim=-1, descending=True, stable=True).indices
-    order = order.gather(-1, level.gather(-1, order).sort(dim=-1, descending=True, stable=True).indices)
-    ranks = torch.empty_like(order).scatter_(
-        -1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-    )
+    level = level.gather(-1, order)
+    place, before = torch.zeros_like(order), torch.zeros_like(order[:, :1])
+    for value in (3, 2, 1, 0):  # by level first: each level's tokens come after all those of higher ones
+        mask = level == value
+        place = torch.where(mask, before + mask.cumsum(-1) - 1, place)
+        before = before + mask.sum(-1, keepdim=True)
+    ranks = torch.empty_like(order).scatter_(-1, order, place)
     by_head = ranks.unflatten(1, (widest, -1)).transpose(1, 2).flip(-1)  # [B, all heads, widest]
     return [part[..., widest - one.shape[-1] :] for part, one in zip(by_head.split(heads, 1), scores, strict=True)]
 

@@ -1,9 +1,9 @@
 """What the benchmark of eviction measured -> rows of experiment "bench-evict".
 
 Rows are of dataset "prefill host=… context=… batch=…", decode and generate alike. prefill_ratio, decode_ratio: the
-median over rounds of the time over the plain model's in the same round. kept_slots, kept_tokens: physical and logical,
-of a head; kept_in_pieces: slots when the prompt comes in pieces of `every` tokens. beside_percent: what a policy keeps
-beside keys and values, of their bytes.
+median over rounds of the time over the plain model's in the same round. kept_slots, kept_tokens: of the fullest
+head and of a head; kept_in_pieces: slots when the prompt comes in pieces of `every` tokens. beside_percent: what a
+policy keeps beside keys and values, of their bytes.
 """
 
 from __future__ import annotations
@@ -95,13 +95,13 @@ def generate_rows(baseline: Baseline, runs: Sequence[Any], setting: Setting) -> 
 
 
 def held_rows(common: dict[str, Any], kept: Held | None, context: int) -> list[Row]:
-    """Physical and logical tokens, their share of the context, bytes."""
+    """Slots of the fullest head and tokens of a head, their share of the context, bytes."""
     if kept is None:
         return []
     values = {
         "kept_slots": kept.slots,
         "kept_tokens": kept.tokens,
-        "kept_percent": 100 * kept.slots / context,
+        "kept_percent": 100 * kept.tokens / context,
         "kv_mb": kept.kv_bytes / 1e6,
         "beside_percent": 100 * kept.beside_bytes / kept.kv_bytes,
     }
