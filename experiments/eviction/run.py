@@ -307,11 +307,8 @@ def _layers(cache: EvictingCache) -> tuple[LayerCache, ...]:
     for size, layer in zip(cache.sizes(), cache.layers, strict=True):
         window = layer.state.window
         visible = seen if window is None else min(seen, window - 1)  # what the plain model would hold
-        token = sum(tensor.shape[1] * tensor.shape[3] * tensor.itemsize for tensor in (layer.keys, layer.values))
-        full = token * visible
-        found.append(
-            LayerCache(
-                size.layer, layer.keys.shape[1], size.tokens, size.slots, size.kv_bytes, size.bookkeeping_bytes, full
-            )
-        )
+        by_key = (layer.state.keys, layer.state.values)
+        full = visible * sum(tensor.shape[1] * tensor.shape[3] * tensor.itemsize for tensor in by_key)
+        sizes = (size.tokens, size.slots, size.kv_bytes, size.bookkeeping_bytes, full)
+        found.append(LayerCache(size.layer, by_key[0].shape[1], *sizes, size.heads))
     return tuple(found)

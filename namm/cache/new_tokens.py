@@ -15,8 +15,8 @@ class LayerSize:
 
     Attributes:
         layer: Number of the layer.
-        slots: Tokens of its fullest head.
-        tokens: Tokens per head, a mean.
+        slots: Entries of its fullest head.
+        tokens: Tokens per head (logical), a mean.
         kv_bytes: Bytes of keys and values. Where heads hold different numbers of tokens, the sum over them.
         bookkeeping_bytes: Bytes of all else that is stored.
         heads: Tokens of each head, means over the sequences.

@@ -143,7 +143,7 @@ def _data(report: EvictionReport) -> str:
         "tops": tops,
         "heads": [layer.heads for layer in report.layers],
         "said": [
-            f"layer {layer.layer}: {layer.tokens:,.0f} tokens per head, {100 * kept_share([layer]):.0f}%"
+            f"layer {layer.layer}: {layer.tokens_text} tokens per head, {100 * kept_share([layer]):.0f}%"
             for layer in report.layers
         ],
     }

@@ -28,9 +28,9 @@ class Unit:
 
 @dataclass(frozen=True)
 class LayerCache:
-    """What a layer's cache holds: tokens per head (logical, a mean), slots of every head (physical), and bytes.
+    """What a layer's cache holds: tokens per head (a mean), slots of its fullest head, and bytes, summed over heads.
 
-    full_bytes: those of the full cache: of all tokens so far, or of a window's.
+    full_bytes: those of the full cache: of all tokens so far, or of a window's. by_head: tokens of each head.
     """
 
     layer: int
@@ -40,6 +40,13 @@ class LayerCache:
     kv_bytes: int
     bookkeeping_bytes: int
     full_bytes: int
+    by_head: tuple[float, ...] = ()
+
+    @property
+    def tokens_text(self) -> str:
+        """Tokens per head, and those of the emptiest and the fullest head where heads differ."""
+        least, most = (f"{end(self.by_head, default=0):,.0f}" for end in (min, max))
+        return f"{self.tokens:,.0f}" if least == most else f"{self.tokens:,.0f} ({least} to {most})"
 
 
 @dataclass(frozen=True)
@@ -130,8 +137,8 @@ def kept_share(layers: Sequence[LayerCache]) -> float:
 def size_table(report: EvictionReport) -> Table:
     """A line for each layer when the answer begins, or for neighbours that are alike, and one for all of them.
 
-    Tokens are a head's mean, cache entries what is stored for every head, bytes those of a layer; the last line adds
-    them up.
+    Tokens are a head's mean, cache entries those of the fullest head, bytes those of a layer; the last line adds them
+    up.
     """
     layers = report.layers
     count = len(layers)
@@ -141,6 +148,7 @@ def size_table(report: EvictionReport) -> Table:
         sum(layer.tokens for layer in layers) / count,
         round(sum(layer.slots for layer in layers) / count),
         *(sum(getattr(layer, name) for layer in layers) for name in ("kv_bytes", "bookkeeping_bytes", "full_bytes")),
+        tuple(tokens for layer in layers for tokens in layer.by_head),
     )
     lines = []
     for _, group in groupby(layers, lambda layer: replace(layer, layer=0)):
@@ -156,7 +164,7 @@ def size_table(report: EvictionReport) -> Table:
 def _line(name: str, layer: LayerCache) -> list[str]:
     return [
         name,
-        f"{layer.tokens:,.0f}",
+        layer.tokens_text,
         f"{layer.slots:,}",
         in_bytes(layer.kv_bytes),
         in_bytes(layer.bookkeeping_bytes),
