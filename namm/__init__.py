@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from .evolution.search import Evolution
     from .head_shares import measure_shares
     from .online import calibrate_threshold
-    from .policies.base import Policy, Rule
+    from .policies.base import Policy, Rule, SummaryPolicy
+    from .policies.features.registry import FEATURES, NO_PASS
     from .policies.files import load, save
     from .policies.fixed import FixedScores
+    from .policies.head_table import HeadTable
     from .policies.heuristics import POLICIES, make_policy
     from .policies.network import Namm
     from .policies.shares import HeadShares
@@ -25,13 +27,17 @@ _HOME = {
     "Attached": ".attachment",
     "EvictingCache": ".cache.cache",
     "Evolution": ".evolution.search",
+    "FEATURES": ".policies.features.registry",
     "FixedScores": ".policies.fixed",
     "HeadShares": ".policies.shares",
+    "HeadTable": ".policies.head_table",
+    "NO_PASS": ".policies.features.registry",
     "Namm": ".policies.network",
     "Outcome": ".evolution.evolve",
     "POLICIES": ".policies.heuristics",
     "Policy": ".policies.base",
     "Rule": ".policies.base",
+    "SummaryPolicy": ".policies.base",
     "attach": ".attachment",
     "calibrate": ".calibration",
     "calibrate_threshold": ".online",
@@ -44,16 +50,20 @@ _HOME = {
     "save_evolution": ".evolution.files",
 }
 __all__ = [
+    "FEATURES",
+    "NO_PASS",
     "POLICIES",
     "Attached",
     "EvictingCache",
     "Evolution",
     "FixedScores",
     "HeadShares",
+    "HeadTable",
     "Namm",
     "Outcome",
     "Policy",
     "Rule",
+    "SummaryPolicy",
     "attach",
     "calibrate",
     "calibrate_threshold",

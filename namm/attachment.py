@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -27,14 +27,17 @@ from ..transformers_compat import (
 from .cache.attention import ATTENTION, register
 from .cache.cache import EvictingCache
 from .cache.chunks import chunked_forward
+from .host_rotary import check_rotary, find_rotary
 from .policies.base import Policy
+from .policies.rotary import Rotary
 from .support import find_decoder, layer_windows
 from .trial import KeepAll, compare_with_plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_TRIED: WeakSet[Any] = WeakSet()  # models that have passed the trial, so that it is run once for each
+# models that have passed the trial, so that it is run once for each, and the rotary positions of their layers
+_TRIED: WeakKeyDictionary[Any, list[Rotary]] = WeakKeyDictionary()
 
 
 class Attached:
@@ -47,12 +50,18 @@ class Attached:
         cache: The cache of the last forward pass; None before the first.
     """
 
-    def __init__(self, decoder: PreTrainedModel, policy: Policy, protect: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        decoder: PreTrainedModel,
+        policy: Policy,
+        protect: Sequence[tuple[int, int]],
+        rotary: Sequence[Rotary] | None = None,
+    ) -> None:
         self.decoder, self.policy, self.protect = decoder, policy, tuple(protect)
         self.windows, self._rotary = layer_windows(decoder), length_dependent_rotary(decoder)
         self._own_attention = attention_of(decoder)
         self.cache: EvictingCache | None = None
-        self._empty = EvictingCache(policy, self.windows, self.protect)
+        self._empty = EvictingCache(policy, self.windows, self.protect, rotary)
 
     def new_cache(self) -> EvictingCache:
         """Make an empty cache for this model and policy.
@@ -143,9 +152,12 @@ def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[in
             )
     attached = Attached(decoder, policy, protect)  # finds what does not fit before anything is changed
     register()
-    if model not in _TRIED and model.device.type != "meta":
-        compare_with_plain(model, decoder, Attached(decoder, KeepAll(), ()).forward)
-        _TRIED.add(model)
+    if model.device.type != "meta":
+        if model not in _TRIED:
+            compare_with_plain(model, decoder, Attached(decoder, KeepAll(), ()).forward)
+            _TRIED[model] = find_rotary(model, decoder, len(attached.windows))
+        attached = Attached(decoder, policy, protect, _TRIED[model])
+        check_rotary(policy, _TRIED[model])
     # a compiled model leaves its graph here
     forward = torch.compiler.disable(attached.forward)
     with wrapped_forward(decoder, forward), attention(decoder, ATTENTION):

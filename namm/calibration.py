@@ -1,4 +1,4 @@
-"""A host and prompts -> the mean and variance of each spectral bin, by which a NAMM's features are normalised.
+"""A host and prompts -> the mean and variance of each input, by which a NAMM's features are standardised.
 
 Collected once, with everything kept, over the batch, heads, tokens and layers at every run; then frozen and saved with
 the NAMM. Source: Cetin et al. 2024 (arXiv 2410.13166), section 3.
@@ -6,7 +6,7 @@ the NAMM. Source: Cetin et al. 2024 (arXiv 2410.13166), section 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,9 @@ from torch import Tensor
 from ..errors import MemxError
 from .attachment import attach
 from .policies.base import Block, Rule, View, check_every
-from .policies.features import BINS, HOP, Normalisation
-from .policies.network import RUN, moving_spectrum
+from .policies.features.normalisation import Normalisation
+from .policies.features.registry import PUBLISHED, FeatureSet
+from .policies.network import RUN
 from .trial import evaluating
 
 if TYPE_CHECKING:
@@ -30,29 +31,62 @@ class Calibration:
     """A policy that keeps everything and adds to `normalisation` what a NAMM would have read at each run."""
 
     every: int = RUN
-    normalisation: Normalisation = field(default_factory=Normalisation)
+    features: FeatureSet = field(default_factory=lambda: FeatureSet(PUBLISHED))
+    normalisation: Normalisation = field(init=False)
 
     name = "calibration"
     rule = Rule(threshold=-inf)
-    hop = context = HOP
-    width = BINS
 
     def __post_init__(self) -> None:
         check_every(self.every)
+        object.__setattr__(self, "normalisation", Normalisation(int(self.features.standardised.sum())))
+
+    @property
+    def hop(self) -> int:
+        """That of the features."""
+        return self.features.hop
+
+    @property
+    def context(self) -> int:
+        """That of the features."""
+        return self.features.context
+
+    @property
+    def width(self) -> int:
+        """That of the features."""
+        return self.features.width
+
+    @property
+    def needs_rotary(self) -> bool:
+        """Whether the features need keys or queries before rotary positions."""
+        return self.features.rotary
 
     def observe(self, block: Block) -> Tensor:
-        """The moving average of each key's spectrum after new queries: [B, H, T, 17]."""
-        return moving_spectrum(block)
+        """What the features note of each key after new queries: [B, H, T, width]."""
+        return self.features.observe(block)
+
+    def summary_size(self, width: int) -> int:
+        """That of the features."""
+        return self.features.summary_size(width)
+
+    def summarise(self, block: Block, summary: Tensor) -> Tensor:
+        """What the features note of each sequence after new queries: [B, Hq, numbers]."""
+        return self.features.summarise(block, summary)
 
     def scores(self, view: View) -> Tensor:
-        """Zero for each token, [B, H, T], once the averages of those that exist are added."""
+        """Zero for each token, [B, H, T], once the inputs of those that exist are added."""
+        inputs = self.features.read(view)[..., self.features.standardised.to(view.key.device)]
         exists = view.recent.exists
-        self.normalisation.add(view.state if exists is None else view.state[exists])
-        return torch.zeros(view.state.shape[:3], device=view.state.device)
+        self.normalisation.add(inputs if exists is None else inputs[exists])
+        return torch.zeros(inputs.shape[:3], device=inputs.device)
 
 
 def calibrate(
-    model: PreTrainedModel, batches: Iterable[Tensor | Mapping[str, Any]], *, every: int = RUN
+    model: PreTrainedModel,
+    batches: Iterable[Tensor | Mapping[str, Any]],
+    *,
+    every: int = RUN,
+    features: Sequence[str] = PUBLISHED,
 ) -> tuple[Tensor, Tensor]:
     """Measure the mean and variance of a NAMM's features on a model; the NAMM normalises its features by them.
 
@@ -66,15 +100,17 @@ def calibrate(
         batches: Prompts: input ids [N] or [B, N], or mappings with `input_ids` and optionally `attention_mask`, padded
             on either side.
         every: Tokens between evictions of the NAMM; a multiple of 16.
+        features: Names of the NAMM's features.
 
     Returns:
-        Mean and variance, [17] each, float32: one number per frequency bin, over batch, heads, tokens and layers.
+        Mean and variance of each standardised input, float32, over batch, heads, tokens and layers: [17] each for the
+        published features, of which the age is not standardised.
 
     Raises:
         MemxError: In the cases of `attach`; for a batch of another form; if no prompt has `every` tokens;
             if the model's attention is not finite.
     """
-    policy, longest = Calibration(every), 0
+    policy, longest = Calibration(every, FeatureSet(tuple(features))), 0
     with evaluating(model), attach(model, policy) as attached, torch.no_grad():
         for batch in batches:
             ids, mask = _prompts(batch)

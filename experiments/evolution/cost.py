@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...errors import MemxError
-from ...namm.policies.features import BINS
+from ...namm.policies.features.spectrum import BINS
 from ..base_models.load import load_tokenizer
 from ..base_models.rope import rope_words
 from ..config.base import run_name

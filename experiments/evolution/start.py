@@ -12,7 +12,7 @@ from ...namm.calibration import calibrate
 from ...namm.evolution.files import RECORD, load_evolution, save_evolution
 from ...namm.evolution.search import Evolution, State
 from ...namm.policies.base import Rule
-from ...namm.policies.features import FEATURES, HOP
+from ...namm.policies.features.spectrum import FEATURES, HOP
 from ...namm.policies.files import load, save
 from ...namm.policies.network import Namm
 from ...namm.policies.scorer import BAM_PARAMETERS, count, layer_sizes

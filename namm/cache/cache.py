@@ -14,6 +14,7 @@ from transformers import Cache
 
 from ...errors import MemxError
 from ..policies.base import Policy, check_every
+from ..policies.rotary import UNKNOWN, Rotary
 from .allocate import evict_together, masks_together
 from .evict import keep_mask
 from .layer import EvictingLayer
@@ -27,6 +28,7 @@ class EvictingCache(Cache):
         policy: The policy that evicts.
         windows: Attention window of each layer in tokens. None: full attention.
         protect: Spans (first, one past the last) of token numbers that are never evicted.
+        rotary: How each layer turns queries and keys by their positions. None: not known.
 
     Attributes:
         seen: Number of tokens of each sequence so far, evicted ones included.
@@ -40,14 +42,22 @@ class EvictingCache(Cache):
 
     layers: list[EvictingLayer]
 
-    def __init__(self, policy: Policy, windows: Sequence[int | None], protect: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        windows: Sequence[int | None],
+        protect: Sequence[tuple[int, int]] = (),
+        rotary: Sequence[Rotary] | None = None,
+    ) -> None:
         check_every(policy.every)
         if policy.every is not None and policy.context > policy.every:
             raise MemxError(
                 f"{policy.name} needs an eviction interval of at least {policy.context} tokens, got {policy.every}",
                 hint=f"set the eviction interval to {policy.context} or more",
             )
-        super().__init__(layers=[EvictingLayer(i, policy, window, protect) for i, window in enumerate(windows)])
+        self.rotary = tuple([UNKNOWN] * len(windows) if rotary is None else rotary)
+        by_layer = enumerate(zip(windows, self.rotary, strict=True))
+        super().__init__(layers=[EvictingLayer(i, policy, window, protect, turn) for i, (window, turn) in by_layer])
         self.policy, self.protect = policy, tuple(protect)
         self.seen: list[int] = []
         self.columns: Tensor | None = None
@@ -82,7 +92,8 @@ class EvictingCache(Cache):
         Returns:
             The cache.
         """
-        return EvictingCache(policy or self.policy, [layer.state.window for layer in self.layers], self.protect)
+        windows = [layer.state.window for layer in self.layers]
+        return EvictingCache(policy or self.policy, windows, self.protect, self.rotary)
 
     def fork(self, policy: Policy, copies: int = 1, *, continue_with: Policy) -> EvictingCache:
         """Copy every sequence and evict from the copies now; this cache does not change.

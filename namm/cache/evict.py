@@ -176,7 +176,8 @@ def _view(layer: LayerState, group: slice, slots: slice, unobserved: int) -> Vie
     # tokens that no policy has seen yet stay within the budget, not beyond it
     room = None if budgets is None else torch.tensor(budgets, device=layer.device).sub(unobserved).clamp_min(1)
     value, state = layer.values[group, :, slots], layer.policy_state[group, :, slots]
-    return View(layer.index, attention, value, state, torch.tensor(lengths, device=layer.device), room)
+    summary = None if layer.summary is None else layer.summary[group]
+    return View(layer.index, attention, value, state, torch.tensor(lengths, device=layer.device), room, summary=summary)
 
 
 def _last_out_of_window(layer: LayerState, group: slice) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...errors import MemxError
 from ...transformers_compat import CacheLayer, query_count
 from ..policies.base import Policy
+from ..policies.rotary import UNKNOWN, Rotary
 from . import evict, observe
 from .state import LayerState
 
@@ -33,9 +34,16 @@ class EvictingLayer(CacheLayer):
     keys: Any = _of_state("keys")  # of all tokens: a padded copy where heads hold different numbers of them
     values: Any = _of_state("values")
 
-    def __init__(self, index: int, policy: Policy, window: int | None, protect: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self,
+        index: int,
+        policy: Policy,
+        window: int | None,
+        protect: Sequence[tuple[int, int]] = (),
+        rotary: Rotary = UNKNOWN,
+    ) -> None:
         """index: the layer's number; window: how far its queries see back, None for all; protect: spans that stay."""
-        self.state = LayerState(index, policy, window, tuple(protect))
+        self.state = LayerState(index, policy, window, tuple(protect), rotary=rotary)
         super().__init__()
         self.begun = False
 
@@ -68,7 +76,7 @@ class EvictingLayer(CacheLayer):
             scale: What the scores were multiplied by.
         """
         state, new = self.state, self.state.new_tokens
-        state.scale = scale
+        state.scale, state.rotary = scale, state.rotary.current()
         if state.policy.hop or state.policy.context:
             whole = state.padded(values=False) if self._hop_ends() else state
             observe.observe(whole, query, lse)
@@ -87,7 +95,7 @@ class EvictingLayer(CacheLayer):
 
     def copies(self, policy: Policy, count: int, seen: list[int]) -> EvictingLayer:
         """A layer of so many copies of each sequence, under another policy that reads the same."""
-        twin = EvictingLayer(self.state.index, policy, self.state.window, self.state.protect)
+        twin = EvictingLayer(self.state.index, policy, self.state.window, self.state.protect, self.state.rotary)
         twin.dtype, twin.device, twin.is_initialized = self.dtype, self.device, True
         twin.state = self.state.copies(policy, count, seen)
         return twin
@@ -103,8 +111,8 @@ class EvictingLayer(CacheLayer):
         """Go on under a policy that observes the same, or nothing."""
         state = self.state
         state.policy = policy
-        if not policy.width:
-            state.recent = state.lse = None
+        if not policy.hop:
+            state.recent = state.lse = state.summary = None
             state.policy_state = state.policy_state.new_empty(*state.keys.shape[:3], 0)
             if state.ragged is not None:
                 state.ragged.policy_state = state.policy_state.new_empty(len(state.ragged.keys), 0)

@@ -27,12 +27,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..policies.base import Attention, Policy
+from ..policies.base import Attention, Policy, summary_size
+from ..policies.rotary import UNKNOWN, Rotary
 from .masks import bottom_right_causal
 from .new_tokens import LayerSize, NewTokens
 from .ragged import RaggedTokens
 
-_TENSORS = ("keys", "values", "positions", "policy_state", "recent", "lse")
+_TENSORS = ("keys", "values", "positions", "policy_state", "recent", "lse", "summary")
 
 
 @dataclass(eq=False)
@@ -54,6 +55,8 @@ class LayerState:
         recent: [B, Hq, context + unobserved, d]: the last queries that the policy saw and looks at again, then those
             that wait until a hop is full.
         lse: [B, Hq, context]: the log-sum-exp of the scores of the former, when they attended.
+        summary: [B, Hq, numbers]: the policy's numbers for each sequence and query head.
+        rotary: How the layer turns queries and keys by their positions.
         new_tokens: What the forward pass that is on brings.
     """
 
@@ -69,6 +72,8 @@ class LayerState:
     policy_state: Tensor = field(init=False)
     recent: Tensor | None = None
     lse: Tensor | None = None
+    summary: Tensor | None = None
+    rotary: Rotary = UNKNOWN
     new_tokens: NewTokens = field(init=False)
     ragged: RaggedTokens | None = None
 
@@ -99,9 +104,15 @@ class LayerState:
         fits = 4 * self.policy.width + 4 <= 0.2 * kv_bytes
         return torch.float32 if fits or itemsize >= 4 else torch.float16  # a spectrum is at most 16
 
+    def start_summary(self, query: Tensor) -> None:
+        """Make the summary of before the first queries, like [B, Hq, Q, d]: zeros."""
+        numbers = summary_size(self.policy, query.shape[3])
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        self.summary = query.new_zeros(*query.shape[:2], numbers, dtype=dtype)
+
     def clear(self) -> None:
         """Drop all tokens."""
-        self.keys = self.values = self.recent = self.lse = self.ragged = None
+        self.keys = self.values = self.recent = self.lse = self.summary = self.ragged = None
         for name in ("positions", "policy_state"):  # frees them; `start` makes them anew
             vars(self).pop(name, None)
         self.counts = []
@@ -162,7 +173,7 @@ class LayerState:
         heads = [sum(of_head) / len(of_head) for of_head in zip(*self.counts, strict=True)]
         parts = [self] if self.ragged is None else [self, self.ragged]
         bookkeeping = [tensor for part in parts for tensor in (part.positions, part.policy_state)]
-        bookkeeping += [self.recent, self.lse, None if self.ragged is None else self.ragged.offsets]
+        bookkeeping += [self.recent, self.lse, self.summary, None if self.ragged is None else self.ragged.offsets]
         return LayerSize(
             self.index,
             self.width,
@@ -256,6 +267,7 @@ class LayerState:
             None if exists is None else exists[..., : keys.stop - keys.start],
             self.scale,
             self.window_in_use(),
+            self.rotary,
         )
         return attention if lse is not None else replace(attention, lse=attention.log_sum_exp())
 
@@ -264,7 +276,7 @@ class LayerState:
 
         seen: tokens that each sequence ever had. Copies of one sequence share its memory until they differ.
         """
-        twin = LayerState(self.index, policy, self.window, self.protect, self.scale, [])
+        twin = LayerState(self.index, policy, self.window, self.protect, self.scale, [], rotary=self.rotary)
         for name in _TENSORS:
             tensor = getattr(self, name)
             if tensor is not None:

@@ -12,8 +12,7 @@ from math import inf
 from torch import Tensor
 
 from ..policies.base import Block, Rule, View
-from ..policies.features import BINS, HOP
-from ..policies.network import Namm, moving_spectrum
+from ..policies.network import Namm
 
 
 @dataclass(frozen=True)
@@ -21,15 +20,42 @@ class ObserveOnly:
     """Keeps everything and notes what a NAMM reads, for a choice that is made later."""
 
     rule: Rule = field(default_factory=lambda: Rule(threshold=-inf))
+    namm: Namm = field(default_factory=Namm)
 
     name = "watch"
     every = None
-    hop = context = HOP
-    width = BINS
+
+    @property
+    def hop(self) -> int:
+        """That of the NAMM."""
+        return self.namm.hop
+
+    @property
+    def context(self) -> int:
+        """That of the NAMM."""
+        return self.namm.context
+
+    @property
+    def width(self) -> int:
+        """That of the NAMM."""
+        return self.namm.width
+
+    @property
+    def needs_rotary(self) -> bool:
+        """Whether the NAMM reads keys or queries before rotary positions."""
+        return self.namm.needs_rotary
 
     def observe(self, block: Block) -> Tensor:
-        """The moving average of each key's spectrum after new queries: [B, H, T, 17]."""
-        return moving_spectrum(block)
+        """What the NAMM notes of each key after new queries: [B, H, T, width]."""
+        return self.namm.observe(block)
+
+    def summary_size(self, width: int) -> int:
+        """That of the NAMM."""
+        return self.namm.summary_size(width)
+
+    def summarise(self, block: Block, summary: Tensor) -> Tensor:
+        """What the NAMM notes of each sequence after new queries: [B, Hq, numbers]."""
+        return self.namm.summarise(block, summary)
 
     def scores(self, view: View) -> Tensor:
         """Never asked."""
@@ -47,8 +73,26 @@ class Population:
     namm: Namm
 
     name = "population"
-    hop = context = HOP
-    width = BINS
+
+    @property
+    def hop(self) -> int:
+        """That of the NAMM."""
+        return self.namm.hop
+
+    @property
+    def context(self) -> int:
+        """That of the NAMM."""
+        return self.namm.context
+
+    @property
+    def width(self) -> int:
+        """That of the NAMM."""
+        return self.namm.width
+
+    @property
+    def needs_rotary(self) -> bool:
+        """Whether the NAMM reads keys or queries before rotary positions."""
+        return self.namm.needs_rotary
 
     @property
     def rule(self) -> Rule:
@@ -61,12 +105,20 @@ class Population:
         return self.namm.every
 
     def observe(self, block: Block) -> Tensor:
-        """The moving average of each key's spectrum after new queries: [P*S, H, T, 17]."""
-        return moving_spectrum(block)
+        """What the NAMM notes of each key after new queries: [P*S, H, T, width]."""
+        return self.namm.observe(block)
+
+    def summary_size(self, width: int) -> int:
+        """That of the NAMM."""
+        return self.namm.summary_size(width)
+
+    def summarise(self, block: Block, summary: Tensor) -> Tensor:
+        """What the NAMM notes of each sequence after new queries: [P*S, Hq, numbers]."""
+        return self.namm.summarise(block, summary)
 
     def scores(self, view: View) -> Tensor:
         """Each member's scores of its own sequences: [P*S, H, T]."""
         members, tokens = len(self.parameters), self.namm.tokens(view)
         assert len(tokens) % members == 0, "each candidate needs the same sequences"
         own = tokens.unflatten(0, (members, -1))
-        return self.namm.score(self.parameters, own, view.recent.exists).flatten(0, 1)
+        return self.namm.score(self.parameters, own, view.recent.exists, layer=view.layer).flatten(0, 1)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ...errors import MemxError
-from ...kernels.attention_spectrogram import attention_lse
-from .features import HOP
+from ...kernels.attention_spectrogram import HOP, attention_lse
+from .rotary import UNKNOWN, Rotary
 from .rule import Rule as Rule
 
 
@@ -45,6 +45,7 @@ class Attention:
         exists: Which entries are tokens [B, H, T], bool. None: all.
         scale: Factor of the products of queries and keys.
         window: Number of positions that a query can attend to, including its own position. None: all.
+        rotary: How the layer turns queries and keys by their positions, and back.
     """
 
     query: Tensor
@@ -55,10 +56,14 @@ class Attention:
     exists: Tensor | None
     scale: float
     window: int | None
+    rotary: Rotary = UNKNOWN
 
     def last(self, count: int) -> Attention:
         """The last few queries alone, or none for 0, with all keys."""
-        chosen = slice(max(self.query.shape[2] - count, 0), None)
+        return self.some(slice(max(self.query.shape[2] - count, 0), None))
+
+    def some(self, chosen: slice) -> Attention:
+        """Some queries alone, with all keys."""
         return replace(self, query=self.query[:, :, chosen], lse=self.lse[:, :, chosen], own=self.own[:, :, chosen])
 
     def parts(self, size: int) -> Iterator[Attention]:
@@ -69,9 +74,8 @@ class Attention:
             part, seen = slice(start, stop), slice(keys - queries + stop)
             exists = None if self.exists is None else self.exists[..., seen]
             query, lse, own = self.query[:, :, part], self.lse[:, :, part], self.own[:, :, part]
-            yield Attention(
-                query, self.key[:, :, seen], lse, own, self.positions[..., seen], exists, self.scale, self.window
-            )
+            key, positions = self.key[:, :, seen], self.positions[..., seen]
+            yield replace(self, query=query, key=key, lse=lse, own=own, positions=positions, exists=exists)
 
     def rows(self) -> Tensor:
         """Compute the attention of all queries, averaged over the query heads of a group.
@@ -85,7 +89,7 @@ class Attention:
         """Compute the attention of all queries, of each query head of a group by itself.
 
         Returns:
-            Attention weights [B, H, G, Q, T] of G = Hq / H query heads, float32.
+            Attention weights [B, H, G, Q, T] of G = Hq / H query heads, float32 (float64 of float64 queries).
         """
         lse = self.lse.unflatten(1, (self.key.shape[1], -1))[..., None]
         return (self._scores() - lse).exp_().masked_fill_(~self.visible()[:, :, None], 0)
@@ -141,6 +145,7 @@ class View:
         room: Number of tokens that the rule lets each head of a sequence keep, a mean where they differ [B]. None
             without a budget.
         rooms: The number for each head [B, H], where a table gives them different ones. None: `room` for all.
+        summary: What `summarise` returned last: [B, Hq, numbers]. None for a policy that summarises nothing.
     """
 
     layer: int
@@ -150,6 +155,12 @@ class View:
     seen: Tensor
     room: Tensor | None
     rooms: Tensor | None = None
+    summary: Tensor | None = None
+
+    @property
+    def rotary(self) -> Rotary:
+        """How the layer turns queries and keys by their positions, and back."""
+        return self.recent.rotary
 
     @property
     def key(self) -> Tensor:
@@ -167,7 +178,8 @@ class Policy(Protocol):
 
     At each eviction the policy scores the cached tokens of a layer, and its rule chooses which to keep. Evicted tokens
     do not come back. One object serves all layers and sequences, so it must not store anything about them: numbers
-    about a token are returned by `observe` and stored in the cache with the token's key.
+    about a token are returned by `observe` and stored in the cache with the token's key. A policy that needs numbers
+    about a whole sequence, such as the mean of its queries, is a `SummaryPolicy`.
 
     Example:
         ```python
@@ -243,3 +255,38 @@ class Policy(Protocol):
             Scores [B, H, T]. Scores of entries that are not tokens have no effect.
         """
         ...
+
+
+class SummaryPolicy(Policy, Protocol):
+    """A policy that also keeps numbers of each sequence and query head, whatever tokens stay, as means of queries."""
+
+    def summary_size(self, width: int) -> int:
+        """Numbers that are kept for each sequence and query head; 0: none.
+
+        Args:
+            width: Numbers in a key or query of one head.
+        """
+        ...
+
+    def summarise(self, block: Block, summary: Tensor) -> Tensor:
+        """Update the numbers of each sequence with new queries; called beside `observe`, so that `hop` is not 0.
+
+        Args:
+            block: The new queries.
+            summary: The numbers so far [B, Hq, numbers]: float32 (float64 of float64 queries), zeros at first.
+
+        Returns:
+            The numbers [B, Hq, numbers].
+        """
+        ...
+
+
+def summary_size(policy: Policy, width: int) -> int:
+    """Numbers that a policy keeps for each sequence and query head of this width; 0 for one that has no summary."""
+    size = getattr(policy, "summary_size", None)
+    return 0 if size is None else size(width)
+
+
+def summarise(policy: Policy, block: Block, summary: Tensor) -> Tensor:
+    """The summary [B, Hq, numbers] after new queries; as it was, for a policy that has none."""
+    return policy.summarise(block, summary) if summary.shape[2] else summary  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ compares the choice alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -16,23 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import MemxError, nearest
-from .base import Block, Policy, Rule, View, check_every
-from .features import HOP
+from ...kernels.attention_spectrogram import HOP
+from .base import Block, Policy, Rule, View
+from .budgeted import set_budget, unobserved
+from .key_rivals import ExpectedAttention, KeyDiff
 from .network import RUN
 
 _ROWS = 128  # rows of attention written out at a time
 _WORD = 2**32 - 1
-
-
-def _begin(policy: Any) -> None:
-    """Set the budget of a policy's rule. Raise MemxError if it is no share in (0, 1], or for a bad interval."""
-    check_every(policy.every)
-    object.__setattr__(policy, "rule", replace(policy.rule, budget=policy.budget))
-
-
-def _unobserved(policy: Policy, block: Block) -> Tensor:
-    """Never called, as the hop is 0: this policy notes nothing of a token."""
-    raise AssertionError(f"{policy.name} observes no queries")
 
 
 @dataclass(frozen=True)
@@ -43,7 +34,7 @@ class Full:
     rule = Rule(threshold=-torch.inf)
     every = None
     hop = context = width = 0
-    observe = _unobserved
+    observe = unobserved
 
     def scores(self, view: View) -> Tensor:
         """All alike: [B, H, T]."""
@@ -65,8 +56,8 @@ class Random:
 
     name = "random"
     hop = context = width = 0
-    __post_init__ = _begin
-    observe = _unobserved
+    __post_init__ = set_budget
+    observe = unobserved
 
     def scores(self, view: View) -> Tensor:
         """Uniform in [0, 1): [B, H, T]."""
@@ -94,8 +85,8 @@ class Recency:
 
     name = "recency"
     hop = context = width = 0
-    __post_init__ = _begin
-    observe = _unobserved
+    __post_init__ = set_budget
+    observe = unobserved
 
     def scores(self, view: View) -> Tensor:
         """The younger the better: [B, H, T]."""
@@ -117,8 +108,8 @@ class StreamingLLM:
 
     name = "streamingllm"
     hop = context = width = 0
-    __post_init__ = _begin
-    observe = _unobserved
+    __post_init__ = set_budget
+    observe = unobserved
 
     def scores(self, view: View) -> Tensor:
         """The first tokens from the first on, then the younger the better: [B, H, T]."""
@@ -140,7 +131,7 @@ class H2O:
 
     name = "h2o"
     hop, context, width = HOP, 0, 1  # by hops, so that a generated token costs no pass over the keys of its own
-    __post_init__ = _begin
+    __post_init__ = set_budget
 
     def observe(self, block: Block) -> Tensor:
         """The sum of each key's attention over all queries so far: [B, H, T, 1]."""
@@ -175,8 +166,8 @@ class Knorm:
 
     name = "knorm"
     hop = context = width = 0
-    __post_init__ = _begin
-    observe = _unobserved
+    __post_init__ = set_budget
+    observe = unobserved
 
     def scores(self, view: View) -> Tensor:
         """The shorter the key the better: [B, H, T]."""
@@ -198,8 +189,8 @@ class TOVA:
 
     name = "tova"
     hop, context, width = 0, 1, 0
-    __post_init__ = _begin
-    observe = _unobserved
+    __post_init__ = set_budget
+    observe = unobserved
 
     def scores(self, view: View) -> Tensor:
         """Attention of the last query, averaged over the heads, which so hold the same tokens: [B, H, T]."""
@@ -224,11 +215,11 @@ class SnapKV:
 
     name = "snapkv"
     hop = width = 0
-    observe = _unobserved
+    observe = unobserved
 
     def __post_init__(self) -> None:
         assert self.window > 0 and self.kernel % 2 == 1, (self.window, self.kernel)
-        _begin(self)
+        set_budget(self)
 
     @property
     def context(self) -> int:
@@ -245,7 +236,8 @@ class SnapKV:
 
 
 POLICIES: dict[str, Callable[..., Policy]] = {
-    kind.name: kind for kind in (Full, Random, Recency, StreamingLLM, H2O, Knorm, TOVA, SnapKV)
+    kind.name: kind
+    for kind in (Full, Random, Recency, StreamingLLM, H2O, Knorm, TOVA, SnapKV, KeyDiff, ExpectedAttention)
 }
 """The built-in policies by name; `make_policy` makes one."""
 
@@ -256,7 +248,8 @@ def make_policy(
     """Make one of the built-in policies, with its published settings.
 
     Args:
-        name: A name in `POLICIES`: "full", "random", "recency", "streamingllm", "h2o", "knorm", "tova" or "snapkv".
+        name: A name in `POLICIES`: "full", "random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv",
+            "keydiff" or "expected_attention".
         budget: Share of all tokens so far that is kept, in (0, 1]. Required, except for "full".
         every: Tokens between evictions; a multiple of 16.
         seed: Random seed; "random" only.

@@ -1,4 +1,4 @@
-"""The NAMM itself as a policy: the spectrum of each token's attention, a scorer network, a threshold.
+"""The NAMM itself as a policy: features of each cached token, a scorer network, a threshold.
 
 Source: Cetin et al. 2024, "An Evolved Universal Transformer Memory" (arXiv 2410.13166), section 3.
 """
@@ -6,50 +6,61 @@ Source: Cetin et al. 2024, "An Evolved Universal Transformer Memory" (arXiv 2410
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ...kernels.attention_spectrogram import attention_spectrogram
 from .base import Block, Rule, View, check_every
-from .features import BINS, DECAY, FEATURES, HOP, OLD_EPS, ema, spectrogram, token_features
-from .scorer import BAM_PARAMETERS, bam_scores, count, layer_sizes, mlp_scores
+from .features.normalisation import standardise
+from .features.registry import PUBLISHED, FeatureSet
+from .features.spectrum import OLD_EPS
+from .head_table import HeadTable
+from .scorer import Activation, Scorer, bam_scores, count, mlp_scores, network_sizes
 
-Scorer = Literal["bam", "mlp"]
 RUN = 512  # tokens between runs in the published configuration
-_ROWS = 128  # rows of attention written out at a time, where the fused op does not apply
 
 
 @dataclass(frozen=True)
 class Namm:
-    """A NAMM (neural attention memory model): a network that scores cached tokens by how they were attended to.
+    """A NAMM (neural attention memory model): a small network that scores cached tokens by their features.
 
-    The network reads a moving average of the spectrum of each token's attention, and the token's age. One network
-    serves all layers and heads. The default, where evolution starts, has zero parameters and keeps every token.
+    One network serves all layers and heads. The default, where the published evolution starts, is the published NAMM
+    with zero parameters; it keeps every token.
 
     Source: Cetin et al. 2024, "An Evolved Universal Transformer Memory" (arXiv 2410.13166), section 3.
 
     Args:
-        parameters: Parameters [n] of the network; n = 4,172 for "bam".
-        mean: Mean of the features [17], from `calibrate`.
-        variance: Variance of the features [17], from `calibrate`.
+        parameters: Parameters [n]: of the network, then of the head table; 4,172 for the published NAMM. None: zeros.
+        mean: Mean [m] of the standardised inputs, from `calibrate`; m = 17 for the published features. None: zeros.
+        variance: Variance [m] of the standardised inputs, from `calibrate`. None: ones.
         rule: How scores become a choice of tokens.
         every: Tokens between evictions; a multiple of 16.
-        scorer: "bam" (the backward attention memory model of the paper) or "mlp".
+        scorer: "bam" (the backward attention memory model of the paper), "mlp" or "linear".
         hidden: Widths of the hidden layers; "mlp" only.
         strict: "bam" only: whether a token attends to newer tokens only, and not to itself.
         name: Name in tables and figures.
         eps: Number that is added to the variance; 0 as published. NAMMs of older versions of memx have 1e-5.
+        features: Names of what the scorer reads of each token, in this order: see `FEATURES`.
+        activation: Between the layers of an MLP: "relu" or "gelu". None: "relu" for the published features, else
+            "gelu".
+        table: Numbers for each layer and head of one base model, which bind the NAMM to it. None: it is universal.
 
     Raises:
-        MemxError: `every` is not a positive multiple of 16.
+        MemxError: `every` is not a positive multiple of 16, or a feature is unknown.
+
+    Example:
+        ```python
+        from memx.namm import NO_PASS, Namm, Rule
+
+        small = Namm(scorer="mlp", hidden=(8, 8), features=NO_PASS, rule=Rule(budget=0.25), every=64)
+        print(small.parameters.shape)  # [161]
+        ```
     """
 
-    parameters: Tensor = field(default_factory=lambda: torch.zeros(BAM_PARAMETERS))
-    mean: Tensor = field(default_factory=lambda: torch.zeros(BINS))
-    variance: Tensor = field(default_factory=lambda: torch.ones(BINS))
+    parameters: Tensor = None  # type: ignore[assignment]  # made in __post_init__
+    mean: Tensor = None  # type: ignore[assignment]
+    variance: Tensor = None  # type: ignore[assignment]
     rule: Rule = field(default_factory=Rule)
     every: int = RUN
     scorer: Scorer = "bam"
@@ -57,51 +68,118 @@ class Namm:
     strict: bool = False
     name: str = "namm"
     eps: float = 0.0
-
-    hop = context = HOP
-    width = BINS
+    features: tuple[str, ...] = PUBLISHED
+    activation: Activation | None = None
+    table: HeadTable | None = None
 
     def __post_init__(self) -> None:
         check_every(self.every)
         assert self.eps in (0.0, OLD_EPS), self.eps
-        wanted = BAM_PARAMETERS if self.scorer == "bam" else count(layer_sizes((FEATURES, *self.hidden, 1)))
+        wanted, inputs = self.parameter_count, int(self.feature_set.standardised.sum())
+        made = {
+            "features": self.feature_set.names,
+            "activation": self.activation or ("relu" if self.features == PUBLISHED else "gelu"),
+            "parameters": torch.zeros(wanted) if self.parameters is None else self.parameters,
+            "mean": torch.zeros(inputs) if self.mean is None else self.mean,
+            "variance": torch.ones(inputs) if self.variance is None else self.variance,
+        }
+        for name, value in made.items():
+            object.__setattr__(self, name, value)
         assert self.parameters.shape == (wanted,), (self.parameters.shape, wanted)
-        assert self.mean.shape == self.variance.shape == (BINS,), (self.mean.shape, self.variance.shape)
+        assert self.mean.shape == self.variance.shape == (inputs,), (self.mean.shape, self.variance.shape)
+
+    @cached_property
+    def feature_set(self) -> FeatureSet:
+        """The features as one."""
+        return FeatureSet(tuple(self.features))
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(in, out) of the network's layers."""
+        embedding = 0 if self.table is None else self.table.embedding
+        return network_sizes(self.scorer, self.feature_set.inputs + embedding, self.hidden)
+
+    @property
+    def parameter_count(self) -> int:
+        """How many parameters it has, those of the head table included."""
+        return count(self.sizes) + (0 if self.table is None else self.table.count)
+
+    @property
+    def hop(self) -> int:
+        """`observe` gets new queries in multiples of this number; 0: its features need none."""
+        return self.feature_set.hop
+
+    @property
+    def context(self) -> int:
+        """Previous queries that its features look at."""
+        return self.feature_set.context
+
+    @property
+    def width(self) -> int:
+        """Numbers that its features keep beside each key."""
+        return self.feature_set.width
+
+    @property
+    def observes(self) -> object:
+        """What its features note while reading; NAMMs of which this is equal note the same."""
+        return self.feature_set.observes
+
+    @property
+    def needs_rotary(self) -> bool:
+        """Whether it reads keys or queries before rotary positions."""
+        return self.feature_set.rotary
 
     def observe(self, block: Block) -> Tensor:
-        """Update the moving average of each key's spectrum with new queries: [B, H, T, 17]."""
-        return moving_spectrum(block)
+        """Update what its features note of each key with new queries: [B, H, T, width], float32."""
+        return self.feature_set.observe(block)
+
+    def summary_size(self, width: int) -> int:
+        """Numbers that its features keep of each sequence and query head."""
+        return self.feature_set.summary_size(width)
+
+    def summarise(self, block: Block, summary: Tensor) -> Tensor:
+        """Update what its features note of each sequence and query head: [B, Hq, numbers]."""
+        return self.feature_set.summarise(block, summary)
 
     def scores(self, view: View) -> Tensor:
         """The scorer's output for each token: [B, H, T], float32."""
-        return self.score(self.parameters, self.tokens(view), view.recent.exists)
+        return self.score(self.parameters, self.tokens(view), view.recent.exists, layer=view.layer)
 
     def tokens(self, view: View) -> Tensor:
-        """What the scorer reads of each token: [B, H, T, 25], float32."""
-        place = view.key.device
-        return token_features(view.ages, view.state, self.mean.to(place), self.variance.to(place), self.eps)
+        """What the scorer reads of each token, standardised: [B, H, T, inputs], float32."""
+        features = self.feature_set
+        return standardise(features.read(view), features.standardised, self.mean, self.variance, self.eps)
 
-    def score(self, parameters: Tensor, tokens: Tensor, exists: Tensor | None = None) -> Tensor:
-        """The outputs of this kind of scorer for given parameters: see `bam_scores` for shapes."""
+    def score(
+        self, parameters: Tensor, tokens: Tensor, exists: Tensor | None = None, *, layer: int | None = None
+    ) -> Tensor:
+        """Score tokens with given parameters, of one candidate or a population.
+
+        Args:
+            parameters: [n] or [P, n].
+            tokens: What `tokens` gave: [B, H, T, inputs], or [P, B, H, T, inputs] to give each candidate its own.
+            exists: Which are tokens [B or P*B, 1 or H, T], bool; None: all.
+            layer: Number of the layer; needed with a head table.
+
+        Returns:
+            Scores [B, H, T], or [P, B, H, T] of a population, float32.
+
+        Raises:
+            MemxError: The head table is of another model.
+        """
         parameters = parameters.to(tokens.device)
-        if self.scorer == "mlp":
-            return mlp_scores(parameters, tokens, hidden=self.hidden)
-        return bam_scores(parameters, tokens, exists, strict=self.strict)
+        if self.table is None:
+            return self._network(parameters, tokens, exists)
+        assert layer is not None, "a head table needs the number of the layer"
+        network, numbers = parameters.split([count(self.sizes), self.table.count], -1)
+        bias, embedding = self.table.of_layer(numbers, layer, tokens.shape[-3])
+        scores = self._network(network, self.table.beside(tokens, embedding), exists)
+        return scores + bias
 
-
-def moving_spectrum(block: Block) -> Tensor:
-    """The moving average of the spectrum of each key's attention after new queries: [B, H, T, 17], float32."""
-    new = block.attention
-    carry = block.context.rows()  # [B, H, 16, T_old]
-    state = None if block.state is None else block.state.float()
-    if new.window is None:
-        return attention_spectrogram(new.query, new.key, new.lse, carry, state, new.exists, new.scale, DECAY).spectrum
-    # The fused op knows no window: attention is written out, some rows at a time. `carry` is the last 16 rows before a
-    # part, the left half of its first frame of 32; keys that came after those rows had none of their attention: zeros.
-    for part in new.parts(_ROWS):
-        rows = part.rows()
-        carry = F.pad(carry, (0, rows.shape[3] - rows.shape[2] - carry.shape[3]))
-        state = ema(spectrogram(rows, carry), state)
-        carry = rows[:, :, -HOP:]
-    assert state is not None
-    return state
+    def _network(self, parameters: Tensor, tokens: Tensor, exists: Tensor | None) -> Tensor:
+        if self.scorer == "bam":
+            return bam_scores(parameters, tokens, exists, strict=self.strict)
+        assert self.activation is not None
+        return mlp_scores(
+            parameters, tokens, hidden=self.hidden if self.scorer == "mlp" else (), activation=self.activation
+        )

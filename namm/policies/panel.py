@@ -12,8 +12,8 @@ from math import inf
 import torch
 from torch import Tensor
 
-from .base import Block, Policy, Rule, View
-from .features import HOP
+from ...kernels.attention_spectrogram import HOP
+from .base import Block, Policy, Rule, View, summarise, summary_size
 from .heuristics import Full
 
 
@@ -21,7 +21,8 @@ from .heuristics import Full
 class PolicySlots:
     """Keeps everything and notes, for a choice that is made later, what each of some kinds of policies reads.
 
-    kinds: one policy of each kind; those of a class that keep numbers beside a key note the same and share them.
+    kinds: one policy of each kind; those that observe the same share its numbers: those of a class, or where a policy
+    says what it observes, as `Namm.observes`, of that.
     All wait for a full hop of 16 queries, also those that observe none: at a length that is no multiple of 16 the
     newest tokens, fewer than 16, are not seen by any policy yet and stay, within its budget. Where the cache holds the
     numbers in float16, it holds those of every kind so.
@@ -43,15 +44,35 @@ class PolicySlots:
         return max(kind.context for kind in self.kinds)
 
     @property
-    def observers(self) -> dict[type, tuple[Policy, slice]]:
-        """By its class, each kind that keeps numbers beside a key, and where they lie."""
-        observers: dict[type, tuple[Policy, slice]] = {}
+    def observers(self) -> dict[object, tuple[Policy, slice]]:
+        """By what it observes, each kind that keeps numbers beside a key, and where they lie."""
+        observers: dict[object, tuple[Policy, slice]] = {}
         start = 0
         for kind in self.kinds:
-            if kind.width and type(kind) not in observers:
-                observers[type(kind)] = kind, slice(start, start + kind.width)
+            if kind.width and _observes(kind) not in observers:
+                observers[_observes(kind)] = kind, slice(start, start + kind.width)
                 start += kind.width
         return observers
+
+    def summaries(self, width: int) -> dict[object, tuple[Policy, slice]]:
+        """By what it observes, each kind with a summary of heads of this width, and where its numbers lie."""
+        summaries: dict[object, tuple[Policy, slice]] = {}
+        start = 0
+        for kind in self.kinds:
+            size = summary_size(kind, width)
+            if size and _observes(kind) not in summaries:
+                summaries[_observes(kind)] = kind, slice(start, start + size)
+                start += size
+        return summaries
+
+    def summary_size(self, width: int) -> int:
+        """Of all kinds together."""
+        return sum(own.stop - own.start for _, own in self.summaries(width).values())
+
+    @property
+    def needs_rotary(self) -> bool:
+        """Whether any kind reads keys before rotary positions."""
+        return any(getattr(kind, "needs_rotary", False) for kind in self.kinds)
 
     @property
     def width(self) -> int:
@@ -64,8 +85,13 @@ class PolicySlots:
         states = [torch.zeros(*key.shape[:3], 0, device=key.device)]
         for kind, own in self.observers.values():
             state = None if block.state is None else block.state[..., own]
-            states.append(kind.observe(Block(block.attention, block.context.last(kind.context), state)))
+            states.append(kind.observe(replace(_last(block, kind.context), state=state)))
         return torch.cat(states, -1)
+
+    def summarise(self, block: Block, summary: Tensor) -> Tensor:
+        """The summaries of all kinds side by side: [B, Hq, numbers]."""
+        own = self.summaries(block.attention.query.shape[3]).values()
+        return torch.cat([summarise(kind, _last(block, kind.context), summary[..., part]) for kind, part in own], -1)
 
     def scores(self, view: View) -> Tensor:
         """Never asked."""
@@ -73,8 +99,22 @@ class PolicySlots:
 
     def view(self, view: View, policy: Policy) -> View:
         """What one policy sees of what was noted for all."""
-        own = self.observers[type(policy)][1] if policy.width else slice(0)
-        return replace(view, recent=view.recent.last(policy.context), state=view.state[..., own])
+        own = self.observers[_observes(policy)][1] if policy.width else slice(0)
+        summary, width = view.summary, view.recent.query.shape[3]
+        if summary is not None:
+            known = self.summaries(width)
+            summary = summary[..., known[_observes(policy)][1] if summary_size(policy, width) else slice(0)]
+        return replace(view, recent=view.recent.last(policy.context), state=view.state[..., own], summary=summary)
+
+
+def _observes(policy: Policy) -> object:
+    """What a policy observes: policies of which this is equal keep the same numbers."""
+    return getattr(policy, "observes", type(policy))
+
+
+def _last(block: Block, context: int) -> Block:
+    """A block with fewer queries of before."""
+    return replace(block, context=block.context.last(context))
 
 
 @dataclass(frozen=True)
@@ -111,9 +151,22 @@ class PolicyBatch:
         """That of the slots."""
         return self.slots.width
 
+    @property
+    def needs_rotary(self) -> bool:
+        """That of the slots."""
+        return self.slots.needs_rotary
+
     def observe(self, block: Block) -> Tensor:
         """The numbers of all kinds side by side: [P*S, H, T, width]."""
         return self.slots.observe(block)
+
+    def summary_size(self, width: int) -> int:
+        """That of the slots."""
+        return self.slots.summary_size(width)
+
+    def summarise(self, block: Block, summary: Tensor) -> Tensor:
+        """The summaries of all kinds side by side: [P*S, Hq, numbers]."""
+        return self.slots.summarise(block, summary)
 
     def scores(self, view: View) -> Tensor:
         """Each member's scores of its own sequences: [P*S, H, T]."""
@@ -148,5 +201,13 @@ def some_sequences(view: View, chosen: slice) -> View:
         positions=full.positions[chosen],
         exists=some(full.exists),
     )
-    value, state, seen = view.value[chosen], view.state[chosen], view.seen[chosen]
-    return View(view.layer, recent, value, state, seen, some(view.room), some(view.rooms))
+    return replace(
+        view,
+        recent=recent,
+        value=view.value[chosen],
+        state=view.state[chosen],
+        seen=view.seen[chosen],
+        room=some(view.room),
+        rooms=some(view.rooms),
+        summary=some(view.summary),
+    )

@@ -8,15 +8,17 @@ section 3.2; the flat order is W (in x out), b of the query-key-value, the outpu
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...kernels import native
-from .features import FEATURES
+from .features.spectrum import FEATURES
 
+Scorer = Literal["bam", "mlp", "linear"]
+Activation = Literal["relu", "gelu"]
 HEAD = 32  # width of BAM's one head
 _HIDDEN = -1e9  # what a hidden key's score is lowered by: its weight is zero exactly
 
@@ -37,7 +39,16 @@ def layer_sizes(widths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     return tuple(pairwise(widths))
 
 
-BAM_SIZES = ((FEATURES, 3 * HEAD), (HEAD, 2 * FEATURES), (FEATURES, 1))
+def bam_sizes(inputs: int) -> tuple[tuple[int, int], ...]:
+    """(in, out) of the layers of the backward attention memory model."""
+    return (inputs, 3 * HEAD), (HEAD, 2 * inputs), (inputs, 1)
+
+
+def network_sizes(scorer: Scorer, inputs: int, hidden: tuple[int, ...] = ()) -> tuple[tuple[int, int], ...]:
+    """(in, out) of the layers of a scorer that reads so many numbers of a token."""
+    if scorer == "bam":
+        return bam_sizes(inputs)
+    return layer_sizes((inputs, *(hidden if scorer == "mlp" else ()), 1))
 
 
 def count(sizes: tuple[tuple[int, int], ...]) -> int:
@@ -45,6 +56,7 @@ def count(sizes: tuple[tuple[int, int], ...]) -> int:
     return sum((inputs + 1) * outputs for inputs, outputs in sizes)
 
 
+BAM_SIZES = bam_sizes(FEATURES)
 BAM_PARAMETERS = count(BAM_SIZES)  # 4,172
 
 
@@ -68,21 +80,22 @@ def flatten(layers: list[Layer]) -> Tensor:
 def bam_scores(parameters: Tensor, tokens: Tensor, mask: Tensor | None = None, *, strict: bool = False) -> Tensor:
     """Score tokens by the backward attention memory model: [B, H, T], or [P, B, H, T] for a population.
 
-    parameters [4172] or [P, 4172], float32; tokens [B, H, T, 25], or [P, B, H, T, 25] to give each member its own; mask
+    parameters [n] or [P, n], float32; tokens [B, H, T, i], or [P, B, H, T, i] to give each member its own, i inputs (25
+    as published, n then is 4,172); mask
     [B or P*B, 1 or H, T], bool: the tokens that exist, the others are seen by none. Token i attends to itself and to
     newer tokens, or with `strict` to newer ones alone. h = x * (1 + mult) + res, with (res, mult) the output of one
     head of 32; the score is linear in h. Done for all members at once, without a T x T mask: on a CPU by a compiled
     loop, else, and for gradients, as causal attention on the flipped sequence. What a token that does not exist scores
     is of no meaning.
     """
-    qkv, output, score = unflatten(parameters.reshape(-1, BAM_PARAMETERS).float(), BAM_SIZES)
+    qkv, output, score = unflatten(torch.atleast_2d(parameters).float(), bam_sizes(tokens.shape[-1]))
     members, (batch, heads, length) = len(qkv.weight), tokens.shape[-4:-1]
     if mask is not None:
         mask = mask.expand(-1, heads, length)
         mask = mask.repeat(members * batch // len(mask), 1, 1)
     backward = _compiled(parameters, tokens)
     x = tokens.float() if backward else tokens.float().flip(-2)  # for causal attention the newest comes first
-    x = x.reshape(members if tokens.dim() == 5 else 1, -1, FEATURES)
+    x = x.reshape(members if tokens.dim() == 5 else 1, -1, tokens.shape[-1])
     parts = qkv(x).view(members * batch, heads, length, 3 * HEAD)
     if backward:
         exists = None if mask is None else mask.flatten(0, 1)
@@ -122,16 +135,18 @@ def _causal_attention(parts: Tensor, hidden: Tensor | None, *, strict: bool) -> 
     return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)[..., :HEAD]
 
 
-def mlp_scores(parameters: Tensor, tokens: Tensor, *, hidden: tuple[int, ...] = ()) -> Tensor:
+def mlp_scores(
+    parameters: Tensor, tokens: Tensor, *, hidden: tuple[int, ...] = (), activation: Activation = "relu"
+) -> Tensor:
     """Score every token by itself: [B, H, T], or [P, B, H, T] for a population.
 
-    parameters [n] or [P, n], tokens as in `bam_scores`: of linear layers 25 -> hidden -> ... -> 1 with ReLU between;
-    26 without hidden ones.
+    parameters [n] or [P, n], tokens as in `bam_scores`: of linear layers i -> hidden -> ... -> 1 with ReLU or GELU (by
+    the error function) between; i + 1 without hidden ones.
     """
-    sizes = layer_sizes((FEATURES, *hidden, 1))
-    layers = unflatten(parameters.reshape(-1, count(sizes)).float(), sizes)
-    x = tokens.float().reshape(tokens.shape[0] if tokens.dim() == 5 else 1, -1, FEATURES)
+    sizes = layer_sizes((tokens.shape[-1], *hidden, 1))
+    layers = unflatten(torch.atleast_2d(parameters).float(), sizes)
+    x = tokens.float().reshape(tokens.shape[0] if tokens.dim() == 5 else 1, -1, tokens.shape[-1])
     for layer in layers[:-1]:
-        x = layer(x).relu()
+        x = layer(x).relu() if activation == "relu" else F.gelu(layer(x))
     scores = layers[-1](x).view(-1, *tokens.shape[-4:-1])
     return scores[0] if parameters.dim() == 1 else scores

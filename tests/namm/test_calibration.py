@@ -84,8 +84,8 @@ def test_slots_without_a_token_do_not_count():
     state, exists = torch.rand(2, 3, 5, 17), torch.rand(2, 3, 5) < 0.5
     empty, policy = torch.empty(0), Calibration(EVERY)
     for there in (exists, None):
-        recent = Attention(empty, empty, empty, empty, empty, there, 1.0, None)
-        assert policy.scores(View(0, recent, empty, state, empty, None)).shape == (2, 3, 5)
+        recent = Attention(empty, state, empty, empty, torch.arange(5).expand(2, 3, 5), there, 1.0, None)
+        assert policy.scores(View(0, recent, empty, state, torch.tensor([5, 5]), None)).shape == (2, 3, 5)
     mean, variance = policy.normalisation.result()
     seen = torch.cat([state[exists], state.flatten(0, 2)])
     torch.testing.assert_close(mean, seen.mean(0))

@@ -8,7 +8,7 @@ from memx import namm
 from memx.errors import MemxError
 from memx.kernels.attention_spectrogram import attention_spectrogram_reference
 from memx.namm.policies.base import Rule
-from memx.namm.policies.features import ema, spectrogram
+from memx.namm.policies.features.spectrum import ema, spectrogram
 from memx.namm.policies.heuristics import Recency
 from memx.namm.policies.network import Namm
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb

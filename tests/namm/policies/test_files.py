@@ -13,9 +13,9 @@ import torch
 from memx import __version__
 from memx.errors import MemxError
 from memx.leftovers import temporary_beside
-from memx.namm import Namm, Rule, load, save
-from memx.namm.policies import files
-from memx.namm.policies.features import age_features, token_features
+from memx.namm import NO_PASS, HeadShares, HeadTable, Namm, Rule, load, save
+from memx.namm.policies.description import CONSTANTS
+from memx.namm.policies.features.spectrum import age_features, token_features
 from safetensors.torch import load_file
 from safetensors.torch import save as tensor_bytes
 
@@ -39,6 +39,8 @@ def same(one, other):
     return True
 
 
+NP = dict(scorer="mlp", hidden=(8, 8), features=NO_PASS)
+SHARES = HeadShares((0.25,), (((0.4, 0.1), (0.3, 0.2)),))
 NAMMS = {
     "defaults": lambda: Namm(),
     "strict": lambda: drawn(strict=True, every=32, name="strïct ☂"),
@@ -46,6 +48,10 @@ NAMMS = {
     "keeps all": lambda: drawn(rule=Rule(threshold=-torch.inf)),
     "keeps one": lambda: drawn(rule=Rule(threshold=torch.inf)),
     "mlp": lambda: drawn(scorer="mlp", hidden=(7, 3), rule=Rule(threshold=1e-17)),
+    "small": lambda: Namm(torch.linspace(-1, 1, 161), torch.rand(9), torch.rand(9), **NP),
+    "linear": lambda: Namm(torch.rand(18), features=("log_spectrum",), scorer="linear", activation="relu"),
+    "table": lambda: Namm(torch.rand(161 + 2 * 8 + 12), **NP, table=HeadTable(3, 2, bias=False, embedding=2)),
+    "shares": lambda: drawn(rule=Rule(budget=0.25, allocation="table", shares=SHARES, first=4, newest=32)),
 }
 
 
@@ -55,6 +61,21 @@ def test_a_round_trip_is_exact(tmp_path, kind):
     save(namm, tmp_path / "deep" / "namm", host="some/host", tasks=["a", "b"])
     assert same(namm, load(tmp_path / "deep" / "namm")) and same(namm, load(str(tmp_path / "deep" / "namm")))
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["namm"]
+
+
+def test_a_namm_of_format_1_means_what_it_meant(tmp_path):
+    """A file as memx wrote it before features had names."""
+    namm = drawn(scorer="mlp", hidden=(7, 3), rule=Rule(budget=0.5, grouping="per_head"), every=64)
+    save(namm, tmp_path / "n")
+    described = json.loads((tmp_path / "n" / "namm.json").read_text("utf-8"))
+    for name in ("features", "activation", "table"):
+        del described[name]
+    for name in ("allocation", "shares", "first", "newest"):
+        del described["rule"][name]
+    old = described | {"format": 1, "constants": CONSTANTS[1]}
+    (tmp_path / "n" / "namm.json").write_text(json.dumps(old), "utf-8")
+    loaded = load(tmp_path / "n")
+    assert same(loaded, namm) and loaded.activation == "relu" and loaded.features == ("published",)
 
 
 def test_what_the_files_hold(tmp_path):
@@ -68,13 +89,24 @@ def test_what_the_files_hold(tmp_path):
     described = json.loads((tmp_path / "namm" / "namm.json").read_text("utf-8"))
     del described["sha256"]
     assert described == {
-        "format": 1,
+        "format": 2,
         "memx": __version__,
         "name": "namm",
+        "features": ["published"],
         "scorer": "bam",
         "hidden": [],
+        "activation": "relu",
         "strict": False,
-        "rule": {"threshold": 0.0, "budget": None, "grouping": "layer_max"},
+        "table": None,
+        "rule": {
+            "threshold": 0.0,
+            "budget": None,
+            "grouping": "layer_max",
+            "allocation": "equal",
+            "shares": None,
+            "first": 0,
+            "newest": 0,
+        },
         "every": 64,
         "constants": {
             "n_fft": 32,
@@ -84,8 +116,13 @@ def test_what_the_files_hold(tmp_path):
             "age base": 50000,
             "ages": 8,
             "smallest deviation": 1e-7,
-            "features": "age, spectrum",
             "parameters": "of each layer: weight (in x out), bias",
+            "gelu": "by the error function",
+            "recent queries": 32,
+            "future positions": 512,
+            "first tokens": 4,
+            "added to attention": 1e-6,
+            "added to expected attention": 1e-9,
         },
         "host": "smollm2",
         "tasks": ["retrieval", "qa"],
@@ -93,11 +130,11 @@ def test_what_the_files_hold(tmp_path):
 
 
 def test_the_constants_are_those_of_the_features():
-    """The two that features.py holds without a name."""
-    expected = files.CONSTANTS["age base"] ** -0.75
+    """The two that spectrum.py holds without a name."""
+    expected = CONSTANTS[2]["age base"] ** -0.75
     assert age_features(torch.tensor([1]))[0, 3].item() == pytest.approx(expected, rel=1e-6)
     nothing, spectrum = torch.zeros(17), torch.ones(1, 1, 1, 17)
-    expected = 1 / files.CONSTANTS["smallest deviation"]
+    expected = 1 / CONSTANTS[2]["smallest deviation"]
     assert token_features(torch.zeros(1, 1, 1), spectrum, nothing, nothing)[..., 8].item() == pytest.approx(expected)
 
 
@@ -170,7 +207,7 @@ def test_saving_over_something_else_is_refused(tmp_path):
         (dict(parameters=torch.full((4172,), torch.nan)), "parameters contains values that are not finite"),
         (dict(parameters=torch.full((4172,), 1e300, dtype=torch.float64)), "not finite"),
         (dict(variance=-torch.ones(17)), "variance is negative"),
-        (dict(scorer="gru", parameters=torch.zeros(26)), "scorer: must be 'bam' or 'mlp'"),
+        (dict(scorer="gru", parameters=torch.zeros(26)), "scorer: must be 'bam', 'mlp' or 'linear'"),
         (dict(every=None), "every: must be a whole number"),
     ],
 )
@@ -258,9 +295,9 @@ def test_numbers_that_are_no_namm(tmp_path, name, tensor, message):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format", 2, f"its format version is 2, this memx ({__version__}) reads 1"),
+        ("format", 3, f"its format version is 3, this memx ({__version__}) reads 1 and 2"),
         ("format", None, "does not describe a NAMM"),
-        ("scorer", "gru", "scorer: must be 'bam' or 'mlp'"),
+        ("scorer", "gru", "scorer: must be 'bam', 'mlp' or 'linear'"),
         ("scorer", "mlp", "parameters has shape [4172], not [26]"),
         ("hidden", [0], "hidden.0: "),
         ("rule.budget", 1.5, "budget must be in (0, 1], got 1.5"),

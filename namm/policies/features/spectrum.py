@@ -13,7 +13,7 @@ from math import pi
 import torch
 from torch import Tensor
 
-from ...errors import MemxError
+from ....errors import MemxError
 
 N_FFT = 32  # queries that a frame sees
 HOP = 16  # queries between frames, and rows of attention that the next chunk needs as left context
@@ -82,26 +82,3 @@ def token_features(ages: Tensor, spectrum: Tensor, mean: Tensor, variance: Tenso
     """
     normal = (spectrum.float() - mean) / (variance + eps).sqrt().clamp_min(SMALLEST_DEVIATION)
     return torch.cat([age_features(ages).expand(*spectrum.shape[:3], AGES), normal], -1)
-
-
-class Normalisation:
-    """Collects mean and variance of each bin over batch, heads, tokens and layers, in float64."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.total = torch.zeros(BINS, dtype=torch.float64)
-        self.squares = torch.zeros(BINS, dtype=torch.float64)
-
-    def add(self, spectrum: Tensor) -> None:
-        """Count the averages [..., 17] of some tokens."""
-        flat = spectrum.detach().flatten(0, -2).double().cpu()
-        self.count += len(flat)
-        self.total += flat.sum(0)
-        self.squares += flat.square().sum(0)
-
-    def result(self) -> tuple[Tensor, Tensor]:
-        """mean [17] and variance [17], float32. Raises MemxError if nothing was added."""
-        if self.count == 0:
-            raise MemxError("no features were collected for normalisation", hint="run the calibration prompts first")
-        mean = self.total / self.count
-        return mean.float(), (self.squares / self.count - mean.square()).clamp_min(0).float()

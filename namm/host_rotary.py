@@ -1,0 +1,118 @@
+"""The rotary positions of a host's layers: found among what its rotary modules say, and checked on its keys.
+
+A token that stands alone in its sequence attends to itself alone: whatever its position, every layer gets the same
+hidden state. Its keys at several positions then differ by the rotation and nothing else, in every layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from ..errors import MemxError
+from ..transformers_compat import length_dependent_rotary, same_rotary_afterwards
+from .policies.base import Policy
+from .policies.rotary import UNKNOWN, Rotary, no_rotation
+from .trial import evaluating
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_POSITIONS = (0, 1, 2, 3, 5, 8, 13, 18)  # no further than the trial's tokens, for learned positions
+_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}  # relative; another rotation is off by about 1
+_LOOSE = 0.05  # of half precision
+
+
+def find_rotary(model: PreTrainedModel, decoder: PreTrainedModel, layers: int) -> list[Rotary]:
+    """Find how each layer of a model turns its keys.
+
+    Args:
+        model: The model, with weights. Afterwards it is as before.
+        decoder: The part of it that maps tokens to hidden states.
+        layers: How many layers its cache has.
+
+    Returns:
+        The rotation of each layer; `UNKNOWN` where none of those that the decoder's rotary modules allow fits its keys.
+    """
+    modules = list(_frequencies(decoder))
+    try:
+        with evaluating(model), same_rotary_afterwards(length_dependent_rotary(decoder)):
+            keys, moved = _keys(decoder)
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
+        return [UNKNOWN] * layers
+    if len(keys) != layers:
+        return [UNKNOWN] * layers
+    return [_of_layer(layer, modules, moved) for layer in keys]
+
+
+def check_rotary(policy: Policy, rotary: list[Rotary]) -> None:
+    """Raise MemxError if a policy reads keys before rotary positions, of a model whose rotation is not known."""
+    unknown = [layer for layer, turn in enumerate(rotary) if not turn.known]
+    if unknown and getattr(policy, "needs_rotary", False):
+        raise MemxError(
+            f"{policy.name} needs keys before rotary positions, and those of layer {unknown[0]} cannot be computed",
+            hint="use a policy without unrotated keys or expected attention, or another model",
+        )
+
+
+def _of_layer(keys: Tensor, modules: list[Callable[[], tuple[Tensor, float]]], moved: bool) -> Rotary:
+    """The rotation under which one token's keys [positions, H, 1, d] are the same at all positions."""
+    width = keys.shape[3]
+    if moved and not modules:  # positions are added to the hidden states: there is nothing to turn back
+        return no_rotation(width)
+    candidates = [no_rotation(width)]
+    for read in modules:
+        frequencies, scaling = read()
+        count = 2 * len(frequencies)
+        for start in sorted({0, width - count}) if 0 < count <= width else ():
+            candidates += [Rotary(width, frequencies, way, start, scaling, read) for way in (False, True)]
+    error, best = min(((_error(rotary, keys), rotary) for rotary in candidates), key=lambda pair: pair[0])
+    return best if error <= _TOLERANCE.get(keys.dtype, _LOOSE) else UNKNOWN
+
+
+def _error(rotary: Rotary, keys: Tensor) -> float:
+    """How far one token's keys, turned back, are from those of its first position; relative."""
+    positions = torch.tensor(_POSITIONS, device=keys.device)[:, None, None]
+    back = rotary.unrotate(keys, positions)
+    error = float((back - back[:1]).norm() / back.norm().clamp_min(1e-30))
+    return error if error == error else float("inf")
+
+
+@torch.no_grad()
+def _keys(decoder: PreTrainedModel) -> tuple[list[Tensor], bool]:
+    """One token's keys [positions, H, 1, d] of each layer, and whether its embedding depends on its position."""
+    count = len(_POSITIONS)
+    size: int = decoder.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    ids = torch.full((count, 1), min(5, size - 1), device=decoder.device)
+    positions = torch.tensor(_POSITIONS, device=decoder.device)[:, None]
+    cache = DynamicCache()
+    output = decoder(
+        input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, output_hidden_states=True
+    )
+    first: Tensor = output.hidden_states[0]
+    keys: list[Any] = [layer.keys for layer in cache.layers]
+    return keys, not torch.allclose(first, first[:1].expand_as(first))
+
+
+def _frequencies(decoder: nn.Module) -> Iterator[Callable[[], tuple[Tensor, float]]]:
+    """For each set of rotary frequencies in a decoder, a function that gives them and their scaling as of now."""
+    changing = length_dependent_rotary(decoder)
+    for module in decoder.modules():
+        for name, _ in module.named_buffers(recurse=False):
+            if name.endswith("inv_freq") and "original" not in name:
+                read = partial(_read, module, name)
+                yield read if module in changing else partial(_fixed, *read())
+
+
+def _read(module: nn.Module, name: str) -> tuple[Tensor, float]:
+    scaling = getattr(module, name.replace("inv_freq", "attention_scaling"), 1.0)
+    return getattr(module, name), float(scaling)
+
+
+def _fixed(frequencies: Tensor, scaling: float) -> tuple[Tensor, float]:
+    return frequencies, scaling

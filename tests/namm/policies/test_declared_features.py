@@ -1,0 +1,143 @@
+"""Declared features against their equations over whole attention matrices, however the text comes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from memx import namm
+from memx.errors import MemxError
+from memx.namm import FEATURES, NO_PASS, Namm, Rule
+from memx.namm.policies.features.registry import FeatureSet
+from memx.namm.policies.features.spectrum import age_features, ema, spectrogram
+from memx.namm.policies.panel import PolicyBatch, PolicySlots
+
+from .. import features_reference as reference
+from ..hosts import left_padded, make_host, prompts
+
+LENGTH = 80
+SMALL: dict = dict(scorer="mlp", hidden=(8, 8), features=NO_PASS)
+ALL = (*NO_PASS, "age", "received", "later_max", "log_spectrum", "published")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Keeps all tokens, and lists what its features read of each layer when it runs."""
+
+    features: FeatureSet = field(default_factory=lambda: FeatureSet(ALL))
+    every: int = LENGTH
+    read: list = field(default_factory=list)
+
+    name = "reader"
+    rule = Rule(threshold=-torch.inf)
+    hop, context = 16, 32
+    width = property(lambda self: self.features.width)
+
+    def observe(self, block):
+        return self.features.observe(block)
+
+    def summary_size(self, width):
+        return self.features.summary_size(width)
+
+    def summarise(self, block, summary):
+        return self.features.summarise(block, summary)
+
+    def scores(self, view):
+        self.read.append(self.features.read(view))
+        return torch.zeros(view.key.shape[:3])
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen", "gpt2"])
+def host(request):
+    return make_host(request.param).double()
+
+
+@torch.no_grad()
+def read(host, *calls, padded=None):
+    """What is read of each layer [B, H, T, inputs] after forward passes over these pieces of one text."""
+    reader = Reader()
+    with namm.attach(host, reader) as attached:
+        cache = attached.new_cache()
+        for ids in calls:
+            host(ids, past_key_values=cache, attention_mask=padded)
+    return reader.read
+
+
+def expected(layer):
+    """By the equations: {name: [H, T, inputs]}."""
+    weights, count = layer.weights(), layer.key.shape[1]
+    nine = reference.nine_inputs(layer)
+    parts = {"log_age": nine[..., :2]} | {name: nine[..., n : n + 1] for n, name in enumerate(NO_PASS[1:], 2)}
+    parts["age"] = torch.arange(count, 0, -1.0).expand(len(layer.key), -1)[..., None]
+    parts["received"] = reference.received(weights)[..., None]
+    parts["later_max"] = reference.later_max(weights)[..., None]
+    spectrum = ema(spectrogram(weights.mean(1)[None]))[0]
+    ages = age_features(torch.arange(count - 1, -1, -1)).expand(len(layer.key), -1, -1)
+    parts["log_spectrum"] = (1e-6 + spectrum).log()
+    parts["published"] = torch.cat([ages, spectrum], -1)
+    return torch.cat([parts[name].double() for name in ALL], -1)
+
+
+def test_features_are_those_of_their_equations(host):
+    (ids,) = prompts(LENGTH)
+    found = read(host, ids[None])
+    for layer, inputs in zip(reference.record(host, ids), found, strict=True):
+        torch.testing.assert_close(inputs[0].double(), expected(layer), rtol=1e-4, atol=1e-4)
+
+
+def test_a_text_in_pieces_and_token_by_token_reads_the_same(host):
+    (ids,) = prompts(LENGTH)
+    whole = read(host, ids[None])
+    for lengths in ([23, 40, 17], [60, *[1] * 20]):
+        for once, apart in zip(whole, read(host, *ids[None].split(lengths, 1)), strict=True):
+            torch.testing.assert_close(once, apart, rtol=1e-4, atol=1e-5)
+
+
+def test_a_left_padded_sequence_reads_what_it_reads_alone(host):
+    rows = prompts(LENGTH, LENGTH)
+    ids, mask = left_padded([rows[0], torch.cat([rows[1], rows[1][:20]])])
+    if host.config.model_type == "gpt2":
+        pytest.skip("learned positions count padding, unless they are told")
+    for together, alone in zip(read(host, ids, padded=mask)[:1], read(host, rows[0][None])[:1], strict=True):
+        torch.testing.assert_close(together[:1], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_forked_candidates_read_what_one_that_runs_alone_reads(host):
+    """After the fact, and then on: summaries go with their sequences."""
+    ids, more = prompts(LENGTH, LENGTH, seed=2)
+    parameters = torch.randn(161, generator=torch.Generator().manual_seed(0)) * 0.3
+    one = Namm(parameters, rule=Rule(budget=0.5), every=LENGTH, **SMALL)
+    other = Namm(-parameters, rule=Rule(budget=0.5), every=LENGTH, **SMALL)
+    slots = PolicySlots((one, namm.make_policy("expected_attention", budget=0.5)))
+    both = PolicyBatch(slots, (one, other))
+    with torch.no_grad():
+        with namm.attach(host, slots) as attached:
+            host(ids[None])
+        cache = attached.cache.fork(both, 2, continue_with=both)
+        with namm.attach(host, both):
+            together = host(more[None].expand(2, -1), past_key_values=cache).logits
+        for number, policy in enumerate((one, other)):
+            with namm.attach(host, policy):
+                alone = host(torch.cat([ids, more])[None]).logits[:, LENGTH:]
+            torch.testing.assert_close(together[number], alone[0])
+
+
+def test_what_features_cost():
+    """Those of the default set keep nothing beside a key, and read no attention matrix."""
+    cheap = FeatureSet(NO_PASS)
+    assert (cheap.inputs, cheap.width, cheap.context, cheap.rotary) == (9, 0, 32, True)
+    assert not any(FEATURES[name].attention_pass for name in NO_PASS)
+    assert FeatureSet(("log_spectrum", "published")).width == 17  # noted once
+    assert FeatureSet(("age", "first_four")).hop == 0
+    assert Namm(**SMALL).parameters.shape == (161,)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [((), "at least one feature"), (("age", "age"), "named twice"), (("keydif",), "unknown feature 'keydif'")],
+)
+def test_names_that_are_none(names, message):
+    with pytest.raises(MemxError, match=message) as caught:
+        Namm(features=names)
+    assert caught.value.hint
