@@ -165,12 +165,15 @@ class Evaluation:
         return measured + measure_presses(self.model, prompt, self.config.presses, sizes, self.evaluator.writer)
 
     def _head_shares(self, namms: Sequence[Namm], path: Path) -> HeadShares:
-        """The table that all policies share: the config's, that of a NAMM, or one measured now, or before in the run.
+        """The table that all policies share: the config's, a NAMM's of this model, or one measured now or before.
 
         It is written to the run's folder. Its prompts are of the split train, which is not evaluated.
         """
         config = self.config
-        own = [namm.rule.shares for namm in namms if namm.rule.shares is not None]
+        text = self.model.config.get_text_config(decoder=True)
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        shape = [heads] * text.num_hidden_layers
+        own = [shares for namm in namms if (shares := namm.rule.shares) is not None and shares.heads == shape]
         if path.exists():
             return read_shares(path)
         if config.head_shares is not None:
