@@ -7,7 +7,7 @@ from statistics import fmean
 
 from ...namm.cache.cache import EvictingCache
 from ...namm.cache.state import LayerState
-from ...namm.policies.base import Policy
+from ...namm.policies.base import Policy, summary_size
 from ..eviction.measurements import CacheUse
 
 _OFFSET_BYTES = 8  # of where a head's tokens begin, where heads hold different numbers of them
@@ -51,4 +51,5 @@ def _bytes(layer: LayerState, sequence: int, policy: Policy, heads: int, tokens:
     stored += (held - len(counts) * waiting) * policy.width * alone.policy_state.itemsize
     queries = policy.context + waiting if policy.hop else min(policy.context, tokens)
     sums = policy.context * max(4, layer.keys.itemsize) if policy.hop else 0  # log-sum-exps, float32 or wider
-    return held * (key + value), stored + heads * (queries * key + sums)
+    summary = summary_size(policy, layer.keys.shape[3]) * max(4, layer.keys.itemsize)
+    return held * (key + value), stored + heads * (queries * key + sums + summary)
