@@ -24,7 +24,8 @@ KIND_LABELS = {"memory": "memory", "memory+": "memory+", "peer": "PEER", "moe": 
 VERDICT_COLOURS = {"better": "#0072B2", "worse": "#D55E00"}
 POLICY_COLOURS = {
     "namm": "#D55E00", "random": "#999999", "recency": "#56B4E9", "streamingllm": "#0072B2", "h2o": "#009E73",
-    "knorm": "#E69F00", "tova": "#CC79A7", "snapkv": "#333333",
+    "knorm": "#E69F00", "tova": "#CC79A7", "snapkv": "#333333", "keydiff": "#7F3C8D", "expected_attention": "#11A579",
+    "kvzip": "#000000",
 }  # fmt: skip
 POLICY_MARKERS = {
     "random": "x",
@@ -34,10 +35,14 @@ POLICY_MARKERS = {
     "knorm": "D",
     "tova": "p",
     "snapkv": "P",
+    "keydiff": "h",
+    "expected_attention": "X",
+    "kvzip": "*",
 }
 POLICY_LABELS = {
     "full": "full cache", "namm": "NAMM", "streamingllm": "StreamingLLM", "h2o": "H2O", "knorm": "L2 norm",
-    "tova": "TOVA", "snapkv": "SnapKV",
+    "tova": "TOVA", "snapkv": "SnapKV", "keydiff": "KeyDiff", "expected_attention": "expected attention",
+    "kvzip": "KVzip (reads twice)",
 }  # fmt: skip
 NAMM_COLOURS = ["#D55E00", "#8C2D04", "#F28E2B", "#B2182B"]  # of several that are not seeds of one
 GUESS = "#999999"  # the answer guessed by relation and first letter

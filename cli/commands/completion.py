@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 MODELS = ("smollm2", "gemma3-270m")
-POLICIES = ("full", "random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv")
+POLICIES = (
+    "full", "random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv", "keydiff", "expected_attention",
+)  # fmt: skip
 _ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -55,7 +55,7 @@ Policy = Annotated[
     str | None,
     option(
         metavar="POLICY",
-        help="full, random, recency, streamingllm, h2o, knorm, tova or snapkv.",
+        help="full, random, recency, streamingllm, h2o, knorm, tova, snapkv, keydiff or expected_attention.",
         default="snapkv",
         complete=complete_of(POLICIES),
     ),

@@ -12,7 +12,9 @@ from .evolution import HostConfig
 from .tasks import HELD_OUT_TASKS, TRAINING_TASKS, is_longbench
 
 # those of `namm.POLICIES` but full, whose file imports torch; a test holds the two together
-BASELINES = ("random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv")
+BASELINES = (
+    "random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv", "keydiff", "expected_attention",
+)  # fmt: skip
 CEILINGS = ("kvzip",)  # policies that read the context a second time; not among the baselines unless they are named
 Allocation = Literal["equal", "global", "table", "layer_max"]  # as of namm, which imports torch; a test compares them
 EAGER = ("ObservedAttentionPress",)  # those that read probabilities, which fused attention never writes

@@ -22,6 +22,8 @@ THRESHOLD = " threshold"  # after the name of a NAMM that reads with a threshold
 PRESSES = {
     "KnormPress": "knorm",
     "SnapKVPress": "snapkv",
+    "KeyDiffPress": "keydiff",
+    "ExpectedAttentionPress": "expected_attention",
     "StreamingLLMPress": "streamingllm",
     "TOVAPress": "tova",
     "ObservedAttentionPress": "h2o",
