@@ -60,6 +60,10 @@ MUTATIONS = [
              "(place + 1) % heads * strides", "test_evict_gather", "evict_gather"),
     Mutation("rows past the count are copied", "evict_gather/kernel.py", "row < tl.load(counts + place)",
              "row <= tl.load(counts + place)", "test_evict_gather", "evict_gather"),
+    Mutation("a query does not see its own key", "ragged_attention/kernel.py", "seen &= back >= 0", "seen &= back > 0",
+             "test_ragged_attention", "ragged_attention"),
+    Mutation("sums are not rescaled", "ragged_attention/kernel.py", "sums = sums * kept[:, None]", "sums = sums",
+             "test_ragged_attention", "ragged_attention"),
 ]  # fmt: skip
 
 
