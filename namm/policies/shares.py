@@ -48,7 +48,7 @@ class HeadShares:
     source: str = ""
 
     def __post_init__(self) -> None:
-        hint = "measure it anew: memx.namm.measure_shares"
+        hint = "measure a table with memx.namm.measure_shares"
         ascending = all(a < b for a, b in pairwise(self.budgets))
         if not self.budgets or not ascending or not all(0 < budget <= 1 for budget in self.budgets):
             raise MemxError("the budgets of a table of head shares must be ascending and in (0, 1]", hint=hint)
