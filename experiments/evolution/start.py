@@ -54,7 +54,7 @@ def first_state(config: EvolveConfig, run: Run, parameters: int, report: Report)
     folder = run.folder / "state"
     if (folder / RECORD).is_file():
         evolution = load_evolution(folder)
-        run.rewind_metrics(evolution.generation)
+        run.rewind_metrics(evolution.generation, len(evolution.validations))
         _fill_metrics(run, evolution)
         report(Note(f"resumed after generation {evolution.generation}"))
         return evolution.state()
@@ -72,7 +72,7 @@ def first_state(config: EvolveConfig, run: Run, parameters: int, report: Report)
 
 
 def _fill_metrics(run: Run, evolution: Evolution) -> None:
-    """Write the lines that a kill between saving a state and writing its metrics has cost."""
+    """Write the lines that a kill cost in older versions of memx, which saved a state before its metrics."""
     lines = run.metrics()
     done = max((line["step"] for line in lines if "best" in line), default=0)
     for generation in evolution.history[done:]:

@@ -19,6 +19,7 @@ from memx.experiments.config.loading import load_evolution_config
 from memx.experiments.data.long_context.example import Example
 from memx.experiments.distributed.process_group import World
 from memx.experiments.eviction.tasks import make_prompts
+from memx.experiments.evolution import loop
 from memx.experiments.evolution.candidates import CandidateEvaluator, CandidateScores, Prompt, Written
 from memx.experiments.evolution.fitness import FitnessEvaluator
 from memx.experiments.evolution.ranks import DistributedEvaluator
@@ -137,12 +138,33 @@ def test_killed_in_mid_generation_and_gone_on(straight, tmp_path):
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     killed = RunStore(tmp_path).run(run.name)
     assert killed.status == "interrupted" and [line["step"] for line in killed.metrics()] == [0, 1]
-    # as if the kill had come between the state and what is told of it
+    # as older versions left it, whose metrics came after the state, when the kill came between the two
     (killed.folder / "metrics.jsonl").write_text(json.dumps(killed.metrics()[0]) + "\n")
     evolve_namm(config, Options(tmp_path, resume=True), quiet)
     (lines, numbers), (wanted, same) = trajectory(killed), trajectory(run)
     assert numbers == same
     assert lines[1] == {key: wanted[1][key] for key in lines[1]} and lines[2:] == wanted[2:]
+
+
+@pytest.mark.parametrize("saves", [1, 2])
+def test_metrics_whose_state_was_never_saved_are_written_once_and_whole(straight, tmp_path, monkeypatch, saves):
+    config, run, _ = straight
+    save, left = loop.save_evolution, [saves]
+
+    def stopped(*arguments):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        save(*arguments)
+
+    monkeypatch.setattr(loop, "save_evolution", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        evolve_namm(config, Options(tmp_path), quiet)
+    monkeypatch.setattr(loop, "save_evolution", save)
+    again = RunStore(tmp_path).run(run.name)
+    assert len(again.metrics()) == saves  # the first validation, then the first generation
+    evolve_namm(config, Options(tmp_path, resume=True), quiet)
+    assert trajectory(again) == trajectory(run)
 
 
 def test_stages_follow_one_another_from_the_whole_state(host, tmp_path):
