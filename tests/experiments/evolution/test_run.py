@@ -115,7 +115,9 @@ def test_stopped_on_request_and_gone_on(straight, tmp_path):
     assert trajectory(stopped) == trajectory(run)
     facts = [[row for row in found if row.variant != "speed"] for found in (again, rows)]
     assert facts[0] == facts[1]
+    (stopped.folder / "state").mkdir()  # as if a kill had come before it was removed
     assert evolve_namm(config, Options(tmp_path, resume=True), quiet) == again
+    assert not (stopped.folder / "state").exists()
 
 
 def test_killed_in_mid_generation_and_gone_on(straight, tmp_path):
