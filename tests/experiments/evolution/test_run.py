@@ -25,10 +25,11 @@ from memx.experiments.evolution.fitness import FitnessEvaluator
 from memx.experiments.evolution.ranks import DistributedEvaluator
 from memx.experiments.evolution.rows import stratified
 from memx.experiments.evolution.run import evolve_namm
-from memx.experiments.evolution.start import empty_namm
+from memx.experiments.evolution.start import empty_namm, first_state
 from memx.experiments.runtime.events import Generation, Note
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted, StopRequest
+from memx.namm import Evolution, save_evolution
 from memx.results.store.runs import RunStore
 
 from .tiny_evolution import settings, write_host
@@ -146,6 +147,22 @@ def test_killed_in_mid_generation_and_gone_on(straight, tmp_path):
     (lines, numbers), (wanted, same) = trajectory(killed), trajectory(run)
     assert numbers == same
     assert lines[1] == {key: wanted[1][key] for key in lines[1]} and lines[2:] == wanted[2:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"population": 6}, "population is 6, not 4"), ({"seed": 3}, "seed is 3, not 0"),
+     ({"n": 12}, "parameters is 12, not 4172"), ({"covariance": "full", "n": 4}, "parameters is 4, not 4172")],
+    ids=str,
+)  # fmt: skip
+def test_a_state_of_another_evolution_is_refused(straight, tmp_path, changes, message):
+    config, run, _ = straight
+    own = RunStore(tmp_path).run(run.name)
+    settings = {"n": 4172, "population": 4, "sigma": 0.065, "seed": 0, "covariance": "diagonal", **changes}
+    save_evolution(Evolution(**settings), own.folder / "state")
+    with pytest.raises(MemxError, match=message) as caught:
+        first_state(config, own, 4172, quiet)
+    assert "--force" in caught.value.hint
 
 
 @pytest.mark.parametrize("saves", [1, 2])
