@@ -53,6 +53,7 @@ class ProgressDisplay:
         self.terminal = shows_bars() and not quiet and not rank
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
+        self._shared: set[str] = set()  # notes about what all runs read, which have been shown
         self._printed: dict[str, float] = {}  # when a run's last line of steps was
         self._begun: dict[str, tuple[float, int]] = {}  # when which step of a run was its first here
         self._seconds: deque[float] = deque(maxlen=_RECENT)
@@ -106,7 +107,9 @@ class ProgressDisplay:
     def _show(self, name: str, event: Event, *, bar: bool) -> None:
         match event:
             case Note(text):
-                self._line(name, text)
+                if not (event.shared and text in self._shared):
+                    self._line(name, text)
+                self._shared |= {text} if event.shared else set()
             case Phase(text):
                 if bar:
                     self._bars.update(self._task(name), what=readable(text, sys.stderr))

@@ -137,7 +137,7 @@ def _text(found: Sequence[Row]) -> dict[str, str]:
         for metric in ("nll_before", "nll")
     )
     start = f"{before.value:.3f} → " if before else ""
-    return {"text NLL": f"{start}{after.value:.3f}" if after else "not measured"}
+    return {"text NLL": f"{start}{score_of(after, 3)}" if after else "not measured"}
 
 
 def print_costs(costs: Sequence[RunCost]) -> None:

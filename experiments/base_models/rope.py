@@ -94,7 +94,8 @@ def rope_words(config: PretrainedConfig, length: int) -> str | None:
     rope = getattr(text, "rope_parameters", None)
     if not isinstance(rope, dict) or rope.get("rope_type", "default") == "default":
         return None
-    kind, factor = rope["rope_type"], rope.get("factor")
+    kind: str = rope["rope_type"]
+    factor: Any = rope.get("factor")
     words = f"{kind} rotary scaling" + (f", factor {factor:g}" if factor else "")
     if kind != "dynamic" or length <= text.max_position_embeddings:
         return words

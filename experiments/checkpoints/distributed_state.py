@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,10 +128,11 @@ def load_sharded_state(
 
     def check() -> tuple[TrainingState, dict[str, Tensor]]:
         state, used = read_state(source), read_tensors(source / "use.safetensors")
+        check_finite(used, source / "use.safetensors")
         check_use(used, usage, source / "use.safetensors")
         with readable(source):
             for kind, (folder, tensors) in folders.items():
-                _check(folder, kind, tensors)
+                _check(folder, kind, tensors, beside={*own, *moments, *used} - tensors.keys())
         return state, used
 
     # together: a rank that finds a state damaged must not leave the others waiting in the next collective
@@ -184,10 +185,13 @@ def _local(tensor: Tensor, name: str) -> Tensor:
     return tensor.to_local() if name.startswith("tables/") and isinstance(tensor, DTensor) else tensor
 
 
-def _check(folder: Path, kind: str, own: Mapping[str, Tensor]) -> None:
-    """Raise MemxError naming the first tensor that differs from those that lie in a folder."""
+def _check(folder: Path, kind: str, own: Mapping[str, Tensor], beside: Set[str]) -> None:
+    """Raise MemxError naming the first tensor that differs from those that lie in a folder.
+
+    beside: names of the state's other tensors, which lie in the same folder if one process saved them.
+    """
     saved = whole_tensors(folder) if own else {}
-    if folder.name != kind:  # the files of one process lie together: the others are not looked at
-        saved = {name: whole for name, whole in saved.items() if name in own}
+    if folder.name != kind:
+        saved = {name: whole for name, whole in saved.items() if name not in beside}
     if own:
         check_alike(saved, own, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,18 @@ def begun_value_step(folder: Path) -> str:
 def saved_states(folder: Path) -> list[Path]:
     """The whole states in a folder, oldest first."""
     return sorted(folder.glob("step-*")) if folder.is_dir() else []
+
+
+def drop_older_states(folder: Path, step: int) -> None:
+    """Remove the states before a step, which a kill left beside a newer one.
+
+    Args:
+        folder: Of all states of a run.
+        step: That of the state that the run goes on from.
+    """
+    for state in saved_states(folder):
+        if state_step(state) < step:
+            shutil.rmtree(state, ignore_errors=True)
 
 
 def newest_good(

@@ -172,26 +172,26 @@ class EvolutionRun:
         return self.candidates.seconds | ({"wait": self.evaluator.waited} if self.world.joined else {})
 
     def _save_generation(self, evaluation: Evaluation, seconds: dict[str, float], start: float) -> None:
-        """Rank 0, while the others wait: save the state, then write what the generation was like.
+        """Rank 0, while the others wait: write what the generation was like, then save the state.
 
-        The state comes first: from it a resumed run writes metrics that a kill between the two has cost.
+        The state comes last: a resumed run drops metrics that it does not know, and produces them again.
         """
-        save_evolution(self.evolution, self.state)
         total, last = perf_counter() - start, self.evolution.history[-1]
         seconds |= {"tell": total - seconds.pop("fitness"), "total": total}
         kept = self._append_metrics(
             {name: getattr(last, name) for name in ("best", "mean", "std", "sigma")}, evaluation, seconds
         )
+        save_evolution(self.evolution, self.state)
         self.report(Generation(self._position(), last.best, last.mean, last.sigma, kept, total))
 
     def _save_validation(self, evaluation: Evaluation, improved: bool, seconds: dict[str, float]) -> None:
-        """Rank 0: save the state, the mean as a NAMM if it is the best so far, and write how it validated."""
-        save_evolution(self.evolution, self.state)
+        """Rank 0: write how the mean validated, save it as a NAMM if it is the best so far, then save the state."""
         if improved:
             self._save_namm(self.evolution.mean)
         seconds["total"] = seconds.pop("fitness")
         fitness = self.evolution.validations[-1].fitness
         kept = self._append_metrics({"validation": fitness, "improved": improved}, evaluation, seconds)
+        save_evolution(self.evolution, self.state)
         self.report(Validation(self._position(), fitness, kept, improved))
 
     def _append_metrics(

@@ -51,7 +51,7 @@ def evolve_namm(config: EvolveConfig, options: Options, report: Report) -> list[
         with world.claimed(store, name, resume=options.resume, force=options.force) as run:
             if options.resume:
                 world.on_first(lambda: note_new_run(store, name, config, report))
-            finished = world.on_first(lambda: run.rows() if options.resume and run.status == "finished" else None)
+            finished = world.on_first(lambda: _finished(run) if options.resume else None)
             if finished is not None:
                 report(Note("already finished"))
                 return finished
@@ -75,7 +75,20 @@ def _evolve(config: EvolveConfig, options: Options, run: Run, report: Report, wo
 
 def _finish(run: Run, rows: list[Row], result: Result) -> None:
     run.finish(rows, generations=result.generations, answer=result.outcome.generation, reason=result.outcome.reason)
-    shutil.rmtree(run.folder / "state", ignore_errors=True)  # the NAMM is what is left to keep
+    _drop_state(run)
+
+
+def _finished(run: Run) -> list[Row] | None:
+    """The rows of a finished run, without the state that a kill in `_finish` may have left; None of another run."""
+    if run.status != "finished":
+        return None
+    _drop_state(run)
+    return run.rows()
+
+
+def _drop_state(run: Run) -> None:
+    """Remove what a run resumes from: of a finished one the NAMM is what is left to keep."""
+    shutil.rmtree(run.folder / "state", ignore_errors=True)
 
 
 def _begin(config: EvolveConfig, run: Run, report: Report, world: World) -> int:

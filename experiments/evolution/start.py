@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ...errors import MemxError
 from ...namm.calibration import calibrate
 from ...namm.evolution.files import RECORD, load_evolution, save_evolution
 from ...namm.evolution.search import Evolution, State
@@ -61,7 +62,8 @@ def first_state(config: EvolveConfig, run: Run, parameters: int, report: Report)
     folder = run.folder / "state"
     if (folder / RECORD).is_file():
         evolution = load_evolution(folder)
-        run.rewind_metrics(evolution.generation)
+        _check_settings(evolution, config, parameters, folder)
+        run.rewind_metrics(evolution.generation, len(evolution.validations))
         _fill_metrics(run, evolution)
         report(Note(f"resumed after generation {evolution.generation}"))
         return evolution.state()
@@ -78,8 +80,26 @@ def first_state(config: EvolveConfig, run: Run, parameters: int, report: Report)
     return evolution.state()
 
 
+def _check_settings(evolution: Evolution, config: EvolveConfig, parameters: int, folder: Path) -> None:
+    """Raise MemxError naming the first setting of a saved evolution that is not the config's."""
+    settings, own = config.evolution, evolution.settings
+    wanted = {
+        "parameters": (own.n, parameters),
+        "population": (own.population, settings.population),
+        "sigma": (own.sigma, settings.sigma),
+        "covariance": (own.covariance, settings.covariance),
+        "seed": (own.seed, config.seed),
+    }
+    for name, (there, here) in wanted.items():
+        if there != here:
+            raise MemxError(
+                f"the state in {folder} is another evolution's: its {name} is {there}, not {here}",
+                hint="copy the run's own state again, or use --force to start over",
+            )
+
+
 def _fill_metrics(run: Run, evolution: Evolution) -> None:
-    """Write the lines that a kill between saving a state and writing its metrics has cost."""
+    """Write the lines that a kill cost in older versions of memx, which saved a state before its metrics."""
     lines = run.metrics()
     done = max((line["step"] for line in lines if "best" in line), default=0)
     for generation in evolution.history[done:]:

@@ -166,7 +166,9 @@ class EvalReport:
                 yield self.row(key, dataset, f"{metric}_over", estimate, rival=rival)
             if over:
                 best = min(over, key=lambda rival: over[rival].value)
-                yield self.row(key, dataset, f"{metric}_over_best_rival", over[best], rival=best)
+                tied = [rival for rival, estimate in over.items() if estimate.value == over[best].value]
+                name = best if len(tied) == 1 else f"{len(tied)} tied"
+                yield self.row(key, dataset, f"{metric}_over_best_rival", over[best], rival=name)
 
     def _rivals(self, key: Key) -> dict[Key, dict[str, Array]]:
         """The policies that were given the same size as a NAMM's line."""

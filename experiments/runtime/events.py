@@ -11,10 +11,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Note:
-    """A line for the user. own: it is about this rank alone, so that every rank shows its own."""
+    """A line for the user.
+
+    Attributes:
+        text: The line.
+        own: Whether it is about this rank alone, so that every rank shows its own.
+        shared: Whether it is about what all runs of a sweep read, so that it is shown once.
+    """
 
     text: str
     own: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def _start(number: int, task: Work) -> _Worker:
     process = context.Process(target=_work, args=(task, sender), daemon=False)
     # a worker is stopped by its parent alone: it inherits that Ctrl-C and SIGHUP, which reach the whole group, mean
     # nothing
-    numbers = [number for name in ("SIGINT", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+    numbers: list[int] = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
     previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         process.start()

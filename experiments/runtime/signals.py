@@ -21,9 +21,10 @@ class StopRequest:
 
 def _others() -> list[signal.Signals]:
     """The signals besides SIGINT that ask a program to end, and that are not switched off as nohup does."""
-    hangup = getattr(signal, "SIGHUP", None)  # which Windows lacks
-    kept = hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN
-    return [signal.SIGTERM, *([hangup] if kept else [])]
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # which Windows lacks
+    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
+        return [signal.SIGTERM]
+    return [signal.SIGTERM, hangup]
 
 
 def interrupt_on_signals() -> None:

@@ -207,7 +207,7 @@ class CorpusData:
 
         path = self.run.folder / "tokenizer"
         if not path.is_dir():
-            self.report(Phase("loading or training the tokenizer"))
+            self.report(Phase("preparing the tokenizer"))
             tokenizer = corpus_tokenizer(self.config.corpus, self.config.data.vocabulary, self._note)
             save_tokenizer(tokenizer, path)
         return path

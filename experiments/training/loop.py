@@ -15,7 +15,7 @@ from ...results.store.rows import Row
 from ...results.store.runs import Run
 from ..checkpoints.checkpoint import Checkpointer
 from ..checkpoints.state_tensors import first_not_finite
-from ..checkpoints.states import TrainingState, damaged
+from ..checkpoints.states import TrainingState, damaged, drop_older_states
 from ..config.training import TrainConfig
 from ..data.facts.questions import FactSplit
 from ..distributed.parallel import Parallelism
@@ -121,6 +121,7 @@ class Trainer:
                 self.run.folder / "state", f"the position of step {state.step} in the data is damaged"
             ) from None
         self.run.rewind_metrics(self.step)
+        self.parallelism.world.on_first(lambda: drop_older_states(self.run.folder / "state", self.step))
         self.report(Note(f"resumed at step {self.step}"))
 
     def _state(self) -> TrainingState:

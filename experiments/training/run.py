@@ -42,7 +42,7 @@ def train(
         digest = facts_digest([*split.trained, *split.unseen])
         _same_facts(run, digest)
         for note in notes:
-            report(Note(note))
+            report(Note(note, shared=True))
         about = {"experiment": config.experiment, "seed": config.seed, "device": config.training.device}
         about |= {key: before[key] for key in ("continued_from",) if key in before}
         run.begin(to_yaml(config), {**about, "threads": threads, "facts": digest})

@@ -183,7 +183,7 @@ class EvictingCache(Cache):
     def reset(self) -> None:
         """Drop all tokens."""
         super().reset()
-        self.seen, self.columns = [], None
+        self.seen, self.columns, self.length = [], None, 0
 
     def __deepcopy__(self, memo: dict[int, object]) -> EvictingCache:
         """A copy that goes on by itself, under the same policy: for a beginning that several continuations share."""

@@ -54,6 +54,7 @@ _STATE = (
     "_stoptolxstagnation.count_x",
 )
 _FULL = ("sm.C", "sm.B", "sm.D", "sm.count_tell", "sm.last_update", "sm.count_eigen")
+_BEGIN_AS_WHOLE = ("adapt_sigma.delta", "adapt_sigma.s")  # numbers that are 0 or 1 before the first tell, no floats yet
 _PATH, _DIRECTIONS = "adapt_sigma.ps", "pop_injection_directions"
 
 
@@ -138,6 +139,9 @@ class Strategy:
         allowed = shapes.get(name) or (np.shape(attrgetter(name)(self.es)),)
         if array.shape not in allowed:
             raise ValueError(f"{name} has shape {list(array.shape)}, not {list(allowed[-1])}")
+        own = np.float64 if name in (_PATH, _DIRECTIONS) else np.asarray(attrgetter(name)(self.es)).dtype
+        if array.dtype != own and not (name in _BEGIN_AS_WHOLE and array.dtype == np.float64):
+            raise ValueError(f"{name} is {array.dtype}, not {np.dtype(own)}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} contains values that are not finite")
 

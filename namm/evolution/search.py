@@ -241,13 +241,31 @@ class Evolution:
         """The evolution that a state is of. Raises ValueError, KeyError or TypeError for what is none."""
         rest, arrays = state.rest, dict(state.arrays)
         made = cls(**rest["settings"])
-        made.history = [Generation(int(a), int(b), *row) for a, b, *row in arrays.pop("history").tolist()]
-        made.validations = [Validation(int(a), int(b), row) for a, b, row in arrays.pop("validations").tolist()]
+        history = _take(arrays, "history", (None, len(Generation._fields)))
+        made.history = [Generation(int(a), int(b), *row) for a, b, *row in history.tolist()]
+        validations = _take(arrays, "validations", (None, len(Validation._fields)))
+        made.validations = [Validation(int(a), int(b), row) for a, b, row in validations.tolist()]
         for name in ("validated", "best"):
             if rest[name] is not None:
-                setattr(made, name, BestVector(arrays.pop(name), **rest[name]))
+                setattr(made, name, BestVector(_take(arrays, name, (made.settings.n,)), **rest[name]))
         made.generation, made.stage, made.began = rest["generation"], rest["stage"], rest["began"]
         made.stopped = tuple(rest["stopped"])
         made._strategy.restore({name.removeprefix("cma."): array for name, array in arrays.items()})
         made._strategy.rng.bit_generator.state = rest["rng"]
         return made
+
+
+def _take(arrays: dict[str, Array], name: str, shape: tuple[int | None, ...]) -> Array:
+    """Take an array of a state; None stands for any length. Raises ValueError for another than float64 and finite."""
+    if name not in arrays:
+        raise ValueError(f"{name} is missing")
+    array = arrays.pop(name)
+    alike = len(array.shape) == len(shape) and all(
+        wanted in (None, size) for size, wanted in zip(array.shape, shape, strict=True)
+    )
+    if not alike or array.dtype != np.float64:
+        wanted = ["any" if size is None else size for size in shape]
+        raise ValueError(f"{name} is {array.dtype} {list(array.shape)}, not float64 {wanted}".replace("'", ""))
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} contains values that are not finite")
+    return array

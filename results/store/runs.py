@@ -120,9 +120,22 @@ class Run:
                 raise damaged(self._metrics.path, f"line {number} is damaged: {wrong}")
         return lines
 
-    def rewind_metrics(self, step: int) -> None:
-        """Drop the metrics after a step, which a resumed run will produce again."""
-        self._metrics.write(line for line in self.metrics() if line["step"] <= step)
+    def rewind_metrics(self, step: int, validations: int | None = None) -> None:
+        """Drop the metrics after a step, which a resumed run will produce again.
+
+        Args:
+            step: The last step that stays.
+            validations: How many of the lines with a validation stay, the first ones. None: all up to the step.
+        """
+        kept: list[dict[str, Any]] = []
+        for line in self.metrics():
+            if "validation" in line and validations is not None:
+                validations -= 1
+                if validations < 0:
+                    break
+            if line["step"] <= step:
+                kept.append(line)
+        self._metrics.write(kept)
 
     def _write_info(self, info: dict[str, Any]) -> None:
         write_atomically(self.folder / "run.json", json.dumps(info, indent=2, allow_nan=False) + "\n")
@@ -151,7 +164,7 @@ class WatchedRun(Run):
     def append_metrics(self, **metrics: Any) -> None:
         """Nothing: the owner writes."""
 
-    def rewind_metrics(self, step: int) -> None:
+    def rewind_metrics(self, step: int, validations: int | None = None) -> None:
         """Nothing: the owner writes."""
 
 

@@ -104,8 +104,7 @@ def warm(*parts: str) -> None:
     Args:
         parts: Packages of memx to import, such as memx.cli; none: all, and what they use.
     """
-    import typer
-    from memx.cli.main import app
+    from memx.cli.main import command_tree
 
     for name in () if parts else _OTHER_IMPORTS:
         with suppress(ImportError):
@@ -116,8 +115,7 @@ def warm(*parts: str) -> None:
             if not found.name.startswith(("memx.tests", "memx.docs")) and not found.name.endswith("__main__"):
                 with suppress(ImportError):  # what needs a package that is not installed
                     importlib.import_module(found.name)
-    tree = typer.main.get_command(app)
-    typer.main.get_command = lambda given: tree  # the same each time, and slow to make
+    command_tree()
     gc.collect()
     gc.freeze()
 

@@ -37,19 +37,19 @@ def test_every_error_is_a_line_and_an_exit_code(monkeypatch, capsys, error, code
     def app(**kwargs):
         raise error
 
-    monkeypatch.setattr(main, "app", app)
+    monkeypatch.setattr(main, "command_tree", lambda: app)
     assert memx(["train"]) == code
     captured = capsys.readouterr()
     assert captured.err.strip() == line and captured.out == ""
 
 
 def test_a_message_without_an_end_is_cut(monkeypatch, capsys):
-    monkeypatch.setattr(main, "app", lambda **kwargs: (_ for _ in ()).throw(MemxError("x" * 10**6)))
+    monkeypatch.setattr(main, "command_tree", lambda: lambda **kwargs: (_ for _ in ()).throw(MemxError("x" * 10**6)))
     assert memx([]) == 2 and len(capsys.readouterr().err) < 2000
 
 
 def test_a_traceback_is_shown_only_when_it_is_asked_for(monkeypatch, capsys):
-    monkeypatch.setattr(main, "app", lambda **kwargs: {}["no\x1bkey"])
+    monkeypatch.setattr(main, "command_tree", lambda: lambda **kwargs: {}["no\x1bkey"])
     assert memx([], debug=True) == 1
     told = capsys.readouterr().err
     assert "Traceback" in told and "\x1b" not in told
@@ -58,7 +58,7 @@ def test_a_traceback_is_shown_only_when_it_is_asked_for(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def root():
     """All commands, made once."""
-    return typer.main.get_command(main.app)
+    return main.command_tree()
 
 
 def options_of(command, path=()):
@@ -76,7 +76,6 @@ ODD = ["", "x" * 5000, "~no-such-user/x", "a\nb", "a\x1bb"]
 
 def test_no_path_is_empty_too_long_or_of_control_characters(root, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "app", root)
     checked = 0
     for path, command, param in options_of(root):
         needed = ["q" for other in command.params if other.param_type_name == "argument" and other.required]
@@ -97,7 +96,6 @@ def test_no_path_is_empty_too_long_or_of_control_characters(root, monkeypatch, c
 
 def test_a_home_is_written_in_full(root, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(main, "app", root)
     assert memx(["runs", "--runs", "~/runs"]) == 0
     assert str(tmp_path / "runs") in capsys.readouterr().err
 
@@ -119,7 +117,6 @@ def test_a_home_is_written_in_full(root, monkeypatch, capsys, tmp_path):
 )
 def test_a_folder_is_no_file_and_a_file_no_folder(root, monkeypatch, capsys, tmp_path, arguments, about):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "app", root)
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("text")
     code = memx(arguments)

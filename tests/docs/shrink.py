@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-import typer
-from memx.cli.main import app
+from memx.cli.main import command_tree
 from memx.cli.parsing.fallback import FALLBACK
 
 ANYWHERE = ("--help", "-h", "--debug", "--version")
@@ -55,7 +54,7 @@ class Parsed(NamedTuple):
 @cache
 def whole() -> Any:
     """All commands of memx."""
-    return typer.main.get_command(app)
+    return command_tree()
 
 
 def group_of(path: Sequence[str]) -> Any:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from memx.results.store.rows import Row, read_rows
 
-from .shrink import whole
 from .workspace import LANDS, REFERENCE, Workspace
 
 _DRAWN: dict[Any, Any] = {}  # what `memx plot` has drawn in this process, by what it was asked for
@@ -23,7 +22,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, workspace: Workspace) -> None:
     """Patch memx until the test ends; the command line, and its checks of what it is given, stay as they are."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("memx.cli.main.app", whole())  # made once, for all commands
     _for_models(monkeypatch, workspace.kinds / "deep-model")
     _for_data(monkeypatch, workspace.files / "my-texts")
     _for_benchmarks(monkeypatch)

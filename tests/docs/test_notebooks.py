@@ -38,7 +38,11 @@ def made_small(code):
     return [first, *code[1:]]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+# the longer ones train: the functions that they call have tests of their own
+RUN_BY_DEFAULT = [path if path.stem == "evict" else pytest.param(path, marks=pytest.mark.slow) for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", RUN_BY_DEFAULT, ids=lambda path: path.stem)
 def test_every_cell_runs(path, tmp_path):
     code = made_small([text for text, _ in cells(path, "code")])
     (tmp_path / "cells.py").write_text("\n# next cell\n".join(code), "utf-8")

@@ -181,7 +181,7 @@ def test_without_a_compiler_torchs_ops_stand_in(tmp_path):
 
 
 @needs_compiler
-@pytest.mark.parametrize("vectors", ["8 lanes", "4 lanes"])
+@pytest.mark.parametrize("vectors", ["8 lanes", pytest.param("4 lanes", marks=pytest.mark.slow)])
 def test_processors_of_shorter_vectors(tmp_path, vectors):
     macros = "-U__AVX512F__" if vectors == "8 lanes" else "-U__AVX512F__ -U__AVX__"
     check_with(f"{os.environ.get('CC') or 'cc'} {macros}", tmp_path, without=False)

@@ -156,7 +156,7 @@ checks.check([1, 33, 127])
 """
 
 
-@pytest.mark.parametrize("vectors", ["8 lanes", "4 lanes"])
+@pytest.mark.parametrize("vectors", ["8 lanes", pytest.param("4 lanes", marks=pytest.mark.slow)])
 def test_processors_of_shorter_vectors(tmp_path, vectors):
     macros = "-U__AVX512F__" if vectors == "8 lanes" else "-U__AVX512F__ -U__AVX__"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "CC": f"{os.environ.get('CC') or 'cc'} {macros}"}

@@ -67,6 +67,33 @@ def test_generate_is_the_plain_model_s_when_everything_is_kept(host):
         assert attached.cache is not None
 
 
+class Streamed:
+    """What `generate` hands on, token by token."""
+
+    def __init__(self):
+        self.parts, self.ended = [], False
+
+    def put(self, tokens):
+        self.parts.append(tokens.flatten())
+
+    def end(self):
+        self.ended = True
+
+
+@torch.no_grad()
+def test_sampled_and_streamed_tokens_are_the_plain_model_s_when_everything_is_kept(exact):
+    ids = prompts(90)[0][None]
+    given = dict(max_new_tokens=8, do_sample=True, temperature=0.8, top_k=20)
+    torch.manual_seed(3)
+    wanted = exact.generate(ids, **given)
+    torch.manual_seed(3)
+    streamer = Streamed()
+    with namm.attach(exact, Namm(every=EVERY)):
+        got = exact.generate(ids, **given, streamer=streamer)
+    assert torch.equal(got, wanted) and streamer.ended
+    assert torch.equal(torch.cat(streamer.parts)[None], wanted)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("lengths", [[32] * 4 + [22], [1] * 150, [100, 50], [7, 64, 64, 15]], ids=lambda x: str(x[0]))
 def test_chunks_of_any_length_keep_the_same_and_see_the_same_features(exact, lengths):

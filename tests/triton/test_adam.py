@@ -6,16 +6,16 @@ from memx.experiments.benchmarks.ops.correctness import check_op
 from memx.kernels.embedding_bag import BagGradient, row_gradient
 from memx.kernels.sparse_adam import OP, make_state, sparse_adam
 
-ROWS, WIDTH = 50, 37
+ROWS, WIDTH = 24, 37
 
 
 def gradients(device, steps, dtype, width=WIDTH):
     """For each step the use of a table: a hot row, many rows touched now and then."""
     generator = torch.Generator().manual_seed(3)
     for _ in range(steps):
-        slots = torch.randint(ROWS - 2, (70, 4), generator=generator)  # the last two rows are never touched
-        slots[:50, :3] = 7
-        weights, dout = torch.randn(70, 4, generator=generator), torch.randn(70, width, generator=generator)
+        slots = torch.randint(ROWS - 2, (44, 4), generator=generator)  # the last two rows are never touched
+        slots[:39] = 7
+        weights, dout = torch.randn(44, 4, generator=generator), torch.randn(44, width, generator=generator)
         yield BagGradient(slots.to(device), weights.to(device, dtype), dout.to(device, dtype))
 
 

@@ -58,7 +58,7 @@ def test_frames(device, heads, group, new, old, dim):
 @pytest.mark.parametrize(("heads", "group", "old"), [(2, 3, 70), (1, 8, 5), (3, 1, 0)])
 @pytest.mark.parametrize("state", [False, True])
 def test_moving_average(device, heads, group, old, state):
-    query, key, carry, previous = draw(device, 2, heads, group, 48, old)
+    query, key, carry, previous = draw(device, 2, heads, group, 32, old)
     check((query, key, None, *((carry, previous) if state else (None, None))), decay=0.97)
 
 
@@ -108,7 +108,7 @@ def test_two_runs_equal_one(device):
 
 
 @pytest.mark.parametrize("kind", [None, "left padding", "ragged"])
-@pytest.mark.parametrize(("group", "new", "old", "dim"), [(3, 48, 101, 16), (1, 80, 0, 40)])
+@pytest.mark.parametrize(("group", "new", "old", "dim"), [(3, 32, 70, 16), (1, 80, 0, 40)])
 def test_log_sum_exp(device, monkeypatch, kind, group, new, old, dim):
     query, key, _, _ = draw(device, 2, 2, group, new, old, dim)
     mask = None if kind is None else masks(2, 2, old + new, device)[kind]

@@ -38,12 +38,12 @@ def test_outputs_and_gradients_are_as_near_float64_as_torch_is(op, dtype, shape,
 
 @pytest.mark.parametrize("slot_type", [torch.int32, torch.int64])
 def test_gradients_equal_finite_differences(slot_type, device):
-    values, chosen, weights = draw(device, 4, 3, 3, 4)
+    values, chosen, weights = draw(device, 3, 2, 2, 3)
     values.requires_grad_()
     weights.requires_grad_()
     chosen = chosen.to(slot_type)
     assert torch.autograd.gradcheck(lambda v, w: embedding_bag(v, chosen, w, impl="triton"), (values, weights))
-    vectors = torch.randn(3, 3, dtype=torch.float64, device=device, requires_grad=True)
+    vectors = torch.randn(2, 2, dtype=torch.float64, device=device, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, v: bag_dot(x, v, chosen, impl="triton"), (vectors, values))
 
 

@@ -102,12 +102,14 @@ def _least(task: str, tokens: TokenCount, length: int, split: str, drawn: str) -
 
 
 def _one(task: str, tokens: TokenCount, length: int, split: str, drawn: str) -> Example:
-    for again in range(_DRAWS):
+    again = 0
+    while True:
         try:
             return fit(FAMILIES[task].make(_draw(task, length, split, drawn, again)), tokens, length)
-        except DoesNotFit as error:  # this one does not, another one of the family may
-            problem = error
-    raise problem
+        except DoesNotFit:  # this one does not, another one of the family may
+            again += 1
+            if again == _DRAWS:
+                raise
 
 
 def _draw(task: str, length: int, split: str, drawn: str, again: int) -> Draw:

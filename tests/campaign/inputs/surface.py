@@ -11,8 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import typer
-from memx.cli.main import app
+from memx.cli.main import command_tree
 from memx.experiments.config.evolution import EvolveConfig
 from memx.experiments.config.policy_eval import EvalConfig
 from memx.experiments.config.training import TrainConfig
@@ -64,7 +63,7 @@ class Key:
 @cache
 def commands() -> tuple[Command, ...]:
     """All commands, hidden ones too."""
-    return tuple(_commands(typer.main.get_command(app), ()))
+    return tuple(_commands(command_tree(), ()))
 
 
 def _commands(command: Any, path: tuple[str, ...]) -> Iterator[Command]:

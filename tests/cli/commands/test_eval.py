@@ -190,3 +190,9 @@ def test_a_run_without_a_checkpoint_is_said_to_have_none(capsys, tmp_path, files
     told = capsys.readouterr().err
     assert "has no checkpoint" in told
     assert f"memx train --config {folder / 'config.yaml'} --runs {folder.parent} --resume" in told
+
+
+def test_the_help_says_that_the_code_of_own_tasks_runs(capsys):
+    assert memx(["eval", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "the Python code that they name is run" in shown

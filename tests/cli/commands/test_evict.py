@@ -288,7 +288,7 @@ def test_help_imports_no_torch():
 def test_an_interrupt_that_typer_takes_itself_is_told_too(monkeypatch, capsys):
     from memx.cli import main
 
-    monkeypatch.setattr(main, "app", lambda **kwargs: 130)
+    monkeypatch.setattr(main, "command_tree", lambda: lambda **kwargs: 130)
     assert main.run(["evict", "text"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 

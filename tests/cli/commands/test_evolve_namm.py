@@ -149,3 +149,10 @@ def test_from_the_command_line_to_a_namm(capsys, tmp_path, host):
     prompt.write_text("a word and another word. " * 30)
     assert memx(["evict", "--file", str(prompt), "--model", str(host), "--namm", str(run / "namm"), "--new-tokens", "2",
                  "--out", str(tmp_path / "evicted")]) == 0  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], []], ids=["dry run", "run"])
+def test_prompts_longer_than_the_models_positions_are_refused(capsys, tmp_path, host, more):
+    told = mistake(capsys, COMMAND, "--model", str(host), "--runs", str(tmp_path), "--set", "tasks.length=20000", *more)
+    assert "2,048 positions" in told and "tasks.length 20,000" in told and "lower tasks.length" in told
+    assert not list(tmp_path.iterdir())

@@ -73,6 +73,14 @@ def test_what_is_brief_quiet_or_of_another_rank_is_no_line(capsys):
     assert capsys.readouterr().err == "one: rank 2: mine\n"
 
 
+def test_a_note_about_what_all_runs_read_is_shown_once(capsys):
+    display = ProgressDisplay(["one", "two"])
+    for run in range(2):
+        display.report_of(run, Note("row 3 is left out", shared=True))
+        display.report_of(run, Note("resumed"))
+    assert capsys.readouterr().err == "one: row 3 is left out\none: resumed\ntwo: resumed\n"
+
+
 @contextmanager
 def terminal(monkeypatch, columns=100, term="xterm"):
     """A pseudo-terminal in place of stderr, and what was shown on it."""

@@ -19,15 +19,17 @@ from memx.experiments.config.loading import load_evolution_config
 from memx.experiments.data.long_context.example import Example
 from memx.experiments.distributed.process_group import World
 from memx.experiments.eviction.tasks import make_prompts
+from memx.experiments.evolution import loop
 from memx.experiments.evolution.candidates import CandidateEvaluator, CandidateScores, Prompt, Written
 from memx.experiments.evolution.fitness import FitnessEvaluator
 from memx.experiments.evolution.ranks import DistributedEvaluator
 from memx.experiments.evolution.rows import stratified
 from memx.experiments.evolution.run import evolve_namm
-from memx.experiments.evolution.start import empty_namm
+from memx.experiments.evolution.start import empty_namm, first_state
 from memx.experiments.runtime.events import Generation, Note
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted, StopRequest
+from memx.namm import Evolution, save_evolution
 from memx.results.store.runs import RunStore
 
 from .tiny_evolution import settings, write_host
@@ -114,7 +116,9 @@ def test_stopped_on_request_and_gone_on(straight, tmp_path):
     assert trajectory(stopped) == trajectory(run)
     facts = [[row for row in found if row.variant != "speed"] for found in (again, rows)]
     assert facts[0] == facts[1]
+    (stopped.folder / "state").mkdir()  # as if a kill had come before it was removed
     assert evolve_namm(config, Options(tmp_path, resume=True), quiet) == again
+    assert not (stopped.folder / "state").exists()
 
 
 def test_killed_in_mid_generation_and_gone_on(straight, tmp_path):
@@ -137,12 +141,49 @@ def test_killed_in_mid_generation_and_gone_on(straight, tmp_path):
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     killed = RunStore(tmp_path).run(run.name)
     assert killed.status == "interrupted" and [line["step"] for line in killed.metrics()] == [0, 1]
-    # as if the kill had come between the state and what is told of it
+    # as older versions left it, whose metrics came after the state, when the kill came between the two
     (killed.folder / "metrics.jsonl").write_text(json.dumps(killed.metrics()[0]) + "\n")
     evolve_namm(config, Options(tmp_path, resume=True), quiet)
     (lines, numbers), (wanted, same) = trajectory(killed), trajectory(run)
     assert numbers == same
     assert lines[1] == {key: wanted[1][key] for key in lines[1]} and lines[2:] == wanted[2:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"population": 6}, "population is 6, not 4"), ({"seed": 3}, "seed is 3, not 0"),
+     ({"n": 12}, "parameters is 12, not 4172"), ({"covariance": "full", "n": 4}, "parameters is 4, not 4172")],
+    ids=str,
+)  # fmt: skip
+def test_a_state_of_another_evolution_is_refused(straight, tmp_path, changes, message):
+    config, run, _ = straight
+    own = RunStore(tmp_path).run(run.name)
+    settings = {"n": 4172, "population": 4, "sigma": 0.065, "seed": 0, "covariance": "diagonal", **changes}
+    save_evolution(Evolution(**settings), own.folder / "state")
+    with pytest.raises(MemxError, match=message) as caught:
+        first_state(config, own, 4172, quiet)
+    assert "--force" in caught.value.hint
+
+
+@pytest.mark.parametrize("saves", [1, 2])
+def test_metrics_whose_state_was_never_saved_are_written_once_and_whole(straight, tmp_path, monkeypatch, saves):
+    config, run, _ = straight
+    save, left = loop.save_evolution, [saves]
+
+    def stopped(*arguments):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        save(*arguments)
+
+    monkeypatch.setattr(loop, "save_evolution", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        evolve_namm(config, Options(tmp_path), quiet)
+    monkeypatch.setattr(loop, "save_evolution", save)
+    again = RunStore(tmp_path).run(run.name)
+    assert len(again.metrics()) == saves  # the first validation, then the first generation
+    evolve_namm(config, Options(tmp_path, resume=True), quiet)
+    assert trajectory(again) == trajectory(run)
 
 
 def test_stages_follow_one_another_from_the_whole_state(host, tmp_path):

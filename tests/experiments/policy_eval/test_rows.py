@@ -42,6 +42,15 @@ def rows_of(made, **changes):
     return {(row.variant, row.dataset, row.metric, (row.model_extra or {}).get("rival")): row for row in report.rows()}
 
 
+def test_no_baseline_is_named_best_where_several_are_alike():
+    made = lines()
+    for line in made:
+        for one in line["facts"]:
+            one["exact"] = one["exact"] or one["variant"] in ("tova", "kvpress TOVAPress")
+    wanted = ("all/all", "exact_over_best_rival")
+    assert [rival for _, dataset, metric, rival in rows_of(made) if (dataset, metric) == wanted] == ["2 tied"]
+
+
 def test_rows_by_hand():
     found = rows_of(lines())
     value = {key: row.value for key, row in found.items()}

@@ -17,6 +17,17 @@ WAITING = """if True:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print("ready", flush=True)
     time.sleep(60)"""
+MEMX = """if True:
+    import os, sys, time
+    sys.path.insert(0, sys.argv[1])
+    os.environ["TORCHELASTIC_RUN_ID"] = "as under torchrun"
+    from memx import __main__
+    from memx.cli import main
+    def wait():
+        print("ready", flush=True)
+        time.sleep(60)
+    main.main = wait
+    __main__.main()"""
 PARENT = """if True:
     import subprocess, sys, time
     child = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]], stdout=subprocess.PIPE)
@@ -34,10 +45,10 @@ def is_there(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("kind", ["hearing", "deaf"])
+@pytest.mark.parametrize("kind", ["hearing", "deaf", "memx"])
 def test_a_process_ends_soon_after_its_parent_was_killed(kind):
     root = str(Path(sys.modules["memx"].__file__).resolve().parents[1])
-    command = [sys.executable, "-c", PARENT, WAITING, root, kind]
+    command = [sys.executable, "-c", PARENT, MEMX if kind == "memx" else WAITING, root, kind]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
     assert is_there(child)

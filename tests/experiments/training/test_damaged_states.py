@@ -9,8 +9,10 @@ import torch
 from memx import MemoryLlamaForCausalLM
 from memx.errors import MemxError
 from memx.experiments.checkpoints.checkpoint import WholeFiles
+from memx.experiments.checkpoints.distributed_state import load_sharded_state
 from memx.experiments.checkpoints.states import begun_value_step, saved_states
 from memx.experiments.config.training import TrainingConfig
+from memx.experiments.distributed.parallel import SingleProcess
 from memx.experiments.models.slot_usage import SlotUsage
 from memx.experiments.optim.optimizer import Optimizer
 from safetensors.torch import load_file, save_file
@@ -96,6 +98,41 @@ def test_tensors_that_are_not_the_runs_own(saved, name, change, wanted):
     change(tensors)
     save_file(tensors, path)
     refused(files, path.name, wanted)
+
+
+@pytest.mark.parametrize("ranks", ["one", "several"])
+@pytest.mark.parametrize(
+    ("name", "change", "wanted"),
+    [
+        ("model", lambda w: None, ""),
+        ("model", lambda w: w.pop(NORM), f"{NORM} is nothing there, [32] here"),
+        ("model", lambda w: w.update(other=torch.zeros(2)), "other is [2] there, nothing here"),
+        ("model", lambda w: w.update({NORM: w[NORM][:5].clone()}), f"{NORM} is [5] there, [32] here"),
+        ("model", lambda w: w.update({NORM: w[NORM].half()}), f"{NORM} is float16 there, float32 here"),
+        ("model", lambda w: w[NORM].fill_(torch.nan), f"{NORM} has values that are NaN or infinite"),
+        ("optimizer", lambda w: w.pop(MOMENT), f"{MOMENT} is nothing there"),
+        ("optimizer", lambda w: w.update(other=torch.zeros(2)), "other is [2] there"),
+        ("optimizer", lambda w: w[MOMENT].fill_(torch.inf), f"{MOMENT} has values"),
+        ("use", lambda w: w.pop("rows/0"), "rows/0 is nothing there"),
+        ("use", lambda w: w["last/0"].fill_(torch.nan), "last/0 has values"),
+    ],
+)
+def test_several_processes_refuse_such_tensors_too(saved, ranks, name, change, wanted):
+    """A state of one process, whose files lie together, or of several, as processes that share out a model read it."""
+    files, state = saved
+    tensors = load_file(state / f"{name}.safetensors")
+    change(tensors)
+    save_file(tensors, state / f"{name}.safetensors")
+    for kind in ("model", "optimizer") if ranks == "several" else ():
+        (state / kind).mkdir()
+        (state / f"{kind}.safetensors").rename(state / kind / f"{kind}.safetensors")
+    parts = (files.model, files.optimizer, files.usage, SingleProcess())
+    if not wanted:
+        assert load_sharded_state(state, *parts).step == 40
+        return
+    with pytest.raises(MemxError) as error:
+        load_sharded_state(state, *parts)
+    assert wanted in error.value.message and str(state) in error.value.message
 
 
 @pytest.mark.parametrize(

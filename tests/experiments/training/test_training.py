@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,18 @@ def test_kill_and_resume_end_bit_identical(tmp_path, straight):
         return [(line["step"], line.get("loss"), line.get("evaluation")) for line in lines]
 
     assert losses(folder(tmp_path)) == losses(straight)
+
+
+def test_an_older_state_that_a_kill_left_is_removed_on_resume(tmp_path, straight):
+    run = Path(shutil.copytree(straight, tmp_path / straight.name))
+    (newest,) = (run / "state").iterdir()
+    shutil.copytree(newest, run / "state" / "step-00000010")
+    shutil.rmtree(run / "checkpoint")
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**info, "status": "running"}))
+    train_points(plan(load_config("tiny", SETTINGS.items())), Options(tmp_path, resume=True), quiet)
+    assert [state.name for state in (run / "state").iterdir()] == [newest.name]
+    assert same_weights(straight, run)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

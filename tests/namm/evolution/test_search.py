@@ -1,5 +1,7 @@
 """Evolution: it finds what is best, depends on nothing but its settings and the fitness, and goes on after any stop."""
 
+import hashlib
+import json
 import os
 import random
 import subprocess
@@ -13,6 +15,8 @@ import torch
 from memx.errors import MemxError
 from memx.namm import Evolution, evolve, load_evolution, save_evolution
 from memx.namm.evolution.evolve import GenerationDone, MeanValidated, StageEnded
+from safetensors.numpy import load as read_arrays
+from safetensors.numpy import save as array_bytes
 
 KINDS = [("diagonal", "csa"), ("diagonal", "tpa"), ("full", "csa"), ("full", "tpa")]
 TARGET = np.linspace(-1, 1, 10)
@@ -385,7 +389,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
         ('"cma": "', '"cma": "0', "saved with cma 0"),
         ('"csa"', '"tpa"', "adapt_sigma.s"),
         ('"csa"', '"other"', "settings.step_size"),
-        ('"n": 10', '"n": 11', r"not \[11\]"),
+        ('"n": 10', '"n": 11', r"not float64 \[11\]"),
         ('"PCG64"', '"MT19937"', "PCG64"),
         ("{", "", "not JSON"),
         (text, "[" * 9999, "evolution.json: nested deeper"),
@@ -400,6 +404,51 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
         load_evolution(tmp_path)
     arrays.unlink()
     with pytest.raises(MemxError, match="contains no evolution-00000001"):
+        load_evolution(tmp_path)
+
+
+def with_array(folder, change):
+    """Change the arrays of a saved evolution, whose checksum is that of the changed ones."""
+    (path,), record = folder.glob("*.safetensors"), folder / "evolution.json"
+    arrays = read_arrays(path.read_bytes())
+    change(arrays)
+    path.write_bytes(array_bytes(arrays))
+    record.write_text(
+        json.dumps(json.loads(record.read_text()) | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.update({"cma.mean": a["cma.mean"].astype(np.float32)}), "mean is float32, not float64"),
+        (lambda a: a.update({"cma.mean": a["cma.mean"].astype(np.int64)}), "mean is int64, not float64"),
+        (lambda a: a.update({"cma.countiter": a["cma.countiter"].astype(float)}), "countiter is float64, not int64"),
+        (lambda a: a.update({"cma.sigma": np.array(np.nan)}), "sigma contains values that are not finite"),
+        (lambda a: a["best"].fill(np.nan), "best contains values that are not finite"),
+        (lambda a: a["history"].fill(np.nan), "history contains values that are not finite"),
+        (lambda a: a["validations"].fill(np.inf), "validations contains values that are not finite"),
+        (lambda a: a.update(best=a["best"][:3].copy()), r"best is float64 \[3\], not float64 \[10\]"),
+        (lambda a: a.update(validated=a["validated"].astype(np.int8)), "validated is int8"),
+        (
+            lambda a: a.update(history=a["history"][:, :2].copy()),
+            r"history is float64 \[2, 2\], not float64 \[any, 6\]",
+        ),
+        (lambda a: a.pop("best"), "best is missing"),
+        (lambda a: a.pop("history"), "history is missing"),
+        (lambda a: a.update(other=np.zeros(2)), "missing or unexpected arrays: other"),
+    ],
+)
+def test_arrays_that_no_evolution_has_are_refused_by_name(tmp_path, change, message):
+    evolution = made()
+    evolution.step(sphere)
+    evolution.record_validation(1.0)
+    evolution.step(sphere)
+    save_evolution(evolution, tmp_path)
+    with_array(tmp_path, lambda arrays: None)
+    assert np.array_equal(load_evolution(tmp_path).mean, evolution.mean)
+    with_array(tmp_path, change)
+    with pytest.raises(MemxError, match=f"cannot load the evolution in .*: {message}"):
         load_evolution(tmp_path)
 
 

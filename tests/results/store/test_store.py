@@ -248,3 +248,16 @@ def test_metrics_cut_by_a_kill_are_read_up_to_the_cut(tmp_path):
     run.rewind_metrics(2)
     run.append_metrics(step=3, loss=2.0)
     assert [line["step"] for line in run.metrics()] == [1, 2, 3]
+
+
+def test_validations_that_a_state_does_not_know_are_dropped_with_all_that_follows(tmp_path):
+    run = Run(tmp_path)
+    lines = [{"step": 0, "validation": 1.0}, {"step": 1, "best": 1.0}, {"step": 1, "validation": 2.0}]
+    for line in lines:
+        run.append_metrics(**line)
+    run.rewind_metrics(1, 2)
+    assert run.metrics() == lines
+    run.rewind_metrics(1, 1)
+    assert run.metrics() == lines[:2]
+    run.rewind_metrics(1, 0)
+    assert run.metrics() == []
