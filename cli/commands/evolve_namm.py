@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 _EPILOG = examples(
     "memx evolve-namm namm-tiny",
-    "memx evolve-namm namm-smollm2 --dry-run",
+    "memx evolve-namm --dry-run",
     "memx evolve-namm namm-tiny --generations 4 --population 8",
     "torchrun --nproc-per-node 8 --no-python memx evolve-namm namm-llama-3-8b",
 )
-DEFAULT = "namm-smollm2"
+DEFAULT = "namm-universal"
 _PRESET = "the preset's"
 
 

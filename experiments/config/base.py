@@ -45,8 +45,17 @@ _LATER_EVAL = {
 }
 # the same of an evolution: keys by section, and what evolutions without them did
 _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
-    "namm": {"allocation": "equal", "first": 0, "newest": 0},
+    "namm": {
+        "features": ["published"],
+        "head_bias": False,
+        "head_embedding": 0,
+        "allocation": "equal",
+        "first": 0,
+        "newest": 0,
+    },
     "fitness": {"sharing": "copies", "budgets": []},
+    "evolution": {"start": "zeros"},
+    "fit": {"prompts": 3, "steps": 400, "rate": 0.01},
 }
 # names of other libraries, and words that people look for
 _SYNONYMS = {
@@ -151,7 +160,7 @@ def _without_later_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
     for section, later in _LATER_EVOLUTION.items():
         if isinstance(values := kept.get(section), Mapping):
             kept[section] = {key: value for key, value in values.items() if key not in later or value != later[key]}
-    return kept
+    return {key: value for key, value in kept.items() if key != "fit" or value}
 
 
 def run_name(config: BaseModel) -> str:

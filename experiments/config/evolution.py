@@ -69,10 +69,21 @@ class HostConfig(StrictModel):
 class NammConfig(StrictModel):
     """Fixed settings of a NAMM (not evolved): scoring network, eviction interval and eviction rule."""
 
-    scorer: Literal["bam", "mlp"] = Field(
-        default="bam", description="network that scores tokens: bam (attention over newer tokens) or mlp"
+    scorer: Literal["bam", "mlp", "linear"] = Field(
+        default="bam", description="network that scores tokens: bam (attention over newer tokens), mlp or linear"
     )
     hidden: tuple[int, ...] = Field(default=(), description="mlp: widths of the hidden layers; empty: none")
+    features: tuple[str, ...] = Field(
+        default=("published",),
+        min_length=1,
+        description="what the network reads of each token: names of memx.namm.FEATURES; published: the paper's 25",
+    )
+    head_bias: bool = Field(
+        default=False, description="a bias for each layer and head, which binds the NAMM to its base model"
+    )
+    head_embedding: int = Field(
+        default=0, ge=0, le=1024, description="numbers for each layer and head that the network also reads; 0: none"
+    )
     strict: bool = Field(default=False, description="bam: exclude a token from its own attention")
     every: int = Field(
         default=512, ge=_HOP, multiple_of=_HOP, description="eviction interval in tokens, a multiple of 16"
@@ -196,15 +207,29 @@ class Stage(StrictModel):
     )
 
 
+class FitConfig(StrictModel):
+    """Fit: training of the scorer on KVzip's scores by gradient, before an evolution that starts from it."""
+
+    prompts: int = Field(default=3, ge=1, description="training prompts per family whose contexts are fitted")
+    steps: int = Field(default=400, ge=1, le=1_000_000, description="steps of Adam")
+    rate: float = Field(default=0.01, gt=0, le=10, description="initial learning rate, lowered to 0 along a cosine")
+
+
 class EvolutionConfig(StrictModel):
     """Evolution: the CMA-ES search, its population, step size and stopping rule."""
 
+    start: Literal["zeros", "random", "fit"] = Field(
+        default="zeros",
+        description="initial parameters: zeros, random weights as torch draws them, or fit (see the section fit)",
+    )
     population: int = Field(default=32, ge=4, le=100_000, description="candidates per generation")
     sigma: float = Field(default=0.065, gt=0, allow_inf_nan=False, description="initial step size of CMA-ES")
     covariance: Literal["diagonal", "full"] = Field(
         default="diagonal", description="covariance matrix of CMA-ES, diagonal or full"
     )
-    generations: int = Field(default=100, ge=1, le=10_000_000, description="generations per stage")
+    generations: int = Field(
+        default=100, ge=0, le=10_000_000, description="generations per stage; 0: the initial parameters alone"
+    )
     validate_every: int = Field(default=10, ge=1, description="generations between validations of the mean")
     patience: int | None = Field(
         default=None, ge=1, description="stop after this many validations without improvement; null: never"
@@ -228,6 +253,7 @@ class EvolveConfig(StrictModel):
     tasks: TasksConfig = TasksConfig()
     fitness: FitnessConfig = FitnessConfig()
     evolution: EvolutionConfig = EvolutionConfig()
+    fit: FitConfig = FitConfig()
     calibration: int = Field(
         default=4, ge=1, description="training prompts per family used to normalise the NAMM's input features"
     )
@@ -237,7 +263,7 @@ class EvolveConfig(StrictModel):
         """The stages in force, each with its number of generations."""
         given = self.evolution.stages or (Stage(tasks=self.tasks.train),)
         usual = self.evolution.generations
-        return tuple(Stage(tasks=one.tasks, generations=one.generations or usual) for one in given)
+        return tuple(one if one.generations else one.model_copy(update={"generations": usual}) for one in given)
 
     @property
     def validated_on(self) -> tuple[str, ...]:
@@ -263,6 +289,10 @@ class EvolveConfig(StrictModel):
             raise ValueError("fitness.budgets needs namm.rule budget; set it, or empty fitness.budgets")
         if self.namm.allocation != "equal" and self.namm.rule != "budget":
             raise ValueError("namm.allocation shares out a budget; set namm.rule to budget")
+        if self.evolution.start == "fit" and self.fit.prompts > self.tasks.pool:
+            raise ValueError(f"fit.prompts {self.fit.prompts} is above tasks.pool {self.tasks.pool}; lower it")
+        if not self.evolution.generations and self.evolution.start != "fit":
+            raise ValueError("evolution.generations 0 keeps the initial parameters; set evolution.start to fit")
         if self.calibration > self.tasks.pool:
             raise ValueError(
                 f"calibration {self.calibration} is above tasks.pool {self.tasks.pool}; lower it, or raise tasks.pool"

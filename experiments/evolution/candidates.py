@@ -134,7 +134,7 @@ class CandidateEvaluator:
             with self._timed("choice"):
                 return MaskedCache(shared, shared.choices(_Choices(parameters, namm, inputs), len(parameters)))
         with self._timed("choice"):
-            cache = branched(shared, population, Keep(), len(parameters), online=online)
+            cache = branched(shared, population, Keep(namm=self.namm), len(parameters), online=online)
         done = shared.get_seq_length()
         if online and done < len(prompt.context):
             with self._timed("context"):
@@ -147,7 +147,7 @@ class CandidateEvaluator:
         known = self._base.get((id(prompt), what))
         if known is None:
             shared = self._read(prompt)
-            cache = shared.fork(Keep(), continue_with=Full())
+            cache = shared.fork(Keep(namm=self.namm), continue_with=Full())
             if shared.get_seq_length() < len(prompt.context):
                 feed(self.model, prompt.context[shared.get_seq_length() :], cache)
             known = self._base[id(prompt), what] = (prompt, measure(cache))
@@ -159,7 +159,7 @@ class CandidateEvaluator:
             return known[1]
         stop = len(prompt.context) if self.mode == "post_hoc" else min(self.namm.every, len(prompt.context))
         with self._timed("context"):
-            cache = read(self.model, prompt.context[:stop], ObserveOnly(), length=len(prompt.context))
+            cache = read(self.model, prompt.context[:stop], ObserveOnly(namm=self.namm), length=len(prompt.context))
         if self.remember:
             self._shared[id(prompt)] = (prompt, cache)
         return cache
@@ -197,7 +197,9 @@ class _Choices(Population):
         one = some_sequences(view, slice(0, 1))
         if view.layer not in self.inputs:
             self.inputs[view.layer] = self.namm.tokens(one)
-        return self.namm.score(self.parameters, self.inputs[view.layer], one.recent.exists).flatten(0, 1)
+        return self.namm.score(self.parameters, self.inputs[view.layer], one.recent.exists, layer=view.layer).flatten(
+            0, 1
+        )
 
 
 class Keep(ObserveOnly):

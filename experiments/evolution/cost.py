@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...errors import MemxError
-from ...namm.policies.features.spectrum import BINS
+from ...namm.policies.network import Namm
 from ..base_models.load import load_tokenizer
 from ..base_models.rope import rope_words
 from ..config.base import run_name
@@ -29,7 +29,10 @@ _ANSWER = {"log_likelihood": 48, "score": 64}  # tokens of a question with its a
 
 @dataclass(frozen=True)
 class Shape:
-    """A host: parameters used for a token, layers, query and key-value heads, numbers a head, bytes of a number."""
+    """A host: parameters used for a token, layers, query and key-value heads, numbers a head, bytes of a number.
+
+    noted: numbers that a NAMM notes beside a key.
+    """
 
     parameters: int
     active: int
@@ -38,11 +41,12 @@ class Shape:
     kv_heads: int
     head_dim: int
     size: int
+    noted: int
 
     @property
     def token_bytes(self) -> int:
         """Of keys and values of one token, and of what a NAMM notes beside them."""
-        numbers = 2 * self.head_dim * self.size + 4 * BINS + 4
+        numbers = 2 * self.head_dim * self.size + 4 * self.noted + 4
         return self.layers * self.kv_heads * numbers
 
     def forward(self, new: int, before: int = 0) -> float:
@@ -106,10 +110,11 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
     described = describe_base_model(config.host)
     check_prompt_length(config.host, described, config.tasks.length, "tasks.length")
     _check_fit(config, runs)
-    shape, counts = _shape(config, described), _counts(config)
+    namm_shape = empty_namm(config.namm, described=described.get_text_config())
+    shape, counts = _shape(config, described, namm_shape.width), _counts(config)
     tasks, evolution, fitness, namm = config.tasks, config.evolution, config.fitness, config.namm
     kept = namm.budget if namm.rule == "budget" else 1.0
-    flops = _flops(config, shape, counts, kept)
+    flops = _flops(config, shape, counts, kept, namm_shape)
     batches = -(-counts.answers // min(evolution.population, fitness.at_once)) + counts.reads
     time = expected_time(config, runs, _device(config), sum(flops.values()), batches * shape.layers * _runs(config))
     held = max(counts.train + counts.validation, counts.test) if fitness.remember else 1
@@ -120,8 +125,8 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
         host_parameters=shape.parameters,
         dtype=config.host.dtype,
         rope=rope_words(described, tasks.length),
-        namm_parameters=len(empty_namm(namm).parameters),
-        rule=f"budget {namm.budget:g}" if namm.rule == "budget" else f"threshold {namm.threshold:g}",
+        namm_parameters=namm_shape.parameter_count,
+        rule=_rule(config),
         every=namm.every,
         mode=fitness.mode,
         length=tasks.length,
@@ -133,7 +138,7 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
         test_prompts=counts.test,
         bytes_per_token=shape.token_bytes,
         context_bytes=held * _shared(config) * shape.token_bytes,
-        batch_bytes=int(at_once * kept * tasks.length * shape.token_bytes),
+        batch_bytes=_batch_bytes(config, shape, at_once, kept),
         prefills=counts.reads,
         prefill_tokens=_shared(config),
         read_online=tasks.length - _shared(config),
@@ -162,9 +167,9 @@ def _counts(config: EvolveConfig) -> _Counts:
     drawn = [tasks.per_generation * len(stage.tasks) for stage in stages]
     validated = [tasks.validation_prompts * len(tasks.validation or stage.tasks) for stage in stages]
     validations = [1 + -(-count // evolution.validate_every) for count in generations]
-    evaluated = sum(map(int.__mul__, drawn, generations))
+    evaluated, each = sum(map(int.__mul__, drawn, generations)), len(config.budgets)
     tested = tasks.test_prompts * len(tasks.validation or stages[-1].tasks)
-    means = sum(map(int.__mul__, validated, validations)) + 2 * (validated[-1] + tested)
+    means = each * (sum(map(int.__mul__, validated, validations)) + 2 * (validated[-1] + tested))
     train, validation = len(tasks.train) * tasks.pool, len(config.validated_on) * tasks.validation_prompts
     reads = min(train, evaluated) + validation + tested if config.fitness.remember else evaluated + means
     answers = evolution.population * evaluated + means
@@ -176,19 +181,41 @@ def _runs(config: EvolveConfig) -> int:
     return max(config.tasks.length // config.namm.every, 1) if config.fitness.mode == "online" else 1
 
 
-def _flops(config: EvolveConfig, shape: Shape, counts: _Counts, kept: float) -> dict[str, float]:
-    """By what they go to: contexts read, scores of candidates, answers of candidates and of the full cache."""
+def _rule(config: EvolveConfig) -> str:
+    """The rule in words."""
+    namm = config.namm
+    if namm.rule == "threshold":
+        return f"threshold {namm.threshold:g}"
+    budgets = " and ".join(f"{budget:g}" for budget in config.fitness.budgets or (namm.budget,))
+    return f"budget {budgets}" + ("" if namm.allocation == "equal" else f", allocation {namm.allocation}")
+
+
+def _batch_bytes(config: EvolveConfig, shape: Shape, at_once: int, kept: float) -> int:
+    """Of the caches of candidates that answer at once: copies of what they keep, or a mask of the context for each."""
+    if config.fitness.sharing == "copies":
+        return int(at_once * kept * config.tasks.length * shape.token_bytes)
+    after = _ANSWER[config.fitness.kind] * 2 * shape.head_dim * shape.size
+    return at_once * shape.layers * shape.kv_heads * (config.tasks.length + after)
+
+
+def _flops(config: EvolveConfig, shape: Shape, counts: _Counts, kept: float, namm: Namm) -> dict[str, float]:
+    """By what they go to: contexts read, fit, scores of candidates, answers of candidates and of the full cache."""
     length, every, answers = config.tasks.length, config.namm.every, counts.answers
-    held = int(kept * length)
+    held = length if config.fitness.sharing == "masks" else int(kept * length)
     answer = shape.forward(_ANSWER[config.fitness.kind], held)
     context = counts.reads * shape.forward(_shared(config))
     if config.fitness.mode == "online":
         context += answers * shape.forward(max(length - every, 0), held // 2)
     pairs = 4 * 32 * length * length / 2 if config.namm.scorer == "bam" else 0
-    weights = 2 * len(empty_namm(config.namm).parameters) * length
+    weights = 2 * namm.parameter_count * length
     scores = answers * _runs(config) * shape.layers * shape.kv_heads * (weights + pairs)
     prompts = counts.train + counts.validation + counts.test
-    return {"context": context, "choice": scores, "answers": (answers + prompts) * answer}
+    fitted = {}
+    if config.evolution.start == "fit":
+        texts = len(config.tasks.train) * config.fit.prompts
+        steps = 3 * 8 * config.fit.steps * shape.kv_heads * (weights + pairs)  # eight layers, forward and backward
+        fitted["fit"] = texts * (2 * shape.forward(length) + shape.forward(length, length)) + steps
+    return {"context": context, **fitted, "choice": scores, "answers": (answers + prompts) * answer}
 
 
 def _shared(config: EvolveConfig) -> int:
@@ -197,7 +224,7 @@ def _shared(config: EvolveConfig) -> int:
     return length if config.fitness.mode == "post_hoc" else min(config.namm.every, length)
 
 
-def _shape(config: EvolveConfig, described: PretrainedConfig) -> Shape:
+def _shape(config: EvolveConfig, described: PretrainedConfig, noted: int) -> Shape:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
@@ -209,7 +236,7 @@ def _shape(config: EvolveConfig, described: PretrainedConfig) -> Shape:
     kv_heads = getattr(sizes, "num_key_value_heads", None) or sizes.num_attention_heads
     head_dim = getattr(sizes, "head_dim", None) or sizes.hidden_size // sizes.num_attention_heads
     size = getattr(torch, config.host.dtype).itemsize
-    return Shape(count, active, sizes.num_hidden_layers, sizes.num_attention_heads, kv_heads, head_dim, size)
+    return Shape(count, active, sizes.num_hidden_layers, sizes.num_attention_heads, kv_heads, head_dim, size, noted)
 
 
 def _device(config: EvolveConfig) -> str:

@@ -1,4 +1,4 @@
-"""The loop of one evolution: config and run folder -> states, metrics, the best NAMM, and what it does beside zeros."""
+"""The loop of one evolution: config and run folder -> states, metrics, the best NAMM, and how it compares."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ..runtime.signals import Interrupted, StopRequest
 from .candidates import CandidateEvaluator
 from .fitness import Evaluation, FitnessEvaluator
 from .ranks import DistributedEvaluator
-from .start import calibrated_namm, first_state
+from .start import BaseModel, first_state, starting_namm
 
 
 class Result(NamedTuple):
@@ -37,7 +37,7 @@ class Result(NamedTuple):
 
     Attributes:
         outcome: the answer and why the last stage was over.
-        evaluations: zero parameters and the answer side by side, by split ("validation", "test"): [N, 2].
+        evaluations: the initial parameters and the answer side by side, by split ("validation", "test"): [N, 2].
         generations: how many there were, in all stages.
     """
 
@@ -71,9 +71,8 @@ class EvolutionRun:
         self.model, tokenizer, self.host = prepare_base_model(config.host, runs, report, world)
         report(Phase("preparing prompts"))
         self.prompts = world.on_first(lambda: make_prompts(config, tokenizer))
-        self.namm = world.on_first(
-            lambda: calibrated_namm(config, self.model, self.host, self.prompts, self.state / "namm", report)
-        )
+        base = BaseModel(self.model, tokenizer, self.host)
+        self.namm = world.on_first(lambda: starting_namm(config, base, self.prompts, self.state / "namm", report))
         fitness = config.fitness
         self.candidates = CandidateEvaluator(
             self.model, self.namm, mode=fitness.mode, remember=fitness.remember, masks=fitness.sharing == "masks"
@@ -81,7 +80,7 @@ class EvolutionRun:
         self.fitness = FitnessEvaluator(self.candidates, tokenizer, fitness)
         self.evaluator = DistributedEvaluator(world, self.fitness, self.prompts.all, stop)
         # rank 0's state, as only its machine need have the run folder
-        state = world.on_first(lambda: first_state(config, run, len(self.namm.parameters), report))
+        state = world.on_first(lambda: first_state(config, run, self.namm.parameters, report))
         self.evolution = Evolution.of_state(state)
 
     @property
@@ -90,7 +89,7 @@ class EvolutionRun:
         return self.run.folder / "state"
 
     def evolve(self) -> Result:
-        """Evolve through all stages and compare the answer with zero parameters.
+        """Evolve through all stages and compare the answer with the initial parameters.
 
         Returns:
             The same on every rank.
@@ -142,9 +141,9 @@ class EvolutionRun:
         return self.fitness.fitness(evaluation)
 
     def _compare(self, answer: Vector, tasks: Sequence[str]) -> dict[str, Evaluation]:
-        """Zero parameters and the answer side by side, [N, 2], on validation and test prompts."""
+        """The initial parameters and the answer side by side, [N, 2], on validation and test prompts."""
         self.report(Phase("evaluating the chosen NAMM"))
-        both = np.stack([0 * answer, answer])
+        both = np.stack([self.namm.parameters.double().numpy(), answer])
         budgets = self.config.budgets
         evaluations = {"validation": self._evaluate(self.prompts.validated(tasks), both, budgets)[0]}
         self.evaluator.release_contexts()

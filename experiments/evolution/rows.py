@@ -1,4 +1,4 @@
-"""What a finished evolution says: what zero parameters and the answer did on validation and test prompts -> rows.
+"""What a finished evolution says: what initial parameters and answer did on validation and test prompts -> rows.
 
 The validation prompts have chosen the answer among the means, the test prompts have not; both are of families that it
 was evolved on.
@@ -30,8 +30,8 @@ def result_rows(evolution: EvolutionRun, result: Result) -> list[Row]:
     """The rows of a finished evolution.
 
     Of each family and of all, in each split (`dataset`: validation/all, test/quote, …): relative likelihood or score,
-    the raw one, the share kept in percent, fitness. `variant` names the parameters: generation 0 (zeros), the answer,
-    the full cache, or the difference of the former two, paired by prompts.
+    the raw one, the share kept in percent, fitness. `variant` says which parameters: generation 0 (the initial), the
+    answer, the full cache, or the difference of the former two, paired by prompts.
     """
     config, outcome = evolution.config, result.outcome
     common = dict(

@@ -1,11 +1,12 @@
-"""What an evolution starts or resumes from: config, prompts and run folder -> a calibrated NAMM and a CMA-ES state."""
+"""What an evolution begins or resumes with: config, prompts and run folder -> a first NAMM and a CMA-ES state."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 from ...errors import MemxError
@@ -13,21 +14,40 @@ from ...namm.calibration import calibrate
 from ...namm.evolution.files import RECORD, load_evolution, save_evolution
 from ...namm.evolution.search import Evolution, State
 from ...namm.policies.base import Rule
-from ...namm.policies.features.spectrum import FEATURES, HOP
+from ...namm.policies.features.registry import PUBLISHED
+from ...namm.policies.features.spectrum import HOP
 from ...namm.policies.files import load, save
+from ...namm.policies.head_table import HeadTable
 from ...namm.policies.network import Namm
-from ...namm.policies.scorer import BAM_PARAMETERS, count, layer_sizes
 from ...results.store.runs import Run
 from ..config.evolution import EvolveConfig, NammConfig
 from ..eviction.tasks import Prompts
 from ..runtime.events import Note, Phase, Report
+from .fit import explained, fit, fit_examples
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
-def empty_namm(config: NammConfig, name: str = "namm") -> Namm:
-    """The NAMM of a config with zero parameters: under a threshold of 0 the full cache, under a budget the newest."""
+class BaseModel(NamedTuple):
+    """A base model in eval mode, its tokenizer, and what NAMM files call it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    name: str
+
+
+def empty_namm(config: NammConfig, name: str = "namm", described: PretrainedConfig | None = None) -> Namm:
+    """The NAMM of a config with zero parameters: under a threshold of 0 the full cache, under a budget the newest.
+
+    Args:
+        config: The section of a config.
+        name: Its name.
+        described: The base model's config, for a NAMM with numbers for each of its heads.
+
+    Raises:
+        MemxError: A feature is unknown.
+    """
     rule = Rule(
         config.threshold,
         config.budget if config.rule == "budget" else None,
@@ -36,29 +56,70 @@ def empty_namm(config: NammConfig, name: str = "namm") -> Namm:
         first=config.first,
         newest=config.newest,
     )
-    size = BAM_PARAMETERS if config.scorer == "bam" else count(layer_sizes((FEATURES, *config.hidden, 1)))
     kind: dict[str, Any] = dict(scorer=config.scorer, hidden=config.hidden, strict=config.strict)
-    return Namm(torch.zeros(size), rule=rule, every=config.every, name=name, **kind)
+    table = None
+    if config.head_bias or config.head_embedding:
+        assert described is not None, "a head table is for one base model"
+        sizes: Any = described
+        heads = getattr(sizes, "num_key_value_heads", None) or sizes.num_attention_heads
+        table = HeadTable(sizes.num_hidden_layers, heads, config.head_bias, config.head_embedding)
+    return Namm(rule=rule, every=config.every, name=name, features=config.features, table=table, **kind)
 
 
-def calibrated_namm(
-    config: EvolveConfig, model: PreTrainedModel, host: str, prompts: Prompts, folder: Path, report: Report
-) -> Namm:
-    """The NAMM with the mean and variance of its features on this model: measured once a run, then read from folder."""
+def starting_namm(config: EvolveConfig, base: BaseModel, prompts: Prompts, folder: Path, report: Report) -> Namm:
+    """The NAMM that an evolution starts from: made once a run, then read from its folder.
+
+    Its features are normalised on the base model, and its parameters are the initial ones: zeros, random, or fitted to
+    KVzip's scores.
+    """
     if folder.is_dir():
         return load(folder)
     report(Phase("calibrating feature normalisation"))
     texts = [prompt.context for pool in prompts.train.values() for prompt in pool[: config.calibration]]
-    shortest = min(len(text) for text in texts)
-    every = min(config.namm.every, max(shortest // HOP, 1) * HOP)  # shorter contexts: once, at their end
-    mean, variance = calibrate(model, texts, every=every)
-    namm = replace(empty_namm(config.namm, config.name), mean=mean.cpu(), variance=variance.cpu())
-    save(namm, folder, host=host)
+    every = max(min(len(text) for text in texts) // HOP, 1) * HOP  # of the shortest: once, at its end
+    if config.namm.features == PUBLISHED:
+        every = min(config.namm.every, every)
+    mean, variance = calibrate(base.model, texts, every=every, features=config.namm.features)
+    described: Any = base.model.config
+    namm = empty_namm(config.namm, config.name, described.get_text_config())
+    namm = replace(namm, mean=mean.cpu(), variance=variance.cpu())
+    if config.evolution.start != "zeros":
+        namm = replace(namm, parameters=random_parameters(namm, config.seed))
+    if config.evolution.start == "fit":
+        namm = replace(namm, parameters=_fitted(config, base, namm, prompts, report))
+    save(namm, folder, host=base.name)
     return namm
 
 
-def first_state(config: EvolveConfig, run: Run, parameters: int, report: Report) -> State:
-    """The state that was saved in the run folder, with metrics to match, or the first of a new evolution, saved."""
+def random_parameters(namm: Namm, seed: int) -> torch.Tensor:
+    """Random parameters [n] of a scorer, as torch draws those of linear layers; zeros for those of each head.
+
+    Weights and biases of a layer of k inputs are uniform in [-1/sqrt(k), 1/sqrt(k)] (He et al. 2015, arXiv 1502.01852,
+    with torch's constants).
+    """
+    draw = np.random.default_rng(seed)
+    parts = [draw.uniform(-(inputs**-0.5), inputs**-0.5, (inputs + 1) * outputs) for inputs, outputs in namm.sizes]
+    network = np.concatenate(parts)
+    rest = np.zeros(len(namm.parameters) - len(network))
+    return torch.from_numpy(np.concatenate([network, rest])).float()
+
+
+def _fitted(config: EvolveConfig, base: BaseModel, namm: Namm, prompts: Prompts, report: Report) -> torch.Tensor:
+    """The parameters [n] fitted on the contexts of training prompts."""
+    report(Phase("fitting the scorer"))
+    contexts = [prompt.context for pool in prompts.train.values() for prompt in pool[: config.fit.prompts]]
+    examples = fit_examples(base.model, base.tokenizer, namm, contexts)
+    parameters = fit(namm, examples, namm.parameters, config.fit, config.seed)
+    share = explained(namm, parameters, examples)
+    report(Note(f"the fit explains {share:.0%} of the variance of KVzip's log scores on {len(contexts)} contexts"))
+    return parameters
+
+
+def first_state(config: EvolveConfig, run: Run, start: torch.Tensor, report: Report) -> State:
+    """The state that was saved in the run folder, with metrics to match, or the first of a new evolution, saved.
+
+    start: the initial parameters [n].
+    """
     folder = run.folder / "state"
     if (folder / RECORD).is_file():
         evolution = load_evolution(folder)
@@ -70,7 +131,8 @@ def first_state(config: EvolveConfig, run: Run, parameters: int, report: Report)
     run.rewind_metrics(-1)
     settings = config.evolution
     evolution = Evolution(
-        parameters,
+        len(start),
+        mean=start.double().numpy(),
         population=settings.population,
         sigma=settings.sigma,
         seed=config.seed,
