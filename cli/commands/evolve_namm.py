@@ -55,7 +55,7 @@ Budget = Annotated[
     float | None,
     option(
         metavar="SHARE",
-        help="Fixed cache budget: share of all tokens kept, instead of a score threshold.",
+        help="Fixed cache budget: share of all tokens kept, instead of a score threshold or several budgets.",
         default=_PRESET,
     ),
 ]
@@ -110,6 +110,7 @@ def evolve_namm(
     check_resume(resume, force)
     flags = {"namm.budget": budget, "evolution.generations": generations, "evolution.population": population}
     flags |= {"seed": seed, "name": name, "namm.rule": None if budget is None else "budget"}
+    flags |= {"fitness.budgets": None if budget is None else ()}  # that one alone
     resolved = load_evolution_config(config or source or DEFAULT, given_values(flags, assignments, model))
     world = launched()
     if dry_run:
