@@ -101,10 +101,10 @@ class Feature:
 
 
 def visible(view: View) -> Tensor:
-    """The tokens that the next query sees: [B, H, T], bool. Others may be in the cache a little longer, or not."""
+    """The tokens that the newest query saw: [B, H, T], bool. Others may be in the cache a little longer, or not."""
     near = torch.ones_like(view.recent.positions, dtype=torch.bool)
     if view.recent.window is not None:
-        near = view.ages < max(1, view.recent.window - 1)
+        near = view.ages < view.recent.window
     return near if view.recent.exists is None else near & view.recent.exists
 
 

@@ -15,6 +15,7 @@ from memx.namm.policies.heuristics import H2O, TOVA, Full, Knorm, Random, Recenc
 from memx.namm.policies.keep import kept_tokens
 from transformers import AttentionInterface, DynamicCache
 
+from ..features_reference import expected_attention, record
 from ..hosts import left_padded, make_host, prompts
 
 EVERY, BUDGET, VOTERS = 32, 0.25, 8
@@ -92,42 +93,50 @@ class WrittenOut:
         rows = rows.permute(1, 0, 2)  # [Hq, queries, tokens]
         for head, alive in enumerate(self.alive[layer]):
             group = rows.unflatten(0, (len(self.alive[layer]), -1))[head]
-            worths = worth(sorted(alive), rows.tolist(), group.tolist(), self.keys[layer][head].tolist(), room)
+            seen_last = [t for t in alive if self.window is None or t >= seen - self.window]
+            keys = self.keys[layer][head].tolist()
+            worths = worth(sorted(alive), rows.tolist(), group.tolist(), keys, room, seen_last)
             worths[seen - 1] = inf
             near = [t for t in alive if self.window is None or t > seen - self.window or t == seen - 1]
             self.alive[layer][head] = set(sorted(near, key=lambda t: (worths[t], t))[-room:])
 
 
-def recency(alive, heads, group, keys, room):
+def recency(alive, heads, group, keys, room, seen):
     return {t: float(t) for t in alive}
 
 
-def streamingllm(alive, heads, group, keys, room):
+def streamingllm(alive, heads, group, keys, room, seen):
     return {t: inf if t < 4 else t for t in alive}
 
 
-def h2o(alive, heads, group, keys, room):
+def h2o(alive, heads, group, keys, room, seen):
     worths = {t: sum(row[t] for head in group for row in head) / len(group) for t in alive}
     newest = alive[-(room - room // 2) :]
     return worths | dict.fromkeys(newest, inf)
 
 
-def knorm(alive, heads, group, keys, room):
+def knorm(alive, heads, group, keys, room, seen):
     return {t: -round(log2(sqrt(sum(x * x for x in keys[t]))), 3) for t in alive}
 
 
-def tova(alive, heads, group, keys, room):
+def tova(alive, heads, group, keys, room, seen):
     return {t: sum(head[-1][t] for head in heads) / len(heads) for t in alive}
 
 
-def snapkv(alive, heads, group, keys, room):
+def snapkv(alive, heads, group, keys, room, seen):
     older, own = alive[:-VOTERS], alive[-VOTERS:]
     votes = [sum(row[t] for head in group for row in head[-VOTERS:]) for t in older]
     pooled = [max(votes[max(0, i - 3) : i + 4]) for i in range(len(votes))]
     return dict(zip(older, pooled, strict=True)) | dict.fromkeys(own, inf)
 
 
-RULES = [recency, streamingllm, h2o, knorm, tova, snapkv]
+def keydiff(alive, heads, group, keys, room, seen):
+    norms = {t: sqrt(sum(x * x for x in keys[t])) for t in alive}
+    mean = [sum(keys[t][i] / norms[t] for t in seen) for i in range(len(keys[0]))]
+    return {t: -sum(x * m for x, m in zip(keys[t], mean, strict=True)) / norms[t] for t in alive}
+
+
+RULES = [recency, streamingllm, h2o, knorm, tova, snapkv, keydiff]
 
 
 @torch.no_grad()
@@ -140,6 +149,18 @@ def test_a_policy_keeps_what_its_definition_keeps(host, rule):
     wanted = reference.run(ids, EVERY, BUDGET, rule)
     assert held(attached.cache) == [[sorted(head) for head in layer] for layer in reference.alive.values()]
     torch.testing.assert_close(logits, wanted, rtol=1e-8, atol=1e-8)
+
+
+@torch.no_grad()
+def test_expected_attention_keeps_what_is_expected_to_be_attended_to():
+    host, (ids,) = make_host("qwen").double(), prompts(3 * EVERY)
+    with namm.attach(host, make_policy("expected_attention", budget=BUDGET, every=3 * EVERY)) as attached:
+        host(ids[None])
+    for layer, tokens in zip(record(host, ids), held(attached.cache), strict=True):
+        worth = expected_attention(layer) * layer.value.norm(dim=-1)
+        worth[:, :4] = inf
+        worth[:, -1] = inf
+        assert tokens == [sorted(head.topk(int(3 * EVERY * BUDGET)).indices.tolist()) for head in worth]
 
 
 # -- the same choice however a prompt comes
