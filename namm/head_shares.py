@@ -7,7 +7,7 @@ N tokens.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from .policies.base import Policy, Rule
 from .policies.heuristics import Full
 from .policies.keep import kept_together
 from .policies.panel import PolicyBatch, PolicySlots
+from .policies.rule import under_rule
 from .policies.shares import HeadShares, total_tokens
 from .trial import evaluating
 
@@ -63,7 +64,9 @@ def measure_shares(
         with evaluating(model), attach(model, slots) as attached, torch.no_grad():
             cache = attached.new_cache()
             attached.decoder(input_ids=ids[None].to(model.device), past_key_values=cache)
-            forks = [cache.fork(_WithRule(PolicyBatch(slots, (policy,)), rule), continue_with=Full()) for rule in rules]
+            forks = [
+                cache.fork(under_rule(PolicyBatch(slots, (policy,)), rule), continue_with=Full()) for rule in rules
+            ]
         mean.add([[[count / len(ids) for count in layer.state.counts[0]] for layer in fork.layers] for fork in forks])
     return mean.result(policy.name)
 
@@ -119,13 +122,3 @@ class _Mean:
         )
         text = "1 context" if self.count == 1 else f"{self.count} contexts"
         return HeadShares(self.budgets, tables, f"{source}, {text}")
-
-
-class _WithRule:
-    """A policy under another rule."""
-
-    def __init__(self, policy: Policy, rule: Rule) -> None:
-        self.policy, self.rule = policy, rule
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.policy, name)

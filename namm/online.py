@@ -20,6 +20,7 @@ from ..errors import MemxError
 from .attachment import attach
 from .cache.cache import EvictingCache
 from .policies.base import Policy, Rule, View
+from .policies.rule import under_rule
 from .trial import evaluating
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _curve(contexts: Sequence[Tensor]) -> _Curve:
 
 def _lowest(model: PreTrainedModel, policy: Policy, rule: Rule, ids: Tensor) -> Tensor:
     """The lowest score that each token of a context gets in each head while it is read with the full cache, flat."""
-    listener = _Listener(policy, rule)
+    listener: Any = _Listener(policy, rule)
     with evaluating(model), attach(model, listener) as attached, torch.no_grad():
         attached.decoder(input_ids=ids[None].to(model.device), use_cache=True)
     return torch.cat([lowest.flatten() for lowest in listener.lowest.values()]).cpu()
@@ -127,7 +128,7 @@ def _kept(model: PreTrainedModel, policy: Policy, rule: Rule, ids: Tensor) -> fl
     """The share of tokens times heads that is kept at the last run of a context under a rule."""
     assert policy.every is not None
     seen = len(ids) // policy.every * policy.every
-    with evaluating(model), attach(model, _WithRule(policy, rule)) as attached, torch.no_grad():
+    with evaluating(model), attach(model, under_rule(policy, rule)) as attached, torch.no_grad():
         attached.decoder(input_ids=ids[None, :seen].to(model.device), use_cache=True)
         cache: EvictingCache | None = attached.cache
     assert cache is not None
@@ -135,22 +136,15 @@ def _kept(model: PreTrainedModel, policy: Policy, rule: Rule, ids: Tensor) -> fl
     return sum(counts) / len(counts) / seen
 
 
-class _WithRule:
-    """A policy under another rule."""
-
-    def __init__(self, policy: Policy, rule: Rule) -> None:
-        self.policy, self.rule = policy, rule
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.policy, name)
-
-
-class _Listener(_WithRule):
+class _Listener:
     """A policy that keeps everything and notes the lowest score of each token [H, T], by layer."""
 
     def __init__(self, policy: Policy, rule: Rule) -> None:
-        super().__init__(policy, rule)
+        self.policy, self.rule = policy, rule
         self.lowest: dict[int, Tensor] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.policy, name)
 
     def scores(self, view: View) -> Tensor:
         """The policy's own scores."""

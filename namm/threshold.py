@@ -77,7 +77,7 @@ class ContextScores:
 def score_context(cache: EvictingCache, policy: Policy) -> ContextScores:
     """What a policy thinks of the one sequence of a cache that was read under another, which notes the same."""
     assert len(cache.seen) == 1, "one sequence at a time"
-    listener = _Listener(policy)
+    listener: Any = _Listener(policy)
     cache.fork(listener, continue_with=Full())
     return ContextScores(listener.scores_of, listener.exists_of, cache.seen[0], cache.seen[0] % max(policy.hop, 1))
 

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 _EPILOG = examples(
     "memx eval-namm results/runs/RUN",
     "memx eval-namm results/runs/RUN --task facts --task prose_next --prompts 8",
-    "memx eval-namm results/runs/RUN --model gemma3-270m --policy snapkv --allocation equal --allocation table",
+    "memx eval-namm results/runs/RUN --model gemma3-270m --policy snapkv",
+    "memx eval-namm results/runs/RUN --allocation equal --allocation table",
     "memx eval-namm results/runs/RUN --mode online --generate --dry-run",
 )
 _RUN = "the run's"
@@ -84,8 +85,7 @@ AllocationOption = Annotated[
     list[Allocation] | None,
     option(
         "--allocation",
-        help="How heads share a budget: equal shares, one threshold for all layers and heads (global), a table of head "
-        "shares, or layer_max. Repeatable; every policy is evaluated with each.",
+        help="How heads share a budget; each policy is evaluated with every allocation. Repeatable.",
         default="equal, and the NAMM's own",
     ),
 ]

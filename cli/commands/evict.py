@@ -26,7 +26,8 @@ from .options import (
 
 _EPILOG = examples(
     'python -c "import this" | memx evict - --interval 64 --budget 0.25',
-    "memx evict --file prompt.txt --policy knorm --budget 0.25 --allocation global --interval 64 --compare",
+    "memx evict --file prompt.txt --budget 0.25 --interval 64 --compare",
+    "memx evict --file prompt.txt --policy knorm --allocation global",
     "memx evict --file prompt.txt --namm results/runs/RUN/namm --protect 0:16",
 )
 _STDIN = "-"
@@ -73,8 +74,7 @@ AllocationOption = Annotated[
     Allocation | None,
     option(
         "--allocation",
-        help="How heads share the budget: equal shares, one threshold for all layers and heads (global), a table of "
-        "head shares, or one threshold with layers filled up to their fullest head (layer_max).",
+        help="How heads share the budget: equally, by one threshold (global) or a table of head shares.",
         default="equal, or the NAMM's",
     ),
 ]

@@ -74,8 +74,8 @@ def baselines(
     """
 
     def shared(budget: float | None, allocation: Allocation, first: int = 0, newest: int = 0) -> Rule:
-        protection = {"first": config.protect_first or first, "newest": config.protect_newest or newest}
-        return Rule(budget=budget, allocation=allocation, shares=shares, **protection)
+        first, newest = config.protect_first or first, config.protect_newest or newest
+        return Rule(budget=budget, allocation=allocation, shares=shares, first=first, newest=newest)
 
     def of_namm(namm: Namm) -> Make:
         own, namm = namm.rule, replace(namm, every=config.every)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ...namm.cache.cache import EvictingCache
+from ...namm.policies.base import Policy
 from ...namm.policies.heuristics import make_policy
+from ...namm.policies.keep import Allocation
 from ...results.store.rows import Row
 from ..config.policy_eval import EvalConfig
 from ..data.long_context.material import documents
@@ -125,8 +127,11 @@ def drops_of(evaluator: PolicyEvaluator, document: Document) -> dict[str, Any]:
 
 def _random(config: EvalConfig) -> Baseline:
     """The policy that evicts at random."""
-    settings = {"every": config.every, "seed": config.seed}
-    return Baseline(CHANCE, lambda budget, allocation: make_policy(CHANCE, budget=budget, **settings))
+
+    def make(budget: float | None, allocation: Allocation) -> Policy:
+        return make_policy(CHANCE, budget=budget, every=config.every, seed=config.seed)
+
+    return Baseline(CHANCE, make)
 
 
 def _drops(

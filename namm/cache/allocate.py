@@ -7,6 +7,7 @@ attended. b sequences of a group, L layers, H heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,8 @@ def _masks(layers: Sequence[LayerState], group: slice, unobserved: int) -> list[
         for number, layer in enumerate(layers):
             room = torch.tensor([of[number] for of in rooms], device=layer.device).sub(unobserved).clamp_min(1)
             found = candidates(layer, group, unobserved, room)
-            kept.append(kept_tokens(found.scores, budget=room, **found.conditions))
+            conditions: dict[str, Any] = found.conditions
+            kept.append(kept_tokens(found.scores, budget=room, **conditions))
     else:
         waiting = unobserved * sum(heads)
         totals = [total_tokens(rule.budget, length, heads, reach) - waiting for length in lengths]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isnan
+from typing import Any
 
 from ...errors import MemxError
 from .keep import ALLOCATIONS, Allocation, Grouping
@@ -92,3 +93,26 @@ class Rule:
             return None
         share = Fraction(str(self.budget))  # as it is written: 0.42 of 38,400 is 16,128, in floats one less
         return [max(1, int(tokens * share)) for tokens in seen]
+
+
+class _UnderRule:
+    """A policy whose own rule is set aside."""
+
+    def __init__(self, policy: Any, rule: Rule) -> None:
+        self.policy, self.rule = policy, rule
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.policy, name)
+
+
+def under_rule(policy: Any, rule: Rule) -> Any:
+    """A policy of any class under another rule.
+
+    Args:
+        policy: A `Policy`.
+        rule: The rule.
+
+    Returns:
+        A policy that scores as this one does.
+    """
+    return _UnderRule(policy, rule)

@@ -135,7 +135,7 @@ AllocationOption = Annotated[
     list[Allocation] | None,
     option(
         "--allocation",
-        help="How heads share the budget: equal, global, table (a made one, very unequal) or layer_max. Repeatable.",
+        help="How heads share the budget; table is a made one, very unequal. Repeatable.",
         default="equal",
     ),
 ]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -146,7 +147,8 @@ def _memx(name: str, budget: float | None, every: int, allocation: Allocation = 
 def uneven_shares(budget: float, layers: int, heads: int) -> HeadShares:
     """A table as unequal as measured ones, for models of random weights: a tenth of the heads keep most of theirs."""
     number = layers * heads
-    order = [7919 * head % number for head in range(number)] if number % 7919 else range(number)  # spread over layers
+    order = [*range(number)]
+    Random(0).shuffle(order)  # heads of a layer differ
     wanted = [min(1.0, 0.02 + (1 - (rank + 0.5) / number) ** 4) for rank in order]
     table = tuple(tuple(wanted[layer * heads : (layer + 1) * heads]) for layer in range(layers))
     return HeadShares((budget,), (table,), "made for a benchmark")
