@@ -6,6 +6,7 @@ For few queries, as when a model generates: each key and value is read once for 
 from __future__ import annotations
 
 import ctypes
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -44,8 +45,8 @@ def ragged_attention(
     (batch, query_heads, queries, width), pairs, depth = query.shape, len(offsets) - 1, value.shape[1]
     rows, wide, deep = query_heads * batch // pairs * queries, -(-width // 16) * 16, -(-depth // 16) * 16
     scaled = query.float() * scale if wide == width else F.pad(query.float() * scale, (0, wide - width))
-    spans = (offsets.diff() + (_SPAN - 1)).div_(_SPAN, rounding_mode="floor")
-    first = torch.cat([offsets[:1], spans]).cumsum(0)
+    spans = (-(-(stop - start) // _SPAN) for start, stop in pairwise(offsets.tolist()))
+    first = torch.tensor([0, *accumulate(spans)])
     units = int(first[-1])
 
     def empty(*shape: int) -> Tensor:
