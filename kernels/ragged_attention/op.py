@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ...torch_compat import has_flash_attention_for_cpu
 from .. import native
-from ..op import Op, Shape, choose, runs_triton
+from ..op import Op, Shape, choose, interpreted, runs_triton
 from . import tiles
 from .reference import RaggedAttention, ragged_attention_reference, sum_dtype
 
 WIDEST = 256  # the widest head that the Triton kernel takes
-_FEW = 64  # rows (queries of a group) up to which the compiled loop is faster than torch's attention of each head
+_FEW = 128  # rows (queries of a group) up to which the compiled loop is faster than torch's attention of each head
 _HALVES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -69,7 +69,10 @@ def ragged_attention(
     assert own is None or own.shape == (query.shape[0], query.shape[2]), own.shape
     scale = query.shape[3] ** -0.5 if scale is None else scale
     tensors = (x.detach() for x in (query, key, value))
-    return RaggedAttention(*_attention(*tensors, offsets, scale, positions, own, window, longest, impl))
+    # an op of torch's takes longer to call than a short head takes to read
+    plain = type(query) is Tensor and query.device.type != "meta" and not torch.compiler.is_compiling()
+    run = _run if plain else _attention
+    return RaggedAttention(*run(*tensors, offsets, scale, positions, own, window, longest, impl))
 
 
 def _pick(impl: str, query: Tensor, pairs: int) -> str:
@@ -79,18 +82,13 @@ def _pick(impl: str, query: Tensor, pairs: int) -> str:
     if fits and native.available(query):
         rows = query.shape[1] * query.shape[0] // pairs * query.shape[2]
         here.insert(0 if rows <= _FEW or not has_flash_attention_for_cpu() else 1, "native")
-    if fits and query.shape[3] <= WIDEST and runs_triton(query.device):
-        here.insert(0 if query.device.type == "cuda" else len(here), "triton")
+    on_gpu = query.device.type == "cuda"
+    if fits and query.shape[3] <= WIDEST and (on_gpu or interpreted()) and runs_triton(query.device):
+        here.insert(0 if on_gpu else len(here), "triton")
     return choose("ragged_attention", impl, tuple(here))
 
 
-@torch.library.custom_op(
-    "memx::ragged_attention",
-    mutates_args=(),
-    schema="(Tensor query, Tensor key, Tensor value, Tensor offsets, float scale, Tensor? positions, Tensor? own, "
-    "int? window, int? longest, str impl) -> (Tensor, Tensor)",
-)
-def _attention(
+def _run(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -111,6 +109,15 @@ def _attention(
         output, lse = native.ragged_attention(query, key, value, offsets, scale, positions, own, window)
         return output.to(query.dtype), lse
     return tiles.ragged_attention(query, key, value, offsets, scale, positions, own, window)
+
+
+_attention = torch.library.custom_op(
+    "memx::ragged_attention",
+    _run,
+    mutates_args=(),
+    schema="(Tensor query, Tensor key, Tensor value, Tensor offsets, float scale, Tensor? positions, Tensor? own, "
+    "int? window, int? longest, str impl) -> (Tensor, Tensor)",
+)
 
 
 @_attention.register_fake
