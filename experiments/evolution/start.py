@@ -123,7 +123,7 @@ def first_state(config: EvolveConfig, run: Run, start: torch.Tensor, report: Rep
     folder = run.folder / "state"
     if (folder / RECORD).is_file():
         evolution = load_evolution(folder)
-        _check_settings(evolution, config, parameters, folder)
+        _check_settings(evolution, config, len(start), folder)
         run.rewind_metrics(evolution.generation, len(evolution.validations))
         _fill_metrics(run, evolution)
         report(Note(f"resumed after generation {evolution.generation}"))
