@@ -58,7 +58,7 @@ def test_the_best_of_all_layers_and_heads_stay(total):
 def test_layers_padded_to_their_fullest_head_hold_no_more_than_the_budget():
     """As many of the best as fit, where a layer costs its heads times its fullest head; then each head is filled."""
     scores, exists, protected, preferred = case(3)
-    for total in range(12, 50):
+    for total in (12, 13, 20, 31, 47):
         kept = kept_together(
             scores, torch.tensor([total, total]), allocation="layer_max", exists=exists, preferred=preferred
         )
