@@ -40,14 +40,14 @@ def find_rotary(model: PreTrainedModel, decoder: PreTrainedModel, layers: int) -
         The rotation of each layer; `UNKNOWN` where none of those that the decoder's rotary modules allow fits its keys.
     """
     modules = list(_frequencies(decoder))
-    try:
-        with evaluating(model), same_rotary_afterwards(length_dependent_rotary(decoder)):
+    with evaluating(model), same_rotary_afterwards(length_dependent_rotary(decoder)):
+        try:
             keys, moved = _keys(decoder)
-    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
-        return [UNKNOWN] * layers
-    if len(keys) != layers:
-        return [UNKNOWN] * layers
-    return [_of_layer(layer, modules, moved) for layer in keys]
+        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
+            return [UNKNOWN] * layers
+        if len(keys) != layers:
+            return [UNKNOWN] * layers
+        return [_of_layer(layer, modules, moved) for layer in keys]
 
 
 def check_rotary(policy: Policy, rotary: list[Rotary]) -> None:
@@ -71,6 +71,8 @@ def _of_layer(keys: Tensor, modules: list[Callable[[], tuple[Tensor, float]]], m
         count = 2 * len(frequencies)
         for start in sorted({0, width - count}) if 0 < count <= width else ():
             candidates += [Rotary(width, frequencies, way, start, scaling, read) for way in (False, True)]
+            back = partial(_backwards, read)
+            candidates += [Rotary(width, -frequencies, way, start, scaling, back) for way in (False, True)]
     error, best = min(((_error(rotary, keys), rotary) for rotary in candidates), key=lambda pair: pair[0])
     return best if error <= _TOLERANCE.get(keys.dtype, _LOOSE) else UNKNOWN
 
@@ -112,6 +114,11 @@ def _frequencies(decoder: nn.Module) -> Iterator[Callable[[], tuple[Tensor, floa
 def _read(module: nn.Module, name: str) -> tuple[Tensor, float]:
     scaling = getattr(module, name.replace("inv_freq", "attention_scaling"), 1.0)
     return getattr(module, name), float(scaling)
+
+
+def _backwards(read: Callable[[], tuple[Tensor, float]]) -> tuple[Tensor, float]:
+    frequencies, scaling = read()
+    return -frequencies, scaling
 
 
 def _fixed(frequencies: Tensor, scaling: float) -> tuple[Tensor, float]:

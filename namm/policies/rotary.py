@@ -22,7 +22,7 @@ class Rotary:
 
     Attributes:
         width: Numbers d of a head. 0: the rotation is not known, and asking for it is an error.
-        frequencies: Radians a position of each pair [n / 2]; empty where nothing is turned.
+        frequencies: Radians a position of each pair [n / 2]; empty where nothing is turned. Negative: the other way.
         interleaved: Whether a pair is two neighbours; else its halves lie n / 2 apart.
         start: First of the n numbers that are turned.
         scaling: Factor of the numbers that are turned (YaRN's attention factor).
@@ -126,8 +126,12 @@ class Rotary:
         stop = self.start + 2 * len(self.frequencies)
         before, part, after = x.tensor_split([self.start, stop], -1)
         a, b = part.unflatten(-1, (-1, 2)).unbind(-1) if self.interleaved else part.chunk(2, -1)
-        pair = (a * cos - b * sin) * scaling, (b * cos + a * sin) * scaling
+        if scaling != 1:
+            cos, sin = cos * scaling, sin * scaling
+        pair = a * cos - b * sin, b * cos + a * sin
         turned = torch.stack(pair, -1).flatten(-2) if self.interleaved else torch.cat(pair, -1)
+        if turned.shape[-1] == x.shape[-1]:
+            return turned
         return torch.cat([before.expand(*turned.shape[:-1], -1), turned, after.expand(*turned.shape[:-1], -1)], -1)
 
 

@@ -51,11 +51,12 @@ def update_moments(block: Block, summary: Tensor) -> Tensor:
     new = block.attention
     width = new.query.shape[3]
     before = unpack(summary, width)
-    counts = (new.own >= SINKS)[..., None].to(summary.dtype)  # [B, 1, Q, 1]
     query = new.rotary.unrotate(new.query, new.own).to(summary.dtype)
-    count = counts.sum(2)  # [B, 1, 1]
-    mean = (query * counts).sum(2) / count.clamp_min(1)
-    centred = (query - mean[:, :, None]) * counts
+    left_out = (new.own[..., :SINKS] < SINKS)[..., None].to(summary.dtype)  # [B, 1, <= 4, 1]: the first queries alone
+    count = query.shape[2] - left_out.sum(2)  # [B, 1, 1]
+    mean = (query.sum(2) - (query[:, :, :SINKS] * left_out).sum(2)) / count.clamp_min(1)
+    centred = query - mean[:, :, None]
+    centred[:, :, :SINKS] *= 1 - left_out
     total = before.count + count
     share = count / total.clamp_min(1)  # of the new queries
     step = mean - before.mean
