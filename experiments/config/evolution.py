@@ -177,7 +177,7 @@ class FitnessConfig(StrictModel):
     remember: bool = Field(default=True, description="read each context once and reuse its cache (takes memory)")
     sharing: Literal["copies", "masks"] = Field(
         default="copies",
-        description="post_hoc: evict from copies of the context (one per candidate), or mask a shared one (faster)",
+        description="post_hoc: candidates evict from copies of the context, or by masks on one that all share (faster)",
     )
     budgets: tuple[float, ...] = Field(
         default=(), description="cache shares that generations use by turns; empty: namm.budget alone"

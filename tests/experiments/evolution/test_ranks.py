@@ -96,11 +96,11 @@ def struck(number, **arguments):
     """The command, whose rank 1 sends itself a signal in the second generation."""
     evaluate, sizes = DistributedEvaluator.evaluate, []
 
-    def strike(self, prompts, candidates):
+    def strike(self, prompts, candidates, budgets):
         sizes.append(len(candidates))
         if self.world.rank == 1 and sizes.count(5) == 2:
             os.kill(os.getpid(), number)
-        return evaluate(self, prompts, candidates)
+        return evaluate(self, prompts, candidates, budgets)
 
     DistributedEvaluator.evaluate = strike
     return command(**arguments)
@@ -129,10 +129,10 @@ def test_a_stop_that_one_rank_is_asked_for_stops_all(config, straight, path, tmp
 def failing(path, runs):
     evaluate = CandidateEvaluator.evaluate
 
-    def fail(self, prompt, parameters):
+    def fail(self, prompt, parameters, budget):
         if os.environ["RANK"] == "1":
             raise ValueError("no such luck")
-        return evaluate(self, prompt, parameters)
+        return evaluate(self, prompt, parameters, budget)
 
     CandidateEvaluator.evaluate = fail
     return command(path, runs)
@@ -203,11 +203,11 @@ MORTAL = """if True:
     from memx.cli.main import run
     from memx.experiments.evolution.ranks import DistributedEvaluator
     evaluate, sizes = DistributedEvaluator.evaluate, []
-    def mortal(self, prompts, candidates):
+    def mortal(self, prompts, candidates, budgets):
         sizes.append(len(candidates))
         if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1" and sizes.count(5) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-        return evaluate(self, prompts, candidates)
+        return evaluate(self, prompts, candidates, budgets)
     DistributedEvaluator.evaluate = mortal
     sys.exit(run(sys.argv[1:]))"""
 

@@ -128,11 +128,11 @@ def test_killed_in_mid_generation_and_gone_on(straight, tmp_path):
         from memx.experiments.evolution.candidates import CandidateEvaluator
         from memx.cli.main import run
         evaluate, calls = CandidateEvaluator.evaluate, []
-        def killed(self, prompt, parameters):
+        def killed(self, prompt, parameters, budget):
             calls.append(len(parameters))
             if calls.count(4) == 4:  # the second prompt of the second generation
                 os.kill(os.getpid(), signal.SIGKILL)
-            return evaluate(self, prompt, parameters)
+            return evaluate(self, prompt, parameters, budget)
         CandidateEvaluator.evaluate = killed
         run(sys.argv[1:])"""
     path = tmp_path / "mine.yaml"
@@ -161,7 +161,7 @@ def test_a_state_of_another_evolution_is_refused(straight, tmp_path, changes, me
     settings = {"n": 4172, "population": 4, "sigma": 0.065, "seed": 0, "covariance": "diagonal", **changes}
     save_evolution(Evolution(**settings), own.folder / "state")
     with pytest.raises(MemxError, match=message) as caught:
-        first_state(config, own, 4172, quiet)
+        first_state(config, own, torch.zeros(4172), quiet)
     assert "--force" in caught.value.hint
 
 
@@ -245,13 +245,14 @@ class FixedScores:
     def __init__(self, figures):
         self.figures = figures
 
-    def evaluate(self, prompt, parameters):
+    def evaluate(self, prompt, parameters, budget):
+        assert budget is None
         own, kept, _ = self.figures[prompt.answer]
         chosen = parameters[:, 0].long()
         return CandidateScores(torch.tensor(own)[chosen], torch.tensor(kept)[chosen])
 
-    def write(self, prompt, parameters, tokenizer):
-        scores = self.evaluate(prompt, parameters)
+    def write(self, prompt, parameters, tokenizer, budget):
+        scores = self.evaluate(prompt, parameters, budget)
         return Written(["?"] * len(parameters), scores.log_likelihood, scores.kept)
 
     def base(self, prompt):
