@@ -90,7 +90,7 @@ def test_mistakes_exit_2_with_one_line_and_a_hint(capsys, tmp_path, monkeypatch,
 def test_the_help_ends_in_three_examples(capsys):
     assert memx([COMMAND, "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "--third-party" in shown and shown.partition("Examples:")[2].count("memx eval-namm") == 4
+    assert "--third-party" in shown and shown.partition("Examples:")[2].count("memx eval-namm") == 5
 
 
 def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host, saved):
@@ -112,10 +112,10 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host,
     peers = json.loads(capsys.readouterr().out)
     assert peers["presses"] == ["TOVAPress"] and peers["answers"] == 24 * (1 + 5 * (1 + 2 + 1))
     assert peers["prefills"] == 2 * 24
-    assert cost["answers"] == 24 * (1 + 5 * 8) and cost["written"] == cost["read_online"] == 0
+    assert cost["answers"] == 24 * (1 + 5 * 10) and cost["written"] == cost["read_online"] == 0
     assert memx([*arguments, "--mode", "online", "--interval", "256", "--generate"]) == 0
     shown = capsys.readouterr().out
-    assert "nothing was loaded" in shown and f"{40 * 8 * 16 * 768:,} tokens" in shown and "and generated" in shown
+    assert "nothing was loaded" in shown and f"{50 * 8 * 16 * 768:,} tokens" in shown and "and generated" in shown
     assert not (tmp_path / "runs").exists()
 
 
