@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import isclose
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,16 +77,25 @@ def split_allocation(policy: str) -> tuple[str, str]:
     return policy.removesuffix(suffix), suffix
 
 
-def allocation_of(row: Row) -> str:
-    """How the heads of a policy share a budget: equal, global, table, layer_max, or threshold where each keeps what
-    reaches one that is fixed; nothing of the full cache.
+def allocation_of(row: Row, among: Collection[str] = ()) -> str:
+    """How the heads of a policy share a budget.
 
-    Rows of older versions do not tell it: a NAMM at the size of its own threshold then has layer_max, all others equal.
+    Rows of older versions do not tell it: a NAMM at the size of its own threshold, or at a budget that a threshold of
+    its own meets beside one "per head", then has layer_max, all others equal.
+
+    Args:
+        row: The row.
+        among: Names of all policies of its evaluation.
+
+    Returns:
+        equal, global, table, layer_max, or threshold where each head keeps what reaches one that is fixed; nothing of
+        the full cache.
     """
     if row.variant == FULL:
         return ""
     told = row.labels.allocation or split_allocation(row.variant)[1].strip()
-    old = "layer_max" if is_namm(row.variant) and row.labels.size == OWN else "equal"
+    by_threshold = row.labels.size == OWN or row.variant + PER_HEAD in among
+    old = "layer_max" if is_namm(row.variant) and by_threshold else "equal"
     return {"": old, PER_HEAD.strip(): "equal"}.get(told, told)
 
 
