@@ -164,7 +164,7 @@ class LayerState:
         most = self.ragged.most
         state = F.pad(whole.policy_state, (0, 0, 0, max(0, most - whole.policy_state.shape[2])))
         self.ragged.set_state(state[:, :, :most])
-        self.policy_state = state[:, :, most:]
+        self.policy_state = state[:, :, most:].clone()  # a view would hold the padded numbers of all heads
 
     def size(self) -> LayerSize:
         """How much this layer holds now."""

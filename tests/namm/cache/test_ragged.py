@@ -172,6 +172,10 @@ def test_a_policy_observes_ragged_heads_as_padded_ones():
             for part in ids[None].split(sizes, 1):
                 host(part, past_key_values=caches[-1])
     assert any(layer.state.ragged is not None for layer in caches[0].layers)
+    for layer in (layer for cache in caches for layer in cache.layers):
+        for part in (layer.state, layer.state.ragged) if layer.state.ragged else ():
+            for tensor in (part.keys, part.values, part.positions, part.policy_state):
+                assert tensor.untyped_storage().nbytes() == tensor.nbytes  # no view of what was freed
     for other in caches[1:]:
         for one, layer in zip(caches[0].layers, other.layers, strict=True):
             assert all(torch.equal(*pair) for pair in zip(one.state.held(0), layer.state.held(0), strict=True))
