@@ -68,11 +68,11 @@ def ragged_attention(
     assert positions is None or (positions.shape == key.shape[:1] and own is not None)
     assert own is None or own.shape == (query.shape[0], query.shape[2]), own.shape
     scale = query.shape[3] ** -0.5 if scale is None else scale
-    tensors = (x.detach() for x in (query, key, value))
+    query, key, value = (x.detach() for x in (query, key, value))
     # an op of torch's takes longer to call than a short head takes to read
     plain = type(query) is Tensor and query.device.type != "meta" and not torch.compiler.is_compiling()
     run = _run if plain else _attention
-    return RaggedAttention(*run(*tensors, offsets, scale, positions, own, window, longest, impl))
+    return RaggedAttention(*run(query, key, value, offsets, scale, positions, own, window, longest, impl))
 
 
 def _pick(impl: str, query: Tensor, pairs: int) -> str:

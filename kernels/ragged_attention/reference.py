@@ -48,7 +48,8 @@ def ragged_attention_reference(
 ) -> RaggedAttention:
     """What `ragged_attention` returns, one pair after another: the definition only."""
     (batch, query_heads, queries, width), pairs = query.shape, len(offsets) - 1
-    scale, ends, heads = width**-0.5 if scale is None else scale, offsets.tolist(), pairs // batch
+    scale = width**-0.5 if scale is None else scale
+    ends, heads = offsets.tolist(), pairs // batch
     dtype = sum_dtype(query)
     output = query.new_zeros(pairs, query_heads // heads, queries, value.shape[1], dtype=dtype)
     lse = output.new_full(output.shape[:3], -torch.inf)

@@ -108,7 +108,7 @@ def attend_ragged(query: Tensor, state: LayerState, scale: float) -> tuple[Tenso
     assert old is not None
     query, key, value = query.detach(), state.keys.detach(), state.values.detach()
     own = state.new_tokens.positions[:, 0]
-    where = (None, None, None) if window is None else (old.positions, own, window)
+    where: Any = (None, None, None) if window is None else (old.positions, own, window)
     before, old_lse = ragged_attention(query, old.keys, old.values, old.offsets, scale, *where, longest=old.most)
     seen = state.visible()
     if _has_lse(query, value, 0.0) and seen is None and query.shape[2] == 1:

@@ -148,7 +148,7 @@ def size_table(report: EvictionReport) -> Table:
         sum(layer.tokens for layer in layers) / count,
         round(sum(layer.slots for layer in layers) / count),
         *(sum(getattr(layer, name) for layer in layers) for name in ("kv_bytes", "bookkeeping_bytes", "full_bytes")),
-        tuple(tokens for layer in layers for tokens in layer.by_head),
+        by_head=tuple(tokens for layer in layers for tokens in layer.by_head),
     )
     lines = []
     for _, group in groupby(layers, lambda layer: replace(layer, layer=0)):
