@@ -45,7 +45,7 @@ def softmax_of_each(query, key, value, offsets, seen=None, scale=None):
     return out, lse
 
 
-def near(got, exact, error=2e-6):
+def near(got, exact, error=1e-5):
     for one, other in zip(got, exact, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=0, atol=error)
 
