@@ -7,6 +7,7 @@ hidden state. Its keys at several positions then differ by the rotation and noth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,8 @@ def find_rotary(model: PreTrainedModel, decoder: PreTrainedModel, layers: int) -
             return [UNKNOWN] * layers
         if len(keys) != layers:
             return [UNKNOWN] * layers
-        return [_of_layer(layer, modules, moved) for layer in keys]
+        changing = bool(length_dependent_rotary(decoder))
+        return [_of_layer(layer, modules, moved=moved, changing=changing) for layer in keys]
 
 
 def check_rotary(policy: Policy, rotary: list[Rotary]) -> None:
@@ -60,8 +62,14 @@ def check_rotary(policy: Policy, rotary: list[Rotary]) -> None:
         )
 
 
-def _of_layer(keys: Tensor, modules: list[Callable[[], tuple[Tensor, float]]], moved: bool) -> Rotary:
-    """The rotation under which one token's keys [positions, H, 1, d] are the same at all positions."""
+def _of_layer(
+    keys: Tensor, modules: list[Callable[[], tuple[Tensor, float]]], *, moved: bool, changing: bool
+) -> Rotary:
+    """The rotation under which one token's keys [positions, H, 1, d] are the same at all positions.
+
+    modules: what each set of frequencies reads now; moved: whether positions are added to hidden states; changing:
+    whether frequencies depend on the length of the text.
+    """
     width = keys.shape[3]
     if moved and not modules:  # positions are added to the hidden states: there is nothing to turn back
         return no_rotation(width)
@@ -74,7 +82,9 @@ def _of_layer(keys: Tensor, modules: list[Callable[[], tuple[Tensor, float]]], m
             back = partial(_backwards, read)
             candidates += [Rotary(width, -frequencies, way, start, scaling, back) for way in (False, True)]
     error, best = min(((_error(rotary, keys), rotary) for rotary in candidates), key=lambda pair: pair[0])
-    return best if error <= _TOLERANCE.get(keys.dtype, _LOOSE) else UNKNOWN
+    if error > _TOLERANCE.get(keys.dtype, _LOOSE):
+        return UNKNOWN
+    return best if changing else replace(best, read=None)
 
 
 def _error(rotary: Rotary, keys: Tensor) -> float:
@@ -103,12 +113,10 @@ def _keys(decoder: PreTrainedModel) -> tuple[list[Tensor], bool]:
 
 def _frequencies(decoder: nn.Module) -> Iterator[Callable[[], tuple[Tensor, float]]]:
     """For each set of rotary frequencies in a decoder, a function that gives them and their scaling as of now."""
-    changing = length_dependent_rotary(decoder)
     for module in decoder.modules():
         for name, _ in module.named_buffers(recurse=False):
             if name.endswith("inv_freq") and "original" not in name:
-                read = partial(_read, module, name)
-                yield read if module in changing else partial(_fixed, *read())
+                yield partial(_read, module, name)
 
 
 def _read(module: nn.Module, name: str) -> tuple[Tensor, float]:
@@ -119,7 +127,3 @@ def _read(module: nn.Module, name: str) -> tuple[Tensor, float]:
 def _backwards(read: Callable[[], tuple[Tensor, float]]) -> tuple[Tensor, float]:
     frequencies, scaling = read()
     return -frequencies, scaling
-
-
-def _fixed(frequencies: Tensor, scaling: float) -> tuple[Tensor, float]:
-    return frequencies, scaling

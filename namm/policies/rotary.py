@@ -49,6 +49,8 @@ class Rotary:
         if self.read is None:
             return self
         frequencies, scaling = self.read()
+        if frequencies is self.frequencies and scaling == self.scaling:
+            return self
         return replace(self, frequencies=frequencies, scaling=scaling)
 
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:

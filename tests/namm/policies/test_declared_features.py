@@ -8,7 +8,7 @@ import pytest
 import torch
 from memx import namm
 from memx.errors import MemxError
-from memx.namm import FEATURES, NO_PASS, Namm, Rule
+from memx.namm import FEATURES, NO_PASS, HeadTable, Namm, Rule
 from memx.namm.policies.features.registry import FeatureSet
 from memx.namm.policies.features.spectrum import age_features, ema, spectrogram
 from memx.namm.policies.panel import PolicyBatch, PolicySlots
@@ -141,3 +141,56 @@ def test_names_that_are_none(names, message):
     with pytest.raises(MemxError, match=message) as caught:
         Namm(features=names)
     assert caught.value.hint
+
+
+# -- scorers over them
+
+
+def test_a_population_scores_as_its_members():
+    """Of every kind of scorer, with a head table and without."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(2, 3, 11, 9, generator=generator)
+    tables = (None, HeadTable(4, 3), HeadTable(4, 3, bias=False, embedding=2), HeadTable(4, 3, embedding=5))
+    for kind in (dict(scorer="mlp", hidden=(8, 8)), dict(scorer="linear"), dict(scorer="bam")):
+        for table in tables:
+            one = Namm(features=NO_PASS, table=table, **kind)
+            population = torch.randn(3, one.parameter_count, generator=generator) * 0.3
+            together = one.score(population, tokens, layer=2)
+            own = one.score(population, tokens.expand(3, *tokens.shape), layer=2)
+            assert together.shape == (3, 2, 3, 11)
+            for member, scores, again in zip(population, together, own, strict=True):
+                alone = one.score(member, tokens, layer=2)
+                torch.testing.assert_close(scores, alone, rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(again, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_head_table_adds_a_bias_and_inputs_of_its_own():
+    tokens, generator = torch.rand(2, 3, 5, 9), torch.Generator().manual_seed(0)
+    one = Namm(features=NO_PASS, scorer="linear", table=HeadTable(4, 3, embedding=2))
+    parameters = torch.randn(one.parameter_count, generator=generator)
+    weight, offset, numbers = parameters[:11], parameters[11], parameters[12:]
+    bias, embedding = numbers[:12].view(4, 3), numbers[12:].view(4, 3, 2)
+    for layer in range(4):
+        wanted = tokens @ weight[:9] + (embedding[layer] @ weight[9:] + offset + bias[layer])[:, None]
+        torch.testing.assert_close(one.score(parameters, tokens, layer=layer), wanted)
+    for heads, layer in ((2, 0), (3, 4)):
+        with pytest.raises(MemxError, match=r"numbers for 4 layers of 3 key-value heads, and layer \d of this model"):
+            one.score(parameters, tokens[:, :heads], layer=layer)
+
+
+def test_an_mlp_is_gelu_by_the_error_function():
+    one, tokens = Namm(torch.linspace(-1, 1, 161), **SMALL), torch.rand(1, 2, 3, 9)
+    assert one.activation == "gelu" and Namm(scorer="mlp").activation == "relu"
+    first, second, last = one.parameters.split([80, 72, 9])
+    x = tokens
+    for layer, width in ((first, 8), (second, 8)):
+        x = torch.nn.functional.gelu(x @ layer[:-width].view(-1, width) + layer[-width:], approximate="none")
+    torch.testing.assert_close(one.score(one.parameters, tokens), (x @ last[:8, None] + last[8])[..., 0])
+
+
+def test_calibration_standardises_what_a_scorer_reads(host):
+    (ids,) = prompts(LENGTH)
+    mean, variance = namm.calibrate(host, [ids], every=LENGTH, features=NO_PASS)
+    inputs = torch.stack([one[..., :9] for one in read(host, ids[None])])  # ALL begins with the same nine
+    torch.testing.assert_close(mean, inputs.mean((0, 1, 2, 3)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(variance, inputs.var((0, 1, 2, 3), unbiased=False), rtol=1e-3, atol=1e-4)
