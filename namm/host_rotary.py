@@ -107,8 +107,8 @@ def _keys(decoder: PreTrainedModel) -> tuple[list[Tensor], bool]:
         input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, output_hidden_states=True
     )
     first: Tensor = output.hidden_states[0]
-    keys: list[Any] = [layer.keys for layer in cache.layers]
-    return keys, not torch.allclose(first, first[:1].expand_as(first))
+    layers: list[Any] = list(cache.layers)
+    return [layer.keys for layer in layers], not torch.allclose(first, first[:1].expand_as(first))
 
 
 def _frequencies(decoder: nn.Module) -> Iterator[Callable[[], tuple[Tensor, float]]]:

@@ -20,7 +20,7 @@ class ObserveOnly:
     """Keeps everything and notes what a NAMM reads, for a choice that is made later."""
 
     rule: Rule = field(default_factory=lambda: Rule(threshold=-inf))
-    namm: Namm = field(default_factory=Namm)
+    namm: Namm = field(default_factory=lambda: Namm())
 
     name = "watch"
     every = None

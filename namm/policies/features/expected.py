@@ -20,9 +20,9 @@ SMALL = 1e-9  # added before the logarithm
 
 
 class Moments(NamedTuple):
-    """Queries of each sequence and query head: how many [B, Hq, 1], mean [B, Hq, d], covariance [B, Hq, d, d]."""
+    """Queries of each sequence and query head: their number [B, Hq, 1], mean [B, Hq, d], covariance [B, Hq, d, d]."""
 
-    count: Tensor
+    number: Tensor
     mean: Tensor
     covariance: Tensor
 
@@ -57,7 +57,7 @@ def update_moments(block: Block, summary: Tensor) -> Tensor:
     mean = (query.sum(2) - (query[:, :, :SINKS] * left_out).sum(2)) / count.clamp_min(1)
     centred = query - mean[:, :, None]
     centred[:, :, :SINKS] *= 1 - left_out
-    total = before.count + count
+    total = before.number + count
     share = count / total.clamp_min(1)  # of the new queries
     step = mean - before.mean
     spread = before.covariance * (1 - share)[..., None] + centred.mT @ centred / total.clamp_min(1)[..., None]
