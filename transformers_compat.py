@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -109,6 +109,18 @@ def length_dependent_rotary(decoder: nn.Module) -> list[nn.Module]:
         if any(isinstance(name, str) and ("dynamic" in name or name == "longrope") for name in names):
             found.append(module)
     return found
+
+
+def rotary_frequencies(decoder: nn.Module) -> Iterator[Callable[[], tuple[Tensor, float]]]:
+    """For each set of rotary frequencies in a decoder, a function that gives them and their scaling as of now."""
+
+    def read(module: nn.Module, name: str) -> tuple[Tensor, float]:
+        return getattr(module, name), float(getattr(module, name.replace("inv_freq", "attention_scaling"), 1.0))
+
+    for module in decoder.modules():
+        for name, _ in module.named_buffers(recurse=False):
+            if name.endswith("inv_freq") and "original" not in name:
+                yield partial(read, module, name)
 
 
 @contextmanager

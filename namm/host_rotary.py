@@ -6,17 +6,17 @@ hidden state. Its keys at several positions then differ by the rotation and noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache
 
 from ..errors import MemxError
-from ..transformers_compat import length_dependent_rotary, same_rotary_afterwards
+from ..transformers_compat import length_dependent_rotary, rotary_frequencies, same_rotary_afterwards
 from .policies.base import Policy
 from .policies.rotary import UNKNOWN, Rotary, no_rotation
 from .trial import evaluating
@@ -40,7 +40,7 @@ def find_rotary(model: PreTrainedModel, decoder: PreTrainedModel, layers: int) -
     Returns:
         The rotation of each layer; `UNKNOWN` where none of those that the decoder's rotary modules allow fits its keys.
     """
-    modules = list(_frequencies(decoder))
+    modules = list(rotary_frequencies(decoder))
     with evaluating(model), same_rotary_afterwards(length_dependent_rotary(decoder)):
         try:
             keys, moved = _keys(decoder)
@@ -109,19 +109,6 @@ def _keys(decoder: PreTrainedModel) -> tuple[list[Tensor], bool]:
     first: Tensor = output.hidden_states[0]
     layers: list[Any] = list(cache.layers)
     return [layer.keys for layer in layers], not torch.allclose(first, first[:1].expand_as(first))
-
-
-def _frequencies(decoder: nn.Module) -> Iterator[Callable[[], tuple[Tensor, float]]]:
-    """For each set of rotary frequencies in a decoder, a function that gives them and their scaling as of now."""
-    for module in decoder.modules():
-        for name, _ in module.named_buffers(recurse=False):
-            if name.endswith("inv_freq") and "original" not in name:
-                yield partial(_read, module, name)
-
-
-def _read(module: nn.Module, name: str) -> tuple[Tensor, float]:
-    scaling = getattr(module, name.replace("inv_freq", "attention_scaling"), 1.0)
-    return getattr(module, name), float(scaling)
 
 
 def _backwards(read: Callable[[], tuple[Tensor, float]]) -> tuple[Tensor, float]:

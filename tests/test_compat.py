@@ -98,6 +98,11 @@ def test_rotary_frequencies_are_buffers_that_are_reset_to_a_copy():
     rotary = model.model.rotary_emb
     assert torch.equal(rotary.inv_freq, source.model.rotary_emb.inv_freq), broken("buffers cannot be set", where)
     assert torch.equal(rotary.original_inv_freq, rotary.inv_freq), broken("original_inv_freq is another", where)
+    where, rotary.attention_scaling = "transformers_compat.rotary_frequencies, namm/host_rotary.py", 1.25
+    [read] = transformers_compat.rotary_frequencies(model.model)
+    assert read()[0] is rotary.inv_freq and read()[1] == 1.25, broken(
+        "frequencies or their scaling lie elsewhere", where
+    )
 
 
 def test_a_saved_tokenizer_pads_where_its_arguments_say(tmp_path):
