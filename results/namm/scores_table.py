@@ -11,7 +11,7 @@ from ..store.rows import Row
 from ..summary import mean_interval
 from .curves import HELD, KEPT, Point, by_bytes, curves, full_cache, pareto_front
 from .looks import policy_label
-from .rows import SCORES, datasets_of, in_order, is_namm, size_label, size_of
+from .rows import SCORES, allocation_of, datasets_of, in_order, is_namm, size_label, size_of
 
 _BEST = "log_likelihood_over_best_rival"
 _SHORT = {"held-out/all": "held-out", "trained/all": "trained", "all/all": "all"}
@@ -36,6 +36,7 @@ def namm_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
     table = Table(title, columns, [], [], left=2)
     everything = [point for points in by_panel.values() for point in points]
     policies = list(dict.fromkeys(point.policy for point in everything))
+    allocations = {(row.variant, size_of(row)): allocation_of(row, policies) for row in rows}
     for size in in_order(point.size for point in everything):
         for policy in policies:
             points_here = {key: _at(points, policy, size) for key, points in by_panel.items()}
@@ -53,7 +54,8 @@ def namm_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
             over = {dataset: _over(best.get((dataset, policy, size))) for dataset in datasets}
             line += [_said(one) for one in over.values()] if best else []
             table.lines.append(line)
-            table.facts.append(_fact(shares, points_here, fronts, over))
+            fact = _fact(shares, points_here, fronts, over)
+            table.facts.append(fact | {"allocation": allocations[policy, size]})
     return table
 
 

@@ -4,6 +4,7 @@ import pytest
 from memx.results.namm.curves import Curve
 from memx.results.namm.looks import looks_of, policy_label
 from memx.results.namm.rows import allocation_of, prepared, split_allocation
+from memx.results.namm.scores_table import namm_table
 
 from . import namm_rows as made
 
@@ -42,3 +43,5 @@ def test_a_policy_with_each_allocation_is_a_line_of_its_own():
     looks = looks_of([Curve(name, "memx", [], [], []) for name in found])
     assert looks["knorm"].colour == looks["knorm table"].colour and looks["knorm"].line != looks["knorm table"].line
     assert policy_label("knorm table", found) == "L2 norm table"
+    facts = namm_table(prepared([*rows, *more]), ["exact"]).facts
+    assert {fact["policy"]: fact["allocation"] for fact in facts} == found | {"full": ""}
