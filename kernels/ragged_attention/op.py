@@ -67,12 +67,12 @@ def ragged_attention(
     assert (positions is None) == (own is None) and (positions is not None or window is None)
     assert positions is None or (positions.shape == key.shape[:1] and own is not None)
     assert own is None or own.shape == (query.shape[0], query.shape[2]), own.shape
-    scale = query.shape[3] ** -0.5 if scale is None else scale
+    factor: float = query.shape[3] ** -0.5 if scale is None else scale
     query, key, value = (x.detach() for x in (query, key, value))
     # an op of torch's takes longer to call than a short head takes to read
     plain = type(query) is Tensor and query.device.type != "meta" and not torch.compiler.is_compiling()
     run = _run if plain else _attention
-    return RaggedAttention(*run(query, key, value, offsets, scale, positions, own, window, longest, impl))
+    return RaggedAttention(*run(query, key, value, offsets, factor, positions, own, window, longest, impl))
 
 
 def _pick(impl: str, query: Tensor, pairs: int) -> str:

@@ -48,7 +48,7 @@ def ragged_attention_reference(
 ) -> RaggedAttention:
     """What `ragged_attention` returns, one pair after another: the definition only."""
     (batch, query_heads, queries, width), pairs = query.shape, len(offsets) - 1
-    scale = width**-0.5 if scale is None else scale
+    factor: float = width**-0.5 if scale is None else scale
     ends, heads = offsets.tolist(), pairs // batch
     dtype = sum_dtype(query)
     output = query.new_zeros(pairs, query_heads // heads, queries, value.shape[1], dtype=dtype)
@@ -57,7 +57,7 @@ def ragged_attention_reference(
         own_keys = slice(ends[pair], ends[pair + 1])
         if ends[pair] == ends[pair + 1]:
             continue
-        scores = rows.to(dtype) @ key[own_keys].to(dtype).mT * scale  # [G, Q, n]
+        scores = rows.to(dtype) @ key[own_keys].to(dtype).mT * factor  # [G, Q, n]
         if positions is not None and own is not None:
             seen = visible(positions[own_keys], own[pair // heads], window)
             scores = scores.masked_fill(~seen, -torch.inf)
