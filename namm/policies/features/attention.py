@@ -13,15 +13,16 @@ from .feature import Feature, RowObserver, observed
 
 RECENT = 32  # newest queries; and how much later than a key "later" is
 SMALL = 1e-6  # added before a logarithm
-_ROWS = 8  # queries at a time
+_AT_ONCE = 2**22  # numbers of attention written out at a time
 
 
 def recent_max(view: View, state: Tensor) -> Tensor:
     """log(1e-6 + max a_qi) over the last 32 queries that were observed and over the group: [B, H, T, 1]."""
     recent = view.recent.last(RECENT)
     greatest = torch.zeros(view.key.shape[:3], device=view.key.device)
-    for start in range(0, recent.query.shape[2], _ROWS):
-        rows = recent.some(slice(start, start + _ROWS)).by_head()
+    size = max(1, _AT_ONCE // max(1, recent.query.shape[1] * view.key.shape[2]))
+    for start in range(0, recent.query.shape[2], size):
+        rows = recent.some(slice(start, start + size)).by_head()
         greatest = torch.maximum(greatest, rows.amax((2, 3)))
     return (SMALL + greatest[..., None]).log()
 
