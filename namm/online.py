@@ -46,8 +46,8 @@ def calibrate_threshold(
 
     Each context is read once with the full cache, while the lowest score that each token ever gets is noted: a token
     survives a threshold if none of its scores is below it. That gives a first threshold for any share. As scores change
-    once tokens are evicted, contexts are then read under it, and the share that is asked for is corrected by the one
-    that was kept, `rounds` times; the threshold that came nearest is returned.
+    once tokens are evicted, contexts are then read under it `rounds` times, each time after the first with the share that
+    is asked for corrected by the one that was kept; the threshold that came nearest is returned.
 
     Args:
         model: A decoder that `attach` supports.
@@ -55,7 +55,7 @@ def calibrate_threshold(
         contexts: Token ids of texts, [N] each, of the lengths that the threshold is for; shorter ones than
             `policy.every` are left out.
         share: Mean share of the tokens seen so far that should be kept at a run, in (0, 1).
-        rounds: Corrections; each reads every context once more.
+        rounds: Readings of every context under a threshold, at least 1.
 
     Returns:
         The rule, and the share that it kept of these contexts.
