@@ -46,8 +46,8 @@ def calibrate_threshold(
 
     Each context is read once with the full cache, while the lowest score that each token ever gets is noted: a token
     survives a threshold if none of its scores is below it. That gives a first threshold for any share. As scores change
-    once tokens are evicted, contexts are then read under it `rounds` times, each time after the first with the share that
-    is asked for corrected by the one that was kept; the threshold that came nearest is returned.
+    once tokens are evicted, contexts are then read under it `rounds` times, each time after the first with the share
+    that is asked for corrected by the one that was kept; the threshold that came nearest is returned.
 
     Args:
         model: A decoder that `attach` supports.
