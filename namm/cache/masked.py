@@ -78,8 +78,8 @@ class MaskedLayer(CacheLayer):
         self.context, self.mask, self.window = (state.keys, state.values), mask, state.window
         self.positions, self.tokens = state.positions, 0 if state.keys is None else int(state.positions.max()) + 1
         assert mask.shape[1:] == state.keys.shape[1:3], (mask.shape, state.keys.shape)
-        self.keys = state.keys.new_empty(len(mask), mask.shape[1], 0, state.keys.shape[3])
-        self.values = state.values.new_empty(*self.keys.shape[:3], state.values.shape[3])
+        self.keys: Any = state.keys.new_empty(len(mask), mask.shape[1], 0, state.keys.shape[3])
+        self.values: Any = state.values.new_empty(*self.keys.shape[:3], state.values.shape[3])
         self.dtype, self.device, self.is_initialized = state.keys.dtype, state.keys.device, True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -178,9 +178,9 @@ def attention_with_lse(
         keys, values = key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)
         output, lse = flash_attention_for_cpu(rows, keys, values, causal=False, bias=bias, scale=scale)
     else:
-        parts = zip(*(x.split(_ROWS) for x in (rows, visible)), strict=True)
-        keys, values = (x.expand(batch, -1, -1, -1).split(_ROWS) for x in (key, value))
-        done = [_written_out(*part, *own, scale) for part, *own in zip(parts, keys, values, strict=True)]
+        whole = (rows, visible, *(x.expand(batch, -1, -1, -1) for x in (key, value)))
+        parts = zip(*(x.split(_ROWS) for x in whole), strict=True)
+        done = [_written_out(*part, scale) for part in parts]
         output, lse = (torch.cat(one) for one in zip(*done, strict=True))
     if visible.shape[2] > 1:  # else a row of every head is the same, and the newest token is seen by all
         nothing = ~visible.any(-1)
