@@ -159,12 +159,27 @@ def build_policy(config: EvictConfig) -> Policy:
             raise MemxError(f"unknown policy {name!r}", hint=hint)
         budget = DEFAULT_BUDGET if config.budget is None and name != "full" else config.budget
         every = RUN if config.every is None else config.every
+        if name == "full":
+            _check_full(config)
         rule = Rule() if name == "full" else shared_rule(config, Rule(budget=budget))
         policy = make_policy(name, budget=budget, every=every, seed=config.seed, rule=rule)
     else:
         policy = _build_namm(config, config.namm)
     EvictingCache(policy, [None])  # raises for an interval that is too short
     return policy
+
+
+def _check_full(config: EvictConfig) -> None:
+    """Raise MemxError for settings of an eviction, of which there is none."""
+    given = {
+        "--allocation": config.allocation,
+        "--shares": config.shares,
+        "--protect-first": config.protect_first,
+        "--protect-newest": config.protect_newest,
+    }
+    for option, value in given.items():
+        if value:
+            raise MemxError(f"{option} has no effect with the policy full, which keeps every token", hint="remove it")
 
 
 def _build_namm(config: EvictConfig, folder: Path) -> Namm:

@@ -7,6 +7,7 @@ share. Figures are those when the question begins.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -231,14 +232,16 @@ class PolicyEvaluator:
         allocation: Allocation = "equal",
     ) -> list[Measurements]:
         """Measure some policies, made for the same share of the cache and one allocation of it, in batches."""
+        made = [(baseline.called(share, allocation), baseline.make(share, allocation)) for baseline in chosen]
         measured: list[Measurements] = []
-        for start in range(0, len(chosen), self.config.at_once):
-            self.check()
-            batch = chosen[start : start + self.config.at_once]
-            members = tuple(baseline.make(share, allocation) for baseline in batch)
-            cache = self.chosen(prompt.context, shared, members)
-            names = [baseline.called(share, allocation) for baseline in batch]
-            measured += self._measure(prompt, cache, names, members, at)
+        # a batch has one rule: that of a NAMM may protect more tokens than that of the others
+        for _, alike in groupby(made, key=lambda one: one[1].rule):
+            same = list(alike)
+            for start in range(0, len(same), self.config.at_once):
+                self.check()
+                names, members = zip(*same[start : start + self.config.at_once], strict=True)
+                cache = self.chosen(prompt.context, shared, members)
+                measured += self._measure(prompt, cache, names, members, at)
         return measured
 
     def _measure(

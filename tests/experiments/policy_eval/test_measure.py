@@ -112,6 +112,18 @@ def test_each_allocation_answers_as_it_does_alone(mode, monkeypatch):
 
 @torch.no_grad()
 @pytest.mark.parametrize("mode", ["post_hoc", "online"])
+def test_a_namm_keeps_the_first_and_newest_tokens_of_its_own_rule_and_others_do_not(mode):
+    host, prompt = make_host().double(), draw(144)
+    asked = config(mode=mode, every=EVERY, policies=("knorm", "recency"), namms=[BUDGETED])
+    namm, *others = PolicyEvaluator(host, None, asked, [scorer(Rule(budget=BUDGET, first=4))]).evaluate(prompt)[1:]
+    plain = PolicyEvaluator(host, None, asked, [scorer(Rule(budget=BUDGET))]).evaluate(prompt)[1:]
+    assert (namm.variant, [one.variant for one in others]) == ("namm", ["knorm", "recency"])
+    assert namm.cache.kept == plain[0].cache.kept and namm.log_likelihood != plain[0].log_likelihood
+    assert [one.log_likelihood for one in others] == pytest.approx([one.log_likelihood for one in plain[1:]], abs=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["post_hoc", "online"])
 def test_batches_of_any_size_find_the_same(mode):
     host, prompt = make_host().double(), draw(171)
     few, many = (
