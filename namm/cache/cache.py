@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Cache
 
 from ...errors import MemxError
-from ..policies.base import Policy, check_every
+from ..policies.base import Policy, check_every, check_model
 from ..policies.rotary import UNKNOWN, Rotary
 from .allocate import evict_together, masks_together
 from .evict import keep_mask
@@ -50,6 +50,7 @@ class EvictingCache(Cache):
         rotary: Sequence[Rotary] | None = None,
     ) -> None:
         check_every(policy.every)
+        check_model(policy, len(windows))
         if policy.every is not None and policy.context > policy.every:
             raise MemxError(
                 f"{policy.name} needs an eviction interval of at least {policy.context} tokens, got {policy.every}",

@@ -45,6 +45,10 @@ class ObserveOnly:
         """Whether the NAMM reads keys or queries before rotary positions."""
         return self.namm.needs_rotary
 
+    def check_model(self, layers: int) -> None:
+        """Raise MemxError if the NAMM is made for a model with other layers."""
+        self.namm.check_model(layers)
+
     def observe(self, block: Block) -> Tensor:
         """What the NAMM notes of each key after new queries: [B, H, T, width]."""
         return self.namm.observe(block)
@@ -93,6 +97,10 @@ class Population:
     def needs_rotary(self) -> bool:
         """Whether the NAMM reads keys or queries before rotary positions."""
         return self.namm.needs_rotary
+
+    def check_model(self, layers: int) -> None:
+        """Raise MemxError if the NAMM is made for a model with other layers."""
+        self.namm.check_model(layers)
 
     @property
     def rule(self) -> Rule:

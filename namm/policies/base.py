@@ -281,6 +281,12 @@ class SummaryPolicy(Policy, Protocol):
         ...
 
 
+def check_model(policy: Policy, layers: int) -> None:
+    """Raise MemxError if a policy says that it is made for a model with another number of layers."""
+    if (check := getattr(policy, "check_model", None)) is not None:
+        check(layers)
+
+
 def summary_size(policy: Policy, width: int) -> int:
     """Numbers that a policy keeps for each sequence and query head of this width; 0 for one that has no summary."""
     size = getattr(policy, "summary_size", None)

@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ...errors import MemxError
 from .base import Block, Rule, View, check_every
 from .features.normalisation import standardise
 from .features.registry import PUBLISHED, FeatureSet
@@ -128,6 +129,14 @@ class Namm:
     def needs_rotary(self) -> bool:
         """Whether it reads keys or queries before rotary positions."""
         return self.feature_set.rotary
+
+    def check_model(self, layers: int) -> None:
+        """Raise MemxError for a model with other layers than the head table has numbers for."""
+        if self.table is not None and self.table.layers != layers:
+            raise MemxError(
+                f"this NAMM has numbers for {self.table.layers} layers, and this model has {layers}",
+                hint="use it on the model that it was made for, or a NAMM without a head table",
+            )
 
     def observe(self, block: Block) -> Tensor:
         """Update what its features note of each key with new queries: [B, H, T, width], float32."""

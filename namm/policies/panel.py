@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.attention_spectrogram import HOP
-from .base import Block, Policy, Rule, View, summarise, summary_size
+from .base import Block, Policy, Rule, View, check_model, summarise, summary_size
 from .heuristics import Full
 
 
@@ -68,6 +68,11 @@ class PolicySlots:
     def summary_size(self, width: int) -> int:
         """Of all kinds together."""
         return sum(own.stop - own.start for _, own in self.summaries(width).values())
+
+    def check_model(self, layers: int) -> None:
+        """Raise MemxError if a kind is made for a model with other layers."""
+        for kind in self.kinds:
+            check_model(kind, layers)
 
     @property
     def needs_rotary(self) -> bool:
@@ -150,6 +155,11 @@ class PolicyBatch:
     def width(self) -> int:
         """That of the slots."""
         return self.slots.width
+
+    def check_model(self, layers: int) -> None:
+        """Raise MemxError if a member is made for a model with other layers."""
+        for member in self.members:
+            check_model(member, layers)
 
     @property
     def needs_rotary(self) -> bool:

@@ -5,7 +5,6 @@ B sequences, Hq query heads that share H key-value heads, T keys.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,7 +20,7 @@ from .feature import BlockObserver, Feature, RowObserver, Summary
 FEATURES: dict[str, Feature] = {
     feature.name: feature for feature in (*keys.FEATURES, *attention.FEATURES, *expected.FEATURES, *spectral.FEATURES)
 }
-"""The features that a NAMM can read, by name."""
+"""The features that a NAMM can read, by name; `equation` says what each is."""
 
 PUBLISHED = ("published",)
 NO_PASS = (
@@ -151,8 +150,3 @@ class FeatureSet:
             numbers = feature.read(view, view.state[..., own]).float()
             parts.append(numbers.expand(*view.key.shape[:3], feature.inputs))
         return torch.cat(parts, -1)
-
-
-def feature_set(names: Sequence[str]) -> FeatureSet:
-    """Features by their names. Raises MemxError for an unknown one."""
-    return FeatureSet(tuple(names))

@@ -72,13 +72,3 @@ def age_features(ages: Tensor) -> Tensor:
     # in float64 and within one turn, so that a token of any age has exact ones
     angles = (ages[..., None].double() * frequencies) % (2 * pi)
     return torch.cat([angles.sin(), angles.cos()], -1).float()
-
-
-def token_features(ages: Tensor, spectrum: Tensor, mean: Tensor, variance: Tensor, eps: float = 0.0) -> Tensor:
-    """What a scorer reads: age features before the normalised spectrum, [B, H, T, 25], float32.
-
-    ages [B, H or 1, T]; spectrum [B, H, T, 17]: the moving average; mean, variance [17]: frozen, by bin.
-    eps is added to the variance: 0, or `OLD_EPS` for a NAMM that was made so.
-    """
-    normal = (spectrum.float() - mean) / (variance + eps).sqrt().clamp_min(SMALLEST_DEVIATION)
-    return torch.cat([age_features(ages).expand(*spectrum.shape[:3], AGES), normal], -1)

@@ -178,6 +178,13 @@ def test_a_head_table_adds_a_bias_and_inputs_of_its_own():
             one.score(parameters, tokens[:, :heads], layer=layer)
 
 
+def test_a_head_table_of_another_model_is_refused(host):
+    one = Namm(scorer="linear", features=("age",), table=HeadTable(5, 2), every=32)
+    for policy in (one, PolicySlots((one,)), PolicyBatch(PolicySlots((one,)), (one,))):
+        with pytest.raises(MemxError, match="numbers for 5 layers, and this model has 2"):
+            namm.attach(host, policy).__enter__()
+
+
 def test_an_mlp_is_gelu_by_the_error_function():
     one, tokens = Namm(torch.linspace(-1, 1, 161), **SMALL), torch.rand(1, 2, 3, 9)
     assert one.activation == "gelu" and Namm(scorer="mlp").activation == "relu"

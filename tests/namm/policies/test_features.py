@@ -8,7 +8,9 @@ from memx.errors import MemxError
 from memx.kernels.attention_spectrogram import attention_spectrogram
 from memx.kernels.attention_spectrogram.reference import averaged_rows
 from memx.namm.policies.features.normalisation import Normalisation
-from memx.namm.policies.features.spectrum import age_features, ema, spectrogram, token_features
+from memx.namm.policies.features.spectrum import age_features, ema, spectrogram
+
+from ..published import token_features
 
 
 def attention(queries, keys, batch=2, heads=3, seed=0):

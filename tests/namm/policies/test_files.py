@@ -15,9 +15,11 @@ from memx.errors import MemxError
 from memx.leftovers import temporary_beside
 from memx.namm import NO_PASS, HeadShares, HeadTable, Namm, Rule, load, save
 from memx.namm.policies.description import CONSTANTS
-from memx.namm.policies.features.spectrum import age_features, token_features
+from memx.namm.policies.features.spectrum import age_features
 from safetensors.torch import load_file
 from safetensors.torch import save as tensor_bytes
+
+from ..published import token_features
 
 
 def drawn(seed=0, **settings):
