@@ -55,6 +55,13 @@ def refused(folder: Path, *wanted: str) -> None:
         ("config.json", '{"model_type": "llama", "hidden_act": "../x"}', "hidden_act: no activation '../x'"),
         ("generation_config.json", "[]", "it must be a JSON object"),
         ("generation_config.json", "{,}", "not JSON"),
+        (
+            "generation_config.json",
+            '{"eos_token_id": [[1]]}',
+            "eos_token_id must be a token's number or a list of such",
+        ),
+        ("generation_config.json", '{"pad_token_id": "x"}', "pad_token_id must be a token's number"),
+        ("tokenizer_config.json", '{"model_max_length": [1]}', "model_max_length must be a number, not [1]"),
         ("tokenizer.json", "{}", "it describes no tokenizer"),
         ("tokenizer.json", "5", "it must be a JSON object"),
         ("tokenizer.json", '{"model": {"vocab": {"a": 0}}}', "cannot load"),
