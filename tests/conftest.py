@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import shutil
 import sys
@@ -36,6 +38,13 @@ LONGEST = ("test_interpreter.py", "test_training.py", "test_structure.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: what is long and last would run alone."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What all tests share is made once: the tree of commands, and what the garbage collector need not look through."""
+    if typer := sys.modules.get("typer.main"):
+        typer.get_command = functools.cache(typer.get_command)
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from memx.results.selection import PlotRequest
 from memx.results.store.rows import Row, read_rows, write_rows
 
 SHAPES = ({"B": 8, "K": 4, "N": 64, "D": 8}, {"B": 16, "K": 4, "N": 64, "D": 8})
-QUICK = ["ops", "embedding_bag", "--seconds", "0.01", "--compile", "none", "--device", "cpu"]
+QUICK = ["ops", "embedding_bag", "--seconds", "0.001", "--compile", "none", "--device", "cpu"]
 
 
 def make_small(patch):
@@ -201,6 +201,7 @@ def test_training_steps(capsys, monkeypatch):
     from memx.experiments.benchmarks.models import layer_step as step_bench
 
     monkeypatch.setattr(step_bench, "baseline_names", lambda peers: ["memx"])
+    monkeypatch.setattr(step_bench, "in_own_process", lambda work, *given, preload: work(*given))
     small = ["--shapes", "tokens=16,width=8,top_k=4"]
     assert memx(["bench", "step", *small, "--slots", "64", "--steps", "1", "--threads", "1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
