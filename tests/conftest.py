@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 import shutil
@@ -41,9 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What all tests share is made once: the tree of commands, and what the garbage collector need not look through."""
-    if typer := sys.modules.get("typer.main"):
-        typer.get_command = functools.cache(typer.get_command)
+    """The garbage collector need not look through what is imported, again and again, where memory is measured."""
     gc.freeze()
 
 
