@@ -20,6 +20,9 @@ _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
 _SIZES += ("max_position_embeddings", "memory_heads", "memory_top_k", "memory_experts", "memory_experts_per_token")
 _OPTIONAL_SIZES = ("num_key_value_heads", "head_dim", "memory_key_width", "memory_value_width", "memory_expert_width")
 
+_SWITCHES = ("memory_qk_norm", "memory_gating", "memory_output_gate", "memory_shared")
+_CHOICES = {"memory_kind": ("memory", "peer", "moe"), "memory_insertion": ("replace", "beside")}
+
 
 def check_config_file(source: str) -> None:
     """Raise MemxError for a config.json of a folder that is damaged, or whose sizes are none."""
@@ -44,6 +47,12 @@ def check_config_file(source: str) -> None:
         raise _wrong(folder / "config.json", f"memory_slots must be a whole number of at least 0, not {slots!r}")
     if not isinstance(layers, list) or not all(type(layer) is int and layer >= 0 for layer in layers):
         raise _wrong(folder / "config.json", f"memory_layers must be a list of block numbers, not {layers!r}")
+    for key in _SWITCHES:
+        if not isinstance(value := config.get(key, False), bool):
+            raise _wrong(folder / "config.json", f"{key} must be true or false, not {shown(value)}")
+    for key, allowed in _CHOICES.items():
+        if (value := config.get(key, allowed[0])) not in allowed:
+            raise _wrong(folder / "config.json", f"{key} must be one of {', '.join(allowed)}, not {shown(value)}")
     if (path := folder / "generation_config.json").exists():
         written = _object(path)  # transformers would go on without it
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
