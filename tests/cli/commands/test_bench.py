@@ -15,7 +15,7 @@ from memx.results.selection import PlotRequest
 from memx.results.store.rows import Row, read_rows, write_rows
 
 SHAPES = ({"B": 8, "K": 4, "N": 64, "D": 8}, {"B": 16, "K": 4, "N": 64, "D": 8})
-QUICK = ["ops", "embedding_bag", "--seconds", "0.001", "--compile", "none", "--device", "cpu"]
+QUICK = ["ops", "embedding_bag", "--seconds", "0.01", "--compile", "none", "--device", "cpu"]
 
 
 def make_small(patch):

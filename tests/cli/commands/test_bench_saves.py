@@ -17,7 +17,7 @@ from memx.kernels.embedding_bag import OP as BAG
 from memx.results.store.rows import read_rows
 
 SHAPES = ({"B": 8, "K": 4, "N": 64, "D": 8},)
-QUICK = ["--seconds", "0.001", "--compile", "none", "--device", "cpu"]
+QUICK = ["--seconds", "0.01", "--compile", "none", "--device", "cpu"]
 
 
 @pytest.fixture(autouse=True)
