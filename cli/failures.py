@@ -111,6 +111,8 @@ def _report_failure(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         where = f" {shortened(str(error.filename), _MOST_PATH)}" if error.filename else ""
         return print_error(f"error: cannot use{where}: {error.strerror}", "free space, or choose another path", code=2)
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # as pathlib says it
+        return print_error(f"error: a symbolic link leads to itself: {error}", "choose another path", code=2)
     if isinstance(error, MemoryError):
         return print_error(f"failed: out of memory {error}", "use a smaller model, batch or file", code=1)
     first, *rest = str(error).splitlines() or [type(error).__name__]

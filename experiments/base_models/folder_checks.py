@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import MemxError, tensor_file_reason
+from ...errors import MemxError, shown, tensor_file_reason
 from ...json_text import BadJson, parse_json
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ _INDEX = "model.safetensors.index.json"
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _SIZES += ("max_position_embeddings", "memory_heads", "memory_top_k", "memory_experts", "memory_experts_per_token")
 _OPTIONAL_SIZES = ("num_key_value_heads", "head_dim", "memory_key_width", "memory_value_width", "memory_expert_width")
+
+_SWITCHES = ("memory_qk_norm", "memory_gating", "memory_output_gate", "memory_shared")
+_CHOICES = {"memory_kind": ("memory", "peer", "moe"), "memory_insertion": ("replace", "beside")}
 
 
 def check_config_file(source: str) -> None:
@@ -44,8 +47,18 @@ def check_config_file(source: str) -> None:
         raise _wrong(folder / "config.json", f"memory_slots must be a whole number of at least 0, not {slots!r}")
     if not isinstance(layers, list) or not all(type(layer) is int and layer >= 0 for layer in layers):
         raise _wrong(folder / "config.json", f"memory_layers must be a list of block numbers, not {layers!r}")
-    if (folder / "generation_config.json").exists():
-        _object(folder / "generation_config.json")  # transformers would go on without it
+    for key in _SWITCHES:
+        if not isinstance(value := config.get(key, False), bool):
+            raise _wrong(folder / "config.json", f"{key} must be true or false, not {shown(value)}")
+    for key, allowed in _CHOICES.items():
+        if (value := config.get(key, allowed[0])) not in allowed:
+            raise _wrong(folder / "config.json", f"{key} must be one of {', '.join(allowed)}, not {shown(value)}")
+    if (path := folder / "generation_config.json").exists():
+        written = _object(path)  # transformers would go on without it
+        for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            ids = value if isinstance(value := written.get(key), list) else [value]
+            if value is not None and not all(type(one) is int for one in ids):
+                raise _wrong(path, f"{key} must be a token's number or a list of such, not {shown(value)}")
 
 
 def check_tokenizer_files(source: str) -> None:
@@ -53,8 +66,10 @@ def check_tokenizer_files(source: str) -> None:
     if not (folder := Path(source)).is_dir():
         return
     for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
-        if (folder / name).exists():
-            _object(folder / name)
+        if (path := folder / name).exists():
+            limit = _object(path).get("model_max_length")
+            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
+                raise _wrong(path, f"model_max_length must be a number, not {shown(limit)}")
     if (path := folder / "tokenizer.json").exists():
         kind = _object(path).get("model")
         if not isinstance(kind, dict) or not kind.get("vocab"):

@@ -233,7 +233,7 @@ def test_debug_shows_the_traceback():
     assert "Traceback" in result.stderr and "error: no preset" in result.stderr and result.returncode == 2
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_the_display_of_a_terminal(tmp_path, jobs):
     """The same run behind a pseudo-terminal: bars, scores on the way, exit 0."""
     import pty

@@ -19,6 +19,8 @@ DEBUG = "\nhint: add --debug to see the traceback"
         (KeyError("x"), 1, "unexpected error: KeyError: 'x'" + DEBUG),
         (AssertionError(), 1, "unexpected error: AssertionError: AssertionError" + DEBUG),
         (RecursionError("too deep"), 1, "unexpected error: RecursionError: too deep" + DEBUG),
+        (RuntimeError("Symlink loop from '/a/loop'"), 2,
+         "error: a symbolic link leads to itself: Symlink loop from '/a/loop'\nhint: choose another path"),
         (MemoryError(), 1, "failed: out of memory\nhint: use a smaller model, batch or file"),
         (RuntimeError("CUDA: of\nno use"), 1, "failed: CUDA: of"),
         (OSError(errno.ENOSPC, "No space left on device", "file"), 2,

@@ -214,8 +214,10 @@ IMPORTS = [
     "import transformers; transformers.LlamaForCausalLM; import memx",
 ]
 FORKS = """if True:
-    import json, os, sys
+    import gc, json, os, sys
+    gc.disable()
     import numpy, torch, torch._dynamo, torch.distributed.tensor, torch.export
+    import huggingface_hub.hf_api, tokenizers, torch.distributed.checkpoint, torch.nn.attention.flex_attention
     place, imports = sys.argv[1], json.loads(sys.argv[2])
     assert not {"memx", "transformers"} & set(sys.modules)
     for index, text in enumerate(imports):

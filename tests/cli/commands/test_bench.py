@@ -201,6 +201,7 @@ def test_training_steps(capsys, monkeypatch):
     from memx.experiments.benchmarks.models import layer_step as step_bench
 
     monkeypatch.setattr(step_bench, "baseline_names", lambda peers: ["memx"])
+    monkeypatch.setattr(step_bench, "in_own_process", lambda work, *given, preload: work(*given))
     small = ["--shapes", "tokens=16,width=8,top_k=4"]
     assert memx(["bench", "step", *small, "--slots", "64", "--steps", "1", "--threads", "1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import multiprocessing
 
 import pytest
 from memx.cli.main import run as memx
 from memx.experiments.benchmarks import ceilings as bench_ceilings
+from memx.experiments.benchmarks import timing as bench_time
 from memx.experiments.benchmarks.benchmark import WrongResults
 from memx.experiments.benchmarks.eviction import prefill_decode
 from memx.experiments.benchmarks.models import layer_step as step_bench
@@ -101,7 +103,9 @@ def kill_own_process(*given):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of Python 3.12, on forks beside threads
 def test_a_killed_contestant_is_left_out(monkeypatch):
+    monkeypatch.setattr(bench_time, "get_context", lambda kind: multiprocessing.get_context("fork"))
     monkeypatch.setattr(step_bench, "measure", kill_own_process)
     monkeypatch.setattr(step_bench, "baseline_names", lambda peers: ["memx"])
     heard = []

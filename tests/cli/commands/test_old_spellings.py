@@ -3,10 +3,17 @@
 import pytest
 from memx.cli.main import run as memx
 from memx.cli.parsing.spellings import OLD_OPTIONS, respelt
+from memx.results import selection
 from memx.results.plots import OLD_NAMES, PICTURES
 
 REFERENCE = "results/reference"
 NOTE = "note: "
+
+
+@pytest.fixture(autouse=True)
+def unrendered(monkeypatch):
+    """Figures are made but not rendered: the spelling has no part in that."""
+    monkeypatch.setattr(selection, "picture_of", lambda figure, kind: kind.encode())
 
 
 def outcome(capsys, *arguments: str) -> tuple[int, str, list[str], list[str]]:

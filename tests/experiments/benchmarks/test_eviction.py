@@ -1,12 +1,14 @@
 """The benchmark of eviction: what it checks, counts and refuses. Times are never asserted."""
 
 import dataclasses
+import multiprocessing
 
 import pytest
 import torch
 from memx.errors import MemxError
 from memx.experiments.base_models import synthetic as evict_bench_hosts
 from memx.experiments.base_models.synthetic import LARGE, TINY, Host, build_host, check_host
+from memx.experiments.benchmarks import timing as bench_time
 from memx.experiments.benchmarks.benchmark import BenchConfig, EvictionBenchConfig
 from memx.experiments.benchmarks.eviction import correctness as evict_bench_check
 from memx.experiments.benchmarks.eviction import prefill_decode as evict_bench
@@ -154,7 +156,11 @@ def test_a_half_precision_host_is_checked_beside_a_small_one(monkeypatch):
     assert half.model.dtype == torch.bfloat16 and seen == [torch.float32]
 
 
-def test_generate_in_a_process_of_its_own():
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of Python 3.12, on forks beside threads
+@pytest.mark.parametrize("method", ["fork", pytest.param("forkserver", marks=pytest.mark.slow)])
+def test_generate_in_a_process_of_its_own(monkeypatch, method):
+    """Forked from this one, which has all imported; a user's run forks from a server that imports it first."""
+    monkeypatch.setattr(bench_time, "get_context", lambda kind: multiprocessing.get_context(method))
     order = dataclasses.replace(SMALL, policies=("knorm",), budgets=(0.25,))
     rows = bench_generate(order, device=CPU, dtype=torch.float32)
     assert rows_of(rows, "knorm 0.25", "kept_slots") == [22] and rows_of(rows, "plain", "kept_slots") == [70]

@@ -1,6 +1,7 @@
 """`memx bench`: what is wrong is named and not timed; shapes, ceilings, times, memory and rows; what models cost."""
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_what_is_not_for_such_inputs_is_left_out(monkeypatch):
 
     monkeypatch.setattr(bench, "OPS", (dataclasses.replace(SMALL, run=run, implementations=("other", "torch")),))
     heard = []
-    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01, compile="none"), heard.append)
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.001, compile="none"), heard.append)
     assert not found.wrong and all(row.kind != "other" for row in found.rows)
     assert any("skipped, inputs not supported: other" in line for line in heard)
 
@@ -199,7 +200,7 @@ def test_both_passes_of_every_way(op):
 
 def test_rows_of_an_op(small_ops):
     heard = []
-    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01, compile="none"), heard.append)
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.001, compile="none"), heard.append)
     assert not found.wrong and heard
     values = {(row.kind, row.metric): row for row in found.rows}
     for metric in ("correct", "forward_ms", "backward_ms"):
@@ -213,18 +214,21 @@ def test_rows_of_an_op(small_ops):
     )
 
 
-def test_the_definition_compiled(small_ops):
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_the_definition_compiled(small_ops, monkeypatch, backend):
+    """Whatever torch makes of the graphs: its usual backend runs a C++ compiler for each."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     if bench_ways.cannot_compile(CPU):
         pytest.skip("no C++ compiler")
     heard = []
-    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01), heard.append)
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.001), heard.append)
     assert {row.metric for row in found.rows if row.kind == "torch.compile"} >= {"forward_ms", "backward_ms"}, heard
 
 
 def test_without_a_compiler_it_says_so(small_ops, monkeypatch):
     monkeypatch.setattr(bench_ways.shutil, "which", lambda name: None)
     heard = []
-    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01), heard.append)
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.001), heard.append)
     assert "torch.compile skipped: no C++ compiler found" in heard
     assert all(row.kind != "torch.compile" for row in found.rows)
 
@@ -235,14 +239,14 @@ def test_a_rival_that_fails_is_left_out(monkeypatch):
 
     monkeypatch.setattr(bench, "OPS", (dataclasses.replace(SMALL, rivals={"other": fails}),))
     heard = []
-    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01, compile="none"), heard.append)
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.001, compile="none"), heard.append)
     assert any("other skipped: RuntimeError: too large" in line for line in heard)
     assert not found.wrong and all(row.kind != "other" for row in found.rows)
 
 
 def test_what_is_wrong_has_no_time(monkeypatch):
     monkeypatch.setattr(bench, "OPS", (dataclasses.replace(broken(1e-3), odd_shapes=()),))
-    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01, compile="none"))
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.001, compile="none"))
     assert found.wrong == [f"embedding_bag {' '.join(f'{k}={v}' for k, v in SHAPE.items())}: other"]
     assert {row.metric for row in found.rows} == {"correct", "copy_gbps", "matmul_tflops"}
 
@@ -256,7 +260,7 @@ def test_what_is_wrong_at_an_edge_alone_has_no_time(monkeypatch):
     edge = {"B": 3, "K": 2, "N": 5, "D": 13}
     op = dataclasses.replace(SMALL, run=cut, odd_shapes=(edge,), implementations=("torch",), loops="")
     monkeypatch.setattr(bench, "OPS", (op,))
-    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.01, compile="none"))
+    found = run_bench(BenchConfig(["embedding_bag"], "cpu", seconds=0.001, compile="none"))
     assert found.wrong == ["embedding_bag B=3 K=2 N=5 D=13: torch"]
     assert {row.metric for row in found.rows} == {"correct", "copy_gbps", "matmul_tflops"}
 
