@@ -49,8 +49,14 @@ class Evaluation:
     def at(self, budget: float | None) -> Evaluation:
         """The part at one budget."""
         chosen = [number for number, own in enumerate(self.budgets) if own == budget]
-        arrays = (array[chosen] for array in (self.raw, self.base, self.kept, self.value))
-        return Evaluation(tuple(self.tasks[number] for number in chosen), *arrays, (budget,) * len(chosen))
+        return Evaluation(
+            tuple(self.tasks[number] for number in chosen),
+            self.raw[chosen],
+            self.base[chosen],
+            self.kept[chosen],
+            self.value[chosen],
+            (budget,) * len(chosen),
+        )
 
     def of(self, task: str) -> list[int]:
         """The numbers of a family's prompts."""

@@ -106,7 +106,7 @@ def _only_budget(config: EvolveConfig) -> float | None:
     """The one share of the cache that prompts are answered at; None for a threshold or several."""
     if config.namm.rule != "budget" or len(config.budgets) > 1:
         return None
-    return config.budgets[0] or config.namm.budget
+    return next(iter(config.budgets), None) or config.namm.budget
 
 
 def fitness_by_prompt(evaluation: Evaluation, config: FitnessConfig) -> Array:

@@ -75,12 +75,13 @@ class MaskedLayer(CacheLayer):
     def __init__(self, state: Any, mask: Tensor) -> None:
         """state: the `LayerState` of the context."""
         super().__init__()
+        keys: Any = state.keys
         self.context, self.mask, self.window = (state.keys, state.values), mask, state.window
         self.positions, self.tokens = state.positions, 0 if state.keys is None else int(state.positions.max()) + 1
-        assert mask.shape[1:] == state.keys.shape[1:3], (mask.shape, state.keys.shape)
-        self.keys: Any = state.keys.new_empty(len(mask), mask.shape[1], 0, state.keys.shape[3])
+        assert mask.shape[1:] == keys.shape[1:3], (mask.shape, keys.shape)
+        self.keys: Any = keys.new_empty(len(mask), mask.shape[1], 0, keys.shape[3])
         self.values: Any = state.values.new_empty(*self.keys.shape[:3], state.values.shape[3])
-        self.dtype, self.device, self.is_initialized = state.keys.dtype, state.keys.device, True
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing: the context is there."""
@@ -178,13 +179,12 @@ def attention_with_lse(
         keys, values = key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)
         output, lse = flash_attention_for_cpu(rows, keys, values, causal=False, bias=bias, scale=scale)
     else:
-        whole = (rows, visible, *(x.expand(batch, -1, -1, -1) for x in (key, value)))
-        parts = zip(*(x.split(_ROWS) for x in whole), strict=True)
-        done = [_written_out(*part, scale) for part in parts]
+        keys, values = key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)
+        parts = [slice(start, start + _ROWS) for start in range(0, batch, _ROWS)]
+        done = [_written_out(rows[part], visible[part], keys[part], values[part], scale) for part in parts]
         output, lse = (torch.cat(one) for one in zip(*done, strict=True))
-    if visible.shape[2] > 1:  # else a row of every head is the same, and the newest token is seen by all
-        nothing = ~visible.any(-1)
-        output, lse = output.masked_fill(nothing[..., None], 0), lse.masked_fill(nothing, -torch.inf)
+    nothing = ~visible.any(-1)  # of which fused attention makes a mean
+    output, lse = output.masked_fill(nothing[..., None], 0), lse.masked_fill(nothing, -torch.inf)
     shape = (groups, queries)
     return output.unflatten(2, shape).flatten(1, 2), lse.unflatten(2, shape).flatten(1, 2)
 

@@ -27,8 +27,7 @@ def test_attention_under_a_mask_is_softmax_over_what_is_seen(device, monkeypatch
     key, value = torch.randn(2, 1, 2, 30, 8, generator=generator, dtype=torch.float64)
     for rows in (1, 5):
         visible = torch.rand(3, 2, rows, 30, generator=generator) > 0.5
-        if rows > 1:
-            visible[0, 1, 2] = False
+        visible[0, 1, rows // 2] = False
         output, lse = attention_with_lse(query, key, value, visible, 0.3)
         scores = 0.3 * query @ key.repeat_interleave(2, 1).mT
         scores = scores.masked_fill(~visible.repeat_interleave(2, 1), -torch.inf)
@@ -41,9 +40,10 @@ def host(request):
     return make_host(request.param).double()
 
 
+@pytest.mark.parametrize("pieces", [[30, 20], [1] * 50], ids=["two pieces", "token by token"])
 @pytest.mark.parametrize("rule", RULES, ids=str)
-def test_masks_answer_as_an_eviction_does(host, rule):
-    """Also in two pieces, and with attention windows that the rest of the text leaves behind."""
+def test_masks_answer_as_an_eviction_does(host, rule, pieces):
+    """Also in pieces, and with attention windows that the rest of the text leaves behind."""
     policy = make_policy("knorm", budget=0.5)
     policy = type(policy)(**{**vars(policy), "rule": rule})
     with attach(host, Full()) as attached, torch.no_grad():
@@ -53,8 +53,11 @@ def test_masks_answer_as_an_eviction_does(host, rule):
         expected = forward(host, REST.expand(2, -1), evicted, keep=50).logits
     cache = MaskedCache(shared, shared.choices(policy, 2))
     with masked(host, cache), torch.no_grad():
-        found = [forward(host, ids.expand(2, -1), cache, start, keep=50).logits for ids, start in
-                 ((REST[:30], 90), (REST[30:], 120))]  # fmt: skip
+        starts = [90 + sum(pieces[:number]) for number in range(len(pieces))]
+        found = [
+            forward(host, ids.expand(2, -1), cache, start, keep=50).logits
+            for ids, start in zip(REST.split(pieces), starts, strict=True)
+        ]
     torch.testing.assert_close(torch.cat(found, 1), expected, rtol=1e-9, atol=1e-9)
     held = [sum(map(sum, layer.state.counts)) for layer in shared.layers]
     assert cache.kept_share().shape == (2,) and (cache.kept_share() < 0.9).all()
