@@ -84,7 +84,7 @@ class Workspace:
         )
         small = settings(self.kinds / "model", evolution__generations=2, tasks__pool=2, namm__rule="threshold")
         given = [f"--set={key}={json.dumps(value)}" for key, value in small]
-        self._make("namm", lambda out: ["evolve-namm", *given, "--runs", str(out)])
+        self._make("namm", lambda out: ["evolve-namm", "namm-smollm2", *given, "--runs", str(out)])
         _write_evaluation(self.kinds / "evaluation")
 
     def _make(self, kind: str, arguments: Callable[[Path], list[str]]) -> None:

@@ -92,7 +92,8 @@ def time_parts(model: PreTrainedModel, work: Callable[[], object]) -> dict[str, 
         (Namm, "tokens", FEATURES),
         (Namm, "score", SCORER),
         (EvictingLayer, "update_policy", EVICTION),
-        (EvictingLayer, "fork", EVICTION),
+        (EvictingLayer, "copies", EVICTION),
+        (EvictingLayer, "evict_now", EVICTION),
     ]
     with ExitStack() as stack:
         for owner, name, part in timed:

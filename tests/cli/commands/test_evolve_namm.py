@@ -43,7 +43,7 @@ def mistake(capsys, *arguments):
         (["--set", "evolution.stages=[{tasks: [prose_next]}]"], "prose_next is not in tasks.train", "add it"),
         (["--set", "fitness.price=1", "--set", "fitness.target=0.5"], "price and target exclude each other", ""),
         (["--set", "host.preset=tiny"], "host.name and host.preset exclude each other", ""),
-        (["--set", "namm.hidden=[8]"], "hidden needs scorer mlp", "scorer"),
+        (["namm-smollm2", "--set", "namm.hidden=[8]"], "hidden needs scorer mlp", "scorer"),
         (["--resume", "--force"], "exclude each other", ""),
         (["--model", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),
         (["namm-tiny", "--set", "host.preset=facts", "--runs", "none"], "facts trains 4 models", "a single model"),
@@ -59,7 +59,7 @@ def test_mistakes_exit_2_with_one_line_and_a_hint(capsys, tmp_path, monkeypatch,
 
 
 def test_presets_say_whose_they_are(capsys):
-    assert {"namm-smollm2", "namm-tiny", "namm-llama-3-8b"} == set(presets(COMMAND))
+    assert {"namm-universal", "namm-smollm2", "namm-tiny", "namm-llama-3-8b"} == set(presets(COMMAND))
     for name in presets(COMMAND):
         assert load_evolution_config(name).name == name
     assert "memx evolve-namm namm-tiny" in mistake(capsys, "train", "namm-tiny")
@@ -92,7 +92,7 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host)
     monkeypatch.setattr(evolve_host, "load_host", never)
     monkeypatch.setattr(evolve_prompts, "examples", never)
     runs = ["--runs", str(tmp_path / "runs"), "--dry-run"]
-    for which in (["namm-tiny"], ["namm-llama-3-8b"], ["--model", str(host)]):
+    for which in (["namm-tiny"], ["namm-llama-3-8b"], ["namm-smollm2", "--model", str(host)]):
         assert memx([COMMAND, *which, *runs, "--json"]) == 0
         cost = json.loads(capsys.readouterr().out)
         assert cost["hours"] > cost["base_model_hours"] and "FLOP/s" in cost["assumption"]
@@ -102,6 +102,8 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host)
     assert cost["prefills"] == 50 + 40 + 20
     assert cost["answers"] == 16 * 5 * cost["generations"] + 40 * (cost["generations"] // 10 + 3) + 2 * 20
     assert cost["bytes_per_token"] == 2 * 2 * (2 * 8 * 4 + 17 * 4 + 4)
+    assert memx([COMMAND, "--model", str(host), *runs, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["namm_parameters"] == 161
     assert memx([COMMAND, "namm-llama-3-8b", *runs]) == 0
     shown = capsys.readouterr().out
     assert "8.03B parameters in bfloat16" in shown and "would write" in shown and "expected time" in shown

@@ -148,7 +148,7 @@ def evolved(llama, tmp_path_factory):
              "fitness.mode=online", "host.threads=1"]  # fmt: skip
     settings = [word for one in small for word in ("--set", one)]
     size = ["--generations", "1", "--population", "4", "--runs", str(runs)]
-    assert memx(["evolve-namm", "--model", str(llama), *size, *settings]) == 0
+    assert memx(["evolve-namm", "namm-smollm2", "--model", str(llama), *size, *settings]) == 0
     (run,) = runs.iterdir()
     return run
 

@@ -98,10 +98,10 @@ def test_seconds_of_a_part_are_its_own_alone(monkeypatch):
 
 
 def test_functions_are_as_before_once_parts_are_timed(host):
-    before = observe.observe, Namm.tokens, Namm.score, EvictingLayer.update_policy, EvictingLayer.fork
+    before = observe.observe, Namm.tokens, Namm.score, EvictingLayer.update_policy, EvictingLayer.copies
     with pytest.raises(ZeroDivisionError):
         time_parts(host.model, lambda: 1 / 0)
-    assert before == (observe.observe, Namm.tokens, Namm.score, EvictingLayer.update_policy, EvictingLayer.fork)
+    assert before == (observe.observe, Namm.tokens, Namm.score, EvictingLayer.update_policy, EvictingLayer.copies)
     assert "forward" not in vars(host.model)
 
 
