@@ -99,7 +99,7 @@ def shares_of_scores(
 
 
 class _Mean:
-    """The mean of tables [L][H] over contexts, at each budget."""
+    """The mean of tables [L, H] over contexts, at each budget."""
 
     def __init__(self, budgets: Sequence[float]) -> None:
         self.budgets, self.count = tuple(budgets), 0

@@ -17,7 +17,7 @@ from typing import Any
 
 from ...errors import MemxError
 
-Table = tuple[tuple[float, ...], ...]  # [L][H]
+Table = tuple[tuple[float, ...], ...]  # [L, H]
 _LEAST = 1e-6  # of a head without a share, so that a budget can be met whatever the table says
 _STEPS = 60  # halvings of the factor in `HeadShares.rooms`
 
@@ -28,7 +28,7 @@ class HeadShares:
 
     Args:
         budgets: Budgets at which shares were measured, ascending, each in (0, 1]: share of the whole cache.
-        tables: For each budget the share of its tokens that each head keeps, in [0, 1]: [budgets][L][H].
+        tables: For each budget the share of its tokens that each head keeps, in [0, 1]: [budgets, L, H].
         source: What the shares were measured with, in words.
 
     Raises:
@@ -64,7 +64,7 @@ class HeadShares:
         return [len(layer) for layer in self.tables[0]]
 
     def at(self, budget: float) -> Table:
-        """The shares at a budget: [L][H].
+        """The shares at a budget: [L, H].
 
         Between two measured budgets each share is interpolated linearly; none is kept at 0, and all at 1.
 
@@ -93,7 +93,7 @@ class HeadShares:
             least: Tokens that every head keeps in any case.
 
         Returns:
-            Tokens per layer and head [L][H]; the sum is that of `total_tokens`, if `least` allows it.
+            Tokens per layer and head [L, H]; the sum is that of `total_tokens`, if `least` allows it.
         """
         return [list(layer) for layer in _rooms(self, budget, tokens, tuple(reach), least)]
 
