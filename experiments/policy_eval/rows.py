@@ -15,7 +15,7 @@ import numpy as np
 from ...results.namm.rows import ALLOCATED, FULL, PER_HEAD, THRESHOLD, split_allocation
 from ...results.store.environment import commit
 from ...results.store.rows import Row
-from ..config.policy_eval import EvalConfig
+from ..config.policy_eval import CEILINGS, EvalConfig
 from ..eviction.measurements import CacheSize, Measurements
 from ..metrics.bootstrap import Array, Bootstrap
 from ..metrics.estimates import Estimate, share_estimate
@@ -155,29 +155,39 @@ class EvalReport:
                 yield "relative_score", ratio
 
     def _over_rivals(self, key: Key, dataset: str, families: Sequence[str]) -> Iterator[Row]:
-        """A NAMM's likelihood and exactness less those of each rival at the same size, and of the best of them."""
-        own, rivals = self.sets.figures[key], self._rivals(key)
-        for metric, unit in (("log_likelihood", 1), ("exact", 100)):
+        """A NAMM's scores less those of each rival at the same size, and of the best of them.
+
+        A policy that reads the context twice is no rival of those that read it once; differences to it are rows too.
+        """
+        own, rivals = self._compared(key), self._rivals(key)
+        for metric in own:
             over = {
-                rival.variant: self.bootstrap.mean(unit * (own[metric] - figures[metric]), families)
-                for rival, figures in rivals.items()
+                rival.variant: self.bootstrap.mean(own[metric] - self._compared(rival)[metric], families)
+                for rival in rivals
             }
             for rival, estimate in over.items():
                 yield self.row(key, dataset, f"{metric}_over", estimate, rival=rival)
+            over = {rival: estimate for rival, estimate in over.items() if split_allocation(rival)[0] not in CEILINGS}
             if over:
                 best = min(over, key=lambda rival: over[rival].value)
                 tied = [rival for rival, estimate in over.items() if estimate.value == over[best].value]
                 name = best if len(tied) == 1 else f"{len(tied)} tied"
                 yield self.row(key, dataset, f"{metric}_over_best_rival", over[best], rival=name)
 
-    def _rivals(self, key: Key) -> dict[Key, dict[str, Array]]:
+    def _compared(self, key: Key) -> dict[str, Array]:
+        """What is compared between policies, by metric: nats a token, the likelihood beside the full cache's, percent."""
+        own = self.sets.figures[key]
+        beside = np.exp(own["log_likelihood"] - self.full["log_likelihood"])
+        return {
+            "log_likelihood": own["log_likelihood"],
+            "relative_log_likelihood": np.minimum(beside, 1),
+            "exact": 100 * own["exact"],
+        }
+
+    def _rivals(self, key: Key) -> list[Key]:
         """The policies that were given the same size as a NAMM's line."""
         at = replace(key.at, beside=key.variant if key.at.size == "own" else "")
-        return {
-            rival: figures
-            for rival, figures in self.sets.figures.items()
-            if rival.variant not in (*self.namms, FULL) and rival.at == at
-        }
+        return [rival for rival in self.sets.figures if rival.variant not in (*self.namms, FULL) and rival.at == at]
 
     def row(self, key: Key, dataset: str, metric: str, estimate: Estimate, **more: Any) -> Row:
         """Make the row of one figure.

@@ -81,6 +81,24 @@ def test_rows_by_hand():
     assert one.n == 6 and one.kind == "eviction" and one.model == "host"
 
 
+def test_likelihoods_are_compared_as_shares_of_the_full_caches_too():
+    found = rows_of(lines())
+    value = {key: row.value for key, row in found.items()}
+    assert value["namm", "all/all", "relative_log_likelihood_over", "tova"] == pytest.approx(np.exp(-0.5) - np.exp(-1))
+    better = rows_of(lines(rival=2.0))  # TOVA above the full cache, of which the capped likelihood knows nothing
+    over = better["namm", "all/all", "relative_log_likelihood_over", "tova"]
+    assert over.value == pytest.approx(np.exp(-0.5) - 1)
+
+
+def test_a_policy_that_reads_the_context_twice_is_compared_but_no_rival():
+    made = lines()
+    for line in made:
+        line["facts"] += [line["facts"][0] | {"variant": "kvzip global", "budget": 0.5, "log_likelihood": 0.0}]
+    found = rows_of(made)
+    assert found["namm", "all/all", "log_likelihood_over", "kvzip global"].value == pytest.approx(-2.5)
+    assert ("namm", "all/all", "log_likelihood_over_best_rival", "kvpress TOVAPress") in found
+
+
 def test_rows_do_not_depend_on_the_order_of_prompts():
     assert rows_of(lines()) == rows_of(lines()[::-1])
 
