@@ -37,6 +37,7 @@ _LATER_DATA = ("columns", "encoding")
 _LATER_EVAL = {
     "skip_bad_rows": False,
     "allocations": ["equal"],
+    "allocations_of": {},
     "head_shares": None,
     "share_prompts": 2,
     "online_thresholds": False,

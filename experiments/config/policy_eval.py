@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ...errors import shown
 from ...results.namm.rows import ALLOCATED, NAMM, PER_HEAD, PRESSES, THRESHOLD
 from .base import RunName, StrictModel
 from .evolution import HostConfig
@@ -70,6 +71,10 @@ class EvalConfig(StrictModel):
         min_length=1,
         description="how heads share a budget, each with every policy: equal, global, table or layer_max",
     )
+    allocations_of: dict[str, tuple[Allocation, ...]] = Field(
+        default={},
+        description="allocations of some policies instead: policy to list, such as {kvzip: [global]}; namm: all NAMMs",
+    )
     head_shares: str | None = Field(
         default=None,
         description="file of a table of head shares; null: that of a NAMM, or one measured with KVzip's scores",
@@ -109,6 +114,21 @@ class EvalConfig(StrictModel):
         return tuple(sorted({*self.budgets, *own}, reverse=True))
 
     @property
+    def all_allocations(self) -> tuple[Allocation, ...]:
+        """Every allocation that some policy has, in the order of the config."""
+        several = (self.allocations, *self.allocations_of.values())
+        return tuple(dict.fromkeys(one for given in several for one in given))
+
+    def allocations_for(self, variant: str) -> tuple[Allocation, ...]:
+        """The allocations of a policy, or of a NAMM by its label.
+
+        Args:
+            variant: Its name.
+        """
+        known = variant if variant in self.policies else NAMM
+        return self.allocations_of.get(known, self.allocations)
+
+    @property
     def presses(self) -> tuple[str, ...]:
         """kvpress's presses that are evaluated, beside the policies that do as they do.
 
@@ -133,6 +153,15 @@ class EvalConfig(StrictModel):
             given = getattr(self, name)
             if len(set(given)) < len(given):
                 raise ValueError(f"{name} has an entry twice; remove one")
+        return self
+
+    @model_validator(mode="after")
+    def _known_allocations(self) -> EvalConfig:
+        for name, given in self.allocations_of.items():
+            if name not in (NAMM, *self.policies):
+                raise ValueError(f"allocations_of: {shown(name)} is not evaluated; use namm or one of policies")
+            if not given or len(set(given)) < len(given):
+                raise ValueError(f"allocations_of.{name} is empty or has an entry twice; change it")
         return self
 
     @model_validator(mode="after")

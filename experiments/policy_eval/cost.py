@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...results.namm.rows import NAMM
 from ..config.base import run_name
 from ..config.policy_eval import EAGER, EvalConfig
 
@@ -60,12 +61,13 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
     """Counts, exact; a context is read once for all policies of memx, up to their first run if they evict online."""
     prompts = len(config.tasks) * config.prompts
     thresholds = sum(one.budget is None for one in config.namms)
-    shares, rivals = len(config.shares), len(config.policies)
+    shares, rivals = len(config.shares), sum(len(config.allocations_for(name)) for name in config.policies)
     presses = len(config.presses)
     online = config.mode == "online"
-    ways = len(config.allocations)
-    answers = 1 + shares * (ways * (len(config.namms) + rivals) + presses) + thresholds * (1 + ways * rivals + presses)
-    if not online and "layer_max" not in config.allocations:
+    own = config.allocations_for(NAMM)
+    namms = len(own) * len(config.namms)
+    answers = 1 + shares * (namms + rivals + presses) + thresholds * (1 + rivals + presses)
+    if not online and "layer_max" not in own:
         answers += shares * thresholds  # under a threshold of their own, and with all heads alike
     answers += shares * len(config.namms) if config.online_thresholds else 0
     eager = {name in EAGER for name in config.presses}  # these read a context of their own
@@ -79,7 +81,7 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
         length=config.length,
         budgets=list(config.shares),
         own_sizes=thresholds,
-        allocations=list(config.allocations),
+        allocations=list(config.all_allocations),
         policies=list(config.policies),
         prompts=prompts,
         presses=list(config.presses),

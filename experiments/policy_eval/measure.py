@@ -22,7 +22,7 @@ from ...namm.policies.network import Namm
 from ...namm.policies.panel import PolicyBatch, PolicySlots, keep_all
 from ...namm.policies.shares import HeadShares
 from ...namm.threshold import score_context, with_threshold
-from ...results.namm.rows import FULL, THRESHOLD
+from ...results.namm.rows import FULL, NAMM, THRESHOLD
 from ..config.policy_eval import CEILINGS, EvalConfig
 from ..eviction.answers import Prompt, branched, feed, read
 from ..eviction.kvzip import kvzip_scores
@@ -70,7 +70,7 @@ class PolicyEvaluator:
     @property
     def _with_thresholds(self) -> bool:
         """Whether NAMMs with a threshold are measured with one for each prompt too: layer_max does the same."""
-        return "layer_max" not in self.config.allocations
+        return "layer_max" not in self.config.allocations_for(NAMM)
 
     @torch.no_grad()
     def evaluate(self, prompt: Prompt) -> list[Measurements]:
@@ -90,8 +90,9 @@ class PolicyEvaluator:
         equal = [] if self.online or not self._with_thresholds else thresholds
         equal = [self._with_equal_share(shared, baseline) for baseline in equal]
         for budget in self.config.shares:
-            for allocation in self.config.allocations:
-                measured += self._batches(prompt, shared, self.baselines, budget, CacheSize(budget), allocation)
+            for allocation in self.config.all_allocations:
+                chosen = self._with_allocation(self.baselines, allocation)
+                measured += self._batches(prompt, shared, chosen, budget, CacheSize(budget), allocation)
             for baseline in self._with_calibrated(budget):
                 measured += self._batches(prompt, shared, [baseline], budget, CacheSize(budget))
             for baseline in equal:  # one by one: each has a threshold of its own
@@ -208,9 +209,13 @@ class PolicyEvaluator:
         budget = self.own_budget(own[0].cache.held, len(prompt.context), most)
         others = [baseline for baseline in self.baselines if baseline.rule is None]
         at = CacheSize(None, "own", namm.variant)
-        for allocation in self.config.allocations:
-            own += self._batches(prompt, shared, others, budget, at, allocation)
+        for allocation in self.config.all_allocations:
+            own += self._batches(prompt, shared, self._with_allocation(others, allocation), budget, at, allocation)
         return own
+
+    def _with_allocation(self, chosen: Sequence[Baseline], allocation: Allocation) -> list[Baseline]:
+        """Those that are evaluated with an allocation."""
+        return [one for one in chosen if allocation in self.config.allocations_for(one.variant)]
 
     def _full(self, prompt: Prompt, shared: EvictingCache) -> Measurements:
         cache = shared.fork(keep_all(self.slots), continue_with=Full())

@@ -175,7 +175,7 @@ class EvalReport:
                 yield self.row(key, dataset, f"{metric}_over_best_rival", over[best], rival=name)
 
     def _compared(self, key: Key) -> dict[str, Array]:
-        """What is compared between policies, by metric: nats a token, the likelihood beside the full cache's, percent."""
+        """What is compared between policies, by metric: nats a token, the likelihood by the full cache's, percent."""
         own = self.sets.figures[key]
         beside = np.exp(own["log_likelihood"] - self.full["log_likelihood"])
         return {

@@ -108,7 +108,7 @@ class Evaluation:
         self.model, self.tokenizer, self.host = prepare_base_model(config.host, runs, report)
         if config.peers:
             check_host(self.model)
-        shares = self._head_shares(namms, run.folder / HEAD_SHARES) if "table" in config.allocations else None
+        shares = self._head_shares(namms, run.folder / HEAD_SHARES) if "table" in config.all_allocations else None
         thresholds = self._thresholds(namms, run.folder / THRESHOLDS) if config.online_thresholds else None
         self.evaluator = PolicyEvaluator(self.model, self.tokenizer, config, namms, self._check, shares, thresholds)
 

@@ -9,6 +9,7 @@ from memx import namm
 from memx.experiments.config.policy_eval import BASELINES, NammSource
 from memx.experiments.evolution.candidates import CandidateEvaluator
 from memx.experiments.policy_eval import measure
+from memx.experiments.policy_eval.cost import evaluation_cost
 from memx.experiments.policy_eval.measure import PolicyEvaluator
 from memx.experiments.policy_eval.token_drops import kept_by_head, mean_run
 from memx.namm.policies.base import Rule
@@ -108,6 +109,19 @@ def test_each_allocation_answers_as_it_does_alone(mode, monkeypatch):
         assert one.log_likelihood == pytest.approx(likelihood, abs=1e-4), one.variant
         assert one.cache.kept == pytest.approx(float(tokens.double().mean())) and tokens[..., :3].all()
         assert one.cache.kv_bytes == sum(size.kv_bytes for size in sizes), one.variant
+
+
+@torch.no_grad()
+def test_each_policy_has_its_own_allocations(tmp_path):
+    """As many answers as the dry run tells."""
+    own = {"namm": ("global",), "tova": ("table", "equal")}
+    names = ("knorm", "tova")
+    asked = config(policies=names, allocations=("equal",), allocations_of=own, namms=[BUDGETED], every=EVERY)
+    shares = HeadShares((BUDGET,), (((0.9, 0.2), (0.1, 0.4)),))
+    evaluator = PolicyEvaluator(make_host(), None, asked, [scorer(Rule(budget=BUDGET))], shares=shares)
+    measured = [one.variant for one in evaluator.evaluate(draw(144))]
+    assert measured == ["full", "knorm", "tova", "namm global", "tova table"]
+    assert evaluation_cost(asked, tmp_path).answers == len(measured) * asked.prompts
 
 
 @torch.no_grad()

@@ -224,7 +224,10 @@ def test_a_table_of_head_shares_is_measured_once_and_kept_in_the_run(place, tmp_
 
 def test_a_run_keeps_its_name_where_later_keys_are_not_set():
     tree = to_tree(tiny())
-    later = ("allocations", "head_shares", "share_prompts", "online_thresholds", "protect_first", "protect_newest")
+    later = (
+        "allocations", "allocations_of", "head_shares", "share_prompts", "online_thresholds", "protect_first",
+        "protect_newest",
+    )  # fmt: skip
     assert tree_hash(tree) == tree_hash({key: value for key, value in tree.items() if key not in later})
     assert tree_hash(tree) != tree_hash(to_tree(tiny(allocations=("global",))))
 
@@ -233,6 +236,8 @@ def test_a_run_keeps_its_name_where_later_keys_are_not_set():
     ("wrong", "message"),
     [
         ({"allocations": ("equal", "equal")}, "allocations has an entry twice"),
+        ({"allocations_of": {"tova": ("global",)}, "policies": ("h2o",)}, "allocations_of: 'tova' is not evaluated"),
+        ({"allocations_of": {"namm": ()}}, "allocations_of.namm is empty"),
         ({"policies": ("kvzip",), "mode": "online"}, "kvzip reads the whole context"),
         ({"online_thresholds": True}, "set mode to online"),
     ],
