@@ -86,7 +86,7 @@ PICTURES = (
         "namm.scores_figure",
         NAMM,
         "memx eval-namm RUN",
-        ("metrics",),
+        ("metrics", "policies"),
     ),
     Picture("layers", "Cache size of each layer, from memx eval-namm.", "namm.layers", NAMM, "memx eval-namm RUN"),
     Picture(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import MemxError
+from ...errors import MemxError, nearest
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import caption_below, new_figure, spread
@@ -50,7 +50,7 @@ def draw(request: PlotRequest) -> Drawn:
         )
     wanted = {*SCORES, "held", "kept", "log_likelihood_over_best_rival"}
     rows = evaluated(request, lambda row: row.metric in wanted and row.dataset in DATASETS, "policies' scores")
-    drawn = prepared(rows)
+    drawn = _chosen(prepared(rows), request.options.policies)
     measured = [metric for metric in SCORES if any(row.metric == metric and row.variant != FULL for row in drawn)]
     shown = [metric for metric in metrics if metric in measured]
     if not shown:
@@ -61,6 +61,16 @@ def draw(request: PlotRequest) -> Drawn:
     if not any(is_namm(row.variant) for row in drawn):
         request.log("there is no NAMM among these policies")
     return Drawn(request.write(namm_figure(drawn, shown), rows), namm_table(drawn, shown))
+
+
+def _chosen(rows: list[Row], policies: Sequence[str]) -> list[Row]:
+    """The rows of named policies and of the full cache; all if none is named. Raises MemxError for an unknown one."""
+    known = list(dict.fromkeys(row.variant for row in rows if row.variant != FULL))
+    for name in policies:
+        if name not in known:
+            hint = nearest(name, known) or f"use {', '.join(known)}"
+            raise MemxError(f"--policies: no policy {name!r} here", hint=hint)
+    return [row for row in rows if not policies or row.variant in (*policies, FULL)]
 
 
 def namm_figure(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:

@@ -18,6 +18,7 @@ _EXAMPLES = {
     "tier": "memx plot {} --tier seen",
     "baseline": "memx plot {} --baseline 'one layer'",
     "metrics": "memx plot {} --metrics relative_log_likelihood,score",
+    "policies": "memx plot {} --policies 'namm global,keydiff table'",
     "budget": "memx plot {} --budget 0.25",
 }
 _RUN = {MEMORY: "results/runs", NAMM: "results/runs", BENCH: "results/runs/bench"}

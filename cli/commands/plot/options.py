@@ -84,6 +84,17 @@ OF_PICTURES: dict[str, tuple[Any, Any]] = {
         ],
         "relative_log_likelihood,exact",
     ),
+    "policies": (
+        Annotated[
+            str | None,
+            option(
+                metavar="POLICY,...",
+                help="Policies to draw, named as in the table of memx eval-namm: 'namm global,keydiff table'.",
+                default="all",
+            ),
+        ],
+        None,
+    ),
     "budget": (
         Annotated[
             float | None,

@@ -78,8 +78,8 @@ def draw_picture(name: str, given: Mapping[str, Any]) -> None:
     from ....results.selection import PlotOptions, PlotRequest
 
     options = {key: value for key, value in given.items() if key in OF_PICTURES}
-    if "metrics" in options:
-        options["metrics"] = [part.strip() for part in options["metrics"].split(",") if part.strip()]
+    for several in {"metrics", "policies"} & options.keys():
+        options[several] = [part.strip() for part in (options[several] or "").split(",") if part.strip()]
     sources: list[Path] = given["sources"] or [given["runs"]]
     _check_sources(sources)
     formats = _formats(given["formats"])

@@ -223,3 +223,15 @@ def test_evaluations_that_do_not_belong_together_are_refused():
     wrong = made.evaluation(run="other-00000002", namms=(("namm", 0, 0.4),))
     with pytest.raises(MemxError, match="eval-00000001 and other-00000002 disagree on namm at 75%"):
         prepared([*made.evaluation(), *wrong])
+
+
+def test_some_policies_are_drawn_alone_and_the_rows_stay_whole(tmp_path):
+    rows = made.evaluation()
+    request = order(tmp_path, rows, options=PlotOptions(policies=("namm", "tova")))
+    files, table = draw("namm", request)
+    assert {fact["policy"] for fact in table.facts} == {"full", "namm", "tova"}
+    assert {row.variant for row in read_rows(files[-1])} == {row.variant for row in rows}
+    wrong = order(tmp_path, rows, options=PlotOptions(policies=("tovva",)))
+    with pytest.raises(MemxError, match="--policies: no policy 'tovva' here") as raised:
+        draw("namm", wrong)
+    assert "tova" in raised.value.hint
