@@ -44,7 +44,7 @@ def find_rotary(model: PreTrainedModel, decoder: PreTrainedModel, layers: int) -
     with evaluating(model), same_rotary_afterwards(length_dependent_rotary(decoder)):
         try:
             keys, moved = _keys(decoder)
-        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
+        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, AssertionError):
             return [UNKNOWN] * layers
         if len(keys) != layers:
             return [UNKNOWN] * layers

@@ -20,7 +20,7 @@ from ..errors import MemxError
 from .attachment import attach
 from .cache.cache import EvictingCache
 from .policies.base import Policy, Rule, View
-from .policies.rule import under_rule
+from .policies.rule import Around, under_rule
 from .trial import evaluating
 
 if TYPE_CHECKING:
@@ -136,15 +136,12 @@ def _kept(model: PreTrainedModel, policy: Policy, rule: Rule, ids: Tensor) -> fl
     return sum(counts) / len(counts) / seen
 
 
-class _Listener:
+class _Listener(Around):
     """A policy that keeps everything and notes the lowest score of each token [H, T], by layer."""
 
     def __init__(self, policy: Policy, rule: Rule) -> None:
         self.policy, self.rule = policy, rule
         self.lowest: dict[int, Tensor] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.policy, name)
 
     def scores(self, view: View) -> Tensor:
         """The policy's own scores."""

@@ -21,6 +21,7 @@ from .policies.base import Policy, Rule, View
 from .policies.heuristics import Full
 from .policies.keep import Grouping, newest
 from .policies.network import Namm
+from .policies.rule import Around
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def score_context(cache: EvictingCache, policy: Policy) -> ContextScores:
 
 
 @dataclass(frozen=True)
-class _Listener:
+class _Listener(Around):
     """Writes down what a policy says, and keeps everything."""
 
     policy: Policy
@@ -92,9 +93,6 @@ class _Listener:
 
     name = "listener"
     rule = Rule(threshold=-inf)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.policy, name)
 
     def scores(self, view: View) -> Tensor:
         scores, exists = self.policy.scores(view), view.recent.exists

@@ -95,14 +95,26 @@ class Rule:
         return [max(1, int(tokens * share)) for tokens in seen]
 
 
-class _UnderRule:
+class Around:
+    """A policy around another, which stands for it in all that a subclass does not say itself.
+
+    Attributes:
+        policy: The other policy.
+    """
+
+    policy: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "policy" or name.startswith("__"):  # asked for while a copy is made, before there is a policy
+            raise AttributeError(name)
+        return getattr(self.policy, name)
+
+
+class _UnderRule(Around):
     """A policy whose own rule is set aside."""
 
     def __init__(self, policy: Any, rule: Rule) -> None:
         self.policy, self.rule = policy, rule
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.policy, name)
 
 
 def under_rule(policy: Any, rule: Rule) -> Any:

@@ -1,8 +1,12 @@
 """Tables of head shares: exact totals, windows, interpolation, and what is no table."""
 
+import copy
+import pickle
+
 import pytest
 from memx.errors import MemxError
-from memx.namm.policies.rule import Rule
+from memx.namm.policies.heuristics import make_policy
+from memx.namm.policies.rule import Rule, under_rule
 from memx.namm.policies.shares import HeadShares, total_tokens
 
 SHARES = HeadShares((0.2, 0.4), (((0.5, 0.1), (0.0, 0.2)), ((0.9, 0.2), (0.1, 0.4))), "a test")
@@ -58,3 +62,11 @@ def test_what_is_no_table_is_refused(budgets, tables):
 def test_a_rule_that_means_nothing_is_refused(wrong):
     with pytest.raises(MemxError):
         Rule(budget=0.5, **wrong)
+
+
+def test_a_policy_under_another_rule_is_copied_and_pickled():
+    policy = under_rule(make_policy("knorm", budget=0.5), Rule(budget=0.25))
+    for other in (copy.copy(policy), copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
+        assert (other.rule.budget, other.name, other.policy.rule.budget) == (0.25, "knorm", 0.5)
+    with pytest.raises(AttributeError, match="nothing_of_it"):
+        _ = policy.nothing_of_it
