@@ -77,7 +77,7 @@ class FewParameters(Space):
         sizes, features = namm.sizes, namm.feature_set.inputs
         last, table = count(sizes[:-1]), count(sizes)  # where they begin
         size = 0
-        if len(sizes) > 1:
+        if last > 0:  # more layers than the last one
             outputs = sizes[0][1]
             first = slice(0, features * outputs)  # in x out: the weights of one input lie together
             coordinates[first] = np.repeat(np.arange(features), outputs)
