@@ -50,7 +50,7 @@ def print_evolution_cost(cost: EvolutionCost) -> None:
     lines = [
         ["model", f"{cost.host}, {short(cost.host_parameters, 1000)} parameters in {cost.dtype}"],
         *([["positions", cost.rope]] if cost.rope else []),
-        ["NAMM", f"{cost.namm_parameters:,} parameters, {cost.rule}, eviction interval {cost.every} tokens"],
+        ["NAMM", f"{_parameters(cost)}, {cost.rule}, eviction interval {cost.every} tokens"],
         [
             "prompts",
             f"{cost.train_prompts} training, {cost.validation_prompts} validation, {cost.test_prompts} test",
@@ -65,6 +65,12 @@ def print_evolution_cost(cost: EvolutionCost) -> None:
     ]
     print_table("Dry run: nothing was loaded or evolved", ["what", "amount"], lines, left=2)
     print_folders([cost.folder])
+
+
+def _parameters(cost: EvolutionCost) -> str:
+    """How many parameters a NAMM has, and how many numbers of it are evolved."""
+    evolved = "" if cost.evolved == cost.namm_parameters else f" by {cost.evolved:,} evolved numbers"
+    return f"{cost.namm_parameters:,} parameters{evolved}"
 
 
 def _time(cost: EvolutionCost) -> str:

@@ -55,7 +55,7 @@ _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
         "newest": 0,
     },
     "fitness": {"sharing": "copies", "budgets": []},
-    "evolution": {"start": "zeros"},
+    "evolution": {"start": "zeros", "space": "all"},
     "fit": {"prompts": 3, "steps": 400, "rate": 0.01},
 }
 # names of other libraries, and words that people look for

@@ -12,6 +12,7 @@ from .base import RunName, StrictModel
 from .tasks import TRAINING_TASKS, UNSCORED, is_longbench
 
 _HOP = 16  # of the spectrogram
+SearchSpace = Literal["all", "heads"]
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional")  # of transformers
 
 
@@ -222,8 +223,17 @@ class EvolutionConfig(StrictModel):
         default="zeros",
         description="initial parameters: zeros, random weights as torch draws them, or fit (see the section fit)",
     )
+    space: SearchSpace = Field(
+        default="all",
+        description="what is evolved: all parameters, or heads (factors of inputs, last layer and head biases)",
+    )
     population: int = Field(default=32, ge=4, le=100_000, description="candidates per generation")
-    sigma: float = Field(default=0.065, gt=0, allow_inf_nan=False, description="initial step size of CMA-ES")
+    sigma: float = Field(
+        default=0.065,
+        gt=0,
+        allow_inf_nan=False,
+        description="initial step size of CMA-ES; space heads: a multiple of the step of each number, so about 1",
+    )
     covariance: Literal["diagonal", "full"] = Field(
         default="diagonal", description="covariance matrix of CMA-ES, diagonal or full"
     )
@@ -289,6 +299,10 @@ class EvolveConfig(StrictModel):
             raise ValueError("fitness.budgets needs namm.rule budget; set it, or empty fitness.budgets")
         if self.namm.allocation != "equal" and self.namm.rule != "budget":
             raise ValueError("namm.allocation shares out a budget; set namm.rule to budget")
+        if self.evolution.space == "heads" and self.evolution.start == "zeros":
+            raise ValueError(
+                "evolution.space heads adjusts initial weights, not zeros; set evolution.start to fit or random"
+            )
         if self.evolution.start == "fit" and self.fit.prompts > self.tasks.pool:
             raise ValueError(f"fit.prompts {self.fit.prompts} is above tasks.pool {self.tasks.pool}; lower it")
         if not self.evolution.generations and self.evolution.start != "fit":

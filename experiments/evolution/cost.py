@@ -19,6 +19,7 @@ from ..eviction.base_model import check_prompt_length, describe_base_model, host
 from ..eviction.tasks import ENOUGH, check_all_fit
 from ..runtime.devices import pick_device
 from .expected_time import expected_time
+from .space import search_space
 from .start import empty_namm
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class EvolutionCost:
     dtype: str  # of the base model's weights
     rope: str | None  # rotary scaling of the base model in words
     namm_parameters: int
+    evolved: int  # numbers that CMA-ES draws for a candidate
     rule: str  # budget or threshold
     every: int  # tokens between evictions
     mode: str
@@ -126,6 +128,7 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
         dtype=config.host.dtype,
         rope=rope_words(described, tasks.length),
         namm_parameters=namm_shape.parameter_count,
+        evolved=search_space(evolution.space, namm_shape).size,
         rule=_rule(config),
         every=namm.every,
         mode=fitness.mode,

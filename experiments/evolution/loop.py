@@ -29,6 +29,7 @@ from ..runtime.signals import Interrupted, StopRequest
 from .candidates import CandidateEvaluator
 from .fitness import Evaluation, FitnessEvaluator
 from .ranks import DistributedEvaluator
+from .space import search_space
 from .start import BaseModel, first_state, starting_namm
 
 
@@ -79,8 +80,9 @@ class EvolutionRun:
         )
         self.fitness = FitnessEvaluator(self.candidates, tokenizer, fitness)
         self.evaluator = DistributedEvaluator(world, self.fitness, self.prompts.all, stop)
+        self.space = search_space(config.evolution.space, self.namm)
         # rank 0's state, as only its machine need have the run folder
-        state = world.on_first(lambda: first_state(config, run, self.namm.parameters, report))
+        state = world.on_first(lambda: first_state(config, run, self.space.start(), report))
         self.evolution = Evolution.of_state(state)
 
     @property
@@ -143,7 +145,7 @@ class EvolutionRun:
     def _compare(self, answer: Vector, tasks: Sequence[str]) -> dict[str, Evaluation]:
         """The initial parameters and the answer side by side, [N, 2], on validation and test prompts."""
         self.report(Phase("evaluating the chosen NAMM"))
-        both = np.stack([self.namm.parameters.double().numpy(), answer])
+        both = np.stack([self.space.start(), answer])
         budgets = self.config.budgets
         evaluations = {"validation": self._evaluate(self.prompts.validated(tasks), both, budgets)[0]}
         self.evaluator.release_contexts()
@@ -156,10 +158,10 @@ class EvolutionRun:
     def _evaluate(
         self, prompts: list[Prompt], candidates: Vector, budgets: Sequence[float | None]
     ) -> tuple[Evaluation, dict[str, float]]:
-        """Evaluate candidates [P, n] on all ranks; and the seconds that this rank spent, by what they went to."""
+        """Evaluate candidates [P, d] on all ranks; and the seconds that this rank spent, by what they went to."""
         start, before = perf_counter(), self._seconds()
         try:
-            evaluation = self.evaluator.evaluate(prompts, candidates, budgets)
+            evaluation = self.evaluator.evaluate(prompts, self.space.parameters(candidates), budgets)
         except Interrupted:
             place = f"stopped in generation {self.evolution.generation + 1}; the state before it is saved"
             raise Interrupted(place) from None
@@ -203,9 +205,9 @@ class EvolutionRun:
         self.run.append_metrics(**place, **figures, **measures, seconds=rounded)
         return evaluation.mean_kept()
 
-    def _save_namm(self, parameters: Vector) -> None:
-        """Write the NAMM of these parameters to the run folder."""
-        namm = replace(self.namm, parameters=torch.from_numpy(parameters).float())
+    def _save_namm(self, x: Vector) -> None:
+        """Write the NAMM of these coordinates [d] to the run folder."""
+        namm = replace(self.namm, parameters=torch.from_numpy(self.space.parameters(x[None])[0]).float())
         tasks = dict.fromkeys(task for stage in self.config.stages for task in stage.tasks)
         save(namm, self.run.folder / "namm", host=self.host, tasks=tuple(tasks))
 

@@ -47,7 +47,7 @@ def result_rows(evolution: EvolutionRun, result: Result) -> list[Row]:
         budget=_only_budget(config),
         target=config.fitness.target,
         price=config.fitness.price,
-        parameters_namm=len(outcome.mean),
+        parameters_namm=len(evolution.namm.parameters),
         generations=result.generations,
         answer_generation=outcome.generation,
     )

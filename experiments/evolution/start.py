@@ -12,7 +12,7 @@ import torch
 from ...errors import MemxError
 from ...namm.calibration import calibrate
 from ...namm.evolution.files import RECORD, load_evolution, save_evolution
-from ...namm.evolution.search import Evolution, State
+from ...namm.evolution.search import Evolution, State, Vector
 from ...namm.policies.base import Rule
 from ...namm.policies.features.registry import PUBLISHED
 from ...namm.policies.features.spectrum import HOP
@@ -115,10 +115,10 @@ def _fitted(config: EvolveConfig, base: BaseModel, namm: Namm, prompts: Prompts,
     return parameters
 
 
-def first_state(config: EvolveConfig, run: Run, start: torch.Tensor, report: Report) -> State:
+def first_state(config: EvolveConfig, run: Run, start: Vector, report: Report) -> State:
     """The state that was saved in the run folder, with metrics to match, or the first of a new evolution, saved.
 
-    start: the initial parameters [n].
+    start: the coordinates [d] of the initial parameters.
     """
     folder = run.folder / "state"
     if (folder / RECORD).is_file():
@@ -132,7 +132,7 @@ def first_state(config: EvolveConfig, run: Run, start: torch.Tensor, report: Rep
     settings = config.evolution
     evolution = Evolution(
         len(start),
-        mean=start.double().numpy(),
+        mean=start,
         population=settings.population,
         sigma=settings.sigma,
         seed=config.seed,

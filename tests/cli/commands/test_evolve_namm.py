@@ -59,7 +59,8 @@ def test_mistakes_exit_2_with_one_line_and_a_hint(capsys, tmp_path, monkeypatch,
 
 
 def test_presets_say_whose_they_are(capsys):
-    assert {"namm-universal", "namm-smollm2", "namm-tiny", "namm-llama-3-8b"} == set(presets(COMMAND))
+    known = {"namm-universal", "namm-smollm2", "namm-smollm2-heads", "namm-tiny", "namm-llama-3-8b"}
+    assert known == set(presets(COMMAND))
     for name in presets(COMMAND):
         assert load_evolution_config(name).name == name
     assert "memx evolve-namm namm-tiny" in mistake(capsys, "train", "namm-tiny")
@@ -103,7 +104,11 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host)
     assert cost["answers"] == 16 * 5 * cost["generations"] + 40 * (cost["generations"] // 10 + 3) + 2 * 20
     assert cost["bytes_per_token"] == 2 * 2 * (2 * 8 * 4 + 17 * 4 + 4)
     assert memx([COMMAND, "--model", str(host), *runs, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["namm_parameters"] == 161
+    cost = json.loads(capsys.readouterr().out)
+    assert cost["namm_parameters"] == cost["evolved"] == 161
+    assert memx([COMMAND, "namm-smollm2-heads", "--model", str(host), *runs]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "5,413 parameters by 78 evolved numbers" in shown  # 9 factors, 65 of the last layer, 4 heads
     assert memx([COMMAND, "namm-llama-3-8b", *runs]) == 0
     shown = capsys.readouterr().out
     assert "8.03B parameters in bfloat16" in shown and "would write" in shown and "expected time" in shown

@@ -27,7 +27,7 @@ from memx.experiments.evolution.run import evolve_namm
 from memx.experiments.runtime.events import Note
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import StopRequest
-from memx.namm import Evolution
+from memx.namm import NO_PASS, Evolution
 from memx.results.store.runs import RunStore
 
 from ...ranks import end_worlds, run_worlds
@@ -86,6 +86,18 @@ def test_the_trajectory_is_the_same_at_any_number_of_ranks(config, straight, tmp
             "a generation has only 3 units of work, so 1 of 4 ranks are idle; lower fitness.at_once to split it further"
         ]
         assert told == (idle if size == 4 else [])
+
+
+def test_a_search_around_a_fit_is_the_same_at_any_number_of_ranks(config, tmp_path):
+    scorer = {"namm.scorer": "mlp", "namm.hidden": [6, 5], "namm.features": list(NO_PASS), "namm.head_bias": True}
+    search = {"evolution.start": "fit", "evolution.space": "heads", "evolution.sigma": 1.0, "fit.prompts": 1}
+    changes = {**scorer, **search, "fit.steps": 20, "namm.allocation": "global", "fitness.sharing": "masks"}
+    source = tmp_path / "config.yaml"
+    source.write_text(to_yaml(config))
+    own = load_evolution_config(str(source), [*changes.items()])
+    alone = evolved(own, tmp_path / "alone")[:3]
+    for *found, recorded, _ in run_worlds(in_own_folder, [2], {"config": own, "root": tmp_path})[2]:
+        assert tuple(found) == alone and recorded == 2
 
 
 def command(path, runs, *more):

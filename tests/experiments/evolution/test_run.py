@@ -161,7 +161,7 @@ def test_a_state_of_another_evolution_is_refused(straight, tmp_path, changes, me
     settings = {"n": 4172, "population": 4, "sigma": 0.065, "seed": 0, "covariance": "diagonal", **changes}
     save_evolution(Evolution(**settings), own.folder / "state")
     with pytest.raises(MemxError, match=message) as caught:
-        first_state(config, own, torch.zeros(4172), quiet)
+        first_state(config, own, np.zeros(4172), quiet)
     assert "--force" in caught.value.hint
 
 

@@ -106,7 +106,7 @@ def test_older_configs_keep_their_run_folders():
     for section, keys in {
         "namm": ("features", "head_bias", "head_embedding", "allocation", "first", "newest"),
         "fitness": ("sharing", "budgets"),
-        "evolution": ("start",),
+        "evolution": ("start", "space"),
     }.items():
         older = {**tree, section: {key: value for key, value in tree[section].items() if key not in keys}}
         assert tree_hash(older) == tree_hash(tree)
