@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import NamedTuple
 
 from memx.results.namm.curves import Point, curves, full_cache
 from memx.results.namm.looks import policy_label
-from memx.results.namm.rows import is_own, prepared
+from memx.results.namm.rows import is_namm, is_own, prepared, size_of, split_allocation
 from memx.results.store.rows import Row
-from memx.results.summary import mean_interval
+from memx.results.summary import mean_interval, without_seed
 
 from .text import blocks, interval, plus_minus, rows_of, table
 
-LIKELIHOOD, EXACT, BEST = "relative_log_likelihood", "exact", "log_likelihood_over_best_rival"
-SIZES = ("0.75", "0.5", "0.25", "0.125")
+LIKELIHOOD, EXACT, OVER = "relative_log_likelihood", "exact", "relative_log_likelihood_over"
+SIZES = ("0.5", "0.25", "0.125")
+CEILING = "kvzip global"
 _INTERVALS = "Intervals of a NAMM are over its three seeds, those of other policies over prompts."
+_WIDEST = "Intervals hold those of all three seeds, each paired by prompt."
 SETS = {"held-out/all": "held-out tasks", "trained/all": "tasks of the evolution"}
 INITIAL, CHOSEN, DIFFERENCE = "generation 0", "answer", "difference"  # variants of rows of an evolution
 
@@ -37,17 +41,30 @@ def evolution(page: str) -> str:
 
 
 def policies(page: str) -> str:
-    """Policies at equal shares of the cache: likelihood, exact answers, and NAMMs minus the best other policy."""
+    """Policies at equal shares of the cache: likelihood and exact answers."""
     rows = prepared(rows_of("namm/namm"))
     parts = []
-    for data, name in SETS.items():
-        lines = [[label, *_cells(points, SIZES, 2)] for label, points in _by_policy(rows, data, LIKELIHOOD)]
-        parts += [f"**Likelihood of the right answer, {name}** (full cache: 1)", table(["policy", *_shares()], lines)]
-    for data, name in SETS.items():
-        lines = [[label, *_cells(points, SIZES, 0)] for label, points in _by_policy(rows, data, EXACT)]
-        parts += [f"**Exact answers in percent, {name}**", table(["policy", *_shares()], lines)]
-    parts += ["**NAMM minus the best other policy, nats per token**, paired by prompt", _differences()]
+    for metric, title, digits in (
+        (LIKELIHOOD, "Likelihood of the right answer, {} (full cache: 1)", 2),
+        (EXACT, "Exact answers in percent, {}", 0),
+    ):
+        for data, name in SETS.items():
+            lines = [[label, *_cells(points, SIZES, digits)] for label, points in _by_policy(rows, data, metric)]
+            parts += [f"**{title.format(name)}**", table(["policy", *_shares()], lines)]
     return blocks(*parts, _INTERVALS)
+
+
+def differences(page: str) -> str:
+    """NAMMs minus the best other policies and KVzip, in likelihood relative to the full cache."""
+    lines = []
+    for data, name in SETS.items():
+        for namm in namms_of(data):
+            for against in GROUPS:
+                found = [over(data, namm, against, size) for size in SIZES]
+                if any(found):
+                    cells = ["" if one is None else f"{one.text} {one.rival}" for one in found]
+                    lines.append([name, policy_label(namm, ("",)), GROUPS[against], *cells])
+    return blocks(table(["tasks", "NAMM", "minus", *_shares()], lines, left=3), _WIDEST)
 
 
 def transfer(page: str) -> str:
@@ -68,36 +85,69 @@ def evolved() -> dict[tuple[int, str, str, str], Row]:
     return {(row.seed, row.variant, row.labels.evolution_split, row.metric): row for row in rows}
 
 
-def over_best(data: str, size: str) -> list[Row]:
-    """The difference of each seed's NAMM to the best other policy at a size, by seed; heads may keep unlike shares."""
-    rows = [row for row in rows_of("namm/namm") if (row.metric, row.dataset) == (BEST, data)]
-    chosen = [row for row in rows if row.labels.size == "budget" and f"{row.labels.budget:g}" == size]
-    return sorted((row for row in chosen if not row.variant.endswith("per head")), key=lambda row: row.seed)
+# what NAMMs are compared with: the suffix of a policy's name -> in words
+GROUPS = {"": "best policy with equal shares", " table": "best policy with the same head table", " global": "KVzip"}
 
 
-def best_of(rows: Sequence[Row]) -> str:
-    """The names of the best other policies that these differences are to."""
-    return ", ".join(dict.fromkeys(policy_label(row.labels.rival, ()) for row in rows))
+class Difference(NamedTuple):
+    """A NAMM minus another policy: the mean over seeds, an interval that holds those of all seeds, and the policy."""
+
+    value: float
+    low: float
+    high: float
+    rival: str
+
+    @property
+    def text(self) -> str:
+        """The value and its interval."""
+        return interval(self.value, self.low, self.high, 2, "+")
 
 
-def _differences() -> str:
-    lines = []
-    for data, name in SETS.items():
-        by_size = {size: over_best(data, size) for size in SIZES}
-        for place, first in enumerate(by_size[SIZES[0]]):
-            rows = [by_size[size][place] for size in SIZES]
-            lines.append([name, str(first.seed), *(interval(row.value, row.low, row.high, 2, "+") for row in rows)])
-        lines.append([name, "best other policy", *(best_of(by_size[size]) for size in SIZES)])
-    return table(["tasks", "seed", *_shares()], lines, left=2)
+def namms_of(data: str) -> list[str]:
+    """The names of NAMMs under their own rule, without seeds."""
+    found = dict.fromkeys(without_seed(row.variant) for row in _over_rows(data))
+    return [name for name in found if split_allocation(name)[1] == " global"]
+
+
+def over(data: str, namm: str, against: str, size: str) -> Difference | None:
+    """A NAMM minus the best policy of a group at a size: the one from which its mean difference is least."""
+    by_rival: dict[str, list[Row]] = {}
+    for row in _over_rows(data):
+        rival = row.labels.rival
+        ceiling, suffix = rival == CEILING, split_allocation(rival)[1]
+        in_group = ceiling if against == " global" else suffix == against and not ceiling
+        if in_group and without_seed(row.variant) == namm and size_of(row) == size:
+            by_rival.setdefault(rival, []).append(row)
+    if not by_rival:
+        return None
+    best = min(by_rival, key=lambda rival: fmean(row.value for row in by_rival[rival]))
+    rows = by_rival[best]
+    low, high = min(row.low or 0.0 for row in rows), max(row.high or 0.0 for row in rows)
+    return Difference(fmean(row.value for row in rows), low, high, policy_label(split_allocation(best)[0], ()))
+
+
+def _over_rows(data: str) -> list[Row]:
+    return [row for row in rows_of("namm/namm") if (row.metric, row.dataset) == (OVER, data)]
 
 
 def _by_policy(rows: Sequence[Row], data: str, metric: str) -> list[tuple[str, list[Point]]]:
-    """The name and the points of each policy, the full cache first."""
+    """The name and the points of each policy: the full cache, KVzip, NAMMs, head tables, then equal shares."""
     full, drawn = full_cache(rows, data, metric), curves(rows, data, metric)
     names = [curve.policy for curve in drawn]
-    found = [(policy_label(curve.policy, names), _one_own(curve.everywhere)) for curve in drawn]
-    order = sorted(found, key=lambda one: (not one[0].startswith("NAMM"), "per head" in one[0]))
-    return [*([("full cache", [full])] if full else []), *order]
+    order = sorted(drawn, key=lambda curve: (_group(curve.policy), -_at(curve.everywhere, "0.25")))
+    found = [(policy_label(curve.policy, names), _one_own(curve.everywhere)) for curve in order]
+    return [*([("full cache", [full])] if full else []), *found]
+
+
+def _group(policy: str) -> int:
+    named, suffix = split_allocation(policy)
+    if named == "kvzip" or is_namm(policy):
+        return 0 if named == "kvzip" else 1
+    return {" global": 2, " table": 3}.get(suffix, 4)
+
+
+def _at(points: Iterable[Point], size: str) -> float:
+    return next((point.value for point in points if point.size == size), 0.0)
 
 
 def _one_own(points: Iterable[Point]) -> list[Point]:
