@@ -11,7 +11,7 @@ import typer
 
 from ..output.console import examples, note
 from ..parsing.spellings import Command
-from .completion import MODELS, POLICIES, complete_of
+from .completion import MODELS, POLICIES, complete_of, namm_names
 from .options import (
     ADVANCED,
     NAMM_AND_EVICTION,
@@ -61,7 +61,14 @@ Policy = Annotated[
         complete=complete_of(POLICIES),
     ),
 ]
-Namm = Annotated[Path | None, option(metavar="FOLDER", help="Folder of a saved NAMM to use as the policy.")]
+Namm = Annotated[
+    Path | None,
+    option(
+        metavar="FOLDER|NAME",
+        help=f"Saved NAMM to use as the policy: {', '.join([*namm_names(), 'a folder, a run or a hub name'])}.",
+        complete=complete_of(namm_names),
+    ),
+]
 Budget = Annotated[
     float | None,
     option(
@@ -167,7 +174,8 @@ def evict(
     evict.json has all numbers.
     """
     text = _read(prompt, file)
-    from ...experiments.eviction.run import EvictConfig, run_eviction
+    from ...experiments.eviction.policy import EvictConfig
+    from ...experiments.eviction.run import run_eviction
     from ...results.eviction.files import check_free, write_report
     from ..output.evict_summary import print_eviction
 

@@ -5,21 +5,26 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from pydoc_data.topics import topics
 from types import SimpleNamespace
 
 import pytest
 import torch
+from memx.cli.commands import completion
 from memx.cli.main import run as memx
 from memx.experiments.base_models import load as host
 from memx.experiments.data.tokenizer import train_tokenizer
 from memx.experiments.eviction import run as evict
-from memx.experiments.eviction.run import EvictConfig, run_eviction
+from memx.experiments.eviction.policy import EvictConfig
+from memx.experiments.eviction.run import run_eviction
 from memx.experiments.eviction.text import tokenize
-from memx.namm import Namm, Rule, save
+from memx.namm import Namm, Rule, save, shipped_namms
 from memx.namm.policies.heuristics import POLICIES
 from memx.results.eviction import files as evict_files
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, MambaConfig
+
+from ...namm.saved.shipped import ship, tiny_namm
 
 SIZES = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2)
 PROMPT = "".join(topics.values())[:400] + " naïve 漢字 😀 end"
@@ -178,6 +183,28 @@ def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
     assert "constant 'hop' is 8, this memx uses 16" in told
     (namm / "namm.json").write_text("{")
     assert "cannot load the NAMM" in mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--model", str(tiny))
+
+
+def test_a_namm_by_name_or_run(capsys, tiny, elsewhere, tmp_path, monkeypatch, no_picture):
+    ship(monkeypatch, tmp_path / "shipped")
+    save(tiny_namm(), tmp_path / "run" / "namm")
+    arguments = [PROMPT, "--model", str(tiny), "--new-tokens", "1", "--json"]
+    for place in ("universal", str(tmp_path / "run")):
+        assert memx(["evict", *arguments, "--namm", place, "--out", f"out/{Path(place).name}"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["policy"] == "namm" and facts["every"] == 64 and facts["rule"] == "budget 0.5"
+    told = mistake(capsys, elsewhere, PROMPT, "--model", str(tiny), "--namm", "univesal")
+    assert "'univesal' is not a folder" in told and "did you mean 'universal'?" in told
+
+
+def test_help_and_completion_name_the_shipped_namms(capsys, tmp_path, monkeypatch):
+    assert memx(["evict", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in shipped_namms())
+    for name in ("universal", "smollm2"):
+        save(tiny_namm(), tmp_path / "namm" / "shipped" / name)
+    monkeypatch.setattr(completion, "_ROOT", tmp_path)
+    assert completion.namm_names() == ["smollm2", "universal"]
 
 
 @pytest.mark.parametrize(
