@@ -4,7 +4,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from memx.errors import MemxError
-from memx.namm import Card, HeadTable, Rule, Score, load, save
+from memx.namm import NO_PASS, Card, HeadTable, Namm, Rule, Score, load, save
 from memx.namm.saved.card import card_text
 
 from .shipped import tiny_namm
@@ -52,8 +52,8 @@ def test_what_is_not_known_is_left_out():
     text = card_text(tiny_namm(rule=Rule(threshold=0.5)), Card())
     assert "threshold 0.5, layer_max" in text and 'memx.load_model("smollm2")' in text
     assert not any(part in text for part in ("base model", "| tasks |", "| seeds |", "## Scores", "## How it was made"))
-    table = HeadTable(2, 3, True, 0)
-    assert "its base model only" in card_text(tiny_namm(parameters=None, table=table), Card())
+    bound = Namm(scorer="linear", features=NO_PASS, table=HeadTable(2, 3, True, 0))
+    assert "its base model only" in card_text(bound, Card())
 
 
 def test_a_card_lies_beside_the_files_and_goes_with_them(tmp_path):
