@@ -57,7 +57,7 @@ Policy = Annotated[
     option(
         metavar="POLICY",
         help="full, random, recency, streamingllm, h2o, knorm, tova, snapkv, keydiff or expected_attention.",
-        default="snapkv",
+        default="the NAMM universal",
         complete=complete_of(POLICIES),
     ),
 ]
@@ -74,7 +74,7 @@ Budget = Annotated[
     option(
         metavar="SHARE",
         help="Cache budget: share of all tokens that each eviction keeps.",
-        default="0.5, or the NAMM's",
+        default="0.5, or that of --namm",
     ),
 ]
 AllocationOption = Annotated[
@@ -117,7 +117,7 @@ JsonOption = Annotated[bool, option("--json", help="Print all results as JSON on
 Threshold = Annotated[
     float | None,
     option(
-        metavar="SCORE", help="With --namm: keep tokens that score at least this.", default="the NAMM's", panel=ADVANCED
+        metavar="SCORE", help="With a NAMM: keep tokens that score at least this.", default="the NAMM's", panel=ADVANCED
     ),
 ]
 GroupingOption = Annotated[
@@ -169,9 +169,9 @@ def evict(
 ) -> None:
     """Generate from a prompt while a policy evicts tokens from the KV cache, and show which ones.
 
-    The policy evicts each time that the length reaches a multiple of --interval; later tokens are all kept until the
-    next eviction. evict.html shows the kept and evicted tokens of each layer, evict.png all layers at once, and
-    evict.json has all numbers.
+    Without --policy and --namm, the NAMM universal evicts, which comes with memx. The policy evicts each time that the
+    length reaches a multiple of --interval; later tokens are all kept until the next eviction. evict.html shows the
+    kept and evicted tokens of each layer, evict.png all layers at once, and evict.json has all numbers.
     """
     text = _read(prompt, file)
     from ...experiments.eviction.policy import EvictConfig

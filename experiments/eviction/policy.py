@@ -16,11 +16,12 @@ from ...namm.policies.base import Policy, Rule
 from ...namm.policies.heuristics import POLICIES, make_policy
 from ...namm.policies.keep import Grouping
 from ...namm.policies.network import RUN, Namm
+from ...namm.saved import places
 from ...namm.saved.files import load
 from ..base_models.model_folder import SMOLLM2
 from .head_shares import HEAD_SHARES, read_shares
 
-DEFAULT_POLICY, DEFAULT_BUDGET = "snapkv", 0.5
+DEFAULT_NAMM, DEFAULT_BUDGET = "universal", 0.5
 _PROTECTION = {"protect_first": "first", "protect_newest": "newest"}  # the rule's own names
 
 
@@ -28,6 +29,7 @@ _PROTECTION = {"protect_first": "first", "protect_newest": "newest"}  # the rule
 class EvictConfig:
     """What to run: a prompt, a host, and a policy by name or a saved NAMM by its folder or name.
 
+    Without either, the policy is the NAMM `universal` that comes with memx, at half of the cache.
     budget, every: None for the policy's own; threshold, grouping: of a NAMM; protect: spans START:STOP of token
     numbers, either end open or counted from the prompt's end; compare: whether the full cache writes an answer too;
     allocation, shares: how heads share the budget, and the file of a table of head shares; protect_first,
@@ -54,25 +56,33 @@ class EvictConfig:
     protect_newest: int | None = None
 
     @property
+    def uses_default(self) -> bool:
+        """Whether the policy is the NAMM that evicts by default."""
+        return self.namm is None and self.policy in (None, "namm")
+
+    @property
     def name(self) -> str:
         """The name of its folder: the same settings have the same, also those that older versions did not have."""
         unused = {name for name in ("allocation", "shares", *_PROTECTION) if getattr(self, name) is None}
         tree = {name: value for name, value in asdict(self).items() if name not in unused}
+        if self.uses_default:
+            tree["policy"] = f"{DEFAULT_NAMM} {DEFAULT_BUDGET}"  # older versions had another default
         tree = json.dumps(tree, sort_keys=True, default=str)
         return f"evict-{hashlib.sha256(tree.encode()).hexdigest()[:8]}"
 
 
 def build_policy(config: EvictConfig) -> Policy:
     """The policy of a config. Raises MemxError for one that there is not, or settings that do not go together."""
-    if config.namm is None:
-        if config.policy == "namm":
-            raise MemxError("--policy namm needs a saved NAMM", hint="add --namm FOLDER")
+    if config.uses_default:  # whatever folder of its name there is here
+        budget = DEFAULT_BUDGET if config.budget is None and config.threshold is None else config.budget
+        policy = _build_namm(replace(config, budget=budget), places.SHIPPED / DEFAULT_NAMM)
+    elif config.namm is None:
         for option, value in (("--threshold", config.threshold), ("--grouping", config.grouping)):
             if value is not None:
                 raise MemxError(
                     f"{option} applies only to a NAMM", hint="add --namm FOLDER, or use --budget with this policy"
                 )
-        name = config.policy or DEFAULT_POLICY
+        name = str(config.policy)
         if name not in POLICIES:
             hint = nearest(name.lower(), POLICIES) or f"choose one of: {', '.join(POLICIES)}"
             raise MemxError(f"unknown policy {name!r}", hint=hint)

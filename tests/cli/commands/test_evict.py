@@ -56,6 +56,12 @@ def elsewhere(tmp_path, monkeypatch):
     return tmp_path / "work"
 
 
+@pytest.fixture(autouse=True)
+def shipped(tmp_path, monkeypatch):
+    """A tiny NAMM in place of the one that evicts by default."""
+    return ship(monkeypatch, tmp_path / "shipped", every=512)
+
+
 @pytest.fixture
 def no_picture(monkeypatch):
     """Drawing takes time; one test does it."""
@@ -185,14 +191,29 @@ def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
     assert "cannot load the NAMM" in mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--model", str(tiny))
 
 
+def test_the_default_is_the_universal_namm_at_half_of_the_cache(tiny, elsewhere, shipped):
+    save(tiny_namm(5), elsewhere / "universal")  # no folder of that name is taken for it
+    for budget in (0.5, 0.25):
+        save(tiny_namm(rule=Rule(budget=budget), every=64), shipped / "universal")
+        report = run_eviction(EvictConfig(PROMPT, host=str(tiny), new_tokens=1))
+        assert report.policy == "namm" and report.rule == "budget 0.5" and report.every == 64
+    named = run_eviction(EvictConfig(PROMPT, host=str(tiny), namm=shipped / "universal", new_tokens=1))
+    assert named.rule == "budget 0.25" and named.held != report.held
+    half = run_eviction(EvictConfig(PROMPT, host=str(tiny), namm=shipped / "universal", budget=0.5, new_tokens=1))
+    assert half.held == report.held
+    for settings, rule in ((dict(budget=0.75), "budget 0.75"), (dict(threshold=0.5), "threshold 0.5, layer_max")):
+        for policy in (None, "namm"):
+            config = EvictConfig(PROMPT, host=str(tiny), policy=policy, new_tokens=1, **settings)
+            assert run_eviction(config).rule == rule
+
+
 def test_a_namm_by_name_or_run(capsys, tiny, elsewhere, tmp_path, monkeypatch, no_picture):
-    ship(monkeypatch, tmp_path / "shipped")
-    save(tiny_namm(), tmp_path / "run" / "namm")
+    save(tiny_namm(every=512), tmp_path / "run" / "namm")
     arguments = [PROMPT, "--model", str(tiny), "--new-tokens", "1", "--json"]
     for place in ("universal", str(tmp_path / "run")):
         assert memx(["evict", *arguments, "--namm", place, "--out", f"out/{Path(place).name}"]) == 0
         facts = json.loads(capsys.readouterr().out)
-        assert facts["policy"] == "namm" and facts["every"] == 64 and facts["rule"] == "budget 0.5"
+        assert facts["policy"] == "namm" and facts["every"] == 512 and facts["rule"] == "budget 0.5"
     told = mistake(capsys, elsewhere, PROMPT, "--model", str(tiny), "--namm", "univesal")
     assert "'univesal' is not a folder" in told and "did you mean 'universal'?" in told
 
@@ -215,13 +236,13 @@ def test_help_and_completion_name_the_shipped_namms(capsys, tmp_path, monkeypatc
         (["--file", "absent.txt"], "cannot read absent.txt"),
         ([" \n"], "the prompt is empty"),
         (["text", "--policy", "snapvk"], "did you mean 'snapkv'?"),
-        (["text", "--policy", "namm"], "--namm FOLDER"),
         (["text", "--policy", "h2o", "--namm", "absent"], "cannot be combined"),
         (["text", "--namm", "absent"], "is not a folder"),
         (["text", "--namm", "absent", "--budget", ".5", "--threshold", "0"], "cannot be combined"),
+        (["text", "--budget", ".5", "--threshold", "0"], "cannot be combined"),
         (["text", "--namm", "absent", "--threshold", "inf"], "--threshold must be finite, not inf"),
-        (["text", "--threshold", "0"], "--threshold applies only to a NAMM"),
-        (["text", "--grouping", "per_head"], "--grouping applies only to a NAMM"),
+        (["text", "--policy", "h2o", "--threshold", "0"], "--threshold applies only to a NAMM"),
+        (["text", "--policy", "h2o", "--grouping", "per_head"], "--grouping applies only to a NAMM"),
         (["text", "--grouping", "heads"], "--grouping"),
         (["text", "--budget", "0"], "budget must be in (0, 1], got 0"),
         (["text", "--budget", "1.5"], "budget must be in (0, 1], got 1.5"),
@@ -232,7 +253,7 @@ def test_help_and_completion_name_the_shipped_namms(capsys, tmp_path, monkeypatc
         (["text", "--policy", "full", "--protect-first", "4"], "--protect-first has no effect with the policy full"),
         (["text", "--interval", "40"], "multiple of 16"),
         (["text", "--interval", "0"], "multiple of 16"),
-        (["text", "--interval", "16"], "snapkv needs an eviction interval of at least 32 tokens"),
+        (["text", "--policy", "snapkv", "--interval", "16"], "snapkv needs an eviction interval of at least 32 tokens"),
         (["text", "--protect", "4-8"], "'4-8' is not a span"),
         (["text", "--new-tokens", "0"], "--new-tokens"),
         (["text", "--device", "tpu"], "--device"),
@@ -312,7 +333,7 @@ def test_help_imports_no_torch():
     code = "import sys; from memx.cli.main import run; run(['evict', '--help']); sys.exit('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0 and "memx evict --file" in result.stdout
-    assert all(name in result.stdout for name in POLICIES)
+    assert all(name in result.stdout for name in (*POLICIES, "universal"))
 
 
 def test_an_interrupt_that_typer_takes_itself_is_told_too(monkeypatch, capsys):

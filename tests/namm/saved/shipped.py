@@ -15,10 +15,10 @@ def tiny_namm(seed: int = 0, **settings) -> Namm:
     return Namm(parameters, **(known | settings))
 
 
-def ship(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
-    """Make memx ship the NAMMs `universal` (seed 0) and `smollm2` (seed 1), from a folder."""
+def ship(monkeypatch: pytest.MonkeyPatch, folder: Path, **settings) -> Path:
+    """Make memx ship the NAMMs `universal` (seed 0) and `smollm2` (seed 1), from a folder, with these settings."""
     for seed, name in enumerate(("universal", "smollm2")):
         card = Card(about=f"The NAMM {name}.\nIt is made for tests.")
-        save(tiny_namm(seed), folder / name, host="smollm2", tasks=("needles", "facts"), card=card)
+        save(tiny_namm(seed, **settings), folder / name, host="smollm2", tasks=("needles", "facts"), card=card)
     monkeypatch.setattr(places, "SHIPPED", folder)
     return folder
