@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from .online import calibrate_threshold
     from .policies.base import Policy, Rule, SummaryPolicy
     from .policies.features.registry import FEATURES, NO_PASS
-    from .policies.files import load, save
     from .policies.fixed import FixedScores
     from .policies.head_table import HeadTable
     from .policies.heuristics import POLICIES, make_policy
     from .policies.network import Namm
     from .policies.shares import HeadShares
+    from .saved.card import Card, Score
+    from .saved.files import load, save
+    from .saved.places import shipped_namms
+    from .saved.push import push_to_hub
 
 _HOME = {
     "Attached": ".attachment",
+    "Card": ".saved.card",
     "EvictingCache": ".cache.cache",
     "Evolution": ".evolution.search",
     "FEATURES": ".policies.features.registry",
@@ -37,23 +41,27 @@ _HOME = {
     "POLICIES": ".policies.heuristics",
     "Policy": ".policies.base",
     "Rule": ".policies.base",
+    "Score": ".saved.card",
     "SummaryPolicy": ".policies.base",
     "attach": ".attachment",
     "calibrate": ".calibration",
     "calibrate_threshold": ".online",
     "evolve": ".evolution.evolve",
-    "load": ".policies.files",
+    "load": ".saved.files",
     "load_evolution": ".evolution.files",
     "make_policy": ".policies.heuristics",
     "measure_shares": ".head_shares",
-    "save": ".policies.files",
+    "push_to_hub": ".saved.push",
+    "save": ".saved.files",
     "save_evolution": ".evolution.files",
+    "shipped_namms": ".saved.places",
 }
 __all__ = [
     "FEATURES",
     "NO_PASS",
     "POLICIES",
     "Attached",
+    "Card",
     "EvictingCache",
     "Evolution",
     "FixedScores",
@@ -63,6 +71,7 @@ __all__ = [
     "Outcome",
     "Policy",
     "Rule",
+    "Score",
     "SummaryPolicy",
     "attach",
     "calibrate",
@@ -72,8 +81,10 @@ __all__ = [
     "load_evolution",
     "make_policy",
     "measure_shares",
+    "push_to_hub",
     "save",
     "save_evolution",
+    "shipped_namms",
 ]
 
 

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from memx import namm
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = ROOT / "pyproject.toml"
@@ -101,6 +102,7 @@ def test_every_package_and_data_file_is_in_the_build():
     assert set(settings["packages"]) == expected
     data = {path for part in PARTS for kind in DATA for path in (ROOT / part).rglob(kind)
             if "runs" not in path.parts and "figures" not in path.parts and "reference" not in path.parts}  # fmt: skip
+    data |= {path for path in (ROOT / "namm" / "shipped").rglob("*") if path.is_file()}
     packaged = {
         path
         for package, patterns in settings["package-data"].items()
@@ -111,9 +113,10 @@ def test_every_package_and_data_file_is_in_the_build():
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build from a copy: a build leaves files behind, and must not read those of an older one."""
+    """Build from a copy: a build leaves files behind, and must not read those of an older one. It ships a NAMM."""
     leave = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "runs", "figures", "__pycache__")
     source = shutil.copytree(ROOT, folder / "source", ignore=leave)
+    namm.save(namm.Namm(every=64), source / "namm" / "shipped" / "of-the-test", card="# a\n\nMade by a test.\n")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
     subprocess.run(command, check=True, capture_output=True, text=True)
     (wheel,) = folder.glob("*.whl")
@@ -127,6 +130,9 @@ def try_out(python: Path, folder: Path) -> None:
         [str(python), "-c", "import memx; print(memx.__file__)"], capture_output=True, text=True, cwd=folder, check=True
     )
     assert str(ROOT) not in where.stdout
+    code = "from memx import namm; assert namm.shipped_namms()['of-the-test'] == 'Made by a test.'; "
+    code += "assert namm.load('of-the-test').every == 64"
+    subprocess.run([str(python), "-c", code], cwd=folder, check=True)
     steps = ["--steps", "5", "--set", "data.biographies=20"]
     for arguments in (["--help"], ["presets"], ["train", "tiny", *steps], ["plot", "--published", "--formats", "png"]):
         result = subprocess.run([memx, *arguments], capture_output=True, text=True, cwd=folder)

@@ -17,6 +17,11 @@ def op_names() -> list[str]:
     return sorted(path.parent.name for path in (_ROOT / "kernels").glob("*/reference.py"))
 
 
+def namm_names() -> list[str]:
+    """Names of the NAMMs that come with memx."""
+    return sorted(path.parent.name for path in (_ROOT / "namm" / "shipped").glob("*/namm.json"))
+
+
 def preset_names(command: str | None = None) -> list[tuple[str, str]]:
     """Names of presets with the line that describes each.
 

@@ -11,7 +11,7 @@ import typer
 
 from ..output.console import examples, note, print_json
 from ..parsing.spellings import Command
-from .completion import POLICIES, complete_of
+from .completion import POLICIES, complete_of, namm_names
 from .options import (
     ADVANCED,
     DATA,
@@ -64,7 +64,11 @@ class Split(StrEnum):
 # one alias for each option, so that the command itself fits a screen
 Folders = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="RUN|FOLDER|FILE.yaml", help="Evolution runs, folders of saved NAMMs, or a config.yaml."),
+    typer.Argument(
+        metavar="RUN|FOLDER|NAME|FILE.yaml",
+        help=f"Evolution runs, folders of saved NAMMs, {', '.join([*namm_names(), 'hub names, or a config.yaml'])}.",
+        autocompletion=complete_of(namm_names),
+    ),
 ]
 Policy = Annotated[
     list[str] | None,

@@ -11,7 +11,7 @@ import typer
 
 from ..output.console import examples, note
 from ..parsing.spellings import Command
-from .completion import MODELS, POLICIES, complete_of
+from .completion import MODELS, POLICIES, complete_of, namm_names
 from .options import (
     ADVANCED,
     NAMM_AND_EVICTION,
@@ -57,17 +57,24 @@ Policy = Annotated[
     option(
         metavar="POLICY",
         help="full, random, recency, streamingllm, h2o, knorm, tova, snapkv, keydiff or expected_attention.",
-        default="snapkv",
+        default="the NAMM universal",
         complete=complete_of(POLICIES),
     ),
 ]
-Namm = Annotated[Path | None, option(metavar="FOLDER", help="Folder of a saved NAMM to use as the policy.")]
+Namm = Annotated[
+    Path | None,
+    option(
+        metavar="FOLDER|NAME",
+        help=f"Saved NAMM to use as the policy: {', '.join([*namm_names(), 'a folder, a run or a hub name'])}.",
+        complete=complete_of(namm_names),
+    ),
+]
 Budget = Annotated[
     float | None,
     option(
         metavar="SHARE",
         help="Cache budget: share of all tokens that each eviction keeps.",
-        default="0.5, or the NAMM's",
+        default="0.5, or that of --namm",
     ),
 ]
 AllocationOption = Annotated[
@@ -110,7 +117,7 @@ JsonOption = Annotated[bool, option("--json", help="Print all results as JSON on
 Threshold = Annotated[
     float | None,
     option(
-        metavar="SCORE", help="With --namm: keep tokens that score at least this.", default="the NAMM's", panel=ADVANCED
+        metavar="SCORE", help="With a NAMM: keep tokens that score at least this.", default="the NAMM's", panel=ADVANCED
     ),
 ]
 GroupingOption = Annotated[
@@ -162,12 +169,13 @@ def evict(
 ) -> None:
     """Generate from a prompt while a policy evicts tokens from the KV cache, and show which ones.
 
-    The policy evicts each time that the length reaches a multiple of --interval; later tokens are all kept until the
-    next eviction. evict.html shows the kept and evicted tokens of each layer, evict.png all layers at once, and
-    evict.json has all numbers.
+    Without --policy and --namm, the NAMM universal evicts, which comes with memx. The policy evicts each time that the
+    length reaches a multiple of --interval; later tokens are all kept until the next eviction. evict.html shows the
+    kept and evicted tokens of each layer, evict.png all layers at once, and evict.json has all numbers.
     """
     text = _read(prompt, file)
-    from ...experiments.eviction.run import EvictConfig, run_eviction
+    from ...experiments.eviction.policy import EvictConfig
+    from ...experiments.eviction.run import run_eviction
     from ...results.eviction.files import check_free, write_report
     from ..output.evict_summary import print_eviction
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...errors import MemxError
+from ...hub import gated, mute_hub
 from ...transformers_compat import pad_left, panics_as_errors
-from ..runtime.hub import gated, mute_hub
 from .folder_checks import (
     LLAMA_FAMILY,
     check_config_file,

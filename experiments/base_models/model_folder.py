@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from ...errors import MemxError, nearest
+from ...hub import mute_hub
 from ...results.store.resuming import resume_hint
 from ...results.store.runs import Run
-from ..runtime.hub import mute_hub
 from .gemma3 import gemma3_folder
 from .smollm2 import smollm2_folder
 

@@ -28,9 +28,9 @@ def is_known(task: str) -> bool:
 
 
 class NammSource(StrictModel):
-    """A saved NAMM: its folder, checksum, label and origin."""
+    """A saved NAMM: its folder or name, checksum, label and origin."""
 
-    folder: str = Field(description="folder of the saved NAMM")
+    folder: str = Field(description="folder of the saved NAMM, name of one that memx ships, or hub name")
     sha256: str = Field(description="checksum of its namm.safetensors; a different file is refused")
     label: str = Field(default=NAMM, pattern=rf"^{NAMM}( .+)?$", description="name in tables: namm, or namm and a name")
     seed: int = Field(default=0, description="random seed of its evolution")

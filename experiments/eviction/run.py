@@ -2,82 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from math import isfinite
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ...errors import MemxError, nearest
+from ...errors import MemxError
 from ...namm.attachment import attach
 from ...namm.cache.cache import EvictingCache
-from ...namm.policies.base import Policy, Rule
-from ...namm.policies.files import load
-from ...namm.policies.heuristics import POLICIES, make_policy
-from ...namm.policies.keep import Grouping
-from ...namm.policies.network import RUN, Namm
 from ...results.eviction.report import INTERVAL_STEP, EvictionReport, LayerCache, Written
 from ..base_models.load import load_host
-from ..base_models.model_folder import SMOLLM2
 from ..base_models.rope import check_positions
 from ..data.tokenizer import check_unicode, special_texts
 from ..models.generation import end_tokens, greedy_tokens, next_token
 from ..runtime.devices import pick_device, pick_dtype
-from .head_shares import HEAD_SHARES, read_shares
+from .policy import EvictConfig, build_policy, describe
 from .text import tokenize
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-DEFAULT_POLICY, DEFAULT_BUDGET = "snapkv", 0.5
-_PROTECTION = {"protect_first": "first", "protect_newest": "newest"}  # the rule's own names
 _SPAN = re.compile(r"(-?\d+)?:(-?\d+)?")
 Span = tuple[int | None, int | None]
-
-
-@dataclass(frozen=True)
-class EvictConfig:
-    """What to run: a prompt, a host, and a policy by name or a saved NAMM's folder.
-
-    budget, every: None for the policy's own; threshold, grouping: of a NAMM; protect: spans START:STOP of token
-    numbers, either end open or counted from the prompt's end; compare: whether the full cache writes an answer too;
-    allocation, shares: how heads share the budget, and the file of a table of head shares; protect_first,
-    protect_newest: tokens that are kept within the budget; None for the NAMM's own, or 0.
-    """
-
-    prompt: str
-    host: str = SMOLLM2
-    policy: str | None = None
-    namm: Path | None = None
-    budget: float | None = None
-    every: int | None = None
-    threshold: float | None = None
-    grouping: str | None = None
-    protect: Sequence[str] = ()
-    new_tokens: int = 64
-    compare: bool = False
-    seed: int = 0
-    device: str = "auto"
-    dtype: str | None = None
-    allocation: str | None = None
-    shares: Path | None = None
-    protect_first: int | None = None
-    protect_newest: int | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of its folder: the same settings have the same, also those that older versions did not have."""
-        unused = {name for name in ("allocation", "shares", *_PROTECTION) if getattr(self, name) is None}
-        tree = {name: value for name, value in asdict(self).items() if name not in unused}
-        tree = json.dumps(tree, sort_keys=True, default=str)
-        return f"evict-{hashlib.sha256(tree.encode()).hexdigest()[:8]}"
 
 
 def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda text: None) -> EvictionReport:
@@ -141,111 +91,6 @@ def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda t
         budget=None if policy.every is None else policy.rule.budget,
         shortest=max(INTERVAL_STEP, -(-policy.context // INTERVAL_STEP) * INTERVAL_STEP),
     )
-
-
-def build_policy(config: EvictConfig) -> Policy:
-    """The policy of a config. Raises MemxError for one that there is not, or settings that do not go together."""
-    if config.namm is None:
-        if config.policy == "namm":
-            raise MemxError("--policy namm needs a saved NAMM", hint="add --namm FOLDER")
-        for option, value in (("--threshold", config.threshold), ("--grouping", config.grouping)):
-            if value is not None:
-                raise MemxError(
-                    f"{option} applies only to a NAMM", hint="add --namm FOLDER, or use --budget with this policy"
-                )
-        name = config.policy or DEFAULT_POLICY
-        if name not in POLICIES:
-            hint = nearest(name.lower(), POLICIES) or f"choose one of: {', '.join(POLICIES)}"
-            raise MemxError(f"unknown policy {name!r}", hint=hint)
-        budget = DEFAULT_BUDGET if config.budget is None and name != "full" else config.budget
-        every = RUN if config.every is None else config.every
-        if name == "full":
-            _check_full(config)
-        rule = Rule() if name == "full" else shared_rule(config, Rule(budget=budget))
-        policy = make_policy(name, budget=budget, every=every, seed=config.seed, rule=rule)
-    else:
-        policy = _build_namm(config, config.namm)
-    EvictingCache(policy, [None])  # raises for an interval that is too short
-    return policy
-
-
-def _check_full(config: EvictConfig) -> None:
-    """Raise MemxError for settings of an eviction, of which there is none."""
-    given = {
-        "--allocation": config.allocation,
-        "--shares": config.shares,
-        "--protect-first": config.protect_first,
-        "--protect-newest": config.protect_newest,
-    }
-    for option, value in given.items():
-        if value:
-            raise MemxError(f"{option} has no effect with the policy full, which keeps every token", hint="remove it")
-
-
-def _build_namm(config: EvictConfig, folder: Path) -> Namm:
-    if config.policy not in (None, "namm"):
-        raise MemxError(f"--namm and --policy {config.policy} cannot be combined", hint="give only one of them")
-    if config.budget is not None and config.threshold is not None:
-        raise MemxError("--budget and --threshold cannot be combined", hint="give only one of them")
-    if config.threshold is not None and not isfinite(config.threshold):
-        raise MemxError(
-            f"--threshold must be finite, not {config.threshold}", hint="to keep every token, use --policy full"
-        )
-    namm = load(folder)
-    rule = namm.rule
-    if config.budget is not None:
-        rule = replace(rule, budget=config.budget)
-    if config.threshold is not None:
-        rule = replace(rule, budget=None, threshold=config.threshold)
-    if config.grouping is not None:
-        rule = replace(rule, grouping=cast(Grouping, config.grouping))  # checked by the rule itself
-    rule = shared_rule(config, rule)
-    return replace(namm, rule=rule, every=namm.every if config.every is None else config.every)
-
-
-def shared_rule(config: EvictConfig, rule: Rule) -> Rule:
-    """A rule with the config's allocation between heads and its protected first and newest tokens.
-
-    Args:
-        config: What was asked; None leaves what the rule has.
-        rule: The rule of the policy, with its budget or threshold.
-
-    Returns:
-        The rule.
-
-    Raises:
-        MemxError: There is no such allocation, no budget to share, no table for it, or a table that is not used.
-    """
-    changes: dict[str, Any] = {
-        name: value for option, name in _PROTECTION.items() if (value := getattr(config, option)) is not None
-    }
-    allocation = "table" if config.shares is not None and config.allocation is None else config.allocation
-    if config.shares is not None:
-        if allocation != "table":
-            raise MemxError(f"--shares is not used by --allocation {allocation}", hint="use --allocation table")
-        changes["shares"] = read_shares(config.shares)
-    if allocation is not None:
-        if rule.budget is None:
-            raise MemxError("--allocation needs a budget to share between heads", hint="add --budget, e.g. 0.25")
-        if allocation == "table" and config.shares is None and rule.shares is None:
-            raise MemxError(
-                "--allocation table needs a table of head shares",
-                hint=f"add --shares FILE, e.g. {HEAD_SHARES} of a run of memx eval-namm --allocation table",
-            )
-        changes["allocation"] = allocation  # checked by the rule itself
-    return replace(rule, **changes)
-
-
-def describe(policy: Policy) -> str:
-    """How a policy chooses, in words."""
-    rule = policy.rule
-    if policy.every is None:
-        return "keeps everything"
-    text = f"threshold {rule.threshold:g}, {rule.grouping}"
-    if rule.budget is not None:
-        text = f"budget {rule.budget:g}" + ("" if rule.allocation == "equal" else f", {rule.allocation}")
-    protection = [f"{name} {count}" for name in ("first", "newest") if (count := getattr(rule, name))]
-    return text + (f", {' and '.join(protection)} protected" if protection else "")
 
 
 def parse_span(text: str) -> Span:

@@ -15,7 +15,8 @@ import torch
 from ...namm.evolution.evolve import Outcome, end_of_stage, validation_due
 from ...namm.evolution.files import save_evolution
 from ...namm.evolution.search import Evolution, Vector
-from ...namm.policies.files import save
+from ...namm.saved.files import save
+from ...results.store.rows import Row
 from ...results.store.runs import Run
 from ..config.evolution import EvolveConfig
 from ..distributed.process_group import World
@@ -27,6 +28,7 @@ from ..runtime.events import Ended, Generation, Note, Phase, Position, Report, V
 from ..runtime.lifecycle import RunFailed
 from ..runtime.signals import Interrupted, StopRequest
 from .candidates import CandidateEvaluator
+from .card import evolution_card
 from .fitness import Evaluation, FitnessEvaluator
 from .ranks import DistributedEvaluator
 from .space import search_space
@@ -127,7 +129,7 @@ class EvolutionRun:
                 break
             evolution.next_stage()
             self.world.on_first(lambda: save_evolution(evolution, self.state))
-        self.world.on_first(lambda: self._save_namm(outcome.mean))
+        self.world.on_first(lambda: self.save_namm(outcome.mean))
         return Result(outcome, self._compare(outcome.mean, tasks), evolution.generation)
 
     def _fitness(self, evaluation: Evaluation) -> Vector:
@@ -188,7 +190,7 @@ class EvolutionRun:
     def _save_validation(self, evaluation: Evaluation, improved: bool, seconds: dict[str, float]) -> None:
         """Rank 0: write how the mean validated, save it as a NAMM if it is the best so far, then save the state."""
         if improved:
-            self._save_namm(self.evolution.mean)
+            self.save_namm(self.evolution.mean)
         seconds["total"] = seconds.pop("fitness")
         fitness = self.evolution.validations[-1].fitness
         kept = self._append_metrics({"validation": fitness, "improved": improved}, evaluation, seconds)
@@ -205,11 +207,11 @@ class EvolutionRun:
         self.run.append_metrics(**place, **figures, **measures, seconds=rounded)
         return evaluation.mean_kept()
 
-    def _save_namm(self, x: Vector) -> None:
-        """Write the NAMM of these coordinates [d] to the run folder."""
+    def save_namm(self, x: Vector, rows: Sequence[Row] = ()) -> None:
+        """Write the NAMM of these coordinates [d] to the run folder, with a card of the rows that are known of it."""
         namm = replace(self.namm, parameters=torch.from_numpy(self.space.parameters(x[None])[0]).float())
         tasks = dict.fromkeys(task for stage in self.config.stages for task in stage.tasks)
-        save(namm, self.run.folder / "namm", host=self.host, tasks=tuple(tasks))
+        save(namm, self.run.folder / "namm", host=self.host, tasks=tuple(tasks), card=evolution_card(self.config, rows))
 
     def _position(self) -> Position:
         """Where the evolution is, for the display."""

@@ -68,8 +68,15 @@ def _evolve(config: EvolveConfig, options: Options, run: Run, report: Report, wo
         with stop_on_signals() as stop:
             evolution = EvolutionRun(config, run, options.runs, report, stop, world)
             result = evolution.evolve()
-        rows = world.on_first(lambda: result_rows(evolution, result))
+        rows = world.on_first(lambda: _save_result(evolution, result))
     world.on_first(lambda: _finish(run, rows, result))
+    return rows
+
+
+def _save_result(evolution: EvolutionRun, result: Result) -> list[Row]:
+    """The rows of an evolution, which the card of its NAMM shows too."""
+    rows = result_rows(evolution, result)
+    evolution.save_namm(result.outcome.mean, rows)
     return rows
 
 

@@ -16,9 +16,9 @@ from ...namm.evolution.search import Evolution, State, Vector
 from ...namm.policies.base import Rule
 from ...namm.policies.features.registry import PUBLISHED
 from ...namm.policies.features.spectrum import HOP
-from ...namm.policies.files import load, save
 from ...namm.policies.head_table import HeadTable
 from ...namm.policies.network import Namm
+from ...namm.saved.files import load, save
 from ...results.store.runs import Run
 from ..config.evolution import EvolveConfig, NammConfig
 from ..eviction.tasks import Prompts

@@ -6,7 +6,6 @@ the same rows.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Any
 import torch
 
 from ...errors import MemxError
-from ...namm.policies.files import TENSORS, load
 from ...namm.policies.network import Namm
 from ...namm.policies.shares import HeadShares
+from ...namm.saved.files import read_files
+from ...namm.saved.places import find_namm
 from ...results.store.json_lines import JsonLines
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
@@ -222,10 +222,10 @@ class Evaluation:
 
 def _load(source: NammSource) -> Namm:
     """A NAMM. Raises MemxError if it is not the one that the config was made with."""
-    namm = load(source.folder)
-    if hashlib.sha256((Path(source.folder) / TENSORS).read_bytes()).hexdigest() != source.sha256:
+    namm, described = read_files(find_namm(source.folder))
+    if described.sha256 != source.sha256:
         raise MemxError(
-            f"the NAMM in {source.folder} changed since this evaluation started",
-            hint="run memx eval-namm on its folder to start a new evaluation",
+            f"the NAMM {source.folder} changed since this evaluation started",
+            hint=f"run memx eval-namm {source.folder} to start a new evaluation",
         )
     return namm

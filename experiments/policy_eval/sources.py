@@ -1,24 +1,42 @@
-"""Folders of evolutions and of saved NAMMs -> what an evaluation of them is by default, as a plain tree. No torch."""
+"""NAMMs by folder, run or name -> what an evaluation of them is by default, as a plain tree. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ...errors import MemxError
+from ...errors import MemxError, nearest
 from ...json_text import parse_json
+from ...namm.saved.places import DESCRIPTION, HUB_NAME, find_namm, is_shipped, shipped_namms
 from ...results.namm.rows import NAMM
 from ...results.store.resuming import resume_hint
 from ...results.store.run_info import read_config
 from ...results.store.runs import Run
-from ..config.evolution import EvolveConfig
+from ..base_models.model_folder import SMOLLM2
+from ..config.evolution import EvolveConfig, HostConfig
 from ..config.loading import load_evolution_config
 from ..config.policy_eval import is_known
 from ..config.presets import TRAIN, command_of
 from ..config.tasks import HELD_OUT_TASKS
 
-_DESCRIPTION = "namm.json"  # of namm.files, which imports torch
+
+class _Source(NamedTuple):
+    """A NAMM that is to be evaluated.
+
+    Attributes:
+        given: The folder or name that the user gave.
+        name: What the config calls it: the folder of the NAMM, or its name.
+        folder: Where it lies on this machine.
+        config: The config of its evolution, if a run was given.
+        shipped: Whether it comes with memx.
+    """
+
+    given: Path
+    name: str
+    folder: Path
+    config: EvolveConfig | None = None
+    shipped: bool = False
 
 
 def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,34 +47,34 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
     """
     if not folders:
         raise MemxError("no NAMM to evaluate", hint="give a run folder of memx evolve-namm, or a saved NAMM")
-    places = [_place(folder) for folder in folders]
-    configs = [config for _, config in places if config is not None]
-    described = [_described(place) for place, _ in places]
-    labels = _labels([folder if config else place for folder, (place, config) in zip(folders, places, strict=True)])
+    sources = [_source(folder) for folder in folders]
+    configs = [source.config for source in sources if source.config is not None]
+    described = [_described(source.folder) for source in sources]
+    labels = _labels([source.given for source in sources])
     trained = {
         task: None
-        for one, (_, config) in zip(described, places, strict=True)
-        for task in [*one["tasks"], *(config.validated_on if config else ())]
+        for one, source in zip(described, sources, strict=True)
+        for task in [*one["tasks"], *(source.config.validated_on if source.config else ())]
     }
     validated = dict.fromkeys(task for config in configs for task in config.validated_on)
     tree: dict[str, Any] = {
         "command": "eval-namm",
         "namms": [
             {
-                "folder": str(place),
+                "folder": source.name,
                 "label": label,
                 "sha256": one["sha256"],
-                "seed": config.seed if config else 0,
+                "seed": source.config.seed if source.config else 0,
                 "evolved_on": one["host"] or "",
                 "budget": one["rule"]["budget"],
             }
-            for (place, config), one, label in zip(places, described, labels, strict=True)
+            for source, one, label in zip(sources, described, labels, strict=True)
         ],
         "tasks": [*(validated or filter(is_known, trained)), *HELD_OUT_TASKS],
         "trained": [*trained],
     }
     if not {"host", "host.name", "host.preset"} & said.keys():
-        tree["host"] = _host(configs, described)
+        tree["host"] = _host(sources, described)
     shared: dict[str, tuple[str, Callable[[EvolveConfig], Any]]] = {
         "length": ("--length", lambda config: config.tasks.length),
         "mode": ("--mode", lambda config: config.fitness.mode),
@@ -75,10 +93,10 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
     return tree
 
 
-def _place(folder: Path) -> tuple[Path, EvolveConfig | None]:
-    """Where a folder's NAMM lies, and the config of its evolution if the folder is a run."""
-    if (folder / _DESCRIPTION).is_file():
-        return folder, None
+def _source(folder: Path) -> _Source:
+    """The NAMM of a folder or name, and the config of its evolution if the folder is a run."""
+    if (folder / DESCRIPTION).is_file():
+        return _Source(folder, str(folder), folder)
     if (folder / "config.yaml").is_file():
         if command_of(read_config(folder)) == TRAIN:
             raise MemxError(
@@ -86,37 +104,45 @@ def _place(folder: Path) -> tuple[Path, EvolveConfig | None]:
                 hint="give a run of memx evolve-namm, or the folder of a NAMM",
             )
         config = load_evolution_config(str(folder / "config.yaml"))
-        if not (folder / NAMM / _DESCRIPTION).is_file():
+        if not (folder / NAMM / DESCRIPTION).is_file():
             raise MemxError(f"the run {folder} has no NAMM yet", hint=resume_hint(Run(folder)))
-        return folder / NAMM, config
+        return _Source(folder, str(folder / NAMM), folder / NAMM, config)
+    shipped = is_shipped(folder)
+    if shipped or (not folder.exists() and HUB_NAME.fullmatch(str(folder))):
+        return _Source(folder, str(folder), find_namm(folder), shipped=shipped)
     there = "contains no NAMM and is not a run of memx evolve-namm" if folder.is_dir() else "does not exist"
-    raise MemxError(f"{folder} {there}", hint="use memx runs to list the runs; the NAMM of a run is in RUN/namm")
+    hint = "use memx runs to list the runs; the NAMM of a run is in RUN/namm"
+    if not folder.exists():
+        hint = nearest(str(folder).lower(), shipped_namms()) or hint
+    raise MemxError(f"{folder} {there}", hint=hint)
 
 
 def _described(place: Path) -> dict[str, Any]:
     """What namm.json says of a NAMM."""
     try:
-        found = parse_json((place / _DESCRIPTION).read_bytes())
+        found = parse_json((place / DESCRIPTION).read_bytes())
         wanted = ("sha256", "host", "tasks", "every")
         told = {name: found[name] for name in wanted} | {"tasks": list(found["tasks"])}
         rule = found["rule"]
         return {**told, "rule": {"budget": rule["budget"], "allocation": rule.get("allocation", "equal")}}
     except (OSError, ValueError, KeyError, TypeError) as error:
         plain = isinstance(error, OSError | ValueError)
-        reason = str(error) if plain else f"{_DESCRIPTION} must have sha256, host, tasks, every and rule.budget"
+        reason = str(error) if plain else f"{DESCRIPTION} must have sha256, host, tasks, every and rule.budget"
         raise MemxError(
             f"cannot load the NAMM in {place}: {reason}", hint="copy the folder again, or save the NAMM again"
         ) from None
 
 
-def _host(configs: Sequence[EvolveConfig], described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The host of the runs, if they agree on one and nothing else is asked for."""
-    if len(configs) < len(described):
+def _host(sources: Sequence[_Source], described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The host of the runs, and SmolLM2 for NAMMs that come with memx, if they agree on one."""
+    hosts = [source.config.host for source in sources if source.config is not None]
+    hosts += [HostConfig(name=SMOLLM2) for source in sources if source.shipped]
+    if len(hosts) < len(sources):
         known = ", ".join(dict.fromkeys(str(one["host"]) for one in described if one["host"]))
         raise MemxError(
             "a saved NAMM does not come with a model", hint=f"add --model{f', e.g. {known}' if known else ''}"
         )
-    return _agreed("host", "--model", [config.host.model_dump(mode="json", exclude={"threads"}) for config in configs])
+    return _agreed("host", "--model", [host.model_dump(mode="json", exclude={"threads"}) for host in hosts])
 
 
 def _agreed(key: str, option: str, values: Sequence[Any]) -> Any:

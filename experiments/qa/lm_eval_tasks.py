@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError, nearest
+from ...hub import quick_hub
 from ...results.store.rows import Row
 from ..config.question_answering import HarnessConfig, QaConfig
 from ..metrics.estimates import Z95, wilson
 from ..runtime.events import Report
-from ..runtime.hub import quick_hub
 from .lm_eval_folder import check_folder
 from .lm_eval_model import Cuts, lm_eval_model
 from .model import context_of

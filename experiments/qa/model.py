@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...errors import MemxError
+from ...hub import quick_hub
 from ...memory_layers.sizes import model_sizes
 from ...results.store.environment import commit
 from ...results.store.runs import Run
@@ -16,7 +17,6 @@ from ..config.loading import load_config
 from ..config.question_answering import QaConfig
 from ..models.describe import host_memory_config, host_model_config, model_and_memory
 from ..runtime.devices import pick_device
-from ..runtime.hub import quick_hub
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast

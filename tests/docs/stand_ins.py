@@ -23,6 +23,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, workspace: Workspace) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     _for_models(monkeypatch, workspace.kinds / "deep-model")
+    _for_namms(monkeypatch, workspace.kinds)
     _for_data(monkeypatch, workspace.files / "my-texts")
     _for_benchmarks(monkeypatch)
     _for_pictures(monkeypatch)
@@ -41,6 +42,21 @@ def _for_models(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
         return (str(model), "") if name in model_folder.PACKAGED or hub else usual(name)
 
     monkeypatch.setattr(load, "find_model_folder", find)
+
+
+def _for_namms(monkeypatch: pytest.MonkeyPatch, kinds: Path) -> None:
+    """Tiny NAMMs in place of those that come with memx; the evolved one for every name of the hub, which takes all."""
+    import huggingface_hub
+    from memx import hub
+    from memx.namm.saved import places
+
+    api = SimpleNamespace(create_repo=lambda repo, **given: f"https://huggingface.co/{repo}",
+                          upload_folder=lambda **given: None)  # fmt: skip
+    monkeypatch.setattr(places, "SHIPPED", kinds / "shipped")
+    monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **given: str(kinds / "namm" / "namm"))
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda token=None: api)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "token")
 
 
 def _for_data(monkeypatch: pytest.MonkeyPatch, texts: Path) -> None:

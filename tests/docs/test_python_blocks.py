@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from memx import namm
+from memx.namm.saved import places
 
 from .markdown import ROOT, Block, blocks, name_of, pages
 
@@ -69,11 +70,11 @@ def test_the_readme_example_answers_a_question(here, capsys):
     assert capsys.readouterr().out.startswith("LHR is in which country?")
 
 
-def test_the_readme_example_evicts(here, capsys):
-    run = here.root / "results" / "runs" / "NAMM"
-    run.unlink()  # of an evolution so short that its NAMM keeps everything
+def test_the_readme_example_evicts(here, capsys, monkeypatch, tmp_path):
+    """With a NAMM of a shorter interval than that of the one that comes with memx."""
     scores = 0.3 * torch.randn(4172, generator=torch.Generator().manual_seed(0))
-    namm.save(namm.Namm(scores, rule=namm.Rule(budget=0.25), every=64), run / "namm")
+    namm.save(namm.Namm(scores, rule=namm.Rule(budget=0.25), every=64), tmp_path / "shipped" / "universal")
+    monkeypatch.setattr(places, "SHIPPED", tmp_path / "shipped")
     names: dict = {}
     execute(example("attach"), names, "README.md", here)
     stored = int(capsys.readouterr().out.splitlines()[-1].split()[0])

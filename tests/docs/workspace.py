@@ -16,6 +16,7 @@ from ..experiments.qa.taught_model import tqa_entry
 from .markdown import ROOT
 
 REFERENCE = ROOT / "results" / "reference"
+SHIPPED = ("universal", "smollm2")
 LANDS = [
     ("France", "Paris"),
     ("Peru", "Lima"),
@@ -85,6 +86,8 @@ class Workspace:
         small = settings(self.kinds / "model", evolution__generations=2, tasks__pool=2, namm__rule="threshold")
         given = [f"--set={key}={json.dumps(value)}" for key, value in small]
         self._make("namm", lambda out: ["evolve-namm", "namm-smollm2", *given, "--runs", str(out)])
+        for name in SHIPPED:
+            shutil.copytree(self.kinds / "namm" / "namm", self.kinds / "shipped" / name)
         _write_evaluation(self.kinds / "evaluation")
 
     def _make(self, kind: str, arguments: Callable[[Path], list[str]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ....errors import MemxError, nearest
-from ...runtime.hub import gated, quick_hub
+from ....hub import gated, quick_hub
 from ..records.read import ENDINGS, read_records
 from ..records.record import BadRecord, BadRecords, Record
 from ..records.values import NotText, text_of

@@ -1,18 +1,23 @@
 """`memx eval-namm`: exit codes, the dry run, JSON, tables, and what it does with a run of `memx evolve-namm`."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from memx import namm
 from memx.cli.main import run as memx
+from memx.errors import MemxError
 from memx.experiments.config.base import to_yaml
 from memx.experiments.config.loading import load_evolution_config
 from memx.experiments.config.tasks import HELD_OUT_TASKS
+from memx.experiments.policy_eval.sources import eval_tree
 from memx.namm.policies.base import Rule
 from memx.namm.policies.network import Namm
 
 from ...experiments.evolution.tiny_evolution import settings, write_host
+from ...namm.saved.shipped import ship, tiny_namm
 
 COMMAND = "eval-namm"
 SMALL = ["--length", "200", "--prompts", "1", "--threads", "1", "--set", "documents=1", "--set", "resamples=100"]
@@ -117,6 +122,43 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host,
     shown = capsys.readouterr().out
     assert "nothing was loaded" in shown and f"{50 * 8 * 16 * 768:,} tokens" in shown and "and generated" in shown
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_shipped_namm_is_evaluated_by_its_name(capsys, tmp_path, monkeypatch):
+    """Recorded by name, so that the config is the same wherever memx lies; SmolLM2 is the default model."""
+    monkeypatch.chdir(tmp_path)
+    folder = ship(monkeypatch, tmp_path / "shipped")
+    tree = eval_tree([Path("universal")], {})
+    (source,) = tree["namms"]
+    assert source["folder"] == "universal" and source["label"] == "namm" and source["evolved_on"] == "smollm2"
+    assert tree["host"]["name"] == "smollm2" and tree["trained"] == ["needles", "facts"]
+    assert tree["tasks"] == ["needles", "facts", *HELD_OUT_TASKS] and tree["every"] == 64
+    both = eval_tree([Path("universal"), Path("smollm2")], {})
+    assert [one["label"] for one in both["namms"]] == ["namm universal", "namm smollm2"]
+    with pytest.raises(MemxError, match="does not come with a model"):
+        eval_tree([Path("universal"), folder / "smollm2"], {})
+    told = mistake(capsys, COMMAND, "univesal", "--dry-run")
+    assert "univesal does not exist" in told and "did you mean 'universal'?" in told
+
+
+def test_a_config_with_a_shipped_name_runs_wherever_memx_lies(capsys, tmp_path, monkeypatch, host):
+    monkeypatch.chdir(tmp_path)
+    runs = tmp_path / "runs"
+    ship(monkeypatch, tmp_path / "one")
+    arguments = ["--model", str(host), "--task", "passkey", "--budget", "0.5", "--policy", "recency", *SMALL]
+    arguments += ["--runs", str(runs), "--json"]
+    assert memx([COMMAND, "universal", *arguments]) == 0
+    (run,) = runs.iterdir()
+    rows = json.loads(capsys.readouterr().out)
+    (run / "run.json").write_text((run / "run.json").read_text().replace('"finished"', '"interrupted"'))
+    shutil.rmtree(tmp_path / "one")
+    ship(monkeypatch, tmp_path / "another")
+    again = [COMMAND, str(run / "config.yaml"), "--runs", str(runs), "--json"]
+    assert memx([*again, "--resume"]) == 0
+    values = [[(row["metric"], row["value"]) for row in one] for one in (rows, json.loads(capsys.readouterr().out))]
+    assert values[0] == values[1]
+    namm.save(tiny_namm(9), tmp_path / "another" / "universal")
+    assert "the NAMM universal changed" in mistake(capsys, *again, "--name", "more")
 
 
 def test_families_that_do_not_fit_are_left_out_or_named_all_at_once(capsys, tmp_path, host, saved):

@@ -5,21 +5,26 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from pydoc_data.topics import topics
 from types import SimpleNamespace
 
 import pytest
 import torch
+from memx.cli.commands import completion
 from memx.cli.main import run as memx
 from memx.experiments.base_models import load as host
 from memx.experiments.data.tokenizer import train_tokenizer
 from memx.experiments.eviction import run as evict
-from memx.experiments.eviction.run import EvictConfig, run_eviction
+from memx.experiments.eviction.policy import EvictConfig
+from memx.experiments.eviction.run import run_eviction
 from memx.experiments.eviction.text import tokenize
-from memx.namm import Namm, Rule, save
+from memx.namm import Namm, Rule, save, shipped_namms
 from memx.namm.policies.heuristics import POLICIES
 from memx.results.eviction import files as evict_files
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, MambaConfig
+
+from ...namm.saved.shipped import ship, tiny_namm
 
 SIZES = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2)
 PROMPT = "".join(topics.values())[:400] + " naïve 漢字 😀 end"
@@ -49,6 +54,12 @@ def elsewhere(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work"
+
+
+@pytest.fixture(autouse=True)
+def shipped(tmp_path, monkeypatch):
+    """A tiny NAMM in place of the one that evicts by default."""
+    return ship(monkeypatch, tmp_path / "shipped", every=512)
 
 
 @pytest.fixture
@@ -180,6 +191,43 @@ def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
     assert "cannot load the NAMM" in mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--model", str(tiny))
 
 
+def test_the_default_is_the_universal_namm_at_half_of_the_cache(tiny, elsewhere, shipped):
+    save(tiny_namm(5), elsewhere / "universal")  # no folder of that name is taken for it
+    for budget in (0.5, 0.25):
+        save(tiny_namm(rule=Rule(budget=budget), every=64), shipped / "universal")
+        report = run_eviction(EvictConfig(PROMPT, host=str(tiny), new_tokens=1))
+        assert report.policy == "namm" and report.rule == "budget 0.5" and report.every == 64
+    named = run_eviction(EvictConfig(PROMPT, host=str(tiny), namm=shipped / "universal", new_tokens=1))
+    assert named.rule == "budget 0.25" and named.held != report.held
+    half = run_eviction(EvictConfig(PROMPT, host=str(tiny), namm=shipped / "universal", budget=0.5, new_tokens=1))
+    assert half.held == report.held
+    for settings, rule in ((dict(budget=0.75), "budget 0.75"), (dict(threshold=0.5), "threshold 0.5, layer_max")):
+        for policy in (None, "namm"):
+            config = EvictConfig(PROMPT, host=str(tiny), policy=policy, new_tokens=1, **settings)
+            assert run_eviction(config).rule == rule
+
+
+def test_a_namm_by_name_or_run(capsys, tiny, elsewhere, tmp_path, monkeypatch, no_picture):
+    save(tiny_namm(every=512), tmp_path / "run" / "namm")
+    arguments = [PROMPT, "--model", str(tiny), "--new-tokens", "1", "--json"]
+    for place in ("universal", str(tmp_path / "run")):
+        assert memx(["evict", *arguments, "--namm", place, "--out", f"out/{Path(place).name}"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["policy"] == "namm" and facts["every"] == 512 and facts["rule"] == "budget 0.5"
+    told = mistake(capsys, elsewhere, PROMPT, "--model", str(tiny), "--namm", "univesal")
+    assert "'univesal' is not a folder" in told and "did you mean 'universal'?" in told
+
+
+def test_help_and_completion_name_the_shipped_namms(capsys, tmp_path, monkeypatch):
+    assert memx(["evict", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in shipped_namms())
+    for name in ("universal", "smollm2"):
+        save(tiny_namm(), tmp_path / "namm" / "shipped" / name)
+    monkeypatch.setattr(completion, "_ROOT", tmp_path)
+    assert completion.namm_names() == ["smollm2", "universal"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -188,13 +236,13 @@ def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
         (["--file", "absent.txt"], "cannot read absent.txt"),
         ([" \n"], "the prompt is empty"),
         (["text", "--policy", "snapvk"], "did you mean 'snapkv'?"),
-        (["text", "--policy", "namm"], "--namm FOLDER"),
         (["text", "--policy", "h2o", "--namm", "absent"], "cannot be combined"),
         (["text", "--namm", "absent"], "is not a folder"),
         (["text", "--namm", "absent", "--budget", ".5", "--threshold", "0"], "cannot be combined"),
+        (["text", "--budget", ".5", "--threshold", "0"], "cannot be combined"),
         (["text", "--namm", "absent", "--threshold", "inf"], "--threshold must be finite, not inf"),
-        (["text", "--threshold", "0"], "--threshold applies only to a NAMM"),
-        (["text", "--grouping", "per_head"], "--grouping applies only to a NAMM"),
+        (["text", "--policy", "h2o", "--threshold", "0"], "--threshold applies only to a NAMM"),
+        (["text", "--policy", "h2o", "--grouping", "per_head"], "--grouping applies only to a NAMM"),
         (["text", "--grouping", "heads"], "--grouping"),
         (["text", "--budget", "0"], "budget must be in (0, 1], got 0"),
         (["text", "--budget", "1.5"], "budget must be in (0, 1], got 1.5"),
@@ -205,7 +253,7 @@ def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
         (["text", "--policy", "full", "--protect-first", "4"], "--protect-first has no effect with the policy full"),
         (["text", "--interval", "40"], "multiple of 16"),
         (["text", "--interval", "0"], "multiple of 16"),
-        (["text", "--interval", "16"], "snapkv needs an eviction interval of at least 32 tokens"),
+        (["text", "--policy", "snapkv", "--interval", "16"], "snapkv needs an eviction interval of at least 32 tokens"),
         (["text", "--protect", "4-8"], "'4-8' is not a span"),
         (["text", "--new-tokens", "0"], "--new-tokens"),
         (["text", "--device", "tpu"], "--device"),
@@ -285,7 +333,7 @@ def test_help_imports_no_torch():
     code = "import sys; from memx.cli.main import run; run(['evict', '--help']); sys.exit('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0 and "memx evict --file" in result.stdout
-    assert all(name in result.stdout for name in POLICIES)
+    assert all(name in result.stdout for name in (*POLICIES, "universal"))
 
 
 def test_an_interrupt_that_typer_takes_itself_is_told_too(monkeypatch, capsys):

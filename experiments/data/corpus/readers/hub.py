@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from .....errors import MemxError
+from .....hub import gated, mute_hub
 from ....config.scale import CorpusSource
-from ....runtime.hub import gated, mute_hub
 from .document import CorruptRecords, Document, Share, text_digest
 
 if TYPE_CHECKING:

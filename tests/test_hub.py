@@ -4,8 +4,8 @@ import socket
 
 import pytest
 from huggingface_hub import constants
+from memx import hub
 from memx.errors import MemxError
-from memx.experiments.runtime import hub
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A NAMM on disk: a folder with its numbers (namm.safetensors) and with what they mean (namm.json).
+"""A NAMM on disk: a folder with its numbers (namm.safetensors), what they mean (namm.json), and perhaps a card.
 
 The JSON holds the SHA-256 of the numbers, so that halves of two NAMMs are never taken for one. A folder is written
 beside its place, flushed to the disk and renamed. Nothing in it is ever run.
@@ -19,18 +19,28 @@ from safetensors.torch import save as tensor_bytes
 from ...errors import MemxError, tensor_file_reason
 from ...files import cannot_write, put_in_place
 from ...leftovers import sweep, temporary_beside
-from .description import DESCRIPTION, TENSORS, describe, namm_of, understand
-from .network import Namm
+from ..policies.network import Namm
+from .card import Card, card_text
+from .description import Description, describe, namm_of, understand
+from .places import CARD, DESCRIPTION, FILES, TENSORS, find_namm
 
 
-def save(namm: Namm, path: str | PathLike[str], *, host: str | None = None, tasks: Sequence[str] = ()) -> None:
-    """Save a NAMM to a folder; a NAMM that is already there is replaced.
+def save(
+    namm: Namm,
+    path: str | PathLike[str],
+    *,
+    host: str | None = None,
+    tasks: Sequence[str] = (),
+    card: Card | str | None = None,
+) -> None:
+    """Save a NAMM to a folder; a NAMM that is already there is replaced, with its card.
 
     Args:
         namm: The NAMM. Its numbers are written as float32.
         path: The folder; made if it does not exist.
         host: Name of the model that the NAMM was evolved on; a note for readers of the file.
         tasks: Names of the tasks that it was evolved on; also a note.
+        card: What its model card says (README.md): a `Card`, or the whole text in Markdown. None: there is no card.
 
     Raises:
         MemxError: The folder contains other files, the NAMM is not valid (`load` would refuse it), or the folder cannot
@@ -54,25 +64,30 @@ def save(namm: Namm, path: str | PathLike[str], *, host: str | None = None, task
         raise MemxError(
             f"this NAMM cannot be saved: {error}", hint="fix it first: memx.namm.load would reject the file"
         ) from None
+    written = card_text(namm, card, host=host, tasks=tasks) if isinstance(card, Card) else card
+    cards = {} if written is None else {CARD: written.encode()}
     try:
         _check_place(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _put_in_place(folder, {TENSORS: data, DESCRIPTION: text.encode()})
+        _put_in_place(folder, {TENSORS: data, DESCRIPTION: text.encode()} | cards)
     except OSError as error:
         raise cannot_write(folder, error) from None
 
 
-def load(path: str | PathLike[str]) -> Namm:
-    """Load a NAMM that `save` or `memx evolve-namm` wrote.
+def load(place: str | PathLike[str], *, revision: str | None = None) -> Namm:
+    """Load a NAMM: one that `save` or `memx evolve-namm` wrote, one that comes with memx, or one of the hub.
 
     Args:
-        path: The folder, such as `results/runs/RUN/namm`.
+        place: The folder, such as `results/runs/RUN/namm`, or that of its run; a name of `shipped_namms`; or a name on
+            the Hugging Face hub, as `user/repo`. A folder that exists wins over names.
+        revision: Branch, tag or commit of a hub repository.
 
     Returns:
         The NAMM, bit for bit as it was saved, with its tensors on the CPU.
 
     Raises:
-        MemxError: The folder does not exist, is damaged, or has another format version or other constants.
+        MemxError: There is no such folder or name, the hub cannot be reached, or the NAMM is damaged or has another
+            format version or other constants.
 
     Example:
         ```python
@@ -85,7 +100,11 @@ def load(path: str | PathLike[str]) -> Namm:
         smaller = replace(namm, rule=memx.namm.Rule(budget=0.25))  # keep a quarter of the tokens
         ```
     """
-    folder = Path(path)
+    return read_files(find_namm(place, revision))[0]
+
+
+def read_files(folder: Path) -> tuple[Namm, Description]:
+    """The NAMM in a folder, and what its description says. Raises MemxError as `load` does."""
     try:
         text, data = (folder / DESCRIPTION).read_text("utf-8"), (folder / TENSORS).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -105,8 +124,8 @@ def load(path: str | PathLike[str]) -> Namm:
         ) from None
 
 
-def _unpack(text: str, data: bytes) -> Namm:
-    """The NAMM of both files' contents. Raises ValueError with one line on what is wrong."""
+def _unpack(text: str, data: bytes) -> tuple[Namm, Description]:
+    """The NAMM of both files' contents, and the description. Raises ValueError with one line on what is wrong."""
     described = understand(text)
     if hashlib.sha256(data).hexdigest() != described.sha256:
         raise ValueError(f"{TENSORS} does not match its checksum in {DESCRIPTION}")
@@ -114,14 +133,15 @@ def _unpack(text: str, data: bytes) -> Namm:
         tensors = read_tensors(data)
     except SafetensorError as error:
         raise ValueError(f"{TENSORS} is corrupt: {tensor_file_reason(error)}") from None
-    return namm_of(described, tensors)
+    return namm_of(described, tensors), described
 
 
 def _check_place(folder: Path) -> None:
-    """Raise MemxError unless nothing, an empty folder or a NAMM's files alone are there."""
+    """Raise MemxError unless nothing, an empty folder or a NAMM's files alone are there; a lone README is no NAMM's."""
     if not folder.exists():
         return
-    if not folder.is_dir() or any(file.name not in (TENSORS, DESCRIPTION) for file in folder.iterdir()):
+    names = {file.name for file in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if not names <= {*FILES} or names == {CARD}:
         raise MemxError(
             f"{folder} exists and is not a saved NAMM", hint="use a new or empty folder, or one with a saved NAMM"
         )

@@ -14,8 +14,8 @@ from memx import __version__
 from memx.errors import MemxError
 from memx.leftovers import temporary_beside
 from memx.namm import NO_PASS, HeadShares, HeadTable, Namm, Rule, load, save
-from memx.namm.policies.description import CONSTANTS
 from memx.namm.policies.features.spectrum import age_features
+from memx.namm.saved.description import CONSTANTS
 from safetensors.torch import load_file
 from safetensors.torch import save as tensor_bytes
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from ...errors import MemxError, shown
+from .errors import MemxError, shown
 
 _PATIENCE = 5.0  # seconds that an answer of the hub may take
 
@@ -27,6 +27,36 @@ def gated(what: str, page: str) -> MemxError:
     """
     hint = f"accept its terms at https://huggingface.co/{page}, then run: hf auth login"
     return MemxError(f"the {what} is gated: its terms must be accepted first", hint=hint)
+
+
+def fetch_error(error: Exception, what: str, name: str, revision: str | None = None) -> MemxError:
+    """The user's error for a repository that huggingface_hub could not fetch.
+
+    Args:
+        error: What it raised.
+        what: The repository's content in a word, such as `NAMM`.
+        name: The repository, as `user/repo`.
+        revision: The branch, tag or commit that was asked for.
+    """
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return gated(f"{what} {name}", name)
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return MemxError(
+            f"no folder {name}, and no such {what} on the Hugging Face hub",
+            hint="check the spelling; for a private one run: hf auth login",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        hint = "give a branch, tag or commit of it"
+        return MemxError(f"{name} on the Hugging Face hub has no revision {shown(revision)}", hint=hint)
+    if isinstance(error, errors.HFValidationError):
+        return MemxError(f"no folder {name}, and no hub repository can have that name", hint="check the spelling")
+    place = name.rpartition("/")[2]
+    return MemxError(
+        f"no folder {name}, and the Hugging Face hub cannot be reached",
+        hint=f"on a machine with internet, run: hf download {name} --local-dir {place}; then use the folder {place}",
+    )
 
 
 @contextmanager

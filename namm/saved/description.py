@@ -16,18 +16,18 @@ from torch import Tensor
 from ...errors import MemxError, plain_reason
 from ...json_text import BadJson, parse_json
 from ...version import __version__
-from .base import Rule
-from .features import attention, expected, feature
-from .features.registry import PUBLISHED, FeatureSet
-from .features.spectrum import AGES, DECAY, HOP, N_FFT, OLD_EPS, SMALLEST_DEVIATION
-from .head_table import HeadTable
-from .keep import Allocation, Grouping
-from .network import Namm
-from .scorer import Activation, Scorer, count, network_sizes
-from .shares import HeadShares
+from ..policies.base import Rule
+from ..policies.features import attention, expected, feature
+from ..policies.features.registry import PUBLISHED, FeatureSet
+from ..policies.features.spectrum import AGES, DECAY, HOP, N_FFT, OLD_EPS, SMALLEST_DEVIATION
+from ..policies.head_table import HeadTable
+from ..policies.keep import Allocation, Grouping
+from ..policies.network import Namm
+from ..policies.scorer import Activation, Scorer, count, network_sizes
+from ..policies.shares import HeadShares
+from .places import DESCRIPTION, TENSORS
 
 FORMAT = 2  # raise it when a NAMM of before would be read wrongly
-TENSORS, DESCRIPTION = "namm.safetensors", "namm.json"
 # what the numbers of a NAMM mean; one made with others would load and decide nonsense
 _SPECTRUM: dict[str, Any] = {
     "n_fft": N_FFT,
