@@ -42,6 +42,7 @@ class EvictionBenchConfig:
         contexts: Tokens of a prompt; what suits the device if empty.
         batches: Prompts at a time; for `evolution`, prompts of a generation.
         policies: Names of policies; all that there are if empty.
+        namms: Saved NAMMs that are measured too, under their own allocation: places as of `memx.namm.load`.
         budgets: Shares of the tokens that stay, in (0, 1].
         allocations: How heads share a budget, each with every policy: equal, global, table (a made one), layer_max.
         every: Tokens between two evictions.
@@ -54,6 +55,7 @@ class EvictionBenchConfig:
     contexts: Sequence[int] = ()
     batches: Sequence[int] = (1,)
     policies: Sequence[str] = ()
+    namms: Sequence[str] = ()
     budgets: Sequence[float] = (0.5,)
     allocations: Sequence[Allocation] = ("equal",)
     every: int = RUN

@@ -104,6 +104,7 @@ def eviction(
     parts: o.EvictionParts = None,
     model: o.BenchModel = "tiny-llama",
     policy: o.Policy = None,
+    namm: o.SavedNamm = None,
     budget: o.Budget = None,
     allocation: o.AllocationOption = None,
     interval: o.Interval = 512,
@@ -127,6 +128,7 @@ def eviction(
     """
     names = [part.value for part in parts or (o.Measured.prefill, o.Measured.decode)]
     evict = dict(host=model, layers=layers, contexts=context, batches=batch, policies=policy, budgets=budget)
+    evict["namms"] = namm
     evict["allocations"] = [one.value for one in allocation] if allocation else None
     measure(
         Output(save, force, against, json), names, eviction=evict | {"every": interval, "new_tokens": new_tokens},

@@ -127,6 +127,14 @@ Policy = Annotated[
         complete=complete_of(("namm", *POLICIES)),
     ),
 ]
+SavedNamm = Annotated[
+    list[str] | None,
+    option(
+        "--namm",
+        metavar="NAMM",
+        help="Saved NAMM to measure too: a folder, run, shipped name or hub name. Repeatable.",
+    ),
+]
 Budget = Annotated[
     list[float] | None,
     option(metavar="SHARE", help="Cache budget: share of all tokens kept, in (0, 1]. Repeatable.", default="0.5"),

@@ -18,7 +18,7 @@ from ...runtime.devices import pick_dtype
 from ..benchmark import BenchConfig, Benchmark, EvictionBenchConfig, Progress
 from ..timing import PeakMemory, in_own_process
 from .correctness import check_baselines
-from .policies import Baseline, Held, make_baselines
+from .policies import Baseline, Held, baselines_of
 from .prefill_decode import check, common_labels, read_and_write
 from .rows import generate_rows, row_labels, verdict_rows
 from .settings import Setting, contexts
@@ -62,9 +62,7 @@ def bench_generate(
     progress: Progress = lambda text: None,
 ) -> list[Row]:
     """Measure answers at every context and batch; rows of what is wrong alone if anything is."""
-    baselines = make_baselines(
-        config.policies, config.budgets, config.every, peers=peers, allocations=config.allocations
-    )
+    baselines = baselines_of(config, peers=peers)
     rows, layers = _check(config, baselines, device, dtype, progress)
     if any(row.value == 0 for row in rows):
         return rows
@@ -118,9 +116,7 @@ def generate(run: Run) -> Outcome:
     """Read a prompt and write an answer, after a short one that is not counted."""
     torch.set_num_threads(run.threads)
     config, device = run.config, torch.device(run.device)
-    baseline = make_baselines(
-        config.policies, config.budgets, config.every, peers=run.peers, allocations=config.allocations
-    )[run.number]
+    baseline = baselines_of(config, peers=run.peers)[run.number]
     host = build_host(config.host, config.layers, device, getattr(torch, run.dtype))
     if device.type == "cuda":
         torch.cuda.empty_cache()

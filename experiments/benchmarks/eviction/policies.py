@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +26,7 @@ from ....namm.policies.keep import Allocation
 from ....namm.policies.network import Namm
 from ....namm.policies.scorer import BAM_PARAMETERS
 from ....namm.policies.shares import HeadShares, total_tokens
+from ....namm.saved.files import load
 from ....results.namm.rows import ALLOCATED, PRESSES
 from ...config.policy_eval import EAGER
 from ...eviction.kvpress_presses import eager_attention, make_press
@@ -32,6 +34,8 @@ from ...models.generation import next_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from ..benchmark import EvictionBenchConfig
 
 PLAIN, KEEP_ALL, NAMM = "plain", "namm-keep-all", "namm"
 _SPREAD = 0.065  # of a NAMM's random parameters: as wide as evolution's first generation
@@ -129,6 +133,21 @@ def make_baselines(
         rivals = [name for name, own in PRESSES.items() if not names or own in names]
         listed += [_press(name, budget) for name in rivals for budget in budgets if budget < 1]
     return listed
+
+
+def baselines_of(config: EvictionBenchConfig, *, peers: bool) -> list[Baseline]:
+    """All that a benchmark measures; its saved NAMMs after the plain model."""
+    plain, others = slice(0, 2), slice(2, None)
+    listed = make_baselines(config.policies, config.budgets, config.every, peers=peers, allocations=config.allocations)
+    saved = [_saved(place, budget, config.every) for place in config.namms for budget in config.budgets]
+    return [*listed[plain], *saved, *listed[others]]
+
+
+def _saved(place: str, budget: float, every: int) -> Baseline:
+    namm = load(place)
+    policy = replace(namm, rule=replace(namm.rule, budget=budget), every=every)
+    label = f"{NAMM} {Path(place).name}"
+    return Baseline(label, lambda model: attach(model, policy), budget=budget, allocation=namm.rule.allocation)
 
 
 def _memx(name: str, budget: float | None, every: int, allocation: Allocation = "equal") -> Baseline:

@@ -13,6 +13,7 @@ import torch
 
 from ....errors import MemxError
 from ....namm.policies.base import check_every
+from ....namm.saved.files import load
 from ....results.store.rows import Row
 from ...base_models.synthetic import Host, build_host, check_host
 from ...eviction.kvpress_presses import check_peers
@@ -21,7 +22,7 @@ from ..benchmark import BenchConfig, Benchmark, EvictionBenchConfig, Progress
 from ..environment import row_settings
 from ..timing import PeakMemory, now
 from .correctness import check_baselines
-from .policies import Baseline, Held, check_policies, decode, held, make_baselines, prefill
+from .policies import Baseline, Held, baselines_of, check_policies, decode, held, prefill
 from .rows import decode_rows, prefill_rows, row_labels, verdict_rows
 from .settings import Setting, Times, contexts
 
@@ -47,6 +48,8 @@ BENCHMARKS = (  # which are measured together
 def check_eviction(config: EvictionBenchConfig, device: torch.device, *, peers: bool) -> None:
     """Raise MemxError for what cannot be run, before anything is built."""
     check_policies(config.policies, config.budgets)
+    for place in config.namms:
+        load(place)
     check_every(config.every)
     for context in contexts(config, device):
         if context < config.every:
@@ -71,9 +74,7 @@ def bench_evict(
 ) -> list[Row]:
     """Measure prefill, decode or both, at every context and batch; rows of what is wrong alone if anything is."""
     host = build_host(config.host, config.layers, device, dtype)
-    baselines = make_baselines(
-        config.policies, config.budgets, config.every, peers=peers, allocations=config.allocations
-    )
+    baselines = baselines_of(config, peers=peers)
     common = common_labels(config, host.model.config.num_hidden_layers, device, dtype)
     rows: list[Row] = []
     for context in contexts(config, device):

@@ -14,11 +14,12 @@ from memx.experiments.benchmarks.eviction import correctness as evict_bench_chec
 from memx.experiments.benchmarks.eviction import prefill_decode as evict_bench
 from memx.experiments.benchmarks.eviction.correctness import check_baselines, check_kept, logits_error
 from memx.experiments.benchmarks.eviction.generate import bench_generate
-from memx.experiments.benchmarks.eviction.policies import Baseline, held, make_baselines, prefill
+from memx.experiments.benchmarks.eviction.policies import Baseline, baselines_of, held, make_baselines, prefill
 from memx.experiments.benchmarks.eviction.prefill_decode import bench_evict, check_eviction
 from memx.experiments.benchmarks.registry import benchmarks
 from memx.experiments.benchmarks.run import run_bench
 from memx.experiments.eviction import kvpress_presses
+from memx.namm import NO_PASS, Namm, Rule, save
 from memx.namm.policies.heuristics import POLICIES
 from memx.results.bench.eviction_table import evict_tables, note_line
 from transformers import LlamaConfig
@@ -76,6 +77,19 @@ def test_heads_that_share_a_budget_hold_as_much_in_all(host):
         assert "in all heads, expected" in check_kept(host.model, wrong, host.ids(1, 70), 32).wrong
 
 
+def test_a_saved_namm_is_measured_under_its_own_allocation(host, tmp_path):
+    small = Namm(scorer="mlp", hidden=(8, 8), features=NO_PASS, rule=Rule(budget=0.5, allocation="global"))
+    parameters = torch.randn(len(small.parameters), generator=torch.Generator().manual_seed(0))
+    save(dataclasses.replace(small, parameters=parameters), tmp_path / "mine")
+    config = dataclasses.replace(SMALL, policies=("knorm",), namms=(str(tmp_path / "mine"),), budgets=(0.3, 0.5))
+    found = baselines_of(config, peers=False)
+    assert [one.name for one in found[2:4]] == ["namm mine 0.3 global", "namm mine 0.5 global"]
+    with torch.inference_mode():
+        assert [check_kept(host.model, one, host.ids(1, 70), 32).wrong for one in found[2:4]] == ["", ""]
+    with pytest.raises(MemxError, match="no NAMM"):
+        check_eviction(dataclasses.replace(config, namms=(str(tmp_path / "none"),)), CPU, peers=False)
+
+
 @pytest.mark.parametrize(
     ("budget", "context", "kept"), [(0.5, 64, 32), (0.29, 100, 31), (0.7, 70, 50), (0.07, 3200, 224), (1, 70, 70)]
 )
@@ -129,8 +143,8 @@ def test_batches_and_contexts_have_rows_of_their_own():
 
 def test_a_policy_that_keeps_too_many_fails_without_a_speed(monkeypatch):
     wrong = dataclasses.replace(make_baselines(("knorm",), (0.5,), 32, peers=False)[-1], budget=0.25)
-    usual = evict_bench.make_baselines
-    monkeypatch.setattr(evict_bench, "make_baselines", lambda *given, **more: [*usual(*given, **more), wrong])
+    usual = evict_bench.baselines_of
+    monkeypatch.setattr(evict_bench, "baselines_of", lambda *given, **more: [*usual(*given, **more), wrong])
     order = dataclasses.replace(SMALL, policies=("knorm",), budgets=(0.5,))
     found = run_bench(BenchConfig(["prefill"], "cpu", evict=order, steps=1))
     assert found.wrong == ["prefill host=tiny-llama context=70 batch=1: knorm 0.25"]
