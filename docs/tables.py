@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from measured import costs, glance, memory_layers, namms
+from measured import costs, glance, memory_layers, namms, published_namm
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES: dict[str, Callable[[str], str]] = {
@@ -25,7 +25,10 @@ TABLES: dict[str, Callable[[str], str]] = {
     "step": costs.step,
     "evolution": namms.evolution,
     "policies": namms.policies,
-    "transfer": namms.transfer,
+    "differences": namms.differences,
+    "published-evolution": published_namm.evolution,
+    "published-policies": published_namm.policies,
+    "published-transfer": published_namm.transfer,
     "generation": costs.generation,
     "ops": costs.ops,
     "resources": costs.resources,

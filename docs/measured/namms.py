@@ -17,15 +17,24 @@ from .text import blocks, interval, plus_minus, rows_of, table
 LIKELIHOOD, EXACT, OVER = "relative_log_likelihood", "exact", "relative_log_likelihood_over"
 SIZES = ("0.5", "0.25", "0.125")
 CEILING = "kvzip global"
-_INTERVALS = "Intervals of a NAMM are over its three seeds, those of other policies over prompts."
+INTERVALS = "Intervals of a NAMM are over its three seeds, those of other policies over prompts."
 _WIDEST = "Intervals hold those of all three seeds, each paired by prompt."
 SETS = {"held-out/all": "held-out tasks", "trained/all": "tasks of the evolution"}
 INITIAL, CHOSEN, DIFFERENCE = "generation 0", "answer", "difference"  # variants of rows of an evolution
 
 
 def evolution(page: str) -> str:
-    """Three seeds of one evolution: fitness of the chosen parameters, and the gain over the initial ones."""
-    found = evolved()
+    """Seeds of the universal NAMM's evolution."""
+    return evolution_table("namm/evolve")
+
+
+def evolution_table(name: str) -> str:
+    """Seeds of one evolution: fitness of the chosen parameters, and the gain over the initial ones.
+
+    Args:
+        name: The file of its rows.
+    """
+    found = evolved(name)
     columns = ["seed", "initial parameters"]
     for split in ("validation", "test"):
         columns += [f"chosen parameters, {split}", f"difference, {split}"]
@@ -41,17 +50,27 @@ def evolution(page: str) -> str:
 
 
 def policies(page: str) -> str:
-    """Policies at equal shares of the cache: likelihood and exact answers."""
-    rows = prepared(rows_of("namm/namm"))
+    """Policies at equal shares of the cache."""
+    return policies_table("namm/namm", SIZES)
+
+
+def policies_table(name: str, sizes: Sequence[str]) -> str:
+    """Policies at equal shares of the cache: likelihood and exact answers.
+
+    Args:
+        name: The file of their rows.
+        sizes: The shares.
+    """
+    rows = prepared(rows_of(name))
     parts = []
     for metric, title, digits in (
         (LIKELIHOOD, "Likelihood of the right answer, {} (full cache: 1)", 2),
         (EXACT, "Exact answers in percent, {}", 0),
     ):
-        for data, name in SETS.items():
-            lines = [[label, *_cells(points, SIZES, digits)] for label, points in _by_policy(rows, data, metric)]
-            parts += [f"**{title.format(name)}**", table(["policy", *_shares()], lines)]
-    return blocks(*parts, _INTERVALS)
+        for data in SETS:
+            lines = [[label, *cells(points, sizes, digits)] for label, points in by_policy(rows, data, metric)]
+            parts += [f"**{title.format(SETS[data])}**", table(["policy", *shares(sizes)], lines)]
+    return blocks(*parts, INTERVALS)
 
 
 def differences(page: str) -> str:
@@ -62,26 +81,14 @@ def differences(page: str) -> str:
             for against in GROUPS:
                 found = [over(data, namm, against, size) for size in SIZES]
                 if any(found):
-                    cells = ["" if one is None else f"{one.text} {one.rival}" for one in found]
-                    lines.append([name, policy_label(namm, ("",)), GROUPS[against], *cells])
-    return blocks(table(["tasks", "NAMM", "minus", *_shares()], lines, left=3), _WIDEST)
+                    told = ["" if one is None else f"{one.text} {one.rival}" for one in found]
+                    lines.append([name, policy_label(namm, ("",)), GROUPS[against], *told])
+    return blocks(table(["tasks", "NAMM", "minus", *shares(SIZES)], lines, left=3), _WIDEST)
 
 
-def transfer(page: str) -> str:
-    """The same NAMMs, unchanged, on another model."""
-    rows = prepared(rows_of("namm/transfer"))
-    sizes = ("0.25", "0.125", "own")
-    parts = []
-    for metric, title, digits in ((LIKELIHOOD, "Likelihood of the right answer", 2), (EXACT, "Exact answers in %", 0)):
-        found = _by_policy(rows, "all/all", metric)
-        lines = [[label, *_cells(points, sizes, digits)] for label, points in found]
-        parts += [f"**{title}**", table(["policy", "25%", "12.5%", "the NAMM's own size"], lines)]
-    return blocks(*parts, _INTERVALS)
-
-
-def evolved() -> dict[tuple[int, str, str, str], Row]:
-    """Rows over all tasks of the three evolutions by seed, variant, split and metric."""
-    rows = [row for row in rows_of("namm/evolve") if row.labels.task == "all"]
+def evolved(name: str) -> dict[tuple[int, str, str, str], Row]:
+    """Rows over all tasks of the evolutions in a file, by seed, variant, split and metric."""
+    rows = [row for row in rows_of(name) if row.labels.task == "all"]
     return {(row.seed, row.variant, row.labels.evolution_split, row.metric): row for row in rows}
 
 
@@ -130,7 +137,7 @@ def _over_rows(data: str) -> list[Row]:
     return [row for row in rows_of("namm/namm") if (row.metric, row.dataset) == (OVER, data)]
 
 
-def _by_policy(rows: Sequence[Row], data: str, metric: str) -> list[tuple[str, list[Point]]]:
+def by_policy(rows: Sequence[Row], data: str, metric: str) -> list[tuple[str, list[Point]]]:
     """The name and the points of each policy: the full cache, KVzip, NAMMs, head tables, then equal shares."""
     full, drawn = full_cache(rows, data, metric), curves(rows, data, metric)
     names = [curve.policy for curve in drawn]
@@ -161,7 +168,7 @@ def _one_own(points: Iterable[Point]) -> list[Point]:
     return [point for point in points if not is_own(point.size)] + [one]
 
 
-def _cells(points: Iterable[Point], sizes: Sequence[str], digits: int) -> list[str]:
+def cells(points: Iterable[Point], sizes: Sequence[str], digits: int) -> list[str]:
     """A cell for each size; the full cache has the same everywhere."""
     by_size = {point.size: point for point in points}
     found = [by_size.get(size, by_size.get("full")) for size in sizes]
@@ -172,5 +179,6 @@ def _alone(point: Point | None, digits: int) -> str:
     return "" if point is None else f"{point.value:.{digits}f}"
 
 
-def _shares() -> list[str]:
-    return [f"{100 * float(size):g}% of the cache" for size in SIZES]
+def shares(sizes: Sequence[str]) -> list[str]:
+    """Headings of columns: sizes as percent of the cache."""
+    return [f"{100 * float(size):g}% of the cache" for size in sizes]

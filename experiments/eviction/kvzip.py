@@ -6,6 +6,7 @@ Source: Kim et al. 2025, "KVzip: Query-Agnostic KV Cache Compression with Contex
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ...namm.attachment import attach
-from ...namm.policies.base import Attention, Block, Rule, View
-from ...transformers_compat import reset_rotary
+from ...namm.cache.cache import EvictingCache
+from ...namm.policies.base import Attention, Block, Policy, Rule, View
+from ...transformers_compat import length_dependent_rotary, reset_rotary
 from ..data.tokenizer import encode_text
 
 if TYPE_CHECKING:
@@ -26,7 +28,12 @@ _ROWS = 64  # queries whose attention is written out at a time
 
 
 def kvzip_scores(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, context: Tensor, *, piece: int = 512
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    context: Tensor,
+    *,
+    piece: int = 512,
+    after_context: Callable[[Policy], EvictingCache] | None = None,
 ) -> Tensor:
     """Compute KVzip's score of every key of a context.
 
@@ -41,6 +48,8 @@ def kvzip_scores(
         tokenizer: Its tokenizer.
         context: Token ids [N].
         piece: Tokens of the repetition that are read at a time, which bounds the memory.
+        after_context: Makes a cache that holds the whole context and goes on under a policy, which saves reading it
+            again. Not used where rotary factors depend on the length of the whole text.
 
     Returns:
         Scores [L, H, N] in [0, 1], float32, on the model's device. 0 for a key out of its layer's window.
@@ -52,9 +61,12 @@ def kvzip_scores(
     recorder = _Recorder(len(context))
     with torch.no_grad(), attach(model, recorder) as attached:
         reset_rotary(attached.decoder)
-        cache = attached.new_cache()
+        if after_context is None or length_dependent_rotary(attached.decoder):
+            cache, left = attached.new_cache(), (context, *again.split(piece))
+        else:
+            cache, left = after_context(recorder), again.split(piece)
         cache.length = len(context) + len(again)
-        for ids in (context, *again.split(piece)):
+        for ids in left:
             attached.decoder(input_ids=ids[None].to(model.device), past_key_values=cache)
     return torch.stack([recorder.greatest[layer] for layer in range(len(cache.layers))])
 

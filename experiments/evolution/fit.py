@@ -1,7 +1,8 @@
 """The fit of a scorer to KVzip's scores by gradient: a base model's contexts -> parameters to use or to evolve.
 
-The base model is frozen: each context is read once for the scorer's inputs and once more, twice as long, for KVzip's
-scores; both are kept. The target is the logarithm of the score, standardised over all contexts.
+The base model is frozen: it reads each context, which gives the scorer's inputs, then reads it once more as a
+repetition, which gives KVzip's scores; both are kept. The target is the logarithm of the score, standardised over all
+contexts.
 
 L layers, H key-value heads, N tokens of a context, n parameters, i inputs of the scorer.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import cos, pi
 from typing import TYPE_CHECKING
 
@@ -17,12 +19,14 @@ import torch
 from torch import Tensor
 
 from ...errors import MemxError
+from ...namm.cache.cache import EvictingCache
 from ...namm.evolution.population import ObserveOnly
-from ...namm.policies.base import View
+from ...namm.policies.base import Policy, View
 from ...namm.policies.network import Namm
 from ..config.evolution import FitConfig
 from ..eviction.answers import read
 from ..eviction.kvzip import kvzip_scores
+from .candidates import Keep
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -46,8 +50,11 @@ def fit_examples(
     """Read contexts, [N] each, for a fit. Raises MemxError if a context is too short or all its scores are the same."""
     found = []
     for context in contexts:
-        target = (FLOOR + kvzip_scores(model, tokenizer, context)).log()
-        for layer, (inputs, positions) in scorer_inputs(model, namm, context).items():
+        with torch.no_grad():
+            cache = read(model, context, Keep(namm=namm))
+            again = partial(_going_on, cache, namm)
+            target = (FLOOR + kvzip_scores(model, tokenizer, context, after_context=again)).log()
+        for layer, (inputs, positions) in scorer_inputs(cache, namm).items():
             found.append(Example(layer, inputs, target[layer].gather(-1, positions[0].long())[None]))
     flat = torch.cat([example.target.flatten() for example in found])
     deviation = flat.std()
@@ -57,14 +64,19 @@ def fit_examples(
 
 
 @torch.no_grad()
-def scorer_inputs(model: PreTrainedModel, namm: Namm, context: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
-    """Of each layer what a NAMM reads of a whole context [1, H, N, i], and the tokens' positions [1, H, N].
+def scorer_inputs(cache: EvictingCache, namm: Namm) -> dict[int, tuple[Tensor, Tensor]]:
+    """Of each layer what a NAMM reads of the context in a cache [1, H, N, i], and the tokens' positions [1, H, N].
 
     The newest tokens, fewer than the NAMM's hop, are left out, and so are those out of a layer's window.
     """
     recorder = _Recorder(namm=namm)
-    read(model, context, recorder).choices(recorder)
+    cache.choices(recorder)
     return recorder.found
+
+
+def _going_on(cache: EvictingCache, namm: Namm, policy: Policy) -> EvictingCache:
+    """A cache of the same context that goes on under another policy."""
+    return cache.fork(Keep(namm=namm), continue_with=policy)
 
 
 def fit(namm: Namm, examples: Sequence[Example], start: Tensor, config: FitConfig, seed: int) -> Tensor:

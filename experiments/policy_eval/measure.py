@@ -112,13 +112,17 @@ class PolicyEvaluator:
         """
         # seeded by the context, so that a resumed run draws the same whatever it skips
         seed = crc32(context.numpy().tobytes(), self.config.seed)
-        ceiling = None
-        if set(CEILINGS) & {*self.config.policies}:
-            assert self.tokenizer is not None
-            ceiling = kvzip_scores(self.model, self.tokenizer, context)
-        self.baselines = baselines(self.config, self.namms, seed, self.shares, ceiling)
         stop = min(self.config.every, len(context)) if self.online else len(context)
         shared = read(self.model, context[:stop], self.slots, length=len(context))
+        ceiling = None
+        if set(CEILINGS) & {*self.config.policies}:
+            assert self.tokenizer is not None and not self.online
+
+            def after_context(policy: Policy) -> EvictingCache:
+                return shared.fork(keep_all(self.slots), continue_with=policy)
+
+            ceiling = kvzip_scores(self.model, self.tokenizer, context, after_context=after_context)
+        self.baselines = baselines(self.config, self.namms, seed, self.shares, ceiling)
         self.heads = [0 if layer.state.recent is None else layer.state.recent.shape[1] for layer in shared.layers]
         return shared
 

@@ -108,14 +108,17 @@ class EvictingLayer(CacheLayer):
         evict.compact(state, masks)
 
     def continue_with(self, policy: Policy) -> None:
-        """Go on under a policy that observes the same, or nothing."""
+        """Go on under a policy that observes the same or nothing, or that begins here to observe every new query."""
         state = self.state
+        begun = state.keys is not None
+        same = begun and state.notes(policy) == state.notes(state.policy)
         state.policy = policy
-        if not policy.hop:
+        if begun and (not policy.hop or not same):
+            assert policy.hop <= 1, "queries that wait for a full hop are not known"
             state.recent = state.lse = state.summary = None
-            state.policy_state = state.policy_state.new_empty(*state.keys.shape[:3], 0)
+            state.policy_state = state.policy_state.new_zeros(*state.keys.shape[:3], policy.width)
             if state.ragged is not None:
-                state.ragged.policy_state = state.policy_state.new_empty(len(state.ragged.keys), 0)
+                state.ragged.policy_state = state.policy_state.new_zeros(len(state.ragged.keys), policy.width)
 
     def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
         """Length and offset of a mask over all slots; memx makes its own masks."""

@@ -110,6 +110,10 @@ class LayerState:
         dtype = torch.promote_types(query.dtype, torch.float32)
         self.summary = query.new_zeros(*query.shape[:2], numbers, dtype=dtype)
 
+    def notes(self, policy: Policy) -> tuple[int, ...]:
+        """How much a policy would note here: queries at a time and looked at again, numbers of keys and of heads."""
+        return policy.hop, policy.context, policy.width, summary_size(policy, self.keys.shape[3])
+
     def clear(self) -> None:
         """Drop all tokens."""
         self.keys = self.values = self.recent = self.lse = self.summary = self.ragged = None

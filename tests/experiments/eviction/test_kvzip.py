@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from memx.experiments.eviction.answers import read
 from memx.experiments.eviction.kvzip import kvzip_scores, repetition
+from memx.experiments.evolution.candidates import Keep
+from memx.namm import NO_PASS, Namm
 
 from ...namm.features_reference import record
 from ...namm.hosts import make_host, prompts
@@ -28,4 +31,11 @@ def test_scores_are_the_greatest_attention_while_the_context_is_repeated(name):
     expected = torch.stack([layer.weights()[:, :, 45:, :45].amax((1, 2)) for layer in layers])
     for piece in (7, 512):
         found = kvzip_scores(host, Tokenizer(), context, piece=piece)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-9, atol=1e-12)
+    small = Namm(scorer="mlp", hidden=(8, 8), features=NO_PASS)
+    with torch.no_grad():
+        cache = read(host, context, Keep(namm=small))
+    going_on = {"after_context": lambda policy: cache.fork(Keep(namm=small), continue_with=policy)}
+    for piece in (7, 512):  # the cache stays as it is
+        found = kvzip_scores(host, Tokenizer(), context, piece=piece, **going_on)
         torch.testing.assert_close(found.double(), expected, rtol=1e-9, atol=1e-12)

@@ -8,6 +8,8 @@ from memx.experiments.base_models.load import load_host
 from memx.experiments.config.base import run_name, tree_hash
 from memx.experiments.config.evolution import EvolveConfig, FitConfig
 from memx.experiments.config.loading import load_evolution_config
+from memx.experiments.eviction.answers import read
+from memx.experiments.evolution.candidates import Keep
 from memx.experiments.evolution.fit import explained, fit, fit_examples, scorer_inputs
 from memx.experiments.evolution.run import evolve_namm
 from memx.experiments.evolution.start import empty_namm, random_parameters
@@ -45,7 +47,9 @@ def small(host, **changes):
 def test_a_small_scorer_reads_the_inputs_of_their_equations(host):
     model, _ = load_host(str(host), dtype=torch.float64, any_decoder=True)
     context = torch.randint(0, 300, (70,), generator=torch.Generator().manual_seed(0))
-    found = scorer_inputs(model, Namm(scorer="mlp", hidden=(8, 8), features=NO_PASS), context)
+    small = Namm(scorer="mlp", hidden=(8, 8), features=NO_PASS)
+    with torch.no_grad():
+        found = scorer_inputs(read(model, context, Keep(namm=small)), small)
     for layer, own in enumerate(record(model, context)):
         inputs, positions = found[layer]
         assert torch.equal(positions[0, 0], torch.arange(inputs.shape[2]))

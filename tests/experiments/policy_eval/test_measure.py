@@ -89,7 +89,7 @@ def test_each_allocation_answers_as_it_does_alone(mode, monkeypatch):
     allocations, length = ("equal", "global", "table", "layer_max"), 144
     host, prompt = make_host().double(), draw(length)
     table = torch.rand(2, 2, length, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(measure, "kvzip_scores", lambda model, tokenizer, ids: table)
+    monkeypatch.setattr(measure, "kvzip_scores", lambda model, tokenizer, ids, **more: table)
     shares = HeadShares((BUDGET,), (((0.9, 0.2), (0.1, 0.4)),))
     names = ("knorm", "kvzip") if mode == "post_hoc" else ("knorm",)
     asked = config(mode=mode, policies=names, allocations=allocations, protect_first=3, namms=[BUDGETED])
