@@ -11,7 +11,7 @@ from ..config.evolution import EvolveConfig
 
 _ANSWER, _DIFFERENCE = "answer", "difference"  # variants of rows
 _MEASURES = {
-    "relative_likelihood": "likelihood of the correct answer, relative to the full cache",
+    "relative_log_likelihood": "likelihood of the correct answer, full cache = 1",
     "relative_score": "score, relative to the full cache",
     "kept": "% of the cache kept",
     "fitness": "fitness",
@@ -32,15 +32,20 @@ def evolution_card(config: EvolveConfig, rows: Iterable[Row] = ()) -> Card:
         command="memx evolve-namm config.yaml",
         config=to_yaml(config),
         seeds=(config.seed,),
-        scores=tuple(_scores(rows)),
+        scores=tuple(_scores(rows, of_size=config.namm.rule == "threshold")),
     )
 
 
-def _scores(rows: Iterable[Row]) -> Iterator[Score]:
-    """The scores of the chosen NAMM, and how much its fitness is above that of the initial parameters."""
+def _scores(rows: Iterable[Row], *, of_size: bool) -> Iterator[Score]:
+    """The scores of the chosen NAMM, and how much its fitness is above that of the initial parameters.
+
+    of_size: whether the size of the cache is the NAMM's own choice: what it keeps, and its price, are then told too.
+    """
     for row in rows:
         measure = _MEASURES.get(row.metric)
         if measure is None or row.variant not in (_ANSWER, _DIFFERENCE):
+            continue
+        if not of_size and (row.metric == "kept" or (row.metric, row.variant) == ("fitness", _ANSWER)):
             continue
         if row.variant == _DIFFERENCE:
             if row.metric != "fitness":
