@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
 
 from memx.results.memory_layers.ablation import difference
 from memx.results.memory_layers.baselines import bases_of
 from memx.results.memory_layers.finetune import by_method, methods_of
-from memx.results.store.rows import Row
 
 from .costs import fastest_step
 from .memory_layers import TIER, equal_compute, model
-from .namms import DIFFERENCE, best_of, evolved, over_best
+from .namms import (
+    DIFFERENCE,
+    HELD_OUT,
+    SIZES,
+    Difference,
+    best_equal,
+    evolved,
+    likelihood,
+    over,
+    universal,
+)
 from .text import interval, plus_minus, rows_of, slots, table
 
 _COLUMNS = ["question", "answer", "page"]
@@ -25,12 +33,12 @@ def memory(page: str) -> str:
 
 
 def namm(page: str) -> str:
-    """NAMMs in two lines."""
+    """NAMMs in three lines."""
     return _table(page, _namm_lines())
 
 
 def both(page: str) -> str:
-    """All six lines."""
+    """All seven lines."""
     return _table(page, [*_memory_lines(), *_namm_lines()])
 
 
@@ -39,7 +47,7 @@ def _memory_lines() -> list[_Line]:
 
 
 def _namm_lines() -> list[_Line]:
-    return [_evolved(), _against_others()]
+    return [_kept(), _against_others(), _evolved()]
 
 
 def _table(page: str, lines: list[_Line]) -> str:
@@ -102,28 +110,43 @@ def _retrofit() -> _Line:
 
 
 def _evolved() -> _Line:
-    found = evolved()
+    found = evolved("namm/evolve")
     seeds = sorted({seed for seed, *_ in found})
     gains = [found[seed, DIFFERENCE, "test", "fitness"] for seed in seeds]
     return (
-        "Does evolution improve a NAMM? (gain in likelihood minus cache penalty on test prompts, by seed)",
-        ", ".join(interval(row.value, row.low, row.high, 2, "+") for row in gains) + _verdict(gains),
+        "How much likelihood does evolution gain from random weights? (full cache = 1; 12.5% and 25% kept; by seed)",
+        ", ".join(interval(row.value, row.low, row.high, 2, "+") for row in gains),
+        "Eviction",
+        "eviction",
+    )
+
+
+def _kept() -> _Line:
+    namm = universal(HELD_OUT)
+    scores = [f"{likelihood(HELD_OUT, namm, size):.2f}" for size in SIZES]
+    rivals = [best_equal(HELD_OUT, size) for size in SIZES]
+    told = ", ".join(f"{value:.2f} {name}" for name, value in rivals)
+    return (
+        "How much of the full cache's likelihood does a NAMM keep at 50%, 25% and 12.5%, on tasks held out from it?",
+        f"{', '.join(scores)}; the best other policies with equal shares for all heads: {told}",
         "Eviction",
         "eviction",
     )
 
 
 def _against_others() -> _Line:
-    half = over_best("all/all", "0.5")
+    namm = universal(HELD_OUT)
+    alike, tabled = (over(HELD_OUT, namm, against, "0.25") for against in ("", " table"))
+    assert alike and tabled
     return (
-        f"Is it better than the best other policy, {best_of(half)}, at half the cache? (nats per token, by seed)",
-        ", ".join(interval(row.value, row.low, row.high, 2, "+") for row in half) + _verdict(half),
+        "Is that better than the best other policy at a quarter of the cache?",
+        f"over {alike.rival} with equal shares {alike.text}: {_verdict(alike)}; "
+        f"over {tabled.rival} with a table of head shares {tabled.text}: {_verdict(tabled)}",
         "Eviction",
         "eviction",
     )
 
 
-def _verdict(rows: Sequence[Row]) -> str:
-    """Whether the intervals of gains lie above zero, all or some of them."""
-    above = sum((row.low or 0.0) > 0 for row in rows)
-    return f": {'yes' if above == len(rows) else 'not shown' if not above else f'in {above} of {len(rows)}'}"
+def _verdict(found: Difference) -> str:
+    """Whether an interval lies above zero."""
+    return "yes" if found.low > 0 else "no" if found.high < 0 else "not shown"

@@ -19,7 +19,8 @@ SIZES = ("0.5", "0.25", "0.125")
 CEILING = "kvzip global"
 INTERVALS = "Intervals of a NAMM are over its three seeds, those of other policies over prompts."
 _WIDEST = "Intervals hold those of all three seeds, each paired by prompt."
-SETS = {"held-out/all": "held-out tasks", "trained/all": "tasks of the evolution"}
+HELD_OUT = "held-out/all"
+SETS = {HELD_OUT: "held-out tasks", "trained/all": "tasks of the evolution"}
 INITIAL, CHOSEN, DIFFERENCE = "generation 0", "answer", "difference"  # variants of rows of an evolution
 
 
@@ -131,6 +132,24 @@ def over(data: str, namm: str, against: str, size: str) -> Difference | None:
     rows = by_rival[best]
     low, high = min(row.low or 0.0 for row in rows), max(row.high or 0.0 for row in rows)
     return Difference(fmean(row.value for row in rows), low, high, policy_label(split_allocation(best)[0], ()))
+
+
+def universal(data: str) -> str:
+    """The name of the NAMM that serves any model."""
+    return next(name for name in namms_of(data) if "universal" in name)
+
+
+def likelihood(data: str, policy: str, size: str) -> float:
+    """What a policy keeps of the full cache's likelihood, a mean over seeds."""
+    rows = [row for row in rows_of("namm/namm") if (row.metric, row.dataset) == (LIKELIHOOD, data)]
+    return fmean(row.value for row in rows if without_seed(row.variant) == policy and size_of(row) == size)
+
+
+def best_equal(data: str, size: str) -> tuple[str, float]:
+    """The best policy with equal shares at a size, and what it keeps of the full cache's likelihood."""
+    policies = {row.labels.rival for row in _over_rows(data) if not split_allocation(row.labels.rival)[1]}
+    best = max(policies, key=lambda policy: likelihood(data, policy, size))
+    return policy_label(best, ()), likelihood(data, best, size)
 
 
 def _over_rows(data: str) -> list[Row]:
