@@ -138,13 +138,10 @@ def _against_others() -> _Line:
     namm = universal(HELD_OUT)
     alike, tabled = (over(HELD_OUT, namm, against, "0.25") for against in ("", " table"))
     assert alike and tabled
-    return (
-        "Is that better than the best other policy at a quarter of the cache?",
-        f"over {alike.rival} with equal shares {alike.text}: {_verdict(alike)}; "
-        f"over {tabled.rival} with a table of head shares {tabled.text}: {_verdict(tabled)}",
-        "Eviction",
-        "eviction",
-    )
+    over_equal = f"over {alike.rival} with equal shares {alike.text}: {_verdict(alike)}"
+    over_table = f"over {tabled.rival} with a table of head shares {tabled.text}: {_verdict(tabled)}"
+    question = "Is that better than the best other policy at a quarter of the cache?"
+    return question, f"{over_equal}; {over_table}", "Eviction", "eviction"
 
 
 def _verdict(found: Difference) -> str:

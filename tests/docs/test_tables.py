@@ -41,7 +41,7 @@ def test_pages_hold_what_the_rows_give():
 
 
 def test_a_changed_number_is_found_and_mended(tables):
-    text = "<!-- table: evolution -->\n<!-- /table -->\n"
+    text = "<!-- table: published-evolution -->\n<!-- /table -->\n"
     written = tables.filled(text, "README.md")
     assert written.count("\n| ") == 5 and tables.filled(written, "README.md") == written
     assert tables.filled(written.replace("+0.188", "+0.199"), "README.md") == written
@@ -115,12 +115,12 @@ def test_numbers_of_the_ops(tables):
 
 def test_numbers_of_the_policies_are_means_over_seeds(tables):
     found = defaultdict(list)
-    for row in rows_of("namm/namm"):
+    for row in rows_of("namm-published/namm"):
         if row.size == "budget":
             name = "namm" + " per head" * row.variant.endswith("per head") if row.variant[:4] == "namm" else row.variant
             found[name, row.budget, row.dataset, row.metric].append(row.value)
     names = {"NAMM": "namm", "NAMM per head": "namm per head", "H2O": "h2o", "SnapKV": "snapkv", "random": "random"}
-    text = tables.TABLES["policies"]("README.md")
+    text = tables.TABLES["published-policies"]("README.md")
     parts = re.split(r"^\*\*.*$", text, flags=re.MULTILINE)[1:]
     wanted = [(d, m) for m in ("relative_log_likelihood", "exact") for d in ("held-out/all", "trained/all")]
     for part, (data, metric) in zip(parts, wanted, strict=False):
@@ -129,3 +129,35 @@ def test_numbers_of_the_policies_are_means_over_seeds(tables):
             values = [fmean(found[name, budget, data, metric]) for budget in (0.75, 0.5, 0.25, 0.125)]
             digits = 0 if metric == "exact" else 2
             assert [cell.split(" ")[0] for cell in lines[label][1:]] == [f"{value:.{digits}f}" for value in values]
+
+
+def test_numbers_of_the_newer_namms(tables):
+    rows = [row for row in rows_of("namm/namm") if row.size == "budget" and row.dataset == "held-out/all"]
+    values, over = defaultdict(list), defaultdict(list)
+    for row in rows:
+        name = re.sub("-[0-9a-f]{8}(?= )", "", row.variant)
+        if row.metric == "relative_log_likelihood":
+            values[name, row.budget].append(row.value)
+        if row.metric == "relative_log_likelihood_over":
+            over[name, row.rival, row.budget].append(row)
+    table = lines_of(re.split(r"^\*\*.*$", tables.TABLES["policies"]("README.md"), flags=re.MULTILINE)[1])
+    universal = next(name for name, _ in values if "universal" in name)
+    for label, name in (("NAMM" + universal.removeprefix("namm"), universal), ("KeyDiff table", "keydiff table")):
+        wanted = [f"{fmean(values[name, budget]):.2f}" for budget in (0.5, 0.25, 0.125)]
+        assert [cell.split(" ")[0] for cell in table[label][1:]] == wanted
+    found = [line.strip("| ").split(" | ") for line in tables.TABLES["differences"]("README.md").splitlines()]
+    (line,) = [
+        line
+        for line in found
+        if line[0] == "held-out tasks" and "universal" in line[1] and line[2].endswith("equal shares")
+    ]
+    for cell, budget in zip(line[3:], (0.5, 0.25, 0.125), strict=True):
+        means = {
+            rival: fmean(row.value for row in same)
+            for (name, rival, at), same in over.items()
+            if (name, at) == (universal, budget) and not rival.endswith((" table", " global"))
+        }
+        best = min(means, key=lambda rival: means[rival])
+        bounds = over[universal, best, budget]
+        low, high = min(row.low for row in bounds), max(row.high for row in bounds)
+        assert cell.startswith(f"{means[best]:+.2f} [{low:+.2f}, {high:+.2f}] ")
