@@ -17,8 +17,8 @@ from .text import blocks, interval, plus_minus, rows_of, table
 LIKELIHOOD, EXACT, OVER = "relative_log_likelihood", "exact", "relative_log_likelihood_over"
 SIZES = ("0.5", "0.25", "0.125")
 CEILING = "kvzip global"
-INTERVALS = "Intervals of a NAMM are over its three seeds, those of other policies over prompts."
-_WIDEST = "Intervals hold those of all three seeds, each paired by prompt."
+INTERVALS = "Intervals are over prompts; those of a NAMM with three seeds are over its seeds."
+_WIDEST = "Paired by prompt. The interval of a NAMM with several seeds holds those of all of them."
 HELD_OUT = "held-out/all"
 SETS = {HELD_OUT: "held-out tasks", "trained/all": "tasks of the evolution"}
 INITIAL, CHOSEN, DIFFERENCE = "generation 0", "answer", "difference"  # variants of rows of an evolution

@@ -1,6 +1,7 @@
 """Prepared rows of `memx eval-namm` -> curves of a score by the share of the cache held, one for each policy.
 
-NAMMs that differ in their seed alone are one policy: the mean over them with Student's t interval.
+NAMMs that differ in their seed alone are one policy: the mean over them, from three on with Student's t interval. Of
+two it would say next to nothing, so that theirs is over prompts, the mean of both.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from ..store.rows import Row
 from ..summary import mean_interval
 from .rows import FULL, is_namm, is_own, size_of
 
+SEEDS = 3  # NAMMs from which on an interval is over them
 HELD, KEPT = "held", "kept"  # shares of the cache: of its bytes, of its tokens x heads
 
 
@@ -121,12 +123,13 @@ def _mean(group: Sequence[Row], shares: dict[tuple[object, ...], float]) -> Poin
     bytes_held = [shares[HELD, *_line(row)] for row in group if (HELD, *_line(row)) in shares]
     held = fmean(bytes_held) if len(bytes_held) == len(group) else None
     value, low, high = mean_interval(values)
-    if len(group) == 1 or not is_namm(first.variant):  # a baseline at the sizes of several NAMMs met the same prompts
-        low, high = (_mean_bound([getattr(row, bound) for row in group]) for bound in ("low", "high"))
+    if len(group) < SEEDS or not is_namm(first.variant):  # a baseline at sizes of several NAMMs met the same prompts
+        low, high = (mean_bound([getattr(row, bound) for row in group]) for bound in ("low", "high"))
     return Point(first.variant, size_of(first), kept, value, low, high, first.n, values, held)
 
 
-def _mean_bound(bounds: Sequence[float | None]) -> float | None:
+def mean_bound(bounds: Sequence[float | None]) -> float | None:
+    """The mean of ends of intervals; None if one has no end."""
     known = [bound for bound in bounds if bound is not None]
     return fmean(known) if len(known) == len(bounds) else None
 

@@ -9,7 +9,7 @@ from ...errors import MemxError, nearest
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import caption_below, new_figure, spread
-from .curves import Curve, Point, by_bytes, curves, full_cache
+from .curves import SEEDS, Curve, Point, by_bytes, curves, full_cache
 from .looks import Look, evaluation_caption, looks_of, policy_label
 from .rows import (
     DATASETS,
@@ -112,7 +112,7 @@ def _asked(rows: Sequence[Row], datasets: Sequence[str]) -> str:
         if is_namm(row.variant) and not row.variant.endswith(PER_HEAD):
             seeds.setdefault(row.variant, set()).add((row.run, row.seed))
     several = [
-        f"{policy_label(name, seeds)}: over {len(s)} seeds (thin lines)" for name, s in seeds.items() if len(s) > 1
+        f"{policy_label(name, seeds)}: over {len(s)} seeds (thin lines)" for name, s in seeds.items() if len(s) >= SEEDS
     ]
     return " · ".join([*prompts, ", ".join(["95% CI over prompts", *several])])
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..labels import INTERVALS, Table, with_interval
 from ..store.rows import Row
 from ..summary import mean_interval
-from .curves import HELD, KEPT, Point, by_bytes, curves, full_cache, pareto_front
+from .curves import HELD, KEPT, SEEDS, Point, by_bytes, curves, full_cache, mean_bound, pareto_front
 from .looks import policy_label
 from .rows import SCORES, allocation_of, datasets_of, in_order, is_namm, size_label, size_of
 
@@ -100,8 +100,8 @@ def _over(rows: Sequence[Row] | None) -> dict[str, Any] | None:
     if not rows:
         return None
     value, low, high = mean_interval([row.value for row in rows])
-    if len(rows) == 1:
-        low, high = rows[0].low, rows[0].high
+    if len(rows) < SEEDS:
+        low, high = (mean_bound([getattr(row, bound) for row in rows]) for bound in ("low", "high"))
     baselines = dict.fromkeys(row.labels.rival for row in rows)
     return {"value": value, "low": low, "high": high, "rival": ", ".join(baselines)}
 

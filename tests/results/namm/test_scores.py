@@ -1,6 +1,7 @@
 """Figures of NAMMs: they draw what rows and metrics say, their tables tell the same, and wrong sources get a hint."""
 
 from itertools import pairwise
+from statistics import fmean
 
 import pytest
 from memx.errors import MemxError
@@ -190,13 +191,13 @@ def test_what_is_missing_is_left_out(tmp_path):
 
 
 def test_axes_hold_every_score_and_say_when_intervals_are_cut():
-    rows = prepared(made.evaluation(namms=(("namm a", 0, -0.3), ("namm a seed1", 1, 0.8))))
+    rows = prepared(made.evaluation(namms=(("namm a", 0, -0.3), ("namm a seed1", 1, 0.8), ("namm a seed2", 2, 0.7))))
     figure = namm_figure(rows, [LIKELIHOOD])
     low, high = figure.axes[0].get_ylim()
     assert low == 0 and max(line_of(figure.axes[0], "_namm a")[1]) < high < 2
     said = figure.legends[0].get_title().get_text()
     assert (
-        "NAMM: over 2 seeds (thin lines) (widest intervals clipped)" in said
+        "NAMM: over 3 seeds (thin lines) (widest intervals clipped)" in said
         and "96 test prompts of held-out tasks" in said
     )
     nothing = [
@@ -235,3 +236,14 @@ def test_some_policies_are_drawn_alone_and_the_rows_stay_whole(tmp_path):
     with pytest.raises(MemxError, match="--policies: no policy 'tovva' here") as raised:
         draw("namm", wrong)
     assert "tova" in raised.value.hint
+
+
+def test_two_seeds_have_an_interval_over_prompts():
+    rows = prepared(made.evaluation(namms=SEEDS[:2]))
+    half = next(curve for curve in curves(rows, HELD, "exact") if curve.policy == "namm a").points[1]
+    own = [row for row in rows if (row.variant, row.dataset, row.metric) == ("namm a", HELD, "exact")]
+    bounds = [(row.low, row.high) for row in own if row.labels.budget == 0.25]
+    assert len(half.values) == 2 and (half.low, half.high) == pytest.approx(
+        [fmean(ends) for ends in zip(*bounds, strict=True)]
+    )
+    assert "seeds" not in namm_figure(rows, ["exact"]).legends[0].get_title().get_text()
