@@ -61,7 +61,8 @@ def policy_label(policy: str, among: Iterable[str]) -> str:
     if is_namm(policy):
         if len({split_allocation(other)[0] for other in among if is_namm(other)}) == 1:
             named = NAMM
-        return POLICY_LABELS[NAMM] + named.removeprefix(NAMM) + suffix
+        run = named.removeprefix(NAMM).removeprefix(" ").removeprefix(f"{NAMM}-")  # runs are called namm-universal, say
+        return " ".join(filter(None, (POLICY_LABELS[NAMM], run))) + suffix
     name = _memx_policy(policy)
     label = POLICY_LABELS.get(name, name)
     return label + suffix if name == named else f"{label} (kvpress)"

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _HEIGHT = 4.0  # inches of a panel
 _CAPTION = 0.45  # inches of its lines
+_MOST = 108.0  # percent, where the axis of shares ends
+_LETTER = 0.0145  # of a panel's width, of a letter of a name
 _LABEL = 9.6  # points between the names of two lines
 _LEAST_SPAN = {"exact": 10.0, "score": 10.0}  # of an axis, where nothing scores
 _ASIDE = 1.3  # points between the error bars of two policies at one size
@@ -140,7 +142,7 @@ def _panel(
             _namm(axis, curve, look)
         else:
             _baseline(axis, curve, look, _ASIDE * (baselines.index(curve.policy) - (len(baselines) - 1) / 2))
-    _share_axis(axis, drawn, "kept, in bytes" if by_bytes(rows) else "kept")
+    _share_axis(axis, drawn, looks, "kept, in bytes" if by_bytes(rows) else "kept")
 
 
 def _namm(axis: Axes, curve: Curve, look: Look) -> None:
@@ -195,7 +197,7 @@ def _errors(points: Sequence[Point]) -> list[list[float]] | None:
     return [[max(value - low, 0.0) for value, low, _ in known], [max(high - value, 0.0) for value, _, high in known]]
 
 
-def _share_axis(axis: Axes, drawn: Sequence[Curve], measured: str) -> None:
+def _share_axis(axis: Axes, drawn: Sequence[Curve], looks: dict[str, Look], measured: str) -> None:
     """Halvings of the cache on a log axis, with room on the left for the names of lines."""
     from matplotlib.ticker import NullFormatter, NullLocator
 
@@ -207,7 +209,11 @@ def _share_axis(axis: Axes, drawn: Sequence[Curve], measured: str) -> None:
     axis.set_xticks(ticks, [f"{tick:g}%" if tick >= 1 else f"{tick:.1g}%" for tick in ticks])
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_xlim(min(least, ticks[-1]) / 2.3, 108.0)
+    lengths = (len(policy_label(one.policy, looks)) * (1.2 if looks[one.policy].strong else 1) for one in drawn)
+    letters = max(lengths, default=0)
+    names = min(0.04 + _LETTER * letters, 0.6)  # the part of the panel that the longest name takes
+    first = min(least, ticks[-1])
+    axis.set_xlim(first / max(2.3, (_MOST / first) ** (names / (1 - names))), _MOST)
     axis.set_xlabel(f"share of the cache {measured} (log scale)")
 
 
