@@ -82,7 +82,8 @@ def differences(page: str) -> str:
             for against in GROUPS:
                 found = [over(data, namm, against, size) for size in SIZES]
                 if any(found):
-                    told = ["" if one is None else f"{one.text} {one.rival}" for one in found]
+                    named = against != " global"  # KVzip's name is in the line's
+                    told = [(f"{one.text} {one.rival}" if named else one.text) if one else "" for one in found]
                     lines.append([name, policy_label(namm, ("",)), GROUPS[against], *told])
     return blocks(table(["tasks", "NAMM", "minus", *shares(SIZES)], lines, left=3), _WIDEST)
 
