@@ -24,6 +24,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "queries": memory_layers.queries,
     "step": costs.step,
     "evolution": namms.evolution,
+    "evolution-heads": namms.evolution_heads,
     "policies": namms.policies,
     "differences": namms.differences,
     "published-evolution": published_namm.evolution,

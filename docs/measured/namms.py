@@ -29,6 +29,11 @@ def evolution(page: str) -> str:
     return evolution_table("namm/evolve")
 
 
+def evolution_heads(page: str) -> str:
+    """The evolution of the NAMM with numbers for each head, from its fit."""
+    return evolution_table("namm/evolve-heads")
+
+
 def evolution_table(name: str) -> str:
     """Seeds of one evolution: fitness of the chosen parameters, and the gain over the initial ones.
 

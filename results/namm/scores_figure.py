@@ -50,7 +50,7 @@ def draw(request: PlotRequest) -> Drawn:
         raise MemxError(
             f"--metrics: unknown metric {', '.join(unknown) or '(none given)'}", hint=f"use {', '.join(SCORES)}"
         )
-    wanted = {*SCORES, "held", "kept", "log_likelihood_over_best_rival"}
+    wanted = {*SCORES, "held", "kept", "log_likelihood_over_best_rival", "relative_log_likelihood_over"}
     rows = evaluated(request, lambda row: row.metric in wanted and row.dataset in DATASETS, "policies' scores")
     drawn = _chosen(prepared(rows), request.options.policies)
     measured = [metric for metric in SCORES if any(row.metric == metric and row.variant != FULL for row in drawn)]
