@@ -38,8 +38,8 @@ def namm(page: str) -> str:
 
 
 def both(page: str) -> str:
-    """All seven lines."""
-    return _table(page, [*_memory_lines(), *_namm_lines()])
+    """The lines on memory layers, and two on NAMMs."""
+    return _table(page, [*_memory_lines(), _kept(), _against_others()])
 
 
 def _memory_lines() -> list[_Line]:

@@ -137,7 +137,7 @@ class Workspace:
 
 def _write_evaluation(folder: Path) -> None:
     """The repository's evaluation of one NAMM, as if two budgets of evicted tokens had been looked at too."""
-    files = [REFERENCE / "namm" / f"{name}.rows.jsonl" for name in ("namm", "layers", "dropped")]
+    files = [REFERENCE / "namm-published" / f"{name}.rows.jsonl" for name in ("namm", "layers", "dropped")]
     _write_run(folder, files[0])
     rows = [json.loads(line) for path in files for line in path.read_text("utf-8").splitlines()]
     rows = [row for row in rows if not re.search("7b9876f3|23247734", row["variant"])]  # other seeds

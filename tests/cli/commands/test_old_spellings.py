@@ -52,7 +52,12 @@ def test_old_and_new_do_the_same(capsys, pytestconfig, old, new, code):
 
 @pytest.mark.parametrize(
     ("old", "rows"),
-    [("rivals", "rivals/rivals"), ("dropped", "namm/dropped"), ("front", "namm/evolve"), ("bench", "bench/bench")],
+    [
+        ("rivals", "rivals/rivals"),
+        ("dropped", "namm-published/dropped"),
+        ("front", "namm/evolve"),
+        ("bench", "bench/bench"),
+    ],
 )
 def test_old_names_of_pictures(capsys, tmp_path, pytestconfig, old, rows):
     lines = (pytestconfig.rootpath / REFERENCE / f"{rows}.rows.jsonl").read_text("utf-8").splitlines(keepends=True)
@@ -69,7 +74,7 @@ def test_old_names_of_pictures(capsys, tmp_path, pytestconfig, old, rows):
 
 
 def test_an_old_option_writes_the_files_that_it_wrote(capsys, tmp_path, pytestconfig):
-    source = str(pytestconfig.rootpath / REFERENCE / "namm" / "dropped.rows.jsonl")
+    source = str(pytestconfig.rootpath / REFERENCE / "namm-published" / "dropped.rows.jsonl")
     assert outcome(capsys, "plot", source, "--what", "dropped", "--out", str(tmp_path), "--formats", "svg")[0] == 0
     assert (tmp_path / "dropped.svg").is_file() and not (tmp_path / "evicted.svg").exists()
 

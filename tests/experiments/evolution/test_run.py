@@ -77,8 +77,9 @@ def test_a_run_writes_all_that_it_found(straight, host):
     assert found["validation/all", "generation 0", "fitness"].value == pytest.approx(lines[0]["validation"], rel=1e-4)
     card = (run.folder / "namm" / "README.md").read_text("utf-8")
     assert to_yaml(config) in card and f"| base model | {host} |" in card
-    answer = found["test/all", "answer", "fitness"]
-    assert f"| test prompts: all | fitness | {answer.value:.3f} | {answer.low:.3f} to {answer.high:.3f} |" in card
+    answer = found["test/all", "answer", "relative_log_likelihood"]
+    measure = "likelihood of the correct answer, full cache = 1"
+    assert f"| test prompts: all | {measure} | {answer.value:.3f} | {answer.low:.3f} to {answer.high:.3f} |" in card
     difference = found["validation/all", "difference", "fitness"]
     assert difference.value == pytest.approx(best - lines[0]["validation"], abs=1e-4) and difference.n == 4
     assert (
