@@ -9,20 +9,11 @@ from pydantic import Field, field_validator, model_validator
 
 from ...errors import shown
 from .base import RunName, StrictModel
-from .tasks import TRAINING_TASKS, UNSCORED, is_longbench
+from .tasks import UNSCORED, TasksConfig
 
 _HOP = 16  # of the spectrogram
 SearchSpace = Literal["all", "heads"]
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional")  # of transformers
-
-
-def check_task(task: str) -> None:
-    """Raise ValueError for a family that is unknown or kept for evaluation; LongBench's are known where they are."""
-    if task in TRAINING_TASKS or is_longbench(task):
-        return
-    raise ValueError(
-        f"unknown training task {task!r}; use {', '.join(TRAINING_TASKS)} or longbench/NAME (others are held out)"
-    )
 
 
 class HostConfig(StrictModel):
@@ -112,42 +103,6 @@ class NammConfig(StrictModel):
             raise ValueError("hidden needs scorer mlp; set namm.scorer to mlp, or remove hidden")
         if any(not 1 <= width <= 100_000 for width in self.hidden):
             raise ValueError(f"hidden {shown(list(self.hidden))} has a width below 1 or above 100,000; change it")
-        return self
-
-
-class TasksConfig(StrictModel):
-    """Tasks: the task families, prompts and splits of an evolution."""
-
-    train: tuple[str, ...] = Field(
-        default=("key_values", "needles"),
-        min_length=1,
-        description=f"families to evolve on: {', '.join(TRAINING_TASKS)} or longbench/NAME",
-    )
-    length: int = Field(default=1024, ge=64, le=10_000_000, description="maximum prompt length in tokens")
-    pool: int = Field(default=16, ge=1, le=1_000_000, description="training prompts per family")
-    per_generation: int = Field(
-        default=2, ge=1, le=1_000_000, description="prompts sampled per family in each generation"
-    )
-    validation: tuple[str, ...] = Field(
-        default=(), description="families to validate on; empty: those of the current stage"
-    )
-    validation_prompts: int = Field(default=8, ge=1, le=1_000_000, description="validation prompts per family")
-    test_prompts: int = Field(
-        default=16,
-        ge=0,
-        le=1_000_000,
-        description="held-out test prompts per family, evaluated once at the end; 0: none",
-    )
-    source: str | None = Field(
-        default=None, description="folder of LongBench's .jsonl files; null: the Hugging Face hub"
-    )
-
-    @model_validator(mode="after")
-    def _known(self) -> TasksConfig:
-        for task in (*self.train, *self.validation):
-            check_task(task)
-        if self.per_generation > self.pool:
-            raise ValueError(f"per_generation {self.per_generation} is above pool {self.pool}; lower it, or raise pool")
         return self
 
 

@@ -1,6 +1,10 @@
-"""Names of the families of long-context tasks: those to evolve on, and those kept for evaluation. No torch here."""
+"""Families of long-context tasks: those to evolve on, those kept for evaluation, and the section of a config."""
 
 from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from .base import StrictModel
 
 TRAINING_TASKS = ("needles", "key_values", "passages", "quote", "facts", "prose_next")
 HELD_OUT_TASKS = ("passkey", "variables", "abstracts", "count", "frequent_word", "people", "code_next")
@@ -11,3 +15,48 @@ UNSCORED = ("prose_next",)  # whose answers have a likelihood alone
 def is_longbench(task: str) -> bool:
     """Whether a task is named as one of LongBench's; which there are is known where they are read."""
     return task.startswith(LONGBENCH) and len(task) > len(LONGBENCH)
+
+
+def check_task(task: str) -> None:
+    """Raise ValueError for a family that is unknown or kept for evaluation; LongBench's are known where they are."""
+    if task in TRAINING_TASKS or is_longbench(task):
+        return
+    raise ValueError(
+        f"unknown training task {task!r}; use {', '.join(TRAINING_TASKS)} or longbench/NAME (others are held out)"
+    )
+
+
+class TasksConfig(StrictModel):
+    """Tasks: the task families, prompts and splits of an evolution."""
+
+    train: tuple[str, ...] = Field(
+        default=("key_values", "needles"),
+        min_length=1,
+        description=f"families to evolve on: {', '.join(TRAINING_TASKS)} or longbench/NAME",
+    )
+    length: int = Field(default=1024, ge=64, le=10_000_000, description="maximum prompt length in tokens")
+    pool: int = Field(default=16, ge=1, le=1_000_000, description="training prompts per family")
+    per_generation: int = Field(
+        default=2, ge=1, le=1_000_000, description="prompts sampled per family in each generation"
+    )
+    validation: tuple[str, ...] = Field(
+        default=(), description="families to validate on; empty: those of the current stage"
+    )
+    validation_prompts: int = Field(default=8, ge=1, le=1_000_000, description="validation prompts per family")
+    test_prompts: int = Field(
+        default=16,
+        ge=0,
+        le=1_000_000,
+        description="held-out test prompts per family, evaluated once at the end; 0: none",
+    )
+    source: str | None = Field(
+        default=None, description="folder of LongBench's .jsonl files; null: the Hugging Face hub"
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> TasksConfig:
+        for task in (*self.train, *self.validation):
+            check_task(task)
+        if self.per_generation > self.pool:
+            raise ValueError(f"per_generation {self.per_generation} is above pool {self.pool}; lower it, or raise pool")
+        return self
