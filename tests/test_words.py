@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args, get_origin
 
 import pytest
-from memx.experiments.config.evolution import EvolveConfig
-from memx.experiments.config.policy_eval import EvalConfig
+from memx.experiments.config.eviction.evolution import EvolveConfig
+from memx.experiments.config.eviction.policy_eval import EvalConfig
 from memx.experiments.config.question_answering import QaConfig
 from memx.experiments.config.training import TrainConfig
 from pydantic import BaseModel

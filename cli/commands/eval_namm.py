@@ -33,7 +33,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ...experiments.config.policy_eval import EvalConfig
+    from ...experiments.config.eviction.policy_eval import EvalConfig
     from ...experiments.runtime.options import Options
 
 _EPILOG = examples(

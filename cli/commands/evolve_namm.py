@@ -10,7 +10,7 @@ import typer
 
 from ..output.console import examples, note, print_json
 from ..parsing.spellings import Command
-from .completion import complete_evolution_presets
+from .completion import MODELS, complete_evolution_presets, complete_of
 from .options import (
     ADVANCED,
     NAMM_AND_EVICTION,
@@ -19,7 +19,6 @@ from .options import (
     Force,
     Json,
     Name,
-    PretrainedModel,
     Resume,
     Runs,
     check_resume,
@@ -28,7 +27,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ...experiments.config.evolution import EvolveConfig
+    from ...experiments.config.eviction.evolution import EvolveConfig
     from ...experiments.runtime.options import Options
 
 _EPILOG = examples(
@@ -49,6 +48,16 @@ Source = Annotated[
         help="Preset or config file to evolve; `memx presets` lists the presets.",
         show_default=DEFAULT,
         autocompletion=complete_evolution_presets,
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    option(
+        "--model",
+        metavar="MODEL",
+        help="Base model: smollm2, gemma3-270m, a folder or a hub name. Repeat it to evolve one NAMM on several.",
+        default="the preset's model",
+        complete=complete_of(MODELS),
     ),
 ]
 Budget = Annotated[
@@ -78,7 +87,7 @@ def register(app: typer.Typer) -> None:
 
 def evolve_namm(
     source: Source = None,
-    model: PretrainedModel = None,
+    models: Models = None,
     generations: Generations = None,
     population: Population = None,
     budget: Budget = None,
@@ -111,7 +120,10 @@ def evolve_namm(
     flags = {"namm.budget": budget, "evolution.generations": generations, "evolution.population": population}
     flags |= {"seed": seed, "name": name, "namm.rule": None if budget is None else "budget"}
     flags |= {"fitness.budgets": None if budget is None else ()}  # that one alone
-    resolved = load_evolution_config(config or source or DEFAULT, given_values(flags, assignments, model))
+    first, *others = models or [None]
+    if models:  # in place of all that a preset or file names
+        flags["more_hosts"] = tuple({"name": other} for other in others)
+    resolved = load_evolution_config(config or source or DEFAULT, given_values(flags, assignments, first))
     world = launched()
     if dry_run:
         if world.is_first:

@@ -8,8 +8,8 @@ from enum import Enum
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from markdown_text import cell, code, table
-from memx.experiments.config.evolution import EvolveConfig
-from memx.experiments.config.policy_eval import EvalConfig
+from memx.experiments.config.eviction.evolution import EvolveConfig
+from memx.experiments.config.eviction.policy_eval import EvalConfig
 from memx.experiments.config.presets import all_presets
 from memx.experiments.config.training import TrainConfig
 from pydantic import BaseModel

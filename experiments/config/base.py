@@ -161,7 +161,7 @@ def _without_later_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
     for section, later in _LATER_EVOLUTION.items():
         if isinstance(values := kept.get(section), Mapping):
             kept[section] = {key: value for key, value in values.items() if key not in later or value != later[key]}
-    return {key: value for key, value in kept.items() if key != "fit" or value}
+    return {key: value for key, value in kept.items() if key not in ("fit", "more_hosts") or value}
 
 
 def run_name(config: BaseModel) -> str:

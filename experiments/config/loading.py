@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from ...errors import MemxError, nearest, shown
 from ...yaml_text import BadYaml, parse_yaml
 from .base import assign, validate
-from .evolution import EvolveConfig
+from .eviction.evolution import EvolveConfig
+from .eviction.policy_eval import EvalConfig
 from .merging import dotted, given_once, sections
 from .points import points
-from .policy_eval import EvalConfig
 from .presets import check_command, command_of, read_tree
 from .training import TrainConfig
 

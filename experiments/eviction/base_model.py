@@ -11,7 +11,7 @@ from ...errors import MemxError
 from ...results.store.runs import RunStore
 from ..base_models.load import host_config, load_host
 from ..base_models.rope import check_positions, with_rope
-from ..config.evolution import HostConfig
+from ..config.eviction.host import HostConfig
 from ..config.loading import load_config
 from ..config.points import Point, plan
 from ..distributed.process_group import World, local_device, without_torchrun

@@ -21,7 +21,7 @@ from transformers import DynamicCache
 from ...errors import MemxError
 from ...namm.attachment import find_decoder, layer_windows
 from ...transformers_compat import attention_of
-from ..config.policy_eval import EAGER
+from ..config.eviction.policy_eval import EAGER
 from .answers import Prompt
 from .measurements import CacheSize, CacheUse, Measurements, measure_answers
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import MemxError
-from ..config.evolution import EvolveConfig
-from ..config.tasks import LONGBENCH, is_longbench
+from ..config.eviction.evolution import EvolveConfig
+from ..config.eviction.tasks import LONGBENCH, is_longbench
 from ..data.long_context.benchmarks import longbench
 from ..data.long_context.example import DoesNotFit, Example, shortened
 from ..data.long_context.families import examples, misfits
@@ -42,9 +42,9 @@ class Prompts:
         pools = (*self.train.values(), *self.validation.values(), *self.test.values())
         return [prompt for pool in pools for prompt in pool]
 
-    def drawn(self, tasks: Sequence[str], count: int, seed: int, generation: int) -> list[Prompt]:
-        """Those of a generation: `count` of each family, the same for every candidate."""
-        draw = random.Random(f"prompts {seed} {generation}")
+    def drawn(self, tasks: Sequence[str], count: int, seed: int, generation: int, host: int = 0) -> list[Prompt]:
+        """Those of a generation: `count` of each family, the same for every candidate. host: its number."""
+        draw = random.Random(f"prompts {seed} {generation}" + (f" {host}" if host else ""))
         return [prompt for task in tasks for prompt in draw.sample(self.train[task], count)]
 
     def validated(self, tasks: Sequence[str]) -> list[Prompt]:

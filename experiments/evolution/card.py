@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from ...namm.saved.card import Card, Score
 from ...results.store.rows import Row
 from ..config.base import to_yaml
-from ..config.evolution import EvolveConfig
+from ..config.eviction.evolution import EvolveConfig
 
 _ANSWER, _DIFFERENCE = "answer", "difference"  # variants of rows
 _MEASURES = {

@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
 
 from ...errors import MemxError
 from ...namm.policies.network import Namm
 from ..base_models.load import load_tokenizer
 from ..base_models.rope import rope_words
 from ..config.base import run_name
-from ..config.evolution import EvolveConfig
+from ..config.eviction.evolution import EvolveConfig
 from ..eviction.base_model import check_prompt_length, describe_base_model, host_source
 from ..eviction.tasks import ENOUGH, check_all_fit
 from ..runtime.devices import pick_device
 from .expected_time import expected_time
+from .host_shape import Shape, host_shape
 from .space import search_space
 from .start import empty_namm
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
 _ANSWER = {"log_likelihood": 48, "score": 64}  # tokens of a question with its answer
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A host: parameters used for a token, layers, query and key-value heads, numbers a head, bytes of a number.
-
-    noted: numbers that a NAMM notes beside a key.
-    """
-
-    parameters: int
-    active: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    size: int
-    noted: int
-
-    @property
-    def token_bytes(self) -> int:
-        """Of keys and values of one token, and of what a NAMM notes beside them."""
-        numbers = 2 * self.head_dim * self.size + 4 * self.noted + 4
-        return self.layers * self.kv_heads * numbers
-
-    def forward(self, new: int, before: int = 0) -> float:
-        """FLOPs of so many tokens after others."""
-        attended = new * before + new * new / 2
-        return 2.0 * self.active * new + 4.0 * self.layers * self.heads * self.head_dim * attended
 
 
 @dataclass(frozen=True)
@@ -90,6 +56,13 @@ class EvolutionCost:
     assumption: str  # the speeds that the hours rest on
 
 
+# fields that several base models add up
+_SUMMED = (
+    *("host_parameters", "train_prompts", "validation_prompts", "test_prompts", "context_bytes", "prefills", "answers"),
+    *("hours", "base_model_hours"),
+)
+
+
 @dataclass(frozen=True)
 class _Counts:
     """Prompts and answers of a whole evolution."""
@@ -109,11 +82,29 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
     Under a threshold, which may keep everything, candidates are counted as if they did. Raises MemxError for a base
     model that cannot be described, or prompts that do not fit in their length.
     """
+    of_each = [_of_host(config.model_copy(update={"host": host, "more_hosts": ()}), runs) for host in config.hosts]
+    flops = {name: sum(one.flops[name] for one in of_each) for name in of_each[0].flops}
+    summed = {name: sum(getattr(one, name) for one in of_each) for name in _SUMMED}
+    return replace(
+        of_each[0],
+        folder=str(runs / run_name(config)),
+        host=", ".join(one.host for one in of_each),
+        rope=next((one.rope for one in of_each if one.rope), None),
+        drawn="/".join(str(int(count) * len(of_each)) for count in of_each[0].drawn.split("/")),
+        bytes_per_token=max(one.bytes_per_token for one in of_each),
+        batch_bytes=max(one.batch_bytes for one in of_each),
+        flops=flops,
+        **summed,
+    )
+
+
+def _of_host(config: EvolveConfig, runs: Path) -> EvolutionCost:
+    """The cost of an evolution on one base model."""
     described = describe_base_model(config.host)
     check_prompt_length(config.host, described, config.tasks.length, "tasks.length")
     _check_fit(config, runs)
     namm_shape = empty_namm(config.namm, described=described.get_text_config())
-    shape, counts = _shape(config, described, namm_shape.width), _counts(config)
+    shape, counts = host_shape(described, config.host.dtype, namm_shape.width), _counts(config)
     tasks, evolution, fitness, namm = config.tasks, config.evolution, config.fitness, config.namm
     kept = namm.budget if namm.rule == "budget" else 1.0
     flops = _flops(config, shape, counts, kept, namm_shape)
@@ -225,21 +216,6 @@ def _shared(config: EvolveConfig) -> int:
     """Tokens of a prompt that are read once for all candidates."""
     length = config.tasks.length
     return length if config.fitness.mode == "post_hoc" else min(config.namm.every, length)
-
-
-def _shape(config: EvolveConfig, described: PretrainedConfig, noted: int) -> Shape:
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(deepcopy(described), trust_remote_code=False)
-    count = sum(parameter.numel() for parameter in model.parameters())
-    sizes: Any = described
-    table = sizes.vocab_size * sizes.hidden_size
-    active = count if getattr(sizes, "tie_word_embeddings", True) else count - table  # a look-up is no product
-    kv_heads = getattr(sizes, "num_key_value_heads", None) or sizes.num_attention_heads
-    head_dim = getattr(sizes, "head_dim", None) or sizes.hidden_size // sizes.num_attention_heads
-    size = getattr(torch, config.host.dtype).itemsize
-    return Shape(count, active, sizes.num_hidden_layers, sizes.num_attention_heads, kv_heads, head_dim, size, noted)
 
 
 def _device(config: EvolveConfig) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ...results.store.runs import RunStore
-from ..config.evolution import EvolveConfig
+from ..config.eviction.evolution import EvolveConfig
 from ..eviction.base_model import base_model_point
 from ..planning.estimate import cost_of
 

@@ -23,7 +23,7 @@ from ...namm.cache.cache import EvictingCache
 from ...namm.evolution.population import ObserveOnly
 from ...namm.policies.base import Policy, View
 from ...namm.policies.network import Namm
-from ..config.evolution import FitConfig
+from ..config.eviction.evolution import FitConfig
 from ..eviction.answers import read
 from ..eviction.kvzip import kvzip_scores
 from .candidates import Keep

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..config.evolution import FitnessConfig
+from ..config.eviction.evolution import FitnessConfig
 from .candidates import CandidateEvaluator, Prompt
 
 if TYPE_CHECKING:
@@ -107,6 +107,15 @@ class FitnessEvaluator:
         full = self._base(prompt) if base else None
         raw, kept = self._raw_and_kept(prompt, members, budget)
         return Measured(raw.double().numpy(), kept.double().numpy(), full)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent so far, by what they went to."""
+        return self.candidates.seconds
+
+    def release_contexts(self) -> None:
+        """Let go of the contexts that were read."""
+        self.candidates.release_contexts()
 
     def collect(
         self,

@@ -18,7 +18,7 @@ from ...namm.evolution.search import Evolution, Vector
 from ...namm.saved.files import save
 from ...results.store.rows import Row
 from ...results.store.runs import Run
-from ..config.evolution import EvolveConfig
+from ..config.eviction.evolution import EvolveConfig
 from ..distributed.process_group import World
 from ..eviction.answers import Prompt
 from ..eviction.base_model import check_prompt_length, describe_base_model, prepare_base_model
@@ -29,10 +29,11 @@ from ..runtime.lifecycle import RunFailed
 from ..runtime.signals import Interrupted, StopRequest
 from .candidates import CandidateEvaluator
 from .card import evolution_card
-from .fitness import Evaluation, FitnessEvaluator
+from .fitness import Evaluation
+from .hosts import BaseModel, HostPrompts, HostsFitnessEvaluator
 from .ranks import DistributedEvaluator
 from .space import search_space
-from .start import BaseModel, first_state, starting_namm
+from .start import first_state, joined_names, starting_namm
 
 
 class Result(NamedTuple):
@@ -50,7 +51,7 @@ class Result(NamedTuple):
 
 
 class EvolutionRun:
-    """Base model, prompts and CMA-ES of one run folder, on each of its ranks.
+    """Base models, prompts and CMA-ES of one run folder, on each of its ranks.
 
     Every rank steps the same strategy, from the same state and the same fitness, in place of a leader that sends the
     others work: all of them know what comes next, and nothing but fitness has to travel. Rank 0 alone writes files.
@@ -68,19 +69,21 @@ class EvolutionRun:
         self, config: EvolveConfig, run: Run, runs: Path, report: Report, stop: StopRequest, world: World = World()
     ) -> None:
         self.config, self.run, self.report, self.world = config, run, report, world
-        world.together(lambda: pick_device(config.host.device, "host.device"))
-        described = world.in_turn(lambda: describe_base_model(config.host))
-        check_prompt_length(config.host, described, config.tasks.length, "tasks.length")
-        self.model, tokenizer, self.host = prepare_base_model(config.host, runs, report, world)
+        for host in config.hosts:
+            world.together(lambda host=host: pick_device(host.device, "host.device"))
+            described = world.in_turn(lambda host=host: describe_base_model(host))
+            check_prompt_length(host, described, config.tasks.length, "tasks.length")
+        self.bases = [BaseModel(*prepare_base_model(host, runs, report, world)) for host in config.hosts]
+        self.host = joined_names(self.bases)
         report(Phase("preparing prompts"))
-        self.prompts = world.on_first(lambda: make_prompts(config, tokenizer))
-        base = BaseModel(self.model, tokenizer, self.host)
-        self.namm = world.on_first(lambda: starting_namm(config, base, self.prompts, self.state / "namm", report))
-        fitness = config.fitness
-        self.candidates = CandidateEvaluator(
-            self.model, self.namm, mode=fitness.mode, remember=fitness.remember, masks=fitness.sharing == "masks"
+        self.prompts = HostPrompts(
+            world.on_first(lambda: tuple(make_prompts(config, base.tokenizer) for base in self.bases))
         )
-        self.fitness = FitnessEvaluator(self.candidates, tokenizer, fitness)
+        self.namm = world.on_first(lambda: starting_namm(config, self.bases, self.prompts, self.state / "namm", report))
+        fitness = config.fitness
+        how: dict[str, Any] = dict(mode=fitness.mode, remember=fitness.remember, masks=fitness.sharing == "masks")
+        candidates = [CandidateEvaluator(base.model, self.namm, **how) for base in self.bases]
+        self.fitness = HostsFitnessEvaluator(candidates, self.bases, self.prompts, fitness)
         self.evaluator = DistributedEvaluator(world, self.fitness, self.prompts.all, stop)
         self.space = search_space(config.evolution.space, self.namm)
         # rank 0's state, as only its machine need have the run folder
@@ -172,7 +175,7 @@ class EvolutionRun:
 
     def _seconds(self) -> dict[str, float]:
         """Seconds so far of this rank, by what they went to."""
-        return self.candidates.seconds | ({"wait": self.evaluator.waited} if self.world.joined else {})
+        return self.fitness.seconds | ({"wait": self.evaluator.waited} if self.world.joined else {})
 
     def _save_generation(self, evaluation: Evaluation, seconds: dict[str, float], start: float) -> None:
         """Rank 0, while the others wait: write what the generation was like, then save the state.
@@ -221,7 +224,7 @@ class EvolutionRun:
 
     def _note_idle_ranks(self) -> None:
         config = self.config
-        drawn = min(len(stage.tasks) for stage in config.stages) * config.tasks.per_generation
+        drawn = min(len(stage.tasks) for stage in config.stages) * config.tasks.per_generation * len(config.hosts)
         units = len(self.evaluator.units(drawn, config.evolution.population))
         if units < self.world.size:
             idle = f"{self.world.size - units} of {self.world.size} ranks are idle"

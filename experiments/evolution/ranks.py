@@ -93,7 +93,7 @@ class DistributedEvaluator:
 
     def release_contexts(self) -> None:
         """Let go of the contexts that were read."""
-        self.evaluator.candidates.release_contexts()
+        self.evaluator.release_contexts()
         for held in self._read:
             held.clear()
 

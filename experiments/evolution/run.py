@@ -14,7 +14,7 @@ from ...namm.evolution.files import RECORD
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
 from ..config.base import run_name, to_yaml
-from ..config.evolution import EvolveConfig
+from ..config.eviction.evolution import EvolveConfig
 from ..distributed.process_group import World, join
 from ..distributed.rank_errors import LostRank
 from ..runtime.events import Note, Report

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...namm.evolution.search import Vector
 from ...namm.policies.network import Namm
 from ...namm.policies.scorer import count
-from ..config.evolution import SearchSpace
+from ..config.eviction.evolution import SearchSpace
 
 # what a coordinate of 1 changes; sigma is a multiple of these
 FACTOR = 0.15  # of an input's factor, which begins at 1

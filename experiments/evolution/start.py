@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,21 +21,14 @@ from ...namm.policies.head_table import HeadTable
 from ...namm.policies.network import Namm
 from ...namm.saved.files import load, save
 from ...results.store.runs import Run
-from ..config.evolution import EvolveConfig, NammConfig
+from ..config.eviction.evolution import EvolveConfig, NammConfig
 from ..eviction.tasks import Prompts
 from ..runtime.events import Note, Phase, Report
 from .fit import explained, fit, fit_examples
+from .hosts import BaseModel, HostPrompts, pooled
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
-
-
-class BaseModel(NamedTuple):
-    """A base model in eval mode, its tokenizer, and what NAMM files call it."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
-    name: str
+    from transformers import PretrainedConfig
 
 
 def empty_namm(config: NammConfig, name: str = "namm", described: PretrainedConfig | None = None) -> Namm:
@@ -66,28 +60,33 @@ def empty_namm(config: NammConfig, name: str = "namm", described: PretrainedConf
     return Namm(rule=rule, every=config.every, name=name, features=config.features, table=table, **kind)
 
 
-def starting_namm(config: EvolveConfig, base: BaseModel, prompts: Prompts, folder: Path, report: Report) -> Namm:
+def starting_namm(
+    config: EvolveConfig, bases: Sequence[BaseModel], prompts: HostPrompts, folder: Path, report: Report
+) -> Namm:
     """The NAMM that an evolution starts from: made once a run, then read from its folder.
 
-    Its features are normalised on the base model, and its parameters are the initial ones: zeros, random, or fitted to
+    Its features are normalised on the base models, and its parameters are the initial ones: zeros, random, or fitted to
     KVzip's scores.
     """
     if folder.is_dir():
         return load(folder)
     report(Phase("calibrating feature normalisation"))
-    texts = [prompt.context for pool in prompts.train.values() for prompt in pool[: config.calibration]]
-    every = max(min(len(text) for text in texts) // HOP, 1) * HOP  # of the shortest: once, at its end
-    if config.namm.features == PUBLISHED:
-        every = min(config.namm.every, every)
-    mean, variance = calibrate(base.model, texts, every=every, features=config.namm.features)
-    described: Any = base.model.config
+    moments = []
+    for base, own in zip(bases, prompts.hosts, strict=True):
+        texts = _contexts(own, config.calibration)
+        every = max(min(len(text) for text in texts) // HOP, 1) * HOP  # of the shortest: once, at its end
+        if config.namm.features == PUBLISHED:
+            every = min(config.namm.every, every)
+        moments.append(calibrate(base.model, texts, every=every, features=config.namm.features))
+    mean, variance = pooled(moments)
+    described: Any = bases[0].model.config
     namm = empty_namm(config.namm, config.name, described.get_text_config())
     namm = replace(namm, mean=mean.cpu(), variance=variance.cpu())
     if config.evolution.start != "zeros":
         namm = replace(namm, parameters=random_parameters(namm, config.seed))
     if config.evolution.start == "fit":
-        namm = replace(namm, parameters=_fitted(config, base, namm, prompts, report))
-    save(namm, folder, host=base.name)
+        namm = replace(namm, parameters=_fitted(config, bases, namm, prompts, report))
+    save(namm, folder, host=joined_names(bases))
     return namm
 
 
@@ -104,15 +103,30 @@ def random_parameters(namm: Namm, seed: int) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([network, rest])).float()
 
 
-def _fitted(config: EvolveConfig, base: BaseModel, namm: Namm, prompts: Prompts, report: Report) -> torch.Tensor:
+def _fitted(
+    config: EvolveConfig, bases: Sequence[BaseModel], namm: Namm, prompts: HostPrompts, report: Report
+) -> torch.Tensor:
     """The parameters [n] fitted on the contexts of training prompts."""
     report(Phase("fitting the scorer"))
-    contexts = [prompt.context for pool in prompts.train.values() for prompt in pool[: config.fit.prompts]]
-    examples = fit_examples(base.model, base.tokenizer, namm, contexts)
+    examples, count = [], 0
+    for base, own in zip(bases, prompts.hosts, strict=True):
+        contexts = _contexts(own, config.fit.prompts)
+        examples += fit_examples(base.model, base.tokenizer, namm, contexts)
+        count += len(contexts)
     parameters = fit(namm, examples, namm.parameters, config.fit, config.seed)
     share = explained(namm, parameters, examples)
-    report(Note(f"the fit explains {share:.0%} of the variance of KVzip's log scores on {len(contexts)} contexts"))
+    report(Note(f"the fit explains {share:.0%} of the variance of KVzip's log scores on {count} contexts"))
     return parameters
+
+
+def _contexts(prompts: Prompts, count: int) -> list[torch.Tensor]:
+    """The contexts of the first training prompts of each family."""
+    return [prompt.context for pool in prompts.train.values() for prompt in pool[:count]]
+
+
+def joined_names(bases: Sequence[BaseModel]) -> str:
+    """What NAMM files and rows call several base models together."""
+    return ", ".join(base.name for base in bases)
 
 
 def first_state(config: EvolveConfig, run: Run, start: Vector, report: Report) -> State:

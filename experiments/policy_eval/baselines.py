@@ -15,7 +15,7 @@ from ...namm.policies.keep import Allocation
 from ...namm.policies.network import Namm
 from ...namm.policies.shares import HeadShares
 from ...results.namm.rows import ALLOCATED, PER_HEAD
-from ..config.policy_eval import CEILINGS, EvalConfig
+from ..config.eviction.policy_eval import CEILINGS, EvalConfig
 
 Make = Callable[[float | None, Allocation], Policy]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...results.namm.rows import NAMM
 from ..config.base import run_name
-from ..config.policy_eval import EAGER, EvalConfig
+from ..config.eviction.policy_eval import EAGER, EvalConfig
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...errors import MemxError
 from ..base_models.load import load_tokenizer
 from ..base_models.model_folder import may_be_on_hub
-from ..config.policy_eval import EvalConfig
+from ..config.eviction.policy_eval import EvalConfig
 from ..eviction.base_model import check_prompt_length, describe_base_model, host_source
 from ..eviction.tasks import ENOUGH, Draws, check_fit, unfit
 

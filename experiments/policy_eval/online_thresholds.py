@@ -13,7 +13,7 @@ from ...files import write_atomically
 from ...json_text import BadJson, parse_json
 from ...namm.online import calibrate_threshold
 from ...namm.policies.network import Namm
-from ..config.policy_eval import EvalConfig
+from ..config.eviction.policy_eval import EvalConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -23,7 +23,7 @@ from ...results.store.json_lines import JsonLines
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
 from ..config.base import run_name, to_yaml
-from ..config.policy_eval import EvalConfig, NammSource
+from ..config.eviction.policy_eval import EvalConfig, NammSource
 from ..data.long_context.example import DoesNotFit
 from ..eviction.answers import Prompt
 from ..eviction.base_model import check_prompt_length, describe_base_model, prepare_base_model

@@ -14,11 +14,12 @@ from ...results.store.resuming import resume_hint
 from ...results.store.run_info import read_config
 from ...results.store.runs import Run
 from ..base_models.model_folder import SMOLLM2
-from ..config.evolution import EvolveConfig, HostConfig
+from ..config.eviction.evolution import EvolveConfig
+from ..config.eviction.host import HostConfig
+from ..config.eviction.policy_eval import is_known
+from ..config.eviction.tasks import HELD_OUT_TASKS
 from ..config.loading import load_evolution_config
-from ..config.policy_eval import is_known
 from ..config.presets import TRAIN, command_of
-from ..config.tasks import HELD_OUT_TASKS
 
 
 class _Source(NamedTuple):

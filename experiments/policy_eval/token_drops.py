@@ -17,7 +17,7 @@ from ...namm.policies.base import Policy
 from ...namm.policies.heuristics import make_policy
 from ...namm.policies.keep import Allocation
 from ...results.store.rows import Row
-from ..config.policy_eval import EvalConfig
+from ..config.eviction.policy_eval import EvalConfig
 from ..data.long_context.material import documents
 from ..data.tokenizer import encode_texts
 from ..eviction.measurements import CacheSize

@@ -19,7 +19,7 @@ from ....errors import MemxError
 from ....namm.policies.network import Namm
 from ....results.store.rows import Row
 from ...base_models.synthetic import TINY, Host, build_host
-from ...config.evolution import EvolutionConfig, NammConfig
+from ...config.eviction.evolution import EvolutionConfig, NammConfig
 from ...data.long_context.example import Example
 from ...eviction.answers import Prompt
 from ...evolution.candidates import CandidateEvaluator, Mode

@@ -17,7 +17,7 @@ from torch import Tensor
 from ....namm.cache import observe
 from ....namm.cache.layer import EvictingLayer
 from ....namm.policies.network import Namm
-from ...config.evolution import FitnessConfig
+from ...config.eviction.evolution import FitnessConfig
 from ...eviction.answers import Prompt
 from ...evolution.candidates import CandidateEvaluator
 from ..timing import now

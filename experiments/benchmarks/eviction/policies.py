@@ -28,7 +28,7 @@ from ....namm.policies.scorer import BAM_PARAMETERS
 from ....namm.policies.shares import HeadShares, total_tokens
 from ....namm.saved.files import load
 from ....results.namm.rows import ALLOCATED, PRESSES
-from ...config.policy_eval import EAGER
+from ...config.eviction.policy_eval import EAGER
 from ...eviction.kvpress_presses import eager_attention, make_press
 from ...models.generation import next_token
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from memx.cli.main import command_tree
-from memx.experiments.config.evolution import EvolveConfig
-from memx.experiments.config.policy_eval import EvalConfig
+from memx.experiments.config.eviction.evolution import EvolveConfig
+from memx.experiments.config.eviction.policy_eval import EvalConfig
 from memx.experiments.config.training import TrainConfig
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo

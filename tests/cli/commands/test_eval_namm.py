@@ -10,8 +10,8 @@ from memx import namm
 from memx.cli.main import run as memx
 from memx.errors import MemxError
 from memx.experiments.config.base import to_yaml
+from memx.experiments.config.eviction.tasks import HELD_OUT_TASKS
 from memx.experiments.config.loading import load_evolution_config
-from memx.experiments.config.tasks import HELD_OUT_TASKS
 from memx.experiments.policy_eval.sources import eval_tree
 from memx.namm.policies.base import Rule
 from memx.namm.policies.network import Namm

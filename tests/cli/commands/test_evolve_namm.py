@@ -114,6 +114,22 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host)
     assert "8.03B parameters in bfloat16" in shown and "would write" in shown and "expected time" in shown
 
 
+def test_several_base_models(capsys, tmp_path, host):
+    other = write_host(tmp_path / "other", layers=3)
+    runs = ["--runs", str(tmp_path / "runs"), "--dry-run"]
+    assert memx([COMMAND, "--model", str(host), "--model", str(other), *runs, "--json"]) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert both["host"] == f"{host}, {other}" and both["train_prompts"] == 2 * 50
+    # a model by option stands in place of all that a file names
+    path = tmp_path / "mine.yaml"
+    path.write_text(to_yaml(load_evolution_config("namm-universal", [("more_hosts", [{"name": str(other)}])])))
+    assert memx([COMMAND, str(path), "--model", str(host), *runs, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["host"] == str(host)
+    assert "names a base model twice" in mistake(capsys, COMMAND, "--model", str(host), "--model", str(host), *runs)
+    told = mistake(capsys, COMMAND, "namm-smollm2-heads", "--model", str(host), "--model", str(other), *runs)
+    assert "more_hosts needs a NAMM without numbers for each head" in told
+
+
 def test_a_dry_run_refuses_a_length_that_prompts_do_not_fit_in(capsys, tmp_path, host):
     tasks = ["--set", "tasks.length=64", "--set", "tasks.train=[prose_next]"]
     told = mistake(capsys, COMMAND, "--model", str(host), *tasks, "--runs", str(tmp_path / "runs"), "--dry-run")

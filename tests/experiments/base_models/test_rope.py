@@ -6,7 +6,7 @@ from memx.errors import MemxError
 from memx.experiments.base_models.load import load_host
 from memx.experiments.base_models.rope import check_positions, positions, rope_words, with_rope
 from memx.experiments.config.base import assign, config_hash, to_tree, validate
-from memx.experiments.config.evolution import EvolveConfig
+from memx.experiments.config.eviction.evolution import EvolveConfig
 from memx.experiments.config.loading import load_evolution_config
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 

@@ -7,9 +7,9 @@ from typing import Any, Union, get_args, get_origin
 import pytest
 from memx.errors import MemxError
 from memx.experiments.config.base import assign, config_hash, to_tree, validate
-from memx.experiments.config.evolution import EvolveConfig
+from memx.experiments.config.eviction.evolution import EvolveConfig
+from memx.experiments.config.eviction.policy_eval import EvalConfig
 from memx.experiments.config.loading import load_config, parse_assignment
-from memx.experiments.config.policy_eval import EvalConfig
 from memx.experiments.config.question_answering import QaConfig
 from memx.experiments.config.training import TrainConfig
 from pydantic import BaseModel
@@ -17,7 +17,11 @@ from pydantic import BaseModel
 NAMM = {"folder": "f", "sha256": "0"}
 TREES = {
     TrainConfig: {"corpus": {"sources": [{"path": "p"}]}},
-    EvolveConfig: {"evolution": {"stages": [{"tasks": ["needles"]}]}, "tasks": {"train": ["needles"]}},
+    EvolveConfig: {
+        "evolution": {"stages": [{"tasks": ["needles"]}]},
+        "tasks": {"train": ["needles"]},
+        "more_hosts": [{"name": "gemma3-270m"}],
+    },
     EvalConfig: {"namms": [NAMM], "host": {"name": "smollm2"}, "tasks": ["needles"]},
     QaConfig: {"name": "n", "model": "m"},
 }

@@ -1,7 +1,7 @@
 """The base model of an evolution: trained first if it is a preset's, without touching what the evolution set."""
 
 import torch
-from memx.experiments.config.evolution import HostConfig
+from memx.experiments.config.eviction.host import HostConfig
 from memx.experiments.eviction import base_model
 
 

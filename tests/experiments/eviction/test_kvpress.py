@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from memx.errors import MemxError
-from memx.experiments.config.policy_eval import EAGER
+from memx.experiments.config.eviction.policy_eval import EAGER
 from memx.experiments.data.long_context.example import Example
 from memx.experiments.eviction.answers import Prompt, answer, write
 from memx.experiments.eviction.kvpress_presses import check_host, measure_presses

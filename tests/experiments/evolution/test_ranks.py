@@ -14,7 +14,7 @@ import torch
 import transformers.models.llama.modeling_llama  # noqa: F401
 from memx.cli.main import run as memx
 from memx.experiments.config.base import run_name, to_yaml
-from memx.experiments.config.evolution import FitnessConfig
+from memx.experiments.config.eviction.evolution import FitnessConfig
 from memx.experiments.config.loading import load_evolution_config
 from memx.experiments.data.long_context.example import Example
 from memx.experiments.distributed.process_group import World

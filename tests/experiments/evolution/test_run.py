@@ -14,7 +14,7 @@ from memx.errors import MemxError
 from memx.experiments.base_models.load import load_host
 from memx.experiments.benchmarks.eviction.evolution_timing import batched_generation, one_by_one_generation
 from memx.experiments.config.base import run_name, to_yaml
-from memx.experiments.config.evolution import FitnessConfig, NammConfig
+from memx.experiments.config.eviction.evolution import FitnessConfig, NammConfig
 from memx.experiments.config.loading import load_evolution_config
 from memx.experiments.data.long_context.example import Example
 from memx.experiments.distributed.process_group import World

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 
-def write_host(folder: Path) -> Path:
-    """Write it: two layers, grouped heads, weights larger than usual, so that attention differs between tokens."""
+def write_host(folder: Path, layers: int = 2) -> Path:
+    """Write it: few layers, grouped heads, weights larger than usual, so that attention differs between tokens."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -22,7 +22,7 @@ def write_host(folder: Path) -> Path:
     )
     bpe.train_from_iterator(list(topics.values())[:10], trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<end>")
-    sizes: dict[str, Any] = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+    sizes: dict[str, Any] = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=layers, num_attention_heads=4)
     config = LlamaConfig(**sizes, num_key_value_heads=2, vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=0)
     torch.manual_seed(0)
     model = LlamaForCausalLM(config)

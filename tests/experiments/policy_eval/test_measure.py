@@ -6,7 +6,7 @@ from zlib import crc32
 import pytest
 import torch
 from memx import namm
-from memx.experiments.config.policy_eval import BASELINES, NammSource
+from memx.experiments.config.eviction.policy_eval import BASELINES, NammSource
 from memx.experiments.evolution.candidates import CandidateEvaluator
 from memx.experiments.policy_eval import measure
 from memx.experiments.policy_eval.cost import evaluation_cost

@@ -11,9 +11,9 @@ from memx import namm
 from memx.cli.commands import options
 from memx.errors import MemxError
 from memx.experiments.config.base import run_name, to_tree, to_yaml, tree_hash
+from memx.experiments.config.eviction.policy_eval import BASELINES, Allocation
+from memx.experiments.config.eviction.tasks import HELD_OUT_TASKS, TRAINING_TASKS
 from memx.experiments.config.loading import load_eval_config, load_evolution_config
-from memx.experiments.config.policy_eval import BASELINES, Allocation
-from memx.experiments.config.tasks import HELD_OUT_TASKS, TRAINING_TASKS
 from memx.experiments.data.long_context.families import FAMILIES
 from memx.experiments.eviction.head_shares import HEAD_SHARES
 from memx.experiments.eviction.measurements import CacheSize, CacheUse, Measurements

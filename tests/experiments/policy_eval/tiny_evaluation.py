@@ -1,8 +1,8 @@
 """NAMMs, configs and prompts for evaluations of seconds."""
 
 import torch
-from memx.experiments.config.evolution import HostConfig
-from memx.experiments.config.policy_eval import EvalConfig, NammSource
+from memx.experiments.config.eviction.host import HostConfig
+from memx.experiments.config.eviction.policy_eval import EvalConfig, NammSource
 from memx.experiments.data.long_context.example import Example
 from memx.experiments.eviction.answers import Prompt
 from memx.namm.policies.network import Namm

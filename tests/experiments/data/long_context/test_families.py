@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 from memx.errors import MemxError
-from memx.experiments.config.tasks import HELD_OUT_TASKS, TRAINING_TASKS
+from memx.experiments.config.eviction.tasks import HELD_OUT_TASKS, TRAINING_TASKS
 from memx.experiments.data.long_context import families
 from memx.experiments.data.long_context.example import (
     Example,

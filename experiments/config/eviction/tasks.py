@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from .base import StrictModel
+from ..base import StrictModel
 
 TRAINING_TASKS = ("needles", "key_values", "passages", "quote", "facts", "prose_next")
 HELD_OUT_TASKS = ("passkey", "variables", "abstracts", "count", "frequent_word", "people", "code_next")

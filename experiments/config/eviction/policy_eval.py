@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ...errors import shown
-from ...results.namm.rows import ALLOCATED, NAMM, PER_HEAD, PRESSES, THRESHOLD
-from .base import RunName, StrictModel
-from .evolution import HostConfig
+from ....errors import shown
+from ....results.namm.rows import ALLOCATED, NAMM, PER_HEAD, PRESSES, THRESHOLD
+from ..base import RunName, StrictModel
+from .host import HostConfig
 from .tasks import HELD_OUT_TASKS, TRAINING_TASKS, is_longbench
 
 # those of `namm.POLICIES` but full, whose file imports torch; a test holds the two together

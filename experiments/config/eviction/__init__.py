@@ -1,0 +1,1 @@
+"""The configs of evolutions and evaluations of eviction policies."""
