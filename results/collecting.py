@@ -42,7 +42,9 @@ def collect_rows(sources: Sequence[Path], log: Callable[[str], None] = lambda te
 def _identity(row: Row) -> tuple[object, ...]:
     """What a row is about, and by which run."""
     names = (
-        ("budget", "size", "mode", "length", "layer", "token_kind", "rival", "beside") if row.kind == "eviction" else ()
+        ("budget", "size", "mode", "question", "length", "layer", "token_kind", "rival", "beside")
+        if row.kind == "eviction"
+        else ()
     )
     point = (row.run, row.model, row.kind, row.memory_slots, row.dataset, row.metric, row.variant)
     return (*point, row.seed, *(extra(row, name) for name in names))

@@ -53,6 +53,13 @@ class Mode(StrEnum):
     online = "online"
 
 
+class Question(StrEnum):
+    """When the question is read."""
+
+    after = "after"
+    before = "before"
+
+
 class Split(StrEnum):
     """Which prompts are evaluated."""
 
@@ -114,6 +121,14 @@ ModeOption = Annotated[
         help="Evict once after the context (post_hoc) or while reading it (online).", default="the run's, or post_hoc"
     ),
 ]
+QuestionOption = Annotated[
+    Question | None,
+    option(
+        "--question",
+        help="Read the question after eviction, or before, with the context, so that policies see it.",
+        default="after",
+    ),
+]
 DryRun = Annotated[bool, option("--dry-run", help="Print tasks, prompts and costs; load nothing.")]
 Task = Annotated[
     list[str] | None,
@@ -156,6 +171,7 @@ def eval_namm(
     third_party: ThirdParty = False,
     generate: Generate = False,
     mode: ModeOption = None,
+    question: QuestionOption = None,
     dry_run: DryRun = False,
     resume: Resume = False,
     task: Task = None,
@@ -191,7 +207,13 @@ def eval_namm(
     check_resume(resume, force)
     flags: dict[str, Any] = {"budgets": budget, "policies": policy, "tasks": task}
     flags |= {"length": length, "prompts": prompts, "split": split and split.value, "mode": mode and mode.value}
-    flags |= {"every": interval, "seed": seed, "name": name, "host.threads": threads}
+    flags |= {
+        "question": question and question.value,
+        "every": interval,
+        "seed": seed,
+        "name": name,
+        "host.threads": threads,
+    }
     flags |= {"allocations": allocation and [one.value for one in allocation], "head_shares": shares and str(shares)}
     flags |= {"protect_first": protect_first, "protect_newest": protect_newest}
     flags |= {"peers": third_party or None, "write": generate or None}

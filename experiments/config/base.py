@@ -42,6 +42,7 @@ _LATER_EVAL = {
     "share_prompts": 2,
     "online_thresholds": False,
     "protect_first": 0,
+    "question": "after",
     "protect_newest": 0,
 }
 # the same of an evolution: keys by section, and what evolutions without them did
@@ -55,7 +56,7 @@ _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
         "newest": 0,
     },
     "fitness": {"sharing": "copies", "budgets": []},
-    "evolution": {"start": "zeros", "space": "all"},
+    "evolution": {"start": "zeros", "space": "all", "sigma_end": None},
     "fit": {"prompts": 3, "steps": 400, "rate": 0.01},
 }
 # names of other libraries, and words that people look for

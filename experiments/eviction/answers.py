@@ -6,7 +6,7 @@ B sequences of one cache, all of the same prompt.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,6 +59,20 @@ def tokenise(example: Example, tokenizer: PreTrainedTokenizerFast) -> Prompt:
         raise MemxError(f"an example of task {example.task} has an empty answer", hint="remove the example")
     rest = torch.tensor(ids(example.question) + target)
     return Prompt(example, torch.tensor([*start, *ids(example.context)]), rest, len(target))
+
+
+def question_first(prompt: Prompt) -> Prompt:
+    """A prompt whose question is read with the context, before anything is evicted, but for its last token.
+
+    Args:
+        prompt: The prompt.
+
+    Returns:
+        The same tokens. The last one of the question is left to be read after eviction, as the answer begins from it.
+    """
+    asked = len(prompt.rest) - prompt.answer
+    context = torch.cat([prompt.context, prompt.rest[:asked]])
+    return replace(prompt, context=context[:-1], rest=torch.cat([context[-1:], prompt.rest[asked:]]))
 
 
 def read(model: PreTrainedModel, ids: Tensor, policy: Policy, *, length: int = 0) -> EvictingCache:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ...namm.evolution.evolve import Outcome, end_of_stage, validation_due
+from ...namm.evolution.evolve import Outcome, end_of_stage, most_sigma, validation_due
 from ...namm.evolution.files import save_evolution
 from ...namm.evolution.search import Evolution, Vector
 from ...namm.saved.files import save
@@ -123,14 +123,15 @@ class EvolutionRun:
                 drawn = self.prompts.drawn(stage.tasks, config.tasks.per_generation, config.seed, number)
                 budget = config.budgets[number % len(config.budgets)]
                 evaluation, seconds = self._evaluate(drawn, evolution.ask(), (budget,))
-                evolution.tell(self._fitness(evaluation))
+                bound = most_sigma(evolution, generations, config.evolution.sigma_end)
+                evolution.tell(self._fitness(evaluation), most_sigma=bound)
                 self.world.on_first(partial(self._save_generation, evaluation, seconds, start))
                 continue
             self.report(Ended(self._position(), reason))
             outcome = Outcome.of(evolution, reason)
             if evolution.stage + 1 == len(config.stages):
                 break
-            evolution.next_stage()
+            evolution.next_stage(sigma=config.evolution.sigma if config.evolution.sigma_end is not None else None)
             self.world.on_first(lambda: save_evolution(evolution, self.state))
         self.world.on_first(lambda: self.save_namm(outcome.mean))
         return Result(outcome, self._compare(outcome.mean, tasks), evolution.generation)

@@ -206,6 +206,7 @@ class EvalReport:
             "allocation": self._allocation(key),
             "mode": config.mode,
             "split": config.split,
+            "question": config.question,
             "length": config.length,
             "every": config.every,
             "evolved_on": namm.evolved_on if namm else "",

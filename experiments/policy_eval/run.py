@@ -25,7 +25,7 @@ from ...results.store.runs import Run, RunStore
 from ..config.base import run_name, to_yaml
 from ..config.eviction.policy_eval import EvalConfig, NammSource
 from ..data.long_context.example import DoesNotFit
-from ..eviction.answers import Prompt
+from ..eviction.answers import Prompt, question_first
 from ..eviction.base_model import check_prompt_length, describe_base_model, prepare_base_model
 from ..eviction.head_shares import HEAD_SHARES, kvzip_shares, read_shares, write_shares
 from ..eviction.kvpress_presses import check_host, check_peers, measure_presses
@@ -213,7 +213,8 @@ class Evaluation:
             raise
         for number in range(config.prompts):
             for task, prompts in made.items():
-                yield task, number, prompts[number]
+                prompt = prompts[number]
+                yield task, number, question_first(prompt) if config.question == "before" else prompt
 
     def _check(self) -> None:
         if self.stop.asked:

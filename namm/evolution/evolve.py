@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import cos, pi
 from os import PathLike
 from time import perf_counter
 
@@ -80,6 +81,7 @@ def evolve(
     validate: Callable[[Vector], float] | None = None,
     validate_every: int = 10,
     patience: int | None = None,
+    sigma_end: float | None = None,
     on_event: Callable[[Event], None] | None = None,
     save: str | PathLike[str] | None = None,
 ) -> Outcome:
@@ -99,6 +101,7 @@ def evolve(
             the start of the stage, every `validate_every` generations, and at the end.
         validate_every: Generations between validations.
         patience: Stop after this number of validations in a row without improvement. None: do not stop early.
+        sigma_end: Bound of the step size at the end of the stage, see `most_sigma`. None: CMA-ES alone decides.
         on_event: Function that gets an event after each generation, after each validation and at the end.
         save: Folder for the state, written after each generation and validation. After an interruption,
             `evolve(load_evolution(save), ...)` with the same arguments gives the same result.
@@ -146,10 +149,30 @@ def evolve(
             report(StageEnded(evolution.generation, evolution.stage, reason))
             return Outcome.of(evolution, reason)
         start = perf_counter()
-        done = evolution.step(fitness)
+        done = evolution.step(fitness, most_sigma=most_sigma(evolution, generations, sigma_end))
         keep()
         figures = done.best, done.mean, done.std, done.sigma
         report(GenerationDone(evolution.generation, evolution.stage, *figures, seconds=perf_counter() - start))
+
+
+def most_sigma(evolution: Evolution, generations: int, sigma_end: float | None) -> float | None:
+    """The largest step size after the generation that is being evaluated.
+
+    Fitness on a few prompts is noisy, and with hundreds of parameters CMA-ES then hardly shrinks its step size, so that
+    the mean keeps wandering. The bound falls along a cosine from the first step size to `sigma_end`.
+
+    Args:
+        evolution: An evolution between `ask` and `tell`.
+        generations: Of the stage.
+        sigma_end: The bound at the end of the stage; None: there is none.
+
+    Returns:
+        What `Evolution.tell` takes.
+    """
+    if sigma_end is None:
+        return None
+    done = min(1.0, (evolution.generation + 1 - evolution.began) / generations)
+    return sigma_end + (evolution.settings.sigma - sigma_end) * (1 + cos(pi * done)) / 2
 
 
 def validation_due(evolution: Evolution, every: int, generations: int) -> bool:

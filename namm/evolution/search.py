@@ -124,16 +124,17 @@ class Evolution:
         """The current step size."""
         return float(self._strategy.es.sigma)
 
-    def step(self, fitness: Fitness) -> Generation:
+    def step(self, fitness: Fitness, *, most_sigma: float | None = None) -> Generation:
         """Run one generation: `ask`, evaluate, `tell`. After an exception the same candidates are returned again.
 
         Args:
             fitness: Function of candidates [population, n] and the generation's number; returns [population].
+            most_sigma: As for `tell`.
 
         Returns:
             The generation's number, stage, best, mean and std of the fitness, and the step size.
         """
-        self.tell(fitness(self.ask(), self.generation))
+        self.tell(fitness(self.ask(), self.generation), most_sigma=most_sigma)
         return self.history[-1]
 
     def ask(self) -> Vector:
@@ -144,11 +145,12 @@ class Evolution:
             self._asked = before, self._strategy.ask()
         return np.array(self._asked[1], dtype=float)
 
-    def tell(self, fitness: ArrayLike) -> None:
+    def tell(self, fitness: ArrayLike, *, most_sigma: float | None = None) -> None:
         """Update the distribution with the fitness of the candidates.
 
         Args:
             fitness: Fitness [population] of the candidates of `ask`, in their order.
+            most_sigma: The largest step size of the next generation. None: what CMA-ES adapts it to.
 
         Raises:
             MemxError: A fitness is not finite; the distribution is then unchanged.
@@ -163,6 +165,8 @@ class Evolution:
             )
         candidates = self._asked[1]
         self._strategy.tell(candidates, [-value for value in values.tolist()])
+        if most_sigma is not None:
+            self._strategy.es.sigma = np.float64(min(self.sigma, most_sigma))
         self.stopped = self._strategy.stops()
         self._asked = None
         top = int(values.argmax())

@@ -72,13 +72,14 @@ def evaluation_caption(rows: Sequence[Row]) -> str:
     """What was evaluated, and how."""
     first, labels = rows[0], rows[0].labels
     mode = {"post_hoc": "evicted once after prefill", "online": "evicted during prefill"}.get(labels.mode)
+    asked = "question read before eviction" if labels.question == "before" else None
     length = f"{labels.length:,} tokens" if labels.length else None
     title = " + ".join(dict.fromkeys(row.experiment for row in rows))
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
     evolved_on = {host for row in rows if is_namm(row.variant) for host in row.labels.evolved_on.split(", ")} - {""}
     others = evolved_on - {first.model}
     moved = f"NAMM evolved on {', '.join(map(host_label, sorted(evolved_on)))}" if others else None
-    return " · ".join(part for part in (title, host_label(first.model), moved, mode, length, devices) if part)
+    return " · ".join(part for part in (title, host_label(first.model), moved, mode, asked, length, devices) if part)
 
 
 def _memx_policy(policy: str) -> str:

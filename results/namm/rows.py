@@ -30,7 +30,7 @@ PRESSES = {
     "RandomPress": "random",
 }
 EVICTION = "eviction"  # the kind of these rows
-ALIKE = ("model", "mode", "length", "every", "split")  # what policies on one figure have in common
+ALIKE = ("model", "mode", "question", "length", "every", "split")  # what policies on one figure have in common
 DATASETS = {"held-out/all": "held-out tasks", "trained/all": "trained tasks", "all/all": "all tasks"}
 
 
@@ -140,10 +140,10 @@ def _share(size: str) -> float:
 def prepared(rows: Sequence[Row]) -> list[Row]:
     """Rows that may share a figure, each point once, NAMMs that differ in their seed alone under one name.
 
-    Raises MemxError if hosts, modes, lengths, intervals or splits differ, or two runs disagree on a point.
+    Raises MemxError if hosts, modes, questions, lengths, intervals or splits differ, or two runs disagree on a point.
     """
     for name in ALIKE:
-        values = {str(getattr(row, name, None)) for row in rows}
+        values = {str(getattr(row, name, "after" if name == "question" else None)) for row in rows}
         if len(values) > 1:
             raise MemxError(
                 f"these evaluations differ in {name}: {', '.join(sorted(values))}",

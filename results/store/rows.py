@@ -41,6 +41,7 @@ ADDED = {
     "package": "memx eval-namm: package that the policy comes from",
     "mode": "post_hoc (one choice after the context) or online (evicting while reading)",
     "split": "memx eval-namm: split of the prompts (train, validation, test)",
+    "question": "memx eval-namm: whether the question was read after eviction, or before, so that policies saw it",
     "length": "memx eval-namm: largest number of tokens in a prompt",
     "evolved_on": "memx eval-namm: the model that the NAMM was evolved on",
 }
@@ -58,7 +59,8 @@ class Labels:
     `memx eval-namm`: task_set (trained, held-out, all), task; token_text (code, prose) and token_kind with its share
     of all tokens; layer of the cache; size (budget, own), budget, its allocation between heads, and own_of, the NAMM
     whose own size it is; beside: the NAMM that a baseline is evaluated with; rival: the baseline that a NAMM is
-    compared with; package: who wrote the policy; mode, split and length of its prompts; evolved_on: a model. `memx
+    compared with; package: who wrote the policy; mode, split, question and length of its
+    prompts; evolved_on: a model. `memx
     bench`: op, shape, allocation.
     """
 
@@ -91,6 +93,7 @@ class Labels:
     package: str = "memx"
     mode: str = ""
     split: str = ""
+    question: str = "after"
     length: int = 0
     evolved_on: str = ""
     op: str = ""

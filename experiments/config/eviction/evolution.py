@@ -146,6 +146,11 @@ class EvolutionConfig(StrictModel):
         allow_inf_nan=False,
         description="initial step size of CMA-ES; space heads: a multiple of the step of each number, so about 1",
     )
+    sigma_end: float | None = Field(
+        default=None,
+        gt=0,
+        description="bound of the step size that falls from sigma to this over a stage, along a cosine; null: none",
+    )
     covariance: Literal["diagonal", "full"] = Field(
         default="diagonal", description="covariance matrix of CMA-ES, diagonal or full"
     )
@@ -235,6 +240,8 @@ class EvolveConfig(StrictModel):
             raise ValueError(
                 "evolution.space heads adjusts initial weights, not zeros; set evolution.start to fit or random"
             )
+        if (end := self.evolution.sigma_end) is not None and end > self.evolution.sigma:
+            raise ValueError(f"evolution.sigma_end {end:g} is above evolution.sigma; lower it")
         if self.evolution.start == "fit" and self.fit.prompts > self.tasks.pool:
             raise ValueError(f"fit.prompts {self.fit.prompts} is above tasks.pool {self.tasks.pool}; lower it")
         if not self.evolution.generations and self.evolution.start != "fit":

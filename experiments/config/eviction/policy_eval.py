@@ -62,6 +62,10 @@ class EvalConfig(StrictModel):
     mode: Literal["post_hoc", "online"] = Field(
         default="post_hoc", description="evict once after reading the context (post_hoc), or while reading it (online)"
     )
+    question: Literal["after", "before"] = Field(
+        default="after",
+        description="read the question after eviction (after), or with the context, so that policies see it (before)",
+    )
     every: int = Field(default=512, ge=16, multiple_of=16, description="online: eviction interval in tokens")
     budgets: tuple[float, ...] = Field(
         default=BUDGETS, description="cache budgets as shares; the NAMMs' own sizes are always included"

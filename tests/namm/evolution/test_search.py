@@ -14,7 +14,7 @@ import pytest
 import torch
 from memx.errors import MemxError
 from memx.namm import Evolution, evolve, load_evolution, save_evolution
-from memx.namm.evolution.evolve import GenerationDone, MeanValidated, StageEnded
+from memx.namm.evolution.evolve import GenerationDone, MeanValidated, StageEnded, most_sigma
 from safetensors.numpy import load as read_arrays
 from safetensors.numpy import save as array_bytes
 
@@ -340,6 +340,36 @@ def test_a_stage_can_start_with_another_step_size():
     evolution.next_stage(sigma=0.5)
     assert evolution.sigma == 0.5 and (evolution.mean == mean).all() and evolution.best is None
     assert (evolution.ask() - mean).std() == pytest.approx(0.5, rel=0.3)
+
+
+def test_a_bound_lowers_the_step_size_along_a_cosine_and_resumes_to_the_bit(tmp_path):
+    start, end, count = 0.4, 0.1, 12
+    bounds = [end + (start - end) * (1 + np.cos(np.pi * done / count)) / 2 for done in range(1, count + 1)]
+    free, bound, stopped = (made(n=40, sigma=start, population=8) for _ in range(3))
+    evolve(free, noisy, generations=count)
+    evolve(bound, noisy, generations=count, sigma_end=end)
+    assert min(one.sigma for one in free.history) > end  # by itself it would have stayed above
+    found = [one.sigma for one in bound.history]
+    assert all(sigma <= most + 1e-12 for sigma, most in zip(found, bounds, strict=True))
+    assert found[-1] == pytest.approx(end) and found[0] == pytest.approx(bounds[0], rel=0.1)
+    ask = bound.ask() - bound.mean
+    assert ask.std() < 1.3 * end  # and candidates are drawn with it
+
+    def fails(vectors, generation):
+        if generation == 7:
+            raise KeyboardInterrupt
+        return noisy(vectors, generation)
+
+    with pytest.raises(KeyboardInterrupt):
+        evolve(stopped, fails, generations=count, sigma_end=end, save=tmp_path)
+    again = load_evolution(tmp_path)
+    evolve(again, noisy, generations=count, sigma_end=end)
+    assert again.mean.tobytes() == bound.mean.tobytes() and again.sigma == bound.sigma
+    # a smaller step size that CMA-ES found stays
+    small = made(n=40, sigma=0.01)
+    small.step(noisy, most_sigma=1.0)
+    assert small.sigma < 0.02
+    assert most_sigma(small, 5, None) is None
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
