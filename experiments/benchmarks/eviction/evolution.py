@@ -20,6 +20,7 @@ from ....namm.policies.network import Namm
 from ....results.store.rows import Row
 from ...base_models.synthetic import TINY, Host, build_host
 from ...config.eviction.evolution import EvolutionConfig, NammConfig
+from ...config.loading import load_evolution_config
 from ...data.long_context.example import Example
 from ...eviction.answers import Prompt
 from ...evolution.candidates import CandidateEvaluator, Mode
@@ -33,8 +34,8 @@ from .prefill_decode import check_eviction, common_labels
 from .rows import verdict_rows
 from .settings import ALONE, MEMBERS, READ, UNREAD, Case, Generations, contexts
 
-Scorer = Literal["bam", "mlp"]
-SCORERS: tuple[Scorer, ...] = ("bam", "mlp")
+Scorer = Literal["bam", "mlp", "universal"]
+SCORERS: tuple[Scorer, ...] = ("bam", "mlp", "universal")  # the last: the default of memx evolve-namm, with its masks
 MODES: tuple[Mode, ...] = ("post_hoc", "online")
 LIMIT = 1e-3  # nats a token, in float32
 _QUESTION, _ANSWER = 32, 16  # tokens
@@ -56,7 +57,7 @@ def bench_evolve(
     rounds: int = _MOST,
     progress: Progress = lambda text: None,
 ) -> list[Row]:
-    """Measure generations at every context, number of prompts, budget and mode, with either scorer.
+    """Measure generations at every context, number of prompts, budget and mode, with each scorer.
 
     If anything is wrong there are rows of that alone.
     """
@@ -118,7 +119,9 @@ def measure(host: Host, case: Case, scorer: Scorer, rounds: int) -> Generations:
 def _works(host: Host, case: Case, scorer: Scorer, seed: int) -> dict[str, Callable[[], tuple[float, Tensor]]]:
     """Each method's generation, to be done in this order: the first leaves the second its contexts."""
     namm, candidates = draw_candidates(case, scorer)
-    prompts, evaluator = draw_prompts(host, case, seed), CandidateEvaluator(host.model, namm, mode=case.mode)
+    masks = scorer == "universal" and case.mode == "post_hoc"  # one by one it evicts, as a NAMM in use does
+    prompts = draw_prompts(host, case, seed)
+    evaluator = CandidateEvaluator(host.model, namm, mode=case.mode, masks=masks)
     batched = partial(batched_generation, evaluator, prompts, candidates)
     few = candidates[chosen(len(candidates))]
     alone = partial(one_by_one_generation, _forgetful(host, namm, case.mode), prompts, few)
@@ -127,9 +130,15 @@ def _works(host: Host, case: Case, scorer: Scorer, seed: int) -> dict[str, Calla
 
 def draw_candidates(case: Case, scorer: Scorer) -> tuple[Namm, Tensor]:
     """The NAMM of a case with zero parameters, and random ones [P, n] as wide as evolution's first generation."""
-    namm = empty_namm(NammConfig(scorer=scorer, every=case.config.every, rule="budget", budget=case.budget))
+    every, sigma = case.config.every, EvolutionConfig().sigma
+    if scorer == "universal":
+        preset = load_evolution_config("namm-universal")
+        settings, sigma = preset.namm.model_copy(update={"every": every, "budget": case.budget}), preset.evolution.sigma
+    else:
+        settings = NammConfig(scorer=scorer, every=every, rule="budget", budget=case.budget)
+    namm = empty_namm(settings)
     size = (case.config.population, len(namm.parameters))
-    return namm, torch.randn(size, generator=torch.Generator().manual_seed(0)) * EvolutionConfig().sigma
+    return namm, torch.randn(size, generator=torch.Generator().manual_seed(0)) * sigma
 
 
 def draw_prompts(host: Host, case: Case, seed: int) -> list[Prompt]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ....namm.cache import observe
+from ....namm.cache.cache import EvictingCache
 from ....namm.cache.layer import EvictingLayer
 from ....namm.policies.network import Namm
 from ...config.eviction.evolution import FitnessConfig
@@ -82,7 +83,8 @@ def time_parts(model: PreTrainedModel, work: Callable[[], object]) -> dict[str, 
     """The share of each part in the time of some judging, in percent.
 
     reading: the host reads contexts; answers: it answers; features: attention is observed and made into what a scorer
-    reads of a token; scorer; eviction: the choice, copies for each candidate, and what is moved. On CUDA the device is
+    reads of a token; scorer; eviction: the choice, masks or copies for each
+    candidate, and what is moved. On CUDA the device is
     waited for at every step, so the whole takes longer than it does without.
     """
     clock = PartClock(model.device)
@@ -94,6 +96,7 @@ def time_parts(model: PreTrainedModel, work: Callable[[], object]) -> dict[str, 
         (EvictingLayer, "update_policy", EVICTION),
         (EvictingLayer, "copies", EVICTION),
         (EvictingLayer, "evict_now", EVICTION),
+        (EvictingCache, "choices", EVICTION),
     ]
     with ExitStack() as stack:
         for owner, name, part in timed:
