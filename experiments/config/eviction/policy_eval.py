@@ -10,7 +10,7 @@ from ....errors import shown
 from ....results.namm.rows import ALLOCATED, NAMM, PER_HEAD, PRESSES, THRESHOLD
 from ..base import RunName, StrictModel
 from .host import HostConfig
-from .tasks import HELD_OUT_TASKS, TRAINING_TASKS, is_longbench
+from .tasks import HELD_OUT_TASKS, NAMED_TASKS, TRAINING_TASKS, is_longbench
 
 # those of `namm.POLICIES` but full, whose file imports torch; a test holds the two together
 BASELINES = (
@@ -24,7 +24,7 @@ BUDGETS = (0.75, 0.5, 0.25, 0.125)
 
 def is_known(task: str) -> bool:
     """Whether there are prompts of a family; LongBench's are known where they are."""
-    return task in (*TRAINING_TASKS, *HELD_OUT_TASKS) or is_longbench(task)
+    return task in (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS) or is_longbench(task)
 
 
 class NammSource(StrictModel):
@@ -144,7 +144,7 @@ class EvalConfig(StrictModel):
     def _known(self) -> EvalConfig:
         for task in self.tasks:
             if not is_known(task):
-                known = ", ".join((*TRAINING_TASKS, *HELD_OUT_TASKS))
+                known = ", ".join((*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS))
                 raise ValueError(f"no task {task!r}; use {known} or longbench/NAME")
         for name in self.policies:
             if name not in (*BASELINES, *CEILINGS):

@@ -20,7 +20,7 @@ from .example import DoesNotFit, Example, Recipe, TokenCount, fit
 from .knowledge import facts, people
 from .material import SPLITS, Draw
 from .passages import abstracts, passages, quote
-from .recall import key_values, needles, passkey, variables
+from .recall import key_values, needles, passkey, repeated, variables
 
 _DRAWS = 20  # of an example until one fits in the length
 
@@ -47,6 +47,7 @@ FAMILIES = {
     "frequent_word": Family(frequent_word, "name the most frequent word of a list"),
     "people": Family(people, "answer a question on paragraphs about invented people"),
     "code_next": Family(code_next, "predict the next words of Python's standard library"),
+    "repeated": Family(repeated, "find one number between five sentences that repeat"),
 }
 
 

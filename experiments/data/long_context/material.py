@@ -100,6 +100,14 @@ def filler(draw: Draw, without: Collection[str] = ()) -> Filler:
     return Filler(words, stops)
 
 
+def repeated_sentences(length: int) -> Filler:
+    """The same sentences again and again, for a prompt of a length in tokens."""
+    words = [word + " " for word in _yaml("words.yaml")["repeated"].split()]
+    times = -(-length // len(words))
+    ends = [number + 1 for number, word in enumerate(words) if word.rstrip()[-1] == "."]
+    return Filler(words * times, [0, *(turn * len(words) + end for turn in range(times) for end in ends)])
+
+
 def weave(
     head: str,
     units: Sequence[str],

@@ -6,7 +6,7 @@ The answer stands in the context exactly once, and not in the question.
 from __future__ import annotations
 
 from .example import Example, Recipe, Span
-from .material import Draw, filler, weave
+from .material import Draw, filler, repeated_sentences, weave
 
 _TOKENS_A_NEEDLE = 100  # of prompt, one needle or chain for so many of them
 _METRIC = "string_match_part"
@@ -21,6 +21,19 @@ def passkey(draw: Draw) -> Recipe:
     def make(n: int) -> Example:
         context, spans = weave(words["head"], text.words[:n], [fact], [depth], text.stops)
         return _example("passkey", context, spans, words["question"], value)
+
+    return Recipe(len(text.words), make)
+
+
+def repeated(draw: Draw) -> Recipe:
+    """One number between five sentences that repeat. Source: Mohtashami and Jaggi 2023 (arXiv 2305.16300), passkey."""
+    words, value = draw.phrasing(), draw.number()
+    text = repeated_sentences(draw.length)
+    fact, depth = words["fact"].format(value=value), draw.rng.random()
+
+    def make(n: int) -> Example:
+        context, spans = weave(words["head"], text.words[:n], [fact], [depth], text.stops)
+        return _example("repeated", context, spans, words["question"], value)
 
     return Recipe(len(text.words), make)
 

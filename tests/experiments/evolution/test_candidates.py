@@ -7,7 +7,7 @@ import torch
 from memx import namm
 from memx.errors import MemxError
 from memx.experiments.data.long_context.example import Example
-from memx.experiments.eviction.answers import Prompt, tokenise
+from memx.experiments.eviction.answers import Prompt, question_first, tokenise
 from memx.experiments.evolution.candidates import CandidateEvaluator, held_share
 from memx.namm.evolution.population import ObserveOnly
 from memx.namm.policies.base import Rule
@@ -105,6 +105,10 @@ def test_texts_become_context_question_and_answer():
     assert prompt.context.tolist() == [1, 2, 3] and prompt.rest.tolist() == [4, 1, 2, 3] and prompt.answer == 2
     with pytest.raises(MemxError, match="empty answer"):
         tokenise(replace(example, answers=("",)), Words())
+    asked = question_first(replace(prompt, rest=torch.tensor([4, 5, 6, 2, 3])))
+    assert asked.context.tolist() == [1, 2, 3, 4, 5] and asked.rest.tolist() == [6, 2, 3] and asked.answer == 2
+    bare = question_first(replace(prompt, rest=prompt.rest[-2:]))  # no question: the context's last token is left
+    assert bare.context.tolist() == [1, 2] and bare.rest.tolist() == [3, 2, 3]
 
 
 def test_answers_are_greedy_whatever_a_checkpoint_asks_for(host):

@@ -12,7 +12,7 @@ from memx.cli.commands import options
 from memx.errors import MemxError
 from memx.experiments.config.base import run_name, to_tree, to_yaml, tree_hash
 from memx.experiments.config.eviction.policy_eval import BASELINES, Allocation
-from memx.experiments.config.eviction.tasks import HELD_OUT_TASKS, TRAINING_TASKS
+from memx.experiments.config.eviction.tasks import HELD_OUT_TASKS, NAMED_TASKS, TRAINING_TASKS
 from memx.experiments.config.loading import load_eval_config, load_evolution_config
 from memx.experiments.data.long_context.families import FAMILIES
 from memx.experiments.eviction.head_shares import HEAD_SHARES
@@ -40,7 +40,7 @@ from .tiny_evaluation import config as tiny
 def test_names_that_are_free_of_torch_are_those_there_are():
     assert ("full", *BASELINES) == tuple(POLICIES)
     assert ALLOCATIONS == get_args(Allocation) == tuple(one.value for one in options.Allocation)
-    assert (*TRAINING_TASKS, *HELD_OUT_TASKS) == tuple(FAMILIES)
+    assert (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS) == tuple(FAMILIES)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,21 @@ def test_what_is_dropped_of_all_kinds_together_is_what_is_not_kept(straight):
         assert lost["namm"] == pytest.approx(lost["random"], abs=0.6)  # as much in all, to the nearest token
         runs = {row.variant: row.value for row in found if row.metric == "dropped_run"}
         assert runs["random"] > 1 and runs["namm"] > 1
+
+
+def test_a_question_that_is_read_before_eviction_is_part_of_the_context(straight, place, tmp_path):
+    _, run, _ = straight
+    before = asked(place, question="before")
+    rows = eval_namm(before, Options(tmp_path), quiet)
+    assert {row.model_extra["question"] for row in rows} == {"before"}
+    lines = {(line["task"], line["number"]): line for line in judged(run) if "task" in line}
+    own = [line for line in judged(RunStore(tmp_path).run(run_name(before))) if "task" in line]
+    full = {key: line["facts"][0]["log_likelihood"] for key, line in lines.items()}
+    for line in own:
+        key = line["task"], line["number"]
+        assert line["tokens"] > lines[key]["tokens"]
+        assert line["facts"][0]["log_likelihood"] == pytest.approx(full[key], abs=1e-4)  # the full cache sees the same
+    assert run_name(before) != run_name(asked(place))
 
 
 def test_stopped_on_request_and_gone_on(straight, tmp_path):
@@ -226,7 +241,7 @@ def test_a_run_keeps_its_name_where_later_keys_are_not_set():
     tree = to_tree(tiny())
     later = (
         "allocations", "allocations_of", "head_shares", "share_prompts", "online_thresholds", "protect_first",
-        "protect_newest",
+        "protect_newest", "question",
     )  # fmt: skip
     assert tree_hash(tree) == tree_hash({key: value for key, value in tree.items() if key not in later})
     assert tree_hash(tree) != tree_hash(to_tree(tiny(allocations=("global",))))

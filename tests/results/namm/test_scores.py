@@ -6,6 +6,7 @@ from statistics import fmean
 import pytest
 from memx.errors import MemxError
 from memx.results.namm.curves import Point, curves, full_cache, pareto_front
+from memx.results.namm.looks import evaluation_caption
 from memx.results.namm.rows import prepared
 from memx.results.namm.scores_figure import namm_figure
 from memx.results.namm.scores_table import namm_table
@@ -219,6 +220,10 @@ def test_evaluations_that_do_not_belong_together_are_refused():
         prepared([*made.evaluation(), *online])
     with pytest.raises(MemxError, match="these evaluations differ in split: test, train"):
         prepared([*made.evaluation(), *made.evaluation(split="train", run="other-00000002")])
+    first = [row.model_copy(update={"question": "before"}) for row in made.evaluation(run="other-00000002")]
+    with pytest.raises(MemxError, match="these evaluations differ in question: after, before"):
+        prepared([*made.evaluation(), *first])  # of which the former, of an older version, do not tell
+    assert " · question read before eviction · " in evaluation_caption(first)
     others = made.evaluation(run="other-00000002", namms=(("namm", 1, 0.4),))
     assert len({r.seed for r in prepared([*made.evaluation(), *others]) if r.variant == "namm"}) == 2
     wrong = made.evaluation(run="other-00000002", namms=(("namm", 0, 0.4),))

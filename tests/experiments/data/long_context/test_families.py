@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 from memx.errors import MemxError
-from memx.experiments.config.eviction.tasks import HELD_OUT_TASKS, TRAINING_TASKS
+from memx.experiments.config.eviction.tasks import HELD_OUT_TASKS, NAMED_TASKS, TRAINING_TASKS
 from memx.experiments.data.long_context import families
 from memx.experiments.data.long_context.example import (
     Example,
@@ -20,7 +20,7 @@ from memx.experiments.data.long_context.families import FAMILIES, examples
 from memx.experiments.data.long_context.material import SPLITS, Draw, documents, prose, sentences, split_of, weave
 from memx.experiments.eviction.score import LOG_LIKELIHOOD, METRICS, score
 
-ONCE = ("passkey", "needles", "key_values", "variables")  # the answer stands in the context exactly once
+ONCE = ("passkey", "repeated", "needles", "key_values", "variables")  # the answer stands in the context exactly once
 IN_CONTEXT = (*ONCE, "quote", "facts", "people", "frequent_word")
 
 
@@ -163,8 +163,18 @@ def test_splits_share_no_document_word_number_or_entity():
 
 
 def test_training_and_held_out_families_are_apart():
-    assert set(TRAINING_TASKS) | set(HELD_OUT_TASKS) == set(FAMILIES) and not set(TRAINING_TASKS) & set(HELD_OUT_TASKS)
+    assert sorted((*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS)) == sorted(FAMILIES)  # each in one of them
     assert len(TRAINING_TASKS) >= 3 and len(HELD_OUT_TASKS) >= 3
+
+
+def test_repeated_sentences_surround_the_number():
+    for example in made("repeated"):
+        (span,) = example.evidence
+        rest = example.context[: span.start] + example.context[span.stop :].lstrip()
+        assert "There and back again. The grass is green." in rest
+        body = rest.removeprefix("A pass key is hidden in the following text.").split()
+        assert len(set(body)) < 20 < len(body)
+        assert rest[: span.start].rstrip()[-1:] in (".", "")  # a sentence was over
 
 
 def test_an_example_that_does_not_fit_is_drawn_again():
