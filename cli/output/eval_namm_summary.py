@@ -130,7 +130,12 @@ def _print_verdicts(rows: Sequence[Row], namms: Sequence[Line], found: Mapping[L
 
 
 def _over_baselines(rows: Sequence[Row]) -> dict[tuple[str, Line, str, str], Row]:
-    """NAMMs minus the best baseline of each allocation: by metric, line, data set and allocation."""
+    """NAMMs minus the best baseline of each allocation: by metric, line, data set and allocation.
+
+    A policy that reads the context twice is no baseline, and has a line by its own name.
+    """
+    from ...experiments.config.eviction.policy_eval import CEILINGS
+
     best: dict[tuple[str, Line, str, str], Row] = {}
     for row in rows:
         labels = row.labels
@@ -138,7 +143,8 @@ def _over_baselines(rows: Sequence[Row]) -> dict[tuple[str, Line, str, str], Row
         if metric == row.metric:
             continue
         line = row.variant, labels.budget, labels.size, labels.beside
-        way = split_allocation(labels.rival)[1].strip() or "equal"
+        rival, suffix = split_allocation(labels.rival)
+        way = rival if rival in CEILINGS else suffix.strip() or "equal"
         key = metric, line, row.dataset, way
         if key not in best or row.value < best[key].value:
             best[key] = row

@@ -19,9 +19,11 @@ from ...namm.policies.features.registry import PUBLISHED
 from ...namm.policies.features.spectrum import HOP
 from ...namm.policies.head_table import HeadTable
 from ...namm.policies.network import Namm
+from ...namm.policies.shares import HeadShares
 from ...namm.saved.files import load, save
 from ...results.store.runs import Run
 from ..config.eviction.evolution import EvolveConfig, NammConfig
+from ..eviction.head_shares import kvzip_shares
 from ..eviction.tasks import Prompts
 from ..runtime.events import Note, Phase, Report
 from .fit import explained, fit, fit_examples
@@ -31,13 +33,19 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
-def empty_namm(config: NammConfig, name: str = "namm", described: PretrainedConfig | None = None) -> Namm:
+def empty_namm(
+    config: NammConfig,
+    name: str = "namm",
+    described: PretrainedConfig | None = None,
+    shares: HeadShares | None = None,
+) -> Namm:
     """The NAMM of a config with zero parameters: under a threshold of 0 the full cache, under a budget the newest.
 
     Args:
         config: The section of a config.
         name: Its name.
         described: The base model's config, for a NAMM with numbers for each of its heads.
+        shares: The table of head shares, with the allocation table. None: heads have equal shares until it is measured.
 
     Raises:
         MemxError: A feature is unknown.
@@ -46,7 +54,8 @@ def empty_namm(config: NammConfig, name: str = "namm", described: PretrainedConf
         config.threshold,
         config.budget if config.rule == "budget" else None,
         config.grouping,
-        config.allocation,
+        "equal" if config.allocation == "table" and shares is None else config.allocation,
+        shares,
         first=config.first,
         newest=config.newest,
     )
@@ -80,7 +89,8 @@ def starting_namm(
         moments.append(calibrate(base.model, texts, every=every, features=config.namm.features))
     mean, variance = pooled(moments)
     described: Any = bases[0].model.config
-    namm = empty_namm(config.namm, config.name, described.get_text_config())
+    shares = _head_shares(config, bases[0], prompts.hosts[0], report) if config.namm.allocation == "table" else None
+    namm = empty_namm(config.namm, config.name, described.get_text_config(), shares)
     namm = replace(namm, mean=mean.cpu(), variance=variance.cpu())
     if config.evolution.start != "zeros":
         namm = replace(namm, parameters=random_parameters(namm, config.seed))
@@ -88,6 +98,13 @@ def starting_namm(
         namm = replace(namm, parameters=_fitted(config, bases, namm, prompts, report))
     save(namm, folder, host=joined_names(bases))
     return namm
+
+
+def _head_shares(config: EvolveConfig, base: BaseModel, prompts: Prompts, report: Report) -> HeadShares:
+    """The table of head shares, measured on the contexts that features are normalised on."""
+    report(Phase("measuring head shares"))
+    budgets = sorted({config.namm.budget, *config.fitness.budgets} - {1.0}) or [0.5]
+    return kvzip_shares(base.model, base.tokenizer, _contexts(prompts, config.calibration), budgets)
 
 
 def random_parameters(namm: Namm, seed: int) -> torch.Tensor:

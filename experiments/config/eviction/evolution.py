@@ -47,9 +47,10 @@ class NammConfig(StrictModel):
         default="layer_max",
         description="threshold: tokens per head; layer_max: as many as the layer's largest head, per_head: its own",
     )
-    allocation: Literal["equal", "global", "layer_max"] = Field(
+    allocation: Literal["equal", "global", "table", "layer_max"] = Field(
         default="equal",
-        description="budget: equal share for each head, or one threshold (global; layer_max pads heads to the fullest)",
+        description="budget: equal share for each head, one threshold (global; layer_max pads heads to the fullest), "
+        "or a table of head shares, measured with KVzip's scores on training prompts",
     )
     first: int = Field(default=0, ge=0, le=1_000_000, description="first tokens kept in any case, within the budget")
     newest: int = Field(default=0, ge=0, le=1_000_000, description="newest tokens kept in any case, within the budget")
@@ -215,6 +216,8 @@ class EvolveConfig(StrictModel):
         models = [(host.name, host.preset) for host in self.hosts]
         if len(set(models)) < len(models):
             raise ValueError("more_hosts names a base model twice; name each once")
+        if self.more_hosts and self.namm.allocation == "table":
+            raise ValueError("more_hosts needs heads that share a budget alike; set namm.allocation to global")
         if self.more_hosts and (self.namm.head_bias or self.namm.head_embedding):
             raise ValueError(
                 "more_hosts needs a NAMM without numbers for each head; set namm.head_bias to false and "

@@ -226,3 +226,15 @@ def test_a_run_of_an_evolution_online(capsys, tmp_path, host):
     assert {row["variant"]: row["size"] for row in rows if "namm" in row["variant"]} == {
         "namm": "own", "namm per head": "budget"
     }  # fmt: skip
+
+
+def test_kvzip_is_no_baseline_of_the_printed_differences(capsys, tmp_path, host):
+    saved = tmp_path / "mine"
+    namm.save(Namm(torch.randn(4172), rule=Rule(budget=0.4), every=64), saved, host=str(host), tasks=["key_values"])
+    given = ["--model", str(host), "--task", "key_values", "--budget", "0.4", "--allocation", "equal"]
+    given += ["--policy", "recency", "--policy", "kvzip", "--runs", str(tmp_path / "runs")]
+    assert memx([COMMAND, str(saved), *given, *SMALL]) == 0
+    printed = capsys.readouterr().out.partition("NAMM minus other policies")[2]
+    lines = [line.split() for line in printed.splitlines() if line.split()[:1] == ["namm"]]
+    assert [line[3] for line in lines] == ["equal", "kvzip"]
+    assert lines[0][-1] == "recency" and lines[1][-1] == "kvzip"

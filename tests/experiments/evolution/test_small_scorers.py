@@ -106,6 +106,20 @@ def test_a_fit_alone_is_a_result(host, tmp_path):
     assert [row.value for row in rows if row.variant == "difference"] == pytest.approx([0.0] * 16, abs=1e-5)
 
 
+@pytest.mark.parametrize("sharing", ["masks", "copies"])
+def test_heads_share_a_budget_by_a_measured_table(host, tmp_path, sharing):
+    given = {"namm.allocation": "table", "fitness.sharing": sharing, "evolution.start": "random"}
+    rows = evolve_namm(small(host, **given), Options(tmp_path), lambda event: None)
+    chosen = namm.load(RunStore(tmp_path).run(rows[0].run).folder / "namm")
+    shares = chosen.rule.shares
+    assert chosen.rule.allocation == "table" and shares.heads == [2, 2] and shares.source.startswith("KVzip")
+    assert shares.budgets == (0.2, 0.4)
+    assert len({share for layer in shares.at(0.2) for share in layer}) > 1
+    kept = {row.dataset: row.value for row in rows if row.metric == "kept" and row.variant == "answer"}
+    # at 20 and 40% of the context, and a table that is no equal share still holds as much in all
+    assert kept["validation/all"] == pytest.approx(30, abs=2)
+
+
 def test_older_configs_keep_their_run_folders():
     tree = EvolveConfig().model_dump(mode="json")
     for section, keys in {
