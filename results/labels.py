@@ -66,8 +66,8 @@ def in_bytes(number: float) -> str:
 
 
 def host_label(host: str) -> str:
-    """A host model's name; of a folder its last part."""
-    return Path(host).name if Path(host).is_absolute() else host
+    """A host model's name; of a folder its last part. Several are joined by " + "."""
+    return " + ".join(Path(one).name if Path(one).is_absolute() else one for one in host.split(" + "))
 
 
 def with_interval(

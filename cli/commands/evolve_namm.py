@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -109,7 +109,6 @@ def evolve_namm(
     """
     from ...errors import MemxError
     from ...experiments.config.base import run_name
-    from ...experiments.config.loading import load_evolution_config
     from ...experiments.distributed.process_group import launched
     from ...experiments.runtime.options import Options
     from ...results.store.runs import RunStore
@@ -117,13 +116,14 @@ def evolve_namm(
     if config is not None and source is not None:
         raise MemxError("--config and the argument both name what to evolve", hint="give one of them")
     check_resume(resume, force)
-    flags = {"namm.budget": budget, "evolution.generations": generations, "evolution.population": population}
+    flags: dict[str, Any] = {
+        "namm.budget": budget,
+        "evolution.generations": generations,
+        "evolution.population": population,
+    }
     flags |= {"seed": seed, "name": name, "namm.rule": None if budget is None else "budget"}
     flags |= {"fitness.budgets": None if budget is None else ()}  # that one alone
-    first, *others = models or [None]
-    if models:  # in place of all that a preset or file names
-        flags["more_hosts"] = tuple({"name": other} for other in others)
-    resolved = load_evolution_config(config or source or DEFAULT, given_values(flags, assignments, first))
+    resolved = _resolved(config or source or DEFAULT, flags, assignments, models or [])
     world = launched()
     if dry_run:
         if world.is_first:
@@ -132,6 +132,24 @@ def evolve_namm(
     if world.size == 1:  # before anything heavy is imported
         RunStore(runs).check_free(run_name(resolved), resume=resume, force=force)
     _evolve(resolved, Options(runs, resume, force), json, is_first=world.is_first)
+
+
+def _resolved(source: str, flags: dict[str, Any], assignments: list[str] | None, models: list[str]) -> EvolveConfig:
+    """The config of an evolution; models stand in place of all that the source names.
+
+    They have the device, dtype and threads of the first one. Rotary scaling is of one model, and not passed on.
+    """
+    from ...experiments.config.loading import load_evolution_config
+
+    first, *others = models or [None]
+    if models and not any(one.startswith("more_hosts") for one in assignments or []):
+        flags = {**flags, "more_hosts": ()}
+    resolved = load_evolution_config(source, given_values(flags, assignments, first))
+    if not others:
+        return resolved
+    host = resolved.host.model_dump(mode="json", include={"device", "dtype", "threads"})
+    flags = {**flags, "more_hosts": tuple({**host, "name": other} for other in others)}
+    return load_evolution_config(source, given_values(flags, assignments, first))
 
 
 def _dry_run(config: EvolveConfig, runs: Path, json: bool) -> None:

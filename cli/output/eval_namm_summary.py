@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...results.labels import INTERVALS, difference_of, score_of
-from ...results.namm.rows import split_allocation
+from ...results.namm.rows import CEILINGS, split_allocation
 from ...results.store.rows import Row
 from .console import print_table, say
 from .dry_run import print_folders
@@ -102,6 +102,7 @@ def _print_verdicts(rows: Sequence[Row], namms: Sequence[Line], found: Mapping[L
     """
     over = _over_baselines(rows)
     ways = list(dict.fromkeys(way for _, _, _, way in over))
+    told = len(ways) > 1 or bool({*ways} & {*CEILINGS})
     table = []
     for line in namms:
         size = (
@@ -109,7 +110,7 @@ def _print_verdicts(rows: Sequence[Row], namms: Sequence[Line], found: Mapping[L
         )
         for one in sets:
             for way in [way for way in ways if ("exact", line, one, way) in over] or [""]:
-                cells = [line[0], size, _ABOUT[one], *([way] if len(ways) > 1 else [])]
+                cells = [line[0], size, _ABOUT[one], *([way] if told else [])]
                 for metric, digits in (("log_likelihood", 2), ("exact", 1)):
                     best = over.get((metric, line, one, way))
                     cells.append(difference_of(found[line][f"{metric}_minus_full", one], digits))
@@ -119,14 +120,14 @@ def _print_verdicts(rows: Sequence[Row], namms: Sequence[Line], found: Mapping[L
         "NAMM",
         "cache size",
         "tasks",
-        *(["baselines"] if len(ways) > 1 else []),
+        *(["baselines"] if told else []),
         "nats per token: minus full cache",
         "nats per token: minus best baseline",
         "exact match, points: minus full cache",
         "exact match, points: minus best baseline",
     ]
     title = "NAMM minus other policies (95% CI); the best baseline was chosen on these same prompts, which favours it"
-    print_table(title, columns, table, left=4 if len(ways) > 1 else 3)
+    print_table(title, columns, table, left=4 if told else 3)
 
 
 def _over_baselines(rows: Sequence[Row]) -> dict[tuple[str, Line, str, str], Row]:
@@ -134,8 +135,6 @@ def _over_baselines(rows: Sequence[Row]) -> dict[tuple[str, Line, str, str], Row
 
     A policy that reads the context twice is no baseline, and has a line by its own name.
     """
-    from ...experiments.config.eviction.policy_eval import CEILINGS
-
     best: dict[tuple[str, Line, str, str], Row] = {}
     for row in rows:
         labels = row.labels
@@ -155,13 +154,14 @@ def print_evaluation_cost(cost: EvaluationCost) -> None:
     """Print what an evaluation would do."""
     sizes = [f"{100 * budget:g}%" for budget in cost.budgets]
     sizes += [f"{cost.own_sizes} set by a threshold"] * bool(cost.own_sizes)
+    asked = ", question read before eviction" if cost.question == "before" else ""
     online = f", then {cost.read_online:,} tokens with each policy" if cost.read_online else ""
     lines = [
         ["model", cost.host],
         *(["NAMM", namm] for namm in cost.namms),
         ["trained tasks", ", ".join(cost.trained) or "none"],
         ["held-out tasks", ", ".join(cost.held_out) or "none"],
-        ["policies", f"{', '.join(cost.policies)}, full cache; mode {cost.mode}"],
+        ["policies", f"{', '.join(cost.policies)}, full cache; mode {cost.mode}{asked}"],
         *([["allocations", ", ".join(cost.allocations)]] if cost.allocations != ["equal"] else []),
         ["cache sizes", ", ".join(sizes)],
         ["prompts", f"{cost.prompts:,}, up to {cost.length:,} tokens each"],

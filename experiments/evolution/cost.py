@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...errors import MemxError
 from ...namm.policies.network import Namm
+from ...namm.saved.card import AND
 from ..base_models.load import load_tokenizer
 from ..base_models.rope import rope_words
 from ..config.base import run_name
@@ -88,7 +89,7 @@ def evolution_cost(config: EvolveConfig, runs: Path) -> EvolutionCost:
     return replace(
         of_each[0],
         folder=str(runs / run_name(config)),
-        host=", ".join(one.host for one in of_each),
+        host=AND.join(one.host for one in of_each),
         rope=next((one.rope for one in of_each if one.rope), None),
         drawn="/".join(str(int(count) * len(of_each)) for count in of_each[0].drawn.split("/")),
         bytes_per_token=max(one.bytes_per_token for one in of_each),
@@ -209,6 +210,9 @@ def _flops(config: EvolveConfig, shape: Shape, counts: _Counts, kept: float, nam
         texts = len(config.tasks.train) * config.fit.prompts
         steps = 3 * 8 * config.fit.steps * shape.kv_heads * (weights + pairs)  # eight layers, forward and backward
         fitted["fit"] = texts * (2 * shape.forward(length) + shape.forward(length, length)) + steps
+    if config.namm.allocation == "table":
+        texts = len(config.tasks.train) * config.calibration
+        fitted["head shares"] = texts * (shape.forward(length) + shape.forward(length, length))
     return {"context": context, **fitted, "choice": scores, "answers": (answers + prompts) * answer}
 
 

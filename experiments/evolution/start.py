@@ -20,6 +20,7 @@ from ...namm.policies.features.spectrum import HOP
 from ...namm.policies.head_table import HeadTable
 from ...namm.policies.network import Namm
 from ...namm.policies.shares import HeadShares
+from ...namm.saved.card import AND
 from ...namm.saved.files import load, save
 from ...results.store.runs import Run
 from ..config.eviction.evolution import EvolveConfig, NammConfig
@@ -143,7 +144,7 @@ def _contexts(prompts: Prompts, count: int) -> list[torch.Tensor]:
 
 def joined_names(bases: Sequence[BaseModel]) -> str:
     """What NAMM files and rows call several base models together."""
-    return ", ".join(base.name for base in bases)
+    return AND.join(base.name for base in bases)
 
 
 def first_state(config: EvolveConfig, run: Run, start: Vector, report: Report) -> State:

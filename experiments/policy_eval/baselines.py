@@ -14,8 +14,8 @@ from ...namm.policies.heuristics import make_policy
 from ...namm.policies.keep import Allocation
 from ...namm.policies.network import Namm
 from ...namm.policies.shares import HeadShares
-from ...results.namm.rows import ALLOCATED, PER_HEAD
-from ..config.eviction.policy_eval import CEILINGS, EvalConfig
+from ...results.namm.rows import ALLOCATED, CEILINGS, PER_HEAD
+from ..config.eviction.policy_eval import EvalConfig
 
 Make = Callable[[float | None, Allocation], Policy]
 

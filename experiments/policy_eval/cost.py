@@ -19,6 +19,7 @@ class EvaluationCost:
         host: The model, by name or by the preset that trains it.
         namms: Label and folder of each NAMM.
         mode: post_hoc or online.
+        question: When it is read, after eviction or before.
         trained: Families of tasks that a NAMM was evolved on.
         held_out: The other families.
         length: Tokens of a prompt, at most.
@@ -40,6 +41,7 @@ class EvaluationCost:
     host: str
     namms: list[str]
     mode: str
+    question: str
     trained: list[str]
     held_out: list[str]
     length: int
@@ -76,6 +78,7 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
         host=config.host.name or f"preset {config.host.preset}",
         namms=[f"{one.label}: {one.folder}" for one in config.namms],
         mode=config.mode,
+        question=config.question,
         trained=[task for task in config.tasks if task in config.trained],
         held_out=[task for task in config.tasks if task not in config.trained],
         length=config.length,

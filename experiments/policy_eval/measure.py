@@ -22,8 +22,8 @@ from ...namm.policies.network import Namm
 from ...namm.policies.panel import PolicyBatch, PolicySlots, keep_all
 from ...namm.policies.shares import HeadShares
 from ...namm.threshold import score_context, with_threshold
-from ...results.namm.rows import FULL, NAMM, THRESHOLD
-from ..config.eviction.policy_eval import CEILINGS, EvalConfig
+from ...results.namm.rows import CEILINGS, FULL, NAMM, THRESHOLD
+from ..config.eviction.policy_eval import EvalConfig
 from ..eviction.answers import Prompt, branched, feed, read
 from ..eviction.kvzip import kvzip_scores
 from ..eviction.measurements import CacheSize, Measurements, measure_answers

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...results.namm.rows import ALLOCATED, FULL, PER_HEAD, THRESHOLD, split_allocation
+from ...results.namm.rows import ALLOCATED, CEILINGS, FULL, PER_HEAD, THRESHOLD, split_allocation
 from ...results.store.environment import commit
 from ...results.store.rows import Row
-from ..config.eviction.policy_eval import CEILINGS, EvalConfig
+from ..config.eviction.policy_eval import EvalConfig
 from ..eviction.measurements import CacheSize, Measurements
 from ..metrics.bootstrap import Array, Bootstrap
 from ..metrics.estimates import Estimate, share_estimate

@@ -139,7 +139,7 @@ def _host(sources: Sequence[_Source], described: Sequence[Mapping[str, Any]]) ->
     hosts = [source.config.host for source in sources if source.config is not None]
     hosts += [HostConfig(name=SMOLLM2) for source in sources if source.shipped]
     if len(hosts) < len(sources):
-        known = ", ".join(dict.fromkeys(str(one["host"]) for one in described if one["host"]))
+        known = ", ".join(dict.fromkeys(name for one in described if one["host"] for name in one["host"].split(" + ")))
         raise MemxError(
             "a saved NAMM does not come with a model", hint=f"add --model{f', e.g. {known}' if known else ''}"
         )

@@ -101,7 +101,8 @@ def evolve(
             the start of the stage, every `validate_every` generations, and at the end.
         validate_every: Generations between validations.
         patience: Stop after this number of validations in a row without improvement. None: do not stop early.
-        sigma_end: Bound of the step size at the end of the stage, see `most_sigma`. None: CMA-ES alone decides.
+        sigma_end: Bound of the step size at the end of the stage, to which it falls from the first step size along a
+            cosine; at most that. None: CMA-ES alone decides.
         on_event: Function that gets an event after each generation, after each validation and at the end.
         save: Folder for the state, written after each generation and validation. After an interruption,
             `evolve(load_evolution(save), ...)` with the same arguments gives the same result.
@@ -128,6 +129,7 @@ def evolve(
         ```
     """
     assert generations >= 0 and validate_every > 0, (generations, validate_every)
+    assert sigma_end is None or 0 < sigma_end <= evolution.settings.sigma, sigma_end
     assert patience is None or (patience > 0 and validate is not None), "patience needs validation"
 
     def report(event: Event) -> None:
@@ -156,13 +158,13 @@ def evolve(
 
 
 def most_sigma(evolution: Evolution, generations: int, sigma_end: float | None) -> float | None:
-    """The largest step size after the generation that is being evaluated.
+    """The largest step size after the next generation.
 
     Fitness on a few prompts is noisy, and with hundreds of parameters CMA-ES then hardly shrinks its step size, so that
-    the mean keeps wandering. The bound falls along a cosine from the first step size to `sigma_end`.
+    the mean keeps wandering. The bound falls along a cosine from the evolution's first step size to `sigma_end`.
 
     Args:
-        evolution: An evolution between `ask` and `tell`.
+        evolution: An evolution before `tell`.
         generations: Of the stage.
         sigma_end: The bound at the end of the stage; None: there is none.
 

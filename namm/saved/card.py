@@ -11,6 +11,7 @@ from ..policies.network import Namm
 
 FOLDER = "FOLDER"
 TAGS = ("memx", "namm", "kv-cache", "token-eviction")
+AND = " + "  # between the names of several base models
 _PAPER = "[Cetin et al. 2024](https://arxiv.org/abs/2410.13166)"
 
 
@@ -64,7 +65,7 @@ def card_text(
     Args:
         namm: The NAMM.
         card: What else is known of it.
-        host: Base model that it was evolved on.
+        host: Base model that it was evolved on; several with `AND` between their names.
         tasks: Tasks that it was evolved on.
         place: Folder or name that it is loaded by.
 
@@ -87,7 +88,8 @@ def card_text(
 
 
 def _what_it_is(namm: Namm) -> str:
-    models = "any model that memx supports" if namm.table is None else "its base model only"
+    free = namm.table is None and namm.rule.shares is None
+    models = "any model that memx supports" if free else "its base model only"
     return (
         f"A NAMM (neural attention memory model, {_PAPER}) is a small network that decides which tokens of a "
         f"transformer's KV cache to keep. This one works with {models}."
@@ -99,7 +101,7 @@ def _use(host: str | None, place: str) -> str:
         "```python",
         "import memx",
         "",
-        f'model, tokenizer = memx.load_model("{host or "smollm2"}")',
+        f'model, tokenizer = memx.load_model("{(host or "smollm2").partition(AND)[0]}")',
         f'namm = memx.namm.load("{place}")',
         'prompt = tokenizer("A long text", return_tensors="pt")',
         "with memx.namm.attach(model, namm):",

@@ -38,7 +38,7 @@ def save(
     Args:
         namm: The NAMM. Its numbers are written as float32.
         path: The folder; made if it does not exist.
-        host: Name of the model that the NAMM was evolved on; a note for readers of the file.
+        host: Name of the model that the NAMM was evolved on, several joined by " + "; a note for readers of the file.
         tasks: Names of the tasks that it was evolved on; also a note.
         card: What its model card says (README.md): a `Card`, or the whole text in Markdown. None: there is no card.
 

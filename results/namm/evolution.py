@@ -72,8 +72,9 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def _host(run: Run) -> str:
-    host = run_config(run).get("host") or {}
-    return host_label(str(host.get("name") or host.get("preset") or "unknown model"))
+    config = run_config(run)
+    hosts = [config.get("host") or {}, *(config.get("more_hosts") or [])]
+    return host_label(" + ".join(str(host.get("name") or host.get("preset") or "unknown model") for host in hosts))
 
 
 def course_of(run: Run) -> Course | None:

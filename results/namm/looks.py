@@ -76,9 +76,8 @@ def evaluation_caption(rows: Sequence[Row]) -> str:
     length = f"{labels.length:,} tokens" if labels.length else None
     title = " + ".join(dict.fromkeys(row.experiment for row in rows))
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
-    evolved_on = {host for row in rows if is_namm(row.variant) for host in row.labels.evolved_on.split(", ")} - {""}
-    others = evolved_on - {first.model}
-    moved = f"NAMM evolved on {', '.join(map(host_label, sorted(evolved_on)))}" if others else None
+    others = sorted({row.labels.evolved_on for row in rows if is_namm(row.variant)} - {"", first.model})
+    moved = f"NAMM evolved on {', '.join(map(host_label, others))}" if others else None
     return " · ".join(part for part in (title, host_label(first.model), moved, mode, asked, length, devices) if part)
 
 

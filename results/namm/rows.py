@@ -18,6 +18,7 @@ PER_HEAD = " per head"  # after the name of a NAMM whose heads all hold the same
 # after the name of a policy whose heads share a budget in another way than equally: allocation to suffix
 ALLOCATED = {allocation: f" {allocation}" for allocation in ("global", "table", "layer_max")}
 THRESHOLD = " threshold"  # after the name of a NAMM that reads with a threshold calibrated to a budget
+CEILINGS = ("kvzip",)  # policies that read the context a second time: no baselines, measured only if they are named
 # presses of kvpress and the policies of memx that they are
 PRESSES = {
     "KnormPress": "knorm",

@@ -59,9 +59,8 @@ class Labels:
     `memx eval-namm`: task_set (trained, held-out, all), task; token_text (code, prose) and token_kind with its share
     of all tokens; layer of the cache; size (budget, own), budget, its allocation between heads, and own_of, the NAMM
     whose own size it is; beside: the NAMM that a baseline is evaluated with; rival: the baseline that a NAMM is
-    compared with; package: who wrote the policy; mode, split, question and length of its
-    prompts; evolved_on: a model. `memx
-    bench`: op, shape, allocation.
+    compared with; package: who wrote the policy; mode, split, question and length of its prompts; evolved_on: a model,
+    several joined by " + ". `memx bench`: op, shape, allocation.
     """
 
     tier: str = ""

@@ -83,9 +83,8 @@ def time_parts(model: PreTrainedModel, work: Callable[[], object]) -> dict[str, 
     """The share of each part in the time of some judging, in percent.
 
     reading: the host reads contexts; answers: it answers; features: attention is observed and made into what a scorer
-    reads of a token; scorer; eviction: the choice, masks or copies for each
-    candidate, and what is moved. On CUDA the device is
-    waited for at every step, so the whole takes longer than it does without.
+    reads of a token; scorer; eviction: the choice, masks or copies for each candidate, and what is moved. On CUDA the
+    device is waited for at every step, so the whole takes longer than it does without.
     """
     clock = PartClock(model.device)
     timed: list[tuple[Any, str, str]] = [

@@ -150,7 +150,7 @@ class EvolutionConfig(StrictModel):
     sigma_end: float | None = Field(
         default=None,
         gt=0,
-        description="bound of the step size that falls from sigma to this over a stage, along a cosine; null: none",
+        description="bound of the step size, falls from sigma to this along a cosine in each stage; null: none",
     )
     covariance: Literal["diagonal", "full"] = Field(
         default="diagonal", description="covariance matrix of CMA-ES, diagonal or full"
@@ -186,7 +186,9 @@ class EvolveConfig(StrictModel):
     evolution: EvolutionConfig = EvolutionConfig()
     fit: FitConfig = FitConfig()
     calibration: int = Field(
-        default=4, ge=1, description="training prompts per family used to normalise the NAMM's input features"
+        default=4,
+        ge=1,
+        description="training prompts per family used to normalise the NAMM's input features, and for allocation table",
     )
 
     @property
@@ -216,8 +218,15 @@ class EvolveConfig(StrictModel):
         models = [(host.name, host.preset) for host in self.hosts]
         if len(set(models)) < len(models):
             raise ValueError("more_hosts names a base model twice; name each once")
+        for number, host in enumerate(self.more_hosts):
+            for key in ("device", "threads"):
+                if getattr(host, key) != getattr(self.host, key):
+                    raise ValueError(
+                        f"more_hosts.{number}.{key} is {shown(getattr(host, key))}, but host.{key} is "
+                        f"{shown(getattr(self.host, key))}; set them to the same"
+                    )
         if self.more_hosts and self.namm.allocation == "table":
-            raise ValueError("more_hosts needs heads that share a budget alike; set namm.allocation to global")
+            raise ValueError("a table of head shares is of one base model; set namm.allocation to global")
         if self.more_hosts and (self.namm.head_bias or self.namm.head_embedding):
             raise ValueError(
                 "more_hosts needs a NAMM without numbers for each head; set namm.head_bias to false and "

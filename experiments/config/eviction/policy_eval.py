@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ....errors import shown
-from ....results.namm.rows import ALLOCATED, NAMM, PER_HEAD, PRESSES, THRESHOLD
+from ....results.namm.rows import ALLOCATED, CEILINGS, NAMM, PER_HEAD, PRESSES, THRESHOLD
 from ..base import RunName, StrictModel
 from .host import HostConfig
 from .tasks import HELD_OUT_TASKS, NAMED_TASKS, TRAINING_TASKS, is_longbench
@@ -16,7 +16,6 @@ from .tasks import HELD_OUT_TASKS, NAMED_TASKS, TRAINING_TASKS, is_longbench
 BASELINES = (
     "random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv", "keydiff", "expected_attention",
 )  # fmt: skip
-CEILINGS = ("kvzip",)  # policies that read the context a second time; not among the baselines unless they are named
 Allocation = Literal["equal", "global", "table", "layer_max"]  # as of namm, which imports torch; a test compares them
 EAGER = ("ObservedAttentionPress",)  # those that read probabilities, which fused attention never writes
 BUDGETS = (0.75, 0.5, 0.25, 0.125)
@@ -177,6 +176,8 @@ class EvalConfig(StrictModel):
             raise ValueError("kvpress evicts only once, after the context; set mode to post_hoc")
         if self.peers and self.length < 128:
             raise ValueError(f"kvpress needs contexts of 65 tokens, but length is {self.length}; set length to 128")
+        if self.question == "before" and self.mode == "online":
+            raise ValueError("question before is for eviction after the context was read; set mode to post_hoc")
         if self.online_thresholds and self.mode != "online":
             raise ValueError("online_thresholds are for eviction while reading; set mode to online")
         if self.mode == "online" and (ceilings := [name for name in self.policies if name in CEILINGS]):

@@ -47,7 +47,7 @@ FAMILIES = {
     "frequent_word": Family(frequent_word, "name the most frequent word of a list"),
     "people": Family(people, "answer a question on paragraphs about invented people"),
     "code_next": Family(code_next, "predict the next words of Python's standard library"),
-    "repeated": Family(repeated, "find one number between five sentences that repeat"),
+    "repeated": Family(repeated, "find one number in five sentences that are repeated over and over"),
 }
 
 

@@ -14,11 +14,12 @@ from memx.experiments.benchmarks.eviction import evolution as evolve_bench
 from memx.experiments.benchmarks.eviction import evolution_timing as evolve_speed
 from memx.experiments.benchmarks.eviction.correctness import Verdict
 from memx.experiments.benchmarks.eviction.evolution import bench_evolve, check_evolution, check_generation, chosen
-from memx.experiments.benchmarks.eviction.evolution_timing import PARTS, PartClock, time_parts
+from memx.experiments.benchmarks.eviction.evolution_timing import FEATURES, PARTS, PartClock, time_parts
 from memx.experiments.benchmarks.eviction.settings import METHODS, Case
 from memx.experiments.benchmarks.registry import benchmarks
 from memx.experiments.benchmarks.run import run_bench
 from memx.namm.cache import observe
+from memx.namm.cache.cache import EvictingCache
 from memx.namm.cache.layer import EvictingLayer
 from memx.namm.evolution.population import Population
 from memx.namm.policies.network import Namm
@@ -84,10 +85,10 @@ def test_shares_are_of_all_the_time(rows):
     shares = {(row.dataset, row.kind, row.metric): row.value for row in rows if row.metric.endswith("_percent")}
     for dataset, kind in {key[:2] for key in shares}:
         parts = [shares[dataset, kind, f"{part}_percent"] for part in PARTS]
-        remembered = kind == "universal, contexts read" and dataset.endswith(
-            "post_hoc"
-        )  # masks on inputs that are kept
-        assert min(parts) > 0 or remembered  # every part is met somewhere
+        # masks on inputs that are kept need no features
+        kept = kind == "universal, contexts read" and dataset.endswith("post_hoc")
+        spent = [part for name, part in zip(PARTS, parts, strict=True) if not (kept and name == FEATURES)]
+        assert min(spent) > 0  # every part is met somewhere
         assert min(parts) >= 0 and sum(parts) == pytest.approx(100)
         assert shares[dataset, kind, "host_percent"] == pytest.approx(parts[0] + parts[1])
 
@@ -103,10 +104,14 @@ def test_seconds_of_a_part_are_its_own_alone(monkeypatch):
 
 
 def test_functions_are_as_before_once_parts_are_timed(host):
-    before = observe.observe, Namm.tokens, Namm.score, EvictingLayer.update_policy, EvictingLayer.copies
+    def functions():
+        layer = EvictingLayer.update_policy, EvictingLayer.copies, EvictingCache.choices
+        return observe.observe, Namm.tokens, Namm.score, *layer
+
+    before = functions()
     with pytest.raises(ZeroDivisionError):
         time_parts(host.model, lambda: 1 / 0)
-    assert before == (observe.observe, Namm.tokens, Namm.score, EvictingLayer.update_policy, EvictingLayer.copies)
+    assert before == functions()
     assert "forward" not in vars(host.model)
 
 

@@ -26,6 +26,7 @@ from memx.experiments.runtime.events import Generation
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted, StopRequest
 from memx.namm import NO_PASS, Namm
+from memx.results.labels import host_label
 from memx.results.store.runs import RunStore
 
 from .tiny_evolution import settings, write_host
@@ -48,7 +49,7 @@ def config_of(hosts, **changes):
         "fitness.sharing": "masks",
         "fitness.budgets": [0.2, 0.4],
         "evolution.start": "random",
-        "more_hosts": [{"name": str(host)} for host in hosts[1:]],
+        "more_hosts": [{"name": str(host), "threads": 1} for host in hosts[1:]],
     }
     return load_evolution_config("namm-universal", [*{**dict(settings(hosts[0])), **given, **changes}.items()])
 
@@ -84,7 +85,10 @@ def test_a_stopped_run_resumes_to_the_bit(straight, tmp_path):
 def test_files_and_rows_name_all_base_models(straight, hosts):
     _, run, rows = straight
     described = json.loads((run.folder / "namm" / "namm.json").read_text())
-    assert described["host"] == ", ".join(map(str, hosts)) == rows[0].model
+    assert described["host"] == " + ".join(map(str, hosts)) == rows[0].model
+    card = (run.folder / "namm" / "README.md").read_text("utf-8")
+    assert f'memx.load_model("{hosts[0]}")' in card and f"| base model | {hosts[0]} + {hosts[1]} |" in card
+    assert host_label(rows[0].model) == "two + three"
     sizes = [sum(weight.numel() for weight in load_host(str(host), any_decoder=True)[0].parameters()) for host in hosts]
     assert rows[0].parameters_total == sum(sizes)
     found = {(row.dataset, row.variant, row.metric): row for row in rows}
@@ -157,6 +161,11 @@ def test_what_is_refused(hosts):
     with pytest.raises(MemxError, match="without numbers for each head") as caught:
         config_of(hosts, **{"namm.head_bias": True})
     assert "set namm.head_bias to false" in caught.value.hint
+    with pytest.raises(MemxError, match="a table of head shares is of one base model"):
+        config_of(hosts, **{"namm.allocation": "table"})
+    with pytest.raises(MemxError, match=r"more_hosts.0.device is 'cpu', but host.device is 'auto'") as caught:
+        config_of(hosts, more_hosts=[{"name": str(hosts[1]), "device": "cpu", "threads": 1}])
+    assert caught.value.hint == "set them to the same"
 
 
 def test_a_run_on_one_base_model_keeps_its_name():
@@ -173,4 +182,4 @@ def test_costs_add_up(hosts, tmp_path):
         assert getattr(both, name) == pytest.approx(sum(getattr(one, name) for one in each)), name
     assert both.flops["answers"] == pytest.approx(sum(one.flops["answers"] for one in each))
     assert both.drawn == "4" and each[0].drawn == "2"
-    assert both.host == f"{hosts[0]}, {hosts[1]}" and both.folder != each[0].folder
+    assert both.host == f"{hosts[0]} + {hosts[1]}" and both.folder != each[0].folder

@@ -348,3 +348,26 @@ def test_a_failure_before_the_start_leaves_no_folder(tmp_path, host):
     with pytest.raises(MemxError, match="does not fit"):
         evolve_namm(config, Options(tmp_path), quiet)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_step_size_falls_along_a_cosine_in_each_stage_and_resumes_to_the_bit(host, tmp_path):
+    stages = [{"tasks": ["key_values"], "generations": 3}, {"tasks": ["prose_next"], "generations": 4}]
+    given = {"evolution.sigma": 0.4, "evolution.sigma_end": 0.1, "evolution.stages": stages}
+    config = load_evolution_config(PRESET, [*{**dict(settings(host)), **given}.items()])
+    evolve_namm(config, Options(tmp_path / "a"), quiet)
+    sigmas = [line["sigma"] for line in RunStore(tmp_path / "a").run(run_name(config)).metrics() if "best" in line]
+    bounds = [0.1 + 0.3 * (1 + np.cos(np.pi * done / count)) / 2 for count in (3, 4) for done in range(1, count + 1)]
+    assert all(sigma <= bound + 1e-12 for sigma, bound in zip(sigmas, bounds, strict=True))
+    assert sigmas[2] <= 0.1 + 1e-12 < 0.2 < sigmas[3]  # and from the first step size again
+
+    def stop(event):
+        if isinstance(event, Generation) and event.position.generation == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="generation 6"):
+        evolve_namm(config, Options(tmp_path / "b"), stop)
+    evolve_namm(config, Options(tmp_path / "b", resume=True), quiet)
+    whole, stopped = (RunStore(tmp_path / name).run(run_name(config)) for name in "ab")
+    assert trajectory(stopped) == trajectory(whole)
+    with pytest.raises(MemxError, match=r"evolution.sigma_end 0.5 is above evolution.sigma"):
+        load_evolution_config(PRESET, [*{**dict(settings(host)), "evolution.sigma_end": 0.5}.items()])

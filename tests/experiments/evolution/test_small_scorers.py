@@ -9,6 +9,7 @@ from memx.experiments.config.base import run_name, tree_hash
 from memx.experiments.config.eviction.evolution import EvolveConfig, FitConfig
 from memx.experiments.config.loading import load_evolution_config
 from memx.experiments.eviction.answers import read
+from memx.experiments.evolution import run as run_module
 from memx.experiments.evolution.candidates import Keep
 from memx.experiments.evolution.fit import explained, fit, fit_examples, scorer_inputs
 from memx.experiments.evolution.run import evolve_namm
@@ -95,13 +96,16 @@ def test_an_evolution_from_random_weights_resumes_to_the_bit_and_reports_each_bu
     assert chosen.features == NO_PASS and chosen.rule.allocation == "global" and len(chosen.parameters) == 161
 
 
-def test_a_fit_alone_is_a_result(host, tmp_path):
+def test_a_fit_alone_is_a_result(host, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "_drop_state", lambda run: None)
     config = small(host, **{"evolution.start": "fit", "evolution.generations": 0})
     rows = evolve_namm(config, Options(tmp_path), lambda event: None)
     run = RunStore(tmp_path).run(run_name(config))
     chosen = namm.load(run.folder / "namm")
     random = random_parameters(chosen, config.seed)
     assert not torch.allclose(chosen.parameters, random)
+    start = namm.load(run.folder / "state" / "namm")
+    assert torch.equal(chosen.parameters, start.parameters)
     # twice the same in one batch, of which sums may round by place
     assert [row.value for row in rows if row.variant == "difference"] == pytest.approx([0.0] * 16, abs=1e-5)
 

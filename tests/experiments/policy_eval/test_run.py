@@ -255,6 +255,7 @@ def test_a_run_keeps_its_name_where_later_keys_are_not_set():
         ({"allocations_of": {"namm": ()}}, "allocations_of.namm is empty"),
         ({"policies": ("kvzip",), "mode": "online"}, "kvzip reads the whole context"),
         ({"online_thresholds": True}, "set mode to online"),
+        ({"question": "before", "mode": "online"}, "question before is for eviction after the context was read"),
     ],
 )
 def test_what_cannot_be_evaluated_together_is_refused(wrong, message):
