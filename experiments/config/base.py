@@ -55,7 +55,7 @@ _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
         "first": 0,
         "newest": 0,
     },
-    "fitness": {"sharing": "copies", "budgets": []},
+    "fitness": {"sharing": "copies", "budgets": [], "context_dtype": None},
     "evolution": {"start": "zeros", "space": "all", "sigma_end": None},
     "fit": {"prompts": 3, "steps": 400, "rate": 0.01},
 }

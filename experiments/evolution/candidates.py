@@ -64,6 +64,8 @@ class CandidateEvaluator:
         mode: whether candidates choose once from a whole context ("post_hoc") or evict as they read ("online").
         remember: keep the contexts that were read, for the next time that their prompt is asked.
         masks: hide what a candidate evicts in the shared context, in place of evicting it from a copy; post hoc only.
+        context_dtype: of the keys and values of contexts under masks; None: the base model's. What scorers read of a
+            context is computed before they are rounded.
 
     Attributes:
         seconds: spent so far, by what they went to: "context", "choice", "answer".
@@ -77,9 +79,12 @@ class CandidateEvaluator:
         mode: Mode = "post_hoc",
         remember: bool = True,
         masks: bool = False,
+        context_dtype: torch.dtype | None = None,
     ) -> None:
         assert mode == "post_hoc" or not masks, "masks hide tokens of a whole context"
+        assert masks or context_dtype is None, "copies have the base model's dtype"
         self.model, self.namm, self.mode, self.remember, self.masks = model, namm, mode, remember, masks
+        self.context_dtype = context_dtype
         self.seconds: dict[str, float] = {}
         self._shared: dict[int, tuple[Prompt, EvictingCache]] = {}
         self._inputs: dict[int, dict[int, Tensor]] = {}  # by prompt and layer
@@ -130,9 +135,12 @@ class CandidateEvaluator:
         population = Population(parameters, namm)
         shared, online = self._read(prompt), self.mode == "online"
         if self.masks:
-            inputs = self._inputs.setdefault(id(prompt), {}) if self.remember else {}
+            inputs = self._inputs.setdefault(id(prompt), {})
             with self._timed("choice"):
-                return MaskedCache(shared, shared.choices(_Choices(parameters, namm, inputs), len(parameters)))
+                chosen = shared.choices(_Choices(parameters, namm, inputs), len(parameters))
+            if not self.remember:
+                del self._inputs[id(prompt)]
+            return MaskedCache(shared, chosen, self.model.dtype)
         with self._timed("choice"):
             cache = branched(shared, population, Keep(namm=self.namm), len(parameters), online=online)
         done = shared.get_seq_length()
@@ -141,12 +149,19 @@ class CandidateEvaluator:
                 feed(self.model, prompt.context[done:], cache)
         return cache
 
-    def _once(self, prompt: Prompt, what: str, measure: Callable[[EvictingCache], float]) -> float:
+    def _once(self, prompt: Prompt, what: str, measure: Callable[[EvictingCache | MaskedCache], float]) -> float:
         """What the full cache brings, remembered."""
         # the prompt is held with its value, so that its id is not given to another prompt
         known = self._base.get((id(prompt), what))
         if known is None:
             shared = self._read(prompt)
+            if self.context_dtype is not None:
+                everything = shared.choices(Keep(namm=self.namm))
+                whole = MaskedCache(shared, everything, self.model.dtype)
+                self._base[id(prompt), what] = (prompt, measure(whole))
+                if not self.remember:
+                    del self._inputs[id(prompt)]
+                return self._base[id(prompt), what][1]
             cache = shared.fork(Keep(namm=self.namm), continue_with=Full())
             if shared.get_seq_length() < len(prompt.context):
                 feed(self.model, prompt.context[shared.get_seq_length() :], cache)
@@ -160,9 +175,18 @@ class CandidateEvaluator:
         stop = len(prompt.context) if self.mode == "post_hoc" else min(self.namm.every, len(prompt.context))
         with self._timed("context"):
             cache = read(self.model, prompt.context[:stop], ObserveOnly(namm=self.namm), length=len(prompt.context))
+            if self.context_dtype is not None:
+                self._round(prompt, cache, self.context_dtype)
         if self.remember:
             self._shared[id(prompt)] = (prompt, cache)
         return cache
+
+    def _round(self, prompt: Prompt, cache: EvictingCache, dtype: torch.dtype) -> None:
+        """Keep what scorers read of a context, then its keys and values in another dtype."""
+        inputs = self._inputs[id(prompt)] = {}
+        cache.choices(_Choices(self.namm.parameters[None], self.namm, inputs))
+        for layer in cache.layers:
+            layer.state.keys, layer.state.values = layer.state.keys.to(dtype), layer.state.values.to(dtype)
 
     def _answer(self, prompt: Prompt, cache: EvictingCache | MaskedCache) -> Tensor:
         """The answer's mean log-likelihood in each sequence of a cache: [P], float32, on the CPU."""

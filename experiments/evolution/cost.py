@@ -105,8 +105,8 @@ def _of_host(config: EvolveConfig, runs: Path) -> EvolutionCost:
     check_prompt_length(config.host, described, config.tasks.length, "tasks.length")
     _check_fit(config, runs)
     namm_shape = empty_namm(config.namm, described=described.get_text_config())
-    shape, counts = host_shape(described, config.host.dtype, namm_shape.width), _counts(config)
     tasks, evolution, fitness, namm = config.tasks, config.evolution, config.fitness, config.namm
+    shape, counts = host_shape(described, fitness.context_dtype or config.host.dtype, namm_shape.width), _counts(config)
     kept = namm.budget if namm.rule == "budget" else 1.0
     flops = _flops(config, shape, counts, kept, namm_shape)
     batches = -(-counts.answers // min(evolution.population, fitness.at_once)) + counts.reads

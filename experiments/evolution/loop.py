@@ -82,6 +82,7 @@ class EvolutionRun:
         self.namm = world.on_first(lambda: starting_namm(config, self.bases, self.prompts, self.state / "namm", report))
         fitness = config.fitness
         how: dict[str, Any] = dict(mode=fitness.mode, remember=fitness.remember, masks=fitness.sharing == "masks")
+        how["context_dtype"] = None if fitness.context_dtype is None else getattr(torch, fitness.context_dtype)
         candidates = [CandidateEvaluator(base.model, self.namm, **how) for base in self.bases]
         self.fitness = HostsFitnessEvaluator(candidates, self.bases, self.prompts, fitness)
         self.evaluator = DistributedEvaluator(world, self.fitness, self.prompts.all, stop)

@@ -43,6 +43,7 @@ class MaskedCache(Cache):
     Args:
         shared: A cache of one sequence that holds its whole context. It is not changed, and must not change.
         masks: Of each layer, the tokens that each sequence sees [P, H, N], bool, as `EvictingCache.choices` gives them.
+        dtype: Of the tokens after the context. None: that of the context, which may be kept in a smaller one.
 
     Attributes:
         length: Number of positions that the whole text will have, as in `EvictingCache`.
@@ -50,10 +51,10 @@ class MaskedCache(Cache):
 
     layers: list[MaskedLayer]
 
-    def __init__(self, shared: EvictingCache, masks: Sequence[Tensor]) -> None:
+    def __init__(self, shared: EvictingCache, masks: Sequence[Tensor], dtype: torch.dtype | None = None) -> None:
         assert len(shared.seen) == 1, "masks are for the context of one sequence"
         states = [layer.state for layer in shared.layers]
-        super().__init__(layers=[MaskedLayer(state, mask) for state, mask in zip(states, masks, strict=True)])
+        super().__init__(layers=[MaskedLayer(state, mask, dtype) for state, mask in zip(states, masks, strict=True)])
         self.length, self._tokens = shared.length, shared.seen[0]
 
     def kept_share(self) -> Tensor:
@@ -72,16 +73,17 @@ class MaskedLayer(CacheLayer):
 
     is_croppable = False
 
-    def __init__(self, state: Any, mask: Tensor) -> None:
-        """state: the `LayerState` of the context."""
+    def __init__(self, state: Any, mask: Tensor, dtype: torch.dtype | None = None) -> None:
+        """state: the `LayerState` of the context; dtype: of the tokens after it."""
         super().__init__()
         keys: Any = state.keys
         self.context, self.mask, self.window = (state.keys, state.values), mask, state.window
         self.positions, self.tokens = state.positions, 0 if state.keys is None else int(state.positions.max()) + 1
         assert mask.shape[1:] == keys.shape[1:3], (mask.shape, keys.shape)
-        self.keys: Any = keys.new_empty(len(mask), mask.shape[1], 0, keys.shape[3])
-        self.values: Any = state.values.new_empty(*self.keys.shape[:3], state.values.shape[3])
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        dtype = dtype or keys.dtype
+        self.keys: Any = keys.new_empty(len(mask), mask.shape[1], 0, keys.shape[3], dtype=dtype)
+        self.values: Any = self.keys.new_empty(*self.keys.shape[:3], state.values.shape[3])
+        self.dtype, self.device, self.is_initialized = dtype, keys.device, True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing: the context is there."""
@@ -102,7 +104,8 @@ class MaskedLayer(CacheLayer):
             visible = visible & (back < self.window)
             age = self.tokens + own - self.positions[:, :, None]  # [1, H, Q, N]
             seen = seen & (age < self.window)
-        context = attention_with_lse(query, *self.context, seen, scale)
+        keys, values = (tensor.to(query.dtype) for tensor in self.context)
+        context = attention_with_lse(query, keys, values, seen, scale)
         return _merged(context, attention_with_lse(query, self.keys, self.values, visible[None, None], scale))
 
     def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:

@@ -93,6 +93,10 @@ class FitnessConfig(StrictModel):
         default="copies",
         description="post_hoc: candidates evict from copies of the context, or by masks on one that all share (faster)",
     )
+    context_dtype: Literal["float16", "bfloat16"] | None = Field(
+        default=None,
+        description="sharing masks: dtype in which keys and values of contexts are held; null: the base model's",
+    )
     budgets: tuple[float, ...] = Field(
         default=(), description="cache shares that generations use by turns; empty: namm.budget alone"
     )
@@ -103,6 +107,8 @@ class FitnessConfig(StrictModel):
             raise ValueError("budgets must be different shares in (0, 1], such as [0.125, 0.25]")
         if self.sharing == "masks" and self.mode == "online":
             raise ValueError("sharing masks needs mode post_hoc; use sharing copies")
+        if self.sharing == "copies" and self.context_dtype is not None:
+            raise ValueError("context_dtype needs sharing masks; set fitness.sharing to masks")
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from memx.namm.evolution.population import ObserveOnly
 from memx.namm.policies.base import Rule
 from memx.namm.policies.heuristics import Full
 from memx.namm.policies.network import Namm
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 EXAMPLE = Example("made", "context", "question", ("answer",), "log_likelihood")
 
@@ -144,3 +144,33 @@ def test_masks_on_a_shared_context_are_evictions_from_copies(host, budget):
             found.kept.tolist() == pytest.approx(expected.kept.tolist()) == [pytest.approx(budget or 0.4, abs=0.01)] * 3
         )
     assert masks.base(prompt) == pytest.approx(copies.base(prompt))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [False, True])
+def test_contexts_in_half_precision_round_keys_and_values_alone(host, window):
+    """What scorers read is that of before, so that the same tokens are kept."""
+    rule = Rule(budget=0.4, allocation="global", first=4)
+    prompt, one = draw(160), Namm(rule=rule, every=64)
+    if window:
+        torch.manual_seed(0)
+        sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+        host = MistralForCausalLM(
+            MistralConfig(**sizes, num_key_value_heads=2, vocab_size=96, sliding_window=70)
+        ).eval()
+    whole = CandidateEvaluator(host, one, masks=True)
+    half, forgets = (
+        CandidateEvaluator(host, one, masks=True, remember=remember, context_dtype=torch.float16)
+        for remember in (True, False)
+    )
+    expected = whole.evaluate(prompt, candidates(), 0.2)
+    found = [half.evaluate(prompt, candidates(), 0.2) for _ in range(2)]
+    assert torch.equal(found[0].log_likelihood, found[1].log_likelihood)  # the first time as later
+    assert found[0].kept.tolist() == expected.kept.tolist()
+    error = (found[0].log_likelihood - expected.log_likelihood).abs().max()
+    assert 0 < error < 5e-3
+    assert torch.equal(forgets.evaluate(prompt, candidates(), 0.2).log_likelihood, found[0].log_likelihood)
+    assert half.base(prompt) == forgets.base(prompt) == pytest.approx(whole.base(prompt), abs=5e-3)
+    ((_, cache),) = half._shared.values()
+    assert {layer.state.keys.dtype for layer in cache.layers} == {torch.float16}
+    assert not forgets._shared and not forgets._inputs

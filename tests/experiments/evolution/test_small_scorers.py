@@ -128,8 +128,8 @@ def test_older_configs_keep_their_run_folders():
     tree = EvolveConfig().model_dump(mode="json")
     for section, keys in {
         "namm": ("features", "head_bias", "head_embedding", "allocation", "first", "newest"),
-        "fitness": ("sharing", "budgets"),
-        "evolution": ("start", "space"),
+        "fitness": ("sharing", "budgets", "context_dtype"),
+        "evolution": ("start", "space", "sigma_end"),
     }.items():
         older = {**tree, section: {key: value for key, value in tree[section].items() if key not in keys}}
         assert tree_hash(older) == tree_hash(tree)
@@ -140,6 +140,7 @@ def test_older_configs_keep_their_run_folders():
     ("key", "value", "says"),
     [
         ("evolution.generations", 0, "set evolution.start to fit"),
+        ("fitness", {"sharing": "copies", "context_dtype": "float16"}, "set fitness.sharing to masks"),
         ("fitness.budgets", [0.5, 0.5], "different shares"),
         ("fitness.mode", "online", "masks needs mode post_hoc"),
         ("namm.rule", "threshold", "needs namm.rule budget"),
@@ -147,5 +148,7 @@ def test_older_configs_keep_their_run_folders():
 )
 def test_settings_that_do_not_fit_together_are_refused(host, key, value, says):
     with pytest.raises(MemxError) as error:
-        small(host, **{key: value})
+        small(
+            host, **({f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value})
+        )
     assert says in f"{error.value} {error.value.hint}"
