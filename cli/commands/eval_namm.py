@@ -147,6 +147,15 @@ Interval = Annotated[
         panel=ADVANCED,
     ),
 ]
+Reuse = Annotated[
+    Path | None,
+    option(
+        metavar="RUN",
+        help="Take measurements of the same prompts from this finished evaluation; measure only what it lacks.",
+        default="none",
+        panel=ADVANCED,
+    ),
+]
 Seed = Annotated[int | None, option(metavar="N", help="Random seed for the prompts.", default="0", panel=ADVANCED)]
 Threads = Annotated[int | None, option(metavar="N", help="Number of CPU threads.", default="all cores", panel=ADVANCED)]
 
@@ -184,6 +193,7 @@ def eval_namm(
     json: Json = False,
     interval: Interval = None,
     shares: Shares = None,
+    reuse: Reuse = None,
     seed: Seed = None,
     threads: Threads = None,
     assignments: Assignments = None,
@@ -215,7 +225,7 @@ def eval_namm(
         "host.threads": threads,
     }
     flags |= {"allocations": allocation and [one.value for one in allocation], "head_shares": shares and str(shares)}
-    flags |= {"protect_first": protect_first, "protect_newest": protect_newest}
+    flags |= {"reuse": reuse and str(reuse), "protect_first": protect_first, "protect_newest": protect_newest}
     flags |= {"peers": third_party or None, "write": generate or None}
     given = given_values(flags, assignments, model)
     resolved = load_eval_config(config or eval_tree(folders or [], dict(given)), given)

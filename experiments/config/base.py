@@ -43,6 +43,7 @@ _LATER_EVAL = {
     "online_thresholds": False,
     "protect_first": 0,
     "question": "after",
+    "reuse": None,
     "protect_newest": 0,
 }
 # the same of an evolution: keys by section, and what evolutions without them did

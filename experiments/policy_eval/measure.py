@@ -6,9 +6,9 @@ share. Figures are those when the question begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from statistics import fmean
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -30,6 +30,8 @@ from ..eviction.measurements import CacheSize, Measurements, measure_answers
 from .baselines import Baseline, baselines
 from .cache_use import cache_use
 from .online_thresholds import Thresholds
+from .own_size import own_budget
+from .rows import Key
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -46,6 +48,7 @@ class PolicyEvaluator:
         check: Called before each batch; may raise to stop.
         shares: The table of head shares, if the config has the allocation table.
         thresholds: The threshold of NAMMs for each budget, by label, if the config asks for them.
+        taken: Policies and sizes that were measured before, and are told of each prompt; they are not measured again.
     """
 
     def __init__(
@@ -57,13 +60,16 @@ class PolicyEvaluator:
         check: Callable[[], None] = lambda: None,
         shares: HeadShares | None = None,
         thresholds: Thresholds | None = None,
+        taken: frozenset[Key] = frozenset(),
     ) -> None:
         assert tokenizer is not None or not (config.write or set(CEILINGS) & {*config.policies})
         self.model, self.config, self.check, self.tokenizer = model, config, check, tokenizer
         self.writer = tokenizer if config.write else None
         self.namms, self.shares, self.thresholds = namms, shares, thresholds or {}
+        self.taken, self.known = taken, dict[Key, Measurements]()
         self.baselines = baselines(config, namms, config.seed, shares)
-        self.slots = PolicySlots(tuple(baseline.make(0.5, "equal") for baseline in self.baselines))
+        measured = [one for one in self.baselines if not self._all_taken(one)]
+        self.slots = PolicySlots(tuple(baseline.make(0.5, "equal") for baseline in measured))
         self.online = config.mode == "online"
         self.heads: list[int] = []  # query heads of each layer, once something was read
 
@@ -73,16 +79,18 @@ class PolicyEvaluator:
         return "layer_max" not in self.config.allocations_for(NAMM)
 
     @torch.no_grad()
-    def evaluate(self, prompt: Prompt) -> list[Measurements]:
+    def evaluate(self, prompt: Prompt, known: Mapping[Key, Measurements] = MappingProxyType({})) -> list[Measurements]:
         """Measure all policies on one prompt.
 
         Args:
             prompt: The prompt.
+            known: What was measured before: that of all that is taken over.
 
         Returns:
             The full cache, then every policy at every budget and allocation, then at the own size of each NAMM with a
             threshold that NAMM and the other policies.
         """
+        self.known = known
         shared = self.read(prompt.context)
         measured = [self._full(prompt, shared)]
         thresholds = [baseline for baseline in self.baselines if baseline.threshold]
@@ -101,11 +109,12 @@ class PolicyEvaluator:
             measured += self._own_size(prompt, shared, baseline, measured[0].cache.layers)
         return measured
 
-    def read(self, context: torch.Tensor) -> EvictingCache:
+    def read(self, context: torch.Tensor, *, ceilings: bool = True) -> EvictingCache:
         """Read what all policies share, and draw anew what the random policy evicts.
 
         Args:
             context: The tokens of a prompt's context [N].
+            ceilings: Read it once more for policies that do so; without, those cannot be asked.
 
         Returns:
             A cache of one sequence that holds all of it, or online what comes before the first eviction.
@@ -115,7 +124,7 @@ class PolicyEvaluator:
         stop = min(self.config.every, len(context)) if self.online else len(context)
         shared = read(self.model, context[:stop], self.slots, length=len(context))
         ceiling = None
-        if set(CEILINGS) & {*self.config.policies}:
+        if ceilings and any(one.variant in CEILINGS and not self._all_taken(one) for one in self.baselines):
             assert self.tokenizer is not None and not self.online
 
             def after_context(policy: Policy) -> EvictingCache:
@@ -141,44 +150,6 @@ class PolicyEvaluator:
         cache = branched(shared, batch, keep_all(self.slots), len(members), online=self.online)
         self._read_on(context, cache)
         return cache
-
-    def own_budget(self, share: float, tokens: int, most: Sequence[float] = (1.0,)) -> float:
-        """Find the budget under which layers together hold a share of a context when it is read.
-
-        Args:
-            share: The share of the context, 0 to 1.
-            tokens: Its length.
-            most: The share that each layer can hold, less than 1 where it has a window.
-
-        Returns:
-            The budget of every layer, to the nearest token.
-        """
-        every = self.config.every
-        seen = tokens // every * every if self.online else tokens
-        if not seen:
-            return 1.0
-        # layers with a window hold less than the others, so the same count for all must be searched for
-        room = min(range(1, tokens + 1), key=lambda n: abs(fmean(min(n / tokens, top) for top in most) - share))
-        # online the tokens after the last eviction are all held, and the budget is of those before it; half a token
-        # more, so that rounding down gives this count whatever the division leaves
-        return min(1.0, (max(room - (tokens - seen), 1) + 0.5) / seen)
-
-    def sizes(self, prompt: Prompt, measured: Sequence[Measurements]) -> list[tuple[float, CacheSize]]:
-        """List the sizes at which policies were measured, for implementations that run after them.
-
-        Args:
-            prompt: The prompt.
-            measured: What `evaluate` gave for it.
-
-        Returns:
-            The share of the cache at each size, and the size as the tables name it for a policy that is no NAMM.
-        """
-        sizes = [(share, CacheSize(share)) for share in self.config.shares]
-        for entry in measured:
-            if entry.at.size == "own" and not entry.at.beside:
-                share = self.own_budget(entry.cache.held, len(prompt.context), measured[0].cache.layers)
-                sizes.append((share, CacheSize(None, "own", entry.variant)))
-        return sizes
 
     def _with_equal_share(self, shared: EvictingCache, baseline: Baseline) -> Baseline:
         """A NAMM with its threshold where its layers together hold as much of this context as a share of each does.
@@ -210,7 +181,7 @@ class PolicyEvaluator:
     ) -> list[Measurements]:
         """A NAMM under its threshold, and the other policies at the share of bytes that it held."""
         own = self._batches(prompt, shared, [namm], None, CacheSize(None, "own"))
-        budget = self.own_budget(own[0].cache.held, len(prompt.context), most)
+        budget = own_budget(self.config, own[0].cache.held, len(prompt.context), most)
         others = [baseline for baseline in self.baselines if baseline.rule is None]
         at = CacheSize(None, "own", namm.variant)
         for allocation in self.config.all_allocations:
@@ -222,6 +193,8 @@ class PolicyEvaluator:
         return [one for one in chosen if allocation in self.config.allocations_for(one.variant)]
 
     def _full(self, prompt: Prompt, shared: EvictingCache) -> Measurements:
+        if (known := self.known.get(Key(FULL, CacheSize(None)))) is not None:
+            return known
         cache = shared.fork(keep_all(self.slots), continue_with=Full())
         self._read_on(prompt.context, cache)
         return self._measure(prompt, cache, [FULL], (Full(),), CacheSize(None))[0]
@@ -241,7 +214,8 @@ class PolicyEvaluator:
         allocation: Allocation = "equal",
     ) -> list[Measurements]:
         """Measure some policies, made for the same share of the cache and one allocation of it, in batches."""
-        made = [(baseline.called(share, allocation), baseline.make(share, allocation)) for baseline in chosen]
+        named = [(baseline.called(share, allocation), baseline) for baseline in chosen]
+        made = [(name, one.make(share, allocation)) for name, one in named if Key(name, at) not in self.known]
         measured: list[Measurements] = []
         # a batch has one rule: that of a NAMM may protect more tokens than that of the others
         for _, alike in groupby(made, key=lambda one: one[1].rule):
@@ -251,7 +225,21 @@ class PolicyEvaluator:
                 names, members = zip(*same[start : start + self.config.at_once], strict=True)
                 cache = self.chosen(prompt.context, shared, members)
                 measured += self._measure(prompt, cache, names, members, at)
-        return measured
+        found = {one.variant: one for one in measured}
+        return [self.known.get(Key(name, at)) or found[name] for name, _ in named]
+
+    def _all_taken(self, baseline: Baseline) -> bool:
+        """Whether all of a policy was measured before.
+
+        Not beside a NAMM with a threshold, at whose own size nothing is taken over, nor of a NAMM that is to evict from
+        documents.
+        """
+        if not self.taken or any(one.threshold for one in self.baselines):
+            return False
+        if baseline.rule is not None and self.config.documents:
+            return False
+        of, shares = self.config.allocations_for(baseline.variant), self.config.shares
+        return all(Key(baseline.called(share, way), CacheSize(share)) in self.taken for share in shares for way in of)
 
     def _measure(
         self, prompt: Prompt, cache: EvictingCache, names: Sequence[str], members: tuple[Policy, ...], at: CacheSize

@@ -6,7 +6,7 @@ the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -39,7 +39,9 @@ from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
 from ..runtime.threads import restored_threads, run_threads
 from .measure import PolicyEvaluator
 from .online_thresholds import THRESHOLDS, Thresholds, online_thresholds
-from .rows import EvalReport
+from .own_size import sizes
+from .reuse import read_reused
+from .rows import EvalReport, Key
 from .token_drops import draw_documents, drops_of, kind_rows
 
 RESULTS = "prompts.jsonl"
@@ -104,13 +106,16 @@ class Evaluation:
     ) -> None:
         self.config, self.report, self.stop = config, report, stop
         self.results = JsonLines(run.folder / RESULTS)
+        self.reused = read_reused(config)
         check_prompt_length(config.host, describe_base_model(config.host), config.length, "length")
         self.model, self.tokenizer, self.host = prepare_base_model(config.host, runs, report)
         if config.peers:
             check_host(self.model)
         shares = self._head_shares(namms, run.folder / HEAD_SHARES) if "table" in config.all_allocations else None
         thresholds = self._thresholds(namms, run.folder / THRESHOLDS) if config.online_thresholds else None
-        self.evaluator = PolicyEvaluator(self.model, self.tokenizer, config, namms, self._check, shares, thresholds)
+        taken = self.reused.keys if self.reused else frozenset[Key]()
+        how = self._check, shares, thresholds, taken
+        self.evaluator = PolicyEvaluator(self.model, self.tokenizer, config, namms, *how)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -131,7 +136,8 @@ class Evaluation:
             if (task, number) in prompts_done:
                 continue
             start = perf_counter()
-            measured = self._measure(prompt)
+            known = self.reused.of(task, number, len(prompt.context)) if self.reused else {}
+            measured = self._measure(prompt, known)
             self._check_finite(task, measured)
             facts = [entry.line() for entry in measured]
             self.results.append({"task": task, "number": number, "tokens": len(prompt.context), "facts": facts})
@@ -156,13 +162,17 @@ class Evaluation:
                 cure = "check its weights" if self.config.host.dtype == "float32" else "use --set host.dtype=float32"
                 raise RunFailed(f"the scores of {self.host} on {task} under {entry.variant} are not finite; {cure}")
 
-    def _measure(self, prompt: Prompt) -> list[Measurements]:
+    def _measure(self, prompt: Prompt, known: Mapping[Key, Measurements]) -> list[Measurements]:
         """What every policy did with a prompt; presses at the sizes that memx's policies had."""
-        measured = self.evaluator.evaluate(prompt)
-        if not self.config.presses:
+        measured, presses = self.evaluator.evaluate(prompt, known), self.config.presses
+        if not presses:
             return measured
-        sizes = self.evaluator.sizes(prompt, measured)
-        return measured + measure_presses(self.model, prompt, self.config.presses, sizes, self.evaluator.writer)
+        at = sizes(self.config, prompt, measured)
+        before = [known.get(Key(f"kvpress {name}", size)) for _, size in at for name in presses]
+        taken = [one for one in before if one is not None]
+        if len(taken) == len(before):
+            return measured + taken
+        return measured + measure_presses(self.model, prompt, presses, at, self.evaluator.writer)
 
     def _head_shares(self, namms: Sequence[Namm], path: Path) -> HeadShares:
         """The table that all policies share: the config's, a NAMM's of this model, or one measured now or before.
@@ -178,6 +188,8 @@ class Evaluation:
             return read_shares(path)
         if config.head_shares is not None:
             shares = read_shares(Path(config.head_shares))
+        elif self.reused is not None and (self.reused.folder / HEAD_SHARES).is_file():
+            shares = read_shares(self.reused.folder / HEAD_SHARES)
         elif own:
             shares = own[0]
         else:

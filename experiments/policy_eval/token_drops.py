@@ -24,6 +24,7 @@ from ..eviction.measurements import CacheSize
 from ..metrics.bootstrap import Array, Bootstrap
 from .baselines import Baseline
 from .measure import PolicyEvaluator
+from .own_size import own_budget
 from .rows import EvalReport, Key
 from .token_kinds import code_kinds, line_starts, of_tokens, prose_kinds
 
@@ -107,7 +108,7 @@ def drops_of(evaluator: PolicyEvaluator, document: Document) -> dict[str, Any]:
     Returns:
         A line of prompts.jsonl: how often each kind is in the document, and what each policy drops of it.
     """
-    shared = evaluator.read(document.tokens)
+    shared = evaluator.read(document.tokens, ceilings=False)
     drops, budgets = [], set()
     for baseline in evaluator.baselines:
         if baseline.rule is None:
@@ -118,7 +119,7 @@ def drops_of(evaluator: PolicyEvaluator, document: Document) -> dict[str, Any]:
         drops.append(by_namm)
         if own not in budgets:  # under the same budget the random policy drops the same
             at = replace(at, beside=baseline.variant if own is None else "")
-            budget = own or evaluator.own_budget(share, len(document.tokens))
+            budget = own or own_budget(evaluator.config, share, len(document.tokens))
             drops.append(_drops(evaluator, document, shared, _random(evaluator.config), at, budget)[0])
             budgets |= {own} - {None}
     facts = [policy.line() for policy in drops]

@@ -100,6 +100,10 @@ class EvalConfig(StrictModel):
     )
     peers: bool = Field(default=False, description="also evaluate the third-party implementations of kvpress")
     write: bool = Field(default=False, description="also generate greedy answers, scored by each task's metric")
+    reuse: str | None = Field(
+        default=None,
+        description="folder of a finished evaluation whose measurements of the same prompts are taken over; null: none",
+    )
     documents: int = Field(
         default=4,
         ge=0,

@@ -11,6 +11,7 @@ from memx.experiments.evolution.candidates import CandidateEvaluator
 from memx.experiments.policy_eval import measure
 from memx.experiments.policy_eval.cost import evaluation_cost
 from memx.experiments.policy_eval.measure import PolicyEvaluator
+from memx.experiments.policy_eval.own_size import own_budget
 from memx.experiments.policy_eval.token_drops import kept_by_head, mean_run
 from memx.namm.policies.base import Rule
 from memx.namm.policies.fixed import FixedScores
@@ -55,7 +56,7 @@ def test_each_policy_answers_as_it_does_alone(kind, mode, length):
     mine = replace(scorer(rule), every=every)
     for one in measured:
         name, own = one.variant, one.at.size == "own"
-        budget = evaluator.own_budget(measured[-len(BASELINES) - 1].cache.held, length) if own else BUDGET
+        budget = own_budget(asked, measured[-len(BASELINES) - 1].cache.held, length) if own else BUDGET
         if name == "full":
             policy = Full()
         elif name == "namm" and not own:  # by a threshold that its scores of this very context call for

@@ -210,7 +210,7 @@ def test_several_runs_have_labels_and_must_agree(place, tmp_path):
 def test_scores_that_are_not_finite_end_the_run_with_their_names(place, tmp_path, monkeypatch):
     config = asked(place, tasks=["key_values"], prompts=1, documents=0)
     bad = Measurements("h2o", CacheSize(0.4), CacheUse(0.4, 0.4, [0.4], 1, 1), float("nan"), False)
-    monkeypatch.setattr(run.Evaluation, "_measure", lambda self, prompt: [bad])
+    monkeypatch.setattr(run.Evaluation, "_measure", lambda self, prompt, known: [bad])
     with pytest.raises(RunFailed, match="on key_values under h2o are not finite; check its weights"):
         eval_namm(config, Options(tmp_path), quiet)
     assert not RunStore(tmp_path).run(run_name(config)).rows()

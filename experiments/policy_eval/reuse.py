@@ -1,0 +1,133 @@
+"""Measurements of an earlier evaluation, taken over where they are of the same prompts, policies and sizes.
+
+So NAMMs can be added to an evaluation without measuring the other policies again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+
+from ...errors import MemxError
+from ...results.namm.rows import split_allocation
+from ...results.store.json_lines import JsonLines
+from ...results.store.run_info import read_config
+from ...results.store.runs import Run
+from ..config.eviction.policy_eval import EvalConfig
+from ..config.loading import load_eval_config
+from ..config.presets import command_of
+from ..eviction.measurements import Measurements
+from .rows import Key
+
+_RESULTS = "prompts.jsonl"
+# what decides the prompts, and what a policy does with them
+_ALIKE = ("length", "split", "source", "mode", "question", "seed", "protect_first", "protect_newest")
+
+
+@dataclass(frozen=True)
+class Reused:
+    """What an earlier evaluation measured.
+
+    Attributes:
+        folder: Its run folder.
+        lines: By family and number of the prompt, its tokens and its measurements.
+        keys: The policies and sizes that were measured on all prompts.
+    """
+
+    folder: Path
+    lines: Mapping[tuple[str, int], tuple[int, Mapping[Key, Measurements]]]
+    keys: frozenset[Key]
+
+    def of(self, task: str, number: int, tokens: int) -> Mapping[Key, Measurements]:
+        """The measurements of one prompt. Raises MemxError if it was another prompt.
+
+        Args:
+            task: The family.
+            number: The prompt's number in it.
+            tokens: The tokens of its context.
+        """
+        before, known = self.lines[task, number]
+        if before != tokens:
+            raise MemxError(
+                f"prompt {number + 1} of {task} has {tokens:,} tokens here, and {before:,} in {self.folder}",
+                hint="that evaluation was made with another tokenizer or version of memx; leave out --reuse",
+            )
+        return {key: known[key] for key in self.keys}
+
+
+def read_reused(config: EvalConfig) -> Reused | None:
+    """Read what an evaluation takes over.
+
+    Args:
+        config: The evaluation.
+
+    Returns:
+        The measurements, those of NAMMs under the labels that they have now; None if the config names no evaluation.
+
+    Raises:
+        MemxError: The folder is no finished evaluation, or one of other prompts, another model or other settings.
+    """
+    if config.reuse is None:
+        return None
+    folder = Path(config.reuse)
+    earlier = _config(folder)
+    _check_alike(config, earlier, folder)
+    labels = _labels(config, earlier)
+    lines: dict[tuple[str, int], tuple[int, Mapping[Key, Measurements]]] = {}
+    for line in JsonLines(folder / _RESULTS).lines():
+        if line.get("task") in config.tasks and line["number"] < config.prompts:
+            known = [_named_now(Measurements.from_line(fact), labels) for fact in line["facts"]]
+            by_key = {Key(one.variant, one.at): one for one in known if one is not None and one.at.size == "budget"}
+            lines[line["task"], line["number"]] = line["tokens"], by_key
+    keys = reduce(frozenset.intersection, (frozenset(known) for _, known in lines.values()))
+    return Reused(folder, lines, keys)
+
+
+def _config(folder: Path) -> EvalConfig:
+    """The config of a finished evaluation."""
+    hint = "give the run folder of a finished memx eval-namm"
+    if not (folder / "config.yaml").is_file() or not (folder / _RESULTS).is_file():
+        raise MemxError(f"{folder} is not a run of memx eval-namm", hint=hint)
+    if command_of(read_config(folder)) != "eval-namm":
+        raise MemxError(f"{folder} is not a run of memx eval-namm", hint=hint)
+    if (status := Run(folder).status) != "finished":
+        raise MemxError(f"the evaluation {folder} is {status}, not finished", hint=hint)
+    return load_eval_config(str(folder / "config.yaml"))
+
+
+def _check_alike(config: EvalConfig, earlier: EvalConfig, folder: Path) -> None:
+    """Raise MemxError naming what makes the measurements of an evaluation useless for another."""
+    hint = "evaluate with the same settings, or leave out --reuse"
+    names = ("name", "preset", "dtype", "rope")
+    pairs = [(f"host.{name}", getattr(config.host, name), getattr(earlier.host, name)) for name in names]
+    pairs += [(name, getattr(config, name), getattr(earlier, name)) for name in _ALIKE]
+    pairs += [("every", config.every, earlier.every)] if config.mode == "online" else []
+    for name, here, there in pairs:
+        if here != there:
+            raise MemxError(f"{folder} has {name} {there}, and this evaluation {here}", hint=hint)
+    if missing := [task for task in config.tasks if task not in earlier.tasks]:
+        raise MemxError(f"{folder} has no prompts of {', '.join(missing)}", hint=hint)
+    if config.prompts > earlier.prompts:
+        raise MemxError(
+            f"{folder} has {earlier.prompts} prompts per family, and this evaluation {config.prompts}",
+            hint=f"use --prompts {earlier.prompts}, or leave out --reuse",
+        )
+    if config.write and not earlier.write:
+        raise MemxError(f"{folder} has no generated answers", hint="leave out --generate or --reuse")
+
+
+def _labels(config: EvalConfig, earlier: EvalConfig) -> dict[str, str | None]:
+    """From the label that each NAMM had to the one that the same numbers have now; None if they are not evaluated."""
+    now = {namm.sha256: namm.label for namm in config.namms}
+    return {namm.label: now.get(namm.sha256) for namm in earlier.namms}
+
+
+def _named_now(measured: Measurements, labels: Mapping[str, str | None]) -> Measurements | None:
+    """A measurement under the name that its policy has now; None for a NAMM that is not evaluated."""
+    named, suffix = split_allocation(measured.variant)
+    if named not in labels:
+        return measured
+    label = labels[named]
+    return None if label is None else replace(measured, variant=label + suffix)

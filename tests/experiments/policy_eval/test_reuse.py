@@ -1,0 +1,130 @@
+"""NAMMs added to an evaluation: the same figures as if all had been measured together, without measuring the rest."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from memx import namm
+from memx.errors import MemxError
+from memx.experiments.config.base import run_name
+from memx.experiments.config.loading import load_eval_config
+from memx.experiments.eviction.head_shares import HEAD_SHARES
+from memx.experiments.policy_eval import measure
+from memx.experiments.policy_eval.run import RESULTS, eval_namm
+from memx.experiments.policy_eval.sources import eval_tree
+from memx.experiments.runtime.options import Options
+from memx.namm.policies.base import Rule
+from memx.namm.policies.network import Namm
+from memx.results.store.runs import RunStore
+
+from ..evolution.tiny_evolution import write_host
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A base model and two NAMMs, on disk."""
+    folder = tmp_path_factory.mktemp("place")
+    for seed, name in enumerate(("one", "two")):
+        parameters = torch.randn(4172, generator=torch.Generator().manual_seed(seed))
+        made = Namm(parameters, rule=Rule(budget=0.4, allocation="global"), every=64)
+        namm.save(made, folder / name, host="another", tasks=["key_values"])
+    return write_host(folder / "host"), folder / "one", folder / "two"
+
+
+def asked(place, *namms, **changes):
+    given = {"host.name": str(place[0]), "host.threads": 1, "tasks": ["key_values", "passkey"], "length": 200}
+    given |= {"prompts": 2, "budgets": [0.4, 0.2], "policies": ["random", "h2o", "kvzip"], "resamples": 100}
+    given |= {"allocations": ["equal", "table"], "allocations_of": {"namm": ["global"], "kvzip": ["global"]}}
+    given |= {"documents": 0, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return load_eval_config(eval_tree([*namms], given), [*given.items()])
+
+
+def quiet(event):
+    pass
+
+
+@pytest.fixture(scope="module")
+def first(place, tmp_path_factory):
+    """A finished evaluation of the first NAMM: its folder."""
+    root, config = tmp_path_factory.mktemp("first"), asked(place, place[1])
+    eval_namm(config, Options(root), quiet)
+    return root / run_name(config)
+
+
+def figures(rows):
+    found = {}
+    for row in rows:
+        labels = row.labels
+        found[row.variant, row.dataset, row.metric, labels.budget, labels.layer, labels.rival] = row.value, row.low
+    return found
+
+
+def test_rows_are_those_of_an_evaluation_of_all_together(place, first, tmp_path, monkeypatch):
+    together = figures(eval_namm(asked(place, *place[1:]), Options(tmp_path / "a"), quiet))
+    asked_for = []
+    batches = measure.PolicyBatch
+
+    def watched(slots, members):
+        asked_for.extend(member.name for member in members)
+        return batches(slots, members)
+
+    monkeypatch.setattr(measure, "PolicyBatch", watched)
+    monkeypatch.setattr(measure, "kvzip_scores", None)  # which nothing asks for
+    config = asked(place, *place[1:], reuse=str(first))
+    added = eval_namm(config, Options(tmp_path / "b"), quiet)
+    assert [*figures(added)] == [*together]  # in the same order
+    for key, (value, low) in figures(added).items():
+        assert (value, low) == pytest.approx(together[key], abs=1e-5), key
+    assert set(asked_for) == {"namm"} and len(asked_for) == 4 * 2  # prompts, budgets: the second NAMM alone
+    assert "namm one" in {row.variant.removesuffix(" global") for row in added}  # the first has another label now
+    run = RunStore(tmp_path / "b").run(run_name(config))
+    assert (run.folder / HEAD_SHARES).read_bytes() == (first / HEAD_SHARES).read_bytes()
+
+
+def test_kinds_of_token_are_counted_under_every_namm(place, first, tmp_path):
+    rows = eval_namm(asked(place, *place[1:], reuse=str(first), documents=1), Options(tmp_path), quiet)
+    counted = {row.variant for row in rows if row.dataset == "kinds/code"}
+    assert {"random", "namm one", "namm two"} <= {name.removesuffix(" global") for name in counted}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"length": 220}, "has length 200, and this evaluation 220"),
+        ({"seed": 1}, "has seed 0, and this evaluation 1"),
+        ({"split": "validation"}, "has split test"),
+        ({"host__dtype": "bfloat16"}, "has host.dtype float32"),
+        ({"question": "before"}, "has question after, and this evaluation before"),
+        ({"prompts": 3}, "has 2 prompts per family, and this evaluation 3"),
+        ({"tasks": ["needles", "passkey"]}, "has no prompts of needles"),
+        ({"write": True}, "has no generated answers"),
+    ],
+    ids=str,
+)
+def test_measurements_of_something_else_are_refused(place, first, tmp_path, changes, message):
+    with pytest.raises(MemxError, match=message) as caught:
+        eval_namm(asked(place, place[2], reuse=str(first), **changes), Options(tmp_path), quiet)
+    assert caught.value.hint and "\n" not in str(caught.value)
+
+
+def test_what_is_no_finished_evaluation_is_refused(place, first, tmp_path):
+    def reuse(folder):
+        eval_namm(asked(place, place[2], reuse=str(folder)), Options(tmp_path / "runs"), quiet)
+
+    with pytest.raises(MemxError, match="none is not a run of memx eval-namm"):
+        reuse(tmp_path / "none")
+    stopped = tmp_path / "stopped"
+    shutil.copytree(first, stopped)
+    info = json.loads((stopped / "run.json").read_text())
+    (stopped / "run.json").write_text(json.dumps(info | {"status": "interrupted"}))
+    with pytest.raises(MemxError, match="is interrupted, not finished"):
+        reuse(stopped)
+    other = tmp_path / "other"
+    shutil.copytree(first, other)
+    lines = [json.loads(line) for line in (other / RESULTS).read_text().splitlines()]
+    lines[1]["tokens"] += 1
+    (other / RESULTS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(MemxError, match=r"prompt 1 of passkey has .* tokens here") as caught:
+        reuse(other)
+    assert "leave out --reuse" in caught.value.hint
