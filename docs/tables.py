@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from measured import costs, glance, memory_layers, namms, published_namm
+from measured import costs, glance, memory_layers, namms, published_namm, searches
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES: dict[str, Callable[[str], str]] = {
@@ -25,6 +25,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "step": costs.step,
     "evolution": namms.evolution,
     "evolution-heads": namms.evolution_heads,
+    "tried": searches.tried,
     "policies": namms.policies,
     "differences": namms.differences,
     "published-evolution": published_namm.evolution,

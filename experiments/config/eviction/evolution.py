@@ -49,8 +49,7 @@ class NammConfig(StrictModel):
     )
     allocation: Literal["equal", "global", "table", "layer_max"] = Field(
         default="equal",
-        description="budget: equal share for each head, one threshold (global; layer_max pads heads to the fullest), "
-        "or a table of head shares, measured with KVzip's scores on training prompts",
+        description="budget: equal share for each head, one threshold (global, layer_max), or a table of measured shares",
     )
     first: int = Field(default=0, ge=0, le=1_000_000, description="first tokens kept in any case, within the budget")
     newest: int = Field(default=0, ge=0, le=1_000_000, description="newest tokens kept in any case, within the budget")
@@ -95,7 +94,7 @@ class FitnessConfig(StrictModel):
     )
     context_dtype: Literal["float16", "bfloat16"] | None = Field(
         default=None,
-        description="sharing masks: dtype in which keys and values of contexts are held; null: the base model's",
+        description="sharing masks: dtype that cached keys and values of contexts have; null: the base model's",
     )
     budgets: tuple[float, ...] = Field(
         default=(), description="cache shares that generations use by turns; empty: namm.budget alone"
@@ -151,7 +150,7 @@ class EvolutionConfig(StrictModel):
         default=0.065,
         gt=0,
         allow_inf_nan=False,
-        description="initial step size of CMA-ES; space heads: a multiple of the step of each number, so about 1",
+        description="initial step size of CMA-ES; space heads: a multiple of the step of each number, 0.3 to 1",
     )
     sigma_end: float | None = Field(
         default=None,

@@ -119,7 +119,7 @@ def test_several_base_models(capsys, tmp_path, host):
     runs = ["--runs", str(tmp_path / "runs"), "--dry-run"]
     assert memx([COMMAND, "--model", str(host), "--model", str(other), *runs, "--json"]) == 0
     both = json.loads(capsys.readouterr().out)
-    assert both["host"] == f"{host} + {other}" and both["train_prompts"] == 2 * 50
+    assert both["host"] == f"{host} + {other}" and both["train_prompts"] == 2 * 120
     half = ["--set", "host.dtype=bfloat16", "--set", "host.device=cpu", "--set", "host.threads=1"]
     assert memx([COMMAND, "--model", str(host), "--model", str(other), *half, *runs]) == 0  # all alike
     shown = " ".join(capsys.readouterr().out.split())

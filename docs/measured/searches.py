@@ -1,0 +1,44 @@
+"""Searches with other settings: what their means came to on the same validation prompts, by generation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .text import REFERENCE, table
+
+TRIED = REFERENCE / "namm" / "tried"
+GENERATIONS = (0, 8, 16, 24, 32, 40, 48)
+
+
+def tried(page: str) -> str:
+    """Searches of one seed of each preset, by what was evolved, then by the training prompts and the step size."""
+    found = [(_settings(folder), _validations(folder)) for folder in TRIED.iterdir()]
+    by_settings: dict[tuple[str, ...], dict[int, float]] = {}
+    for settings, validations in found:  # a search that went on after its end is one with it
+        by_settings.setdefault(settings, {}).update(validations)
+    lines = []
+    for settings, validations in sorted(by_settings.items(), key=lambda one: (-len(one[0][0]), one[0])):
+        figures = [validations.get(generation) for generation in GENERATIONS]
+        lines.append([*settings, *("" if figure is None else f"{figure:.2f}" for figure in figures)])
+    columns = ["preset, seed", "training prompts per family", "step size", *map(str, GENERATIONS)]
+    return table(columns, lines, left=3)
+
+
+def _settings(folder: Path) -> tuple[str, ...]:
+    """What tells searches apart, as cells."""
+    config: Mapping[str, Any] = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+    search = config["evolution"]
+    end = search.get("sigma_end")
+    step = f"{search['sigma']:g}" + ("" if end is None else f", lowered to {end:g} in {search['generations']}")
+    return f"{config['name']}, {config['seed']}", str(config["tasks"]["pool"]), step
+
+
+def _validations(folder: Path) -> dict[int, float]:
+    """The fitness of the mean on validation prompts, by generation."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text("utf-8").splitlines())
+    return {line["step"]: line["validation"] for line in lines if "validation" in line}
