@@ -49,7 +49,7 @@ class NammConfig(StrictModel):
     )
     allocation: Literal["equal", "global", "table", "layer_max"] = Field(
         default="equal",
-        description="budget: equal share for each head, one threshold (global, layer_max), or a table of measured shares",
+        description="budget: equal shares of heads, one threshold (global, layer_max), or a table of measured shares",
     )
     first: int = Field(default=0, ge=0, le=1_000_000, description="first tokens kept in any case, within the budget")
     newest: int = Field(default=0, ge=0, le=1_000_000, description="newest tokens kept in any case, within the budget")
