@@ -103,7 +103,9 @@ def test_dtypes(impl, dtype):
     output, lse = ragged_attention(*given, impl=impl)
     exact, exact_lse = softmax_of_each(*given)
     assert output.dtype == dtype and lse.dtype == (dtype if dtype == torch.float64 else torch.float32)
-    near((output,), (exact,), 4 * torch.finfo(dtype).eps)
+    # half precision rounds the output; in float64 scores do, by as much as they are large, which exponents multiply
+    largest = (given[0].double().abs().max() * given[1].double().abs().max() * 20**0.5).item()
+    near((output,), (exact,), (4 + largest * (dtype == torch.float64)) * torch.finfo(dtype).eps)
     near((lse,), (exact_lse,), 1e-12 if dtype == torch.float64 else 3e-6 if impl == "native" else 1e-4)
 
 

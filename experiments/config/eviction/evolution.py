@@ -107,7 +107,7 @@ class FitnessConfig(StrictModel):
         if self.sharing == "masks" and self.mode == "online":
             raise ValueError("sharing masks needs mode post_hoc; use sharing copies")
         if self.sharing == "copies" and self.context_dtype is not None:
-            raise ValueError("context_dtype needs sharing masks; set fitness.sharing to masks")
+            raise ValueError("context_dtype needs sharing masks; set context_dtype to null, or sharing to masks")
         return self
 
     @model_validator(mode="after")

@@ -113,6 +113,7 @@ def test_a_fit_alone_is_a_result(host, tmp_path, monkeypatch):
 @pytest.mark.parametrize("sharing", ["masks", "copies"])
 def test_heads_share_a_budget_by_a_measured_table(host, tmp_path, sharing):
     given = {"namm.allocation": "table", "fitness.sharing": sharing, "evolution.start": "random"}
+    given["fitness.context_dtype"] = "float16" if sharing == "masks" else None
     rows = evolve_namm(small(host, **given), Options(tmp_path), lambda event: None)
     chosen = namm.load(RunStore(tmp_path).run(rows[0].run).folder / "namm")
     shares = chosen.rule.shares
@@ -140,7 +141,11 @@ def test_older_configs_keep_their_run_folders():
     ("key", "value", "says"),
     [
         ("evolution.generations", 0, "set evolution.start to fit"),
-        ("fitness", {"sharing": "copies", "context_dtype": "float16"}, "set fitness.sharing to masks"),
+        (
+            "fitness",
+            {"sharing": "copies", "context_dtype": "float16"},
+            "set context_dtype to null, or sharing to masks",
+        ),
         ("fitness.budgets", [0.5, 0.5], "different shares"),
         ("fitness.mode", "online", "masks needs mode post_hoc"),
         ("namm.rule", "threshold", "needs namm.rule budget"),
