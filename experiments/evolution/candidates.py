@@ -155,18 +155,19 @@ class CandidateEvaluator:
         known = self._base.get((id(prompt), what))
         if known is None:
             shared = self._read(prompt)
-            if self.context_dtype is not None:
-                everything = shared.choices(Keep(namm=self.namm))
-                whole = MaskedCache(shared, everything, self.model.dtype)
-                self._base[id(prompt), what] = (prompt, measure(whole))
-                if not self.remember:
-                    del self._inputs[id(prompt)]
-                return self._base[id(prompt), what][1]
-            cache = shared.fork(Keep(namm=self.namm), continue_with=Full())
-            if shared.get_seq_length() < len(prompt.context):
-                feed(self.model, prompt.context[shared.get_seq_length() :], cache)
-            known = self._base[id(prompt), what] = (prompt, measure(cache))
+            known = self._base[id(prompt), what] = (prompt, measure(self._whole(prompt, shared)))
+            if not self.remember:
+                self._inputs.pop(id(prompt), None)
         return known[1]
+
+    def _whole(self, prompt: Prompt, shared: EvictingCache) -> EvictingCache | MaskedCache:
+        """The full cache of a context; of one that is kept in another dtype, by masks that hide nothing."""
+        if self.context_dtype is not None:
+            return MaskedCache(shared, shared.choices(Keep(namm=self.namm)), self.model.dtype)
+        cache = shared.fork(Keep(namm=self.namm), continue_with=Full())
+        if shared.get_seq_length() < len(prompt.context):
+            feed(self.model, prompt.context[shared.get_seq_length() :], cache)
+        return cache
 
     def _read(self, prompt: Prompt) -> EvictingCache:
         """What all candidates share: the whole context, or online what comes before the first run."""

@@ -45,7 +45,7 @@ def host_shape(described: PretrainedConfig, dtype: str, noted: int) -> Shape:
 
     Args:
         described: Its transformers config.
-        dtype: Of its weights, by its name in torch.
+        dtype: Of cached keys and values, by its name in torch.
         noted: Numbers that a NAMM notes beside a key.
 
     Returns:
