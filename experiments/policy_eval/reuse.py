@@ -81,6 +81,13 @@ def read_reused(config: EvalConfig) -> Reused | None:
             known = [_named_now(Measurements.from_line(fact), labels) for fact in line["facts"]]
             by_key = {Key(one.variant, one.at): one for one in known if one is not None and one.at.size == "budget"}
             lines[line["task"], line["number"]] = line["tokens"], by_key
+    for task in config.tasks:
+        for number in range(config.prompts):
+            if (task, number) not in lines:
+                raise MemxError(
+                    f"{folder / _RESULTS} has no line for prompt {number + 1} of {task}",
+                    hint="copy the run folder again, or leave out --reuse",
+                )
     keys = reduce(frozenset.intersection, (frozenset(known) for _, known in lines.values()))
     return Reused(folder, lines, keys)
 

@@ -128,3 +128,6 @@ def test_what_is_no_finished_evaluation_is_refused(place, first, tmp_path):
     with pytest.raises(MemxError, match=r"prompt 1 of passkey has .* tokens here") as caught:
         reuse(other)
     assert "leave out --reuse" in caught.value.hint
+    (other / RESULTS).write_text(json.dumps(lines[0]) + "\n")
+    with pytest.raises(MemxError, match="has no line for prompt 1 of passkey"):
+        reuse(other)
