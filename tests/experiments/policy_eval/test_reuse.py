@@ -128,6 +128,8 @@ def test_what_is_no_finished_evaluation_is_refused(place, first, tmp_path):
     with pytest.raises(MemxError, match=r"prompt 1 of passkey has .* tokens here") as caught:
         reuse(other)
     assert "leave out --reuse" in caught.value.hint
-    (other / RESULTS).write_text(json.dumps(lines[0]) + "\n")
-    with pytest.raises(MemxError, match="has no line for prompt 1 of passkey"):
-        reuse(other)
+    cut = tmp_path / "cut"
+    shutil.copytree(first, cut)
+    (cut / RESULTS).write_text(json.dumps(lines[0]) + "\n")
+    with pytest.raises(MemxError, match="has no line for prompt 2 of key_values"):
+        reuse(cut)
