@@ -139,10 +139,14 @@ def _resolved(source: str, flags: dict[str, Any], assignments: list[str] | None,
 
     They have the device, dtype and threads of the first one. Rotary scaling is of one model, and not passed on.
     """
+    from ...errors import MemxError
     from ...experiments.config.loading import load_evolution_config
 
     first, *others = models or [None]
-    if models and not any(one.startswith("more_hosts") for one in assignments or []):
+    named = any(one.startswith("more_hosts") for one in assignments or [])
+    if others and named:
+        raise MemxError("--model is given several times, and more_hosts is set too", hint="use one of them")
+    if models and not named:
         flags = {**flags, "more_hosts": ()}
     resolved = load_evolution_config(source, given_values(flags, assignments, first))
     if not others:

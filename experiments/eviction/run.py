@@ -20,6 +20,7 @@ from ..base_models.rope import check_positions
 from ..data.tokenizer import check_unicode, special_texts
 from ..models.generation import end_tokens, greedy_tokens, next_token
 from ..runtime.devices import pick_device, pick_dtype
+from ..runtime.malloc import keep_freed_memory
 from .policy import EvictConfig, build_policy, describe
 from .text import tokenize
 
@@ -48,6 +49,7 @@ def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda t
     spans = [parse_span(text) for text in config.protect]
     device = pick_device(config.device, "--device")
     dtype = pick_dtype(config.dtype, device)
+    keep_freed_memory()
     progress(f"loading model {config.host}")
     model, tokenizer = load_host(config.host, dtype=dtype, any_decoder=True)
     if found := special_texts(tokenizer, config.prompt):

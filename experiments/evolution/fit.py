@@ -9,7 +9,7 @@ L layers, H key-value heads, N tokens of a context, n parameters, i inputs of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import cos, pi
@@ -45,11 +45,30 @@ class Example:
 
 
 def fit_examples(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, namm: Namm, contexts: Sequence[Tensor]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    namm: Namm,
+    contexts: Sequence[Tensor],
+    check: Callable[[], None] = lambda: None,
 ) -> list[Example]:
-    """Read contexts, [N] each, for a fit. Raises MemxError if a context is too short or all its scores are the same."""
+    """Read contexts for a fit.
+
+    Args:
+        model: The base model.
+        tokenizer: Its tokenizer.
+        namm: What is fitted.
+        contexts: Token ids [N] each.
+        check: Called before each context; what it raises ends the reading.
+
+    Returns:
+        An example for each layer of each context.
+
+    Raises:
+        MemxError: A context is too short, or all scores are the same.
+    """
     found = []
     for context in contexts:
+        check()
         with torch.no_grad():
             cache = read(model, context, Keep(namm=namm))
             again = partial(_going_on, cache, namm)

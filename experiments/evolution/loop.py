@@ -79,7 +79,8 @@ class EvolutionRun:
         self.prompts = HostPrompts(
             world.on_first(lambda: tuple(make_prompts(config, base.tokenizer) for base in self.bases))
         )
-        self.namm = world.on_first(lambda: starting_namm(config, self.bases, self.prompts, self.state / "namm", report))
+        begin = partial(starting_namm, config, self.bases, self.prompts, self.state / "namm", report, stop)
+        self.namm = world.on_first(begin)
         fitness = config.fitness
         how: dict[str, Any] = dict(mode=fitness.mode, remember=fitness.remember, masks=fitness.sharing == "masks")
         how["context_dtype"] = None if fitness.context_dtype is None else getattr(torch, fitness.context_dtype)
@@ -141,8 +142,8 @@ class EvolutionRun:
         """The fitness of each candidate [P]. Raises RunFailed, on every rank, for what is not finite."""
         for task, values in zip(evaluation.tasks, evaluation.value, strict=True):
             if not np.isfinite(values).all():
-                host = self.config.host
-                cure = "check its weights" if host.dtype == "float32" else "use host.dtype float32"
+                narrow = any(host.dtype != "float32" for host in self.config.hosts)
+                cure = "use host.dtype float32" if narrow else "check its weights"
                 raise RunFailed(
                     f"the scores of {self.host} on {task} in generation {self.evolution.generation + 1} "
                     f"are not finite; {cure}"

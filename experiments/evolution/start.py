@@ -27,6 +27,7 @@ from ..config.eviction.evolution import EvolveConfig, NammConfig
 from ..eviction.head_shares import kvzip_shares
 from ..eviction.tasks import Prompts
 from ..runtime.events import Note, Phase, Report
+from ..runtime.signals import Interrupted, StopRequest
 from .fit import explained, fit, fit_examples
 from .hosts import BaseModel, HostPrompts, pooled
 
@@ -71,12 +72,17 @@ def empty_namm(
 
 
 def starting_namm(
-    config: EvolveConfig, bases: Sequence[BaseModel], prompts: HostPrompts, folder: Path, report: Report
+    config: EvolveConfig,
+    bases: Sequence[BaseModel],
+    prompts: HostPrompts,
+    folder: Path,
+    report: Report,
+    stop: StopRequest,
 ) -> Namm:
     """The NAMM that an evolution starts from: made once a run, then read from its folder.
 
     Its features are normalised on the base models, and its parameters are the initial ones: zeros, random, or fitted to
-    KVzip's scores.
+    KVzip's scores. Raises Interrupted, with nothing made, if a stop is asked for while KVzip's scores are computed.
     """
     if folder.is_dir():
         return load(folder)
@@ -90,22 +96,27 @@ def starting_namm(
         moments.append(calibrate(base.model, texts, every=every, features=config.namm.features))
     mean, variance = pooled(moments)
     described: Any = bases[0].model.config
-    shares = _head_shares(config, bases[0], prompts.hosts[0], report) if config.namm.allocation == "table" else None
+    shares = None
+    if config.namm.allocation == "table":
+        shares = _head_shares(config, bases[0], prompts.hosts[0], report, stop)
     namm = empty_namm(config.namm, config.name, described.get_text_config(), shares)
     namm = replace(namm, mean=mean.cpu(), variance=variance.cpu())
     if config.evolution.start != "zeros":
         namm = replace(namm, parameters=random_parameters(namm, config.seed))
     if config.evolution.start == "fit":
-        namm = replace(namm, parameters=_fitted(config, bases, namm, prompts, report))
+        namm = replace(namm, parameters=_fitted(config, bases, namm, prompts, report, stop))
     save(namm, folder, host=joined_names(bases))
     return namm
 
 
-def _head_shares(config: EvolveConfig, base: BaseModel, prompts: Prompts, report: Report) -> HeadShares:
+def _head_shares(
+    config: EvolveConfig, base: BaseModel, prompts: Prompts, report: Report, stop: StopRequest
+) -> HeadShares:
     """The table of head shares, measured on the contexts that features are normalised on."""
     report(Phase("measuring head shares"))
     budgets = sorted({config.namm.budget, *config.fitness.budgets} - {1.0}) or [0.5]
-    return kvzip_shares(base.model, base.tokenizer, _contexts(prompts, config.calibration), budgets)
+    contexts = _contexts(prompts, config.calibration)
+    return kvzip_shares(base.model, base.tokenizer, contexts, budgets, lambda done: _check(stop))
 
 
 def random_parameters(namm: Namm, seed: int) -> torch.Tensor:
@@ -122,19 +133,29 @@ def random_parameters(namm: Namm, seed: int) -> torch.Tensor:
 
 
 def _fitted(
-    config: EvolveConfig, bases: Sequence[BaseModel], namm: Namm, prompts: HostPrompts, report: Report
+    config: EvolveConfig,
+    bases: Sequence[BaseModel],
+    namm: Namm,
+    prompts: HostPrompts,
+    report: Report,
+    stop: StopRequest,
 ) -> torch.Tensor:
     """The parameters [n] fitted on the contexts of training prompts."""
     report(Phase("fitting the scorer"))
     examples, count = [], 0
     for base, own in zip(bases, prompts.hosts, strict=True):
         contexts = _contexts(own, config.fit.prompts)
-        examples += fit_examples(base.model, base.tokenizer, namm, contexts)
+        examples += fit_examples(base.model, base.tokenizer, namm, contexts, lambda: _check(stop))
         count += len(contexts)
     parameters = fit(namm, examples, namm.parameters, config.fit, config.seed)
     share = explained(namm, parameters, examples)
     report(Note(f"the fit explains {share:.0%} of the variance of KVzip's log scores on {count} contexts"))
     return parameters
+
+
+def _check(stop: StopRequest) -> None:
+    if stop.asked:
+        raise Interrupted("stopped before the first generation; nothing is lost but the start of the evolution")
 
 
 def _contexts(prompts: Prompts, count: int) -> list[torch.Tensor]:

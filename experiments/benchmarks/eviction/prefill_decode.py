@@ -18,6 +18,7 @@ from ....results.store.rows import Row
 from ...base_models.synthetic import Host, build_host, check_host
 from ...eviction.kvpress_presses import check_peers
 from ...runtime.devices import pick_dtype
+from ...runtime.malloc import keep_freed_memory
 from ..benchmark import BenchConfig, Benchmark, EvictionBenchConfig, Progress
 from ..environment import row_settings
 from ..timing import PeakMemory, now
@@ -73,6 +74,7 @@ def bench_evict(
     progress: Progress = lambda text: None,
 ) -> list[Row]:
     """Measure prefill, decode or both, at every context and batch; rows of what is wrong alone if anything is."""
+    keep_freed_memory()  # as `memx evict` does
     host = build_host(config.host, config.layers, device, dtype)
     baselines = baselines_of(config, peers=peers)
     common = common_labels(config, host.model.config.num_hidden_layers, device, dtype)

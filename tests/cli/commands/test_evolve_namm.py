@@ -130,6 +130,9 @@ def test_several_base_models(capsys, tmp_path, host):
     assert memx([COMMAND, str(path), "--model", str(host), *runs, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["host"] == str(host)
     assert "names a base model twice" in mistake(capsys, COMMAND, "--model", str(host), "--model", str(host), *runs)
+    several = ["--set", f"more_hosts=[{{name: {other}}}]"]
+    told = mistake(capsys, COMMAND, "--model", str(host), "--model", str(other), *several, *runs)
+    assert "--model is given several times, and more_hosts is set too" in told
     told = mistake(capsys, COMMAND, "namm-smollm2-heads", "--model", str(host), "--model", str(other), *runs)
     assert "more_hosts needs a NAMM without numbers for each head" in told
 

@@ -13,7 +13,7 @@ from memx.experiments.config.loading import load_evolution_config
 from memx.experiments.evolution.run import evolve_namm
 from memx.experiments.evolution.space import BIAS, FACTOR, LAST, search_space
 from memx.experiments.evolution.start import random_parameters
-from memx.experiments.runtime.events import Generation, Note
+from memx.experiments.runtime.events import Generation, Note, Phase
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted
 from memx.namm import NO_PASS, HeadTable, Namm
@@ -169,6 +169,23 @@ def test_a_stopped_run_resumes_to_the_bit(host, tmp_path, changes):
     assert facts[0] == facts[1]
     chosen = namm.load(straight.folder / "namm")
     assert {row.parameters_namm for row in rows} == {len(chosen.parameters)}
+
+
+@pytest.mark.parametrize("phase, changes", [
+    ("fitting the scorer", {"evolution.space": "all"}), ("measuring head shares", {"namm.allocation": "table"}),
+], ids=["fit", "shares"])  # fmt: skip
+def test_a_start_can_be_stopped_while_scores_are_computed(host, tmp_path, phase, changes):
+    config = small(host, **{**changes, "evolution.generations": 0})
+
+    def stop(event):
+        if isinstance(event, Phase) and event.text == phase:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="before the first generation"):
+        evolve_namm(config, Options(tmp_path / "stopped"), stop)
+    rows = evolve_namm(config, Options(tmp_path / "stopped", resume=True), quiet)
+    straight = evolve_namm(config, Options(tmp_path / "straight"), quiet)
+    assert [row for row in rows if row.variant != "speed"] == [row for row in straight if row.variant != "speed"]
 
 
 def test_the_chosen_namm_differs_from_its_start_in_what_is_evolved(host, tmp_path):
