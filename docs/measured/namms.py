@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from .text import blocks, interval, plus_minus, rows_of, table
 LIKELIHOOD, EXACT, OVER = "relative_log_likelihood", "exact", "relative_log_likelihood_over"
 SIZES = ("0.5", "0.25", "0.125")
 CEILING = "kvzip global"
+KEY_AND_VALUE = 2 * 64 * 4  # bytes of a key and value of SmolLM2-135M in float32
 INTERVALS = "Intervals are over prompts; those of a NAMM with three seeds are over its seeds."
 _WIDEST = "Paired by prompt. The interval of a NAMM with several seeds holds those of all of them."
 HELD_OUT = "held-out/all"
@@ -91,6 +92,50 @@ def differences(page: str) -> str:
                     told = [(f"{one.text} {one.rival}" if named else one.text) if one else "" for one in found]
                     lines.append([name, policy_label(namm, ("",)), GROUPS[against], *told])
     return blocks(table(["tasks", "NAMM", "minus", *shares(SIZES)], lines, left=3), _WIDEST)
+
+
+def beside(files: Mapping[str, str], data: str, metric: str = LIKELIHOOD, digits: int = 2) -> str:
+    """Policies of several evaluations in one table: a line for each policy, columns for each evaluation and size.
+
+    Args:
+        files: The file of an evaluation's rows -> what its columns are called.
+        data: What the figures are about, such as all/all.
+        metric: What was measured.
+        digits: Decimals.
+    """
+    lines: dict[str, list[str]] = {}
+    for place, name in enumerate(files):
+        for label, points in by_policy(prepared(rows_of(name)), data, metric):
+            line = lines.setdefault(label, [""] * len(SIZES) * place)
+            lines[label] = [*line, *cells(points, SIZES, digits)]
+    width = len(SIZES) * len(files)
+    columns = [f"{title}, {100 * float(size):g}%" for title in files.values() for size in SIZES]
+    full = [[label, *line, *[""] * (width - len(line))] for label, line in lines.items()]
+    return table(["policy", *columns], full)
+
+
+def bookkeeping(page: str) -> str:
+    """Bytes of keys and values, and of bookkeeping for each key that is kept, by policy and size."""
+    rows = [row for row in rows_of("namm/bytes") if row.dataset == "all/all"]
+    found: dict[tuple[str, str], list[float]] = {}
+    full = next(row.value for row in rows if (row.variant, row.metric) == ("full", "kv_bytes"))
+    held = {(row.variant, size_of(row)): row.value for row in rows if row.metric == "kv_bytes"}
+    for row in rows:
+        if row.metric == "bookkeeping_bytes" and (at := (row.variant, size_of(row)))[1] in SIZES:
+            found.setdefault((without_seed(row.variant), at[1]), []).append(row.value / (held[at] / KEY_AND_VALUE))
+    shares_held = {(without_seed(variant), size): value / full for (variant, size), value in held.items()}
+    policies = list(dict.fromkeys(policy for policy, _ in found))
+    lines = [
+        [
+            policy_label(policy, policies),
+            *(f"{100 * shares_held[policy, size]:.1f}%" for size in SIZES),
+            *(f"{fmean(found[policy, size]):.0f}" for size in SIZES),
+        ]
+        for policy in sorted(policies, key=_group)
+    ]
+    sizes = [f"{100 * float(size):g}%" for size in SIZES]
+    columns = [*(f"keys and values at {size}" for size in sizes), *(f"bookkeeping at {size}" for size in sizes)]
+    return table(["policy", *columns], lines)
 
 
 def evolved(name: str) -> dict[tuple[int, str, str, str], Row]:

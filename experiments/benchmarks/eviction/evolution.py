@@ -38,7 +38,7 @@ Scorer = Literal["bam", "mlp", "universal"]
 SCORERS: tuple[Scorer, ...] = ("bam", "mlp", "universal")  # the last: the default of memx evolve-namm, with its masks
 MODES: tuple[Mode, ...] = ("post_hoc", "online")
 LIMIT = 1e-3  # nats a token, in float32
-_QUESTION, _ANSWER = 32, 16  # tokens
+_QUESTION, _ANSWER = 27, 3  # tokens, as in prompts of the preset namm-universal on average (27.3 and 2.4)
 _MOST = 3  # rounds: they are long
 
 
