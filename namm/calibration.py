@@ -57,6 +57,11 @@ class Calibration:
         return self.features.width
 
     @property
+    def half_state(self) -> bool:
+        """That of the features."""
+        return self.features.half_state
+
+    @property
     def needs_rotary(self) -> bool:
         """Whether the features need keys or queries before rotary positions."""
         return self.features.rotary

@@ -99,6 +99,10 @@ class _Listener(Around):
         if (window := view.recent.window) is not None:  # what has left it goes, whatever it scores
             near = view.ages < max(1, window - 1)
             exists = near if exists is None else exists & near
+        rule = self.policy.rule
+        if rule.first or rule.newest:  # those stay, whatever they score
+            kept = (view.recent.positions < rule.first) | (view.ages < rule.newest)
+            scores = scores.masked_fill(kept, inf)
         self.scores_of.append(scores)
         self.exists_of.append(exists)
         return scores

@@ -82,11 +82,21 @@ Config = Annotated[
 ]
 ProtectFirst = Annotated[
     int | None,
-    option(min=0, metavar="TOKENS", help="Always keep this many first tokens, within the budget.", default="0"),
+    option(
+        min=0,
+        metavar="TOKENS",
+        help="Always keep this many first tokens, within the budget.",
+        default="the NAMM's, or 0",
+    ),
 ]
 ProtectNewest = Annotated[
     int | None,
-    option(min=0, metavar="TOKENS", help="Always keep this many newest tokens, within the budget.", default="0"),
+    option(
+        min=0,
+        metavar="TOKENS",
+        help="Always keep this many newest tokens, within the budget.",
+        default="the NAMM's, or 0",
+    ),
 ]
 Device = Annotated[str, option(metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.", panel=ADVANCED)]
 Force = Annotated[bool, option("--force", help="Delete an existing run and start over.", panel=RUN_FOLDER)]

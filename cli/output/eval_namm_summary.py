@@ -86,13 +86,22 @@ def _print_size(size: str, lines: Sequence[Line], found: Mapping[Line, Any], set
             cells.append(score_of(rows["lost_nats", one], 2))
             if one in scored:
                 cells.append(score_of(rows["score", one], 1))
-        table.append([*cells, *(f"{rows[size, 'all/all'].value:.1f}%" for size in ("held", "kept"))])
+        cells += [f"{rows[size, 'all/all'].value:.1f}%" for size in ("held", "kept")]
+        table.append([*cells, _bookkeeping(rows)])
     n = ", ".join(f"{found[lines[0]]['exact', one].n} {_ABOUT[one]}" for one in sets)
     print_table(
         f"{size} (prompts: {n}; {INTERVALS})",
-        [*columns, "cache size", "tokens kept"],
+        [*columns, "cache size", "tokens kept", "bookkeeping, % of the cache"],
         table,
     )
+
+
+def _bookkeeping(rows: Mapping[tuple[str, str], Row]) -> str:
+    """What the cache holds beside keys and values, in percent of those that are left; nothing for kvpress."""
+    beside, held = (rows.get((name, "all/all")) for name in ("bookkeeping_bytes", "kv_bytes"))
+    if beside is None or held is None or not held.value or beside.labels.package == "kvpress":
+        return ""
+    return f"{100 * beside.value / held.value:.1f}%"
 
 
 def _print_verdicts(rows: Sequence[Row], namms: Sequence[Line], found: Mapping[Line, Any], sets: Sequence[str]) -> None:

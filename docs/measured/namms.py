@@ -106,8 +106,9 @@ def beside(files: Mapping[str, str], data: str, metric: str = LIKELIHOOD, digits
     lines: dict[str, list[str]] = {}
     for place, name in enumerate(files):
         for label, points in by_policy(prepared(rows_of(name)), data, metric):
-            line = lines.setdefault(label, [""] * len(SIZES) * place)
-            lines[label] = [*line, *cells(points, SIZES, digits)]
+            line = lines.get(label, [])
+            missing = [""] * (len(SIZES) * place - len(line))
+            lines[label] = [*line, *missing, *cells(points, SIZES, digits)]
     width = len(SIZES) * len(files)
     columns = [f"{title}, {100 * float(size):g}%" for title in files.values() for size in SIZES]
     full = [[label, *line, *[""] * (width - len(line))] for label, line in lines.items()]

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import MemxError, nearest
-from ...namm.cache.cache import EvictingCache
-from ...namm.policies.base import Policy, Rule
+from ...namm.policies.base import Policy, Rule, check_interval
 from ...namm.policies.heuristics import POLICIES, make_policy
 from ...namm.policies.keep import Grouping
 from ...namm.policies.network import RUN, Namm
 from ...namm.saved import places
-from ...namm.saved.files import load
+from ...namm.saved.files import load, read_files
 from ..base_models.model_folder import SMOLLM2
 from .head_shares import HEAD_SHARES, read_shares
 
 DEFAULT_NAMM, DEFAULT_BUDGET = "universal", 0.5
+OTHER_HEADS = "this NAMM has numbers for the heads of {}; for those of another model they are wrong"
 _PROTECTION = {"protect_first": "first", "protect_newest": "newest"}  # the rule's own names
 
 
@@ -94,8 +94,16 @@ def build_policy(config: EvictConfig) -> Policy:
         policy = make_policy(name, budget=budget, every=every, seed=config.seed, rule=rule)
     else:
         policy = _build_namm(config, config.namm)
-    EvictingCache(policy, [None])  # raises for an interval that is too short
+    check_interval(policy)
     return policy
+
+
+def other_heads(config: EvictConfig, policy: Policy) -> str | None:
+    """What to tell about a NAMM with numbers for each head that was made for another model; None if nothing is."""
+    if config.namm is None or not isinstance(policy, Namm) or policy.table is None:
+        return None
+    made_for = read_files(places.find_namm(config.namm))[1].host
+    return None if made_for in (None, config.host) else OTHER_HEADS.format(made_for)
 
 
 def _check_full(config: EvictConfig) -> None:

@@ -21,7 +21,7 @@ from ..data.tokenizer import check_unicode, special_texts
 from ..models.generation import end_tokens, greedy_tokens, next_token
 from ..runtime.devices import pick_device, pick_dtype
 from ..runtime.malloc import keep_freed_memory
-from .policy import EvictConfig, build_policy, describe
+from .policy import EvictConfig, build_policy, describe, other_heads
 from .text import tokenize
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda t
     keep_freed_memory()
     progress(f"loading model {config.host}")
     model, tokenizer = load_host(config.host, dtype=dtype, any_decoder=True)
+    if told := other_heads(config, policy):
+        progress(told)
     if found := special_texts(tokenizer, config.prompt):
         progress(f"special tokens in the prompt are read as ordinary text: {', '.join(found)}")
     ids, units = tokenize(tokenizer, config.prompt)

@@ -51,7 +51,8 @@ def online_thresholds(
         return _read(path)
     found: dict[str, dict[float, float]] = {}
     for source, namm in zip(config.namms, namms, strict=True):
-        rule = replace(namm.rule, first=config.protect_first, newest=config.protect_newest)
+        first, newest = config.protect_first or namm.rule.first, config.protect_newest or namm.rule.newest
+        rule = replace(namm.rule, first=first, newest=newest)
         policy = replace(namm, every=config.every, rule=rule)
         for budget in config.shares:
             progress()

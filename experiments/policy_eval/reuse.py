@@ -18,6 +18,7 @@ from ...results.store.runs import Run
 from ..config.eviction.policy_eval import EvalConfig
 from ..config.loading import load_eval_config
 from ..config.presets import command_of
+from ..eviction.head_shares import HEAD_SHARES, read_shares
 from ..eviction.measurements import Measurements
 from .rows import Key
 
@@ -121,6 +122,10 @@ def _check_alike(config: EvalConfig, earlier: EvalConfig, folder: Path) -> None:
             f"{folder} has {earlier.prompts} prompts per family, and this evaluation {config.prompts}",
             hint=f"use --prompts {earlier.prompts}, or leave out --reuse",
         )
+    measured = folder / HEAD_SHARES
+    both = "table" in config.all_allocations and measured.is_file()
+    if both and config.head_shares is not None and read_shares(Path(config.head_shares)) != read_shares(measured):
+        raise MemxError(f"{folder} has another table of head shares", hint="leave out --shares, or --reuse")
     if config.write and not earlier.write:
         raise MemxError(f"{folder} has no generated answers", hint="leave out --generate or --reuse")
 

@@ -30,6 +30,7 @@ from ..eviction.base_model import check_prompt_length, describe_base_model, prep
 from ..eviction.head_shares import HEAD_SHARES, kvzip_shares, read_shares, write_shares
 from ..eviction.kvpress_presses import check_host, check_peers, measure_presses
 from ..eviction.measurements import Measurements
+from ..eviction.policy import OTHER_HEADS
 from ..eviction.tasks import Draws, check_fit, task_prompts, unfit
 from ..runtime.events import Note, Phase, Progress, Report
 from ..runtime.lifecycle import RunFailed, note_new_run, recorded_run
@@ -109,6 +110,9 @@ class Evaluation:
         self.reused = read_reused(config)
         check_prompt_length(config.host, describe_base_model(config.host), config.length, "length")
         self.model, self.tokenizer, self.host = prepare_base_model(config.host, runs, report)
+        for source, namm in zip(config.namms, namms, strict=True):
+            if namm.table is not None and (made_for := source.evolved_on) not in ("", self.host):
+                report(Note(OTHER_HEADS.format(made_for)))
         if config.peers:
             check_host(self.model)
         shares = self._head_shares(namms, run.folder / HEAD_SHARES) if "table" in config.all_allocations else None

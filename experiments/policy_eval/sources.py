@@ -47,7 +47,8 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
     that is asked for. Raises MemxError for that, and for a folder that holds neither.
     """
     if not folders:
-        raise MemxError("no NAMM to evaluate", hint="give a run folder of memx evolve-namm, or a saved NAMM")
+        hint = "give a run folder of memx evolve-namm, or a saved NAMM, e.g. memx eval-namm universal"
+        raise MemxError("no NAMM to evaluate", hint=hint)
     sources = [_source(folder) for folder in folders]
     configs = [source.config for source in sources if source.config is not None]
     described = [_described(source.folder) for source in sources]

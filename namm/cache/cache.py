@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from ...errors import MemxError
-from ..policies.base import Policy, check_every, check_model
+from ..policies.base import Policy, check_interval, check_model
 from ..policies.rotary import UNKNOWN, Rotary
 from .allocate import evict_together, masks_together
 from .evict import keep_mask
@@ -49,13 +48,8 @@ class EvictingCache(Cache):
         protect: Sequence[tuple[int, int]] = (),
         rotary: Sequence[Rotary] | None = None,
     ) -> None:
-        check_every(policy.every)
+        check_interval(policy)
         check_model(policy, len(windows))
-        if policy.every is not None and policy.context > policy.every:
-            raise MemxError(
-                f"{policy.name} needs an eviction interval of at least {policy.context} tokens, got {policy.every}",
-                hint=f"set the eviction interval to {policy.context} or more",
-            )
         self.rotary = tuple([UNKNOWN] * len(windows) if rotary is None else rotary)
         by_layer = enumerate(zip(windows, self.rotary, strict=True))
         super().__init__(layers=[EvictingLayer(i, policy, window, protect, turn) for i, (window, turn) in by_layer])

@@ -98,11 +98,15 @@ class LayerState:
         self.counts = [[0] * heads for _ in range(batch)]
 
     def _policy_dtype(self) -> torch.dtype:
-        """float32; for narrow heads of half precision float16, so as to stay below a fifth of their bytes."""
+        """float32; for narrow heads of half precision float16, so as to stay below a fifth of their bytes.
+
+        Only of a policy that says by `half_state` that its numbers bear it: sums of attention may exceed float16.
+        """
         itemsize = self.keys.dtype.itemsize
         kv_bytes = (self.keys.shape[3] + self.values.shape[3]) * itemsize
         fits = 4 * self.policy.width + 4 <= 0.2 * kv_bytes
-        return torch.float32 if fits or itemsize >= 4 else torch.float16  # a spectrum is at most 16
+        narrow = not fits and itemsize < 4 and getattr(self.policy, "half_state", False)
+        return torch.float16 if narrow else torch.float32
 
     def start_summary(self, query: Tensor) -> None:
         """Make the summary of before the first queries, like [B, Hq, Q, d]: zeros."""

@@ -41,6 +41,11 @@ class ObserveOnly:
         return self.namm.width
 
     @property
+    def half_state(self) -> bool:
+        """That of the NAMM."""
+        return self.namm.half_state
+
+    @property
     def needs_rotary(self) -> bool:
         """Whether the NAMM reads keys or queries before rotary positions."""
         return self.namm.needs_rotary
@@ -92,6 +97,11 @@ class Population:
     def width(self) -> int:
         """That of the NAMM."""
         return self.namm.width
+
+    @property
+    def half_state(self) -> bool:
+        """That of the NAMM."""
+        return self.namm.half_state
 
     @property
     def needs_rotary(self) -> bool:

@@ -281,6 +281,16 @@ class SummaryPolicy(Policy, Protocol):
         ...
 
 
+def check_interval(policy: Policy) -> None:
+    """Raise MemxError for a policy whose interval is no multiple of 16, or shorter than the queries that it reads."""
+    check_every(policy.every)
+    if policy.every is not None and policy.context > policy.every:
+        raise MemxError(
+            f"{policy.name} needs an eviction interval of at least {policy.context} tokens, got {policy.every}",
+            hint=f"set the eviction interval to {policy.context} or more",
+        )
+
+
 def check_model(policy: Policy, layers: int) -> None:
     """Raise MemxError if a policy says that it is made for a model with another number of layers."""
     if (check := getattr(policy, "check_model", None)) is not None:

@@ -86,8 +86,12 @@ class Namm:
         }
         for name, value in made.items():
             object.__setattr__(self, name, value)
-        assert self.parameters.shape == (wanted,), (self.parameters.shape, wanted)
-        assert self.mean.shape == self.variance.shape == (inputs,), (self.mean.shape, self.variance.shape)
+        for name, numbers in (("parameters", wanted), ("mean", inputs), ("variance", inputs)):
+            if (shape := getattr(self, name).shape) != (numbers,):
+                raise MemxError(
+                    f"{name} has shape {list(shape)}, and a NAMM of these features and layers needs [{numbers}]",
+                    hint="give numbers that were made for the same features: calibrate(..., features=namm.features)",
+                )
 
     @cached_property
     def feature_set(self) -> FeatureSet:
@@ -119,6 +123,11 @@ class Namm:
     def width(self) -> int:
         """Numbers that its features keep beside each key."""
         return self.feature_set.width
+
+    @property
+    def half_state(self) -> bool:
+        """Whether what its features keep beside each key may be stored in float16, beside half-precision keys."""
+        return self.feature_set.half_state
 
     @property
     def observes(self) -> object:

@@ -24,8 +24,8 @@ class PolicySlots:
     kinds: one policy of each kind; those that observe the same share its numbers: those of a class, or where a policy
     says what it observes, as `Namm.observes`, of that.
     All wait for a full hop of 16 queries, also those that observe none: at a length that is no multiple of 16 the
-    newest tokens, fewer than 16, are not seen by any policy yet and stay, within its budget. Where the cache holds the
-    numbers in float16, it holds those of every kind so.
+    newest tokens, fewer than 16, are not seen by any policy yet and stay, within its budget. The numbers may be stored
+    in float16 if those of every kind may.
     """
 
     kinds: tuple[Policy, ...]
@@ -41,7 +41,12 @@ class PolicySlots:
     @property
     def context(self) -> int:
         """The most that any kind looks back."""
-        return max(kind.context for kind in self.kinds)
+        return max((kind.context for kind in self.kinds), default=0)
+
+    @property
+    def half_state(self) -> bool:
+        """Whether the numbers of every kind may be stored in float16."""
+        return all(getattr(kind, "half_state", False) for kind in self.kinds if kind.width)
 
     @property
     def observers(self) -> dict[object, tuple[Policy, slice]]:
@@ -155,6 +160,11 @@ class PolicyBatch:
     def width(self) -> int:
         """That of the slots."""
         return self.slots.width
+
+    @property
+    def half_state(self) -> bool:
+        """That of the slots."""
+        return self.slots.half_state
 
     def check_model(self, layers: int) -> None:
         """Raise MemxError if a member is made for a model with other layers."""

@@ -148,3 +148,10 @@ def test_attention_that_is_not_finite():
         host.model.embed_tokens.weight[5] = torch.nan
     with pytest.raises(MemxError, match="not finite"):
         calibrate(host, [torch.full((16,), 5)], every=16)
+
+
+def test_numbers_of_other_features_are_refused():
+    mean, variance = calibrate(make_host("llama"), prompts(EVERY), every=EVERY)
+    with pytest.raises(MemxError, match=r"mean has shape \[17\], and a NAMM .* needs \[2\]") as caught:
+        Namm(mean=mean, variance=variance, scorer="linear", features=("key_norm", "value_norm"))
+    assert "features=namm.features" in caught.value.hint

@@ -49,11 +49,12 @@ def test_it_is_the_lowest_threshold_that_keeps_no_more(grouping):
 @torch.no_grad()
 @pytest.mark.parametrize(("kind", "sizes"), [("llama", {}), ("mistral", {"sliding_window": 90})])
 @pytest.mark.parametrize("grouping", ["per_head", "layer_max"])
-def test_the_cache_is_of_that_size(kind, sizes, grouping):
+@pytest.mark.parametrize("safe", [{}, {"first": 9, "newest": 20}], ids=["all alike", "protected"])
+def test_the_cache_is_of_that_size(kind, sizes, grouping, safe):
     host = make_host(kind, **sizes).double()
     (context,) = prompts(197)
     parameters = 0.3 * torch.randn(4172, generator=torch.Generator().manual_seed(1))
-    policy = Namm(parameters, variance=torch.full((17,), 0.01), rule=Rule(grouping=grouping), every=64)
+    policy = Namm(parameters, variance=torch.full((17,), 0.01), rule=Rule(grouping=grouping, **safe), every=64)
     with namm.attach(host, ObserveOnly()) as attached:
         host(context[None])
     found = score_context(attached.cache, policy)
@@ -65,8 +66,9 @@ def test_the_cache_is_of_that_size(kind, sizes, grouping):
         step = 1 / 197 if grouping == "layer_max" else 1 / 197 / heads
         assert share - step - 1e-9 <= kept <= share + 1e-9
         assert kept == pytest.approx(found.kept_share(moved.rule.threshold, grouping))
-        cache = attached.cache.fork(replace(policy, rule=Rule(budget=share)), continue_with=Full())
+        cache = attached.cache.fork(replace(policy, rule=Rule(budget=share, **safe)), continue_with=Full())
         assert found.equal_share(share) == pytest.approx(
             sum(sum(layer.state.counts[0]) for layer in cache.layers) / heads / 197
         )
-    assert with_threshold(replace(policy, rule=Rule(budget=0.5)), 0.2, grouping).rule == Rule(0.2, None, grouping)
+    moved = with_threshold(replace(policy, rule=Rule(budget=0.5, **safe)), 0.2, grouping)
+    assert moved.rule == Rule(0.2, None, grouping, **safe)

@@ -112,6 +112,11 @@ class FeatureSet:
         return sum(observer.width for observer in self.observers)
 
     @property
+    def half_state(self) -> bool:
+        """Whether float16 holds the numbers beside a key: spectra alone, which are at most 16. Sums may exceed it."""
+        return all(observer is spectral.SPECTRUM for observer in self.observers)
+
+    @property
     def rotary(self) -> bool:
         """Whether any needs keys or queries before rotary positions."""
         return any(feature.rotary for feature in self.features)

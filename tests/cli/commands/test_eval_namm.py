@@ -62,7 +62,7 @@ def test_a_run_of_training_is_not_one_of_an_evolution(capsys, tiny_run):
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        ([], "no NAMM to evaluate", "run folder of memx evolve-namm"),
+        ([], "no NAMM to evaluate", "memx eval-namm universal"),
         (["nowhere"], "nowhere does not exist", "memx runs"),
         (["SAVED", "--model", "[bold]no[/bold]", "--dry-run"], "no model or folder '[bold]no[/bold]'", "smollm2"),
         (["."], "contains no NAMM and is not a run", "RUN/namm"),

@@ -19,7 +19,7 @@ from memx.experiments.eviction import run as evict
 from memx.experiments.eviction.policy import EvictConfig
 from memx.experiments.eviction.run import run_eviction
 from memx.experiments.eviction.text import tokenize
-from memx.namm import Namm, Rule, save, shipped_namms
+from memx.namm import HeadTable, Namm, Rule, save, shipped_namms
 from memx.namm.policies.heuristics import POLICIES
 from memx.results.eviction import files as evict_files
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, MambaConfig
@@ -189,6 +189,16 @@ def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
     assert "constant 'hop' is 8, this memx uses 16" in told
     (namm / "namm.json").write_text("{")
     assert "cannot load the NAMM" in mistake(capsys, elsewhere, PROMPT, "--namm", str(namm), "--model", str(tiny))
+
+
+def test_a_namm_for_the_heads_of_another_model_is_told(tiny, tmp_path):
+    table = HeadTable(3, 2, bias=True, embedding=0)
+    own = Namm(rule=Rule(budget=0.5), every=64, scorer="linear", features=("log_age",), table=table)
+    for made_for, told in ((str(tiny), False), ("another/model", True)):
+        save(own, tmp_path / "namm", host=made_for)
+        notes = []
+        run_eviction(EvictConfig(PROMPT, host=str(tiny), namm=tmp_path / "namm", new_tokens=1), notes.append)
+        assert told == any("has numbers for the heads of another/model" in note for note in notes)
 
 
 def test_the_default_is_the_universal_namm_at_half_of_the_cache(tiny, elsewhere, shipped):

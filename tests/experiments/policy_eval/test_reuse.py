@@ -133,3 +133,22 @@ def test_what_is_no_finished_evaluation_is_refused(place, first, tmp_path):
     (cut / RESULTS).write_text(json.dumps(lines[0]) + "\n")
     with pytest.raises(MemxError, match="has no line for prompt 2 of key_values"):
         reuse(cut)
+
+
+def test_an_evaluation_with_nothing_new_takes_over_everything(place, first, tmp_path, monkeypatch):
+    together = figures(eval_namm(asked(place, place[1]), Options(tmp_path / "a"), quiet))
+    monkeypatch.setattr(measure, "kvzip_scores", None)
+    rows = eval_namm(asked(place, place[1], reuse=str(first)), Options(tmp_path / "b"), quiet)
+    assert figures(rows) == together
+
+
+def test_another_table_of_head_shares_is_refused(place, first, tmp_path):
+    tree = json.loads((first / HEAD_SHARES).read_text())
+    same, other = tmp_path / "same.json", tmp_path / "other.json"
+    same.write_text(json.dumps(tree))
+    eval_namm(asked(place, place[2], reuse=str(first), head_shares=str(same)), Options(tmp_path), quiet)
+    tree["tables"][0][0][0] = 0.5
+    other.write_text(json.dumps(tree))
+    with pytest.raises(MemxError, match="has another table of head shares") as caught:
+        eval_namm(asked(place, place[2], reuse=str(first), head_shares=str(other)), Options(tmp_path), quiet)
+    assert "--shares" in caught.value.hint

@@ -7,10 +7,12 @@ import torch
 from memx import namm
 from memx.errors import MemxError
 from memx.kernels.attention_spectrogram import attention_spectrogram_reference
+from memx.namm.evolution.population import ObserveOnly
 from memx.namm.policies.base import Rule
 from memx.namm.policies.features.spectrum import ema, spectrogram
 from memx.namm.policies.heuristics import Recency
 from memx.namm.policies.network import Namm
+from memx.namm.policies.panel import PolicySlots
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from ..hosts import left_padded, make_host, prompts
@@ -221,6 +223,21 @@ def test_bookkeeping_is_at_most_a_fifth_of_the_keys_and_values(dtype, dim):
         host(prompts(2048)[0][None])
     (size,) = attached.cache.sizes()
     assert size.slots == 1024 and size.bookkeeping_bytes <= 0.2 * size.kv_bytes
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("features", "wanted"), [
+    (("published",), torch.float16),
+    (("published", "received"), torch.float32),  # a sum over many queries exceeds float16
+])  # fmt: skip
+def test_only_spectra_are_stored_in_half_precision(features, wanted):
+    host = make_host(num_hidden_layers=1, head_dim=64, hidden_size=64).to(torch.bfloat16)
+    policy = Namm(rule=Rule(budget=0.5), every=64, features=features)
+    panel = PolicySlots((policy, namm.make_policy("h2o", budget=0.5, every=64)))
+    for one, dtype in ((policy, wanted), (ObserveOnly(namm=policy), wanted), (panel, torch.float32)):
+        with namm.attach(host, one) as attached:
+            host(prompts(128)[0][None])
+        assert attached.cache.layers[0].state.policy_state.dtype == dtype
 
 
 @torch.no_grad()
