@@ -171,7 +171,7 @@ def print_evaluation_cost(cost: EvaluationCost) -> None:
         ["trained tasks", ", ".join(cost.trained) or "none"],
         ["held-out tasks", ", ".join(cost.held_out) or "none"],
         ["policies", f"{', '.join(cost.policies)}, full cache; mode {cost.mode}{asked}"],
-        *([["allocations", ", ".join(cost.allocations)]] if cost.allocations != ["equal"] else []),
+        *([["allocations", "; ".join(cost.allocations)]] if cost.allocations != ["equal"] else []),
         ["cache sizes", ", ".join(sizes)],
         ["prompts", f"{cost.prompts:,}, up to {cost.length:,} tokens each"],
         ["prefills", f"{cost.prefills:,}, up to {cost.prefill_tokens:,} tokens each{online}"],

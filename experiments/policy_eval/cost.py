@@ -25,7 +25,7 @@ class EvaluationCost:
         length: Tokens of a prompt, at most.
         budgets: Shares of the cache.
         own_sizes: NAMMs that run under a threshold of their own.
-        allocations: How heads share a budget, each with every policy.
+        allocations: How heads share a budget, each with every policy; behind a policy's name, of that one.
         policies: The other policies.
         prompts: Prompts of all families.
         presses: Those of kvpress.
@@ -84,7 +84,10 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
         length=config.length,
         budgets=list(config.shares),
         own_sizes=thresholds,
-        allocations=list(config.all_allocations),
+        allocations=[
+            *config.allocations,
+            *(f"{name}: {', '.join(given)}" for name, given in config.allocations_of.items()),
+        ],
         policies=list(config.policies),
         prompts=prompts,
         presses=list(config.presses),

@@ -88,7 +88,8 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
     mode = said.get("mode", tree.get("mode", "post_hoc"))
     allocations = dict.fromkeys(one["rule"]["allocation"] for one in described if one["rule"]["budget"] is not None)
     if "allocations" not in said and set(allocations) - {"equal"}:
-        tree["allocations"] = [*dict.fromkeys(["equal", *allocations])]  # the NAMMs' own, and what baselines have
+        both = [*dict.fromkeys(["equal", *allocations])]  # what baselines have, and the NAMMs' own
+        tree |= {"allocations": both} if "allocations_of" in said else {"allocations_of": {NAMM: both}}
     if "every" not in said:
         intervals = [one["every"] for one in described]
         tree["every"] = _agreed("every", "--interval", intervals) if mode == "online" else intervals[0]

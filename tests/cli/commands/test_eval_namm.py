@@ -141,6 +141,18 @@ def test_a_shipped_namm_is_evaluated_by_its_name(capsys, tmp_path, monkeypatch):
     assert "univesal does not exist" in told and "did you mean 'universal'?" in told
 
 
+def test_a_namm_has_its_own_allocation_too_unless_some_are_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ship(monkeypatch, tmp_path / "shipped", rule=Rule(budget=0.5, allocation="global"))
+    for arguments, allocations in (
+        ([], ["equal", "namm: equal, global"]),
+        (["--allocation", "table"], ["table"]),
+        (["--set", "allocations_of={h2o: [table]}"], ["equal", "global", "h2o: table"]),
+    ):
+        assert memx([COMMAND, "universal", "--dry-run", "--json", *arguments]) == 0
+        assert json.loads(capsys.readouterr().out)["allocations"] == allocations
+
+
 def test_a_config_with_a_shipped_name_runs_wherever_memx_lies(capsys, tmp_path, monkeypatch, host):
     monkeypatch.chdir(tmp_path)
     runs = tmp_path / "runs"
