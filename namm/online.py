@@ -71,7 +71,7 @@ def calibrate_threshold(
 
         model, tokenizer = memx.load_model("smollm2")
         contexts = [tokenizer("one two three " * 60, return_tensors="pt").input_ids[0]]
-        namm = memx.namm.Namm(every=64)
+        namm = replace(memx.namm.load("universal"), every=64)
         found = memx.namm.calibrate_threshold(model, namm, contexts, 0.5)
         namm = replace(namm, rule=found.rule)
         ```

@@ -146,7 +146,7 @@ def evolved(name: str) -> dict[tuple[int, str, str, str], Row]:
 
 
 # what NAMMs are compared with: the suffix of a policy's name -> in words
-GROUPS = {"": "best policy with equal shares", " table": "best policy with the same head table", " global": "KVzip"}
+GROUPS = {"": "best policy with equal shares", " table": "best policy with a table of head shares", " global": "KVzip"}
 
 
 class Difference(NamedTuple):
