@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from ...errors import MemxError
 from ...namm.policies.network import Namm
 from ...namm.saved.card import AND
@@ -45,7 +47,7 @@ class EvolutionCost:
     validation_prompts: int
     test_prompts: int
     bytes_per_token: int  # of keys, values and what a NAMM notes, in one cache
-    context_bytes: int  # of all contexts that are held at once
+    context_bytes: int  # of all contexts that are held at once, with what scorers read of them
     batch_bytes: int  # of the caches of candidates that answer at once
     prefills: int  # contexts that are read
     prefill_tokens: int  # of each context, read once for all candidates
@@ -132,7 +134,7 @@ def _of_host(config: EvolveConfig, runs: Path) -> EvolutionCost:
         validation_prompts=counts.validation,
         test_prompts=counts.test,
         bytes_per_token=shape.token_bytes,
-        context_bytes=held * _shared(config) * shape.token_bytes,
+        context_bytes=held * context_bytes(config, shape, namm_shape),
         batch_bytes=_batch_bytes(config, shape, at_once, kept),
         prefills=counts.reads,
         prefill_tokens=_shared(config),
@@ -143,6 +145,24 @@ def _of_host(config: EvolveConfig, runs: Path) -> EvolutionCost:
         base_model_hours=time.base_model,
         assumption=time.assumption,
     )
+
+
+def context_bytes(config: EvolveConfig, shape: Shape, namm: Namm) -> int:
+    """Bytes of one context that was read.
+
+    Args:
+        config: The evolution; a prompt is as long as it says.
+        shape: The base model's.
+        namm: Its features say which queries are kept, and how many numbers a scorer reads of each token under masks.
+
+    Returns:
+        The bytes of its keys, values and bookkeeping, with as many waiting queries as there can be.
+    """
+    features, size = namm.feature_set, getattr(torch, config.host.dtype).itemsize
+    read = 4 * features.inputs * shape.layers * shape.kv_heads if config.fitness.sharing == "masks" else 0
+    queries = (features.context + features.hop) * shape.head_dim * size + 4 * features.context
+    of_head = queries + 4 * features.summary_size(shape.head_dim)
+    return _shared(config) * (shape.token_bytes + read) + shape.layers * shape.heads * of_head
 
 
 def _check_fit(config: EvolveConfig, runs: Path) -> None:

@@ -17,8 +17,9 @@ from memx.experiments.config.loading import load_evolution_config
 from memx.experiments.distributed.process_group import World
 from memx.experiments.eviction.tasks import make_prompts
 from memx.experiments.evolution.candidates import CandidateEvaluator
-from memx.experiments.evolution.cost import evolution_cost
+from memx.experiments.evolution.cost import context_bytes, evolution_cost
 from memx.experiments.evolution.fitness import FitnessEvaluator
+from memx.experiments.evolution.host_shape import host_shape
 from memx.experiments.evolution.hosts import BaseModel, HostPrompts, HostsFitnessEvaluator, pooled
 from memx.experiments.evolution.ranks import DistributedEvaluator
 from memx.experiments.evolution.run import evolve_namm
@@ -173,6 +174,30 @@ def test_a_run_on_one_base_model_keeps_its_name():
     assert run_name(one.model_copy(update={"more_hosts": (HostConfig(name="gemma3-270m"),)})) != run_name(one)
     for folder in (Path(__file__).parents[3] / "results" / "reference" / "namm" / "runs").glob("namm-*"):
         assert run_name(load_evolution_config(str(folder / "config.yaml"))) == folder.name
+
+
+@pytest.mark.parametrize("dtype", [None, "float16"], ids=str)
+def test_the_memory_of_contexts_is_what_a_dry_run_says(hosts, tmp_path, dtype):
+    config = config_of(hosts[:1], **{"fitness.context_dtype": dtype})
+    base = BaseModel(*load_host(str(hosts[0]), any_decoder=True), "one")
+    namm = Namm(scorer="linear", features=NO_PASS, rule=config_rule(config))
+    evaluator = CandidateEvaluator(base.model, namm, masks=True, context_dtype=dtype and torch.float16)
+    prompts = make_prompts(config, base.tokenizer).all
+    for prompt in prompts:
+        evaluator.evaluate(prompt, namm.parameters[None], 0.4)
+    sizes = [size for _, cache in evaluator._shared.values() for size in cache.sizes()]
+    found = sum(size.kv_bytes + size.bookkeeping_bytes for size in sizes)
+    found += sum(inputs.nbytes for of_prompt in evaluator._inputs.values() for inputs in of_prompt.values())
+    shape = host_shape(base.model.config, dtype or "float32", namm.width)
+    of_length = [
+        config.model_copy(update={"tasks": config.tasks.model_copy(update={"length": len(prompt.context)})})
+        for prompt in prompts
+    ]
+    wanted = [context_bytes(one, shape, namm) for one in of_length]
+    most_waiting = len(prompts) * shape.layers * shape.heads * 16 * shape.head_dim * 4  # queries below a whole hop
+    assert sum(wanted) - most_waiting <= found <= sum(wanted)
+    longest = evolution_cost(config, tmp_path).context_bytes  # 6 prompts to train on and 4 to validate
+    assert longest == 10 * context_bytes(config, shape, namm)
 
 
 def test_costs_add_up(hosts, tmp_path):
