@@ -11,13 +11,19 @@ import yaml
 
 from .text import REFERENCE, table
 
-TRIED = REFERENCE / "namm" / "tried"
+TRIED, CHOSEN = REFERENCE / "namm" / "tried", REFERENCE / "namm" / "runs"
 GENERATIONS = (0, 8, 16, 24, 32, 40, 48)
 
 
 def tried(page: str) -> str:
-    """Searches of one seed of each preset, by what was evolved, then by the training prompts and the step size."""
-    found = [(_settings(folder), _validations(folder)) for folder in TRIED.iterdir()]
+    """Searches with other settings and those of the same seeds with the presets' own, which validate on the same prompts.
+
+    By what was evolved and the seed, then by the training prompts and the step size.
+    """
+    others = [(_settings(folder), _validations(folder)) for folder in TRIED.iterdir()]
+    seeds = {settings[0] for settings, _ in others}
+    own = [(_settings(folder), _validations(folder)) for folder in CHOSEN.iterdir()]
+    found = [*others, *(one for one in own if one[0][0] in seeds)]
     by_settings: dict[tuple[str, ...], dict[int, float]] = {}
     for settings, validations in found:  # a search that went on after its end is one with it
         by_settings.setdefault(settings, {}).update(validations)
