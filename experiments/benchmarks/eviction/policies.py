@@ -27,9 +27,11 @@ from ....namm.policies.network import Namm
 from ....namm.policies.scorer import BAM_PARAMETERS
 from ....namm.policies.shares import HeadShares, total_tokens
 from ....namm.saved.files import load
+from ....namm.saved.places import SHIPPED
 from ....results.namm.rows import ALLOCATED, PRESSES
 from ...config.eviction.policy_eval import EAGER
 from ...eviction.kvpress_presses import eager_attention, make_press
+from ...eviction.policy import DEFAULT_NAMM
 from ...models.generation import next_token
 
 if TYPE_CHECKING:
@@ -136,10 +138,11 @@ def make_baselines(
 
 
 def baselines_of(config: EvictionBenchConfig, *, peers: bool) -> list[Baseline]:
-    """All that a benchmark measures; its saved NAMMs after the plain model."""
+    """All that a benchmark measures; its saved NAMMs after the plain model, or that of memx if nothing is named."""
     plain, others = slice(0, 2), slice(2, None)
     listed = make_baselines(config.policies, config.budgets, config.every, peers=peers, allocations=config.allocations)
-    saved = [_saved(place, budget, config.every) for place in config.namms for budget in config.budgets]
+    places = config.namms or ([] if config.policies else [str(SHIPPED / DEFAULT_NAMM)])
+    saved = [_saved(place, budget, config.every) for place in places for budget in config.budgets]
     return [*listed[plain], *saved, *listed[others]]
 
 

@@ -90,6 +90,16 @@ def test_a_saved_namm_is_measured_under_its_own_allocation(host, tmp_path):
         check_eviction(dataclasses.replace(config, namms=(str(tmp_path / "none"),)), CPU, peers=False)
 
 
+def test_the_namm_that_comes_with_memx_is_measured_unless_policies_are_named():
+    for changes, names in (
+        ({"policies": ()}, ["namm universal 0.5 global"]),
+        ({"policies": ("knorm",)}, []),
+        ({"policies": ("knorm",), "namms": ("smollm2",)}, ["namm smollm2 0.5 global"]),
+    ):
+        found = baselines_of(dataclasses.replace(SMALL, budgets=(0.5,), **changes), peers=False)
+        assert [one.name for one in found if one.policy.startswith("namm ")] == names
+
+
 @pytest.mark.parametrize(
     ("budget", "context", "kept"), [(0.5, 64, 32), (0.29, 100, 31), (0.7, 70, 50), (0.07, 3200, 224), (1, 70, 70)]
 )
