@@ -48,8 +48,8 @@ def note_line(rows: Sequence[Row]) -> str:
     every = (rows[0].model_extra or {}).get("every", "")
     return (
         "x unmodified: time relative to the unmodified model with the prompt in one call; chunked: in calls of "
-        f"{every} tokens.\nslots: entries of a layer's fullest head after prefill; tokens: mean of the heads; slots, chunked: after "
-        f"prefill in calls of {every} tokens.\nextra %: other data of the policy, relative to keys and values. "
+        f"{every} tokens.\nslots: entries of a layer's fullest head after prefill; tokens: mean of the heads; "
+        f"slots, chunked: after prefill in calls of {every} tokens.\nextra %: other data of the policy, relative to keys and values. "
         "peak: memory above the model's weights (decode includes its prefill)."
     )
 
