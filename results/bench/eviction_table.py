@@ -49,7 +49,8 @@ def note_line(rows: Sequence[Row]) -> str:
     return (
         "x unmodified: time relative to the unmodified model with the prompt in one call; chunked: in calls of "
         f"{every} tokens.\nslots: entries of a layer's fullest head after prefill; tokens: mean of the heads; "
-        f"slots, chunked: after prefill in calls of {every} tokens.\nextra %: other data of the policy, relative to keys and values. "
+        f"slots, chunked: after prefill in calls of {every} tokens.\n"
+        "extra %: other data of the policy, relative to keys and values. "
         "peak: memory above the model's weights (decode includes its prefill)."
     )
 
