@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from measured import costs, glance, memory_layers, namms, published_namm, searches
+from measured import costs, evictions, glance, memory_layers, namms, published_namm, searches
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES: dict[str, Callable[[str], str]] = {
@@ -28,6 +28,8 @@ TABLES: dict[str, Callable[[str], str]] = {
     "tried": searches.tried,
     "policies": namms.policies,
     "differences": namms.differences,
+    "bookkeeping": evictions.bookkeeping,
+    "transfer": evictions.transfer,
     "published-evolution": published_namm.evolution,
     "published-policies": published_namm.policies,
     "published-transfer": published_namm.transfer,

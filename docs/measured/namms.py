@@ -17,10 +17,10 @@ from .text import blocks, interval, plus_minus, rows_of, table
 LIKELIHOOD, EXACT, OVER = "relative_log_likelihood", "exact", "relative_log_likelihood_over"
 SIZES = ("0.5", "0.25", "0.125")
 CEILING = "kvzip global"
-KEY_AND_VALUE = 2 * 64 * 4  # bytes of a key and value of SmolLM2-135M in float32
 INTERVALS = "Intervals are over prompts; those of a NAMM with three seeds are over its seeds."
 _WIDEST = "Paired by prompt. The interval of a NAMM with several seeds holds those of all of them."
-HELD_OUT = "held-out/all"
+HELD_OUT, ALL = "held-out/all", "all/all"
+MAIN = "namm/namm"  # the evaluation on the model that the NAMMs were evolved on
 SETS = {HELD_OUT: "held-out tasks", "trained/all": "tasks of the evolution"}
 INITIAL, CHOSEN, DIFFERENCE = "generation 0", "answer", "difference"  # variants of rows of an evolution
 
@@ -58,7 +58,7 @@ def evolution_table(name: str) -> str:
 
 def policies(page: str) -> str:
     """Policies at equal shares of the cache."""
-    return policies_table("namm/namm", SIZES)
+    return policies_table(MAIN, SIZES)
 
 
 def policies_table(name: str, sizes: Sequence[str]) -> str:
@@ -82,61 +82,26 @@ def policies_table(name: str, sizes: Sequence[str]) -> str:
 
 def differences(page: str) -> str:
     """NAMMs minus the best other policies and KVzip, in likelihood relative to the full cache."""
+    return differences_table(MAIN, SETS)
+
+
+def differences_table(file: str, sets: Mapping[str, str]) -> str:
+    """NAMMs minus the best other policies and KVzip, in likelihood relative to the full cache.
+
+    Args:
+        file: The file of the rows.
+        sets: What the figures are about, such as all/all -> in words.
+    """
     lines = []
-    for data, name in SETS.items():
-        for namm in namms_of(data):
+    for data, name in sets.items():
+        for namm in namms_of(data, file):
             for against in GROUPS:
-                found = [over(data, namm, against, size) for size in SIZES]
+                found = [over(data, namm, against, size, file) for size in SIZES]
                 if any(found):
                     named = against != " global"  # KVzip's name is in the line's
                     told = [(f"{one.text} {one.rival}" if named else one.text) if one else "" for one in found]
                     lines.append([name, policy_label(namm, ("",)), GROUPS[against], *told])
     return blocks(table(["tasks", "NAMM", "minus", *shares(SIZES)], lines, left=3), _WIDEST)
-
-
-def beside(files: Mapping[str, str], data: str, metric: str = LIKELIHOOD, digits: int = 2) -> str:
-    """Policies of several evaluations in one table: a line for each policy, columns for each evaluation and size.
-
-    Args:
-        files: The file of an evaluation's rows -> what its columns are called.
-        data: What the figures are about, such as all/all.
-        metric: What was measured.
-        digits: Decimals.
-    """
-    lines: dict[str, list[str]] = {}
-    for place, name in enumerate(files):
-        for label, points in by_policy(prepared(rows_of(name)), data, metric):
-            line = lines.get(label, [])
-            missing = [""] * (len(SIZES) * place - len(line))
-            lines[label] = [*line, *missing, *cells(points, SIZES, digits)]
-    width = len(SIZES) * len(files)
-    columns = [f"{title}, {100 * float(size):g}%" for title in files.values() for size in SIZES]
-    full = [[label, *line, *[""] * (width - len(line))] for label, line in lines.items()]
-    return table(["policy", *columns], full)
-
-
-def bookkeeping(page: str) -> str:
-    """Bytes of keys and values, and of bookkeeping for each key that is kept, by policy and size."""
-    rows = [row for row in rows_of("namm/bytes") if row.dataset == "all/all"]
-    found: dict[tuple[str, str], list[float]] = {}
-    full = next(row.value for row in rows if (row.variant, row.metric) == ("full", "kv_bytes"))
-    held = {(row.variant, size_of(row)): row.value for row in rows if row.metric == "kv_bytes"}
-    for row in rows:
-        if row.metric == "bookkeeping_bytes" and (at := (row.variant, size_of(row)))[1] in SIZES:
-            found.setdefault((without_seed(row.variant), at[1]), []).append(row.value / (held[at] / KEY_AND_VALUE))
-    shares_held = {(without_seed(variant), size): value / full for (variant, size), value in held.items()}
-    policies = list(dict.fromkeys(policy for policy, _ in found))
-    lines = [
-        [
-            policy_label(policy, policies),
-            *(f"{100 * shares_held[policy, size]:.1f}%" for size in SIZES),
-            *(f"{fmean(found[policy, size]):.0f}" for size in SIZES),
-        ]
-        for policy in sorted(policies, key=_group)
-    ]
-    sizes = [f"{100 * float(size):g}%" for size in SIZES]
-    columns = [*(f"keys and values at {size}" for size in sizes), *(f"bookkeeping at {size}" for size in sizes)]
-    return table(["policy", *columns], lines)
 
 
 def evolved(name: str) -> dict[tuple[int, str, str, str], Row]:
@@ -163,16 +128,16 @@ class Difference(NamedTuple):
         return interval(self.value, self.low, self.high, 2, "+")
 
 
-def namms_of(data: str) -> list[str]:
+def namms_of(data: str, file: str = MAIN) -> list[str]:
     """The names of NAMMs under their own rule, without seeds."""
-    found = dict.fromkeys(without_seed(row.variant) for row in _over_rows(data))
+    found = dict.fromkeys(without_seed(row.variant) for row in _over_rows(data, file))
     return [name for name in found if split_allocation(name)[1] == " global"]
 
 
-def over(data: str, namm: str, against: str, size: str) -> Difference | None:
+def over(data: str, namm: str, against: str, size: str, file: str = MAIN) -> Difference | None:
     """A NAMM minus the best policy of a group at a size: the one from which its mean difference is least."""
     by_rival: dict[str, list[Row]] = {}
-    for row in _over_rows(data):
+    for row in _over_rows(data, file):
         rival = row.labels.rival
         ceiling, suffix = rival == CEILING, split_allocation(rival)[1]
         in_group = ceiling if against == " global" else suffix == against and not ceiling
@@ -193,7 +158,7 @@ def universal(data: str) -> str:
 
 def likelihood(data: str, policy: str, size: str) -> float:
     """What a policy keeps of the full cache's likelihood, a mean over seeds."""
-    rows = [row for row in rows_of("namm/namm") if (row.metric, row.dataset) == (LIKELIHOOD, data)]
+    rows = [row for row in rows_of(MAIN) if (row.metric, row.dataset) == (LIKELIHOOD, data)]
     return fmean(row.value for row in rows if without_seed(row.variant) == policy and size_of(row) == size)
 
 
@@ -204,20 +169,20 @@ def best_equal(data: str, size: str) -> tuple[str, float]:
     return policy_label(best, ()), likelihood(data, best, size)
 
 
-def _over_rows(data: str) -> list[Row]:
-    return [row for row in rows_of("namm/namm") if (row.metric, row.dataset) == (OVER, data)]
+def _over_rows(data: str, file: str = MAIN) -> list[Row]:
+    return [row for row in rows_of(file) if (row.metric, row.dataset) == (OVER, data)]
 
 
 def by_policy(rows: Sequence[Row], data: str, metric: str) -> list[tuple[str, list[Point]]]:
     """The name and the points of each policy: the full cache, KVzip, NAMMs, head tables, then equal shares."""
     full, drawn = full_cache(rows, data, metric), curves(rows, data, metric)
     names = [curve.policy for curve in drawn]
-    order = sorted(drawn, key=lambda curve: (_group(curve.policy), -_at(curve.everywhere, "0.25")))
+    order = sorted(drawn, key=lambda curve: (group(curve.policy), -_at(curve.everywhere, "0.25")))
     found = [(policy_label(curve.policy, names), _one_own(curve.everywhere)) for curve in order]
     return [*([("full cache", [full])] if full else []), *found]
 
 
-def _group(policy: str) -> int:
+def group(policy: str) -> int:
     named, suffix = split_allocation(policy)
     if named == "kvzip" or is_namm(policy):
         return 0 if named == "kvzip" else 1

@@ -1,0 +1,67 @@
+"""NAMMs and other policies: evaluations side by side, another model, bytes of the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+
+from memx.results.namm.looks import policy_label
+from memx.results.namm.rows import prepared, size_of
+from memx.results.summary import without_seed
+
+from .namms import ALL, LIKELIHOOD, SIZES, by_policy, cells, differences_table, group
+from .text import blocks, rows_of, table
+
+KEY_AND_VALUE = 2 * 64 * 4  # bytes of a key and value of SmolLM2-135M in float32
+
+
+def transfer(page: str) -> str:
+    """The universal NAMM on another model: likelihoods, and its differences to the best other policies."""
+    file = "namm/gemma3"
+    found = beside({file: "Gemma 3 270M"}, ALL)
+    return blocks(found, differences_table(file, {ALL: "all tasks"}))
+
+
+def bookkeeping(page: str) -> str:
+    """Bytes of keys and values, and of bookkeeping for each key that is kept, by policy and size."""
+    rows = [row for row in rows_of("namm/bytes") if row.dataset == ALL]
+    found: dict[tuple[str, str], list[float]] = {}
+    full = next(row.value for row in rows if (row.variant, row.metric) == ("full", "kv_bytes"))
+    held = {(row.variant, size_of(row)): row.value for row in rows if row.metric == "kv_bytes"}
+    for row in rows:
+        if row.metric == "bookkeeping_bytes" and (at := (row.variant, size_of(row)))[1] in SIZES:
+            found.setdefault((without_seed(row.variant), at[1]), []).append(row.value / (held[at] / KEY_AND_VALUE))
+    shares_held = {(without_seed(variant), size): value / full for (variant, size), value in held.items()}
+    policies = list(dict.fromkeys(policy for policy, _ in found))
+    lines = [
+        [
+            policy_label(policy, policies),
+            *(f"{100 * shares_held[policy, size]:.1f}%" for size in SIZES),
+            *(f"{fmean(found[policy, size]):.0f}" for size in SIZES),
+        ]
+        for policy in sorted(policies, key=group)
+    ]
+    sizes = [f"{100 * float(size):g}%" for size in SIZES]
+    columns = [*(f"keys and values at {size}" for size in sizes), *(f"bookkeeping at {size}" for size in sizes)]
+    return table(["policy", *columns], lines)
+
+
+def beside(files: Mapping[str, str], data: str, metric: str = LIKELIHOOD, digits: int = 2) -> str:
+    """Policies of several evaluations in one table: a line for each policy, columns for each evaluation and size.
+
+    Args:
+        files: The file of an evaluation's rows -> what its columns are called.
+        data: What the figures are about, such as all/all.
+        metric: What was measured.
+        digits: Decimals.
+    """
+    lines: dict[str, list[str]] = {}
+    for place, name in enumerate(files):
+        for label, points in by_policy(prepared(rows_of(name)), data, metric):
+            line = lines.get(label, [])
+            missing = [""] * (len(SIZES) * place - len(line))
+            lines[label] = [*line, *missing, *cells(points, SIZES, digits)]
+    width = len(SIZES) * len(files)
+    columns = [f"{title}, {100 * float(size):g}%" for title in files.values() for size in SIZES]
+    full = [[label, *line, *[""] * (width - len(line))] for label, line in lines.items()]
+    return table(["policy", *columns], full)
