@@ -9,7 +9,7 @@ from memx.results.namm.looks import policy_label
 from memx.results.namm.rows import prepared, size_of
 from memx.results.summary import without_seed
 
-from .namms import ALL, LIKELIHOOD, SIZES, by_policy, cells, differences_table, group
+from .namms import ALL, LIKELIHOOD, SIZES, by_policy, cells, differences_table, group, shares
 from .text import blocks, rows_of, table
 
 KEY_AND_VALUE = 2 * 64 * 4  # bytes of a key and value of SmolLM2-135M in float32
@@ -23,27 +23,19 @@ def transfer(page: str) -> str:
 
 
 def bookkeeping(page: str) -> str:
-    """Bytes of keys and values, and of bookkeeping for each key that is kept, by policy and size."""
-    rows = [row for row in rows_of("namm/bytes") if row.dataset == ALL]
-    found: dict[tuple[str, str], list[float]] = {}
-    full = next(row.value for row in rows if (row.variant, row.metric) == ("full", "kv_bytes"))
+    """Bytes of bookkeeping for each key that is kept, by policy and size; a head table changes nothing in them."""
+    rows = [row for row in rows_of("namm/bytes") if row.dataset == ALL and not row.variant.endswith(" table")]
     held = {(row.variant, size_of(row)): row.value for row in rows if row.metric == "kv_bytes"}
+    found: dict[str, dict[str, list[float]]] = {}
     for row in rows:
-        if row.metric == "bookkeeping_bytes" and (at := (row.variant, size_of(row)))[1] in SIZES:
-            found.setdefault((without_seed(row.variant), at[1]), []).append(row.value / (held[at] / KEY_AND_VALUE))
-    shares_held = {(without_seed(variant), size): value / full for (variant, size), value in held.items()}
-    policies = list(dict.fromkeys(policy for policy, _ in found))
+        if row.metric == "bookkeeping_bytes" and (size := size_of(row)) in SIZES:
+            of_key = row.value / (held[row.variant, size] / KEY_AND_VALUE)
+            found.setdefault(without_seed(row.variant), {}).setdefault(size, []).append(of_key)
     lines = [
-        [
-            policy_label(policy, policies),
-            *(f"{100 * shares_held[policy, size]:.1f}%" for size in SIZES),
-            *(f"{fmean(found[policy, size]):.0f}" for size in SIZES),
-        ]
-        for policy in sorted(policies, key=group)
+        [policy_label(policy, [*found]), *(f"{fmean(found[policy][size]):.0f}" for size in SIZES)]
+        for policy in sorted(found, key=group)
     ]
-    sizes = [f"{100 * float(size):g}%" for size in SIZES]
-    columns = [*(f"keys and values at {size}" for size in sizes), *(f"bookkeeping at {size}" for size in sizes)]
-    return table(["policy", *columns], lines)
+    return table(["policy", *shares(SIZES)], lines)
 
 
 def beside(files: Mapping[str, str], data: str, metric: str = LIKELIHOOD, digits: int = 2) -> str:
