@@ -132,7 +132,7 @@ SavedNamm = Annotated[
     option(
         "--namm",
         metavar="NAMM",
-        help="Saved NAMM to measure, under its own allocation: a folder, run, shipped name or hub name. Repeatable.",
+        help="Saved NAMM to measure, with its own allocation: a folder, run, shipped or hub name. Repeatable.",
         default="universal, if no --policy is named",
     ),
 ]

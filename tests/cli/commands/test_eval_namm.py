@@ -141,7 +141,7 @@ def test_a_shipped_namm_is_evaluated_by_its_name(capsys, tmp_path, monkeypatch):
     assert "univesal does not exist" in told and "did you mean 'universal'?" in told
 
 
-def test_a_namm_has_its_own_allocation_too_unless_some_are_named(capsys, tmp_path, monkeypatch):
+def test_a_namm_has_its_own_allocation_too_unless_some_are_named(capsys, tmp_path, monkeypatch, host):
     monkeypatch.chdir(tmp_path)
     ship(monkeypatch, tmp_path / "shipped", rule=Rule(budget=0.5, allocation="global"))
     for arguments, allocations in (
@@ -149,7 +149,8 @@ def test_a_namm_has_its_own_allocation_too_unless_some_are_named(capsys, tmp_pat
         (["--allocation", "table"], ["table"]),
         (["--set", "allocations_of={h2o: [table]}"], ["equal", "global", "h2o: table"]),
     ):
-        assert memx([COMMAND, "universal", "--dry-run", "--json", *arguments]) == 0
+        fixed = ["--model", str(host), "--task", "passkey", *SMALL, "--dry-run", "--json"]
+        assert memx([COMMAND, "universal", *fixed, *arguments]) == 0
         assert json.loads(capsys.readouterr().out)["allocations"] == allocations
 
 
