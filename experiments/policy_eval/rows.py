@@ -115,6 +115,7 @@ class EvalReport:
                 yield self.row(key, dataset, metric, estimate)
             if key.variant in self.namms:
                 yield from self._over_rivals(key, dataset, families)
+                yield from self._over_first(key, dataset, families)
         share = 100 * self.sets.layers[key]
         if key.variant in self.namms or np.ptp(share, axis=1).max() > 0:  # under a budget layers are often alike
             for layer, figures in enumerate(share.T):
@@ -173,6 +174,16 @@ class EvalReport:
                 tied = [rival for rival, estimate in over.items() if estimate.value == over[best].value]
                 name = best if len(tied) == 1 else f"{len(tied)} tied"
                 yield self.row(key, dataset, f"{metric}_over_best_rival", over[best], rival=name)
+
+    def _over_first(self, key: Key, dataset: str, families: Sequence[str]) -> Iterator[Row]:
+        """A NAMM's scores less those of the first one at the same size: what a change to a NAMM or its rule brings."""
+        named = self.config.namms[0]
+        alike = [one for one in self.sets.figures if one.at == key.at and self.namms.get(one.variant) is named]
+        if alike and alike[0] != key and key.at.size == "budget" and dataset.endswith("/all"):
+            own, first = self._compared(key), self._compared(alike[0])
+            for metric in own:
+                difference = self.bootstrap.mean(own[metric] - first[metric], families)
+                yield self.row(key, dataset, f"{metric}_over_first", difference, rival=alike[0].variant)
 
     def _compared(self, key: Key) -> dict[str, Array]:
         """What is compared between policies, by metric: nats a token, the likelihood by the full cache's, percent."""

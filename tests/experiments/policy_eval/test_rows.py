@@ -99,6 +99,29 @@ def test_a_policy_that_reads_the_context_twice_is_compared_but_no_rival():
     assert ("namm", "all/all", "log_likelihood_over_best_rival", "kvpress TOVAPress") in found
 
 
+def test_namms_and_allocations_are_compared_with_the_first_namm():
+    made = lines()
+    for line in made:
+        namm = line["facts"][1]
+        first = namm | {"variant": "namm a global"}
+        line["facts"][1:2] = [
+            first,
+            first | {"variant": "namm a", "log_likelihood": first["log_likelihood"] - 0.25},
+            first | {"variant": "namm b global", "log_likelihood": first["log_likelihood"] + 0.25},
+        ]
+    sources = [{"folder": label, "sha256": "0", "label": label} for label in ("namm a", "namm b")]
+    found = rows_of(made, namms=sources)
+    over = {
+        (variant, rival): row.value
+        for (variant, dataset, metric, rival), row in found.items()
+        if (dataset, metric) == ("all/all", "log_likelihood_over_first")
+    }
+    assert over == {("namm a", "namm a global"): pytest.approx(-0.25), ("namm b global", "namm a global"): 0.25}
+    relative = found["namm b global", "held-out/all", "relative_log_likelihood_over_first", "namm a global"]
+    assert relative.value == pytest.approx(np.exp(-0.25) - np.exp(-0.5)) and relative.low == relative.high
+    assert ("namm b global", "held-out/count", "log_likelihood_over_first", "namm a global") not in found
+
+
 def test_rows_do_not_depend_on_the_order_of_prompts():
     assert rows_of(lines()) == rows_of(lines()[::-1])
 
