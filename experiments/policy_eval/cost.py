@@ -64,7 +64,8 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
     prompts = len(config.tasks) * config.prompts
     thresholds = sum(one.budget is None for one in config.namms)
     shares, rivals = len(config.shares), sum(len(config.allocations_for(name)) for name in config.policies)
-    presses = len(config.presses)
+    named = [*config.presses, *config.ceiling_presses]
+    presses = len(named)
     online = config.mode == "online"
     own = config.allocations_for(NAMM)
     namms = len(own) * len(config.namms)
@@ -90,8 +91,8 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
         ],
         policies=list(config.policies),
         prompts=prompts,
-        presses=list(config.presses),
-        prefills=prompts * (1 + len(eager)),
+        presses=named,
+        prefills=prompts * (1 + len(eager) + len(config.ceiling_presses)),
         prefill_tokens=min(config.every, config.length) if online else config.length,
         read_online=(answers - 1) * prompts * max(config.length - config.every, 0) if online else 0,
         answers=answers * prompts,

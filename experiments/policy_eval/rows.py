@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...results.namm.rows import ALLOCATED, CEILINGS, FULL, PER_HEAD, THRESHOLD, split_allocation
+from ...results.namm.rows import ALLOCATED, FULL, PER_HEAD, THRESHOLD, is_ceiling, split_allocation
 from ...results.store.environment import commit
 from ...results.store.rows import Row
 from ..config.eviction.policy_eval import EvalConfig
@@ -168,8 +168,7 @@ class EvalReport:
             }
             for rival, estimate in over.items():
                 yield self.row(key, dataset, f"{metric}_over", estimate, rival=rival)
-            over = {rival: estimate for rival, estimate in over.items() if split_allocation(rival)[0] not in CEILINGS}
-            if over:
+            if over := {rival: estimate for rival, estimate in over.items() if not is_ceiling(rival)}:
                 best = min(over, key=lambda rival: over[rival].value)
                 tied = [rival for rival, estimate in over.items() if estimate.value == over[best].value]
                 name = best if len(tied) == 1 else f"{len(tied)} tied"
@@ -240,6 +239,8 @@ class EvalReport:
         named, suffix = split_allocation(key.variant)
         if suffix or key.variant == FULL:
             return "equal" if suffix == PER_HEAD else suffix.strip()
+        if is_ceiling(named) and package_of(named) == "kvpress":
+            return "global"
         namm = self.namms.get(named)
         return "layer_max" if namm is not None and namm.budget is None else "equal"
 

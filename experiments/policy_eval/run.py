@@ -28,7 +28,7 @@ from ..data.long_context.example import DoesNotFit
 from ..eviction.answers import Prompt, question_first
 from ..eviction.base_model import check_prompt_length, describe_base_model, prepare_base_model
 from ..eviction.head_shares import HEAD_SHARES, kvzip_shares, read_shares, write_shares
-from ..eviction.kvpress_presses import check_host, check_peers, measure_presses
+from ..eviction.kvpress_presses import check_host, check_peers
 from ..eviction.measurements import Measurements
 from ..eviction.policy import OTHER_HEADS
 from ..eviction.tasks import Draws, check_fit, task_prompts, unfit
@@ -40,9 +40,9 @@ from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
 from ..runtime.threads import restored_threads, run_threads
 from .measure import PolicyEvaluator
 from .online_thresholds import THRESHOLDS, Thresholds, online_thresholds
-from .own_size import sizes
 from .reuse import read_reused
 from .rows import EvalReport, Key
+from .third_party import measure_third_party
 from .token_drops import draw_documents, drops_of, kind_rows
 
 RESULTS = "prompts.jsonl"
@@ -168,15 +168,8 @@ class Evaluation:
 
     def _measure(self, prompt: Prompt, known: Mapping[Key, Measurements]) -> list[Measurements]:
         """What every policy did with a prompt; presses at the sizes that memx's policies had."""
-        measured, presses = self.evaluator.evaluate(prompt, known), self.config.presses
-        if not presses:
-            return measured
-        at = sizes(self.config, prompt, measured)
-        before = [known.get(Key(f"kvpress {name}", size)) for _, size in at for name in presses]
-        taken = [one for one in before if one is not None]
-        if len(taken) == len(before):
-            return measured + taken
-        return measured + measure_presses(self.model, prompt, presses, at, self.evaluator.writer)
+        measured = self.evaluator.evaluate(prompt, known)
+        return measured + measure_third_party(self.config, self.model, self.tokenizer, prompt, measured, known)
 
     def _head_shares(self, namms: Sequence[Namm], path: Path) -> HeadShares:
         """The table that all policies share: the config's, a NAMM's of this model, or one measured now or before.

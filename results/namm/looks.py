@@ -13,7 +13,7 @@ from ..labels import host_label
 from ..store.rows import Row
 from ..style import CYCLE, NAMM_COLOURS, POLICY_COLOURS, POLICY_LABELS, POLICY_MARKERS
 from .curves import Curve
-from .rows import NAMM, PER_HEAD, PRESSES, THRESHOLD, is_namm, split_allocation
+from .rows import CEILING_PRESSES, NAMM, PER_HEAD, PRESSES, THRESHOLD, is_namm, split_allocation
 
 _LINES = {
     "": "-",
@@ -84,4 +84,4 @@ def evaluation_caption(rows: Sequence[Row]) -> str:
 def _memx_policy(policy: str) -> str:
     """The policy of memx that a press is; any other by its own name, without its allocation."""
     package, _, press = policy.partition(" ")
-    return PRESSES.get(press, press) if package == "kvpress" else split_allocation(policy)[0]
+    return (PRESSES | CEILING_PRESSES).get(press, press) if package == "kvpress" else split_allocation(policy)[0]

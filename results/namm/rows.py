@@ -30,6 +30,7 @@ PRESSES = {
     "ObservedAttentionPress": "h2o",
     "RandomPress": "random",
 }
+CEILING_PRESSES = {"KVzipPress": "kvzip"}  # those that read the context twice, as CEILINGS do
 EVICTION = "eviction"  # the kind of these rows
 ALIKE = ("model", "mode", "question", "length", "every", "split")  # what policies on one figure have in common
 DATASETS = {"held-out/all": "held-out tasks", "trained/all": "trained tasks", "all/all": "all tasks"}
@@ -70,6 +71,12 @@ def evaluated(request: PlotRequest, wanted: Callable[[Row], bool], what: str) ->
 def is_namm(policy: str) -> bool:
     """Whether a policy is a NAMM rather than a baseline or the full cache."""
     return policy == NAMM or policy.startswith(f"{NAMM} ")
+
+
+def is_ceiling(policy: str) -> bool:
+    """Whether a policy reads the context a second time, memx's own or a press of kvpress."""
+    named = split_allocation(policy)[0]
+    return named in CEILINGS or named.removeprefix("kvpress ") in CEILING_PRESSES
 
 
 def split_allocation(policy: str) -> tuple[str, str]:

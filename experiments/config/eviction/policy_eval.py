@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ....errors import shown
-from ....results.namm.rows import ALLOCATED, CEILINGS, NAMM, PER_HEAD, PRESSES, THRESHOLD
+from ....results.namm.rows import ALLOCATED, CEILING_PRESSES, CEILINGS, NAMM, PER_HEAD, PRESSES, THRESHOLD
 from ..base import RunName, StrictModel
 from .host import HostConfig
 from .tasks import HELD_OUT_TASKS, NAMED_TASKS, TRAINING_TASKS, is_longbench
@@ -142,6 +142,11 @@ class EvalConfig(StrictModel):
         Its random one repeats memx's, and draws from torch's global generator, so that no run could go on alike.
         """
         return tuple(n for n, own in PRESSES.items() if self.peers and own in self.policies and own != "random")
+
+    @property
+    def ceiling_presses(self) -> tuple[str, ...]:
+        """kvpress's presses that read the context twice, beside the policies that do as they do."""
+        return tuple(name for name, own in CEILING_PRESSES.items() if self.peers and own in self.policies)
 
     @model_validator(mode="after")
     def _known(self) -> EvalConfig:
