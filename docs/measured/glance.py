@@ -116,8 +116,8 @@ def _evolved() -> _Line:
     return (
         "How much likelihood does evolution gain from random weights? (full cache = 1; 12.5% and 25% kept; by seed)",
         ", ".join(interval(row.value, row.low, row.high, 2, "+") for row in gains),
-        "Eviction",
-        "eviction",
+        "Parts of a NAMM",
+        "namm-parts",
     )
 
 

@@ -1,0 +1,106 @@
+"""NAMMs under other conditions: longer contexts, families no one answers, the question first, hosts, kinds of token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from memx.results.namm.evicted_tokens import chance_of, texts_of
+from memx.results.namm.looks import policy_label
+from memx.results.namm.rows import prepared, size_of
+from memx.results.store.rows import Row
+
+from .evictions import beside
+from .namms import ALL, EXACT, SETS, SIZES, differences_table, group, shares
+from .parts import FIRST
+from .text import blocks, interval, plus_minus, rows_of, table
+
+LENGTHS = {"namm/at-2000": "2,000 tokens", "namm/at-4000": "4,000 tokens"}
+LONG = {
+    "namm/long-before": "4,096 tokens, question first",
+    "namm/long-after": "4,096 tokens, question last",
+    "namm/longer-before": "8,192 tokens, question first",
+}
+MINUS_FULL = "log_likelihood_minus_full"
+HOSTS = {"namm/two-on-smollm2": "SmolLM2-135M", "namm/two-on-gemma": "Gemma 3 270M"}
+
+
+def lengths(page: str) -> str:
+    """Longer contexts: likelihood on both sets of tasks, and differences over all tasks."""
+    tables = []
+    for data, title in SETS.items():
+        tables += [f"**Likelihood of the right answer, {title} (full cache: 1)**", beside(LENGTHS, data)]
+    for file, words in LENGTHS.items():
+        tables += [f"**Differences, {words}**", differences_table(file, {ALL: "all tasks"})]
+    return blocks(*tables)
+
+
+def unanswerable(page: str) -> str:
+    """Families that the host cannot answer: likelihood and exact answers."""
+    file = {"namm/unanswerable": "likelihood"}
+    exact = beside({"namm/unanswerable": "exact answers in percent"}, ALL, EXACT, 0)
+    return blocks(beside(file, ALL), exact)
+
+
+def long_answers(page: str) -> str:
+    """Long contexts with written answers: the task's own score, and nats per token more than the full cache."""
+    sizes = SIZES[:2]
+    columns = ["context", "policy", *(f"score, {100 * float(size):g}%" for size in sizes)]
+    columns += [f"nats minus full, {100 * float(size):g}%" for size in sizes]
+    lines = []
+    for file, words in LONG.items():
+        rows = [row for row in prepared(rows_of(file)) if row.dataset == ALL]
+        by_point = {(row.variant, size_of(row), row.metric): row for row in rows}
+        full = by_point["full", "full", "score"]
+        lines.append([words, "full cache", *[_percent(full)] * len(sizes), *[""] * len(sizes)])
+        names = dict.fromkeys(row.variant for row in rows if row.variant != "full")
+        for name in sorted(names, key=group):
+            scores = [_percent(by_point[name, size, "score"]) for size in sizes]
+            minus = [by_point[name, size, MINUS_FULL] for size in sizes]
+            told = [interval(row.value, row.low, row.high, 2, "+") for row in minus]
+            lines.append([words, policy_label(name, [*names]), *scores, *told])
+    return table(columns, lines, left=2)
+
+
+def trained_host(page: str) -> str:
+    """The universal NAMM on a model that memx trained."""
+    file = "namm/trained-host"
+    return blocks(beside({file: "model trained by memx"}, ALL), differences_table(file, {ALL: "all tasks"}))
+
+
+def two_hosts(page: str) -> str:
+    """A NAMM that was evolved on two models at once, next to those that were evolved on one."""
+    lines = []
+    for file, title in HOSTS.items():
+        rows = [row for row in rows_of(file) if (row.dataset, row.metric) == (ALL, FIRST)]
+        one_host = {size: [row for row in rows if size_of(row) == size] for size in SIZES}
+        lines.append([title, *(_two_minus_one(one_host[size]) for size in SIZES)])
+    columns = ["evolved on both minus on SmolLM2 alone, evaluated on", *shares(SIZES)]
+    return blocks(beside(HOSTS, ALL), table(columns, lines))
+
+
+def _two_minus_one(rows: Sequence[Row]) -> str:
+    """The mean over NAMMs of one host, with an interval that holds those of all; rows are theirs minus the other's."""
+    low, high = min(-(row.high or 0.0) for row in rows), max(-(row.low or 0.0) for row in rows)
+    return interval(-fmean(row.value for row in rows), low, high, 2, "+")
+
+
+def kinds(page: str) -> str:
+    """Which kinds of token two NAMMs and chance evict from code and from prose."""
+    rows = prepared([row for row in rows_of("namm/kinds") if row.dataset.startswith("kinds/")])
+    texts = texts_of(rows)
+    names = list(dict.fromkeys(one.policy for one in texts if chance_of(texts, one) not in (None, one)))
+    lines = []
+    for text in dict.fromkeys(one.text for one in texts):
+        by_policy = {one.policy: {kind.name: kind for kind in one.kinds} for one in texts if one.text == text}
+        first = by_policy[names[0]]
+        for kind in first.values():
+            cells_of = [by_policy[name][kind.name] for name in names]
+            told = [plus_minus(one.dropped, one.low, one.high, 0) for one in cells_of]
+            lines.append([text, kind.name, f"{kind.share:.0f}", *told])
+    labels = [f"evicted by {policy_label(name, names)}, %" for name in names]
+    return table(["text", "kind of token", "share of tokens, %", *labels], lines, left=2)
+
+
+def _percent(row: Row) -> str:
+    return plus_minus(row.value, row.low, row.high, 0)
