@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MemxError
+from ..kernels.attention_spectrogram import HOP
 from .attachment import attach
 from .policies.base import Policy, Rule
 from .policies.heuristics import Full
@@ -45,7 +46,8 @@ def measure_shares(
         The table.
 
     Raises:
-        MemxError: In the cases of `attach`; there are no contexts, or the budgets are not ascending in (0, 1].
+        MemxError: In the cases of `attach`; there are no contexts, the budgets are not ascending in (0, 1], or the
+            policy's hop is neither 0 nor 16.
 
     Example:
         ```python
@@ -57,6 +59,9 @@ def measure_shares(
         rule = memx.namm.Rule(budget=0.25, allocation="table", shares=shares)
         ```
     """
+    if policy.hop not in (0, HOP):
+        hint = "measure the shares of another policy, such as keydiff"
+        raise MemxError(f"{policy.name} observes queries {policy.hop} at a time, not {HOP}", hint=hint)
     slots = PolicySlots((policy,))
     rules = [Rule(budget=budget, allocation="global") for budget in budgets]
     mean = _Mean(budgets)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...results.labels import INTERVALS, difference_of, score_of
-from ...results.namm.rows import CEILINGS, split_allocation
+from ...results.namm.rows import is_ceiling, split_allocation
 from ...results.store.rows import Row
 from .console import print_table, say
 from .dry_run import print_folders
@@ -111,7 +111,7 @@ def _print_verdicts(rows: Sequence[Row], namms: Sequence[Line], found: Mapping[L
     """
     over = _over_baselines(rows)
     ways = list(dict.fromkeys(way for _, _, _, way in over))
-    told = len(ways) > 1 or bool({*ways} & {*CEILINGS})
+    told = len(ways) > 1 or any(map(is_ceiling, ways))
     table = []
     for line in namms:
         size = (
@@ -152,7 +152,7 @@ def _over_baselines(rows: Sequence[Row]) -> dict[tuple[str, Line, str, str], Row
             continue
         line = row.variant, labels.budget, labels.size, labels.beside
         rival, suffix = split_allocation(labels.rival)
-        way = rival if rival in CEILINGS else suffix.strip() or "equal"
+        way = rival if is_ceiling(rival) else suffix.strip() or "equal"
         key = metric, line, row.dataset, way
         if key not in best or row.value < best[key].value:
             best[key] = row

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from memx.results.namm.curves import Point, curves, full_cache
 from memx.results.namm.looks import policy_label
-from memx.results.namm.rows import is_namm, is_own, prepared, size_of, split_allocation
+from memx.results.namm.rows import is_ceiling, is_namm, is_own, prepared, size_of, split_allocation
 from memx.results.store.rows import Row
 from memx.results.summary import mean_interval, without_seed
 
@@ -139,8 +139,8 @@ def over(data: str, namm: str, against: str, size: str, file: str = MAIN) -> Dif
     by_rival: dict[str, list[Row]] = {}
     for row in _over_rows(data, file):
         rival = row.labels.rival
-        ceiling, suffix = rival == CEILING, split_allocation(rival)[1]
-        in_group = ceiling if against == " global" else suffix == against and not ceiling
+        suffix = split_allocation(rival)[1]
+        in_group = rival == CEILING if against == " global" else suffix == against and not is_ceiling(rival)
         if in_group and without_seed(row.variant) == namm and size_of(row) == size:
             by_rival.setdefault(rival, []).append(row)
     if not by_rival:
@@ -164,7 +164,8 @@ def likelihood(data: str, policy: str, size: str) -> float:
 
 def best_equal(data: str, size: str) -> tuple[str, float]:
     """The best policy with equal shares at a size, and what it keeps of the full cache's likelihood."""
-    policies = {row.labels.rival for row in _over_rows(data) if not split_allocation(row.labels.rival)[1]}
+    rivals = {row.labels.rival for row in _over_rows(data)}
+    policies = [rival for rival in rivals if not split_allocation(rival)[1] and not is_ceiling(rival)]
     best = max(policies, key=lambda policy: likelihood(data, policy, size))
     return policy_label(best, ()), likelihood(data, best, size)
 

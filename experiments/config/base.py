@@ -5,8 +5,6 @@ An unknown key is answered with its full path and the nearest name that exists; 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from textwrap import wrap
@@ -17,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from ...errors import MemxError, closest, plain_reason, shown
 from ...strict_model import StrictModel as StrictModel
-from .first_about import FIRST_ABOUT
+from .tree_hash import tree_hash as tree_hash
 
 
 def _folder_name(name: str) -> str:
@@ -31,35 +29,6 @@ def _folder_name(name: str) -> str:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 RunName = Annotated[str, Field(max_length=80), AfterValidator(_folder_name)]
 
-# keys of the section data that came later: where they are not set, a run keeps the name that it had before
-_LATER_DATA = ("columns", "encoding")
-# the same of an evaluation's keys, with what they are if they are not set
-_LATER_EVAL = {
-    "skip_bad_rows": False,
-    "allocations": ["equal"],
-    "allocations_of": {},
-    "head_shares": None,
-    "share_prompts": 2,
-    "online_thresholds": False,
-    "protect_first": 0,
-    "question": "after",
-    "reuse": None,
-    "protect_newest": 0,
-}
-# the same of an evolution: keys by section, and what evolutions without them did
-_LATER_EVOLUTION: dict[str, dict[str, Any]] = {
-    "namm": {
-        "features": ["published"],
-        "head_bias": False,
-        "head_embedding": 0,
-        "allocation": "equal",
-        "first": 0,
-        "newest": 0,
-    },
-    "fitness": {"sharing": "copies", "budgets": [], "context_dtype": None},
-    "evolution": {"start": "zeros", "space": "all", "sigma_end": None},
-    "fit": {"prompts": 3, "steps": 400, "rate": 0.01},
-}
 # names of other libraries, and words that people look for
 _SYNONYMS = {
     "learning_rate": "training.lr",
@@ -77,7 +46,6 @@ _SYNONYMS = {
 
 _SCALAR = ("bool_type", "float_type", "int_type", "literal_error", "string_type")  # pydantic's, of single values
 _DEEPEST = 10  # dots of a key
-_OF_PROCESS = ("accumulate", "keep_state")  # of training: what computes and keeps the same numbers
 
 _Config = TypeVar("_Config", bound=BaseModel)
 
@@ -138,32 +106,6 @@ def _comment(text: str | None) -> list[str]:
 def config_hash(config: BaseModel) -> str:
     """Eight hexadecimal digits of the resolved config, less what says how processes lie and not what they compute."""
     return tree_hash(to_tree(config))
-
-
-def tree_hash(tree: Mapping[str, Any]) -> str:
-    """The same of a config as a tree: a run goes on where the settings of its processes change."""
-    of_run = {key: value for key, value in tree.items() if key != "parallel"}
-    if isinstance(about := tree.get("about"), str):
-        of_run["about"] = FIRST_ABOUT.get(about, about)
-    if isinstance(training := tree.get("training"), Mapping):
-        of_run["training"] = {key: value for key, value in training.items() if key not in _OF_PROCESS}
-    if isinstance(data := tree.get("data"), Mapping):
-        of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
-    of_run = {key: value for key, value in of_run.items() if key not in _LATER_EVAL or value != _LATER_EVAL[key]}
-    if isinstance(host := tree.get("host"), Mapping) and host.get("rope") is None:  # a key that older runs lack
-        of_run["host"] = {key: value for key, value in host.items() if key != "rope"}
-    if tree.get("command") == "evolve-namm":
-        of_run = _without_later_keys(of_run)
-    return hashlib.sha256(json.dumps(of_run, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _without_later_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """An evolution's config without keys that older ones lack, where they say what those did."""
-    kept = dict(tree)
-    for section, later in _LATER_EVOLUTION.items():
-        if isinstance(values := kept.get(section), Mapping):
-            kept[section] = {key: value for key, value in values.items() if key not in later or value != later[key]}
-    return {key: value for key, value in kept.items() if key not in ("fit", "more_hosts") or value}
 
 
 def run_name(config: BaseModel) -> str:

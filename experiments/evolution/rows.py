@@ -78,12 +78,15 @@ def _split_rows(
     common: Mapping[str, Any], split: str, evaluation: Evaluation, config: FitnessConfig, *, families: bool = True
 ) -> list[Row]:
     kind, value = config.kind, worth(evaluation, config)
+    sizes = len({*evaluation.budgets})  # at each of which all prompts are answered, one size after another
+    tasks = evaluation.tasks[: len(evaluation.tasks) // sizes]
     rows: list[Row] = []
-    for dataset in (ALL, *dict.fromkeys(evaluation.tasks if families else ())):
-        chosen = [*range(len(evaluation.tasks))] if dataset == ALL else evaluation.of(dataset)
+    for dataset in (ALL, *dict.fromkeys(tasks if families else ())):
+        chosen = [number for number, task in enumerate(tasks) if dataset in (ALL, task)]
 
         def add(variant: str, metric: str, figures: Array, dataset=dataset, chosen=chosen) -> None:
-            estimate = stratified(figures[chosen], [evaluation.tasks[number] for number in chosen])
+            by_prompt = figures.reshape(sizes, -1).mean(0)  # answers to one prompt are no two samples
+            estimate = stratified(by_prompt[chosen], [tasks[number] for number in chosen])
             rows.append(
                 Row(**common, dataset=f"{split}/{dataset}", variant=variant, metric=metric, **estimate._asdict())
             )

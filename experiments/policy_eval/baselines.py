@@ -53,6 +53,22 @@ class Baseline:
         return self.variant if rule.budget is None else self.called(rule.budget, rule.allocation)
 
 
+def protected(rule: Rule, config: EvalConfig, own: Rule) -> Rule:
+    """A rule with the tokens that a policy always keeps.
+
+    Args:
+        rule: The rule.
+        config: The evaluation, which may say how many.
+        own: What else says so: the rule of a NAMM.
+
+    Returns:
+        The rule.
+    """
+    first = own.first if config.protect_first is None else config.protect_first
+    newest = own.newest if config.protect_newest is None else config.protect_newest
+    return replace(rule, first=first, newest=newest)
+
+
 def baselines(
     config: EvalConfig,
     namms: Sequence[Namm],
@@ -73,16 +89,14 @@ def baselines(
         The NAMMs, then the other policies, each in the order of the config.
     """
 
-    def shared(budget: float | None, allocation: Allocation, first: int = 0, newest: int = 0) -> Rule:
-        first, newest = config.protect_first or first, config.protect_newest or newest
-        return Rule(budget=budget, allocation=allocation, shares=shares, first=first, newest=newest)
+    def shared(budget: float | None, allocation: Allocation, own: Rule = Rule()) -> Rule:
+        return protected(Rule(budget=budget, allocation=allocation, shares=shares), config, own)
 
     def of_namm(namm: Namm) -> Make:
         own, namm = namm.rule, replace(namm, every=config.every)
-        protected = own.first, own.newest
-        under_own = replace(own, first=config.protect_first or own.first, newest=config.protect_newest or own.newest)
+        under_own = protected(own, config, own)
         return lambda budget, allocation: replace(
-            namm, rule=under_own if budget is None else shared(budget, allocation, *protected)
+            namm, rule=under_own if budget is None else shared(budget, allocation, own)
         )
 
     def of_name(name: str) -> Make:

@@ -232,11 +232,11 @@ class PolicyEvaluator:
         """Whether all of a policy was measured before.
 
         Not beside a NAMM with a threshold, at whose own size nothing is taken over, nor of a NAMM that is to evict from
-        documents.
+        documents, or while reading.
         """
         if not self.taken or any(one.threshold for one in self.baselines):
             return False
-        if baseline.rule is not None and self.config.documents:
+        if baseline.rule is not None and (self.config.documents or self.thresholds):
             return False
         of, shares = self.config.allocations_for(baseline.variant), self.config.shares
         return all(Key(baseline.called(share, way), CacheSize(share)) in self.taken for share in shares for way in of)

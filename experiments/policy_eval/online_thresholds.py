@@ -14,6 +14,7 @@ from ...json_text import BadJson, parse_json
 from ...namm.online import calibrate_threshold
 from ...namm.policies.network import Namm
 from ..config.eviction.policy_eval import EvalConfig
+from .baselines import protected
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,9 +52,7 @@ def online_thresholds(
         return _read(path)
     found: dict[str, dict[float, float]] = {}
     for source, namm in zip(config.namms, namms, strict=True):
-        first, newest = config.protect_first or namm.rule.first, config.protect_newest or namm.rule.newest
-        rule = replace(namm.rule, first=first, newest=newest)
-        policy = replace(namm, every=config.every, rule=rule)
+        policy = replace(namm, every=config.every, rule=protected(namm.rule, config, namm.rule))
         for budget in config.shares:
             progress()
             if budget < 1:

@@ -24,7 +24,7 @@ from .rows import Key
 
 _RESULTS = "prompts.jsonl"
 # what decides the prompts, and what a policy does with them
-_ALIKE = ("length", "split", "source", "mode", "question", "seed", "protect_first", "protect_newest")
+_ALIKE = ("length", "split", "source", "mode", "question", "seed")
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ def _check_alike(config: EvalConfig, earlier: EvalConfig, folder: Path) -> None:
     names = ("name", "preset", "dtype", "rope")
     pairs = [(f"host.{name}", getattr(config.host, name), getattr(earlier.host, name)) for name in names]
     pairs += [(name, getattr(config, name), getattr(earlier, name)) for name in _ALIKE]
+    pairs += [(name, getattr(config, name), _protected(earlier, name)) for name in ("protect_first", "protect_newest")]
     pairs += [("every", config.every, earlier.every)] if config.mode == "online" else []
     for name, here, there in pairs:
         if here != there:
@@ -130,10 +131,24 @@ def _check_alike(config: EvalConfig, earlier: EvalConfig, folder: Path) -> None:
         raise MemxError(f"{folder} has no generated answers", hint="leave out --generate or --reuse")
 
 
+def _protected(earlier: EvalConfig, name: str) -> int | None:
+    """How many tokens an earlier evaluation protected; older versions wrote 0 for "as a NAMM says"."""
+    old = all(not namm.settings for namm in earlier.namms)
+    told: int | None = getattr(earlier, name)
+    return told or None if old else told
+
+
 def _labels(config: EvalConfig, earlier: EvalConfig) -> dict[str, str | None]:
-    """From the label that each NAMM had to the one that the same numbers have now; None if they are not evaluated."""
-    now = {namm.sha256: namm.label for namm in config.namms}
-    return {namm.label: now.get(namm.sha256) for namm in earlier.namms}
+    """From the label that each NAMM had to the one that it has now; None if it is not evaluated.
+
+    Neither is it taken over where an older version did not record which of several NAMMs with the same numbers it was.
+    """
+    found: dict[str, str | None] = {}
+    for before in earlier.namms:
+        alike = [namm for namm in config.namms if namm.sha256 == before.sha256]
+        same = [namm.label for namm in alike if before.settings in ("", namm.settings)]
+        found[before.label] = same[0] if len(same) == 1 else None
+    return found
 
 
 def _named_now(measured: Measurements, labels: Mapping[str, str | None]) -> Measurements | None:

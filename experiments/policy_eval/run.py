@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from ...errors import MemxError
+from ...json_text import parse_json
 from ...namm.policies.network import Namm
 from ...namm.policies.shares import HeadShares
 from ...namm.saved.files import read_files
-from ...namm.saved.places import find_namm
+from ...namm.saved.places import DESCRIPTION, find_namm
 from ...results.store.json_lines import JsonLines
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
@@ -42,6 +43,7 @@ from .measure import PolicyEvaluator
 from .online_thresholds import THRESHOLDS, Thresholds, online_thresholds
 from .reuse import read_reused
 from .rows import EvalReport, Key
+from .sources import settings_checksum
 from .third_party import measure_third_party
 from .token_drops import draw_documents, drops_of, kind_rows
 
@@ -232,8 +234,10 @@ class Evaluation:
 
 def _load(source: NammSource) -> Namm:
     """A NAMM. Raises MemxError if it is not the one that the config was made with."""
-    namm, described = read_files(find_namm(source.folder))
-    if described.sha256 != source.sha256:
+    place = find_namm(source.folder)
+    namm, described = read_files(place)
+    settings = settings_checksum(parse_json((place / DESCRIPTION).read_bytes()))
+    if described.sha256 != source.sha256 or source.settings not in ("", settings):
         raise MemxError(
             f"the NAMM {source.folder} changed since this evaluation started",
             hint=f"run memx eval-namm {source.folder} to start a new evaluation",

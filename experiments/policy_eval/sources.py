@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +68,7 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
                 "folder": source.name,
                 "label": label,
                 "sha256": one["sha256"],
+                "settings": one["settings"],
                 "seed": source.config.seed if source.config else 0,
                 "evolved_on": one["host"] or "",
                 "budget": one["rule"]["budget"],
@@ -127,13 +130,29 @@ def _described(place: Path) -> dict[str, Any]:
         wanted = ("sha256", "host", "tasks", "every")
         told = {name: found[name] for name in wanted} | {"tasks": list(found["tasks"])}
         rule = found["rule"]
-        return {**told, "rule": {"budget": rule["budget"], "allocation": rule.get("allocation", "equal")}}
+        shared = {"budget": rule["budget"], "allocation": rule.get("allocation", "equal")}
+        return {**told, "rule": shared, "settings": settings_checksum(found)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         plain = isinstance(error, OSError | ValueError)
         reason = str(error) if plain else f"{DESCRIPTION} must have sha256, host, tasks, every and rule.budget"
         raise MemxError(
             f"cannot load the NAMM in {place}: {reason}", hint="copy the folder again, or save the NAMM again"
         ) from None
+
+
+def settings_checksum(described: Mapping[str, Any]) -> str:
+    """Tell apart NAMMs with the same numbers that keep other tokens.
+
+    Args:
+        described: What namm.json says of a NAMM.
+
+    Returns:
+        A checksum of all that an evaluation does not set itself.
+    """
+    rule = {name: described["rule"].get(name) for name in ("threshold", "grouping", "first", "newest")}
+    wanted = ("features", "scorer", "hidden", "activation", "strict")
+    text = json.dumps([rule, *(described.get(name) for name in wanted)], sort_keys=True)
+    return sha256(text.encode()).hexdigest()
 
 
 def _host(sources: Sequence[_Source], described: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -145,7 +145,8 @@ class H2O:
 
     def scores(self, view: View) -> Tensor:
         """Accumulated attention; inf for the newest that fill half of the room: [B, H, T]."""
-        assert view.room is not None
+        if view.room is None:
+            raise MemxError("h2o keeps the newest half of a budget, so it has no threshold", hint="use another policy")
         room = view.room[:, None] if view.rooms is None else view.rooms  # [B, 1 or H]
         newest = room - room // 2
         return view.state[..., 0].float().masked_fill(view.ages < newest[..., None], torch.inf)
@@ -193,9 +194,22 @@ class TOVA:
     observe = unobserved
 
     def scores(self, view: View) -> Tensor:
-        """Attention of the last query, averaged over the heads, which so hold the same tokens: [B, H, T]."""
-        rows = view.recent.rows()  # [B, H, 1, T]
-        return rows.mean(1).expand(rows.shape[0], rows.shape[1], rows.shape[3])
+        """Attention of the last query, averaged over the heads that hold a token: [B, H, T].
+
+        So heads with equal shares hold the same tokens.
+        """
+        rows, recent = view.recent.rows()[:, :, 0], view.recent  # [B, H, T]
+        places = recent.positions.long().clamp(min=0)
+        there = torch.ones_like(rows) if recent.exists is None else recent.exists.to(rows.dtype)
+        length = int(places.max()) + 1
+        attention, heads = (
+            torch.zeros(len(rows), length, dtype=rows.dtype, device=rows.device).scatter_add_(
+                1, places.flatten(1), numbers.flatten(1)
+            )
+            for numbers in (rows * there, there)
+        )
+        mean = attention / heads.clamp(min=1)
+        return mean[:, None].expand(-1, rows.shape[1], -1).gather(2, places)
 
 
 @dataclass(frozen=True)

@@ -80,13 +80,18 @@ def flatten(layers: list[Layer]) -> Tensor:
 def bam_scores(parameters: Tensor, tokens: Tensor, mask: Tensor | None = None, *, strict: bool = False) -> Tensor:
     """Score tokens by the backward attention memory model: [B, H, T], or [P, B, H, T] for a population.
 
-    parameters [n] or [P, n], float32; tokens [B, H, T, i], or [P, B, H, T, i] to give each member its own, i inputs (25
-    as published, n then is 4,172); mask
-    [B or P*B, 1 or H, T], bool: the tokens that exist, the others are seen by none. Token i attends to itself and to
-    newer tokens, or with `strict` to newer ones alone. h = x * (1 + mult) + res, with (res, mult) the output of one
-    head of 32; the score is linear in h. Done for all members at once, without a T x T mask: on a CPU by a compiled
-    loop, else, and for gradients, as causal attention on the flipped sequence. What a token that does not exist scores
-    is of no meaning.
+    Token i attends to itself and to newer tokens, or with `strict` to newer ones alone. h = x * (1 + mult) + res, with
+    (res, mult) the output of one head of 32; the score is linear in h. Done for all members at once, without a T x T
+    mask: on a CPU by a compiled loop, else, and for gradients, as causal attention on the flipped sequence.
+
+    Args:
+        parameters: [n] or [P, n], float32; n is 4,172 of the published 25 inputs.
+        tokens: Inputs [B, H, T, i], or [P, B, H, T, i] to give each member its own.
+        mask: Which tokens exist [B or P*B, 1 or H, T], bool; the others are seen by none. None: all.
+        strict: Whether tokens do not see themselves.
+
+    Returns:
+        The scores; that of a token that does not exist has no meaning.
     """
     qkv, output, score = unflatten(torch.atleast_2d(parameters).float(), bam_sizes(tokens.shape[-1]))
     members, (batch, heads, length) = len(qkv.weight), tokens.shape[-4:-1]

@@ -36,3 +36,11 @@ def test_a_policy_measures_what_it_keeps_by_itself(name):
             wanted += torch.tensor([layer.state.counts[0] for layer in attached.cache.layers]) / len(ids) / 2
         assert torch.allclose(torch.tensor(table), wanted)
     assert measured.source == f"{name}, 2 contexts"
+
+
+def test_a_policy_that_observes_queries_by_other_hops_is_refused():
+    class Odd(type(make_policy("knorm", budget=0.5))):
+        hop = 4
+
+    with pytest.raises(MemxError, match="observes queries 4 at a time"):
+        measure_shares(make_host(), Odd(0.5), prompts(64))

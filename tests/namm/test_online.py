@@ -8,7 +8,7 @@ from memx import namm
 from memx.errors import MemxError
 from memx.namm.online import calibrate_threshold
 from memx.namm.policies.base import Rule
-from memx.namm.policies.heuristics import Full, Knorm, Recency, make_policy
+from memx.namm.policies.heuristics import H2O, Full, Knorm, Recency, make_policy
 
 from .hosts import make_host, prompts
 
@@ -74,6 +74,7 @@ def test_what_cannot_be_calibrated_is_refused(host):
         (Full(), prompts(64), 0.5),
         (Knorm(0.5), prompts(64), 0.5),
         (Knorm(0.5, 32), [], 1),
+        (H2O(0.5, 32), prompts(64), 0.5),
     ):
         with pytest.raises(MemxError):
             calibrate_threshold(host, policy, contexts, share)

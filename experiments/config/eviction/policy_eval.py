@@ -31,6 +31,9 @@ class NammSource(StrictModel):
 
     folder: str = Field(description="folder of the saved NAMM, name of one that memx ships, or hub name")
     sha256: str = Field(description="checksum of its namm.safetensors; a different file is refused")
+    settings: str = Field(
+        default="", description="checksum of the settings that decide what it keeps; empty in older versions"
+    )
     label: str = Field(default=NAMM, pattern=rf"^{NAMM}( .+)?$", description="name in tables: namm, or namm and a name")
     seed: int = Field(default=0, description="random seed of its evolution")
     evolved_on: str = Field(default="", description="base model that it was evolved on")
@@ -92,8 +95,12 @@ class EvalConfig(StrictModel):
         default=False,
         description="online: NAMMs also under a threshold calibrated on the same prompts to keep each budget",
     )
-    protect_first: int = Field(default=0, ge=0, description="first tokens that every policy keeps, within the budget")
-    protect_newest: int = Field(default=0, ge=0, description="newest tokens that every policy keeps, within the budget")
+    protect_first: int | None = Field(
+        default=None, ge=0, description="first tokens that every policy keeps, within the budget; null: as a NAMM says"
+    )
+    protect_newest: int | None = Field(
+        default=None, ge=0, description="newest tokens that every policy keeps, within the budget; null: as a NAMM says"
+    )
     policies: tuple[str, ...] = Field(
         default=BASELINES,
         description="baseline policies, and kvzip, which reads the context twice; the full cache is always included",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from memx import namm
 from memx.cli.main import run as memx
+from memx.cli.output.eval_namm_summary import _over_baselines
 from memx.errors import MemxError
 from memx.experiments.config.base import to_yaml
 from memx.experiments.config.eviction.tasks import HELD_OUT_TASKS
@@ -15,6 +16,7 @@ from memx.experiments.config.loading import load_evolution_config
 from memx.experiments.policy_eval.sources import eval_tree
 from memx.namm.policies.base import Rule
 from memx.namm.policies.network import Namm
+from memx.results.store.rows import Row
 
 from ...experiments.evolution.tiny_evolution import settings, write_host
 from ...namm.saved.shipped import ship, tiny_namm
@@ -251,3 +253,15 @@ def test_kvzip_is_no_baseline_of_the_printed_differences(capsys, tmp_path, host)
     lines = [line.split() for line in printed.splitlines() if line.split()[:1] == ["namm"]]
     assert [line[3] for line in lines] == ["equal", "kvzip"]
     assert lines[0][-1] == "recency" and lines[1][-1] == "kvzip"
+
+
+def test_a_press_that_reads_twice_is_no_best_baseline():
+    labels = dict(budget=0.5, size="budget", beside="")
+    common = dict(run="r", experiment="r", kind="eviction", model="m", variant="namm", dataset="all/all", n=4)
+    rows = [
+        Row(**common, metric=f"{metric}_over", value=value, rival=rival, **labels)
+        for metric in ("log_likelihood", "exact")
+        for rival, value in (("snapkv", 0.5), ("kvpress KVzipPress", 0.1), ("kvpress SnapKVPress", 0.4))
+    ]
+    best = {way: row.labels.rival for (*_, way), row in _over_baselines(rows).items()}
+    assert best == {"equal": "kvpress SnapKVPress", "kvpress KVzipPress": "kvpress KVzipPress"}

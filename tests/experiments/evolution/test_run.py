@@ -21,9 +21,9 @@ from memx.experiments.distributed.process_group import World
 from memx.experiments.eviction.tasks import make_prompts
 from memx.experiments.evolution import loop
 from memx.experiments.evolution.candidates import CandidateEvaluator, CandidateScores, Prompt, Written
-from memx.experiments.evolution.fitness import FitnessEvaluator
+from memx.experiments.evolution.fitness import Evaluation, FitnessEvaluator
 from memx.experiments.evolution.ranks import DistributedEvaluator
-from memx.experiments.evolution.rows import stratified
+from memx.experiments.evolution.rows import _split_rows, stratified
 from memx.experiments.evolution.run import evolve_namm
 from memx.experiments.evolution.start import empty_namm, first_state
 from memx.experiments.runtime.events import Generation, Note
@@ -291,6 +291,23 @@ def test_fitness_by_hand():
     found = DistributedEvaluator(World(), evaluator, prompts, StopRequest()).evaluate(prompts, candidates)
     wanted = [((1.0 / 2) / 0.75 + 0.1 / 0.2) / 2, (0.25 / 0.75) / 2, (0.5 / 0.75 + 0.02 / 0.2) / 2]
     assert evaluator.fitness(found) == pytest.approx(wanted)
+
+
+def test_answers_of_a_prompt_at_several_sizes_are_one_sample():
+    """Sizes differ by 0.5, prompts by 0.2: the interval is of the prompts alone, and the share kept has none."""
+    tasks, sizes = ("a", "a", "b", "b"), (0.125, 0.25)
+    value = np.array([0.1, 0.3, 0.2, 0.4, 0.6, 0.8, 0.7, 0.9])[:, None].repeat(2, 1)
+    kept = np.repeat(sizes, 4)[:, None].repeat(2, 1)
+    told = Evaluation(tasks * 2, value, np.ones(8), kept, value, tuple(np.repeat(sizes, 4).tolist()))
+    rows = {
+        (row.dataset, row.variant, row.metric): row
+        for row in _split_rows(dict(run="r", experiment="r", kind="namm", model="m"), "test", told, FitnessConfig())
+    }
+    fitness, share = rows["test/all", "answer", "fitness"], rows["test/all", "answer", "kept"]
+    assert fitness.value == pytest.approx(0.5) and fitness.n == 4
+    assert fitness.stderr == pytest.approx(np.sqrt(2 * 0.1**2) / 2)
+    assert (share.value, share.low, share.high) == pytest.approx((18.75, 18.75, 18.75))
+    assert rows["test/b", "answer", "kept"].n == 2
 
 
 def test_intervals_are_of_the_spread_within_families():

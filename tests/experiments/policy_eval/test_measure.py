@@ -9,6 +9,7 @@ from memx import namm
 from memx.experiments.config.eviction.policy_eval import BASELINES, NammSource
 from memx.experiments.evolution.candidates import CandidateEvaluator
 from memx.experiments.policy_eval import measure
+from memx.experiments.policy_eval.baselines import baselines
 from memx.experiments.policy_eval.cost import evaluation_cost
 from memx.experiments.policy_eval.measure import PolicyEvaluator
 from memx.experiments.policy_eval.own_size import own_budget
@@ -110,6 +111,16 @@ def test_each_allocation_answers_as_it_does_alone(mode, monkeypatch):
         assert one.log_likelihood == pytest.approx(likelihood, abs=1e-4), one.variant
         assert one.cache.kept == pytest.approx(float(tokens.double().mean())) and tokens[..., :3].all()
         assert one.cache.kv_bytes == sum(size.kv_bytes for size in sizes), one.variant
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("said", "first"), [(None, 5), (0, 0), (2, 2)])
+def test_tokens_that_a_namm_protects_are_kept_unless_the_evaluation_says_otherwise(said, first):
+    asked = config(protect_first=said, policies=("knorm",), namms=[BUDGETED])
+    made = [one.make(BUDGET, "equal") for one in baselines(asked, [scorer(Rule(budget=BUDGET, first=5))], 0)]
+    assert [one.rule.first for one in made] == [first, said or 0]
+    own = baselines(asked, [scorer(Rule(budget=BUDGET, first=5))], 0)[0].make(None, "equal")
+    assert own.rule.first == first
 
 
 @torch.no_grad()

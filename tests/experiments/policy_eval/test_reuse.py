@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -80,6 +81,37 @@ def test_rows_are_those_of_an_evaluation_of_all_together(place, first, tmp_path,
     assert "namm one" in {row.variant.removesuffix(" global") for row in added}  # the first has another label now
     run = RunStore(tmp_path / "b").run(run_name(config))
     assert (run.folder / HEAD_SHARES).read_bytes() == (first / HEAD_SHARES).read_bytes()
+
+
+def test_a_namm_with_the_same_numbers_that_keeps_other_tokens_is_measured(place, first, tmp_path):
+    made = namm.load(place[1])
+    namm.save(
+        replace(made, rule=replace(made.rule, first=9)), tmp_path / "protects", host="another", tasks=["key_values"]
+    )
+    config = asked(place, tmp_path / "protects")
+    alone = figures(eval_namm(config, Options(tmp_path / "a"), quiet))
+    again = figures(eval_namm(config.model_copy(update={"reuse": str(first)}), Options(tmp_path / "b"), quiet))
+    wanted = {key: value[0] for key, value in alone.items() if "namm" in key[0] and key[2] == "log_likelihood"}
+    assert wanted and {key: again[key][0] for key in wanted} == pytest.approx(wanted, abs=1e-5)
+    before = figures(eval_namm(asked(place, place[1]), Options(tmp_path / "c"), quiet))
+    assert any(abs(value - before[key][0]) > 1e-3 for key, value in wanted.items())
+    namm.save(
+        replace(made, rule=replace(made.rule, first=0)), tmp_path / "protects", host="another", tasks=["key_values"]
+    )
+    with pytest.raises(MemxError, match="changed since this evaluation started"):
+        eval_namm(config, Options(tmp_path / "d"), quiet)
+
+
+def test_what_older_versions_wrote_of_protection_means_as_a_namm_says(place, first, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(first, old)
+    lines = (old / "config.yaml").read_text().splitlines()
+    told = [line.replace("null", "0") if line.startswith("protect_") else line for line in lines]
+    (old / "config.yaml").write_text("\n".join(line for line in told if "settings:" not in line) + "\n")
+    assert load_eval_config(str(old / "config.yaml")).protect_first == 0
+    eval_namm(asked(place, place[2], reuse=str(old)), Options(tmp_path / "runs"), quiet)
+    with pytest.raises(MemxError, match="has protect_first None, and this evaluation 3"):
+        eval_namm(asked(place, place[2], reuse=str(old), protect_first=3), Options(tmp_path / "runs"), quiet)
 
 
 def test_kinds_of_token_are_counted_under_every_namm(place, first, tmp_path):

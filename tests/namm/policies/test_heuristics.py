@@ -256,7 +256,7 @@ COUNTS, SEEN = [[30, 22], [17, 12]], [40, 21]
     "policy",
     [
         Full(), Random(0.5), Recency(0.5), StreamingLLM(0.5), H2O(0.5), Knorm(0.5), SnapKV(0.5, window=4),
-        SnapKV(0.5, window=4, kernel=5, pooling="avg"),
+        SnapKV(0.5, window=4, kernel=5, pooling="avg"), TOVA(0.5),
     ],
     ids=lambda policy: policy.name,
 )  # fmt: skip
@@ -324,6 +324,20 @@ def test_tova_scores_heads_alike_and_by_the_last_query_alone():
     row = view.recent.query[0, :, 0].double().unflatten(0, (2, 2)) @ view.key[0].double().mT * 8**-0.5
     assert torch.equal(scores[0, 0], scores[0, 1])
     torch.testing.assert_close(scores[0, 0], row.softmax(-1).mean((0, 1)).float())
+
+
+def test_tova_averages_a_token_over_the_heads_that_hold_it():
+    view = make_view([[12, 17], [20, 9]], [40, 30], queries=1)
+    scores, rows, met = TOVA(0.5).scores(view), view.recent.rows()[:, :, 0], view.recent
+    for b in range(2):
+        by_token = {}
+        for h in range(2):
+            for slot in met.exists[b, h].nonzero().flatten().tolist():
+                by_token.setdefault(int(met.positions[b, h, slot]), []).append((h, slot))
+        assert {1, 2} == {len(places) for places in by_token.values()}
+        for places in by_token.values():
+            mean = sum(float(rows[b, h, slot]) for h, slot in places) / len(places)
+            assert [float(scores[b, h, slot]) for h, slot in places] == pytest.approx([mean] * len(places), rel=1e-5)
 
 
 def test_knorm_lets_the_newer_stay_among_keys_that_differ_by_their_rotation():

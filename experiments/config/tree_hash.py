@@ -1,0 +1,85 @@
+"""A config as a tree -> the hash in the name of its run's folder, which keys that came later do not change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .first_about import FIRST_ABOUT
+
+# keys of the section data that came later: where they are not set, a run keeps the name that it had before
+_LATER_DATA = ("columns", "encoding")
+# the same of an evaluation's keys, with what they are if they are not set
+_LATER_EVAL = {
+    "skip_bad_rows": False,
+    "allocations": ["equal"],
+    "allocations_of": {},
+    "head_shares": None,
+    "share_prompts": 2,
+    "online_thresholds": False,
+    "question": "after",
+    "reuse": None,
+}
+# the same of an evolution: keys by section, and what evolutions without them did
+_LATER_EVOLUTION: dict[str, dict[str, Any]] = {
+    "namm": {
+        "features": ["published"],
+        "head_bias": False,
+        "head_embedding": 0,
+        "allocation": "equal",
+        "first": 0,
+        "newest": 0,
+    },
+    "fitness": {"sharing": "copies", "budgets": [], "context_dtype": None},
+    "evolution": {"start": "zeros", "space": "all", "sigma_end": None},
+    "fit": {"prompts": 3, "steps": 400, "rate": 0.01},
+}
+_OF_PROCESS = ("accumulate", "keep_state")  # of training: what computes and keeps the same numbers
+_PROTECTED = ("protect_first", "protect_newest")
+
+
+def tree_hash(tree: Mapping[str, Any]) -> str:
+    """The hash of a config as a tree: a run goes on where the settings of its processes change.
+
+    Args:
+        tree: The config, with all defaults.
+
+    Returns:
+        Eight hexadecimal digits.
+    """
+    of_run = {key: value for key, value in tree.items() if key != "parallel"}
+    if isinstance(about := tree.get("about"), str):
+        of_run["about"] = FIRST_ABOUT.get(about, about)
+    if isinstance(training := tree.get("training"), Mapping):
+        of_run["training"] = {key: value for key, value in training.items() if key not in _OF_PROCESS}
+    if isinstance(data := tree.get("data"), Mapping):
+        of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
+    of_run = {key: value for key, value in of_run.items() if key not in _LATER_EVAL or value != _LATER_EVAL[key]}
+    if tree.get("command") == "eval-namm":
+        of_run = _without_later_evaluation_keys(of_run)
+    if isinstance(host := tree.get("host"), Mapping) and host.get("rope") is None:  # a key that older runs lack
+        of_run["host"] = {key: value for key, value in host.items() if key != "rope"}
+    if tree.get("command") == "evolve-namm":
+        of_run = _without_later_keys(of_run)
+    return hashlib.sha256(json.dumps(of_run, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _without_later_evaluation_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation's config without keys that older ones lack, where they say what those did."""
+    namms = [{key: value for key, value in namm.items() if key != "settings"} for namm in tree.get("namms", ())]
+    old = not any(namm.get("settings") for namm in tree.get("namms", ()))
+    kept = {key: value for key, value in tree.items() if value is not None or key not in _PROTECTED}
+    if old:  # these wrote 0 for "as a NAMM says"
+        kept = {key: value for key, value in kept.items() if value or key not in _PROTECTED}
+    return {**kept, "namms": namms}
+
+
+def _without_later_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """An evolution's config without keys that older ones lack, where they say what those did."""
+    kept = dict(tree)
+    for section, later in _LATER_EVOLUTION.items():
+        if isinstance(values := kept.get(section), Mapping):
+            kept[section] = {key: value for key, value in values.items() if key not in later or value != later[key]}
+    return {key: value for key, value in kept.items() if key not in ("fit", "more_hosts") or value}
