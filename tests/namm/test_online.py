@@ -7,8 +7,9 @@ import torch
 from memx import namm
 from memx.errors import MemxError
 from memx.namm.online import calibrate_threshold
+from memx.namm.policies.attention_rivals import H2O
 from memx.namm.policies.base import Rule
-from memx.namm.policies.heuristics import H2O, Full, Knorm, Recency, make_policy
+from memx.namm.policies.heuristics import Full, Knorm, Recency, make_policy
 
 from .hosts import make_host, prompts
 

@@ -10,8 +10,9 @@ import torch
 from memx import namm
 from memx.errors import MemxError
 from memx.namm import POLICIES, make_policy
+from memx.namm.policies.attention_rivals import H2O, TOVA, SnapKV
 from memx.namm.policies.base import Attention, Block, View
-from memx.namm.policies.heuristics import H2O, TOVA, Full, Knorm, Random, Recency, SnapKV, StreamingLLM
+from memx.namm.policies.heuristics import Full, Knorm, Random, Recency, StreamingLLM
 from memx.namm.policies.keep import kept_tokens
 from transformers import AttentionInterface, DynamicCache
 
