@@ -83,7 +83,8 @@ class Attention:
     def log_sum_exp(self) -> Tensor:
         """The log-sum-exp of each query's scores over the keys here, whose last Q are the queries': [B, Hq, Q]."""
         if self.window is None:
-            return attention_lse(self.query, self.key, self.exists, self.scale)
+            dtype = torch.promote_types(self.query.dtype, self.key.dtype)  # contexts may be kept in float16
+            return attention_lse(self.query.to(dtype), self.key.to(dtype), self.exists, self.scale)
         unseen = ~self.visible()[:, :, None]
         return self._scores().masked_fill_(unseen, -torch.inf).logsumexp(-1).flatten(1, 2)
 

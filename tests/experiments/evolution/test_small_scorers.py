@@ -110,6 +110,14 @@ def test_a_fit_alone_is_a_result(host, tmp_path, monkeypatch):
     assert [row.value for row in rows if row.variant == "difference"] == pytest.approx([0.0] * 16, abs=1e-5)
 
 
+@pytest.mark.parametrize("features", [["log_age", "recent_max"], ["key_norm"], ["log_age", "received", "later_max"]])
+def test_any_features_are_evolved_on_contexts_in_half_precision(host, tmp_path, features):
+    given = {"namm.features": features, "fitness.context_dtype": "float16", "evolution.generations": 1}
+    rows = evolve_namm(small(host, **given), Options(tmp_path), lambda event: None)
+    kept = [row.value for row in rows if (row.dataset, row.metric) == ("test/40%", "kept")]
+    assert kept and kept == pytest.approx([40] * len(kept), abs=1)
+
+
 @pytest.mark.parametrize("sharing", ["masks", "copies"])
 def test_heads_share_a_budget_by_a_measured_table(host, tmp_path, sharing):
     given = {"namm.allocation": "table", "fitness.sharing": sharing, "evolution.start": "random"}
