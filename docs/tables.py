@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from measured import costs, evictions, glance, memory_layers, namms, published_namm, searches
+from measured import conditions, costs, evictions, glance, memory_layers, namms, published_namm, searches
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES: dict[str, Callable[[str], str]] = {
@@ -30,6 +30,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "differences": namms.differences,
     "bookkeeping": evictions.bookkeeping,
     "transfer": evictions.transfer,
+    "kinds": conditions.kinds,
     "published-evolution": published_namm.evolution,
     "published-policies": published_namm.policies,
     "published-transfer": published_namm.transfer,
