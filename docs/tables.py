@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from measured import conditions, costs, evictions, glance, memory_layers, namms, published_namm, searches
+from measured import conditions, costs, evictions, glance, memory_layers, namms, parts, published_namm, searches
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES: dict[str, Callable[[str], str]] = {
@@ -31,6 +31,10 @@ TABLES: dict[str, Callable[[str], str]] = {
     "bookkeeping": evictions.bookkeeping,
     "transfer": evictions.transfer,
     "kinds": conditions.kinds,
+    "lengths": conditions.lengths,
+    "two-hosts": conditions.two_hosts,
+    "parts": parts.parts,
+    "allocations": parts.allocations,
     "published-evolution": published_namm.evolution,
     "published-policies": published_namm.policies,
     "published-transfer": published_namm.transfer,

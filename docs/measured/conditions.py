@@ -15,7 +15,7 @@ from .namms import ALL, EXACT, SETS, SIZES, differences_table, group, shares
 from .parts import FIRST
 from .text import blocks, interval, plus_minus, rows_of, table
 
-LENGTHS = {"namm/at-2000": "2,000 tokens", "namm/at-4000": "4,000 tokens"}
+LENGTHS = {"namm/at-2000": "2,000 tokens"}
 LONG = {
     "namm/long-before": "4,096 tokens, question first",
     "namm/long-after": "4,096 tokens, question last",
