@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...results.namm.rows import ALLOCATED, FULL, PER_HEAD, THRESHOLD, is_ceiling, split_allocation
+from ...results.namm.rows import ALLOCATED, FULL, PER_HEAD, THRESHOLD, is_ceiling, package_of, split_allocation
 from ...results.store.environment import commit
 from ...results.store.rows import Row
 from ..config.eviction.policy_eval import EvalConfig
@@ -175,14 +175,16 @@ class EvalReport:
                 yield self.row(key, dataset, f"{metric}_over_best_rival", over[best], rival=name)
 
     def _over_first(self, key: Key, dataset: str, families: Sequence[str]) -> Iterator[Row]:
-        """A NAMM's scores less those of the first one at the same size: what a change to a NAMM or its rule brings."""
+        """A NAMM's scores less those of the first one, under the first of its allocations, at the same size."""
         named = self.config.namms[0]
-        alike = [one for one in self.sets.figures if one.at == key.at and self.namms.get(one.variant) is named]
-        if alike and alike[0] != key and key.at.size == "budget" and dataset.endswith("/all"):
-            own, first = self._compared(key), self._compared(alike[0])
+        equal = PER_HEAD if named.budget is None else ""
+        way = self.config.allocations_for(named.label)[0]
+        first = Key(named.label + ALLOCATED.get(way, equal), key.at)
+        if first in self.sets.figures and first != key and key.at.size == "budget" and dataset.endswith("/all"):
+            own, before = self._compared(key), self._compared(first)
             for metric in own:
-                difference = self.bootstrap.mean(own[metric] - first[metric], families)
-                yield self.row(key, dataset, f"{metric}_over_first", difference, rival=alike[0].variant)
+                difference = self.bootstrap.mean(own[metric] - before[metric], families)
+                yield self.row(key, dataset, f"{metric}_over_first", difference, rival=first.variant)
 
     def _compared(self, key: Key) -> dict[str, Array]:
         """What is compared between policies, by metric: nats a token, the likelihood by the full cache's, percent."""
@@ -243,8 +245,3 @@ class EvalReport:
             return "global"
         namm = self.namms.get(named)
         return "layer_max" if namm is not None and namm.budget is None else "equal"
-
-
-def package_of(variant: str) -> str:
-    """Whose implementation a policy is."""
-    return variant.split()[0] if variant.startswith("kvpress ") else "memx"

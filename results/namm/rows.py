@@ -73,6 +73,11 @@ def is_namm(policy: str) -> bool:
     return policy == NAMM or policy.startswith(f"{NAMM} ")
 
 
+def package_of(policy: str) -> str:
+    """Whose implementation a policy is."""
+    return policy.split()[0] if policy.startswith("kvpress ") else "memx"
+
+
 def is_ceiling(policy: str) -> bool:
     """Whether a policy reads the context a second time, memx's own or a press of kvpress."""
     named = split_allocation(policy)[0]

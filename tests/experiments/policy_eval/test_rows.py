@@ -105,12 +105,12 @@ def test_namms_and_allocations_are_compared_with_the_first_namm():
         namm = line["facts"][1]
         first = namm | {"variant": "namm a global"}
         line["facts"][1:2] = [
-            first,
             first | {"variant": "namm a", "log_likelihood": first["log_likelihood"] - 0.25},
+            first,
             first | {"variant": "namm b global", "log_likelihood": first["log_likelihood"] + 0.25},
         ]
-    sources = [{"folder": label, "sha256": "0", "label": label} for label in ("namm a", "namm b")]
-    found = rows_of(made, namms=sources)
+    sources = [{"folder": label, "sha256": "0", "label": label, "budget": 0.5} for label in ("namm a", "namm b")]
+    found = rows_of(made, namms=sources, allocations_of={"namm": ("global", "equal")})
     over = {
         (variant, rival): row.value
         for (variant, dataset, metric, rival), row in found.items()
