@@ -63,7 +63,8 @@ def _observe_group(
     assert layer.recent is not None and layer.lse is not None and layer.summary is not None
     summary = layer.summary[group]
     if not hop:
-        recent = torch.cat([layer.recent[group], query[group, :, :new]], 2)[:, :, -context:]
+        older = layer.recent.shape[2] - max(context - new, 0)  # a part of all queries would keep the memory of all
+        recent = torch.cat([layer.recent[group, :, max(older, 0) :], query[group, :, max(new - context, 0) : new]], 2)
         return recent, layer.lse[group], layer.policy_state[group], summary
     unobserved = seen % hop
     recent = layer.recent[group, :, layer.recent.shape[2] - context - unobserved :]
@@ -85,4 +86,4 @@ def _observe_group(
     observed, summary = policy.observe(block).to(layer.policy_state.dtype), summarise(policy, block, summary)
     observed = F.pad(observed, (0, 0, keys.start, 0))
     lses = torch.cat([layer.lse[group], attention.lse], 2)
-    return recent[:, :, ready:].contiguous(), lses[:, :, lses.shape[2] - context :], observed, summary
+    return recent[:, :, ready:].clone(), lses[:, :, lses.shape[2] - context :].clone(), observed, summary

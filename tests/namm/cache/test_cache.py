@@ -10,7 +10,7 @@ from memx.kernels.attention_spectrogram import attention_spectrogram_reference
 from memx.namm.evolution.population import ObserveOnly
 from memx.namm.policies.base import Rule
 from memx.namm.policies.features.spectrum import ema, spectrogram
-from memx.namm.policies.heuristics import Recency
+from memx.namm.policies.heuristics import Recency, make_policy
 from memx.namm.policies.network import Namm
 from memx.namm.policies.panel import PolicySlots
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -213,6 +213,30 @@ def test_sizes_count_what_is_really_held():
     share = attached.cache.holds()
     assert share.shape == (2, 256)
     torch.testing.assert_close(share.sum(1), torch.tensor([s.tokens for s in attached.cache.sizes()]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["tova", "snapkv", "h2o", "expected_attention", "recent_max", "published"])
+def test_a_cache_keeps_the_memory_of_nothing_else_alive(kind):
+    """A slice of a prompt's queries would keep all of them in memory."""
+    if kind in ("recent_max", "published"):
+        features = dict(scorer="linear", features=("log_age", kind)) if kind == "recent_max" else {}
+        policy = Namm(rule=Rule(budget=0.5), every=64, **features)
+    else:
+        policy = make_policy(kind, budget=0.5, every=64)
+    host, ids = make_host(), prompts(200)[0][None]
+    with namm.attach(host, policy) as attached:
+        host(ids[:, :-1])
+        check_memory(attached.cache)
+        host(ids[:, -1:], past_key_values=attached.cache)
+    check_memory(attached.cache)
+
+
+def check_memory(cache):
+    for layer in cache.layers:
+        for name in ("recent", "lse", "summary"):
+            tensor = getattr(layer.state, name)
+            assert tensor is None or tensor.untyped_storage().nbytes() == tensor.nbytes, name
 
 
 @torch.no_grad()
