@@ -124,8 +124,8 @@ def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[in
 
     Raises:
         MemxError: The model has no attention interface, or attention that is not softmax over all or a window of the
-            tokens; or the policy's interval is not a multiple of 16. Inside the block: for a cache that was filled
-            without the policy, for packed sequences, and for masks other than a padding mask.
+            tokens; or the policy is a name, or its interval is not a multiple of 16. Inside the block: for a cache that
+            was filled without the policy, for packed sequences, and for masks other than a padding mask.
 
     Example:
         ```python
@@ -141,6 +141,9 @@ def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[in
             print(attached.cache.kept_share().shape)  # [layers, tokens]
         ```
     """
+    if isinstance(policy, str):
+        hint = f'use memx.namm.load("{policy}") for a NAMM, or memx.namm.make_policy("{policy}", budget=0.25)'
+        raise MemxError(f"attach needs a policy, not its name {policy!r}", hint=hint)
     decoder = find_decoder(model)
     if is_wrapped(decoder):
         raise MemxError("this model has a policy attached already", hint="exit its `with attach(...)` block first")

@@ -18,7 +18,7 @@ LIKELIHOOD, EXACT, OVER = "relative_log_likelihood", "exact", "relative_log_like
 SIZES = ("0.5", "0.25", "0.125")
 CEILING = "kvzip global"
 INTERVALS = "Intervals are over prompts; those of a NAMM with three seeds are over its seeds."
-_WIDEST = "Paired by prompt. The interval of a NAMM with several seeds holds those of all of them."
+_WIDEST = "Paired by prompt. With several seeds the interval reaches from the lowest to the highest end of theirs."
 HELD_OUT, ALL = "held-out/all", "all/all"
 MAIN = "namm/namm"  # the evaluation on the model that the NAMMs were evolved on
 SETS = {HELD_OUT: "held-out tasks", "trained/all": "tasks of the evolution"}
@@ -42,14 +42,14 @@ def evolution_table(name: str) -> str:
         name: The file of its rows.
     """
     found = evolved(name)
-    columns = ["seed", "initial parameters"]
+    columns = ["seed"]
     for split in ("validation", "test"):
-        columns += [f"chosen parameters, {split}", f"difference, {split}"]
+        columns += [f"initial, {split}", f"chosen, {split}", f"difference, {split}"]
     lines = []
     for seed in sorted({seed for seed, *_ in found}):
-        line = [str(seed), f"{found[seed, INITIAL, 'test', 'fitness'].value:.3f}"]
+        line = [str(seed)]
         for split in ("validation", "test"):
-            line.append(f"{found[seed, CHOSEN, split, 'fitness'].value:.3f}")
+            line += [f"{found[seed, kind, split, 'fitness'].value:.3f}" for kind in (INITIAL, CHOSEN)]
             gain = found[seed, DIFFERENCE, split, "fitness"]
             line.append(interval(gain.value, gain.low, gain.high, 3, "+"))
         lines.append([*line, f"{found[seed, CHOSEN, 'test', 'kept'].value:.0f}%"])

@@ -10,9 +10,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, cast
 
-from ...errors import MemxError, nearest
+from ...errors import MemxError
 from ...namm.policies.base import Policy, Rule, check_interval
-from ...namm.policies.heuristics import POLICIES, make_policy
+from ...namm.policies.heuristics import check_policy, make_policy
 from ...namm.policies.keep import Grouping
 from ...namm.policies.network import RUN, Namm
 from ...namm.saved import places
@@ -83,9 +83,7 @@ def build_policy(config: EvictConfig) -> Policy:
                     f"{option} applies only to a NAMM", hint="add --namm FOLDER, or use --budget with this policy"
                 )
         name = str(config.policy)
-        if name not in POLICIES:
-            hint = nearest(name.lower(), POLICIES) or f"choose one of: {', '.join(POLICIES)}"
-            raise MemxError(f"unknown policy {name!r}", hint=hint)
+        check_policy(name)
         budget = DEFAULT_BUDGET if config.budget is None and name != "full" else config.budget
         every = RUN if config.every is None else config.every
         if name == "full":

@@ -147,6 +147,15 @@ POLICIES: dict[str, Callable[..., Policy]] = {
 """The built-in policies by name; `make_policy` makes one."""
 
 
+def check_policy(name: str) -> None:
+    """Raise MemxError for a name that is no built-in policy."""
+    if name == "kvzip":
+        raise MemxError("kvzip reads a text twice, and cannot evict", hint="memx eval-namm compares it with the others")
+    if name not in POLICIES:
+        hint = nearest(name.lower(), POLICIES) or f"choose one of: {', '.join(POLICIES)}"
+        raise MemxError(f"unknown policy {name!r}", hint=hint)
+
+
 def make_policy(
     name: str, *, budget: float | None = None, every: int = RUN, seed: int = 0, rule: Rule | None = None
 ) -> Policy:
@@ -176,9 +185,7 @@ def make_policy(
         policy = memx.namm.make_policy("knorm", budget=0.25, rule=rule)
         ```
     """
-    if name not in POLICIES:
-        hint = nearest(name.lower(), POLICIES) or f"choose one of: {', '.join(POLICIES)}"
-        raise MemxError(f"unknown policy {name!r}", hint=hint)
+    check_policy(name)
     if name == "full":
         if budget not in (None, 1):
             raise MemxError("the policy full keeps every token and takes no budget", hint="remove the budget")

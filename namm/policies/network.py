@@ -59,9 +59,9 @@ class Namm:
         ```
     """
 
-    parameters: Tensor = None  # type: ignore[assignment]  # made in __post_init__
-    mean: Tensor = None  # type: ignore[assignment]
-    variance: Tensor = None  # type: ignore[assignment]
+    parameters: Tensor = field(default=None, repr=False)  # type: ignore[assignment]  # made in __post_init__
+    mean: Tensor = field(default=None, repr=False)  # type: ignore[assignment]
+    variance: Tensor = field(default=None, repr=False)  # type: ignore[assignment]
     rule: Rule = field(default_factory=Rule)
     every: int = RUN
     scorer: Scorer = "bam"

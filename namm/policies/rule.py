@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import isnan
 from typing import Any
@@ -51,7 +51,7 @@ class Rule:
     budget: float | None = None
     grouping: Grouping = "layer_max"
     allocation: Allocation = "equal"
-    shares: HeadShares | None = None
+    shares: HeadShares | None = field(default=None, repr=False)
     first: int = 0
     newest: int = 0
 

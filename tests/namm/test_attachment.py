@@ -37,6 +37,18 @@ def exact(host):
 
 
 @torch.no_grad()
+def test_a_name_is_no_policy():
+    match = "needs a policy, not its name 'universal'"
+    with pytest.raises(MemxError, match=match) as caught, namm.attach(make_host(), "universal"):
+        pass
+    assert 'memx.namm.load("universal")' in caught.value.hint
+
+
+def test_a_namm_is_printed_without_its_numbers():
+    printed = repr(Namm(torch.randn(4172), rule=Rule(budget=0.25)))
+    assert "tensor" not in printed and "budget=0.25" in printed
+
+
 def test_zero_parameters_are_the_plain_model_under_the_same_chunking(host):
     ids = prompts(150)[0][None]
     cache, parts = DynamicCache(config=host.config), []

@@ -396,6 +396,7 @@ def test_a_policy_is_made_by_its_name(name):
         (dict(name="H2O", budget=0.5), "unknown policy 'H2O'", "did you mean 'h2o'?"),
         (dict(name="quest", budget=0.5), "unknown policy 'quest'", "full, random, recency"),
         (dict(name="tova"), "tova needs a budget", "share of the cache"),
+        (dict(name="kvzip", budget=0.5), "kvzip reads a text twice", "memx eval-namm"),
         (dict(name="full", budget=0.5), "full keeps every token", "remove the budget"),
         (dict(name="h2o", budget=0.0), r"budget must be in \(0, 1\], got 0", "share of the cache"),
         (dict(name="h2o", budget=float("nan")), r"budget must be in \(0, 1\], got nan", "share of the cache"),
