@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -74,33 +75,41 @@ def save(
         raise cannot_write(folder, error) from None
 
 
-def load(place: str | PathLike[str], *, revision: str | None = None) -> Namm:
+def load(
+    place: str | PathLike[str],
+    *,
+    budget: float | None = None,
+    every: int | None = None,
+    revision: str | None = None,
+) -> Namm:
     """Load a NAMM: one that `save` or `memx evolve-namm` wrote, one that comes with memx, or one of the hub.
 
     Args:
         place: The folder, such as `results/runs/RUN/namm`, or that of its run; a name of `shipped_namms`; or a name on
             the Hugging Face hub, as `user/repo`. A folder that exists wins over names.
+        budget: Share of all tokens that it keeps, in (0, 1]. None: as it was saved.
+        every: Tokens between evictions, a multiple of 16. None: as it was saved.
         revision: Branch, tag or commit of a hub repository.
 
     Returns:
-        The NAMM, bit for bit as it was saved, with its tensors on the CPU.
+        The NAMM, bit for bit as it was saved but for what is given here, with its tensors on the CPU.
 
     Raises:
         MemxError: There is no such folder or name, the hub cannot be reached, or the NAMM is damaged or has another
-            format version or other constants.
+            format version or other constants; or the budget or interval is not one.
 
     Example:
         ```python
-        from dataclasses import replace
-
         import memx
 
         memx.namm.save(memx.namm.Namm(every=64), "my-namm")
         namm = memx.namm.load("my-namm")
-        smaller = replace(namm, rule=memx.namm.Rule(budget=0.25))  # keep a quarter of the tokens
+        smaller = memx.namm.load("my-namm", budget=0.25)  # keep a quarter of the tokens
         ```
     """
-    return read_files(find_namm(place, revision))[0]
+    namm = read_files(find_namm(place, revision))[0]
+    rule = namm.rule if budget is None else replace(namm.rule, budget=budget)
+    return replace(namm, rule=rule, every=namm.every if every is None else every)
 
 
 def read_files(folder: Path) -> tuple[Namm, Description]:

@@ -65,6 +65,16 @@ def test_a_round_trip_is_exact(tmp_path, kind):
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["namm"]
 
 
+def test_a_budget_and_an_interval_can_be_given(tmp_path):
+    save(Namm(torch.randn(4172), rule=Rule(budget=0.5, allocation="global", first=3), every=64), tmp_path / "a")
+    found = load(tmp_path / "a", budget=0.25, every=32)
+    assert found.rule == Rule(budget=0.25, allocation="global", first=3) and found.every == 32
+    assert load(tmp_path / "a").rule.budget == 0.5 and load(tmp_path / "a", every=96).every == 96
+    for wrong in ({"budget": 1.5}, {"every": 20}):
+        with pytest.raises(MemxError):
+            load(tmp_path / "a", **wrong)
+
+
 def test_a_namm_of_format_1_means_what_it_meant(tmp_path):
     """A file as memx wrote it before features had names."""
     namm = drawn(scorer="mlp", hidden=(7, 3), rule=Rule(budget=0.5, grouping="per_head"), every=64)
