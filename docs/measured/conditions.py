@@ -1,4 +1,4 @@
-"""NAMMs under other conditions: longer contexts, families no one answers, the question first, hosts, kinds of token."""
+"""NAMMs under other conditions: longer contexts, a second base model; which kinds of token they evict."""
 
 from __future__ import annotations
 
@@ -11,17 +11,11 @@ from memx.results.namm.rows import prepared, size_of
 from memx.results.store.rows import Row
 
 from .evictions import beside
-from .namms import ALL, EXACT, SETS, SIZES, differences_table, group, shares
+from .namms import ALL, SETS, SIZES, differences_table, shares
 from .parts import FIRST
 from .text import blocks, interval, plus_minus, rows_of, table
 
-LENGTHS = {"namm/at-2000": "2,000 tokens"}
-LONG = {
-    "namm/long-before": "4,096 tokens, question first",
-    "namm/long-after": "4,096 tokens, question last",
-    "namm/longer-before": "8,192 tokens, question first",
-}
-MINUS_FULL = "log_likelihood_minus_full"
+LENGTHS = {"namm/at-2000": "2,000 tokens", "namm/at-4000": "4,000 tokens"}
 HOSTS = {"namm/two-on-smollm2": "SmolLM2-135M", "namm/two-on-gemma": "Gemma 3 270M"}
 
 
@@ -33,39 +27,6 @@ def lengths(page: str) -> str:
     for file, words in LENGTHS.items():
         tables += [f"**Differences, {words}**", differences_table(file, {ALL: "all tasks"})]
     return blocks(*tables)
-
-
-def unanswerable(page: str) -> str:
-    """Families that the host cannot answer: likelihood and exact answers."""
-    file = {"namm/unanswerable": "likelihood"}
-    exact = beside({"namm/unanswerable": "exact answers in percent"}, ALL, EXACT, 0)
-    return blocks(beside(file, ALL), exact)
-
-
-def long_answers(page: str) -> str:
-    """Long contexts with written answers: the task's own score, and nats per token more than the full cache."""
-    sizes = SIZES[:2]
-    columns = ["context", "policy", *(f"score, {100 * float(size):g}%" for size in sizes)]
-    columns += [f"nats minus full, {100 * float(size):g}%" for size in sizes]
-    lines = []
-    for file, words in LONG.items():
-        rows = [row for row in prepared(rows_of(file)) if row.dataset == ALL]
-        by_point = {(row.variant, size_of(row), row.metric): row for row in rows}
-        full = by_point["full", "full", "score"]
-        lines.append([words, "full cache", *[_percent(full)] * len(sizes), *[""] * len(sizes)])
-        names = dict.fromkeys(row.variant for row in rows if row.variant != "full")
-        for name in sorted(names, key=group):
-            scores = [_percent(by_point[name, size, "score"]) for size in sizes]
-            minus = [by_point[name, size, MINUS_FULL] for size in sizes]
-            told = [interval(row.value, row.low, row.high, 2, "+") for row in minus]
-            lines.append([words, policy_label(name, [*names]), *scores, *told])
-    return table(columns, lines, left=2)
-
-
-def trained_host(page: str) -> str:
-    """The universal NAMM on a model that memx trained."""
-    file = "namm/trained-host"
-    return blocks(beside({file: "model trained by memx"}, ALL), differences_table(file, {ALL: "all tasks"}))
 
 
 def two_hosts(page: str) -> str:
@@ -100,7 +61,3 @@ def kinds(page: str) -> str:
             lines.append([text, kind.name, f"{kind.share:.0f}", *told])
     labels = [f"evicted by {policy_label(name, names)}, %" for name in names]
     return table(["text", "kind of token", "share of tokens, %", *labels], lines, left=2)
-
-
-def _percent(row: Row) -> str:
-    return plus_minus(row.value, row.low, row.high, 0)
