@@ -14,7 +14,8 @@ import torch
 
 from ...namm.evolution.evolve import Outcome, end_of_stage, most_sigma, validation_due
 from ...namm.evolution.files import save_evolution
-from ...namm.evolution.search import Evolution, Vector
+from ...namm.evolution.history import Vector
+from ...namm.evolution.search import Evolution
 from ...namm.saved.files import save
 from ...results.store.rows import Row
 from ...results.store.runs import Run

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from ...namm.evolution.search import Vector
+from ...namm.evolution.history import Vector
 from ...namm.policies.network import Namm
 from ...namm.policies.scorer import count
 from ..config.eviction.evolution import SearchSpace

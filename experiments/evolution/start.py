@@ -13,7 +13,8 @@ import torch
 from ...errors import MemxError
 from ...namm.calibration import calibrate
 from ...namm.evolution.files import RECORD, load_evolution, save_evolution
-from ...namm.evolution.search import Evolution, State, Vector
+from ...namm.evolution.history import State, Vector
+from ...namm.evolution.search import Evolution
 from ...namm.policies.base import Rule
 from ...namm.policies.features.registry import PUBLISHED
 from ...namm.policies.features.spectrum import HOP

@@ -22,14 +22,14 @@ from ...namm.policies.network import Namm
 from ...namm.policies.panel import PolicyBatch, PolicySlots, keep_all
 from ...namm.policies.shares import HeadShares
 from ...namm.threshold import score_context, with_threshold
-from ...results.namm.rows import CEILINGS, FULL, NAMM, THRESHOLD
+from ...results.namm.rows import CEILINGS, FULL, NAMM
 from ..config.eviction.policy_eval import EvalConfig
 from ..eviction.answers import Prompt, branched, feed, read
 from ..eviction.kvzip import kvzip_scores
 from ..eviction.measurements import CacheSize, Measurements, measure_answers
 from .baselines import Baseline, baselines
 from .cache_use import cache_use
-from .online_thresholds import Thresholds
+from .online_thresholds import Thresholds, with_calibrated
 from .own_size import own_budget
 from .rows import Key
 
@@ -101,7 +101,7 @@ class PolicyEvaluator:
             for allocation in self.config.all_allocations:
                 chosen = self._with_allocation(self.baselines, allocation)
                 measured += self._batches(prompt, shared, chosen, budget, CacheSize(budget), allocation)
-            for baseline in self._with_calibrated(budget):
+            for baseline in with_calibrated(self.baselines, self.thresholds, budget):
                 measured += self._batches(prompt, shared, [baseline], budget, CacheSize(budget))
             for baseline in equal:  # one by one: each has a threshold of its own
                 measured += self._batches(prompt, shared, [baseline], budget, CacheSize(budget))
@@ -164,17 +164,6 @@ class PolicyEvaluator:
             return with_threshold(policy, scores.threshold(scores.equal_share(share), "layer_max"), "layer_max")
 
         return Baseline(baseline.variant, make)
-
-    def _with_calibrated(self, share: float) -> list[Baseline]:
-        """NAMMs with the thresholds that were calibrated to keep a share while reading."""
-        found = []
-        for baseline in self.baselines:
-            threshold = self.thresholds.get(baseline.variant, {}).get(share) if baseline.rule is not None else None
-            if threshold is not None:
-                policy: Any = baseline.make(share, "equal")
-                moved = with_threshold(policy, threshold, "per_head")
-                found.append(Baseline(baseline.variant + THRESHOLD, lambda share, allocation, moved=moved: moved))
-        return found
 
     def _own_size(
         self, prompt: Prompt, shared: EvictingCache, namm: Baseline, most: Sequence[float]

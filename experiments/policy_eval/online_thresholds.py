@@ -6,15 +6,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError
 from ...files import write_atomically
 from ...json_text import BadJson, parse_json
 from ...namm.online import calibrate_threshold
 from ...namm.policies.network import Namm
+from ...namm.threshold import with_threshold
+from ...results.namm.rows import THRESHOLD
 from ..config.eviction.policy_eval import EvalConfig
-from .baselines import protected
+from .baselines import Baseline, protected
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +61,27 @@ def online_thresholds(
                 calibrated = calibrate_threshold(model, policy, contexts, budget)
                 found.setdefault(source.label, {})[budget] = calibrated.rule.threshold
     write_atomically(path, json.dumps(found) + "\n")
+    return found
+
+
+def with_calibrated(baselines: Sequence[Baseline], thresholds: Thresholds, share: float) -> list[Baseline]:
+    """Make of NAMMs those with the thresholds that were calibrated to keep a share while reading.
+
+    Args:
+        baselines: All policies.
+        thresholds: The threshold of NAMMs for each share, by label.
+        share: The share.
+
+    Returns:
+        The NAMMs that have a threshold for that share, under it.
+    """
+    found = []
+    for baseline in baselines:
+        threshold = thresholds.get(baseline.variant, {}).get(share) if baseline.rule is not None else None
+        if threshold is not None:
+            policy: Any = baseline.make(share, "equal")
+            moved = with_threshold(policy, threshold, "per_head")
+            found.append(Baseline(baseline.variant + THRESHOLD, lambda share, allocation, moved=moved: moved))
     return found
 
 

@@ -18,6 +18,7 @@ from ...torch_compat import flash_attention_for_cpu, has_flash_attention_for_cpu
 from .cache import EvictingCache
 from .masks import bottom_right_causal
 from .state import LayerState
+from .views import visible
 
 ATTENTION = "memx"  # its name among transformers' attention functions
 CACHE = "memx_cache"  # the argument by which a decoder hands its cache down to it
@@ -66,7 +67,7 @@ def observed_attention(
     if layer.state.ragged is None or dropout:
         state = layer.state.padded()
         output, lse = attend(
-            query, state.keys, state.values, state.visible(), scale, dropout=dropout, with_lse=observing
+            query, state.keys, state.values, visible(state), scale, dropout=dropout, with_lse=observing
         )
     else:
         output, lse = attend_ragged(query, layer.state, scale)
@@ -110,7 +111,7 @@ def attend_ragged(query: Tensor, state: LayerState, scale: float) -> tuple[Tenso
     own = state.new_tokens.positions[:, 0]
     where: Any = (None, None, None) if window is None else (old.positions, own, window)
     before, old_lse = ragged_attention(query, old.keys, old.values, old.offsets, scale, *where, longest=old.most)
-    seen = state.visible()
+    seen = visible(state)
     if _has_lse(query, value, 0.0) and seen is None and query.shape[2] == 1:
         output, lse = flash_attention_for_cpu(query, key, value, causal=False, scale=scale)
     elif _has_lse(query, value, 0.0):

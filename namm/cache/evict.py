@@ -18,6 +18,7 @@ from ..policies.base import Policy, View
 from ..policies.keep import kept_tokens
 from .ragged import RaggedTokens
 from .state import LayerState
+from .views import attention_of
 
 _WINDOW_STEP = 64  # tokens between looks at what has left a layer's window
 
@@ -170,7 +171,7 @@ def _view(layer: LayerState, group: slice, slots: slice, unobserved: int) -> Vie
     recent = recent[:, :, stop - context : stop]
     lse = layer.lse[group] if layer.lse is not None and policy.hop else None
     lse = lse if context else recent.new_empty(recent.shape[:3])
-    attention = layer.attention(group, recent, lse, slots, later=unobserved)
+    attention = attention_of(layer, group, recent, lse, slots, later=unobserved)
     lengths = [seen + new for seen, new in layer.new_tokens.pairs()][group]
     budgets = policy.rule.budget_tokens(lengths)
     # tokens that no policy has seen yet stay within the budget, not beyond it

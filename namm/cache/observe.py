@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ..policies.base import Block, summarise
 from .state import LayerState
+from .views import attention_of
 
 
 def observe(layer: LayerState, query: Tensor, lse: Tensor | None) -> None:
@@ -76,11 +77,11 @@ def _observe_group(
     keys = slice(slots.start, slots.stop - later)
     # the host's own lse is that of all new queries; queries that waited attended in an earlier pass
     known = lse[group, :, :ready].contiguous() if lse is not None and not unobserved else None
-    attention = layer.attention(group, recent[:, :, context : context + ready], known, keys, later=later)
+    attention = attention_of(layer, group, recent[:, :, context : context + ready], known, keys, later=later)
     old_keys = slice(slots.start, keys.stop - ready)
     # The context's queries attended in an earlier pass. Their attention to the keys that are left is computed anew,
     # with the lse of that time, which counts keys that may be gone by now.
-    before = layer.attention(group, recent[:, :, :context], layer.lse[group], old_keys, later=later + ready)
+    before = attention_of(layer, group, recent[:, :, :context], layer.lse[group], old_keys, later=later + ready)
     state = layer.policy_state[group, :, old_keys] if old_keys.stop > old_keys.start else None
     block = Block(attention, before, state, layer.index)
     observed, summary = policy.observe(block).to(layer.policy_state.dtype), summarise(policy, block, summary)

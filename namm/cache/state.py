@@ -20,16 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..policies.base import Attention, Policy, summary_size
+from ..policies.base import Policy, summary_size
 from ..policies.rotary import UNKNOWN, Rotary
-from .masks import bottom_right_causal
 from .new_tokens import LayerSize, NewTokens
 from .ragged import RaggedTokens
 
@@ -229,55 +228,6 @@ class LayerState:
         """The window, once a sequence is longer than that."""
         longest = max(self.new_tokens.seen) + self.new_tokens.columns
         return self.window if self.window is not None and longest > self.window else None
-
-    def visible(self) -> Tensor | None:
-        """Which slots the newest columns see: [B or 1, H or 1, Q, T], bool; None: all of them, up to their own.
-
-        Ragged tokens are no slots: all of those are seen that are in the window.
-        """
-        columns, slots = self.new_tokens.columns, self.keys.shape[2]
-        width = slots - columns  # the slots before them
-        old = [[count - new for count in heads] for heads, new in zip(self.counts, self.new_tokens.new, strict=True)]
-        ragged = self.ragged is None and any(count != width for heads in old for count in heads)
-        window = self.window_in_use()
-        if not ragged and window is None:
-            return None
-        seen = bottom_right_causal(columns, slots, self.device)[None, None]  # [1, 1, Q, T]
-        if ragged:
-            first = width - torch.tensor(old, device=self.device)[..., None, None]  # [B, H, 1, 1]
-            seen = seen & (torch.arange(slots, device=self.device) >= first)
-        if window is not None:
-            # by position, not by slot: between two tokens that are still held others may be gone
-            back = self.positions[:, :, width:, None] - self.positions[:, :, None, :]
-            seen = seen & (back < window)
-        return seen
-
-    def attention(self, group: slice, query: Tensor, lse: Tensor | None, keys: slice, *, later: int = 0) -> Attention:
-        """Queries of a group with the keys in some slots.
-
-        Args:
-            group: Sequences at one length.
-            query: [b, Hq, Q, d], the last of the sequence but for `later`.
-            lse: Their log-sum-exp [b, Hq, Q]; None: computed here, and the last keys are then the queries' own.
-            keys: The slots.
-            later: How many of the group's tokens came after the last query.
-        """
-        lengths = [seen + new - later for seen, new in list(self.new_tokens.pairs())[group]]
-        ends = torch.tensor(lengths, device=self.device)[:, None, None]
-        own = ends + torch.arange(-query.shape[2], 0, device=self.device)
-        exists = self.exists(group, self.slots(group))
-        attention = Attention(
-            query,
-            self.keys[group, :, keys],
-            query.new_empty(0) if lse is None else lse,
-            own,
-            self.positions[group, :, keys],
-            None if exists is None else exists[..., : keys.stop - keys.start],
-            self.scale,
-            self.window_in_use(),
-            self.rotary,
-        )
-        return attention if lse is not None else replace(attention, lse=attention.log_sum_exp())
 
     def copies(self, policy: Policy, count: int, seen: list[int]) -> LayerState:
         """So many copies of each sequence, under another policy that reads the same; copy c of s is c * S + s.

@@ -9,7 +9,8 @@ from os import PathLike
 from time import perf_counter
 
 from .files import save_evolution
-from .search import Evolution, Fitness, Vector
+from .history import Vector
+from .search import Evolution, Fitness
 
 
 @dataclass(frozen=True)

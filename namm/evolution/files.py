@@ -24,7 +24,8 @@ from ...files import cannot_write, replace_file
 from ...json_text import BadJson, parse_json
 from ...version import __version__
 from .cma_state import Array, Covariance, StepSize
-from .search import Evolution, State
+from .history import State
+from .search import Evolution
 
 FORMAT = 1
 RECORD = "evolution.json"

@@ -7,55 +7,18 @@ what else draws random numbers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import isfinite
-from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ...errors import MemxError
 from .cma_state import Array, Covariance, Settings, StepSize, Strategy
+from .history import BestVector, Generation, State, Validation, Vector, take
 
-Vector = NDArray[np.float64]
 Fitness = Callable[[Vector, int], ArrayLike]  # candidates [population, n] and the generation's number -> [population]
 TPA_FROM = 300  # parameters
-
-
-class Generation(NamedTuple):
-    """One generation: its number from 0, its stage, its candidates' fitness, the step size after it."""
-
-    number: int
-    stage: int
-    best: float
-    mean: float
-    std: float
-    sigma: float
-
-
-class Validation(NamedTuple):
-    """The validation fitness of a mean, after so many generations."""
-
-    generation: int
-    stage: int
-    fitness: float
-
-
-@dataclass(frozen=True)
-class BestVector:
-    """A vector [n] and its fitness: of a mean on validation data, or of a sample in the generation that it was in."""
-
-    vector: Vector
-    fitness: float
-    generation: int
-
-
-@dataclass(frozen=True)
-class State:
-    """All of an evolution: arrays by name, and what JSON can hold."""
-
-    arrays: dict[str, Array]
-    rest: dict[str, Any]
 
 
 class Evolution:
@@ -245,31 +208,15 @@ class Evolution:
         """The evolution that a state is of. Raises ValueError, KeyError or TypeError for what is none."""
         rest, arrays = state.rest, dict(state.arrays)
         made = cls(**rest["settings"])
-        history = _take(arrays, "history", (None, len(Generation._fields)))
+        history = take(arrays, "history", (None, len(Generation._fields)))
         made.history = [Generation(int(a), int(b), *row) for a, b, *row in history.tolist()]
-        validations = _take(arrays, "validations", (None, len(Validation._fields)))
+        validations = take(arrays, "validations", (None, len(Validation._fields)))
         made.validations = [Validation(int(a), int(b), row) for a, b, row in validations.tolist()]
         for name in ("validated", "best"):
             if rest[name] is not None:
-                setattr(made, name, BestVector(_take(arrays, name, (made.settings.n,)), **rest[name]))
+                setattr(made, name, BestVector(take(arrays, name, (made.settings.n,)), **rest[name]))
         made.generation, made.stage, made.began = rest["generation"], rest["stage"], rest["began"]
         made.stopped = tuple(rest["stopped"])
         made._strategy.restore({name.removeprefix("cma."): array for name, array in arrays.items()})
         made._strategy.rng.bit_generator.state = rest["rng"]
         return made
-
-
-def _take(arrays: dict[str, Array], name: str, shape: tuple[int | None, ...]) -> Array:
-    """Take an array of a state; None stands for any length. Raises ValueError for another than float64 and finite."""
-    if name not in arrays:
-        raise ValueError(f"{name} is missing")
-    array = arrays.pop(name)
-    alike = len(array.shape) == len(shape) and all(
-        wanted in (None, size) for size, wanted in zip(array.shape, shape, strict=True)
-    )
-    if not alike or array.dtype != np.float64:
-        wanted = ["any" if size is None else size for size in shape]
-        raise ValueError(f"{name} is {array.dtype} {list(array.shape)}, not float64 {wanted}".replace("'", ""))
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} contains values that are not finite")
-    return array

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import MemxError, nearest
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import caption_below, new_figure, spread
+from .curve_lines import ASIDE, draw_baseline, draw_namm
 from .curves import SEEDS, Curve, Point, by_bytes, curves, full_cache
 from .looks import Look, evaluation_caption, looks_of, policy_label
 from .rows import (
@@ -36,7 +37,6 @@ _MOST = 108.0  # percent, where the axis of shares ends
 _LETTER = 0.0145  # of a panel's width, of a letter of a name
 _LABEL = 9.6  # points between the names of two lines
 _LEAST_SPAN = {"exact": 10.0, "score": 10.0}  # of an axis, where nothing scores
-_ASIDE = 1.3  # points between the error bars of two policies at one size
 
 
 def draw(request: PlotRequest) -> Drawn:
@@ -139,62 +139,10 @@ def _panel(
     for curve in drawn:
         look = looks[curve.policy]
         if look.strong:
-            _namm(axis, curve, look)
+            draw_namm(axis, curve, look)
         else:
-            _baseline(axis, curve, look, _ASIDE * (baselines.index(curve.policy) - (len(baselines) - 1) / 2))
+            draw_baseline(axis, curve, look, ASIDE * (baselines.index(curve.policy) - (len(baselines) - 1) / 2))
     _share_axis(axis, drawn, looks, "kept, in bytes" if by_bytes(rows) else "kept")
-
-
-def _namm(axis: Axes, curve: Curve, look: Look) -> None:
-    """A strong line with its band, faint ones of its seeds, and a star at its own size."""
-    band = [(p.share, p.low, p.high) for p in curve.points if p.low is not None and p.high is not None]
-    share, low, high = ([one[place] for one in band] for place in range(3))
-    axis.fill_between(
-        share, low, high, color=look.colour, alpha=0.16 if look.line == "-" else 0.07, linewidth=0, zorder=2
-    )
-    for line in curve.members:
-        axis.plot(
-            [p.share for p in line], [p.value for p in line], color=look.colour, alpha=0.45, linewidth=0.8, zorder=4
-        )
-    axis.plot(
-        [p.share for p in curve.points], [p.value for p in curve.points], color=look.colour, linestyle=look.line,
-        marker="o", linewidth=2.4, markersize=6, zorder=5, label=f"_{curve.policy}",
-    )  # fmt: skip
-    for own in curve.own:
-        axis.errorbar(
-            [own.share], [own.value], yerr=_errors([own]), color=look.colour, marker="*", markersize=15, capsize=3,
-            markeredgecolor="white", elinewidth=1.3, linestyle="none", zorder=6, label="NAMM at its own cache size",
-        )  # fmt: skip
-
-
-def _baseline(axis: Axes, curve: Curve, look: Look, aside: float) -> None:
-    """A thin line with error bars, drawn a little aside so that baselines of one size do not hide each other."""
-    from matplotlib.transforms import ScaledTranslation
-
-    place = axis.transData + ScaledTranslation(aside / 72, 0, axis.figure.dpi_scale_trans)
-    style: dict[str, Any] = dict(
-        color=look.colour, marker=look.marker, markersize=4, elinewidth=0.7, zorder=3, transform=place
-    )
-    line: dict[str, Any] = dict(linestyle=look.line, linewidth=1.2, alpha=0.85)
-    if curve.points:
-        x, y = [p.share for p in curve.points], [p.value for p in curve.points]
-        _, _, bars = axis.errorbar(x, y, yerr=_errors(curve.points), **style, **line, label=f"_{curve.policy}")
-        for bar in bars:
-            bar.set_alpha(0.35)
-    for own in curve.own:
-        _, _, bars = axis.errorbar(
-            [own.share], [own.value], yerr=_errors([own]), **style, linestyle="none", label=f"_{curve.policy}, own size"
-        )
-        for bar in bars:
-            bar.set_alpha(0.35)
-
-
-def _errors(points: Sequence[Point]) -> list[list[float]] | None:
-    """How far down and up the intervals reach; nothing if a point has none."""
-    known = [(p.value, p.low, p.high) for p in points if p.low is not None and p.high is not None]
-    if len(known) < len(points):
-        return None
-    return [[max(value - low, 0.0) for value, low, _ in known], [max(high - value, 0.0) for value, _, high in known]]
 
 
 def _share_axis(axis: Axes, drawn: Sequence[Curve], looks: dict[str, Look], measured: str) -> None:

@@ -7,6 +7,7 @@ import torch
 from memx import namm
 from memx.namm.cache import attention
 from memx.namm.cache.ragged import RaggedTokens
+from memx.namm.cache.views import attention_of, visible
 from memx.namm.policies.base import Rule
 from memx.namm.policies.heuristics import Full, Random
 from memx.namm.policies.network import Namm
@@ -25,8 +26,8 @@ def host():
 def by_padding(query, state, scale):
     """What `attend_ragged` stands for: attention over padded heads, under a mask."""
     whole = state.padded()
-    output, _ = attention.attend(query, whole.keys, whole.values, whole.visible(), scale)
-    scores = whole.attention(slice(None), query, None, whole.slots(slice(None)))
+    output, _ = attention.attend(query, whole.keys, whole.values, visible(whole), scale)
+    scores = attention_of(whole, slice(None), query, None, whole.slots(slice(None)))
     return output, scores.lse
 
 
