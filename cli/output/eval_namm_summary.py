@@ -18,11 +18,14 @@ _SETS = ("trained/all", "held-out/all")
 _ABOUT = {"trained/all": "trained", "held-out/all": "held-out"}
 _FULL = "full"
 # names of policies end with how heads share the budget, unless all have the same share
+_EQUAL = "equal"
 _ALLOCATED = {
+    _EQUAL: "equal: every head keeps the same share.",
     "global": "global: the best tokens of all layers and heads together, as many as equal shares hold.",
     "table": "table: each head keeps its own share, measured once on other prompts; as many tokens in all.",
     "layer_max": "layer_max: one threshold for all layers and heads, and layers filled up to their fullest head.",
 }
+_NATS_AND_EXACT = (("log_likelihood", 2), ("exact", 1))
 Line = tuple[str, float | None, str, str]  # variant, budget, size, beside
 
 
@@ -40,7 +43,7 @@ def print_evaluation(rows: Sequence[Row]) -> None:
             "layers may keep different shares.\nnamm per head, and the other policies: the same share in every head."
         )
     for suffix, text in _ALLOCATED.items():
-        if any(line[0].endswith(f" {suffix}") for line in found):
+        if any(_name(line, found).endswith(f" {suffix}") for line in found):
             say(text)
     if any(line[0].startswith("kvpress ") for line in found):
         say("kvpress may evict any token of the context; the other policies always keep the newest (fewer than 16).")
@@ -68,6 +71,15 @@ def _sizes(found: Mapping[Line, Any], full: Line) -> Iterator[tuple[str, list[Li
         yield f"cache size of {variant} at its own threshold", own
 
 
+def _name(line: Line, found: Mapping[Line, Any]) -> str:
+    """A policy's name in a table: with `equal` where it is in the tables with another allocation too."""
+    variant, budget = line[:2]
+    of = {other[0] for other in found}
+    shared = {split_allocation(other)[0] for other in of if split_allocation(other)[1].strip() in _ALLOCATED}
+    equal = budget is not None and variant in shared and f"{variant} per head" not in of
+    return f"{variant} {_EQUAL}" if equal else variant
+
+
 def _print_size(size: str, lines: Sequence[Line], found: Mapping[Line, Any], sets: Sequence[str]) -> None:
     columns, table = ["policy"], []
     scored = [one for one in sets if ("score", one) in found[lines[0]]]
@@ -80,23 +92,23 @@ def _print_size(size: str, lines: Sequence[Line], found: Mapping[Line, Any], set
         ]
     for line in lines:
         rows = found[line]
-        cells = [line[0]]
+        cells = [_name(line, found)]
         for one in sets:
             cells += [score_of(rows["exact", one], 1), score_of(rows["relative_log_likelihood", one], 2)]
             cells.append(score_of(rows["lost_nats", one], 2))
             if one in scored:
                 cells.append(score_of(rows["score", one], 1))
         cells += [f"{rows[size, 'all/all'].value:.1f}%" for size in ("held", "kept")]
-        table.append([*cells, _bookkeeping(rows)])
+        table.append([*cells, _policy_state(rows)])
     n = ", ".join(f"{found[lines[0]]['exact', one].n} {_ABOUT[one]}" for one in sets)
     print_table(
         f"{size} (prompts: {n}; {INTERVALS})",
-        [*columns, "cache size", "tokens kept", "bookkeeping, % of the cache"],
+        [*columns, "cache size", "tokens kept", "policy state, % of the cache"],
         table,
     )
 
 
-def _bookkeeping(rows: Mapping[tuple[str, str], Row]) -> str:
+def _policy_state(rows: Mapping[tuple[str, str], Row]) -> str:
     """What the cache holds beside keys and values, in percent of those that are left; nothing for kvpress."""
     beside, held = (rows.get((name, "all/all")) for name in ("bookkeeping_bytes", "kv_bytes"))
     if beside is None or held is None or not held.value or beside.labels.package == "kvpress":
@@ -119,10 +131,10 @@ def _print_verdicts(rows: Sequence[Row], namms: Sequence[Line], found: Mapping[L
         )
         for one in sets:
             for way in [way for way in ways if ("exact", line, one, way) in over] or [""]:
-                cells = [line[0], size, _ABOUT[one], *([way] if told else [])]
-                for metric, digits in (("log_likelihood", 2), ("exact", 1)):
+                cells = [_name(line, found), size, _ABOUT[one], *([way] if told else [])]
+                cells += [difference_of(found[line][f"{metric}_minus_full", one], n) for metric, n in _NATS_AND_EXACT]
+                for metric, digits in (("relative_log_likelihood", 2), *_NATS_AND_EXACT):
                     best = over.get((metric, line, one, way))
-                    cells.append(difference_of(found[line][f"{metric}_minus_full", one], digits))
                     cells.append("" if best is None else f"{difference_of(best, digits)} {best.labels.rival}")
                 table.append(cells)
     columns = [
@@ -131,8 +143,9 @@ def _print_verdicts(rows: Sequence[Row], namms: Sequence[Line], found: Mapping[L
         "tasks",
         *(["baselines"] if told else []),
         "nats per token: minus full cache",
-        "nats per token: minus best baseline",
         "exact match, points: minus full cache",
+        "relative likelihood: minus best baseline",
+        "nats per token: minus best baseline",
         "exact match, points: minus best baseline",
     ]
     title = "NAMM minus other policies (95% CI); the best baseline was chosen on these same prompts, which favours it"

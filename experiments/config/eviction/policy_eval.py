@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ....errors import shown
+from ....errors import nearest, shown
 from ....results.namm.rows import ALLOCATED, CEILING_PRESSES, CEILINGS, NAMM, PER_HEAD, PRESSES, THRESHOLD
 from ..base import RunName, StrictModel
 from .host import HostConfig
@@ -159,12 +159,14 @@ class EvalConfig(StrictModel):
     def _known(self) -> EvalConfig:
         for task in self.tasks:
             if not is_known(task):
-                known = ", ".join((*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS))
-                raise ValueError(f"no task {task!r}; use {known} or longbench/NAME")
+                known = (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS)
+                hint = nearest(task, known) or f"use {', '.join(known)} or longbench/NAME"
+                raise ValueError(f"no task {task!r}; {hint}")
         for name in self.policies:
             if name not in (*BASELINES, *CEILINGS):
-                known = ", ".join((*BASELINES, *CEILINGS))
-                raise ValueError(f"no policy {name!r}; use {known} (full is always included)")
+                known = (*BASELINES, *CEILINGS)
+                hint = nearest(name, known) or f"use {', '.join(known)} (full is always included)"
+                raise ValueError(f"no policy {name!r}; {hint}")
         for budget in self.budgets:
             if not 0 < budget < 1:
                 raise ValueError(f"budgets: {budget:g} must be above 0 and below 1; it is a share of the cache")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from ....errors import nearest
 from ..base import StrictModel
 
 TRAINING_TASKS = ("needles", "key_values", "passages", "quote", "facts", "prose_next")
@@ -22,9 +23,9 @@ def check_task(task: str) -> None:
     """Raise ValueError for a family that is unknown or kept for evaluation; LongBench's are known where they are."""
     if task in TRAINING_TASKS or is_longbench(task):
         return
-    raise ValueError(
-        f"unknown training task {task!r}; use {', '.join(TRAINING_TASKS)} or longbench/NAME (others are held out)"
-    )
+    misspelt = task not in (*HELD_OUT_TASKS, *NAMED_TASKS) and nearest(task, TRAINING_TASKS)
+    hint = misspelt or f"use {', '.join(TRAINING_TASKS)} or longbench/NAME (others are held out)"
+    raise ValueError(f"unknown training task {task!r}; {hint}")
 
 
 class TasksConfig(StrictModel):

@@ -71,6 +71,8 @@ def test_a_run_of_training_is_not_one_of_an_evolution(capsys, tiny_run):
         (["SAVED"], "a saved NAMM does not come with a model", "--model, e.g. smollm2"),
         (["SAVED", "--model", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),
         (["SAVED", "--model", "smollm2", "--task", "pass"], "no task 'pass'", "passkey"),
+        (["SAVED", "--model", "smollm2", "--task", "nedles"], "no task 'nedles'", "did you mean 'needles'?"),
+        (["SAVED", "--model", "smollm2", "--policy", "snapkw"], "no policy 'snapkw'", "did you mean 'snapkv'?"),
         (["SAVED", "--model", "smollm2", "--policy", "full"], "no policy 'full'", ""),
         (["SAVED", "--model", "smollm2", "--budget", "1.5"], "budgets: 1.5 must be above 0 and below 1", "share"),
         (["SAVED", "--model", "smollm2", "--budget", "0.5", "--budget", "0.5"], "budgets has an entry twice", ""),
@@ -253,6 +255,19 @@ def test_kvzip_is_no_baseline_of_the_printed_differences(capsys, tmp_path, host)
     lines = [line.split() for line in printed.splitlines() if line.split()[:1] == ["namm"]]
     assert [line[3] for line in lines] == ["equal", "kvzip"]
     assert lines[0][-1] == "recency" and lines[1][-1] == "kvzip"
+
+
+def test_equal_shares_are_named_where_there_are_others_too(capsys, tmp_path, host):
+    saved = tmp_path / "mine"
+    namm.save(Namm(torch.randn(4172), rule=Rule(budget=0.4), every=64), saved, host=str(host), tasks=["key_values"])
+    given = ["--model", str(host), "--task", "key_values", "--budget", "0.4", "--policy", "recency"]
+    given += ["--set", "allocations_of={namm: [equal, global], recency: [equal]}", "--runs", str(tmp_path / "runs")]
+    assert memx([COMMAND, str(saved), *given, *SMALL]) == 0
+    printed = capsys.readouterr().out
+    assert {name for name in ("namm equal", "namm global", "recency equal") if name in printed} == {
+        "namm equal", "namm global"
+    }  # fmt: skip
+    assert "relative likelihood: minus" in " ".join(printed.partition("NAMM minus other policies")[2].split())
 
 
 def test_a_press_that_reads_twice_is_no_best_baseline():

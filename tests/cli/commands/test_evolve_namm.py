@@ -37,6 +37,7 @@ def mistake(capsys, *arguments):
         (["--set", "namm.every=100"], "namm.every: ", ""),
         (["--budget", "1.5"], "namm.budget: ", ""),
         (["--population", "2"], "evolution.population: ", ""),
+        (["--set", "tasks.train=[nedles]"], "unknown training task 'nedles'", "did you mean 'needles'?"),
         (["--set", "tasks.train=[passkey]"], "unknown training task 'passkey'", "others are held out"),
         (["--set", "tasks.train=[prose_next]", "--set", "fitness.kind=score"], "prose_next has no score", ""),
         (["--set", "tasks.per_generation=99"], "per_generation 99 is above pool", ""),
@@ -105,10 +106,10 @@ def test_a_dry_run_loads_and_writes_nothing(capsys, tmp_path, monkeypatch, host)
     assert cost["bytes_per_token"] == 2 * 2 * (2 * 8 * 4 + 17 * 4 + 4)
     assert memx([COMMAND, "--model", str(host), *runs, "--json"]) == 0
     cost = json.loads(capsys.readouterr().out)
-    assert cost["namm_parameters"] == cost["evolved"] == 161
+    assert cost["namm_parameters"] == cost["evolved"] == 153
     assert memx([COMMAND, "namm-smollm2-heads", "--model", str(host), *runs]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "5,413 parameters by 78 evolved numbers" in shown  # 9 factors, 65 of the last layer, 4 heads
+    assert "5,349 parameters by 77 evolved numbers" in shown  # 8 factors, 65 of the last layer, 4 heads
     assert memx([COMMAND, "namm-llama-3-8b", *runs]) == 0
     shown = capsys.readouterr().out
     assert "8.03B parameters in bfloat16" in shown and "would write" in shown and "expected time" in shown
