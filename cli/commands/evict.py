@@ -44,11 +44,12 @@ class Grouping(StrEnum):
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Prompt text; - reads it from stdin.")]
 File = Annotated[Path | None, option(metavar="FILE", help="Read the prompt from a UTF-8 text file; - is stdin.")]
 Model = Annotated[
-    str,
+    str | None,
     option(
         "--model",
         metavar="MODEL",
         help="Base model: smollm2, gemma3-270m, a folder or a hub name.",
+        default="smollm2, or that of --namm RUN",
         complete=complete_of(MODELS),
     ),
 ]
@@ -146,7 +147,7 @@ def register(app: typer.Typer) -> None:
 def evict(
     prompt: Prompt = None,
     file: File = None,
-    model: Model = "smollm2",
+    model: Model = None,
     policy: Policy = None,
     namm: Namm = None,
     budget: Budget = None,
@@ -174,6 +175,7 @@ def evict(
     kept and evicted tokens of each layer, evict.png all layers at once, and evict.json has all numbers.
     """
     text = _read(prompt, file)
+    from ...experiments.eviction.default_model import default_model
     from ...experiments.eviction.policy import EvictConfig
     from ...experiments.eviction.run import run_eviction
     from ...results.eviction.files import check_free, write_report
@@ -181,7 +183,7 @@ def evict(
 
     config = EvictConfig(
         prompt=text,
-        host=model,
+        host=model or default_model(namm),
         policy=policy,
         namm=namm,
         budget=budget,

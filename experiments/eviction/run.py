@@ -70,6 +70,7 @@ def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda t
         cache = attached.cache
         assert cache is not None
         layers, held = _layers(cache), [[min(1.0, share) for share in layer] for layer in cache.holds().tolist()]
+        progress(f"generating up to {config.new_tokens:,} token{'s' if config.new_tokens > 1 else ''}")
         answer, new = writer.write(first, output, seconds)
         after = _layers(cache)
     full = None
