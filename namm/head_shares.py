@@ -77,7 +77,11 @@ def measure_shares(
 
 
 def shares_of_scores(
-    scores: Iterable[Sequence[Tensor] | Tensor], budgets: Sequence[float] = BUDGETS, *, source: str = ""
+    scores: Iterable[Sequence[Tensor] | Tensor],
+    budgets: Sequence[float] = BUDGETS,
+    *,
+    source: str = "",
+    reach: Sequence[int | None] = (),
 ) -> HeadShares:
     """Measure a table of head shares from the scores of some contexts.
 
@@ -86,6 +90,7 @@ def shares_of_scores(
             each layer.
         budgets: Shares of the whole cache, ascending, each in (0, 1).
         source: What the scores are, in words; a note in the table.
+        reach: Of each layer how many of the newest tokens a cache holds, less than N where it has a window. None: all.
 
     Returns:
         For each budget the share of its tokens that each head keeps, the mean over contexts.
@@ -97,10 +102,19 @@ def shares_of_scores(
     for context in scores:
         layers = [one[None] for one in context]
         heads, tokens = [one.shape[1] for one in layers], layers[0].shape[2]
-        totals = [torch.tensor([total_tokens(budget, tokens, heads)]) for budget in budgets]
-        masks = [kept_together(layers, total) for total in totals]
+        totals = [torch.tensor([total_tokens(budget, tokens, heads, reach)]) for budget in budgets]
+        exists = [_newest(one, most) for one, most in zip(layers, reach or [None] * len(layers), strict=True)]
+        masks = [kept_together(layers, total, exists=exists) for total in totals]
         mean.add([[(mask[0].sum(-1).double() / tokens).tolist() for mask in kept] for kept in masks])
     return mean.result(source or "scores")
+
+
+def _newest(scores: Tensor, most: int | None) -> Tensor | None:
+    """Which of [1, H, N] are the newest so many tokens; None if all are."""
+    tokens = scores.shape[2]
+    if most is None or most >= tokens:
+        return None
+    return (torch.arange(tokens, device=scores.device) >= tokens - most).expand(scores.shape)
 
 
 class _Mean:

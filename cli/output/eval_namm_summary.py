@@ -192,5 +192,7 @@ def print_evaluation_cost(cost: EvaluationCost) -> None:
         *([["documents", f"{cost.documents} to record which tokens are evicted"]] if cost.documents else []),
         ["answers", f"{cost.answers:,} scored by likelihood" + (", and generated" if cost.written else "")],
     ]
+    if cost.reuse:
+        lines.append(["reuse", f"{cost.reuse}: what it measured is not measured again, but is counted here"])
     print_table("Dry run: nothing was loaded or evaluated", ["what", "amount"], lines, left=2)
     print_folders([cost.folder])

@@ -37,6 +37,7 @@ _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
     "fit": {"prompts": 3, "steps": 400, "rate": 0.01},
 }
 _OF_PROCESS = ("accumulate", "keep_state")  # of training: what computes and keeps the same numbers
+_LATER_NAMM = ("settings", "grouping")  # of each NAMM of an evaluation; both follow from its file
 _PROTECTED = ("protect_first", "protect_newest")
 
 
@@ -68,7 +69,7 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
 
 def _without_later_evaluation_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
     """An evaluation's config without keys that older ones lack, where they say what those did."""
-    namms = [{key: value for key, value in namm.items() if key != "settings"} for namm in tree.get("namms", ())]
+    namms = [{key: value for key, value in namm.items() if key not in _LATER_NAMM} for namm in tree.get("namms", ())]
     old = not any(namm.get("settings") for namm in tree.get("namms", ()))
     kept = {key: value for key, value in tree.items() if value is not None or key not in _PROTECTED}
     if old:  # these wrote 0 for "as a NAMM says"

@@ -12,6 +12,7 @@ from ...files import write_atomically
 from ...json_text import BadJson, parse_json
 from ...namm.head_shares import shares_of_scores
 from ...namm.policies.shares import HeadShares
+from ...namm.support import find_decoder, layer_windows
 from .kvzip import kvzip_scores
 
 if TYPE_CHECKING:
@@ -71,4 +72,6 @@ def kvzip_shares(
             yield kvzip_scores(model, tokenizer, context)
             progress(number)
 
-    return shares_of_scores(scores(), budgets, source="KVzip")
+    # a query sees itself besides
+    reach = [None if window is None else window - 1 for window in layer_windows(find_decoder(model))]
+    return shares_of_scores(scores(), budgets, source="KVzip", reach=reach)

@@ -18,6 +18,7 @@ from ...namm.policies.network import RUN, Namm
 from ...namm.saved import places
 from ...namm.saved.files import load, read_files
 from ..base_models.model_folder import SMOLLM2
+from .default_model import model_of_run
 from .head_shares import HEAD_SHARES, read_shares
 
 DEFAULT_NAMM, DEFAULT_BUDGET = "universal", 0.5
@@ -101,7 +102,8 @@ def other_heads(config: EvictConfig, policy: Policy) -> str | None:
     if config.namm is None or not isinstance(policy, Namm) or policy.table is None:
         return None
     made_for = read_files(places.find_namm(config.namm))[1].host
-    return None if made_for in (None, config.host) else OTHER_HEADS.format(made_for)
+    same = made_for in (None, config.host) or config.host == model_of_run(config.namm)
+    return None if same else OTHER_HEADS.format(made_for)
 
 
 def _check_full(config: EvictConfig) -> None:
@@ -133,6 +135,9 @@ def _build_namm(config: EvictConfig, place: str | Path) -> Namm:
     if config.threshold is not None:
         rule = replace(rule, budget=None, threshold=config.threshold)
     if config.grouping is not None:
+        if rule.budget is not None:
+            hint = "add --threshold, or use --allocation to share a budget between heads"
+            raise MemxError("--grouping applies only to a threshold", hint=hint)
         rule = replace(rule, grouping=cast(Grouping, config.grouping))  # checked by the rule itself
     rule = shared_rule(config, rule)
     return replace(namm, rule=rule, every=namm.every if config.every is None else config.every)

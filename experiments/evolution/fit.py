@@ -22,6 +22,7 @@ from ...errors import MemxError
 from ...namm.cache.cache import EvictingCache
 from ...namm.evolution.population import ObserveOnly
 from ...namm.policies.base import Policy, View
+from ...namm.policies.features.feature import visible
 from ...namm.policies.network import Namm
 from ..config.eviction.evolution import FitConfig
 from ..eviction.answers import read
@@ -143,5 +144,6 @@ class _Recorder(ObserveOnly):
 
     def scores(self, view: View) -> Tensor:
         """All alike."""
-        self.found[view.layer] = self.namm.tokens(view), view.recent.positions
+        near = visible(view)[0, 0]  # the same for all heads, which hold everything
+        self.found[view.layer] = self.namm.tokens(view)[:, :, near], view.recent.positions[:, :, near]
         return torch.zeros(view.key.shape[:3], device=view.key.device)

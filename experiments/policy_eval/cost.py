@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...results.namm.rows import NAMM
+from ...results.namm.rows import CEILINGS, NAMM
 from ..config.base import run_name
 from ..config.eviction.policy_eval import EAGER, EvalConfig
 
@@ -29,12 +29,13 @@ class EvaluationCost:
         policies: The other policies.
         prompts: Prompts of all families.
         presses: Those of kvpress.
-        prefills: Contexts that are read once.
+        prefills: Contexts of prompts that are read; where policies read them twice, twice.
         prefill_tokens: Tokens of one of them, at most.
         read_online: Tokens that the policies read by themselves.
         answers: Answers whose likelihood is measured.
         documents: Documents on which evicted tokens are counted.
         written: Answers that are also written.
+        reuse: The evaluation from which measurements are taken, if any; what it has is not measured again.
     """
 
     folder: str
@@ -57,10 +58,22 @@ class EvaluationCost:
     answers: int
     documents: int
     written: int
+    reuse: str | None = None
 
 
 def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
-    """Counts, exact; a context is read once for all policies of memx, up to their first run if they evict online."""
+    """Count what an evaluation reads and asks, as if nothing were reused.
+
+    A context is read once for all policies of memx, up to their first run if they evict online. Policies that read it
+    twice count once more. Not counted: training prompts that a table of head shares or thresholds are measured on.
+
+    Args:
+        config: The evaluation.
+        runs: The folder of all runs.
+
+    Returns:
+        The counts.
+    """
     prompts = len(config.tasks) * config.prompts
     thresholds = sum(one.budget is None for one in config.namms)
     shares, rivals = len(config.shares), sum(len(config.allocations_for(name)) for name in config.policies)
@@ -73,6 +86,7 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
     if not online and "layer_max" not in own:
         answers += shares * thresholds  # under a threshold of their own, and with all heads alike
     answers += shares * len(config.namms) if config.online_thresholds else 0
+    twice = len(config.ceiling_presses) + len({*config.policies} & {*CEILINGS})
     eager = {name in EAGER for name in config.presses}  # these read a context of their own
     return EvaluationCost(
         folder=str(runs / run_name(config)),
@@ -92,10 +106,11 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
         policies=list(config.policies),
         prompts=prompts,
         presses=named,
-        prefills=prompts * (1 + len(eager) + len(config.ceiling_presses)),
+        prefills=prompts * (1 + len(eager) + twice),
         prefill_tokens=min(config.every, config.length) if online else config.length,
         read_online=(answers - 1) * prompts * max(config.length - config.every, 0) if online else 0,
         answers=answers * prompts,
         documents=2 * config.documents,
         written=answers * prompts if config.write else 0,
+        reuse=config.reuse,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,11 @@ def with_calibrated(baselines: Sequence[Baseline], thresholds: Thresholds, share
 
 def _read(path: Path) -> Thresholds:
     try:
-        tree = parse_json(path.read_bytes())
-        return {label: {float(budget): float(value) for budget, value in of.items()} for label, of in tree.items()}
+        # an infinite threshold keeps everything, or what is protected
+        tree = parse_json(path.read_bytes(), finite=False)
+        found = {label: {float(budget): float(value) for budget, value in of.items()} for label, of in tree.items()}
+        if any(isnan(value) for of in found.values() for value in of.values()):
+            raise ValueError("NaN")
+        return found
     except (OSError, BadJson, AttributeError, TypeError, ValueError):
         raise MemxError(f"{path} is damaged", hint="use --force to delete the run and start over") from None

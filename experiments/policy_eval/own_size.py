@@ -9,6 +9,8 @@ from ..config.eviction.policy_eval import EvalConfig
 from ..eviction.answers import Prompt
 from ..eviction.measurements import CacheSize, Measurements
 
+_ROUNDING = 1e-6  # tokens
+
 
 def own_budget(config: EvalConfig, share: float, tokens: int, most: Sequence[float] = (1.0,)) -> float:
     """Find the budget under which layers together hold a share of a context when it is read.
@@ -28,9 +30,9 @@ def own_budget(config: EvalConfig, share: float, tokens: int, most: Sequence[flo
         return 1.0
     # layers with a window hold less than the others, so the same count for all must be searched for
     room = min(range(1, tokens + 1), key=lambda n: abs(fmean(min(n / tokens, top) for top in most) - share))
-    # online the tokens after the last eviction are all held, and the budget is of those before it; half a token
-    # more, so that rounding down gives this count whatever the division leaves
-    return min(1.0, (max(room - (tokens - seen), 1) + 0.5) / seen)
+    # online the tokens after the last eviction are all held, and the budget is of those before it; a little more, so
+    # that rounding down gives this count whatever the division leaves, of one head and of all together
+    return min(1.0, (max(room - (tokens - seen), 1) + _ROUNDING) / seen)
 
 
 def sizes(config: EvalConfig, prompt: Prompt, measured: Sequence[Measurements]) -> list[tuple[float, CacheSize]]:

@@ -11,7 +11,7 @@ from functools import reduce
 from pathlib import Path
 
 from ...errors import MemxError
-from ...results.namm.rows import split_allocation
+from ...results.namm.rows import THRESHOLD, split_allocation
 from ...results.store.json_lines import JsonLines
 from ...results.store.run_info import read_config
 from ...results.store.runs import Run
@@ -146,15 +146,18 @@ def _labels(config: EvalConfig, earlier: EvalConfig) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for before in earlier.namms:
         alike = [namm for namm in config.namms if namm.sha256 == before.sha256]
+        # with a threshold the line `namm` is another one
+        alike = [namm for namm in alike if (namm.budget is None) == (before.budget is None)]
         same = [namm.label for namm in alike if before.settings in ("", namm.settings)]
         found[before.label] = same[0] if len(same) == 1 else None
     return found
 
 
 def _named_now(measured: Measurements, labels: Mapping[str, str | None]) -> Measurements | None:
-    """A measurement under the name that its policy has now; None for a NAMM that is not evaluated."""
+    """A measurement under the name that its policy has now; None for a NAMM that is not evaluated, or its threshold."""
     named, suffix = split_allocation(measured.variant)
     if named not in labels:
         return measured
     label = labels[named]
-    return None if label is None else replace(measured, variant=label + suffix)
+    # a threshold for reading is calibrated anew
+    return None if label is None or suffix == THRESHOLD else replace(measured, variant=label + suffix)

@@ -114,7 +114,8 @@ class EvalReport:
             for metric, estimate in self._measured(key, dataset, families):
                 yield self.row(key, dataset, metric, estimate)
             if key.variant in self.namms:
-                yield from self._over_rivals(key, dataset, families)
+                if not key.variant.endswith(THRESHOLD):  # a threshold for reading keeps another share than its budget
+                    yield from self._over_rivals(key, dataset, families)
                 yield from self._over_first(key, dataset, families)
         share = 100 * self.sets.layers[key]
         if key.variant in self.namms or np.ptp(share, axis=1).max() > 0:  # under a budget layers are often alike
@@ -244,4 +245,6 @@ class EvalReport:
         if is_ceiling(named) and package_of(named) == "kvpress":
             return "global"
         namm = self.namms.get(named)
-        return "layer_max" if namm is not None and namm.budget is None else "equal"
+        if namm is None or namm.budget is not None:
+            return "equal"
+        return "threshold" if key.at.size == "own" and namm.grouping == "per_head" else "layer_max"

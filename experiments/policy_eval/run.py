@@ -237,7 +237,9 @@ def _load(source: NammSource) -> Namm:
     place = find_namm(source.folder)
     namm, described = read_files(place)
     settings = settings_checksum(parse_json((place / DESCRIPTION).read_bytes()))
-    if described.sha256 != source.sha256 or source.settings not in ("", settings):
+    recorded = source.settings != ""  # older versions did not
+    changed = recorded and (settings, namm.rule.budget) != (source.settings, source.budget)
+    if described.sha256 != source.sha256 or changed:
         raise MemxError(
             f"the NAMM {source.folder} changed since this evaluation started",
             hint=f"run memx eval-namm {source.folder} to start a new evaluation",

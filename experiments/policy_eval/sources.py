@@ -72,6 +72,7 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
                 "seed": source.config.seed if source.config else 0,
                 "evolved_on": one["host"] or "",
                 "budget": one["rule"]["budget"],
+                "grouping": one["rule"]["grouping"] if one["rule"]["budget"] is None else None,
             }
             for source, one, label in zip(sources, described, labels, strict=True)
         ],
@@ -130,7 +131,7 @@ def _described(place: Path) -> dict[str, Any]:
         wanted = ("sha256", "host", "tasks", "every")
         told = {name: found[name] for name in wanted} | {"tasks": list(found["tasks"])}
         rule = found["rule"]
-        shared = {"budget": rule["budget"], "allocation": rule.get("allocation", "equal")}
+        shared = {name: rule[name] for name in ("budget", "grouping")} | {"allocation": rule.get("allocation", "equal")}
         return {**told, "rule": shared, "settings": settings_checksum(found)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         plain = isinstance(error, OSError | ValueError)

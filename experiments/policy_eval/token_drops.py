@@ -115,7 +115,9 @@ def drops_of(evaluator: PolicyEvaluator, document: Document) -> dict[str, Any]:
             continue
         own = baseline.rule.budget
         at = CacheSize(own, "own" if own is None else "budget")
-        by_namm, share = _drops(evaluator, document, shared, baseline, at, None)
+        ways = evaluator.config.allocations_for(baseline.variant)
+        way = baseline.rule.allocation if own is None or baseline.rule.allocation in ways else ways[0]
+        by_namm, share = _drops(evaluator, document, shared, baseline, at, own, way)
         drops.append(by_namm)
         if own not in budgets:  # under the same budget the random policy drops the same
             at = replace(at, beside=baseline.variant if own is None else "")
@@ -142,14 +144,15 @@ def _drops(
     baseline: Baseline,
     at: CacheSize,
     budget: float | None,
+    allocation: Allocation = "equal",
 ) -> tuple[Drops, float]:
     """What a policy that is made for a budget drops, and the share that it keeps."""
-    cache = evaluator.chosen(document.tokens, shared, (baseline.make(budget, "equal"),))
+    cache = evaluator.chosen(document.tokens, shared, (baseline.make(budget, allocation),))
     kept = kept_by_head(cache)
     dropped = 1 - kept.float().mean((0, 1))[len(document.tokens) - len(document.kinds) :].double().numpy()
     kinds = np.array(document.kinds)
     by_kind = {kind: float(dropped[kinds == kind].sum()) for kind in dict.fromkeys(document.kinds)}
-    return Drops(baseline.called_own, at, by_kind, mean_run(~kept)), float(kept.float().mean())
+    return Drops(baseline.called(budget, allocation), at, by_kind, mean_run(~kept)), float(kept.float().mean())
 
 
 def kept_by_head(cache: EvictingCache, sequence: int = 0) -> Tensor:

@@ -21,6 +21,14 @@ def test_shares_are_means_over_contexts_of_what_one_threshold_keeps():
         shares_of_scores([], (0.5,))
 
 
+def test_a_layer_with_a_window_counts_with_the_tokens_that_it_can_hold():
+    wide, near = torch.tensor([[9.0, 8, 7, 6]]), torch.tensor([[99.0, 98, 5, 4]])  # the first two are out of the window
+    table = shares_of_scores([[wide, near]], (0.5,), reach=(None, 2)).tables[0]
+    # two pairs of each layer, of which none is one that no query sees; the newest of each head stays
+    assert table == ((0.75,), (0.25,))
+    assert shares_of_scores([[wide, near]], (0.75,), reach=(None, 2)).tables[0] == ((1.0,), (0.25,))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["knorm", "h2o"])
 def test_a_policy_measures_what_it_keeps_by_itself(name):

@@ -16,7 +16,9 @@ from .tasks import HELD_OUT_TASKS, NAMED_TASKS, TRAINING_TASKS, is_longbench
 BASELINES = (
     "random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv", "keydiff", "expected_attention",
 )  # fmt: skip
-Allocation = Literal["equal", "global", "table", "layer_max"]  # as of namm, which imports torch; a test compares them
+# as of namm, which imports torch; a test compares them
+Allocation = Literal["equal", "global", "table", "layer_max"]
+Grouping = Literal["layer_max", "per_head"]
 EAGER = ("ObservedAttentionPress",)  # those that read probabilities, which fused attention never writes
 BUDGETS = (0.75, 0.5, 0.25, 0.125)
 
@@ -39,6 +41,9 @@ class NammSource(StrictModel):
     evolved_on: str = Field(default="", description="base model that it was evolved on")
     budget: float | None = Field(
         default=None, gt=0, le=1, description="cache share of its budget rule; null: it has a threshold"
+    )
+    grouping: Grouping | None = Field(
+        default=None, description="how heads of a layer share its threshold; null: it has a budget, or an older version"
     )
 
 

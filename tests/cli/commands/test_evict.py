@@ -180,8 +180,10 @@ def test_a_saved_namm(capsys, tiny, elsewhere, tmp_path):
     last = report.runs[-1]
     assert report.every == 64 and sum(report.held[0]) == 1 + report.tokens - last and "threshold 1" in report.rule
     assert min(map(min, run_eviction(replace(order, threshold=0.0)).held)) == 1
-    half = run_eviction(replace(order, budget=0.5, every=128, grouping="per_head"))
+    half = run_eviction(replace(order, budget=0.5, every=128))
     assert half.rule == "budget 0.5" and half.runs[0] == 128
+    given = ["--namm", str(namm), "--model", str(tiny), "--budget", "0.5", "--grouping", "per_head"]
+    assert "--grouping applies only to a threshold" in mistake(capsys, elsewhere, PROMPT, *given)
     description = json.loads((namm / "namm.json").read_text())
     description["constants"]["hop"] = 8
     (namm / "namm.json").write_text(json.dumps(description))

@@ -189,6 +189,14 @@ def test_rivals_keep_as_many_as_a_threshold_did(mode, length):
 
 
 @torch.no_grad()
+def test_one_threshold_for_all_heads_gives_as_many_too():
+    asked = config(budgets=(), policies=("knorm",), allocations=("equal", "global"))
+    evaluator = PolicyEvaluator(make_host(), None, asked, [scorer(Rule(grouping="layer_max"))])
+    _, _, equal, together = evaluator.evaluate(draw(171))
+    assert together.variant == "knorm global" and together.cache.held == pytest.approx(equal.cache.held, abs=1e-9)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("mode", ["post_hoc", "online"])
 def test_a_namm_is_judged_as_its_evolution_judged_it(mode):
     host, prompt, mine = make_host().double(), draw(171), scorer(Rule(budget=BUDGET))

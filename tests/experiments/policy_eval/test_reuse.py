@@ -12,6 +12,7 @@ from memx.experiments.config.base import run_name
 from memx.experiments.config.loading import load_eval_config
 from memx.experiments.eviction.head_shares import HEAD_SHARES
 from memx.experiments.policy_eval import measure
+from memx.experiments.policy_eval.reuse import read_reused
 from memx.experiments.policy_eval.run import RESULTS, eval_namm
 from memx.experiments.policy_eval.sources import eval_tree
 from memx.experiments.runtime.options import Options
@@ -100,6 +101,25 @@ def test_a_namm_with_the_same_numbers_that_keeps_other_tokens_is_measured(place,
     )
     with pytest.raises(MemxError, match="changed since this evaluation started"):
         eval_namm(config, Options(tmp_path / "d"), quiet)
+
+
+def test_lines_of_a_threshold_are_not_those_of_a_budget(place, first, tmp_path):
+    made = namm.load(place[1])
+    folder = tmp_path / "threshold"
+    namm.save(replace(made, rule=Rule(threshold=0.0)), folder, host="another", tasks=["key_values"])
+    config = asked(place, folder, policies=["random"], allocations=["equal"], allocations_of={})
+    reused = read_reused(config.model_copy(update={"reuse": str(first)}))
+    assert {key.variant for key in reused.keys if not key.variant.startswith("namm")} >= {"random", "h2o"}
+    assert not [key for key in reused.keys if key.variant.startswith("namm")]
+
+
+def test_a_threshold_for_reading_is_calibrated_anew(place, tmp_path):
+    changes = dict(mode="online", policies=["random"], allocations=["equal"], allocations_of={}, share_prompts=1)
+    config = asked(place, place[1], **changes, online_thresholds=True)
+    eval_namm(config, Options(tmp_path), quiet)
+    again = config.model_copy(update={"reuse": str(tmp_path / run_name(config))})
+    assert {key.variant for key in read_reused(again).keys} >= {"namm", "random"}
+    assert "namm threshold" not in {key.variant for key in read_reused(again).keys}
 
 
 def test_what_older_versions_wrote_of_protection_means_as_a_namm_says(place, first, tmp_path):

@@ -122,6 +122,26 @@ def test_namms_and_allocations_are_compared_with_the_first_namm():
     assert ("namm b global", "held-out/count", "log_likelihood_over_first", "namm a global") not in found
 
 
+def test_a_threshold_for_reading_is_not_compared_at_its_nominal_budget():
+    made = lines()
+    for line in made:
+        line["facts"].append(line["facts"][1] | {"variant": "namm threshold", "kept": 0.7, "held": 0.7})
+    found = rows_of(made, online_thresholds=True, mode="online")
+    over = {variant for variant, _, metric, _ in found if "_over" in metric}
+    assert over == {"namm"}
+    assert found["namm threshold", "all/all", "held", None].value == pytest.approx(70)
+
+
+def test_heads_with_thresholds_of_their_own_share_nothing():
+    made = lines()
+    for line in made:
+        line["facts"][1] |= {"size": "own", "budget": None}
+    for grouping, allocation in (("per_head", "threshold"), ("layer_max", "layer_max"), (None, "layer_max")):
+        source = {"folder": "a", "sha256": "0", "budget": None, "grouping": grouping}
+        row = rows_of(made, namms=[source])["namm", "all/all", "exact", None]
+        assert row.model_extra["allocation"] == allocation
+
+
 def test_rows_do_not_depend_on_the_order_of_prompts():
     assert rows_of(lines()) == rows_of(lines()[::-1])
 

@@ -18,7 +18,7 @@ from memx.experiments.data.long_context.families import FAMILIES
 from memx.experiments.eviction.head_shares import HEAD_SHARES
 from memx.experiments.eviction.measurements import CacheSize, CacheUse, Measurements
 from memx.experiments.policy_eval import run
-from memx.experiments.policy_eval.online_thresholds import THRESHOLDS
+from memx.experiments.policy_eval.online_thresholds import THRESHOLDS, online_thresholds
 from memx.experiments.policy_eval.run import RESULTS, eval_namm
 from memx.experiments.policy_eval.sources import eval_tree
 from memx.experiments.runtime.events import Note, Progress
@@ -165,6 +165,39 @@ def test_another_namm_in_the_same_folder_is_refused(place, tmp_path):
     with pytest.raises(MemxError, match="changed since this evaluation started"):
         eval_namm(resolved.model_copy(update={"namms": (source,)}), Options(tmp_path), quiet)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_namm_with_another_budget_is_another_one(place, tmp_path):
+    saved = tmp_path / "mine"
+    for budget in (0.3, 0.4):
+        namm.save(scorer(Rule(budget=budget)), saved, host="another", tasks=["key_values"])
+        if budget == 0.3:
+            given = {"host.name": str(place[0]), "tasks": ["key_values"], "length": 220, "prompts": 1}
+            config = load_eval_config(eval_tree([saved], given), [*given.items()])
+    with pytest.raises(MemxError, match="changed since this evaluation started"):
+        eval_namm(config, Options(tmp_path / "runs"), quiet)
+
+
+def test_kinds_of_token_are_counted_under_the_evaluations_own_table(place, tmp_path):
+    """Not under the NAMM's, which may be of a model with other heads."""
+    table = HeadShares((0.4,), (((0.4,), (0.2,), (0.6,)),), source="three layers")
+    made = scorer(Rule(budget=0.4, allocation="table", shares=table))
+    namm.save(made, tmp_path / "mine", host="another", tasks=["key_values"])
+    given = {"host.name": str(place[0]), "tasks": ["key_values"], "length": 220, "prompts": 1, "documents": 1}
+    given |= {"policies": ["random"], "budgets": [0.4], "share_prompts": 1, "resamples": 100}
+    rows = eval_namm(
+        load_eval_config(eval_tree([tmp_path / "mine"], given), [*given.items()]), Options(tmp_path), quiet
+    )
+    assert {row.variant for row in rows if row.dataset == "kinds/code"} == {"namm table", "random"}
+
+
+def test_an_infinite_threshold_is_read_again(tmp_path):
+    path = tmp_path / THRESHOLDS
+    path.write_text(json.dumps({"namm": {"0.75": -np.inf, "0.125": np.inf}}))
+    assert online_thresholds(None, None, [], [], path, None) == {"namm": {0.75: -np.inf, 0.125: np.inf}}
+    path.write_text('{"namm": {"0.75": NaN}}')
+    with pytest.raises(MemxError, match="is damaged"):
+        online_thresholds(None, None, [], [], path, None)
 
 
 # -- what is evaluated by default
