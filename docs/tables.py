@@ -34,6 +34,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "lengths": conditions.lengths,
     "two-hosts": conditions.two_hosts,
     "parts": parts.parts,
+    "with-expected": parts.with_expected,
     "allocations": parts.allocations,
     "published-evolution": published_namm.evolution,
     "published-policies": published_namm.policies,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from memx.namm.policies.features.registry import NO_PASS
 from memx.namm.policies.head_table import HeadTable
 from memx.namm.policies.network import Namm
-from memx.results.namm.rows import size_of, split_allocation
+from memx.results.namm.rows import prepared, size_of, split_allocation
 from memx.results.store.rows import Row
 
-from .namms import ALL, LIKELIHOOD, SIZES, shares
-from .text import interval, plus_minus, rows_of, table
+from .namms import ALL, INTERVALS, LIKELIHOOD, MAIN, SETS, SIZES, by_policy, cells, shares
+from .text import blocks, interval, plus_minus, rows_of, table
 
 FIRST = "relative_log_likelihood_over_first"
 WHOLE = "heads"  # the run of the whole fit, without its hash
@@ -65,6 +65,18 @@ def parts(page: str) -> str:
         lines.append([variant.words, f"{variant.numbers:,}", *_cells(rows, name), *_over(rows, name)])
     minus = [f"minus the whole, {100 * float(size):g}%" for size in SIZES[1:]]
     return table(["scorer", "numbers", *shares(SIZES), *minus], lines)
+
+
+def with_expected(page: str) -> str:
+    """The universal NAMM, evolved with and without expected attention: likelihood at each size, over three seeds."""
+    files = {"namm/with-expected": ("yes", 161), MAIN: ("no", 153)}
+    lines = []
+    for data, title in SETS.items():
+        for file, (told, numbers) in files.items():
+            rows = [row for row in rows_of(file) if "universal" in row.variant]
+            ((_, points),) = by_policy(prepared(rows), data, LIKELIHOOD)
+            lines.append([title, told, str(numbers), *cells(points, SIZES, 2)])
+    return blocks(table(["tasks", "reads `expected`", "numbers", *shares(SIZES)], lines, left=2), INTERVALS)
 
 
 def allocations(page: str) -> str:

@@ -11,19 +11,20 @@ import yaml
 
 from .text import REFERENCE, table
 
-TRIED, CHOSEN = REFERENCE / "namm" / "tried", REFERENCE / "namm" / "runs"
+TRIED, CHOSEN, BEFORE = (REFERENCE / "namm" / name for name in ("tried", "runs", "with-expected"))
 GENERATIONS = (0, 8, 16, 24, 32, 40, 48)
 
 
 def tried(page: str) -> str:
     """Searches with other settings, and those of the same seeds with the presets' own.
 
-    All of a seed are validated on the same prompts. By what was evolved and the seed, then by the training prompts and
-    the step size.
+    All of a seed are validated on the same prompts. By what was evolved and the seed, then by the feature `expected`,
+    the training prompts and the step size.
     """
     others = [(_settings(folder), _validations(folder)) for folder in TRIED.iterdir()]
     seeds = {settings[0] for settings, _ in others}
-    own = [(_settings(folder), _validations(folder)) for folder in CHOSEN.iterdir()]
+    presets = [*CHOSEN.iterdir(), *BEFORE.iterdir()]
+    own = [(_settings(folder), _validations(folder)) for folder in presets]
     found = [*others, *(one for one in own if one[0][0] in seeds)]
     by_settings: dict[tuple[str, ...], dict[int, float]] = {}
     for settings, validations in found:  # a search that went on after its end is one with it
@@ -32,8 +33,8 @@ def tried(page: str) -> str:
     for settings, validations in sorted(by_settings.items(), key=lambda one: (-len(one[0][0]), one[0])):
         figures = [validations.get(generation) for generation in GENERATIONS]
         lines.append([*settings, *("" if figure is None else f"{figure:.2f}" for figure in figures)])
-    columns = ["preset, seed", "training prompts per family", "step size", *map(str, GENERATIONS)]
-    return table(columns, lines, left=3)
+    columns = ["preset, seed", "reads `expected`", "training prompts per family", "step size", *map(str, GENERATIONS)]
+    return table(columns, lines, left=4)
 
 
 def _settings(folder: Path) -> tuple[str, ...]:
@@ -42,7 +43,8 @@ def _settings(folder: Path) -> tuple[str, ...]:
     search = config["evolution"]
     end = search.get("sigma_end")
     step = f"{search['sigma']:g}" + ("" if end is None else f", lowered to {end:g} in {search['generations']}")
-    return f"{config['name']}, {config['seed']}", str(config["tasks"]["pool"]), step
+    expected = "yes" if "expected" in config["namm"]["features"] else "no"
+    return f"{config['name']}, {config['seed']}", expected, str(config["tasks"]["pool"]), step
 
 
 def _validations(folder: Path) -> dict[int, float]:
