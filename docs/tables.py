@@ -12,7 +12,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from measured import conditions, costs, evictions, glance, memory_layers, namms, parts, published_namm, searches
+from measured import (
+    conditions,
+    costs,
+    evictions,
+    glance,
+    memory_layers,
+    namms,
+    parts,
+    published_namm,
+    searches,
+    written,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES: dict[str, Callable[[str], str]] = {
@@ -32,10 +43,13 @@ TABLES: dict[str, Callable[[str], str]] = {
     "transfer": evictions.transfer,
     "kinds": conditions.kinds,
     "lengths": conditions.lengths,
+    "online": conditions.online,
+    "unanswerable": conditions.unanswerable,
     "two-hosts": conditions.two_hosts,
     "parts": parts.parts,
     "with-expected": parts.with_expected,
     "allocations": parts.allocations,
+    "improves": written.improves,
     "published-evolution": published_namm.evolution,
     "published-policies": published_namm.policies,
     "published-transfer": published_namm.transfer,
