@@ -46,6 +46,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "unanswerable": conditions.unanswerable,
     "two-hosts": conditions.two_hosts,
     "parts": parts.parts,
+    "gain": parts.gain,
     "with-expected": parts.with_expected,
     "allocations": parts.allocations,
     "improves": written.improves,

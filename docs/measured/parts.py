@@ -79,6 +79,17 @@ def with_expected(page: str) -> str:
     return blocks(table(["tasks", "reads `expected`", "numbers", *shares(SIZES)], lines, left=2), INTERVALS)
 
 
+def gain(page: str) -> str:
+    """A NAMM that was evolved from a fit minus that fit, paired by prompt: likelihood at each size."""
+    found = {(row.dataset, size_of(row)): row for row in rows_of("namm/gain") if row.metric == FIRST}
+    lines = []
+    for data, title in {**SETS, ALL: "all tasks"}.items():
+        at_sizes = [found[data, size] for size in SIZES]
+        told = [interval(row.value, row.low, row.high, 2, "+") for row in at_sizes]
+        lines.append([title, str(at_sizes[0].n), *told])
+    return table(["tasks", "prompts", *shares(SIZES)], lines)
+
+
 def allocations(page: str) -> str:
     """One NAMM whose heads share a budget in each of the ways."""
     rows = _rows("namm/allocation")
