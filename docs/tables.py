@@ -43,6 +43,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "transfer": evictions.transfer,
     "kinds": conditions.kinds,
     "lengths": conditions.lengths,
+    "online": conditions.online,
     "unanswerable": conditions.unanswerable,
     "two-hosts": conditions.two_hosts,
     "parts": parts.parts,

@@ -7,11 +7,11 @@ from statistics import fmean
 
 from memx.results.namm.evicted_tokens import chance_of, texts_of
 from memx.results.namm.looks import policy_label
-from memx.results.namm.rows import prepared, size_of
+from memx.results.namm.rows import FULL, prepared, size_of
 from memx.results.store.rows import Row
 
 from .evictions import beside
-from .namms import ALL, SETS, SIZES, differences_table, shares
+from .namms import ALL, LIKELIHOOD, SETS, SIZES, differences_table, group, shares
 from .parts import FIRST
 from .text import blocks, interval, plus_minus, rows_of, table
 
@@ -27,6 +27,21 @@ def lengths(page: str) -> str:
     for file, words in LENGTHS.items():
         tables += [f"**Differences, {words}**", differences_table(file, {ALL: "all tasks"})]
     return blocks(*tables)
+
+
+def online(page: str) -> str:
+    """Eviction while reading: likelihood and the share of the cache that is held when the question begins."""
+    rows = [row for row in rows_of("namm/online") if row.dataset == ALL]
+    told = {(row.variant, size_of(row), row.metric): row for row in rows}
+    names = [*dict.fromkeys(row.variant for row in rows if row.variant != FULL)]
+    lines = []
+    for name in sorted(names, key=lambda name: (group(name), name)):
+        likelihoods = [told[name, size, LIKELIHOOD] for size in SIZES]
+        held = [told[name, size, "held"].value for size in SIZES]
+        scores = [plus_minus(row.value, row.low, row.high, 2) for row in likelihoods]
+        pairs = zip(scores, held, strict=True)
+        lines.append([policy_label(name, names), *(f"{score}, {share:.0f}%" for score, share in pairs)])
+    return table(["policy", *(f"{100 * float(size):g}%: likelihood, cache held" for size in SIZES)], lines)
 
 
 def unanswerable(page: str) -> str:
