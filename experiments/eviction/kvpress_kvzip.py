@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import DynamicCache
@@ -30,7 +30,7 @@ def press_scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, con
     Returns:
         Scores [L, H, N]. The first four tokens have the greatest, since the press never drops them.
     """
-    module = import_module("kvpress.presses.kvzip_press")
+    module: Any = import_module("kvpress.presses.kvzip_press")
     found: list[Tensor] = []
 
     class Scoring(module.KVzipPress):
