@@ -46,12 +46,6 @@ class Baseline:
         equal = PER_HEAD if self.threshold else ""
         return self.variant + ALLOCATED.get(allocation, equal)
 
-    @property
-    def called_own(self) -> str:
-        """The name of a NAMM under its own rule."""
-        rule = self.rule or Rule()
-        return self.variant if rule.budget is None else self.called(rule.budget, rule.allocation)
-
 
 def protected(rule: Rule, config: EvalConfig, own: Rule) -> Rule:
     """A rule with the tokens that a policy always keeps.
