@@ -129,9 +129,9 @@ class Difference(NamedTuple):
 
 
 def namms_of(data: str, file: str = MAIN) -> list[str]:
-    """The names of NAMMs under their own rule, without seeds."""
+    """The names of NAMMs, without seeds: those under one threshold, then those under a table of head shares."""
     found = dict.fromkeys(without_seed(row.variant) for row in _over_rows(data, file))
-    return [name for name in found if split_allocation(name)[1] == " global"]
+    return [name for suffix in (" global", " table") for name in found if split_allocation(name)[1] == suffix]
 
 
 def over(data: str, namm: str, against: str, size: str, file: str = MAIN) -> Difference | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...results.namm.rows import CEILINGS, NAMM
+from ...results.namm.rows import CEILINGS
 from ..config.base import run_name
 from ..config.eviction.policy_eval import EAGER, EvalConfig
 
@@ -80,11 +80,11 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
     named = [*config.presses, *config.ceiling_presses]
     presses = len(named)
     online = config.mode == "online"
-    own = config.allocations_for(NAMM)
-    namms = len(own) * len(config.namms)
+    own = {one.label: config.allocations_for(one.label) for one in config.namms}
+    namms = sum(len(given) for given in own.values())
     answers = 1 + shares * (namms + rivals + presses) + thresholds * (1 + rivals + presses)
-    if not online and "layer_max" not in own:
-        answers += shares * thresholds  # under a threshold of their own, and with all heads alike
+    if not online:  # under a threshold of their own, and with all heads alike
+        answers += shares * sum(one.budget is None and "layer_max" not in own[one.label] for one in config.namms)
     answers += shares * len(config.namms) if config.online_thresholds else 0
     twice = len(config.ceiling_presses) + len({*config.policies} & {*CEILINGS})
     eager = {name in EAGER for name in config.presses}  # these read a context of their own

@@ -22,7 +22,7 @@ from ...namm.policies.network import Namm
 from ...namm.policies.panel import PolicyBatch, PolicySlots, keep_all
 from ...namm.policies.shares import HeadShares
 from ...namm.threshold import score_context, with_threshold
-from ...results.namm.rows import CEILINGS, FULL, NAMM
+from ...results.namm.rows import CEILINGS, FULL
 from ..config.eviction.policy_eval import EvalConfig
 from ..eviction.answers import Prompt, branched, feed, read
 from ..eviction.kvzip import kvzip_scores
@@ -73,11 +73,6 @@ class PolicyEvaluator:
         self.online = config.mode == "online"
         self.heads: list[int] = []  # query heads of each layer, once something was read
 
-    @property
-    def _with_thresholds(self) -> bool:
-        """Whether NAMMs with a threshold are measured with one for each prompt too: layer_max does the same."""
-        return "layer_max" not in self.config.allocations_for(NAMM)
-
     @torch.no_grad()
     def evaluate(self, prompt: Prompt, known: Mapping[Key, Measurements] = MappingProxyType({})) -> list[Measurements]:
         """Measure all policies on one prompt.
@@ -94,9 +89,9 @@ class PolicyEvaluator:
         shared = self.read(prompt.context)
         measured = [self._full(prompt, shared)]
         thresholds = [baseline for baseline in self.baselines if baseline.threshold]
-        # online a threshold that yields a share cannot be known before the context is read
-        equal = [] if self.online or not self._with_thresholds else thresholds
-        equal = [self._with_equal_share(shared, baseline) for baseline in equal]
+        # online a threshold that yields a share cannot be known before the context is read; layer_max is that already
+        plain = [one for one in thresholds if "layer_max" not in self.config.allocations_for(one.variant)]
+        equal = [] if self.online else [self._with_equal_share(shared, baseline) for baseline in plain]
         for budget in self.config.shares:
             for allocation in self.config.all_allocations:
                 chosen = self._with_allocation(self.baselines, allocation)

@@ -84,7 +84,7 @@ class EvalConfig(StrictModel):
     )
     allocations_of: dict[str, tuple[Allocation, ...]] = Field(
         default={},
-        description="allocations of some policies instead: policy to list, such as {kvzip: [global]}; namm: all NAMMs",
+        description="allocations of some policies instead, such as {kvzip: [global]}; namm: all NAMMs, or a NAMM's label",
     )
     head_shares: str | None = Field(
         default=None,
@@ -144,8 +144,8 @@ class EvalConfig(StrictModel):
         Args:
             variant: Its name.
         """
-        known = variant if variant in self.policies else NAMM
-        return self.allocations_of.get(known, self.allocations)
+        several = self.allocations if variant in self.policies else self.allocations_of.get(NAMM, self.allocations)
+        return self.allocations_of.get(variant, several)
 
     @property
     def presses(self) -> tuple[str, ...]:
@@ -183,9 +183,10 @@ class EvalConfig(StrictModel):
 
     @model_validator(mode="after")
     def _known_allocations(self) -> EvalConfig:
+        known = (NAMM, *self.policies, *(one.label for one in self.namms))
         for name, given in self.allocations_of.items():
-            if name not in (NAMM, *self.policies):
-                raise ValueError(f"allocations_of: {shown(name)} is not evaluated; use namm or one of policies")
+            if name not in known:
+                raise ValueError(f"allocations_of: {shown(name)} is not evaluated; use {', '.join(known)}")
             if not given or len(set(given)) < len(given):
                 raise ValueError(f"allocations_of.{name} is empty or has an entry twice; change it")
         return self

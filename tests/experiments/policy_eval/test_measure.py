@@ -137,6 +137,18 @@ def test_each_policy_has_its_own_allocations(tmp_path):
 
 
 @torch.no_grad()
+def test_one_namm_of_several_has_allocations_that_the_others_have_not(tmp_path):
+    named = [BUDGETED.model_copy(update={"label": label}) for label in ("namm a", "namm b")]
+    own = {"namm": ("global",), "namm b": ("global", "table")}
+    asked = config(policies=("knorm",), allocations=("equal",), allocations_of=own, namms=named, every=EVERY)
+    namms = [scorer(Rule(budget=BUDGET)), scorer(Rule(budget=BUDGET))]
+    shares = HeadShares((BUDGET,), (((0.9, 0.2), (0.1, 0.4)),))
+    measured = [one.variant for one in PolicyEvaluator(make_host(), None, asked, namms, shares=shares).evaluate(draw(144))]
+    assert measured == ["full", "knorm", "namm a global", "namm b global", "namm b table"]
+    assert evaluation_cost(asked, tmp_path).answers == len(measured) * asked.prompts
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("mode", ["post_hoc", "online"])
 def test_a_namm_keeps_the_first_and_newest_tokens_of_its_own_rule_and_others_do_not(mode):
     host, prompt = make_host().double(), draw(144)
