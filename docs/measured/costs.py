@@ -76,21 +76,21 @@ def resources(page: str) -> str:
 
 
 def prefill(page: str) -> str:
-    """Policies on a small model: time of the prompt and of a token, and what is left of the cache."""
-    prompt, decode = (_values("evict/prefill", op) for op in ("prefill", "decode"))
+    """Policies on SmolLM2: time of the prompt for two intervals of eviction, and what is left of the cache."""
+    often, once = (_values(name, "prefill") for name in ("evict/prefill", "evict/prefill-once"))
     columns = {
-        "prefill_ratio": ("prefill, times plain", ".2f"),
-        "kept_slots": ("cache entries, prompt in one piece", ",.0f"),
-        "kept_in_pieces": ("cache entries, prompt in pieces", ",.0f"),
+        "kept_tokens": ("tokens kept by a head, mean", ",.0f"),
+        "kept_in_pieces": ("most of a head, prompt in pieces", ",.0f"),
         "kv_mb": ("keys and values, MB", ".1f"),
         "beside_percent": ("policy state, % of these", ".1f"),
         "peak_memory_mb": ("peak memory, MB", ",.0f"),
     }
-    lines = [
-        [policy, *(f"{found[m].value:{form}}" for m, (_, form) in columns.items()), _ratio(decode[policy])]
-        for policy, found in prompt.items()
-    ]
-    return table(["policy", *(title for title, _ in columns.values()), "token, times plain"], lines)
+    lines = []
+    for policy, found in often.items():
+        times = [f"{found['prefill_ratio'].value:.2f}", _ratio(once.get(policy, {}))]
+        lines.append([policy, *times, *(f"{found[m].value:{form}}" for m, (_, form) in columns.items())])
+    titles = ["times plain, evicting every 512 tokens", "times plain, evicting once"]
+    return table(["policy", *titles, *(title for title, _ in columns.values())], lines)
 
 
 def generate(page: str) -> str:
@@ -139,7 +139,7 @@ def _plain(name: str) -> str:
 
 
 def _ratio(rows: dict[str, Row]) -> str:
-    return f"{rows['decode_ratio'].value:.2f}" if "decode_ratio" in rows else ""
+    return f"{rows['prefill_ratio'].value:.2f}" if "prefill_ratio" in rows else ""
 
 
 def _fastest(lines: Iterable[Measured]) -> Measured:

@@ -17,9 +17,16 @@ KEY_AND_VALUE = 2 * 64 * 4  # bytes of a key and value of SmolLM2-135M in float3
 
 def transfer(page: str) -> str:
     """The universal NAMM on another model: likelihoods, and its differences to the best other policies."""
-    file = "namm/gemma3"
-    found = beside({file: "Gemma 3 270M"}, ALL)
-    return blocks(found, differences_table(file, {ALL: "all tasks"}))
+    return _on_model("namm/gemma3", "Gemma 3 270M")
+
+
+def transfer_memory(page: str) -> str:
+    """The same on SmolLM2 with memory layers that memx trained."""
+    return _on_model("namm/with-memory", "with memory layers")
+
+
+def _on_model(file: str, name: str) -> str:
+    return blocks(beside({file: name}, ALL), differences_table(file, {ALL: "all tasks"}))
 
 
 def bookkeeping(page: str) -> str:

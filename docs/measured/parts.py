@@ -80,14 +80,15 @@ def with_expected(page: str) -> str:
 
 
 def gain(page: str) -> str:
-    """A NAMM that was evolved from a fit minus that fit, paired by prompt: likelihood at each size."""
-    found = {(row.dataset, size_of(row)): row for row in rows_of("namm/gain") if row.metric == FIRST}
+    """NAMMs that were evolved from a fit, each minus its own fit, paired by prompt: likelihood at each size."""
+    found = {(row.dataset, row.seed, size_of(row)): row for row in rows_of("namm/gain") if row.metric == FIRST}
     lines = []
     for data, title in {**SETS, ALL: "all tasks"}.items():
-        at_sizes = [found[data, size] for size in SIZES]
-        told = [interval(row.value, row.low, row.high, 2, "+") for row in at_sizes]
-        lines.append([title, str(at_sizes[0].n), *told])
-    return table(["tasks", "prompts", *shares(SIZES)], lines)
+        for seed in sorted({seed for named, seed, _ in found if named == data}):
+            at_sizes = [found[data, seed, size] for size in SIZES]
+            told = [interval(row.value, row.low, row.high, 2, "+") for row in at_sizes]
+            lines.append([title, str(at_sizes[0].n), str(seed), *told])
+    return table(["tasks", "prompts", "seed", *shares(SIZES)], lines)
 
 
 def allocations(page: str) -> str:
