@@ -41,6 +41,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "differences": namms.differences,
     "bookkeeping": evictions.bookkeeping,
     "transfer": evictions.transfer,
+    "transfer-memory": evictions.transfer_memory,
     "kinds": conditions.kinds,
     "lengths": conditions.lengths,
     "online": conditions.online,

@@ -10,6 +10,7 @@ from memx.namm.policies.head_table import HeadTable
 from memx.namm.policies.network import Namm
 from memx.results.namm.rows import prepared, size_of, split_allocation
 from memx.results.store.rows import Row
+from memx.results.summary import without_seed
 
 from .namms import ALL, INTERVALS, LIKELIHOOD, MAIN, SETS, SIZES, by_policy, cells, shares
 from .text import blocks, interval, plus_minus, rows_of, table
@@ -54,6 +55,8 @@ VARIANTS = (
     Variant("fit-recent", "without `expected`", _without("expected")),
     Variant("fit-all", "with `received`, `later_max` and `log_spectrum` besides", (*NO_PASS, *COSTLY)),
 )
+# presets -> their numbers with and without expected attention
+EVOLVED = {"namm-universal": (161, 153), "namm-smollm2-heads": (6187, 6123)}
 ALLOCATIONS = {" global": "one threshold", " table": "table of head shares", " layer_max": "`layer_max`", "": "equal"}
 
 
@@ -68,15 +71,16 @@ def parts(page: str) -> str:
 
 
 def with_expected(page: str) -> str:
-    """The universal NAMM, evolved with and without expected attention: likelihood at each size, over three seeds."""
-    files = {"namm/with-expected": ("yes", 161), MAIN: ("no", 153)}
+    """NAMMs that were evolved with and without expected attention: likelihood at each size, over three seeds."""
+    files = {"namm/with-expected": "yes", MAIN: "no"}
     lines = []
     for data, title in SETS.items():
-        for file, (told, numbers) in files.items():
-            rows = [row for row in rows_of(file) if "universal" in row.variant]
-            ((_, points),) = by_policy(prepared(rows), data, LIKELIHOOD)
-            lines.append([title, told, str(numbers), *cells(points, SIZES, 2)])
-    return blocks(table(["tasks", "reads `expected`", "numbers", *shares(SIZES)], lines, left=2), INTERVALS)
+        for name, numbers in EVOLVED.items():
+            for (file, told), count in zip(files.items(), numbers, strict=True):
+                rows = [row for row in rows_of(file) if without_seed(row.variant) == f"namm {name} global"]
+                ((_, points),) = by_policy(prepared(rows), data, LIKELIHOOD)
+                lines.append([title, f"`{name}`", told, f"{count:,}", *cells(points, SIZES, 2)])
+    return blocks(table(["tasks", "preset", "reads `expected`", "numbers", *shares(SIZES)], lines, left=3), INTERVALS)
 
 
 def gain(page: str) -> str:
