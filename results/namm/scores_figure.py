@@ -113,8 +113,12 @@ def _asked(rows: Sequence[Row], datasets: Sequence[str]) -> str:
     for row in rows:
         if is_namm(row.variant) and not row.variant.endswith(PER_HEAD):
             seeds.setdefault(row.variant, set()).add((row.run, row.seed))
+    counts = {name: len(found) for name, found in seeds.items() if len(found) >= SEEDS}
+    if len(counts) == len(seeds) > 1 and len({*counts.values()}) == 1:
+        counts = {"": min(counts.values())}
     several = [
-        f"{policy_label(name, seeds)}: over {len(s)} seeds (thin lines)" for name, s in seeds.items() if len(s) >= SEEDS
+        f"{policy_label(name, seeds) if name else 'NAMMs'}: over {count} seeds (thin lines)"
+        for name, count in counts.items()
     ]
     return " · ".join([*prompts, ", ".join(["95% CI over prompts", *several])])
 

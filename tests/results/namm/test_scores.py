@@ -191,6 +191,12 @@ def test_what_is_missing_is_left_out(tmp_path):
     assert line_of(axis, "_namm")[0] == pytest.approx([12.5, 25, 50, 75])  # not measured: the budget
 
 
+def test_namms_with_as_many_seeds_each_are_named_once_below_the_figure():
+    namms = [(f"namm {name}-{seed}{'0' * 7}", seed, 0.1 * seed) for name in ("one", "other") for seed in range(3)]
+    said = namm_figure(prepared(made.evaluation(namms=namms)), [LIKELIHOOD]).figure.legends[0].get_title().get_text()
+    assert "95% CI over prompts, NAMMs: over 3 seeds (thin lines)" in said
+
+
 def test_axes_hold_every_score_and_say_when_intervals_are_cut():
     rows = prepared(made.evaluation(namms=(("namm a", 0, -0.3), ("namm a seed1", 1, 0.8), ("namm a seed2", 2, 0.7))))
     figure = namm_figure(rows, [LIKELIHOOD])
