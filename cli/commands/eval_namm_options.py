@@ -56,7 +56,9 @@ Policy = Annotated[
 Budget = Annotated[
     list[float] | None,
     option(
-        metavar="SHARE", help="Cache budget: share of all tokens kept. Repeatable.", default="0.75, 0.5, 0.25 and 0.125"
+        metavar="SHARE",
+        help="Cache budget: share of all tokens kept, besides that of a NAMM itself. Repeatable.",
+        default="0.75, 0.5, 0.25 and 0.125",
     ),
 ]
 AllocationOption = Annotated[

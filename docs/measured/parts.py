@@ -85,7 +85,8 @@ def with_expected(page: str) -> str:
 
 def gain(page: str) -> str:
     """NAMMs that were evolved from a fit, each minus its own fit, paired by prompt: likelihood at each size."""
-    found = {(row.dataset, row.seed, size_of(row)): row for row in rows_of("namm/gain") if row.metric == FIRST}
+    rows = [row for row in rows_of("namm/gain") if row.metric == FIRST and _suffix(row) == " global"]
+    found = {(row.dataset, row.seed, size_of(row)): row for row in rows}
     lines = []
     for data, title in {**SETS, ALL: "all tasks"}.items():
         for seed in sorted({seed for named, seed, _ in found if named == data}):

@@ -18,8 +18,8 @@ GENERATIONS = (0, 8, 16, 24, 32, 40, 48)
 def tried(page: str) -> str:
     """Searches with other settings, and those of the same seeds with the presets' own.
 
-    All of a seed are validated on the same prompts at 12.5% and 25%; searches at 50% too are left out. By what was evolved and the seed, then by the feature `expected`,
-    the training prompts and the step size.
+    All of a seed are validated on the same prompts at 12.5% and 25%; searches at 50% too are left out. By what was
+    evolved and the seed, then by the feature `expected`, the training prompts and the step size.
     """
     others = [(_settings(folder), _validations(folder)) for folder in TRIED.iterdir()]
     seeds = {settings[0] for settings, _ in others}

@@ -170,7 +170,8 @@ def shared_rule(config: EvictConfig, rule: Rule) -> Rule:
         if allocation == "table" and config.shares is None and rule.shares is None:
             raise MemxError(
                 "--allocation table needs a table of head shares",
-                hint=f"add --shares FILE, e.g. {HEAD_SHARES} of a run of memx eval-namm --allocation table",
+                hint=f"add --shares FILE, e.g. {HEAD_SHARES} of a run of memx eval-namm --allocation table; "
+                "the NAMM smollm2 has a table",
             )
         changes["allocation"] = allocation  # checked by the rule itself
     return replace(rule, **changes)

@@ -84,7 +84,7 @@ class EvalConfig(StrictModel):
     )
     allocations_of: dict[str, tuple[Allocation, ...]] = Field(
         default={},
-        description="allocations of some policies instead, such as {kvzip: [global]}; namm: all NAMMs, or a NAMM's label",
+        description="allocations of some policies instead, such as {kvzip: [global]}; namm: all NAMMs, or one's label",
     )
     head_shares: str | None = Field(
         default=None,

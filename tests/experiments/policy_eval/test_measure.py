@@ -143,7 +143,9 @@ def test_one_namm_of_several_has_allocations_that_the_others_have_not(tmp_path):
     asked = config(policies=("knorm",), allocations=("equal",), allocations_of=own, namms=named, every=EVERY)
     namms = [scorer(Rule(budget=BUDGET)), scorer(Rule(budget=BUDGET))]
     shares = HeadShares((BUDGET,), (((0.9, 0.2), (0.1, 0.4)),))
-    measured = [one.variant for one in PolicyEvaluator(make_host(), None, asked, namms, shares=shares).evaluate(draw(144))]
+    measured = [
+        one.variant for one in PolicyEvaluator(make_host(), None, asked, namms, shares=shares).evaluate(draw(144))
+    ]
     assert measured == ["full", "knorm", "namm a global", "namm b global", "namm b table"]
     assert evaluation_cost(asked, tmp_path).answers == len(measured) * asked.prompts
 
