@@ -171,7 +171,7 @@ def shared_rule(config: EvictConfig, rule: Rule) -> Rule:
             raise MemxError(
                 "--allocation table needs a table of head shares",
                 hint=f"add --shares FILE, e.g. {HEAD_SHARES} of a run of memx eval-namm --allocation table; "
-                "the NAMM smollm2 has a table",
+                "the NAMM smollm2 has one, for SmolLM2-135M",
             )
         changes["allocation"] = allocation  # checked by the rule itself
     return replace(rule, **changes)
