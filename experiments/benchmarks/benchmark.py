@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -12,6 +12,9 @@ from ...namm.policies.keep import Allocation
 from ...namm.policies.network import RUN
 from ...results.store.rows import Row
 from ..base_models.synthetic import TINY
+
+if TYPE_CHECKING:
+    from ..evolution.candidates import Mode
 
 Compile = Literal["all", "last", "none"]
 Progress = Callable[[str], None]
@@ -48,6 +51,7 @@ class EvictionBenchConfig:
         every: Tokens between two evictions.
         new_tokens: Tokens written greedily after the prefill.
         population: Candidates of a generation of `evolution`.
+        modes: When they evict: post_hoc, online.
     """
 
     host: str = TINY
@@ -61,6 +65,7 @@ class EvictionBenchConfig:
     every: int = RUN
     new_tokens: int = 64
     population: int = 32
+    modes: Sequence[Mode] = ("post_hoc", "online")
 
 
 @dataclass(frozen=True)

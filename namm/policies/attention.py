@@ -84,7 +84,11 @@ class Attention:
         """The log-sum-exp of each query's scores over the keys here, whose last Q are the queries': [B, Hq, Q]."""
         if self.window is None:
             dtype = torch.promote_types(self.query.dtype, self.key.dtype)  # contexts may be kept in float16
-            return attention_lse(self.query.to(dtype), self.key.to(dtype), self.exists, self.scale)
+            query, key, exists = self.query, self.key, self.exists
+            if all(one is None or one.stride(0) == 0 for one in (query, key, exists)):
+                # copies of one sequence that share their memory: computed once
+                query, key, exists = query[:1], key[:1], None if exists is None else exists[:1]
+            return attention_lse(query.to(dtype), key.to(dtype), exists, self.scale).expand(len(self.query), -1, -1)
         unseen = ~self.visible()[:, :, None]
         return self._scores().masked_fill_(unseen, -torch.inf).logsumexp(-1).flatten(1, 2)
 

@@ -95,18 +95,15 @@ def kept_together(
     none = [None] * len(scores)
     layers = list(zip(scores, exists or none, protected or none, preferred or none, strict=True))
     parts = [_levels(*layer) for layer in layers]
-    ranks = _ranks(scores, [level for _, _, level in parts])
     if allocation == "layer_max":
-        rooms = _fullest(ranks, total)
+        rooms = _fullest(_ranks(scores, [level for _, _, level in parts]), total)
         kept = []
         for one, room, (there, always, level) in zip(scores, rooms, parts, strict=True):
             room = torch.maximum(room, always.sum(-1).amax(1))[:, None]
             kept.append(_best(one, torch.minimum(room, there.sum(-1)), level))
         return kept
     assert allocation == "global", allocation
-    least = torch.stack([always.sum((1, 2)) for _, always, _ in parts]).sum(0)
-    total = torch.maximum(total.to(least.device), least)[:, None, None]
-    return [(rank < total) & there for rank, (there, _, _) in zip(ranks, parts, strict=True)]
+    return _best_of_all(scores, [level for _, _, level in parts], total.to(scores[0].device))
 
 
 def check_budget(budget: float) -> None:
@@ -127,12 +124,13 @@ def _levels(
     scores: Tensor, exists: Tensor | None, protected: Tensor | None, preferred: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Which tokens there are, which stay in any case, and each token's level: 0 none, 1 one, 2 preferred, 3 stays."""
-    there = torch.ones_like(scores, dtype=torch.bool) if exists is None else exists.expand_as(scores)
+    # for all heads at once where they have the same tokens
+    there = scores.new_ones(1, 1, scores.shape[-1], dtype=torch.bool) if exists is None else exists
     always = newest(there) if protected is None else newest(there) | (protected & there)
     level = there.to(torch.uint8) + always + always
     if preferred is not None:
         level = level.where(~(preferred & there) | always, 2)
-    return there, always, level
+    return there.expand_as(scores), always.expand_as(scores), level.expand_as(scores)
 
 
 def _best(scores: Tensor, room: Tensor, level: Tensor) -> Tensor:
@@ -145,17 +143,39 @@ def _best(scores: Tensor, room: Tensor, level: Tensor) -> Tensor:
     return torch.zeros_like(level, dtype=torch.bool).scatter(-1, order, rank)
 
 
+def _best_of_all(scores: Sequence[Tensor], levels: Sequence[Tensor], room: Tensor) -> list[Tensor]:
+    """So many tokens of each sequence, room [B], in the order of `_ranks`; none of level 0: of each layer [B, H, T].
+
+    Level 3 stays, and whole levels while there is room. Of the first that does not fit, its best stay: those above
+    the score that the last of them has, and of those with this score the first. So nothing is sorted.
+    """
+    score, level = _together(scores), _together(levels)
+    kept, contested = level == 3, torch.zeros_like(level, dtype=torch.bool)
+    room, fits = (room - kept.sum((1, 2))).clamp_min(0), torch.ones_like(room, dtype=torch.bool)
+    for value in (2, 1):
+        mask, before = level == value, fits
+        count = mask.sum((1, 2))
+        fits = before & (count <= room)
+        kept |= mask & fits[:, None, None]
+        contested |= mask & (before & ~fits)[:, None, None]
+        room = torch.where(fits, room - count, room)
+    score = score.masked_fill(~contested, -torch.inf)
+    places = (score[0].numel() + 1 - room.clamp(1, score[0].numel())).tolist()  # counted from the smallest
+    last = torch.stack([one.flatten().kthvalue(place).values for one, place in zip(score, places, strict=True)])
+    above, tied = score > last[:, None, None], (score == last[:, None, None]) & contested
+    room = room - above.sum((1, 2))
+    if (tied.sum((1, 2)) > room).any():
+        first = _newest_first(tied).cumsum(-1) <= room[:, None]
+        tied &= first.unflatten(1, (score.shape[2], -1)).transpose(1, 2).flip(-1)
+    return _apart(kept | above | tied, scores)
+
+
 def _ranks(scores: Sequence[Tensor], levels: Sequence[Tensor]) -> list[Tensor]:
-    """The rank of each token among those of all layers and heads, 0 the best: of each layer [B, H, T]."""
-    widest = max(one.shape[-1] for one in scores)
-    heads = [one.shape[1] for one in scores]
+    """The rank of each token among those of all layers and heads, 0 the best: of each layer [B, H, T].
 
-    def together(tensors: Sequence[Tensor]) -> Tensor:
-        """[B, widest * all heads]: the newest slot of all heads first."""
-        padded = [F.pad(tensor, (widest - tensor.shape[-1], 0)) for tensor in tensors]
-        return torch.cat(padded, 1).flip(-1).transpose(1, 2).flatten(1)
-
-    score, level = together(scores), together(levels)
+    By level, then by score, then the one that fewer tokens of its head come after, then the earlier layer and head.
+    """
+    score, level = _newest_first(_together(scores)), _newest_first(_together(levels))
     order = score.sort(dim=-1, descending=True, stable=True).indices
     level = level.gather(-1, order)
     place, before = torch.zeros_like(order), torch.zeros_like(order[:, :1])
@@ -164,8 +184,24 @@ def _ranks(scores: Sequence[Tensor], levels: Sequence[Tensor]) -> list[Tensor]:
         place = torch.where(mask, before + mask.cumsum(-1) - 1, place)
         before = before + mask.sum(-1, keepdim=True)
     ranks = torch.empty_like(order).scatter_(-1, order, place)
-    by_head = ranks.unflatten(1, (widest, -1)).transpose(1, 2).flip(-1)  # [B, all heads, widest]
-    return [part[..., widest - one.shape[-1] :] for part, one in zip(by_head.split(heads, 1), scores, strict=True)]
+    return _apart(ranks.unflatten(1, (max(one.shape[-1] for one in scores), -1)).transpose(1, 2).flip(-1), scores)
+
+
+def _together(tensors: Sequence[Tensor]) -> Tensor:
+    """Of each layer [B, H, T] -> [B, all heads, widest T], with zeros before the tokens of narrower ones."""
+    widest = max(one.shape[-1] for one in tensors)
+    return torch.cat([F.pad(one, (widest - one.shape[-1], 0)) for one in tensors], 1)
+
+
+def _newest_first(tensor: Tensor) -> Tensor:
+    """[B, all heads, T] -> [B, T * all heads]: the newest slot of all heads first."""
+    return tensor.flip(-1).transpose(1, 2).flatten(1)
+
+
+def _apart(tensor: Tensor, layers: Sequence[Tensor]) -> list[Tensor]:
+    """The inverse of `_together`, for tensors with as many heads and tokens as each of the layers has."""
+    parts = tensor.split([one.shape[1] for one in layers], 1)
+    return [part[..., tensor.shape[-1] - one.shape[-1] :] for part, one in zip(parts, layers, strict=True)]
 
 
 def _fullest(ranks: Sequence[Tensor], total: Tensor) -> list[Tensor]:

@@ -140,6 +140,7 @@ def evolution(
     model: o.BenchModel = "tiny-llama",
     population: o.Population = 32,
     budget: o.Budget = None,
+    mode: o.Modes = None,
     interval: o.Interval = 512,
     context: o.Context = None,
     batch: o.PromptsPerGeneration = None,
@@ -158,7 +159,8 @@ def evolution(
     The table also shows how the time divides between the model, feature extraction, scoring and eviction.
     """
     evict = dict(host=model, layers=layers, contexts=context, batches=batch, budgets=budget, population=population)
+    modes = [one.value for one in mode] if mode else None
     measure(
-        Output(save, force, against, json), ["evolution"], eviction=evict | {"every": interval}, device=device,
-        threads=threads, steps=rounds, dtype=dtype and dtype.value,
+        Output(save, force, against, json), ["evolution"], eviction=evict | {"every": interval, "modes": modes},
+        device=device, threads=threads, steps=rounds, dtype=dtype and dtype.value,
     )  # fmt: skip

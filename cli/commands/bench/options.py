@@ -31,6 +31,13 @@ class Measured(StrEnum):
     generate = "generate"
 
 
+class Mode(StrEnum):
+    """When the candidates of a generation evict."""
+
+    post_hoc = "post_hoc"
+    online = "online"
+
+
 # what is measured
 Ops = Annotated[
     list[str] | None,
@@ -116,6 +123,14 @@ Context = Annotated[
 Batch = Annotated[list[int] | None, option(min=1, metavar="N", help="Batch size in prompts. Repeatable.", default="1")]
 PromptsPerGeneration = Annotated[
     list[int] | None, option("--batch", min=1, metavar="N", help="Prompts per generation. Repeatable.", default="1")
+]
+Modes = Annotated[
+    list[Mode] | None,
+    option(
+        "--mode",
+        help="Evict once after the context (post_hoc) or while reading it (online). Repeatable.",
+        default="both",
+    ),
 ]
 Population = Annotated[int, option(min=2, metavar="N", help="Candidates per generation.")]
 Policy = Annotated[

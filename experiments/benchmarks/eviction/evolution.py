@@ -36,7 +36,6 @@ from .settings import ALONE, MEMBERS, READ, UNREAD, Case, Generations, contexts
 
 Scorer = Literal["bam", "mlp", "universal"]
 SCORERS: tuple[Scorer, ...] = ("bam", "mlp", "universal")  # the last: the default of memx evolve-namm, with its masks
-MODES: tuple[Mode, ...] = ("post_hoc", "online")
 LIMIT = 1e-3  # nats a token, in float32
 _QUESTION, _ANSWER = 27, 3  # tokens, as in prompts of the preset namm-universal on average (27.3 and 2.4)
 _MOST = 3  # rounds: they are long
@@ -67,7 +66,9 @@ def bench_evolve(
     if dtype not in (torch.float32, torch.float64):
         exact = build_host(TINY, None, device, torch.float32)
     rows: list[Row] = []
-    for context, prompts, budget, mode in product(contexts(config, device), config.batches, config.budgets, MODES):
+    for context, prompts, budget, mode in product(
+        contexts(config, device), config.batches, config.budgets, config.modes
+    ):
         case = Case(config, context, prompts, budget, mode, common)
         what = f"evolve, {mode}, {context:,} tokens, budget {budget:g}"
         try:

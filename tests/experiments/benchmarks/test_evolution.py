@@ -212,5 +212,8 @@ def test_the_command_line(capsys, tmp_path):
     assert memx([*quick, "--against", str(tmp_path / "run"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {fact["kind"] for fact in found["comparison"]} == set(KINDS)
+    assert memx([*quick, "--mode", "online", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["dataset"].rpartition("mode=")[2] for row in found} == {"online"}
     assert memx([*quick, "--population", "1"]) == 2
     assert "--population" in capsys.readouterr().err

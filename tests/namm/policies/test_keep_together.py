@@ -55,6 +55,30 @@ def test_the_best_of_all_layers_and_heads_stay(total):
         } == wanted
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_few_different_scores_leave_the_choice_to_the_order_of_places(seed):
+    """By levels, then scores, then the tokens that fewer of their head come after, then layers and heads."""
+    scores, exists, protected, preferred = case(seed, batch=3)
+    scores = [(one * 3).floor() for one in scores]
+    for total in (1, 10, 17, 30, 44):
+        kept = kept_together(
+            scores, torch.tensor([total, total + 3, 2 * total]), exists=exists, protected=protected, preferred=preferred
+        )
+        for b, room in enumerate((total, total + 3, 2 * total)):
+            found = entries(scores, exists, protected, preferred, b)
+            order = sorted(found, key=lambda one: ([-value for value in one[0]], _later(one[1]), one[1][:2]))
+            stay = max(room, sum(stays for (stays, _, _), _ in found))
+            wanted = {place for _, place in order[:stay]}
+            got = {(n, *place) for n, mask in enumerate(kept) for place in map(tuple, mask[b].nonzero().tolist())}
+            assert got == wanted
+
+
+def _later(place):
+    """Slots after a token."""
+    layer, _, token = place
+    return SHAPES[layer][1] - 1 - token
+
+
 def test_layers_padded_to_their_fullest_head_hold_no_more_than_the_budget():
     """As many of the best as fit, where a layer costs its heads times its fullest head; then each head is filled."""
     scores, exists, protected, preferred = case(3)
