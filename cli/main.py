@@ -11,7 +11,7 @@ import typer
 
 from ..errors import MemxError
 from ..version import __version__
-from .commands import config, convert, eval, eval_namm, evict, evolve_namm, prepare, presets, runs, train
+from .commands import config, convert, eval, eval_namm, evict, evolve_namm, policies, prepare, presets, runs, train
 from .commands.bench import group as bench
 from .commands.plot import group as plot
 from .failures import finished, print_error, report
@@ -47,7 +47,7 @@ _ORDER = (
     *("train", "prepare", "convert"),
     *("evolve-namm", "evict", "eval-namm"),
     *("eval", "bench", "plot", "runs"),
-    *("presets", "config"),
+    *("presets", "policies", "config"),
 )
 
 
@@ -104,7 +104,21 @@ def options(
     """Options of memx itself; `_HELP` is what help shows."""
 
 
-for module in (train, prepare, convert, evolve_namm, evict, eval_namm, eval, bench, plot, runs, presets, config):
+for module in (
+    train,
+    prepare,
+    convert,
+    evolve_namm,
+    evict,
+    eval_namm,
+    eval,
+    bench,
+    plot,
+    runs,
+    presets,
+    policies,
+    config,
+):
     module.register(app)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .head_shares import measure_shares
     from .online import calibrate_threshold
     from .policies.base import Policy, Rule, SummaryPolicy
+    from .policies.budgeted import BudgetPolicy
     from .policies.features.registry import FEATURES, NO_PASS
     from .policies.fixed import FixedScores
     from .policies.head_table import HeadTable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Attached": ".attachment",
+    "BudgetPolicy": ".policies.budgeted",
     "Card": ".saved.card",
     "EvictingCache": ".cache.cache",
     "Evolution": ".evolution.search",
@@ -61,6 +63,7 @@ __all__ = [
     "NO_PASS",
     "POLICIES",
     "Attached",
+    "BudgetPolicy",
     "Card",
     "EvictingCache",
     "Evolution",

@@ -106,7 +106,7 @@ def eval_namm(
     """
     from ...errors import MemxError
     from ...experiments.config.loading import load_eval_config
-    from ...experiments.policy_eval.sources import eval_tree
+    from ...experiments.policy_eval.sources import eval_tree, with_policy_sources
     from ...experiments.runtime.options import Options
 
     if config is None and folders and folders[0].suffix in (".yaml", ".yml"):
@@ -127,7 +127,7 @@ def eval_namm(
     flags |= {"reuse": reuse and str(reuse), "protect_first": protect_first, "protect_newest": protect_newest}
     flags |= {"peers": third_party or None, "write": generate or None}
     given = given_values(flags, assignments, model)
-    resolved = load_eval_config(config or eval_tree(folders or [], dict(given)), given)
+    resolved = with_policy_sources(load_eval_config(config or eval_tree(folders or [], dict(given)), given))
     chosen = config is not None or "tasks" in dict(given)
     if dry_run:
         _dry_run(resolved, runs, json, chosen=chosen)

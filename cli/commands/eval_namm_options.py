@@ -48,7 +48,7 @@ Policy = Annotated[
     list[str] | None,
     option(
         metavar="POLICY",
-        help="Policy to compare with; the full cache is always included. Repeatable.",
+        help="Policy to compare with, or FILE.py:CLASS; the full cache is always included. Repeatable.",
         default="all but kvzip",
         complete=complete_of((*POLICIES[1:], "kvzip")),
     ),

@@ -57,7 +57,7 @@ Policy = Annotated[
     str | None,
     option(
         metavar="POLICY",
-        help="full, random, recency, streamingllm, h2o, knorm, tova, snapkv, keydiff or expected_attention.",
+        help="Policy by name, or your own as FILE.py:CLASS; memx policies list shows all.",
         default="the NAMM universal",
         complete=complete_of(POLICIES),
     ),

@@ -21,6 +21,7 @@ _LATER_EVAL = {
     "online_thresholds": False,
     "question": "after",
     "reuse": None,
+    "policy_sources": {},
 }
 # the same of an evolution: keys by section, and what evolutions without them did
 _LATER_EVOLUTION: dict[str, dict[str, Any]] = {

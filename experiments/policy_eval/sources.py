@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ...errors import MemxError, nearest
 from ...json_text import parse_json
+from ...namm.plugins import is_plugin, plugin_digest
 from ...namm.saved.places import DESCRIPTION, HUB_NAME, find_namm, is_shipped, shipped_namms
 from ...results.namm.rows import NAMM
 from ...results.store.resuming import resume_hint
@@ -18,7 +19,7 @@ from ...results.store.runs import Run
 from ..base_models.model_folder import SMOLLM2
 from ..config.eviction.evolution import EvolveConfig
 from ..config.eviction.host import HostConfig
-from ..config.eviction.policy_eval import is_known
+from ..config.eviction.policy_eval import EvalConfig, is_known
 from ..config.eviction.tasks import HELD_OUT_TASKS
 from ..config.loading import load_evolution_config
 from ..config.presets import TRAIN, command_of
@@ -98,6 +99,28 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
         intervals = [one["every"] for one in described]
         tree["every"] = _agreed("every", "--interval", intervals) if mode == "online" else intervals[0]
     return tree
+
+
+def with_policy_sources(config: EvalConfig) -> EvalConfig:
+    """Add the checksums of the files that a user's own policies are in.
+
+    Args:
+        config: The evaluation.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        MemxError: A policy cannot be imported, or its file is not the one that the config is for.
+    """
+    found = {name: plugin_digest(name) for name in config.policies if is_plugin(name)}
+    for name, digest in config.policy_sources.items():
+        if found.get(name, digest) != digest:
+            raise MemxError(
+                f"the file of policy {name} has changed since this config was written",
+                hint="remove policy_sources from the config to evaluate the policy as it is now",
+            )
+    return config.model_copy(update={"policy_sources": found})
 
 
 def _source(folder: Path) -> _Source:

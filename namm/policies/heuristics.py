@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ...errors import MemxError, nearest
+from ..plugins import find_class, is_plugin, make_plugin, plugin_names
 from .attention_rivals import H2O, TOVA, SnapKV
 from .base import Policy, Rule, View
-from .budgeted import set_budget, unobserved
+from .budgeted import BudgetPolicy, set_budget, unobserved
 from .key_rivals import ExpectedAttention, KeyDiff
 from .network import RUN
 
@@ -73,18 +74,10 @@ def _hash(number: Any) -> Any:
     return number ^ (number >> 16)
 
 
-@dataclass(frozen=True)
-class Recency:
+class Recency(BudgetPolicy):
     """Keeps the newest tokens."""
 
-    budget: float
-    every: int = RUN
-    rule: Rule = field(default=Rule(), repr=False)
-
     name = "recency"
-    hop = context = width = 0
-    __post_init__ = set_budget
-    observe = unobserved
 
     def scores(self, view: View) -> Tensor:
         """The younger the better: [B, H, T]."""
@@ -115,8 +108,7 @@ class StreamingLLM:
         return torch.where(positions < self.sinks, self.sinks - positions, -view.ages).float()
 
 
-@dataclass(frozen=True)
-class Knorm:
+class Knorm(BudgetPolicy):
     """Keeps the tokens whose keys are short.
 
     Source: Devoto et al. 2024, "A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression" (arXiv
@@ -124,14 +116,7 @@ class Knorm:
     the newer token stays.
     """
 
-    budget: float
-    every: int = RUN
-    rule: Rule = field(default=Rule(), repr=False)
-
     name = "knorm"
-    hop = context = width = 0
-    __post_init__ = set_budget
-    observe = unobserved
 
     def scores(self, view: View) -> Tensor:
         """The shorter the key the better: [B, H, T]."""
@@ -148,22 +133,26 @@ POLICIES: dict[str, Callable[..., Policy]] = {
 
 
 def check_policy(name: str) -> None:
-    """Raise MemxError for a name that is no built-in policy."""
+    """Raise MemxError for a name that is no policy, built in or of a user's own."""
     if name == "kvzip":
         raise MemxError("kvzip reads a text twice, and cannot evict", hint="memx eval-namm compares it with the others")
-    if name not in POLICIES:
-        hint = nearest(name.lower(), POLICIES) or f"choose one of: {', '.join(POLICIES)}"
+    if name not in POLICIES and is_plugin(name):
+        find_class(name)
+    elif name not in POLICIES:
+        known = (*POLICIES, *plugin_names())
+        hint = nearest(name.lower(), known) or f"choose one of: {', '.join(known)}; or FILE.py:CLASS"
         raise MemxError(f"unknown policy {name!r}", hint=hint)
 
 
 def make_policy(
     name: str, *, budget: float | None = None, every: int = RUN, seed: int = 0, rule: Rule | None = None
 ) -> Policy:
-    """Make one of the built-in policies, with its published settings.
+    """Make one of the built-in policies, with its published settings, or one of your own.
 
     Args:
         name: A name in `POLICIES`: "full", "random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv",
-            "keydiff" or "expected_attention".
+            "keydiff" or "expected_attention"; or MODULE:CLASS, FILE.py:CLASS or an installed policy's name, whose
+            class is called with budget, every and rule.
         budget: Share of all tokens so far that is kept, in (0, 1]. Required, except for "full".
         every: Tokens between evictions; a multiple of 16.
         seed: Random seed; "random" only.
@@ -174,7 +163,8 @@ def make_policy(
         The policy.
 
     Raises:
-        MemxError: The name is unknown, the budget is missing or outside (0, 1], or `every` is not a multiple of 16.
+        MemxError: The name is unknown, the budget is missing or outside (0, 1], or `every` is not a multiple of 16; or
+            a policy of your own cannot be imported or made.
 
     Example:
         ```python
@@ -194,4 +184,6 @@ def make_policy(
         raise MemxError(
             f"the policy {name} needs a budget", hint="give the share of the cache to keep, in (0, 1], e.g. 0.5"
         )
+    if name not in POLICIES:
+        return make_plugin(name, budget=budget, every=every, rule=rule or Rule())
     return POLICIES[name](budget, every, rule=rule or Rule(), **({"seed": seed} if name == "random" else {}))

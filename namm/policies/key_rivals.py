@@ -12,15 +12,14 @@ from torch import Tensor
 
 from ...kernels.attention_spectrogram import HOP
 from .base import Block, Rule, View
-from .budgeted import set_budget, unobserved
+from .budgeted import BudgetPolicy, set_budget
 from .features.expected import MOMENTS, expected_attention
 from .features.feature import first_tokens, visible
 from .features.keys import cosine_to_mean
 from .network import RUN
 
 
-@dataclass(frozen=True)
-class KeyDiff:
+class KeyDiff(BudgetPolicy):
     """Keeps the tokens whose keys differ most from the mean direction of all keys of their head.
 
     Source: Park et al. 2025, "KeyDiff: Key Similarity-Based KV Cache Eviction for Long-Context LLM Inference in
@@ -28,14 +27,7 @@ class KeyDiff:
     positions, of the tokens in the cache.
     """
 
-    budget: float
-    every: int = RUN
-    rule: Rule = field(default=Rule(), repr=False)
-
     name = "keydiff"
-    hop = context = width = 0
-    __post_init__ = set_budget
-    observe = unobserved
 
     def scores(self, view: View) -> Tensor:
         """Less the cosine of each key and the mean direction: [B, H, T]."""

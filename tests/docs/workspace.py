@@ -115,6 +115,8 @@ class Workspace:
         (self.files / "towns.csv").write_text("Town,Mayor\n" + "".join(f"{b},Mayor of {a}\n" for a, b in LANDS))
         for name in ("prompt.txt", "long.txt"):
             (self.files / name).write_text(" ".join(texts)[:1200])
+        guide = (ROOT / "docs" / "guides" / "own-policies.md").read_text("utf-8")
+        (self.files / "my_policy.py").write_text(guide.split("```python\n", 1)[1].split("```", 1)[0])
         self._write_questions()
         assert memx(["config", "copy", "tiny", str(self.files / "my.yaml")]) == 0
         for name in ("constraints.txt", "pyproject.toml"):

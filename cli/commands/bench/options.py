@@ -137,7 +137,7 @@ Policy = Annotated[
     list[str] | None,
     option(
         metavar="POLICY",
-        help="Eviction policy to measure; the unmodified model is always included. Repeatable.",
+        help="Policy to measure, or FILE.py:CLASS; the unmodified model is always included. Repeatable.",
         default="all",
         complete=complete_of(("namm", *POLICIES)),
     ),

@@ -20,6 +20,7 @@ from torch import Tensor
 from ....errors import MemxError, nearest
 from ....namm.attachment import attach
 from ....namm.cache.cache import EvictingCache
+from ....namm.plugins import find_class, is_plugin
 from ....namm.policies.base import Policy, Rule
 from ....namm.policies.heuristics import POLICIES, make_policy
 from ....namm.policies.keep import Allocation
@@ -100,7 +101,9 @@ def policy_names() -> list[str]:
 def check_policies(names: Sequence[str], budgets: Sequence[float]) -> None:
     """Raise MemxError for a name that is no policy, or a budget that is no share in (0, 1]."""
     for name in names:
-        if name not in (PLAIN, *policy_names()):
+        if name not in (PLAIN, *policy_names()) and is_plugin(name):
+            find_class(name)
+        elif name not in (PLAIN, *policy_names()):
             hint = nearest(name, policy_names()) or f"choose one of: {', '.join(policy_names())}"
             raise MemxError(f"--policy: unknown policy {name!r}", hint=hint)
     for budget in budgets:

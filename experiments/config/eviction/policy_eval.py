@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ....errors import nearest, shown
+from ....namm.plugins import is_plugin
 from ....results.namm.rows import ALLOCATED, CEILING_PRESSES, CEILINGS, NAMM, PER_HEAD, PRESSES, THRESHOLD
 from ..base import RunName, StrictModel
 from .host import HostConfig
@@ -108,7 +109,10 @@ class EvalConfig(StrictModel):
     )
     policies: tuple[str, ...] = Field(
         default=BASELINES,
-        description="baseline policies, and kvzip, which reads the context twice; the full cache is always included",
+        description="policies: memx's, kvzip, which reads the context twice, or FILE.py:CLASS; full always included",
+    )
+    policy_sources: dict[str, str] = Field(
+        default={}, description="checksums of own policies' files; a different file makes another evaluation"
     )
     peers: bool = Field(default=False, description="also evaluate the third-party implementations of kvpress")
     write: bool = Field(default=False, description="also generate greedy answers, scored by each task's metric")
@@ -168,9 +172,9 @@ class EvalConfig(StrictModel):
                 hint = nearest(task, known) or f"use {', '.join(known)} or longbench/NAME"
                 raise ValueError(f"no task {task!r}; {hint}")
         for name in self.policies:
-            if name not in (*BASELINES, *CEILINGS):
+            if name not in (*BASELINES, *CEILINGS) and not is_plugin(name):
                 known = (*BASELINES, *CEILINGS)
-                hint = nearest(name, known) or f"use {', '.join(known)} (full is always included)"
+                hint = nearest(name, known) or f"use {', '.join(known)} or FILE.py:CLASS (full is always included)"
                 raise ValueError(f"no policy {name!r}; {hint}")
         for budget in self.budgets:
             if not 0 < budget < 1:

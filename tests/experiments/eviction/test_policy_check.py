@@ -1,0 +1,106 @@
+"""The trial of a user's own policy: what does as the commands rely on passes, and each mistake is found."""
+
+import json
+import sys
+
+import pytest
+from memx.cli.main import run as memx
+from memx.errors import MemxError
+from memx.experiments.eviction.policy_check import check_own_policy
+
+POLICIES = """
+import torch
+from memx.namm import BudgetPolicy, Rule
+
+
+class Good(BudgetPolicy):
+    def scores(self, view):
+        return view.value.norm(dim=-1)
+
+
+class Drawn(BudgetPolicy):
+    def scores(self, view):
+        return torch.rand(view.ages.shape)
+
+
+class Batch(BudgetPolicy):
+    def scores(self, view):
+        return (view.key - view.key.mean((0, 1, 2))).norm(dim=-1)
+
+
+class Shape(BudgetPolicy):
+    def scores(self, view):
+        return view.key
+
+
+class Unknown(BudgetPolicy):
+    def scores(self, view):
+        return view.ages * float("nan")
+
+
+class Fails(BudgetPolicy):
+    def scores(self, view):
+        return view.absent
+
+
+class TooMany(BudgetPolicy):
+    def __post_init__(self):
+        object.__setattr__(self, "rule", Rule(budget=1.0))
+
+    def scores(self, view):
+        return view.ages
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("policies") / "policies_to_check.py"
+    path.write_text(POLICIES)
+    yield path
+    for name in [name for name in sys.modules if name.startswith("memx_policy_")]:
+        del sys.modules[name]
+
+
+def failed(checks):
+    return [check.name for check in checks if check.passed is False]
+
+
+@pytest.mark.parametrize("name", ["knorm", "snapkv", "{}:Good"])
+def test_what_does_as_the_commands_rely_on_passes(file, name):
+    checks = check_own_policy(name.format(file))
+    assert failed(checks) == [] and len(checks) == 7
+    assert "times that of knorm" in checks[-1].found
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("Drawn", "when it runs again"),
+        ("Batch", "alone and in a padded batch"),
+        ("Shape", "scores are numbers"),
+        ("Unknown", "scores are numbers"),
+        ("Fails", "scores are numbers"),
+        ("TooMany", "its budget in every layer"),
+    ],
+)
+def test_each_mistake_is_found(file, name, first):
+    found = failed(check_own_policy(f"{file}:{name}"))
+    assert found and first in found[0]
+
+
+def test_what_has_no_budget_is_refused():
+    with pytest.raises(MemxError, match="takes no budget"):
+        check_own_policy("full")
+
+
+def test_the_command_line(file, capsys):
+    assert memx(["policies", "check", f"{file}:Shape", "--json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["passed"] is False and "returned scores of shape" in found["found"]
+    assert memx(["policies", "check", "absent.py:X"]) == 2
+    assert "no file absent.py" in capsys.readouterr().err
+    assert memx(["policies", "list", "--json"]) == 0
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert listed["snapkv"]["source"] == "arXiv 2404.14469" and {"universal", "kvzip", "full"} <= listed.keys()
+    assert memx(["policies", "list"]) == 0
+    assert "Keeps the newest tokens" in capsys.readouterr().out
