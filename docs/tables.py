@@ -49,6 +49,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "two-hosts": conditions.two_hosts,
     "parts": parts.parts,
     "gain": parts.gain,
+    "evolved-table": parts.evolved_table,
     "with-expected": parts.with_expected,
     "allocations": parts.allocations,
     "improves": written.improves,

@@ -9,8 +9,21 @@ import typer
 
 from ..output.console import examples, note, print_json
 from ..parsing.spellings import Command
-from .completion import MODELS, complete_of
-from .options import ADVANCED, DATA, EVALUATE, RUN_FOLDER, Force, Json, Resume, Runs, check_resume, option
+from .completion import MODELS, POLICIES, complete_of, namm_names
+from .options import (
+    ADVANCED,
+    DATA,
+    EVALUATE,
+    EVICTION,
+    RUN_FOLDER,
+    Allocation,
+    Force,
+    Json,
+    Resume,
+    Runs,
+    check_resume,
+    option,
+)
 
 if TYPE_CHECKING:
     from ...experiments.config.question_answering import QaConfig
@@ -20,6 +33,7 @@ _EPILOG = examples(
     "memx eval meta-llama/Llama-3.1-8B --device cuda --dtype bfloat16 --batch 64",
     "memx eval results/runs/RUN --task nq --file nq=nq_open",
     "memx eval results/runs/RUN --harness piqa,openbookqa,hellaswag,mmlu",
+    "memx eval smollm2 --harness piqa --policy snapkv --interval 64",
 )
 
 
@@ -83,6 +97,62 @@ HarnessTasks = Annotated[
     Path | None,
     option(metavar="FOLDER", help="Folder of your lm-eval tasks; the Python code that they name is run.", panel=DATA),
 ]
+Policy = Annotated[
+    list[str] | None,
+    option(
+        metavar="POLICY",
+        help="Evict tokens by this policy, or FILE.py:CLASS; memx policies list shows all. Repeatable.",
+        default="keep all tokens",
+        panel=EVICTION,
+        complete=complete_of(POLICIES),
+    ),
+]
+Namm = Annotated[
+    list[str] | None,
+    option(
+        metavar="FOLDER|NAME",
+        help=f"Evict tokens by a NAMM: {', '.join([*namm_names(), 'a folder, run or hub name'])}. Repeatable.",
+        panel=EVICTION,
+        complete=complete_of(namm_names),
+    ),
+]
+Budget = Annotated[
+    list[float] | None,
+    option(
+        metavar="SHARE",
+        help="Share of all tokens that each eviction keeps. Repeatable.",
+        default="0.5, or the NAMM's",
+        panel=EVICTION,
+    ),
+]
+Interval = Annotated[
+    int | None,
+    option(
+        "--interval",
+        metavar="TOKENS",
+        help="Tokens between evictions, a multiple of 16.",
+        default="512, or the NAMM's",
+        panel=EVICTION,
+    ),
+]
+AllocationOption = Annotated[
+    Allocation | None,
+    option(
+        "--allocation",
+        help="How heads share the budget: equally, by one threshold (global) or a table of head shares.",
+        default="equal, or the NAMM's",
+        panel=EVICTION,
+    ),
+]
+Shares = Annotated[
+    Path | None,
+    option(
+        metavar="FILE",
+        help="Table of head shares (JSON), for --allocation table.",
+        default="the NAMM's",
+        panel=EVICTION,
+    ),
+]
 NameOption = Annotated[
     str | None,
     option(metavar="NAME", help="First part of the run folder's name.", default="eval-MODEL", panel=RUN_FOLDER),
@@ -119,6 +189,12 @@ def evaluate(
     skip_bad_rows: SkipBadRows = False,
     harness: Harness = None,
     harness_tasks: HarnessTasks = None,
+    policy: Policy = None,
+    namm: Namm = None,
+    budget: Budget = None,
+    interval: Interval = None,
+    allocation: AllocationOption = None,
+    shares: Shares = None,
     name: NameOption = None,
     runs: Runs = Path("results/runs"),
     force: Force = False,
@@ -134,9 +210,11 @@ def evaluate(
     Scores are exact match and F1 of greedy answers, and the negative log-likelihood of the correct ones, with 95%
     intervals. Every answer is saved in the run folder. Run again with --resume to continue a stopped evaluation.
     """
+    from ...experiments.qa.eviction import evictions
     from ...experiments.qa.sources import eval_configs
 
     check_resume(resume, force)
+    heads = {"allocation": allocation and allocation.value, "shares": shares and str(shares.resolve())}
     configs = eval_configs(
         models,
         runs,
@@ -147,6 +225,7 @@ def evaluate(
         harness_folder=harness_tasks,
         shots=shots,
         name=name,
+        evictions=evictions(policy or [], namm or [], budget or [], every=interval, **heads),
         settings={
             "limit": limit,
             "skip_bad_rows": skip_bad_rows,

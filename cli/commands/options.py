@@ -23,6 +23,7 @@ DATA = "Data"
 MODEL = "Model"
 RUN_FOLDER = "Run folder and output"
 PLANNING = "Planning (with --dry-run)"
+EVICTION = "Eviction"
 ADVANCED = "Advanced"
 
 

@@ -35,12 +35,15 @@ def print_questions(rows: Sequence[Row], trained: Mapping[str, str]) -> None:
         print_table(f"Closed-book QA ({INTERVALS})", columns, lines, left=2, names=names)
     for run, dataset in found:
         _tell_cuts(found[run, dataset]["exact_match"])
+        _tell_evictions(found[run, dataset]["exact_match"])
     harness = [row for row in rows if row.labels.harness]
     lines = [[_who(row, trained), row.dataset, row.metric, f"{row.n:,}", score_of(row, 2)] for row in harness]
     if lines:
         print_table(f"lm-eval ({INTERVALS})", ["model", "task", "score", "n", "value"], lines, left=3)
     for row in {(row.run, row.dataset): row for row in harness}.values():
         _tell_cuts(row)
+    for row in {(row.labels.policy, row.dataset): row for row in harness}.values():
+        _tell_evictions(row)
 
 
 def print_plan(costs: Sequence[Mapping[str, Any]]) -> None:
@@ -52,6 +55,7 @@ def print_plan(costs: Sequence[Mapping[str, Any]]) -> None:
             ["model", f"{cost['model']}: {cost['kind']}, context of {cost['context']:,} tokens"],
             *([["questions", f"{asked}; {cost['shots']} few-shot examples"]] if asked else []),
             *([["lm-eval", ", ".join(cost["harness"])]] if cost["harness"] else []),
+            *([["policy", cost["policy"]]] if cost["policy"] else []),
             ["would write", would_write(cost["folder"])],
         ]
     print_table("Dry run: nothing was loaded or evaluated", ["what", "amount"], lines, left=2)
@@ -91,6 +95,17 @@ def _tell_cuts(row: Row) -> None:
         say(
             f"{row.dataset}: answers end after {labels.answer_tokens:,} tokens, half of the context of {row.model}, "
             "which is less than the task allows."
+        )
+
+
+def _tell_evictions(row: Row) -> None:
+    """From how many prompts a policy could evict, where it was not from all."""
+    labels = row.labels
+    if labels.policy and labels.every is not None and labels.evicted_questions < row.n:
+        evicted = f"{labels.evicted_questions:,}" if labels.evicted_questions else "none"
+        say(
+            f"{row.dataset}: {evicted} of {row.n:,} prompts reach the interval of {labels.every:,} tokens; from the "
+            f"others {labels.policy} evicts nothing. Use a smaller --interval."
         )
 
 

@@ -12,7 +12,7 @@ from memx.results.namm.rows import prepared, size_of, split_allocation
 from memx.results.store.rows import Row
 from memx.results.summary import without_seed
 
-from .namms import ALL, INTERVALS, LIKELIHOOD, MAIN, SETS, SIZES, by_policy, cells, shares
+from .namms import ALL, INTERVALS, LIKELIHOOD, MAIN, OVER, SETS, SIZES, by_policy, cells, shares
 from .text import blocks, interval, plus_minus, rows_of, table
 
 FIRST = "relative_log_likelihood_over_first"
@@ -94,6 +94,19 @@ def gain(page: str) -> str:
             told = [interval(row.value, row.low, row.high, 2, "+") for row in at_sizes]
             lines.append([title, str(at_sizes[0].n), str(seed), *told])
     return table(["tasks", "prompts", "seed", *shares(SIZES)], lines)
+
+
+def evolved_table(page: str) -> str:
+    """KeyDiff with biases of heads that were evolved, and with the measured table of head shares."""
+    names = {"keydiff table": "the measured table of head shares", "namm global": "an evolved bias of each head"}
+    lines, rows = [], rows_of("namm/evolved-table")
+    for data, title in SETS.items():
+        for name, words in names.items():
+            lines.append([title, words, *_cells([row for row in rows if row.dataset == data], name)])
+        over = {size_of(row): row for row in rows if (row.dataset, row.metric) == (data, OVER)}
+        difference = [interval(over[size].value, over[size].low, over[size].high, 2, "+") for size in SIZES]
+        lines.append([title, "evolved minus measured", *difference])
+    return table(["tasks", "KeyDiff with", *shares(SIZES)], lines, left=2)
 
 
 def allocations(page: str) -> str:

@@ -42,6 +42,28 @@ class HarnessConfig(StrictModel):
     )
 
 
+class QaEviction(StrictModel):
+    """The policy that evicts tokens from the KV cache while the model reads and writes."""
+
+    policy: str | None = Field(default=None, description="policy by name, or FILE.py:CLASS; null: a NAMM")
+    namm: str | None = Field(
+        default=None, description="saved NAMM: a folder, a run, a shipped or hub name; null: a policy"
+    )
+    sha256: str = Field(default="", description="checksum of the NAMM or of an own policy's file")
+    budget: float | None = Field(
+        default=None, gt=0, le=1, description="share of the cache to keep; null: half, or as the NAMM says"
+    )
+    every: int | None = Field(
+        default=None, ge=16, description="tokens between evictions; null: 512, or as the NAMM says"
+    )
+    allocation: str | None = Field(
+        default=None, description="how heads share the budget, as for memx evict; null: equally, or as the NAMM says"
+    )
+    shares: str | None = Field(default=None, description="file with a table of head shares; null: the NAMM's")
+    protect_first: int | None = Field(default=None, ge=0, description="first tokens to keep; null: as the NAMM says")
+    protect_newest: int | None = Field(default=None, ge=0, description="newest tokens to keep; null: as the NAMM says")
+
+
 class QaConfig(StrictModel):
     """A whole evaluation of one model."""
 
@@ -61,6 +83,7 @@ class QaConfig(StrictModel):
         default="float32", description="dtype of weights and computation, float32 or bfloat16"
     )
     harness: HarnessConfig = HarnessConfig()
+    eviction: QaEviction | None = Field(default=None, description="policy that evicts; null: the unmodified model")
 
     @property
     def folder(self) -> str:

@@ -22,6 +22,7 @@ _LATER_EVAL = {
     "question": "after",
     "reuse": None,
     "policy_sources": {},
+    "eviction": None,
 }
 # the same of an evolution: keys by section, and what evolutions without them did
 _LATER_EVOLUTION: dict[str, dict[str, Any]] = {

@@ -29,14 +29,22 @@ class Said(NamedTuple):
 
 @torch.no_grad()
 def answer_batch(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, asked: Sequence[Asked], most: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    asked: Sequence[Asked],
+    most: int,
+    *,
+    cached: bool = False,
 ) -> list[Said]:
-    """Answer a batch of questions. Raises MemxError if they do not fit on the device."""
+    """Answer a batch of questions. Raises MemxError if they do not fit on the device.
+
+    cached: whether gold answers are read with a cache too, as an attached policy needs it.
+    """
     try:
         stop = StoppingCriteriaList([_LineEnd(tokenizer)])
         prompts, pad = [one.prompt for one in asked], tokenizer.pad_token_id or 0
         texts = generate_texts(model, tokenizer, prompts, most, pad=pad, stopping_criteria=stop)
-        scores = _gold_nll(model, tokenizer, asked)
+        scores = _gold_nll(model, tokenizer, asked, cached)
     except torch.OutOfMemoryError:
         raise MemxError(
             f"a batch of {len(asked)} questions does not fit on {model.device}",
@@ -64,13 +72,15 @@ class _LineEnd(StoppingCriteria):
         return self.known[token]
 
 
-def _gold_nll(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, asked: Sequence[Asked]) -> list[float]:
+def _gold_nll(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, asked: Sequence[Asked], cached: bool
+) -> list[float]:
     """For each question the NLL of its gold answer in nats, summed over its tokens."""
     longest = max(len(one.gold) for one in asked)
     ids, mask = left_padded([one.prompt + one.gold for one in asked], tokenizer.pad_token_id, model.device)
     places = (mask.cumsum(-1) - 1).clamp_min(0)
     # the token before the first of the answer predicts it; the last one's own prediction is not asked for
-    logits = model(ids, attention_mask=mask, position_ids=places, use_cache=False, logits_to_keep=longest + 1).logits[
+    logits = model(ids, attention_mask=mask, position_ids=places, use_cache=cached, logits_to_keep=longest + 1).logits[
         :, -longest - 1 : -1
     ]  # [B, K, V]
     nll = -log_likelihoods(logits.transpose(1, 2), ids[:, -longest:], dim=1)  # [B, K]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.question_answering import QaConfig, QaTask
+from .eviction import about_eviction, build
 from .lm_eval_tasks import check_harness
 from .model import check_model, context_of
 from .prompt import too_short
@@ -29,6 +30,9 @@ def eval_cost(config: QaConfig, runs: Path, notes: Callable[[str], None] = lambd
     """
     model = check_model(config)
     check_harness(config.harness)
+    policy = ""
+    if config.eviction is not None:
+        policy = about_eviction(build(config.eviction, config), config, "")["variant"]
     if config.tasks and context_of(model) <= config.answer_tokens:
         raise too_short(context_of(model), config.answer_tokens)
     return {
@@ -40,6 +44,7 @@ def eval_cost(config: QaConfig, runs: Path, notes: Callable[[str], None] = lambd
         "answer_tokens": config.answer_tokens,
         "questions": {task.name: _count(config, task, notes) for task in config.tasks},
         "harness": list(config.harness.tasks),
+        "policy": policy,
     }
 
 

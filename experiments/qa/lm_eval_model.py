@@ -21,14 +21,16 @@ _MOST = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"
 
 
 class Cuts:
-    """What did not fit in the context, by task of lm-eval.
+    """What did not fit in the context, by task of lm-eval, and how many questions a policy evicted tokens of.
 
     Attributes:
         context: Tokens that the model reads and writes together.
+        every: Tokens between evictions; None without a policy.
     """
 
-    def __init__(self, context: int) -> None:
-        self.context = context
+    def __init__(self, context: int, every: int | None = None) -> None:
+        self.context, self.every = context, every
+        self._evicted: dict[str, set[int]] = {}
         self._questions: dict[str, set[int]] = {}
         self._tokens: dict[str, int] = {}
         self._answers: dict[str, int] = {}
@@ -39,19 +41,31 @@ class Cuts:
             self._questions.setdefault(request.task_name, set()).add(request.doc_id)
             self._tokens[request.task_name] = max(tokens, self._tokens.get(request.task_name, 0))
 
+    def read(self, request: Any, before: int) -> None:
+        """Note how many tokens, at least, are read before one that is scored or written."""
+        if self.every is not None:
+            found = self._evicted.setdefault(request.task_name, set())
+            found |= {request.doc_id} if min(before, self.context) >= self.every else set()
+
     def answer(self, request: Any, most: int) -> None:
         """Note that answers of a task have no more tokens than these."""
         self._answers[request.task_name] = most
 
     def as_json(self) -> dict[str, dict[str, int]]:
-        """For each task: `cut_questions`, the tokens that the longest lost (`cut_tokens`), and `answer_tokens`."""
+        """For each task what there is of the following.
+
+        `cut_questions`, the tokens that the longest lost (`cut_tokens`), `answer_tokens`, and `evicted_questions`.
+        """
         cut = {
             task: {"cut_questions": len(found), "cut_tokens": self._tokens[task]}
             for task, found in self._questions.items()
         }
-        names = dict.fromkeys([*cut, *self._answers])
         answers = {task: {"answer_tokens": most} for task, most in self._answers.items()}
-        return {task: {**cut.get(task, {}), **answers.get(task, {})} for task in names}
+        evicted = {task: {"evicted_questions": len(found)} for task, found in self._evicted.items()}
+        parts = (cut, answers, evicted)
+        return {
+            task: {k: v for part in parts for k, v in part.get(task, {}).items()} for part in parts for task in part
+        }
 
 
 def lm_eval_model(
@@ -91,7 +105,9 @@ def lm_eval_model(
                     kept = {key: value for key, value in settings.items() if key not in _MOST}
                     request.arguments = (text, {**kept, "max_gen_toks": most})
                     cuts.answer(request, most)
-                cuts.prompt(request, len(self.tok_encode(text)) - (cuts.context - most))
+                tokens = len(self.tok_encode(text))
+                cuts.prompt(request, tokens - (cuts.context - most))
+                cuts.read(request, min(tokens, cuts.context - most))
             return super().generate_until(requests, disable_tqdm=True)
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
@@ -113,6 +129,7 @@ def lm_eval_model(
                         hint="use a model with a longer context",
                     )
                 cuts.prompt(request, len(context) + len(answer) - (cuts.context + 1))
+                cuts.read(request, min(len(context) + len(answer), cuts.context + 1) - 2)
             return super()._loglikelihood_tokens(requests, *rest, **options)
 
         def _model_generate(self, context: Any, *rest: Any, **options: Any) -> Any:

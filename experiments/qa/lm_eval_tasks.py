@@ -77,6 +77,7 @@ def run_harness(
     batch: int,
     report: Report,
     check: Callable[[], None],
+    every: int | None = None,
 ) -> dict[str, Any]:
     """Run one task or group of lm-eval.
 
@@ -89,15 +90,17 @@ def run_harness(
         batch: How many requests are answered at once.
         report: Called with the progress.
         check: Called at every batch; may raise to stop.
+        every: Tokens between evictions of the policy that is attached to the model; None without one.
 
     Returns:
-        The results as lm-eval gives them, with the number of questions and shots of each task, and what was cut.
+        The results as lm-eval gives them, with the number of questions and shots of each task, what was cut, and
+        the samples by task.
 
     Raises:
         MemxError: The task's data cannot be loaded, or a task of the user's folder fails.
     """
     simple_evaluate: Any = import_module("lm_eval").simple_evaluate
-    cuts = Cuts(context_of(model.config))
+    cuts = Cuts(context_of(model.config), every)
     try:
         with _muted(), quick_hub():
             lm = lm_eval_model(model, tokenizer, cuts, batch=batch, task=task, report=report, check=check)
@@ -107,7 +110,7 @@ def run_harness(
                 num_fewshot=config.harness.shots,
                 limit=config.limit,
                 task_manager=manager,
-                log_samples=False,
+                log_samples=True,
                 random_seed=config.seed,
                 numpy_random_seed=config.seed,
                 torch_random_seed=config.seed,
@@ -128,7 +131,7 @@ def run_harness(
             f"lm-eval cannot run the task {task}: {type(error).__name__}: {reason[:160]}",
             hint=f"correct its files in {config.harness.folder}; --debug shows where it failed",
         ) from error
-    parts = ("results", "n-samples", "n-shot", "group_subtasks", "versions")
+    parts = ("results", "n-samples", "n-shot", "group_subtasks", "versions", "samples")
     return {**{name: results.get(name, {}) for name in parts}, "cut": cuts.as_json(), "lm_eval": version("lm-eval")}
 
 
@@ -192,15 +195,19 @@ def _count(task: str, results: Mapping[str, Any]) -> int:
 
 
 def _cut(task: str, results: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a task, or of all tasks of a group, did not fit in the context; empty if everything did."""
+    """What of a task, or of all tasks of a group, did not fit in the context or was evicted; empty if nothing."""
     cut = results.get("cut", {})
     if task in cut:
         return cut[task]
     members = [found for member in results["group_subtasks"].get(task, []) if (found := _cut(member, results))]
     if not members:
         return {}
-    questions = sum(found.get("cut_questions", 0) for found in members)
-    return {"cut_questions": questions, "cut_tokens": max(found.get("cut_tokens", 0) for found in members)}
+    joined = {"cut_questions": sum, "cut_tokens": max, "evicted_questions": sum}
+    return {
+        name: join([found.get(name, 0) for found in members])
+        for name, join in joined.items()
+        if any(name in found for found in members)
+    }
 
 
 @contextmanager

@@ -24,8 +24,8 @@ def answer_rows(
     Returns:
         Rows of exact_match and f1 in percent, nll in nats a token, and answer_nll in nats an answer (as Berges et al.
         2024 report it of their ablations). Their field fewer_shots counts the questions whose prompt had no room for
-        all examples, cut_questions those
-        that were cut at the start, and cut_tokens what the longest of these lost.
+        all examples, cut_questions those that were cut at the start, cut_tokens what the longest of these lost, and
+        evicted_questions those whose prompt reached the interval of the policy.
     """
     estimates: dict[str, Estimate] = {
         "exact_match": share_estimate([line["exact_match"] for line in lines]),
@@ -40,6 +40,8 @@ def answer_rows(
         "cut_tokens": max((line["cut"] for line in lines), default=0),
         "asked_with_seed": config.seed,
     }
+    if (every := about.get("every")) is not None:
+        extra["evicted_questions"] = sum(line["prompt_tokens"] >= every for line in lines)
     return [
         Row(**{**about, **extra}, dataset=task.name, metric=metric, **estimate._asdict())
         for metric, estimate in estimates.items()

@@ -22,12 +22,14 @@ from ..runtime.lifecycle import note_new_run, recorded_run
 from ..runtime.options import Options
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
 from .answer import Said, answer_batch
+from .eviction import about_eviction, build, evicting
+from .lm_eval_samples import SAMPLES, Samples
 from .lm_eval_tasks import check_harness, harness_rows, run_harness
 from .model import about_model, context_of, load_model
 from .prompt import Asked, Asker, not_asked, sample
 from .questions import QaQuestion
 from .rows import answer_rows
-from .sources import load_questions
+from .sources import label_of, load_questions
 
 ANSWERS, HARNESS = "answers.jsonl", "harness.jsonl"
 
@@ -104,14 +106,19 @@ def _evaluate(config: QaConfig, run: Run, report: Report, batch: int) -> list[Ro
     answers, harness = JsonLines(run.folder / ANSWERS), JsonLines(run.folder / HARNESS)
     with recorded_run(run, keeps=lambda: bool(answers.lines() or harness.lines())):
         find_model_folder(config.model)  # a name that means nothing, before data are fetched
+        if config.eviction is not None:
+            build(config.eviction, config)
         manager, sets = check_harness(config.harness), read_sets(config, lambda text: report(Note(text)))
         run.begin(to_yaml(config), {"experiment": run.name, "seed": config.seed, "device": config.device})
         report(Phase(f"loading {config.model}"))
         model, tokenizer = load_model(config)
-        about = about_model(config, model, config.name.removeprefix("eval-"))
+        about = about_model(config, model, label_of(config))
         about |= {"run": run.name, "experiment": about["experiment"] or run.name}
-        with stop_on_signals() as stop:
-            evaluation = _Evaluation(config, model, tokenizer, report, stop, batch)
+        with stop_on_signals() as stop, evicting(model, config) as policy:
+            about |= about_eviction(policy, config, about.get("variant", ""))
+            evaluation = _Evaluation(
+                config, model, tokenizer, report, stop, batch, None if policy is None else policy.every
+            )
             evaluation.answer_all(sets, answers)
             evaluation.run_harness(manager, harness)
         rows = [row for task in config.tasks for row in answer_rows(config, task, _of(answers, task.name), about)]
@@ -124,10 +131,17 @@ class _Evaluation:
     """Evaluates a loaded model on all that has no line yet; Interrupted is raised once a stop is asked for."""
 
     def __init__(
-        self, config: QaConfig, model: Any, tokenizer: Any, report: Report, stop: StopRequest, batch: int
+        self,
+        config: QaConfig,
+        model: Any,
+        tokenizer: Any,
+        report: Report,
+        stop: StopRequest,
+        batch: int,
+        every: int | None,
     ) -> None:
         self.config, self.model, self.tokenizer = config, model, tokenizer
-        self.report, self.stop, self.batch = report, stop, batch
+        self.report, self.stop, self.batch, self.every = report, stop, batch, every
 
     def answer_all(self, sets: Sequence[Sets], answers: JsonLines) -> None:
         """Answer every question, the longest prompts of each set first."""
@@ -144,7 +158,13 @@ class _Evaluation:
                     continue
                 self.check()
                 start = perf_counter()
-                batch = answer_batch(self.model, self.tokenizer, chunk, self.config.answer_tokens)
+                batch = answer_batch(
+                    self.model,
+                    self.tokenizer,
+                    chunk,
+                    self.config.answer_tokens,
+                    cached=self.config.eviction is not None,
+                )
                 for prompt, answer in zip(chunk, batch, strict=True):
                     lines.append(_line(name, prompt, answer))
                     answers.append(lines[-1])
@@ -167,13 +187,15 @@ class _Evaluation:
     def run_harness(self, manager: Any, results: JsonLines) -> None:
         """Run every task of lm-eval."""
         done = {line["task"] for line in results.rewind()}
+        samples = Samples(JsonLines(results.path.with_name(SAMPLES)), done) if self.config.harness.tasks else None
         for task in self.config.harness.tasks:
             if task not in done:
                 self.check()
                 self.report(Phase(f"lm-eval: {task}"))
-                scores = run_harness(
-                    manager, self.model, self.tokenizer, task, self.config, self.batch, self.report, self.check
-                )
+                given = (manager, self.model, self.tokenizer, task, self.config)
+                scores = run_harness(*given, self.batch, self.report, self.check, self.every)
+                if samples is not None:
+                    samples.append(task, scores.pop("samples"))
                 results.append({"task": task, "results": scores})
 
     def check(self) -> None:

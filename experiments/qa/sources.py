@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import MemxError, nearest
 from ..config.base import from_options
-from ..config.question_answering import SHOTS, TASKS, TITLES, HarnessConfig, QaConfig, QaFiles, QaTask
+from ..config.question_answering import SHOTS, TASKS, TITLES, HarnessConfig, QaConfig, QaEviction, QaFiles, QaTask
 from ..data.long_context.rows import HubData, hub_records
 from .model_source import digest, find_model, weights_digest
 from .questions import QaQuestion, questions_of, read_questions
@@ -43,6 +43,7 @@ def eval_configs(
     shots: int | None,
     name: str | None,
     settings: Mapping[str, Any],
+    evictions: Sequence[QaEviction | None] = (None,),
 ) -> list[QaConfig]:
     """Make the config of each model's evaluation; weights are read for their digest alone.
 
@@ -57,9 +58,10 @@ def eval_configs(
         shots: Examples in a prompt; None for the usual number.
         name: The evaluation's name; None for one after the model's.
         settings: Further fields of `QaConfig`.
+        evictions: The policies that each model is evaluated with; None for the model itself.
 
     Returns:
-        A config for each model.
+        A config for each model and policy.
 
     Raises:
         MemxError: Something is not there, or does not fit the rest.
@@ -74,20 +76,34 @@ def eval_configs(
     configs = []
     for model in dict.fromkeys(models):
         place = find_model(model, runs)
-        configs.append(
-            from_options(
-                QaConfig,
-                name=name or f"eval-{_slug(place.label)}",
-                model=place.source,
-                sha256=weights_digest(place.source),
-                run=None if place.run is None else str(place.run),
-                tasks=sets,
-                shots=SHOTS if shots is None else shots,
-                harness=chosen,
-                **settings,
-            )
-        )
+        about = {
+            "model": place.source,
+            "sha256": weights_digest(place.source),
+            "run": None if place.run is None else str(place.run),
+            "tasks": sets,
+            "shots": SHOTS if shots is None else shots,
+            "harness": chosen,
+        }
+        for eviction in evictions:
+            usual = f"eval-{_slug(place.label)}{'' if eviction is None else '-' + _policy_slug(eviction)}"
+            configs.append(from_options(QaConfig, name=name or usual, eviction=eviction, **about, **settings))
     return configs
+
+
+def label_of(config: QaConfig) -> str:
+    """The name of the evaluated model in tables: that of the evaluation, without its policy.
+
+    Args:
+        config: The evaluation.
+    """
+    label = config.name.removeprefix("eval-")
+    return label if config.eviction is None else label.removesuffix(f"-{_policy_slug(config.eviction)}")
+
+
+def _policy_slug(eviction: QaEviction) -> str:
+    """A policy and its budget as a part of a folder's name."""
+    name = _slug(Path(eviction.namm).name if eviction.namm else str(eviction.policy))[:24]
+    return name if eviction.budget is None else f"{name}-{100 * eviction.budget:g}"
 
 
 def _harness(names: str | None, folder: Path | None, shots: int | None) -> HarnessConfig:

@@ -13,6 +13,7 @@ _ADDED_COUNTS = (
     "cut_questions",
     "cut_tokens",
     "answer_tokens",
+    "evicted_questions",
     "answer_generation",
     "layer",
     "length",

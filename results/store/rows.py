@@ -28,6 +28,9 @@ ADDED = {
     "cut_tokens": "memx eval: tokens that the longest of these questions lost",
     "answer_tokens": "memx eval: longest answer of a task of lm-eval whose own limit does not fit in the context",
     "harness": "memx eval: version of lm-eval",
+    "policy": "memx eval: policy that evicted tokens",
+    "every": "memx eval: tokens between evictions",
+    "evicted_questions": "memx eval: questions whose prompt was long enough for an eviction",
     "answer_generation": "memx evolve-namm: generation that the chosen parameters come from",
     "token_kind": "memx eval-namm: kind of token (keyword, name, number, content word, and others)",
     "share": "memx eval-namm: share of all tokens that are of this kind",
@@ -55,7 +58,8 @@ class Labels:
     held-out documents of the corpus; memory_layer; trained: which weights were. `memx eval`: shots; fewer_shots and
     cut_questions: questions that had no room for all of them, or not even for themselves; cut_tokens: what the longest
     of these lost; answer_tokens: of lm-eval, where its own limit does not fit the model; harness: the version of
-    lm-eval. `memx evolve-namm`: evolution_split (validation, test) and task, a family or "all"; answer_generation.
+    lm-eval; policy, every and evicted_questions: what evicted, how often, and from how many prompts.
+    `memx evolve-namm`: evolution_split (validation, test) and task, a family or "all"; answer_generation.
     `memx eval-namm`: task_set (trained, held-out, all), task; token_text (code, prose) and token_kind with its share
     of all tokens; layer of the cache; size (budget, own), budget, its allocation between heads, and own_of, the NAMM
     whose own size it is; beside: the NAMM that a baseline is evaluated with; rival: the baseline that a NAMM is
@@ -75,6 +79,9 @@ class Labels:
     cut_tokens: int = 0
     answer_tokens: int = 0
     harness: str = ""
+    policy: str = ""
+    every: int | None = None
+    evicted_questions: int = 0
     evolution_split: str = ""
     task_set: str = ""
     task: str = ""

@@ -6,8 +6,12 @@ from importlib.util import find_spec
 import pytest
 from memx.errors import MemxError
 from memx.experiments.qa import run as qa_run
+from memx.experiments.qa.eviction import evictions
 from memx.experiments.qa.lm_eval_folder import check_folder
+from memx.experiments.qa.lm_eval_samples import Samples
 from memx.experiments.qa.lm_eval_tasks import harness_rows
+from memx.experiments.qa.model import context_of, load_model
+from memx.results.store.json_lines import JsonLines
 from memx.results.store.runs import RunStore
 
 from .taught_model import ASKED, taught_once
@@ -150,3 +154,70 @@ def test_results_become_rows_in_memx_units():
     assert rows["mmlu_a", "accuracy"].value == 25.0 and rows["mmlu_a", "accuracy"].stderr is None
     assert rows["mmlu_a", "accuracy"].model_extra["shots"] == 5
     assert rows["text", "word_perplexity"].value == 12.5
+
+
+@pytest.mark.skipif(find_spec("lm_eval") is None, reason="lm-eval is not installed: pip install 'memx[eval]'")
+@pytest.mark.filterwarnings("ignore")
+def test_a_policy_that_keeps_all_gives_what_lm_eval_gives_by_itself(tmp_path_factory, tmp_path, monkeypatch):
+    import datasets
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    taught, tasks = taught_once(tmp_path_factory.getbasetemp()), tmp_path / "tasks"
+    tasks.mkdir()
+    lines = [
+        {"question": question + " " + "or not " * number, "answer": said or names[0], "choices": ["a", names[0]],
+         "label": 1}
+        for number, (question, said, names) in enumerate(ASKED)
+    ]  # fmt: skip
+    data = tmp_path / "questions.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for task, rest in (("own_written", WRITTEN), ("own_chosen", CHOSEN)):
+        (tasks / f"{task}.yaml").write_text(LOCAL.format(task=task, data=data) + rest)
+    settings = dict(harness="own_written,own_chosen", harness_folder=tasks)
+    found = {}
+    for budget in (1.0, 0.25):
+        config = config_of(taught, evictions=evictions(["knorm"], [], [budget], every=16), **settings)
+        rows, _ = evaluated(config, tmp_path / "runs")
+        row = rows["own_chosen", "accuracy"]
+        assert row.variant.endswith(f"knorm {100 * budget:g}%") and row.labels.every == 16
+        assert 0 < row.labels.evicted_questions <= row.n
+        found[budget] = samples_of(tmp_path / "runs" / config.folder)
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    model, tokenizer = load_model(config)
+    tokenizer.split_special_tokens = True
+    alone = simple_evaluate(
+        HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, max_length=context_of(model.config)),
+        tasks=["own_written", "own_chosen"], task_manager=manager, log_samples=True,
+    )  # fmt: skip
+    wanted = {
+        (task, one["doc_id"], one["filter"]): (one["filtered_resps"], {name: one[name] for name in one["metrics"]})
+        for task, several in alone["samples"].items()
+        for one in several
+    }
+    assert found[1.0].keys() == wanted.keys()
+    for key, (answers, scores) in wanted.items():
+        assert found[1.0][key]["scores"] == pytest.approx(scores)
+        for mine, own in zip(found[1.0][key]["answers"], answers, strict=True):
+            assert mine == own if isinstance(own, str) else mine == pytest.approx(list(own), abs=1e-4)
+    assert any(found[0.25][key]["answers"] != found[1.0][key]["answers"] for key in wanted)
+
+
+def samples_of(folder):
+    lines = map(json.loads, (folder / "samples.jsonl").read_text().splitlines())
+    return {(line["task"], line["number"], line["filter"]): line for line in lines}
+
+
+def test_samples_of_a_task_that_a_kill_cut_off_are_left_out(tmp_path):
+    file = JsonLines(tmp_path / "samples.jsonl")
+    sample = {"doc_id": 0, "filter": "none", "target": 1, "filtered_resps": [(-1.5, True)], "metrics": ["acc"],
+              "acc": 1.0, "prompt_hash": "x"}  # fmt: skip
+    samples = Samples(file, set())
+    samples.append("group", {"a": [sample], "b": [sample]})
+    samples.append("cut off", {"c": [sample]})
+    assert [line["task"] for line in file.lines()] == ["a", "b", "c"]
+    Samples(file, {"group"})
+    assert [line["task"] for line in file.lines()] == ["a", "b"]
+    assert file.lines()[0]["answers"] == [[-1.5, True]] and file.lines()[0]["scores"] == {"acc": 1.0}

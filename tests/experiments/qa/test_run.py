@@ -116,9 +116,9 @@ def test_a_killed_evaluation_goes_on_to_the_same_rows(taught, files, tmp_path):
     asked = []
     whole = qa_run.answer_batch
 
-    def spy(model, tokenizer, chunk, most):
+    def spy(model, tokenizer, chunk, most, **options):
         asked.append([one.question.number for one in chunk])
-        return whole(model, tokenizer, chunk, most)
+        return whole(model, tokenizer, chunk, most, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(qa_run, "answer_batch", spy)

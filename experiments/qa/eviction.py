@@ -1,0 +1,146 @@
+"""Evaluation with an evicting cache: the config's policy -> the model with it attached, and what rows say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import MemxError
+from ...json_text import parse_json
+from ...namm.plugins import is_plugin, plugin_digest
+from ...namm.saved.places import DESCRIPTION, find_namm
+from ..config.base import from_options
+from ..config.question_answering import QaConfig, QaEviction
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ...namm.policies.base import Policy
+
+_FULL = "full"
+
+
+def evictions(
+    policies: Sequence[str], namms: Sequence[str], budgets: Sequence[float], **settings: Any
+) -> list[QaEviction | None]:
+    """List what is evaluated of a model: each policy and NAMM at each budget.
+
+    Args:
+        policies: Names of policies; full is the unmodified model.
+        namms: Saved NAMMs, as `memx evict --namm` takes them.
+        budgets: Shares of the cache; empty for half, or a NAMM's own.
+        settings: Further fields of `QaEviction`, of all of them.
+
+    Returns:
+        The settings of each; None for the unmodified model, which is all there is without a policy.
+
+    Raises:
+        MemxError: A policy or NAMM that there is not, or settings without one.
+    """
+    if not policies and not namms:
+        given = [*(["budget"] if budgets else []), *(name for name, value in settings.items() if value is not None)]
+        if given:
+            option = {"every": "interval"}.get(given[0], given[0]).replace("_", "-")
+            raise MemxError(f"--{option} needs --policy or --namm", hint="add e.g. --policy snapkv or --namm universal")
+        return [None]
+    found: list[QaEviction | None] = []
+    for (kind, name), budget in product(
+        [*(("policy", name) for name in policies), *(("namm", name) for name in namms)], budgets or [None]
+    ):
+        if name == _FULL and kind == "policy":
+            found.append(None)
+            continue
+        values = {kind: name, "budget": budget, "sha256": _digest(kind, name), **settings}
+        found.append(from_options(QaEviction, {"every": "--interval"}, **values))
+    return list(dict.fromkeys(found))
+
+
+def build(eviction: QaEviction, config: QaConfig) -> Policy:
+    """Make the policy of an evaluation. Raises MemxError for one that there is not, or that does not go together."""
+    from ..eviction.policy import EvictConfig, build_policy
+
+    return build_policy(
+        EvictConfig(
+            "",
+            host=config.model,
+            policy=eviction.policy,
+            namm=eviction.namm,
+            budget=eviction.budget,
+            every=eviction.every,
+            seed=config.seed,
+            allocation=eviction.allocation,
+            shares=None if eviction.shares is None else Path(eviction.shares),
+            protect_first=eviction.protect_first,
+            protect_newest=eviction.protect_newest,
+        )
+    )
+
+
+@contextmanager
+def evicting(model: PreTrainedModel, config: QaConfig) -> Iterator[Policy | None]:
+    """Attach the policy of an evaluation, if it has one.
+
+    Args:
+        model: The model, on its device.
+        config: The evaluation.
+
+    Yields:
+        The policy.
+
+    Raises:
+        MemxError: The policy cannot be made, or the model does not support one.
+    """
+    if config.eviction is None:
+        yield None
+        return
+    from ...namm.attachment import attach
+
+    policy, usual = build(config.eviction, config), model.config.use_cache
+    model.config.use_cache = True  # a pass without a cache evicts nothing
+    try:
+        with attach(model, policy):
+            yield policy
+    finally:
+        model.config.use_cache = usual
+
+
+def about_eviction(policy: Policy | None, config: QaConfig, variant: str) -> dict[str, Any]:
+    """Describe the policy of an evaluation in the fields of rows.
+
+    Args:
+        policy: The policy.
+        config: The evaluation.
+        variant: That of the model.
+
+    Returns:
+        Fields of `Row`; none without a policy.
+    """
+    if policy is None or config.eviction is None:
+        return {}
+    rule = policy.rule
+    name = f"namm {Path(config.eviction.namm).name}" if config.eviction.namm else str(config.eviction.policy)
+    size = f" {100 * rule.budget:g}%" if rule.budget is not None else ""
+    shared = f" {rule.allocation}" if rule.budget is not None and rule.allocation != "equal" else ""
+    return {
+        "variant": ", ".join(part for part in (variant, name + shared + size) if part),
+        "policy": name,
+        "budget": rule.budget,
+        "allocation": rule.allocation if rule.budget is not None else "",
+        "every": policy.every,
+    }
+
+
+def _digest(kind: str, name: str) -> str:
+    """The checksum of a NAMM's numbers, or of the file of a policy of the user's own; empty for one of memx."""
+    if kind == "policy":
+        return plugin_digest(name) if is_plugin(name) else ""
+    folder = find_namm(Path(name))
+    try:
+        return str(parse_json((folder / DESCRIPTION).read_bytes())["sha256"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise MemxError(
+            f"cannot load the NAMM in {folder}: {error}", hint="give a folder that memx.namm.save wrote, or a run"
+        ) from None
