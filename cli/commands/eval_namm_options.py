@@ -101,7 +101,12 @@ QuestionOption = Annotated[
 DryRun = Annotated[bool, option("--dry-run", help="Print tasks, prompts and costs; load nothing.")]
 Task = Annotated[
     list[str] | None,
-    option(metavar="TASK", help="Task family. Repeatable.", default="the run's and all held-out families", panel=DATA),
+    option(
+        metavar="TASK",
+        help="Task family, ruler, ruler/NAME or longbench/NAME. Repeatable.",
+        default="the run's and all held-out families",
+        panel=DATA,
+    ),
 ]
 Length = Annotated[int | None, option(metavar="TOKENS", help="Maximum prompt length.", default=_RUN, panel=DATA)]
 Prompts = Annotated[int | None, option(metavar="N", help="Prompts per task family.", default="16", panel=DATA)]

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from ...errors import MemxError
 from ..config.eviction.evolution import EvolveConfig
-from ..config.eviction.tasks import LONGBENCH, is_longbench
-from ..data.long_context.benchmarks import longbench
+from ..config.eviction.tasks import LONGBENCH, RULER, is_longbench, is_ruler
+from ..data.long_context.benchmarks import longbench, ruler
 from ..data.long_context.example import DoesNotFit, Example, shortened
+from ..data.long_context.families import RULER as RULER_FAMILIES
 from ..data.long_context.families import examples, misfits
 from ..data.long_context.material import split_of
 from ..data.tokenizer import encode_text
@@ -69,7 +70,7 @@ def check_fit(found: Mapping[str, int], length: int, key: str) -> None:
 
 def unfit(tasks: Sequence[str], tokenizer: PreTrainedTokenizerFast, draws: Draws) -> dict[str, int]:
     """The families of memx of which some prompt does not fit, and the least length at which all do."""
-    own = [task for task in tasks if not is_longbench(task)]
+    own = [task for task in tasks if not is_longbench(task) and (task in RULER_FAMILIES or not is_ruler(task))]
     return misfits(
         own,
         lambda text: len(encode_text(tokenizer, text)),
@@ -133,8 +134,14 @@ def _examples(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> li
         return len(encode_text(tokenizer, text))
 
     split, count, length, seed = draws.split, draws.count, draws.length, draws.seed
-    if not is_longbench(task):
+    generated = draws.source is None and task in RULER_FAMILIES
+    if generated or not (is_longbench(task) or is_ruler(task)):
         return examples(task, tokens, length=length, count=count, split=split, seed=seed)
+    if is_ruler(task):
+        rows = ruler(task.removeprefix(RULER), draws.source, length=length)
+        if len(rows) < count:
+            raise MemxError(f"{task} has {len(rows)} rows, {count} are needed", hint="lower --prompts")
+        return rows[:count]
     rows = longbench(task.removeprefix(LONGBENCH), draws.source)
     mine = [row for number, row in enumerate(rows) if split_of(f"{task} {number}") == split]
     if len(mine) < count:

@@ -39,6 +39,7 @@ from ..runtime.malloc import keep_freed_memory
 from ..runtime.options import Options
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
 from ..runtime.threads import restored_threads, run_threads
+from .leaderboard import asked, write_leaderboard
 from .measure import PolicyEvaluator
 from .online_thresholds import THRESHOLDS, Thresholds, online_thresholds
 from .reuse import read_reused
@@ -92,6 +93,7 @@ def _evaluate(config: EvalConfig, options: Options, run: Run, report: Report) ->
             evaluation.run()
         rows = evaluation.rows(run.name)
     run.finish(rows)
+    write_leaderboard(run.folder / RESULTS, config)
     return rows
 
 
@@ -146,7 +148,8 @@ class Evaluation:
             measured = self._measure(prompt, known)
             self._check_finite(task, measured)
             facts = [entry.line() for entry in measured]
-            self.results.append({"task": task, "number": number, "tokens": len(prompt.context), "facts": facts})
+            told = asked(prompt) if self.config.write else {}
+            self.results.append({"task": task, "number": number, "tokens": len(prompt.context), **told, "facts": facts})
             prompts_done.add((task, number))
             self.report(Progress(len(prompts_done), total, task, perf_counter() - start))
         self.report(Phase("recording which tokens are evicted"))

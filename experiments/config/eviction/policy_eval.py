@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ....errors import nearest, shown
 from ....namm.plugins import is_plugin
 from ....results.namm.rows import ALLOCATED, CEILING_PRESSES, CEILINGS, NAMM, PER_HEAD, PRESSES, THRESHOLD
 from ..base import RunName, StrictModel
 from .host import HostConfig
-from .tasks import HELD_OUT_TASKS, NAMED_TASKS, TRAINING_TASKS, is_longbench
+from .tasks import HELD_OUT_TASKS, NAMED_TASKS, TRAINING_TASKS, is_longbench, is_ruler, with_all_of_ruler
 
 # those of `namm.POLICIES` but full, whose file imports torch; a test holds the two together
 BASELINES = (
@@ -26,7 +26,7 @@ BUDGETS = (0.75, 0.5, 0.25, 0.125)
 
 def is_known(task: str) -> bool:
     """Whether there are prompts of a family; LongBench's are known where they are."""
-    return task in (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS) or is_longbench(task)
+    return task in (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS) or is_longbench(task) or is_ruler(task)
 
 
 class NammSource(StrictModel):
@@ -57,7 +57,9 @@ class EvalConfig(StrictModel):
     name: RunName = Field(default="eval", description="first part of the run folder's name")
     namms: tuple[NammSource, ...] = Field(min_length=1, description="NAMMs to evaluate")
     host: HostConfig
-    tasks: tuple[str, ...] = Field(min_length=1, description="task families to evaluate: memx's or longbench/NAME")
+    tasks: tuple[str, ...] = Field(
+        min_length=1, description="task families: memx's, ruler (all), ruler/NAME or longbench/NAME"
+    )
     trained: tuple[str, ...] = Field(default=(), description="families that a NAMM was trained or validated on")
     length: int = Field(default=1024, ge=64, le=10_000_000, description="maximum prompt length in tokens")
     prompts: int = Field(default=16, ge=1, le=1_000_000, description="prompts per family")
@@ -164,12 +166,17 @@ class EvalConfig(StrictModel):
         """kvpress's presses that read the context twice, beside the policies that do as they do."""
         return tuple(name for name, own in CEILING_PRESSES.items() if self.peers and own in self.policies)
 
+    @field_validator("tasks")
+    @classmethod
+    def _all_of_ruler(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        return with_all_of_ruler(tasks)
+
     @model_validator(mode="after")
     def _known(self) -> EvalConfig:
         for task in self.tasks:
             if not is_known(task):
                 known = (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS)
-                hint = nearest(task, known) or f"use {', '.join(known)} or longbench/NAME"
+                hint = nearest(task, known) or f"use {', '.join(known)} ruler, ruler/NAME or longbench/NAME"
                 raise ValueError(f"no task {task!r}; {hint}")
         for name in self.policies:
             if name not in (*BASELINES, *CEILINGS) and not is_plugin(name):

@@ -11,12 +11,30 @@ TRAINING_TASKS = ("needles", "key_values", "passages", "quote", "facts", "prose_
 HELD_OUT_TASKS = ("passkey", "variables", "abstracts", "count", "frequent_word", "people", "code_next")
 NAMED_TASKS = ("repeated",)  # held out too, and evaluated only where they are named
 LONGBENCH = "longbench/"
+RULER = "ruler/"
+# those that memx generates; `all` of them are named by ruler
+RULER_TASKS = (
+    *(f"niah_single_{number}" for number in (1, 2, 3)),
+    *(f"niah_multikey_{number}" for number in (1, 2, 3)),
+    *("niah_multivalue", "niah_multiquery", "vt", "cwe", "fwe"),
+)
 UNSCORED = ("prose_next",)  # whose answers have a likelihood alone
 
 
 def is_longbench(task: str) -> bool:
     """Whether a task is named as one of LongBench's; which there are is known where they are read."""
     return task.startswith(LONGBENCH) and len(task) > len(LONGBENCH)
+
+
+def is_ruler(task: str) -> bool:
+    """Whether a task is named as one of RULER's; which there are is known where they are read."""
+    return task.startswith(RULER) and len(task) > len(RULER)
+
+
+def with_all_of_ruler(tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """Tasks, with all of RULER's that memx generates in place of the name ruler."""
+    whole = tuple(RULER + task for task in RULER_TASKS)
+    return tuple(one for task in tasks for one in (whole if task == RULER.rstrip("/") else (task,)))
 
 
 def check_task(task: str) -> None:

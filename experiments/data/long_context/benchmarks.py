@@ -103,4 +103,4 @@ def _of_ruler(task: str, entry: dict[str, Any], row: dict[str, Any]) -> Example:
     if not answers:
         raise MemxError(f"RULER {task}: a row has no answers", hint=_WRITE)
     prompt = {**entry, "prompt": "{context}{rest}", "lead": "" if (question + lead)[-1:].isspace() else " "}
-    return from_prompt(f"ruler/{task}", prompt, {"context": context, "rest": question + lead}, answers)
+    return from_prompt(f"ruler/{task}", prompt, {"context": context, "rest": question + lead}, answers, prefix=lead)

@@ -36,6 +36,7 @@ class Example:
     stop: tuple[str, ...] = ("\n",)  # an output ends before the first of these
     classes: tuple[str, ...] = ()  # every label there is, for classification
     evidence: tuple[Span, ...] = ()  # where the context says what the answer needs
+    prefix: str = ""  # the end of the question, if it begins the answer
 
     @property
     def prompt(self) -> str:

@@ -21,6 +21,7 @@ from .knowledge import facts, people
 from .material import SPLITS, Draw
 from .passages import abstracts, passages, quote
 from .recall import key_values, needles, passkey, repeated, variables
+from .ruler import GENERATED, room_of
 
 _DRAWS = 20  # of an example until one fits in the length
 
@@ -31,6 +32,7 @@ class Family:
 
     make: Callable[[Draw], Recipe]
     about: str
+    room: int = 0  # tokens of the length that are left free for the answer
 
 
 FAMILIES = {
@@ -50,6 +52,10 @@ FAMILIES = {
     "repeated": Family(repeated, "find one number in five sentences that are repeated over and over"),
 }
 
+# RULER's own, which are evaluated where they are named
+RULER = {f"ruler/{name}": Family(make, f"RULER's {name}", room_of(name)) for name, make in GENERATED.items()}
+_ALL = {**FAMILIES, **RULER}
+
 
 def examples(
     task: str, tokens: TokenCount, *, length: int, count: int, split: str = "train", seed: int = 0, first: int = 0
@@ -59,7 +65,7 @@ def examples(
     tokens: how many tokens a text has, of the tokenizer that will read it. The same arguments give the same examples.
     Raises MemxError for an unknown family or split, or a length that cannot be met.
     """
-    if task not in FAMILIES:
+    if task not in _ALL:
         raise MemxError(f"no long-context task {task!r}", hint=nearest(task, FAMILIES) or f"use {', '.join(FAMILIES)}")
     if split not in SPLITS:
         raise MemxError(f"no split {split!r}", hint=f"use {', '.join(SPLITS)}")
@@ -94,7 +100,8 @@ def _least(task: str, tokens: TokenCount, length: int, split: str, drawn: str) -
     """The tokens of an example without filler; of the first draw that fits, or else of the shortest."""
     shortest = None
     for again in range(_DRAWS):
-        least = tokens(FAMILIES[task].make(_draw(task, length, split, drawn, again)).make(0).prompt)
+        family = _ALL[task]
+        least = tokens(family.make(_draw(task, length, split, drawn, again)).make(0).prompt) + family.room
         if least <= length:
             return least
         shortest = least if shortest is None else min(shortest, least)
@@ -106,7 +113,8 @@ def _one(task: str, tokens: TokenCount, length: int, split: str, drawn: str) -> 
     again = 0
     while True:
         try:
-            return fit(FAMILIES[task].make(_draw(task, length, split, drawn, again)), tokens, length)
+            recipe = _ALL[task].make(_draw(task, length, split, drawn, again))
+            return fit(recipe, tokens, max(length - _ALL[task].room, 1))
         except DoesNotFit:  # this one does not, another one of the family may
             again += 1
             if again == _DRAWS:

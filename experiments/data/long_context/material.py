@@ -24,6 +24,7 @@ SPLITS = ("train", "validation", "test")
 _FIFTHS = ("train", "train", "train", "validation", "test")
 _SENTENCE_END = re.compile(r"(?<=[a-z)][.!?])\s+(?=[A-Z])")
 _DOCSTRING = re.compile(r'"""(.*?)"""', re.DOTALL)
+_WORD = re.compile(r"(?<![\w'-])[a-z]{4,12}(?![\w'-])")
 _SHORTEST = 15  # words of a paragraph
 _LETTERS = 0.93  # share of letters and blanks in what counts as prose
 
@@ -148,6 +149,13 @@ def prose(split: str) -> list[str]:
     A paragraph that stands in several documents goes with the first.
     """
     return [paragraph for paragraph, home in _paragraphs().items() if home == split]
+
+
+@cache
+def vocabulary(split: str) -> list[str]:
+    """Different words of 4 to 12 small letters in the prose of a split, those of other splits left out, sorted."""
+    found = {word for paragraph in prose(split) for word in _WORD.findall(paragraph)}
+    return sorted(word for word in found if split_of(f"word {word}") == split)
 
 
 @cache
