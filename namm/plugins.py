@@ -49,8 +49,13 @@ def find_class(name: str) -> Callable[..., Any]:
     Raises:
         MemxError: There is none, or it cannot be imported.
     """
+    return _found(name)[1]
+
+
+def _found(name: str) -> tuple[Any, Callable[..., Any]]:
+    """The module of a policy's class, and the class."""
     point = next((one for one in entry_points(group=GROUP) if one.name == name), None)
-    place, _, attribute = (point.value if point else name).partition(":")
+    place, _, attribute = (point.value if point else name).rpartition(":")
     if not place or not attribute:
         raise MemxError(f"policy {name!r} is not MODULE:CLASS or FILE.py:CLASS", hint="e.g. my_policy.py:MyPolicy")
     module = _module(name, place, point)
@@ -63,7 +68,7 @@ def find_class(name: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise MemxError(f"policy {name}: {attribute} is no class or function", hint="name the class of the policy")
-    return found
+    return module, found
 
 
 def make_plugin(name: str, **settings: Any) -> Any:
@@ -98,8 +103,18 @@ def plugin_digest(name: str) -> str:
     Args:
         name: As for `find_class`.
     """
-    file = inspect.getsourcefile(inspect.unwrap(find_class(name)))
+    file = getattr(_found(name)[0], "__file__", None)
     return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def short_name(name: str) -> str:
+    """A policy's name in tables: of FILE.py:CLASS the file without its folder.
+
+    Args:
+        name: As `--policy` takes it.
+    """
+    place, colon, attribute = name.rpartition(":")
+    return f"{Path(place).name}:{attribute}" if colon else name
 
 
 def _is_own(value: Any, module: Any) -> bool:
@@ -119,7 +134,7 @@ def _module(name: str, place: str, point: EntryPoint | None) -> Any:
     except MemxError:
         raise
     except ModuleNotFoundError as error:
-        if error.name not in (place, place.partition(".")[0]):
+        if not f"{place}.".startswith(f"{error.name}."):
             raise MemxError(
                 f"policy {name} needs the package {error.name}", hint=f"pip install {error.name}"
             ) from error
@@ -141,6 +156,8 @@ def _from_file(path: Path) -> Any:
     assert spec is not None and spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[known] = module  # dataclasses look their module up
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(folder)  # for what it imports from next to it
     try:
         spec.loader.exec_module(module)
     except BaseException:

@@ -248,9 +248,11 @@ def _run(configs: list[QaConfig], runs: Path, batch: int, resume: bool, force: b
 
     for config in configs:  # before anything heavy is imported
         RunStore(runs).check_free(config.folder, resume=resume, force=force)
+    from ...experiments.qa.eviction import check_policies
     from ...experiments.qa.run import eval_model
     from ...experiments.runtime.options import Options
 
+    check_policies(configs)
     evaluated = []
     for config in configs:
         with ProgressDisplay([config.folder], quiet=json) as display:

@@ -35,15 +35,14 @@ def print_questions(rows: Sequence[Row], trained: Mapping[str, str]) -> None:
         print_table(f"Closed-book QA ({INTERVALS})", columns, lines, left=2, names=names)
     for run, dataset in found:
         _tell_cuts(found[run, dataset]["exact_match"])
-        _tell_evictions(found[run, dataset]["exact_match"])
+    _tell_evictions([scores["exact_match"] for scores in found.values()])
     harness = [row for row in rows if row.labels.harness]
     lines = [[_who(row, trained), row.dataset, row.metric, f"{row.n:,}", score_of(row, 2)] for row in harness]
     if lines:
         print_table(f"lm-eval ({INTERVALS})", ["model", "task", "score", "n", "value"], lines, left=3)
     for row in {(row.run, row.dataset): row for row in harness}.values():
         _tell_cuts(row)
-    for row in {(row.labels.policy, row.dataset): row for row in harness}.values():
-        _tell_evictions(row)
+    _tell_evictions(harness)
 
 
 def print_plan(costs: Sequence[Mapping[str, Any]]) -> None:
@@ -98,15 +97,20 @@ def _tell_cuts(row: Row) -> None:
         )
 
 
-def _tell_evictions(row: Row) -> None:
-    """From how many prompts a policy could evict, where it was not from all."""
-    labels = row.labels
-    if labels.policy and labels.every is not None and labels.evicted_questions < row.n:
-        evicted = f"{labels.evicted_questions:,}" if labels.evicted_questions else "none"
-        say(
-            f"{row.dataset}: {evicted} of {row.n:,} prompts reach the interval of {labels.every:,} tokens; from the "
-            f"others {labels.policy} evicts nothing. Use a smaller --interval."
-        )
+def _tell_evictions(rows: Sequence[Row]) -> None:
+    """From how many prompts policies could evict, where it was not from all; the same once."""
+    found = []
+    for row in rows:
+        labels, count = row.labels, row.labels.evicted_questions
+        if count is None or labels.every is None or count >= row.n:
+            continue
+        interval = f"the interval of {labels.every:,} tokens"
+        told = f"no prompt reaches {interval}, so that nothing is evicted" if not count else (
+            f"{count:,} of {row.n:,} prompts reach {interval}; from the others nothing is evicted"
+        )  # fmt: skip
+        found.append(f"{row.dataset}: {told}. Use a smaller --interval.")
+    for text in dict.fromkeys(found):
+        say(text)
 
 
 def _by(tokens: int) -> str:

@@ -49,7 +49,9 @@ class QaEviction(StrictModel):
     namm: str | None = Field(
         default=None, description="saved NAMM: a folder, a run, a shipped or hub name; null: a policy"
     )
-    sha256: str = Field(default="", description="checksum of the NAMM or of an own policy's file")
+    sha256: str = Field(
+        default="", description="checksum of the NAMM, an own policy's file or the table of head shares"
+    )
     budget: float | None = Field(
         default=None, gt=0, le=1, description="share of the cache to keep; null: half, or as the NAMM says"
     )
@@ -60,8 +62,6 @@ class QaEviction(StrictModel):
         default=None, description="how heads share the budget, as for memx evict; null: equally, or as the NAMM says"
     )
     shares: str | None = Field(default=None, description="file with a table of head shares; null: the NAMM's")
-    protect_first: int | None = Field(default=None, ge=0, description="first tokens to keep; null: as the NAMM says")
-    protect_newest: int | None = Field(default=None, ge=0, description="newest tokens to keep; null: as the NAMM says")
 
 
 class QaConfig(StrictModel):

@@ -24,10 +24,9 @@ from ...namm.policies.shares import total_tokens
 from ..base_models.synthetic import TINY, build_host
 from ..models.generation import forward
 
-EVERY, CONTEXT, SHORTER = 64, 200, 137
+EVERY, MOST = 64, 640  # tokens between evictions; three such intervals have no more than the model has words
 BUDGETS = (0.5, 0.125)
 ALLOCATIONS: tuple[Allocation, ...] = ("equal", "global")
-_PIECES = (100, 1, 60, 39)
 _ROUNDS, _TIMED = 5, 1024
 Kept = list[list[Tensor]]  # by layer and head of one sequence: positions of the tokens that are held, ascending
 
@@ -80,11 +79,21 @@ def _checks(trial: _Trial) -> list[Check]:
     ]
     found: list[Check] = []
     for what, check in checks:
-        wrong = check()
+        wrong = _wrong(check)
         found.append(Check(what, wrong, not wrong))
         if wrong and len(found) == 1:
             return found
     return [*found, Check("time of a prefill", trial.time(), None)]
+
+
+def _wrong(check: Callable[[], str]) -> str:
+    """What a check finds, or why it could not be made; empty if nothing is wrong."""
+    try:
+        return check()
+    except MemxError as error:
+        return str(error)
+    except Exception as error:  # whatever the user's code raises
+        return f"{type(error).__name__}: {error}"
 
 
 class _Trial:
@@ -92,28 +101,32 @@ class _Trial:
 
     def __init__(self, name: str, every: int) -> None:
         self.name, self.every = name, every
+        if every > MOST:
+            raise MemxError(f"--interval {every} is too large for the check", hint=f"use at most {MOST}")
         check_interval(self.policy(0.5))
         if self.policy(0.5).rule.budget is None:
             raise MemxError(f"policy {name} has no budget to check", hint="check a policy with a budget")
         self.host = build_host(TINY, 2, torch.device("cpu"), torch.float64)
-        self.ids = self.host.ids(1, CONTEXT)
+        # three evictions of the whole text, and two of a shorter one
+        self.context, self.shorter = 3 * every + 8, 2 * every + 9
+        self.ids = self.tokens(0)
+
+    def tokens(self, seed: int) -> Tensor:
+        """Different tokens [1, context]: the same one twice would have equal scores but for rounding."""
+        size = self.host.model.config.vocab_size
+        return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[None, : self.context]
 
     def policy(self, budget: float, allocation: Allocation = "equal") -> Policy:
         return make_policy(self.name, budget=budget, every=self.every, rule=Rule(budget=budget, allocation=allocation))
 
     def runs(self) -> str:
-        try:
-            self.read(self.policy(0.5), self.ids)
-        except MemxError as error:
-            return str(error)
-        except Exception as error:  # whatever the user's code raises
-            return f"{type(error).__name__}: {error}"
+        self.read(self.policy(0.5), self.ids)
         return ""
 
     def keeps_equal(self) -> str:
         for budget in BUDGETS:
-            seen = CONTEXT // self.every * self.every
-            right = max(1, int(seen * budget)) + CONTEXT - seen
+            seen = self.context // self.every * self.every
+            right = max(1, int(seen * budget)) + self.context - seen
             counts = {len(head) for layer in self.read(self.policy(budget), self.ids)[0] for head in layer}
             if counts != {right}:
                 return f"budget {budget:g}: {_listed(counts)} tokens in a head, expected {right}"
@@ -122,8 +135,8 @@ class _Trial:
     def keeps_global(self) -> str:
         for budget in BUDGETS:
             kept = self.read(self.policy(budget, "global"), self.ids)[0]
-            seen, heads = CONTEXT // self.every * self.every, [len(layer) for layer in kept]
-            right = total_tokens(budget, seen, heads) + (CONTEXT - seen) * sum(heads)
+            seen, heads = self.context // self.every * self.every, [len(layer) for layer in kept]
+            right = total_tokens(budget, seen, heads) + (self.context - seen) * sum(heads)
             held = sum(len(head) for layer in kept for head in layer)
             if held != right:
                 return f"budget {budget:g}: {held} tokens in all heads, expected {right}"
@@ -133,20 +146,21 @@ class _Trial:
         return self.compare(lambda policy: self.read(policy, self.ids)[0], "a second run")
 
     def in_pieces(self) -> str:
-        for pieces in (_PIECES, (1,) * CONTEXT):
-            what = "token by token" if len(pieces) == CONTEXT else f"in pieces of {_listed(pieces)} tokens"
+        uneven = (self.every + 7, 1, self.every // 2 + 3)
+        for pieces in ((*uneven, self.context - sum(uneven)), (1,) * self.context):
+            what = "token by token" if len(pieces) == self.context else f"in pieces of {_listed(pieces)} tokens"
             if wrong := self.compare(lambda policy, pieces=pieces: self.read(policy, self.ids, pieces)[0], what):
                 return wrong
         return ""
 
     def in_a_batch(self) -> str:
-        other = self.host.ids(1, CONTEXT, seed=1)
+        other = self.tokens(1)
         ids = torch.cat([other, self.ids])
-        ids[1, : CONTEXT - SHORTER] = 0
-        ids[1, CONTEXT - SHORTER :] = self.ids[0, :SHORTER]
+        ids[1, : self.context - self.shorter] = 0
+        ids[1, self.context - self.shorter :] = self.ids[0, : self.shorter]
         mask = torch.ones_like(ids)
-        mask[1, : CONTEXT - SHORTER] = 0
-        alone = self.ids[:, :SHORTER]
+        mask[1, : self.context - self.shorter] = 0
+        alone = self.ids[:, : self.shorter]
         return self.compare(
             lambda policy: self.read(policy, ids, mask=mask)[1],
             "in a padded batch",

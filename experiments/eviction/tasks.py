@@ -70,7 +70,7 @@ def check_fit(found: Mapping[str, int], length: int, key: str) -> None:
 
 def unfit(tasks: Sequence[str], tokenizer: PreTrainedTokenizerFast, draws: Draws) -> dict[str, int]:
     """The families of memx of which some prompt does not fit, and the least length at which all do."""
-    own = [task for task in tasks if not is_longbench(task) and (task in RULER_FAMILIES or not is_ruler(task))]
+    own = [task for task in tasks if not _is_read(task, draws.source)]
     return misfits(
         own,
         lambda text: len(encode_text(tokenizer, text)),
@@ -134,8 +134,7 @@ def _examples(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> li
         return len(encode_text(tokenizer, text))
 
     split, count, length, seed = draws.split, draws.count, draws.length, draws.seed
-    generated = draws.source is None and task in RULER_FAMILIES
-    if generated or not (is_longbench(task) or is_ruler(task)):
+    if not _is_read(task, draws.source):
         return examples(task, tokens, length=length, count=count, split=split, seed=seed)
     if is_ruler(task):
         rows = ruler(task.removeprefix(RULER), draws.source, length=length)
@@ -151,3 +150,8 @@ def _examples(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> li
         )
     chosen = random.Random(f"{task} {split} {seed}").sample(mine, count)
     return [shortened(row, tokens, length) for row in chosen]
+
+
+def _is_read(task: str, source: str | None) -> bool:
+    """Whether a task's prompts are rows of files or the hub; memx generates the others."""
+    return is_longbench(task) or (is_ruler(task) and (source is not None or task not in RULER_FAMILIES))

@@ -57,7 +57,11 @@ def write_leaderboard(prompts: Path, config: EvalConfig) -> list[Path]:
             if fact.get("text") is not None and fact["size"] == "budget":
                 share = 1.0 if fact["budget"] is None else float(fact["budget"])
                 found.setdefault((fact["variant"], share), []).append(_prediction(line, fact))
-    return [_write(prompts.with_name(LEADERBOARD), config, *key, predictions) for key, predictions in found.items()]
+    digits = 2
+    while len({(variant, f"{1 - share:.{digits}f}") for variant, share in found}) < len(found):
+        digits += 1  # two sizes would share a folder
+    root = prompts.with_name(LEADERBOARD)
+    return [_write(root, config, *key, predictions, digits) for key, predictions in found.items()]
 
 
 def _prediction(line: Mapping[str, Any], fact: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,12 +76,12 @@ def _prediction(line: Mapping[str, Any], fact: Mapping[str, Any]) -> dict[str, A
 
 
 def _write(
-    root: Path, config: EvalConfig, variant: str, share: float, predictions: Sequence[Mapping[str, Any]]
+    root: Path, config: EvalConfig, variant: str, share: float, predictions: Sequence[Mapping[str, Any]], digits: int
 ) -> Path:
     """Write one folder."""
     model = str(config.host.name or config.host.preset)
     press, ratio = _slug("no_press" if variant == _FULL else variant), 0.0 if variant == _FULL else 1 - share
-    parts = ["ruler", str(config.length), model.replace("/", "--"), press, f"{ratio:.2f}"]
+    parts = ["ruler", str(config.length), model.replace("/", "--"), press, f"{ratio:.{digits}f}"]
     aware = config.question == "before"
     folder = root / "__".join([*parts, *(["query_aware"] if aware else [])])
     folder.mkdir(parents=True, exist_ok=True)

@@ -118,6 +118,9 @@ def _check_alike(config: EvalConfig, earlier: EvalConfig, folder: Path) -> None:
             raise MemxError(f"{folder} has {name} {there}, and this evaluation {here}", hint=hint)
     if missing := [task for task in config.tasks if task not in earlier.tasks]:
         raise MemxError(f"{folder} has no prompts of {', '.join(missing)}", hint=hint)
+    for name in {*config.policies} & {*earlier.policies}:
+        if config.policy_sources.get(name) != earlier.policy_sources.get(name):
+            raise MemxError(f"the file of policy {name} has changed since {folder}", hint="leave out --reuse")
     if config.prompts > earlier.prompts:
         raise MemxError(
             f"{folder} has {earlier.prompts} prompts per family, and this evaluation {config.prompts}",

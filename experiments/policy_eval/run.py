@@ -92,8 +92,8 @@ def _evaluate(config: EvalConfig, options: Options, run: Run, report: Report) ->
             evaluation = Evaluation(config, namms, run, options.runs, report, stop)
             evaluation.run()
         rows = evaluation.rows(run.name)
+        write_leaderboard(run.folder / RESULTS, config)
     run.finish(rows)
-    write_leaderboard(run.folder / RESULTS, config)
     return rows
 
 

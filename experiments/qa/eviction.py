@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError
-from ...json_text import parse_json
-from ...namm.plugins import is_plugin, plugin_digest
+from ...namm.plugins import is_plugin, plugin_digest, short_name
 from ...namm.saved.places import DESCRIPTION, find_namm
 from ..config.base import from_options
 from ..config.question_answering import QaConfig, QaEviction
@@ -41,10 +41,7 @@ def evictions(
         MemxError: A policy or NAMM that there is not, or settings without one.
     """
     if not policies and not namms:
-        given = [*(["budget"] if budgets else []), *(name for name, value in settings.items() if value is not None)]
-        if given:
-            option = {"every": "interval"}.get(given[0], given[0]).replace("_", "-")
-            raise MemxError(f"--{option} needs --policy or --namm", hint="add e.g. --policy snapkv or --namm universal")
+        _refuse(budgets, settings, "needs --policy or --namm", "add e.g. --policy snapkv or --namm universal")
         return [None]
     found: list[QaEviction | None] = []
     for (kind, name), budget in product(
@@ -53,9 +50,25 @@ def evictions(
         if name == _FULL and kind == "policy":
             found.append(None)
             continue
-        values = {kind: name, "budget": budget, "sha256": _digest(kind, name), **settings}
+        values = {kind: name, "budget": budget, "sha256": _digest(kind, name, settings.get("shares")), **settings}
         found.append(from_options(QaEviction, {"every": "--interval"}, **values))
+    if all(one is None for one in found):
+        _refuse(budgets, settings, "has no effect with the policy full, which keeps every token", "remove it")
     return list(dict.fromkeys(found))
+
+
+def check_policies(configs: Sequence[QaConfig]) -> None:
+    """Make the policies of all evaluations, before the first one begins.
+
+    Args:
+        configs: The evaluations.
+
+    Raises:
+        MemxError: A policy cannot be made.
+    """
+    for config in configs:
+        if config.eviction is not None:
+            build(config.eviction, config)
 
 
 def build(eviction: QaEviction, config: QaConfig) -> Policy:
@@ -73,8 +86,6 @@ def build(eviction: QaEviction, config: QaConfig) -> Policy:
             seed=config.seed,
             allocation=eviction.allocation,
             shares=None if eviction.shares is None else Path(eviction.shares),
-            protect_first=eviction.protect_first,
-            protect_newest=eviction.protect_newest,
         )
     )
 
@@ -121,7 +132,9 @@ def about_eviction(policy: Policy | None, config: QaConfig, variant: str) -> dic
     if policy is None or config.eviction is None:
         return {}
     rule = policy.rule
-    name = f"namm {Path(config.eviction.namm).name}" if config.eviction.namm else str(config.eviction.policy)
+    name = (
+        f"namm {Path(config.eviction.namm).name}" if config.eviction.namm else short_name(str(config.eviction.policy))
+    )
     size = f" {100 * rule.budget:g}%" if rule.budget is not None else ""
     shared = f" {rule.allocation}" if rule.budget is not None and rule.allocation != "equal" else ""
     return {
@@ -133,14 +146,21 @@ def about_eviction(policy: Policy | None, config: QaConfig, variant: str) -> dic
     }
 
 
-def _digest(kind: str, name: str) -> str:
-    """The checksum of a NAMM's numbers, or of the file of a policy of the user's own; empty for one of memx."""
-    if kind == "policy":
-        return plugin_digest(name) if is_plugin(name) else ""
-    folder = find_namm(Path(name))
-    try:
-        return str(parse_json((folder / DESCRIPTION).read_bytes())["sha256"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise MemxError(
-            f"cannot load the NAMM in {folder}: {error}", hint="give a folder that memx.namm.save wrote, or a run"
-        ) from None
+def _refuse(budgets: Sequence[float], settings: dict[str, Any], why: str, hint: str) -> None:
+    """Raise MemxError for settings of an eviction, of which there is none."""
+    for name, value in {"budget": budgets or None, **settings}.items():
+        if value is not None:
+            raise MemxError(f"--{'interval' if name == 'every' else name} {why}", hint=hint)
+
+
+def _digest(kind: str, name: str, shares: str | None) -> str:
+    """A checksum of all files that a policy is made of; empty for one of memx."""
+    parts = [plugin_digest(name)] if kind == "policy" and is_plugin(name) else []
+    files = [find_namm(Path(name)) / DESCRIPTION] if kind == "namm" else []  # it has the checksum of the numbers
+    files += [Path(shares)] if shares is not None else []
+    for file in files:
+        try:
+            parts.append(sha256(file.read_bytes()).hexdigest())
+        except OSError as error:
+            raise MemxError(f"cannot read {file}: {error.strerror}", hint="check the path") from None
+    return parts[0] if len(parts) == 1 else sha256(" ".join(parts).encode()).hexdigest() if parts else ""

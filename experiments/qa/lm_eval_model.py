@@ -118,6 +118,8 @@ def lm_eval_model(
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
             self._start(requests)
             self.asked = []  # long texts are read in windows, and nothing is cut
+            for request in requests:
+                cuts.read(request, len(self.tok_encode(request.args[0])))
             return super().loglikelihood_rolling(requests, disable_tqdm=True)
 
         def _loglikelihood_tokens(self, requests: Any, *rest: Any, **options: Any) -> Any:

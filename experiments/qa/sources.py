@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MemxError, nearest
+from ...namm.plugins import short_name
 from ..config.base import from_options
 from ..config.question_answering import SHOTS, TASKS, TITLES, HarnessConfig, QaConfig, QaEviction, QaFiles, QaTask
 from ..data.long_context.rows import HubData, hub_records
@@ -85,7 +86,8 @@ def eval_configs(
             "harness": chosen,
         }
         for eviction in evictions:
-            usual = f"eval-{_slug(place.label)}{'' if eviction is None else '-' + _policy_slug(eviction)}"
+            label = _slug(place.label)
+            usual = f"eval-{label}" if eviction is None else f"eval-{label[:40]}-{_policy_slug(eviction)}"
             configs.append(from_options(QaConfig, name=name or usual, eviction=eviction, **about, **settings))
     return configs
 
@@ -102,7 +104,7 @@ def label_of(config: QaConfig) -> str:
 
 def _policy_slug(eviction: QaEviction) -> str:
     """A policy and its budget as a part of a folder's name."""
-    name = _slug(Path(eviction.namm).name if eviction.namm else str(eviction.policy))[:24]
+    name = _slug(Path(eviction.namm).name if eviction.namm else short_name(str(eviction.policy)))[-24:].lstrip("-.")
     return name if eviction.budget is None else f"{name}-{100 * eviction.budget:g}"
 
 

@@ -98,7 +98,18 @@ def candidates(layer: LayerState, group: slice, unobserved: int = 0, rooms: Tens
 
 def _scores(policy: Policy, view: View, exists: Tensor | None) -> Tensor:
     """A policy's scores [b, H, t] of a view. Raises MemxError for another shape, or a token's that is not a number."""
-    scores = policy.scores(view)
+    try:
+        scores = policy.scores(view)
+    except (MemxError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever the code of a user's own policy raises
+        raise MemxError(
+            f"policy {policy.name} fails in layer {view.layer}: {type(error).__name__}: {error}",
+            hint="memx policies check tries a policy on a small model; --debug shows where it fails",
+        ) from error
+    if not isinstance(scores, Tensor):
+        raise MemxError(f"policy {policy.name} returned no tensor of scores", hint="return a tensor [B, H, T]")
+    scores = scores if scores.is_floating_point() else scores.double()
     if scores.shape != view.key.shape[:3]:
         raise MemxError(
             f"policy {policy.name} returned scores of shape {list(scores.shape)}, not {list(view.key.shape[:3])}",

@@ -57,7 +57,7 @@ class BudgetPolicy:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if not cls.name:
+        if "name" not in cls.__dict__:
             cls.name = cls.__name__
 
     def __post_init__(self) -> None:

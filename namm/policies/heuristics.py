@@ -8,7 +8,7 @@ compares the choice alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -185,5 +185,5 @@ def make_policy(
             f"the policy {name} needs a budget", hint="give the share of the cache to keep, in (0, 1], e.g. 0.5"
         )
     if name not in POLICIES:
-        return make_plugin(name, budget=budget, every=every, rule=rule or Rule())
+        return make_plugin(name, budget=budget, every=every, rule=replace(rule or Rule(), budget=budget))
     return POLICIES[name](budget, every, rule=rule or Rule(), **({"seed": seed} if name == "random" else {}))

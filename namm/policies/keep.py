@@ -162,7 +162,7 @@ def _best_of_all(scores: Sequence[Tensor], levels: Sequence[Tensor], room: Tenso
     score = score.masked_fill(~contested, -torch.inf)
     places = (score[0].numel() + 1 - room.clamp(1, score[0].numel())).tolist()  # counted from the smallest
     last = torch.stack([one.flatten().kthvalue(place).values for one, place in zip(score, places, strict=True)])
-    above, tied = score > last[:, None, None], (score == last[:, None, None]) & contested
+    above, tied = ~(score <= last[:, None, None]), (score == last[:, None, None]) & contested
     room = room - above.sum((1, 2))
     if (tied.sum((1, 2)) > room).any():
         first = _newest_first(tied).cumsum(-1) <= room[:, None]

@@ -81,7 +81,7 @@ class Labels:
     harness: str = ""
     policy: str = ""
     every: int | None = None
-    evicted_questions: int = 0
+    evicted_questions: int | None = None
     evolution_split: str = ""
     task_set: str = ""
     task: str = ""

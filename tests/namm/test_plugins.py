@@ -8,7 +8,7 @@ import pytest
 import torch
 from memx.errors import MemxError
 from memx.namm import Rule, make_policy, plugins
-from memx.namm.plugins import find_class, is_plugin, plugin_digest
+from memx.namm.plugins import find_class, is_plugin, plugin_digest, short_name
 
 TEXT = """
 from memx.namm import BudgetPolicy
@@ -105,3 +105,29 @@ def test_scores_are_those_of_the_class(file):
         value = torch.tensor([[[[3.0, 4.0], [0.0, 1.0]]]])
 
     assert policy.scores(View()).tolist() == [[[5.0, 1.0]]]
+
+
+def test_a_class_of_its_own_gets_a_rule_with_the_budget(file):
+    file.write_text(
+        "class Plain:\n"
+        "    name, hop, context, width = 'plain', 0, 0, 0\n"
+        "    def __init__(self, budget, every, rule):\n"
+        "        self.every, self.rule = every, rule\n"
+        "    observe = scores = None\n"
+    )
+    assert make_policy("own_policy.py:Plain", budget=0.25).rule.budget == 0.25
+
+
+def test_names_of_classes_and_files(file):
+    file.write_text(TEXT + "\n\nclass Longer(Long):\n    pass\n")
+    assert make_policy("own_policy.py:Longer", budget=0.5).name == "Longer"
+    assert short_name(f"{file}:Long") == "own_policy.py:Long" and short_name("knorm") == "knorm"
+
+
+def test_a_file_may_import_its_neighbour_from_another_folder(file, tmp_path, monkeypatch):
+    (tmp_path / "neighbour_of_own_policy.py").write_text("factor = 2\n")
+    file.write_text("from neighbour_of_own_policy import factor\n" + TEXT)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert make_policy(f"{file}:Long", budget=0.5).name == "Long"
+    sys.modules.pop("neighbour_of_own_policy", None)

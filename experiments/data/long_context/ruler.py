@@ -43,7 +43,9 @@ _LIST = (
 )
 _LIST_QUESTION = "\nQuestion: What are the 10 most common words in the above list?"
 _LIST_PREFIX = " Answer: The top 10 words that appear most often in the list are:"
-_COMMON, _OFTEN, _SELDOM = 10, 30, 3
+_COMMON = 10
+# words of the example, how often its common and other words occur, and how often those of the list
+_SHORT, _LONG, _LONG_FROM = (20, 3, 1, 6, 1), (40, 10, 3, 30, 3), 4096
 _CODED = (
     "Read the following coded text and track the frequency of each coded word. Find the three most frequently appeared "
     "coded words. "
@@ -80,13 +82,6 @@ _NEEDLES = {
 }
 
 
-class Question(NamedTuple):
-    """What follows a context: the question, and the beginning of the answer that the model continues."""
-
-    text: str
-    prefix: str
-
-
 def _niah(task: str) -> Callable[[Draw], Recipe]:
     kind = _NEEDLES[task]
 
@@ -114,8 +109,7 @@ def _niah(task: str) -> Callable[[Draw], Recipe]:
         def make(n: int) -> Example:
             pieces = [fact + between for fact in facts]
             context, spans = weave(_HEAD.format(**words), text.words[:n], pieces, depths, text.stops)
-            question = Question(_QUESTION.format(**words), _PREFIX.format(**words))
-            return _example(task, context, question, answers, spans)
+            return _example(task, context, (_QUESTION.format(**words), _PREFIX.format(**words)), answers, spans)
 
         return Recipe(len(text.words), make)
 
@@ -134,24 +128,31 @@ def vt(draw: Draw) -> Recipe:
 
     def make(n: int) -> Example:
         context, spans = weave(head, text.words[:n], [f"{line}\n" for line in chain.lines], depths, text.stops)
-        question = Question(_CHAIN_QUESTION.format(value=chain.value), _chain_prefix(chain))
+        question = (_CHAIN_QUESTION.format(value=chain.value), _chain_prefix(chain))
         return _example("vt", context, question, chain.names, spans)
 
     return Recipe(len(text.words), make)
 
 
 def cwe(draw: Draw) -> Recipe:
-    """A numbered list of words, ten of which occur 30 times and the others 3 times; one example before it."""
-    drawn = draw.rng.sample(known := vocabulary(draw.split), min(len(known), max(draw.length // 4, 60)))
+    """A numbered list of words, ten of which occur more often than the others; one example before it.
+
+    Prompts of less than 4,096 tokens have words 6 times and once, longer ones 30 times and 3 times.
+    """
+    shown_words, shown_often, shown_seldom, often, seldom = _LONG if draw.length >= _LONG_FROM else _SHORT
+    words = vocabulary(draw.split)
+    count = max(draw.length // (2 * seldom), 60)
+    drawn = draw.rng.sample(words, min(len(words), count))
+    drawn += draw.keys(count - len(drawn)) if len(drawn) < count else []
     common, others = drawn[:_COMMON], drawn[_COMMON:]
-    shown = [*draw.rng.sample(known, _COMMON), *draw.rng.sample(known, _COMMON)]
-    listed = _numbered(draw.rng, shown[:_COMMON] * 3 + shown[_COMMON:])
+    shown = draw.rng.sample(words, shown_words)
+    listed = _numbered(draw.rng, shown[:_COMMON] * shown_often + shown[_COMMON:] * shown_seldom)
     head = f"{_LIST}{listed}{_LIST_QUESTION}{_LIST_PREFIX} {_in_order(shown[:_COMMON])}\n\n{_LIST}"
     seed = draw.rng.random()
 
     def make(n: int) -> Example:
-        text = head + _numbered(random.Random(seed), common * _OFTEN + others[:n] * _SELDOM)
-        return _example("cwe", text, Question(_LIST_QUESTION, _LIST_PREFIX), tuple(common))
+        text = head + _numbered(random.Random(seed), common * often + others[:n] * seldom)
+        return _example("cwe", text, (_LIST_QUESTION, _LIST_PREFIX), tuple(common))
 
     return Recipe(len(others), make)
 
@@ -159,7 +160,7 @@ def cwe(draw: Draw) -> Recipe:
 def fwe(draw: Draw) -> Recipe:
     """Coded words whose frequencies fall with the square of their rank; the most frequent of all are dots."""
     coded = ["".join(draw.rng.choices("abcdefghijklmnopqrstuvwxyz", k=_CODED_LETTERS)) for _ in range(_CODED_WORDS)]
-    coded[0] = "...."
+    coded[0] = "..."
     weights = [1 / rank**_ZETA for rank in range(1, len(coded) + 1)]
     seed = draw.rng.random()
 
@@ -169,18 +170,14 @@ def fwe(draw: Draw) -> Recipe:
         listed = [word for word, weight in zip(coded, weights, strict=True) for _ in range(int(n * weight / total))]
         listed += coded[1:4]
         random.Random(seed).shuffle(listed)
-        question = Question(_CODED_QUESTION, _CODED_PREFIX)
-        return _example("fwe", _CODED + " ".join(listed), question, tuple(coded[1:4]))
+        return _example("fwe", _CODED + " ".join(listed), (_CODED_QUESTION, _CODED_PREFIX), tuple(coded[1:4]))
 
     return Recipe(draw.length, make)
 
 
 GENERATED: dict[str, Callable[[Draw], Recipe]] = {
-    **{task: _niah(task) for task in _NEEDLES},
-    "vt": vt,
-    "cwe": cwe,
-    "fwe": fwe,
-}
+    **{task: _niah(task) for task in _NEEDLES}, "vt": vt, "cwe": cwe, "fwe": fwe
+}  # fmt: skip
 
 
 def room_of(task: str) -> int:
@@ -242,9 +239,12 @@ def _in_order(words: list[str]) -> str:
     return " ".join(f"{number}. {word}" for number, word in enumerate(words, start=1))
 
 
-def _example(task: str, context: str, question: Question, answers: tuple[str, ...], spans: tuple = ()) -> Example:
-    prefix = question.prefix.rstrip()
+def _example(
+    task: str, context: str, question: tuple[str, str], answers: tuple[str, ...], spans: tuple = ()
+) -> Example:
+    """question: the question, and the beginning of the answer that the model continues."""
+    prefix = question[1].rstrip()
     return Example(
-        f"ruler/{task}", context, question.text + prefix, answers, "string_match_all", max_new_tokens=room_of(task),
+        f"ruler/{task}", context, question[0] + prefix, answers, "string_match_all", max_new_tokens=room_of(task),
         stop=(), evidence=spans, prefix=prefix,
     )  # fmt: skip

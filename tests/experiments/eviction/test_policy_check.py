@@ -43,6 +43,23 @@ class Fails(BudgetPolicy):
         return view.absent
 
 
+class Whole(BudgetPolicy):
+    def scores(self, view):
+        return -view.ages
+
+
+class Sometimes(BudgetPolicy):
+    hop = 16
+
+    def observe(self, block):
+        return block.attention.key.new_zeros(*block.attention.key.shape[:3], 0)
+
+    def scores(self, view):
+        if len(view.key) > 1:
+            raise ValueError("one sequence at a time")
+        return view.ages.float()
+
+
 class TooMany(BudgetPolicy):
     def __post_init__(self):
         object.__setattr__(self, "rule", Rule(budget=1.0))
@@ -65,9 +82,9 @@ def failed(checks):
     return [check.name for check in checks if check.passed is False]
 
 
-@pytest.mark.parametrize("name", ["knorm", "snapkv", "{}:Good"])
-def test_what_does_as_the_commands_rely_on_passes(file, name):
-    checks = check_own_policy(name.format(file))
+@pytest.mark.parametrize(("name", "every"), [("snapkv", 64), ("{}:Good", 32), ("{}:Whole", 64), ("knorm", 256)])
+def test_what_does_as_the_commands_rely_on_passes(file, name, every):
+    checks = check_own_policy(name.format(file), every=every)
     assert failed(checks) == [] and len(checks) == 7
     assert "times that of knorm" in checks[-1].found
 
@@ -81,6 +98,7 @@ def test_what_does_as_the_commands_rely_on_passes(file, name):
         ("Unknown", "scores are numbers"),
         ("Fails", "scores are numbers"),
         ("TooMany", "its budget in every layer"),
+        ("Sometimes", "alone and in a padded batch"),
     ],
 )
 def test_each_mistake_is_found(file, name, first):

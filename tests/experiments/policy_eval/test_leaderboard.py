@@ -76,6 +76,15 @@ def test_scores_are_means_by_task_in_percent(tmp_path, question, ending):
     }
 
 
+def test_sizes_that_round_alike_have_folders_of_their_own(tmp_path):
+    fact = {"variant": "knorm", "size": "budget", "text": "1", "score": 1.0}
+    facts = [{**fact, "budget": budget} for budget in (0.125, 0.12)]
+    line = {"task": "ruler/vt", "number": 0, "tokens": 9, "question": "", "answer_prefix": "", "answers": ["1"]}
+    (tmp_path / RESULTS).write_text(json.dumps({**line, "facts": facts}) + "\n")
+    found = write_leaderboard(tmp_path / RESULTS, config(tasks=("ruler/vt",), length=4096))
+    assert {folder.name.rpartition("__")[2] for folder in found} == {"0.875", "0.880"}
+
+
 def test_an_evaluation_without_written_answers_has_no_folders(tmp_path):
     (tmp_path / RESULTS).write_text('{"task": "ruler/vt", "number": 0, "tokens": 9, "facts": []}\n')
     assert write_leaderboard(tmp_path / RESULTS, config(tasks=("ruler/vt",))) == []

@@ -14,8 +14,9 @@ from memx.experiments.eviction.head_shares import HEAD_SHARES
 from memx.experiments.policy_eval import measure
 from memx.experiments.policy_eval.reuse import read_reused
 from memx.experiments.policy_eval.run import RESULTS, eval_namm
-from memx.experiments.policy_eval.sources import eval_tree
+from memx.experiments.policy_eval.sources import eval_tree, with_policy_sources
 from memx.experiments.runtime.options import Options
+from memx.namm.plugins import plugin_digest
 from memx.namm.policies.base import Rule
 from memx.namm.policies.network import Namm
 from memx.results.store.runs import RunStore
@@ -204,3 +205,25 @@ def test_another_table_of_head_shares_is_refused(place, first, tmp_path):
     with pytest.raises(MemxError, match="has another table of head shares") as caught:
         eval_namm(asked(place, place[2], reuse=str(first), head_shares=str(other)), Options(tmp_path), quiet)
     assert "--shares" in caught.value.hint
+
+
+def test_a_policy_of_a_users_own_is_measured_anew_after_a_change(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "own_policy_to_reuse.py"
+    file.write_text(
+        "from memx.namm import BudgetPolicy\n\n\nclass Own(BudgetPolicy):\n"
+        "    def scores(self, view):\n        return view.ages.float()\n"
+    )
+    named = {"policies": [f"{file}:Own"], "allocations": ["equal"], "allocations_of": {}, "tasks": ["key_values"]}
+    config = with_policy_sources(asked(place, place[1], **named))
+    assert config.policy_sources == {f"{file}:Own": plugin_digest(f"{file}:Own")}
+    eval_namm(config, Options(tmp_path / "runs"), quiet)
+    earlier = str(tmp_path / "runs" / run_name(config))
+    again = asked(place, place[1], place[2], **named, reuse=earlier)
+    assert read_reused(with_policy_sources(again)) is not None
+    file.write_text(file.read_text() + "# changed\n")
+    with pytest.raises(MemxError, match="has changed since"):
+        read_reused(with_policy_sources(again))
+    assert run_name(with_policy_sources(asked(place, place[1], **named))) != run_name(config)
+    with pytest.raises(MemxError, match="has changed since this config was written"):
+        with_policy_sources(config)
