@@ -154,6 +154,8 @@ def _evaluate(config: EvalConfig, options: Options, json: bool, *, chosen: bool)
         print_json([row.model_dump() for row in rows])
         return
     print_evaluation(rows)
+    if (folders := options.runs / name / "leaderboard").is_dir():
+        note(f"results in the layout of kvpress's leaderboard are in {folders}")
     note(f"next: memx plot namm {options.runs / name}")
 
 

@@ -56,8 +56,8 @@ Model = Annotated[
 Policy = Annotated[
     str | None,
     option(
-        metavar="POLICY",
-        help="Policy by name, or your own as FILE.py:CLASS; memx policies list shows all.",
+        metavar="POLICY|FILE.py:CLASS",
+        help="full, random, recency, streamingllm, h2o, knorm, tova, snapkv, keydiff or expected_attention.",
         default="the NAMM universal",
         complete=complete_of(POLICIES),
     ),

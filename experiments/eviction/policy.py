@@ -84,6 +84,8 @@ def build_policy(config: EvictConfig) -> Policy:
                     f"{option} applies only to a NAMM", hint="add --namm FOLDER, or use --budget with this policy"
                 )
         name = str(config.policy)
+        if places.is_shipped(name):
+            raise MemxError(f"{name} is a NAMM, not a policy", hint=f"use --namm {name}")
         check_policy(name)
         budget = DEFAULT_BUDGET if config.budget is None and name != "full" else config.budget
         every = RUN if config.every is None else config.every

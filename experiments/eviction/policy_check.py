@@ -91,7 +91,7 @@ def _wrong(check: Callable[[], str]) -> str:
     try:
         return check()
     except MemxError as error:
-        return str(error)
+        return f"{error} ({error.hint})" if error.hint else str(error)
     except Exception as error:  # whatever the user's code raises
         return f"{type(error).__name__}: {error}"
 
@@ -186,7 +186,9 @@ class _Trial:
         with torch.no_grad(), attach(self.host.model, policy):
             cache: EvictingCache | None = None
             if mask is not None:
-                cache = self.host.model(input_ids=ids, attention_mask=mask, use_cache=True).past_key_values
+                places = (mask.cumsum(-1) - 1).clamp_min(0)  # keys are rotated as those of the sequence alone
+                given = dict(input_ids=ids, attention_mask=mask, position_ids=places)
+                cache = self.host.model(**given, use_cache=True).past_key_values
             else:
                 for piece in ids.split([*(pieces or (ids.shape[1],))], 1):
                     cache = forward(self.host.model, piece, cache).past_key_values

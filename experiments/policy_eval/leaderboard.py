@@ -92,6 +92,7 @@ def _write(
         "press_name": press,
         "compression_ratio": round(ratio, 6),
         "fraction": 1.0,
+        "prompts": len(predictions),
         "query_aware": aware,
         "seed": config.seed,
         "memx": __version__,

@@ -108,7 +108,9 @@ def _scores(policy: Policy, view: View, exists: Tensor | None) -> Tensor:
             hint="memx policies check tries a policy on a small model; --debug shows where it fails",
         ) from error
     if not isinstance(scores, Tensor):
-        raise MemxError(f"policy {policy.name} returned no tensor of scores", hint="return a tensor [B, H, T]")
+        kind = type(scores).__name__
+        hint = "return one score for each cached token: [B, H, T]"
+        raise MemxError(f"policy {policy.name} returned {kind} as scores, not a tensor", hint=hint)
     scores = scores if scores.is_floating_point() else scores.double()
     if scores.shape != view.key.shape[:3]:
         raise MemxError(

@@ -19,7 +19,7 @@ def set_budget(policy: Any) -> None:
 
 def unobserved(policy: Policy, block: Block) -> Tensor:
     """Never called, as the hop is 0: this policy notes nothing of a token."""
-    raise AssertionError(f"{policy.name} observes no queries")
+    raise AssertionError(f"{policy.name} has a hop of {policy.hop} and no method observe of its own")
 
 
 @dataclass(frozen=True)

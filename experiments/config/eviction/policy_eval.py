@@ -175,8 +175,8 @@ class EvalConfig(StrictModel):
     def _known(self) -> EvalConfig:
         for task in self.tasks:
             if not is_known(task):
-                known = (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS)
-                hint = nearest(task, known) or f"use {', '.join(known)} ruler, ruler/NAME or longbench/NAME"
+                known = (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS, "ruler")
+                hint = nearest(task, known) or f"use {', '.join(known)}, ruler/NAME or longbench/NAME"
                 raise ValueError(f"no task {task!r}; {hint}")
         for name in self.policies:
             if name not in (*BASELINES, *CEILINGS) and not is_plugin(name):

@@ -43,6 +43,16 @@ class Fails(BudgetPolicy):
         return view.absent
 
 
+class RawKeys(BudgetPolicy):
+    def scores(self, view):
+        return -view.key.var(dim=-1)
+
+
+class Nothing(BudgetPolicy):
+    def scores(self, view):
+        view.ages.float()
+
+
 class Whole(BudgetPolicy):
     def scores(self, view):
         return -view.ages
@@ -82,7 +92,9 @@ def failed(checks):
     return [check.name for check in checks if check.passed is False]
 
 
-@pytest.mark.parametrize(("name", "every"), [("snapkv", 64), ("{}:Good", 32), ("{}:Whole", 64), ("knorm", 256)])
+@pytest.mark.parametrize(
+    ("name", "every"), [("snapkv", 64), ("{}:Good", 32), ("{}:Whole", 64), ("knorm", 256), ("{}:RawKeys", 48)]
+)
 def test_what_does_as_the_commands_rely_on_passes(file, name, every):
     checks = check_own_policy(name.format(file), every=every)
     assert failed(checks) == [] and len(checks) == 7
@@ -97,6 +109,7 @@ def test_what_does_as_the_commands_rely_on_passes(file, name, every):
         ("Shape", "scores are numbers"),
         ("Unknown", "scores are numbers"),
         ("Fails", "scores are numbers"),
+        ("Nothing", "scores are numbers"),
         ("TooMany", "its budget in every layer"),
         ("Sometimes", "alone and in a padded batch"),
     ],
