@@ -23,6 +23,7 @@ _LATER_EVAL = {
     "reuse": None,
     "policy_sources": {},
     "eviction": None,
+    "answer_tokens": None,
 }
 # the same of an evolution: keys by section, and what evolutions without them did
 _LATER_EVOLUTION: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...errors import MemxError
@@ -122,11 +122,15 @@ class Draws:
     length: int
     seed: int
     source: str | None = None
+    answer_tokens: int | None = None  # of a written answer, at most; None: as each task says
 
 
 def task_prompts(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> list[Prompt]:
     """The prompts of a family, memx's or LongBench's. Raises MemxError as `make_prompts` does."""
-    return [tokenise(one, tokenizer) for one in _examples(task, tokenizer, draws)]
+    found = _examples(task, tokenizer, draws)
+    if (most := draws.answer_tokens) is not None:
+        found = [replace(one, max_new_tokens=min(one.max_new_tokens, most)) for one in found]
+    return [tokenise(one, tokenizer) for one in found]
 
 
 def _examples(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> list[Example]:

@@ -93,6 +93,7 @@ def _write(
         "compression_ratio": round(ratio, 6),
         "fraction": 1.0,
         "prompts": len(predictions),
+        "max_new_tokens": config.answer_tokens,
         "query_aware": aware,
         "seed": config.seed,
         "memx": __version__,

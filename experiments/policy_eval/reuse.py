@@ -112,6 +112,7 @@ def _check_alike(config: EvalConfig, earlier: EvalConfig, folder: Path) -> None:
     pairs = [(f"host.{name}", getattr(config.host, name), getattr(earlier.host, name)) for name in names]
     pairs += [(name, getattr(config, name), getattr(earlier, name)) for name in _ALIKE]
     pairs += [(name, getattr(config, name), _protected(earlier, name)) for name in ("protect_first", "protect_newest")]
+    pairs += [("answer_tokens", config.answer_tokens, earlier.answer_tokens)] if config.write else []
     pairs += [("every", config.every, earlier.every)] if config.mode == "online" else []
     for name, here, there in pairs:
         if here != there:

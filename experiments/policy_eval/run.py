@@ -219,7 +219,7 @@ class Evaluation:
     def _prompts(self) -> Iterator[tuple[str, int, Prompt]]:
         """Prompts of all families, taking turns, so that a stopped run has seen some of each."""
         config = self.config
-        draws = Draws(config.split, config.prompts, config.length, config.seed, config.source)
+        draws = Draws(config.split, config.prompts, config.length, config.seed, config.source, config.answer_tokens)
         try:
             made = {task: task_prompts(task, self.tokenizer, draws) for task in config.tasks}
         except DoesNotFit:

@@ -118,6 +118,9 @@ class EvalConfig(StrictModel):
     )
     peers: bool = Field(default=False, description="also evaluate the third-party implementations of kvpress")
     write: bool = Field(default=False, description="also generate greedy answers, scored by each task's metric")
+    answer_tokens: int | None = Field(
+        default=None, ge=1, le=100_000, description="longest written answer in tokens; null: as each task says"
+    )
     reuse: str | None = Field(
         default=None,
         description="folder of a finished evaluation whose measurements of the same prompts are taken over; null: none",

@@ -14,6 +14,7 @@ from memx.experiments.policy_eval.run import RESULTS, eval_namm
 from memx.experiments.policy_eval.sources import eval_tree
 from memx.experiments.runtime.options import Options
 from memx.namm.policies.rule import Rule
+from transformers import AutoTokenizer
 
 from ..evolution.tiny_evolution import write_host
 from .tiny_evaluation import config, scorer
@@ -34,10 +35,13 @@ def test_an_evaluation_on_ruler_writes_a_folder_for_each_policy_and_ratio(tmp_pa
     namm.save(scorer(Rule(budget=0.5)), tmp_path / "mine", host="another", tasks=["key_values"])
     given = {"host.name": str(host), "host.threads": 1, "tasks": ["ruler/niah_single_1", "ruler/niah_multikey_2"]}
     given |= {"length": 700, "prompts": 2, "budgets": [0.4], "policies": ["knorm"], "resamples": 100, "write": True}
-    resolved = load_eval_config(eval_tree([tmp_path / "mine"], given), [*given.items(), ("documents", 0)])
+    given |= {"documents": 0, "answer_tokens": 4}
+    resolved = load_eval_config(eval_tree([tmp_path / "mine"], given), [*given.items()])
     eval_namm(resolved, Options(tmp_path / "runs"), lambda event: None)
     root = tmp_path / "runs" / run_name(resolved) / LEADERBOARD
     start = f"ruler__700__{str(host).replace('/', '--')}"
+    tokenizer = AutoTokenizer.from_pretrained(host)
+    longest = max(len(tokenizer.decode([token])) for token in range(len(tokenizer)))
     names = {"no_press__0.00", "namm__0.50", "namm__0.60", "knorm__0.50", "knorm__0.60"}
     assert {folder.name for folder in root.iterdir()} == {f"{start}__{name}" for name in names}
     for folder in root.iterdir():
@@ -48,6 +52,8 @@ def test_an_evaluation_on_ruler_writes_a_folder_for_each_policy_and_ratio(tmp_pa
         assert metrics == {task: {"string_match": string_match_all(of)} for task, of in table.groupby("task")}
         about = yaml.safe_load((folder / "config.yaml").read_text())
         assert (about["dataset"], about["data_dir"], about["query_aware"]) == ("ruler", "700", False)
+        assert about["max_new_tokens"] == 4 and about["prompts"] == 4
+        assert table["predicted_answer"].str.len().max() <= 4 * longest
         assert folder.name.endswith(f"{about['press_name']}__{about['compression_ratio']:.2f}")
 
 
