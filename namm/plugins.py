@@ -20,7 +20,7 @@ from ..errors import MemxError
 GROUP = "memx.policies"
 # what `attach` needs of a policy; the rest of `Policy` is for those that observe queries
 _NEEDED = ("name", "rule", "every", "hop", "context", "width", "observe", "scores")
-_HINT = "see the guide on own policies; memx policies check NAME tells more"
+_HINT = "import the file in Python to see where it fails"
 
 
 def plugin_names() -> list[str]:
