@@ -21,6 +21,7 @@ from .options import (
     Json,
     Resume,
     Runs,
+    allocation_option,
     check_resume,
     option,
 )
@@ -135,15 +136,7 @@ Interval = Annotated[
         panel=EVICTION,
     ),
 ]
-AllocationOption = Annotated[
-    Allocation | None,
-    option(
-        "--allocation",
-        help="How heads share the budget: equally, by one threshold (global) or a table of head shares.",
-        default="equal, or the NAMM's",
-        panel=EVICTION,
-    ),
-]
+AllocationOption = Annotated[Allocation | None, allocation_option(EVICTION)]
 Shares = Annotated[
     Path | None,
     option(

@@ -21,6 +21,7 @@ from .options import (
     Dtype,
     ProtectFirst,
     ProtectNewest,
+    allocation_option,
     option,
 )
 
@@ -78,14 +79,7 @@ Budget = Annotated[
         default="0.5, or that of --namm",
     ),
 ]
-AllocationOption = Annotated[
-    Allocation | None,
-    option(
-        "--allocation",
-        help="How heads share the budget: equally, by one threshold (global) or a table of head shares.",
-        default="equal, or the NAMM's",
-    ),
-]
+AllocationOption = Annotated[Allocation | None, allocation_option()]
 Shares = Annotated[
     Path | None,
     option(metavar="FILE", help="Table of head shares (JSON), for --allocation table.", default="the NAMM's"),

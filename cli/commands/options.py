@@ -70,6 +70,20 @@ def option(
     )  # fmt: skip
 
 
+def allocation_option(panel: str | None = None) -> Any:
+    """The option `--allocation` of commands with one policy at a time.
+
+    Args:
+        panel: The group of options that help lists it in; the first group if it is None.
+    """
+    return option(
+        "--allocation",
+        help="How heads share the budget: equally, by one threshold (global) or a table of head shares.",
+        default="equal, or the NAMM's",
+        panel=panel,
+    )
+
+
 # aliases for parameters of commands; the last four plan a run on GPUs
 Assignments = Annotated[
     list[str] | None,

@@ -11,7 +11,16 @@ from ....namm.plugins import is_plugin
 from ....results.namm.rows import ALLOCATED, CEILING_PRESSES, CEILINGS, NAMM, PER_HEAD, PRESSES, THRESHOLD
 from ..base import RunName, StrictModel
 from .host import HostConfig
-from .tasks import HELD_OUT_TASKS, NAMED_TASKS, TRAINING_TASKS, is_longbench, is_ruler, with_all_of_ruler
+from .tasks import (
+    HELD_OUT_TASKS,
+    NAMED_TASKS,
+    RULER,
+    RULER_OF_FILES,
+    RULER_TASKS,
+    TRAINING_TASKS,
+    is_longbench,
+    with_all_of_ruler,
+)
 
 # those of `namm.POLICIES` but full, whose file imports torch; a test holds the two together
 BASELINES = (
@@ -26,7 +35,8 @@ BUDGETS = (0.75, 0.5, 0.25, 0.125)
 
 def is_known(task: str) -> bool:
     """Whether there are prompts of a family; LongBench's are known where they are."""
-    return task in (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS) or is_longbench(task) or is_ruler(task)
+    of_ruler = [RULER + name for name in (*RULER_TASKS, *RULER_OF_FILES)]
+    return task in (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS, *of_ruler) or is_longbench(task)
 
 
 class NammSource(StrictModel):
@@ -179,7 +189,8 @@ class EvalConfig(StrictModel):
         for task in self.tasks:
             if not is_known(task):
                 known = (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS, "ruler")
-                hint = nearest(task, known) or f"use {', '.join(known)}, ruler/NAME or longbench/NAME"
+                of_ruler = nearest(task, [RULER + one for one in (*RULER_TASKS, *RULER_OF_FILES)])
+                hint = of_ruler or nearest(task, known) or f"use {', '.join(known)}, ruler/NAME or longbench/NAME"
                 raise ValueError(f"no task {task!r}; {hint}")
         for name in self.policies:
             if name not in (*BASELINES, *CEILINGS) and not is_plugin(name):

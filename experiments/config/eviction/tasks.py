@@ -18,6 +18,7 @@ RULER_TASKS = (
     *(f"niah_multikey_{number}" for number in (1, 2, 3)),
     *("niah_multivalue", "niah_multiquery", "vt", "cwe", "fwe"),
 )
+RULER_OF_FILES = ("qa_1", "qa_2")  # which need other data sets
 UNSCORED = ("prose_next",)  # whose answers have a likelihood alone
 
 

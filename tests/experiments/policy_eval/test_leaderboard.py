@@ -100,5 +100,8 @@ def test_an_evaluation_without_written_answers_has_no_folders(tmp_path):
 def test_ruler_names_all_of_its_tasks(tmp_path):
     named = config(tasks=("quote", "ruler")).tasks
     assert named[:2] == ("quote", "ruler/niah_single_1") and len(named) == 12
+    assert config(tasks=("ruler/qa_1",)).tasks == ("ruler/qa_1",)
+    with pytest.raises(ValueError, match=r"no task 'ruler/niah_singel_1'; did you mean 'ruler/niah_single_1'"):
+        config(tasks=("ruler/niah_singel_1",))
     with pytest.raises(ValueError, match="has an entry twice"):
         config(tasks=("ruler/vt", "ruler"))
