@@ -120,8 +120,8 @@ Namm = Annotated[
 Budget = Annotated[
     list[float] | None,
     option(
-        metavar="SHARE",
-        help="Share of all tokens that each eviction keeps. Repeatable.",
+        metavar="SHARE|TOKENS",
+        help="Share of all tokens that each eviction keeps, or tokens of each head. Repeatable.",
         default="0.5, or the NAMM's",
         panel=EVICTION,
     ),

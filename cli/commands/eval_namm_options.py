@@ -56,8 +56,8 @@ Policy = Annotated[
 Budget = Annotated[
     list[float] | None,
     option(
-        metavar="SHARE",
-        help="Cache budget: share of all tokens kept, besides that of a NAMM itself. Repeatable.",
+        metavar="SHARE|TOKENS",
+        help="Cache budget: share of all tokens kept, or tokens of each head (512). Repeatable.",
         default="0.75, 0.5, 0.25 and 0.125",
     ),
 ]

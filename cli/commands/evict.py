@@ -74,8 +74,8 @@ Namm = Annotated[
 Budget = Annotated[
     float | None,
     option(
-        metavar="SHARE",
-        help="Cache budget: share of all tokens that each eviction keeps.",
+        metavar="SHARE|TOKENS",
+        help="Cache budget: share of all tokens that each eviction keeps, or tokens of each head.",
         default="0.5, or that of --namm",
     ),
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...results.labels import INTERVALS, difference_of, score_of
-from ...results.namm.rows import is_ceiling, split_allocation
+from ...results.namm.rows import budget_text, is_ceiling, split_allocation
 from ...results.store.rows import Row
 from .console import print_table, say
 from .dry_run import print_folders
@@ -65,7 +65,7 @@ def _sizes(found: Mapping[Line, Any], full: Line) -> Iterator[tuple[str, list[Li
     """What each table is about, and its lines but the full cache."""
     lines = [line for line in found if line != full]
     for budget in dict.fromkeys(line[1] for line in lines if line[2] == "budget"):
-        yield f"budget {100 * (budget or 1):g}%", [line for line in lines if line[1:3] == (budget, "budget")]
+        yield f"budget {budget_text(budget or 1)}", [line for line in lines if line[1:3] == (budget, "budget")]
     for variant in dict.fromkeys(line[3] or line[0] for line in lines if line[2] == "own"):
         own = [line for line in lines if line[2] == "own" and variant in (line[0], line[3])]
         yield f"cache size of {variant} at its own threshold", own
@@ -174,7 +174,7 @@ def _over_baselines(rows: Sequence[Row]) -> dict[tuple[str, Line, str, str], Row
 
 def print_evaluation_cost(cost: EvaluationCost) -> None:
     """Print what an evaluation would do."""
-    sizes = [f"{100 * budget:g}%" for budget in cost.budgets]
+    sizes = [budget_text(budget) for budget in cost.budgets]
     sizes += [f"{cost.own_sizes} set by a threshold"] * bool(cost.own_sizes)
     asked = ", question read before eviction" if cost.question == "before" else ""
     online = f", then {cost.read_online:,} tokens with each policy" if cost.read_online else ""

@@ -52,13 +52,17 @@ def _nothing_evicted(report: EvictionReport) -> list[str]:
 def _over_budget(report: EvictionReport) -> list[str]:
     """A line if the tokens after the last eviction take the cache far above its budget, and an interval helps."""
     from ...results.eviction.report import kept_share
+    from ...results.namm.rows import budget_text
 
     share, better = kept_share(report.layers), report.better_interval
-    if report.budget is None or better is None or share <= _OVER * report.budget:
+    if report.budget is None or better is None:
+        return []
+    wanted = report.budget if report.budget <= 1 else report.budget / max(report.tokens, 1)
+    if share <= _OVER * wanted:
         return []
     if report.waiting - report.tokens % better < _STEP_LEFT:
         return []
-    above = f"{share:.1%} of the cache is kept, more than the budget of {100 * report.budget:g}%"
+    above = f"{share:.1%} of the cache is kept, more than the budget of {budget_text(report.budget)}"
     return [f"warning: {above}: the last {report.waiting:,} tokens await the next eviction; use --interval {better}"]
 
 

@@ -53,7 +53,7 @@ class QaEviction(StrictModel):
         default="", description="checksum of the NAMM, an own policy's file or the table of head shares"
     )
     budget: float | None = Field(
-        default=None, gt=0, le=1, description="share of the cache to keep; null: half, or as the NAMM says"
+        default=None, gt=0, description="share to keep, or above 1 tokens of each head; null: half, or the NAMM's"
     )
     every: int | None = Field(
         default=None, ge=16, description="tokens between evictions; null: 512, or as the NAMM says"

@@ -19,6 +19,7 @@ import pandas as pd
 import yaml
 
 from ...files import write_atomically
+from ...namm.policies.shares import allowed
 from ...results.store.json_lines import JsonLines
 from ...version import __version__
 from ..config.eviction.policy_eval import EvalConfig
@@ -55,13 +56,18 @@ def write_leaderboard(prompts: Path, config: EvalConfig) -> list[Path]:
     for line in lines:
         for fact in line["facts"]:
             if fact.get("text") is not None and fact["size"] == "budget":
-                share = 1.0 if fact["budget"] is None else float(fact["budget"])
+                share = _share(fact["budget"], config.length)
                 found.setdefault((fact["variant"], share), []).append(_prediction(line, fact))
     digits = 2
     while len({(variant, f"{1 - share:.{digits}f}") for variant, share in found}) < len(found):
         digits += 1  # two sizes would share a folder
     root = prompts.with_name(LEADERBOARD)
     return [_write(root, config, *key, predictions, digits) for key, predictions in found.items()]
+
+
+def _share(budget: float | None, tokens: int) -> float:
+    """What a budget keeps of a context; None for all of it."""
+    return 1.0 if budget is None else float(allowed(budget, tokens) / tokens)
 
 
 def _prediction(line: Mapping[str, Any], fact: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ...namm.policies.heuristics import Full
 from ...namm.policies.keep import Allocation
 from ...namm.policies.network import Namm
 from ...namm.policies.panel import PolicyBatch, PolicySlots, keep_all
-from ...namm.policies.shares import HeadShares
+from ...namm.policies.shares import HeadShares, allowed
 from ...namm.threshold import score_context, with_threshold
 from ...results.namm.rows import CEILINGS, FULL
 from ..config.eviction.policy_eval import EvalConfig
@@ -152,11 +152,12 @@ class PolicyEvaluator:
         Heads of a layer hold as many as its most generous one, so that this is so in bytes as well.
         """
         policy: Any = baseline.make(None, "equal")
+        length = shared.get_seq_length()
         scores = score_context(shared, PolicyBatch(self.slots, (policy,)))
 
         def make(share: float | None, allocation: Allocation) -> Policy:
             assert share is not None
-            return with_threshold(policy, scores.threshold(scores.equal_share(share), "layer_max"), "layer_max")
+            return with_threshold(policy, scores.threshold(scores.equal_share(float(allowed(share, length) / length)), "layer_max"), "layer_max")
 
         return Baseline(baseline.variant, make)
 

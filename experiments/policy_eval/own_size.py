@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from ...namm.policies.shares import allowed
 from ..config.eviction.policy_eval import EvalConfig
 from ..eviction.answers import Prompt
 from ..eviction.measurements import CacheSize, Measurements
@@ -46,9 +47,10 @@ def sizes(config: EvalConfig, prompt: Prompt, measured: Sequence[Measurements]) 
     Returns:
         The share of the cache at each size, and the size as the tables name it for a policy that is no NAMM.
     """
-    found = [(share, CacheSize(share)) for share in config.shares]
+    length = len(prompt.context)
+    found = [(float(allowed(budget, length) / length), CacheSize(budget)) for budget in config.shares]
     for entry in measured:
         if entry.at.size == "own" and not entry.at.beside:
-            share = own_budget(config, entry.cache.held, len(prompt.context), measured[0].cache.layers)
+            share = own_budget(config, entry.cache.held, length, measured[0].cache.layers)
             found.append((share, CacheSize(None, "own", entry.variant)))
     return found

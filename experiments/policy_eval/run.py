@@ -17,7 +17,7 @@ import torch
 from ...errors import MemxError
 from ...json_text import parse_json
 from ...namm.policies.network import Namm
-from ...namm.policies.shares import HeadShares
+from ...namm.policies.shares import HeadShares, allowed
 from ...namm.saved.files import read_files
 from ...namm.saved.places import DESCRIPTION, find_namm
 from ...results.store.json_lines import JsonLines
@@ -197,7 +197,8 @@ class Evaluation:
         else:
             contexts = self._training_contexts()
             self.report(Phase(f"measuring head shares on {len(contexts)} training prompts"))
-            budgets = sorted({share for share in config.shares if share < 1})
+            kept = {float(allowed(budget, config.length) / config.length) for budget in config.shares}
+            budgets = sorted(kept - {1.0} or {0.5})
             shares = kvzip_shares(self.model, self.tokenizer, contexts, budgets, lambda done: self._check())
         write_shares(path, shares)
         return shares

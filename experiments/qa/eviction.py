@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import MemxError
 from ...namm.plugins import is_plugin, plugin_digest, short_name
 from ...namm.saved.places import DESCRIPTION, find_namm
+from ...results.namm.rows import budget_text
 from ..config.base import from_options
 from ..config.question_answering import QaConfig, QaEviction
 
@@ -135,7 +136,7 @@ def about_eviction(policy: Policy | None, config: QaConfig, variant: str) -> dic
     name = (
         f"namm {Path(config.eviction.namm).name}" if config.eviction.namm else short_name(str(config.eviction.policy))
     )
-    size = f" {100 * rule.budget:g}%" if rule.budget is not None else ""
+    size = f" {budget_text(rule.budget)}" if rule.budget is not None else ""
     shared = f" {rule.allocation}" if rule.budget is not None and rule.allocation != "equal" else ""
     return {
         "variant": ", ".join(part for part in (variant, name + shared + size) if part),

@@ -105,7 +105,8 @@ def label_of(config: QaConfig) -> str:
 def _policy_slug(eviction: QaEviction) -> str:
     """A policy and its budget as a part of a folder's name."""
     name = _slug(Path(eviction.namm).name if eviction.namm else short_name(str(eviction.policy)))[-24:].lstrip("-.")
-    return name if eviction.budget is None else f"{name}-{100 * eviction.budget:g}"
+    budget = eviction.budget
+    return name if budget is None else f"{name}-{budget if budget > 1 else 100 * budget:g}{'t' * (budget > 1)}"
 
 
 def _harness(names: str | None, folder: Path | None, shots: int | None) -> HarnessConfig:

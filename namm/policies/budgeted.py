@@ -12,7 +12,7 @@ from .network import RUN
 
 
 def set_budget(policy: Any) -> None:
-    """Set the budget of a policy's rule. Raise MemxError if it is no share in (0, 1], or for a bad interval."""
+    """Set the budget of a policy's rule. Raise MemxError if it is neither a share nor a number of tokens, or for a bad interval."""
     check_every(policy.every)
     object.__setattr__(policy, "rule", replace(policy.rule, budget=policy.budget))
 
@@ -30,7 +30,7 @@ class BudgetPolicy:
     `--policy FILE.py:CLASS` or `--policy MODULE:CLASS` in all commands.
 
     Attributes:
-        budget: Share of all tokens so far that is kept, in (0, 1].
+        budget: Share of all tokens so far that is kept, in (0, 1], or above 1 a number of tokens of each head.
         every: Tokens between evictions; a multiple of 16.
         rule: How heads share the budget, and which first and newest tokens are kept in any case.
 

@@ -19,13 +19,13 @@ class FixedScores:
     Args:
         table: The score of each token of one text in each head of each layer [L, H, N], larger means more worth
             keeping. Tokens that came after it score lowest.
-        budget: Share of all tokens so far that is kept, in (0, 1].
+        budget: Share of all tokens so far that is kept, in (0, 1], or above 1 a number of tokens of each head.
         every: Tokens between evictions; a multiple of 16.
         name: Name in tables and figures.
         rule: How heads share the budget; its own budget is not used.
 
     Raises:
-        MemxError: The scores are not [L, H, N], the budget is outside (0, 1], or `every` is not a multiple of 16.
+        MemxError: The scores are not [L, H, N], the budget is no share and no number of tokens, or `every` is not a multiple of 16.
     """
 
     table: Tensor

@@ -153,7 +153,8 @@ def make_policy(
         name: A name in `POLICIES`: "full", "random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv",
             "keydiff" or "expected_attention"; or MODULE:CLASS, FILE.py:CLASS or an installed policy's name, whose
             class is called with budget, every and rule.
-        budget: Share of all tokens so far that is kept, in (0, 1]. Required, except for "full".
+        budget: Share of all tokens so far that is kept, in (0, 1], or above 1 a number of tokens of each head. Required,
+            except for "full".
         every: Tokens between evictions; a multiple of 16.
         seed: Random seed; "random" only.
         rule: How heads share the budget, and which first and newest tokens are kept in any case; its own budget is not
@@ -163,7 +164,7 @@ def make_policy(
         The policy.
 
     Raises:
-        MemxError: The name is unknown, the budget is missing or outside (0, 1], or `every` is not a multiple of 16; or
+        MemxError: The name is unknown, the budget is missing or wrong, or `every` is not a multiple of 16; or
             a policy of your own cannot be imported or made.
 
     Example:
@@ -182,7 +183,7 @@ def make_policy(
         return Full()
     if budget is None:
         raise MemxError(
-            f"the policy {name} needs a budget", hint="give the share of the cache to keep, in (0, 1], e.g. 0.5"
+            f"the policy {name} needs a budget", hint="give a share of the cache, e.g. 0.5, or a number of tokens, e.g. 512"
         )
     if name not in POLICIES:
         return make_plugin(name, budget=budget, every=every, rule=replace(rule or Rule(), budget=budget))

@@ -8,6 +8,7 @@ B sequences, L layers, H key-value heads, T tokens, oldest first. Source: Cetin 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Literal, get_args
 
 import torch
@@ -108,7 +109,7 @@ def kept_together(
 
 def check_budget(budget: float) -> None:
     """Raise MemxError for what is no budget: a share in (0, 1], or a whole number of tokens."""
-    if not budget > 0 or (budget > 1 and budget != int(budget)):
+    if not 0 < budget < inf or (budget > 1 and budget != int(budget)):
         raise MemxError(
             f"budget must be in (0, 1] or a whole number of tokens, got {budget:g}", hint="use e.g. 0.5 or 512"
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from math import isnan
 from typing import Any
 
 from ...errors import MemxError
-from .keep import ALLOCATIONS, Allocation, Grouping
-from .shares import HeadShares
+from .keep import ALLOCATIONS, Allocation, Grouping, check_budget
+from .shares import HeadShares, allowed
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,8 @@ class Rule:
 
     Args:
         threshold: Keep tokens that score at least this. Not used with a budget.
-        budget: Keep the best tokens, this share of all tokens seen so far, in (0, 1]. None: use the threshold.
+        budget: Keep the best tokens: a share of all tokens seen so far, in (0, 1], or a whole number of tokens above 1,
+            that of each head or, where heads get different parts, their mean. None: use the threshold.
         grouping: With a threshold. "layer_max" (published): each head of a layer keeps as many tokens as the head that
             keeps most. "per_head": each head keeps exactly its choice.
         allocation: How a budget is shared between heads. "equal": every head keeps the same share. "global": the best
@@ -34,7 +34,7 @@ class Rule:
             small for all of them, those that score best are kept.
 
     Raises:
-        MemxError: The budget is outside (0, 1], the threshold is not a number, the grouping or allocation is unknown,
+        MemxError: The budget is neither a share nor a whole number, the threshold is not a number, the grouping or allocation is unknown,
             there is no table where one is needed, or a number of protected tokens is negative.
 
     Example:
@@ -42,6 +42,7 @@ class Rule:
         from memx.namm import Rule
 
         Rule(budget=0.25)  # a quarter of the tokens of every head
+        Rule(budget=512)  # 512 tokens of every head, however long the text is
         Rule(budget=0.25, allocation="global", first=4)  # a quarter of the whole cache
         Rule(threshold=0.5)  # as many tokens as score at least 0.5
         ```
@@ -56,10 +57,8 @@ class Rule:
     newest: int = 0
 
     def __post_init__(self) -> None:
-        if self.budget is not None and not 0 < self.budget <= 1:
-            raise MemxError(
-                f"budget must be in (0, 1], got {self.budget:g}", hint="give the share of the cache to keep, e.g. 0.5"
-            )
+        if self.budget is not None:
+            check_budget(self.budget)
         if isnan(self.threshold):
             raise MemxError("the threshold is not a number", hint="use a number, inf or -inf")
         if self.grouping not in ("layer_max", "per_head"):
@@ -91,8 +90,7 @@ class Rule:
         """
         if self.budget is None:
             return None
-        share = Fraction(str(self.budget))  # as it is written: 0.42 of 38,400 is 16,128, in floats one less
-        return [max(1, int(tokens * share)) for tokens in seen]
+        return [max(1, int(allowed(self.budget, tokens))) for tokens in seen]
 
 
 class Around:

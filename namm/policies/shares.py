@@ -87,7 +87,7 @@ class HeadShares:
         """Number of tokens that each head may keep; in all as many as heads with equal shares would hold.
 
         Args:
-            budget: Share of the whole cache, in (0, 1].
+            budget: Share of the whole cache, in (0, 1], or above 1 the mean tokens of a head.
             tokens: Number of tokens of the sequence so far, N.
             reach: Most tokens that a head of each layer can hold [L], less than N where it has a window. None: all.
             least: Tokens that every head keeps in any case.
@@ -115,11 +115,25 @@ class HeadShares:
             ) from None
 
 
-def total_tokens(budget: float, tokens: int, heads: Sequence[int], reach: Sequence[int | None] = ()) -> int:
-    """Count the pairs of keys and values of all heads together under a budget: share x L x H x N, rounded down.
+def allowed(budget: float, tokens: int) -> Fraction:
+    """Count the tokens that a budget leaves of a sequence, not rounded.
 
     Args:
-        budget: Share of the whole cache, in (0, 1].
+        budget: A share of all tokens, in (0, 1], or above 1 a number of tokens.
+        tokens: Number of tokens of the sequence so far.
+
+    Returns:
+        The number, at most `tokens`.
+    """
+    exact = Fraction(str(budget))  # as it is written: 0.42 of 38,400 is 16,128, in floats one less
+    return min(exact, Fraction(tokens)) if budget > 1 else exact * tokens
+
+
+def total_tokens(budget: float, tokens: int, heads: Sequence[int], reach: Sequence[int | None] = ()) -> int:
+    """Count the pairs of keys and values of all heads together under a budget: room x L x H, rounded down.
+
+    Args:
+        budget: Share of the whole cache, in (0, 1], or above 1 the mean tokens of a head.
         tokens: Number of tokens of the sequence so far, N.
         heads: Number of heads of each layer [L].
         reach: Most tokens that a head of each layer can hold [L], less than N where it has a window. None: all.
@@ -127,10 +141,9 @@ def total_tokens(budget: float, tokens: int, heads: Sequence[int], reach: Sequen
     Returns:
         The number of pairs, at least one for each head.
     """
-    share = Fraction(str(budget))  # as it is written
-    total = Fraction(0)
+    room, total = allowed(budget, tokens), Fraction(0)
     for number, most in zip(heads, _reach(heads, tokens, reach), strict=True):
-        total += number * min(share * tokens, most)
+        total += number * min(room, most)
     return max(sum(heads), floor(total))
 
 
@@ -147,7 +160,8 @@ def _rooms(
     most = _reach(heads, tokens, reach)
     caps = [cap for number, cap in zip(heads, most, strict=True) for _ in range(number)]
     floors = [min(least, cap) for cap in caps]
-    wanted = [max(share, _LEAST) * tokens for layer in shares.at(budget) for share in layer]
+    share = float(allowed(budget, tokens) / tokens)
+    wanted = [max(own, _LEAST) * tokens for layer in shares.at(share) for own in layer]
     total = min(total_tokens(budget, tokens, heads, reach), sum(caps))
 
     def cut(factor: float) -> list[float]:

@@ -120,7 +120,9 @@ def _facts(namm: Namm, card: Card, host: str | None, tasks: Sequence[str]) -> li
     rule = namm.rule
     size = f"threshold {rule.threshold:g}, {rule.grouping}"
     if rule.budget is not None:
-        size = f"{rule.budget:.4g} of all tokens, allocation {rule.allocation}"
+        tokens = f"{rule.budget:,.0f} tokens of each head"
+        size = tokens if rule.budget > 1 else f"{rule.budget:.4g} of all tokens"
+        size += f", allocation {rule.allocation}"
     widths = " ".join(map(str, namm.hidden))
     facts = {
         "parameters": f"{namm.parameter_count:,}",

@@ -87,7 +87,7 @@ def load(
     Args:
         place: The folder, such as `results/runs/RUN/namm`, or that of its run; a name of `shipped_namms`; or a name on
             the Hugging Face hub, as `user/repo`. A folder that exists wins over names.
-        budget: Share of all tokens that it keeps, in (0, 1]. None: as it was saved.
+        budget: Share of all tokens that it keeps, in (0, 1], or above 1 a number of tokens. None: as it was saved.
         every: Tokens between evictions, a multiple of 16. None: as it was saved.
         revision: Branch, tag or commit of a hub repository.
 

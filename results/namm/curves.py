@@ -118,7 +118,7 @@ def _line(row: Row) -> tuple[object, ...]:
 def _mean(group: Sequence[Row], shares: dict[tuple[object, ...], float]) -> Point:
     """One point of the rows of a policy at a size; what it kept is the budget if it was not measured."""
     first, values = group[0], tuple(row.value for row in group)
-    budget = 100 * (1.0 if first.labels.budget is None else first.labels.budget)
+    budget = 100 * min(1.0, 1.0 if first.labels.budget is None else first.labels.budget)
     kept = fmean(shares.get((KEPT, *_line(row)), budget) for row in group)
     bytes_held = [shares[HELD, *_line(row)] for row in group if (HELD, *_line(row)) in shares]
     held = fmean(bytes_held) if len(bytes_held) == len(group) else None

@@ -127,18 +127,28 @@ def is_own(size: str) -> bool:
     return size.partition(" ")[0] == OWN
 
 
+def budget_text(budget: float) -> str:
+    """A budget as people read it: 25%, 512 tokens.
+
+    Args:
+        budget: A share of the cache, or above 1 a number of tokens of each head.
+    """
+    return f"{budget:,.0f} tokens" if budget > 1 else f"{100 * budget:g}%"
+
+
 def size_label(size: str) -> str:
-    """A size as people read it: 25%, own size, full cache."""
+    """A size as people read it: 25%, 512 tokens, own size, full cache."""
     if is_own(size):
         return f"own size{size.removeprefix(OWN).replace(f' {NAMM} ', ' of ')}"
-    return "full cache" if size == FULL else f"{100 * float(size):g}%"
+    return "full cache" if size == FULL else budget_text(float(size))
 
 
 def at_size(size: str) -> str:
     """The same in a sentence: at 25% of the cache, at the NAMM's own size."""
     if is_own(size):
         return "at the NAMM's own size" if size == OWN else f"at the {size_label(size)}"
-    return f"at {size_label(size)} of the cache"
+    each = size not in (FULL, "") and float(size) > 1
+    return f"at {size_label(size)} of each head" if each else f"at {size_label(size)} of the cache"
 
 
 def in_order(sizes: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ _ADDED_COUNTS = (
     "length",
 )
 _NUMBERS = ("value", "stderr", "low", "high")
-_SHARES = {"budget": 1.0, "share": 100.0}  # largest value
+_SHARES = {"share": 100.0}  # largest value
 _PERCENT = frozenset(
     {"exact_match", "f1", "chance_exact_match", "majority_exact_match", "exact_match_before", "exact", "kept", "held",
      "kept_layer", "dropped", "dropped_run", "slots_used"}
@@ -36,7 +36,7 @@ def wrong_numbers(data: Mapping[str, Any]) -> str:
         value = data.get(name)
         if value is not None and (type(value) is not int or value < 0):
             return f"{name} must be a whole number from 0 on, not {_shown(value)}"
-    for name in (*_NUMBERS, *_SHARES):
+    for name in (*_NUMBERS, *_SHARES, "budget"):
         value = data.get(name)
         if type(value) not in (int, float) and (value is not None or (name == "value" and "value" in data)):
             return f"{name} must be a number, not {_shown(value)}"
@@ -50,6 +50,9 @@ def wrong_numbers(data: Mapping[str, Any]) -> str:
     for name, most in _SHARES.items():
         if not -_ROUNDING <= (data.get(name) or 0) <= most + _ROUNDING:
             return f"{name} must be from 0 to {most:g}, not {data[name]:g}"
+    budget = data.get("budget") or 0
+    if not -_ROUNDING <= budget <= 1 + _ROUNDING and (budget < 0 or budget != int(budget)):
+        return f"budget must be from 0 to 1, or a whole number of tokens, not {budget:g}"
     return _out_of_range(data.get("metric"), data.get("value"))
 
 

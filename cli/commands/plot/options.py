@@ -99,7 +99,7 @@ OF_PICTURES: dict[str, tuple[Any, Any]] = {
         Annotated[
             float | None,
             option(
-                metavar="SHARE", help="Cache size to show, as a share of all tokens.", default="the NAMM's own size"
+                metavar="SHARE|TOKENS", help="Cache size to show, as the budget says it.", default="the NAMM's own size"
             ),
         ],
         None,

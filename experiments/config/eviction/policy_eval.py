@@ -88,7 +88,7 @@ class EvalConfig(StrictModel):
     )
     every: int = Field(default=512, ge=16, multiple_of=16, description="online: eviction interval in tokens")
     budgets: tuple[float, ...] = Field(
-        default=BUDGETS, description="cache budgets as shares; the NAMMs' own sizes are always included"
+        default=BUDGETS, description="cache budgets: shares, or above 1 tokens of each head; NAMMs' own sizes are always included"
     )
     allocations: tuple[Allocation, ...] = Field(
         default=("equal",),
@@ -198,8 +198,8 @@ class EvalConfig(StrictModel):
                 hint = nearest(name, known) or f"use {', '.join(known)} or FILE.py:CLASS (full is always included)"
                 raise ValueError(f"no policy {name!r}; {hint}")
         for budget in self.budgets:
-            if not 0 < budget < 1:
-                raise ValueError(f"budgets: {budget:g} must be above 0 and below 1; it is a share of the cache")
+            if not (0 < budget < 1 or (budget > 1 and budget == int(budget))):
+                raise ValueError(f"budgets: {budget:g} is no share below 1 and no number of tokens; use 0.5 or 512")
         for name in ("tasks", "policies", "budgets", "allocations"):
             given = getattr(self, name)
             if len(set(given)) < len(given):

@@ -199,7 +199,7 @@ def test_a_sequence_keeps_the_same_alone_and_in_a_left_padded_batch(host, name):
 @pytest.mark.parametrize("name", BUDGETED)
 def test_every_head_keeps_exactly_its_budget(name):
     host, ids = make_host(), prompts(1024)[0][None]
-    for budget, room in ((0.75, 768), (0.25, 256), (0.125, 128)):
+    for budget, room in ((0.75, 768), (0.25, 256), (0.125, 128), (100, 100)):
         with namm.attach(host, make_policy(name, budget=budget)) as attached:
             host(ids)
         assert [layer.state.counts for layer in attached.cache.layers] == [[[room] * 2]] * 2
@@ -395,12 +395,12 @@ def test_a_policy_is_made_by_its_name(name):
         (dict(name="snapvk", budget=0.5), "unknown policy 'snapvk'", "did you mean 'snapkv'?"),
         (dict(name="H2O", budget=0.5), "unknown policy 'H2O'", "did you mean 'h2o'?"),
         (dict(name="quest", budget=0.5), "unknown policy 'quest'", "full, random, recency"),
-        (dict(name="tova"), "tova needs a budget", "share of the cache"),
+        (dict(name="tova"), "tova needs a budget", "a share of the cache"),
         (dict(name="kvzip", budget=0.5), "kvzip reads a text twice", "memx eval-namm"),
         (dict(name="full", budget=0.5), "full keeps every token", "remove the budget"),
-        (dict(name="h2o", budget=0.0), r"budget must be in \(0, 1\], got 0", "share of the cache"),
-        (dict(name="h2o", budget=float("nan")), r"budget must be in \(0, 1\], got nan", "share of the cache"),
-        (dict(name="snapkv", budget=2), r"budget must be in \(0, 1\], got 2", "share of the cache"),
+        (dict(name="h2o", budget=0.0), r"budget must be in \(0, 1\] or a whole number of tokens, got 0", "0.5 or 512"),
+        (dict(name="h2o", budget=float("nan")), r"a whole number of tokens, got nan", "0.5 or 512"),
+        (dict(name="snapkv", budget=2.5), r"a whole number of tokens, got 2.5", "0.5 or 512"),
         (dict(name="recency", budget=0.5, every=100), "multiple of 16 tokens, got 100", "use e.g. 16"),
     ],
 )

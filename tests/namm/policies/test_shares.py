@@ -21,6 +21,13 @@ def test_heads_together_keep_exactly_the_budget(budget, tokens):
     assert all(1 <= room <= tokens for room in flat)
 
 
+@pytest.mark.parametrize("tokens", [3, 100, 4099])
+def test_a_budget_in_tokens_is_that_of_a_mean_head(tokens):
+    assert total_tokens(64, tokens, [2, 2]) == 4 * min(64, tokens)
+    assert SHARES.rooms(64, 320) == SHARES.rooms(0.2, 320)
+    assert Rule(budget=64).budget_tokens([tokens, 10**9 + 1]) == [min(64, tokens), 64]
+
+
 def test_rooms_follow_the_shares():
     assert SHARES.rooms(0.2, 1000) == [[499, 100], [1, 200]]  # the head without a share keeps one token
     assert SHARES.rooms(0.2, 1000, least=16) == [[490, 98], [16, 196]]

@@ -312,7 +312,7 @@ def test_numbers_that_are_no_namm(tmp_path, name, tensor, message):
         ("scorer", "gru", "scorer: must be 'bam', 'mlp' or 'linear'"),
         ("scorer", "mlp", "parameters has shape [4172], not [26]"),
         ("hidden", [0], "hidden.0: "),
-        ("rule.budget", 1.5, "budget must be in (0, 1], got 1.5"),
+        ("rule.budget", 1.5, "budget must be in (0, 1] or a whole number of tokens, got 1.5"),
         ("rule.threshold", "NaN", "the threshold is not a number"),
         ("rule.grouping", "layer", "rule.grouping: "),
         ("rule.floor", 1, "rule.floor: is not a known key"),

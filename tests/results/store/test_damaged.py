@@ -63,7 +63,7 @@ DAMAGE = [
     ("rows.jsonl", changed(low=61, high=60), "low 61 is above high 60"),
     ("rows.jsonl", changed(n=2.5), "n must be a whole number from 0 on, not 2.5"),
     ("rows.jsonl", changed(n=True), "n must be a whole number from 0 on, not true"),
-    ("rows.jsonl", changed(budget=2), "budget must be from 0 to 1, not 2"),
+    ("rows.jsonl", changed(budget=1.5), "budget must be from 0 to 1, or a whole number of tokens, not 1.5"),
     ("rows.jsonl", changed(kind=7), "kind must be text, not 7"),
     ("rows.jsonl", "[1]\n", "it is not a JSON object"),
     ("rows.jsonl", os.mkfifo, "is not a file"),
