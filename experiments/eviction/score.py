@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from ..metrics.infinitebench import INFINITEBENCH_METRICS
 from ..metrics.longbench import ANSWER_METRICS
+from ..metrics.written import WRITTEN_METRICS
 
 if TYPE_CHECKING:
     from ..data.long_context.example import Example
 
-METRICS = {**ANSWER_METRICS, **INFINITEBENCH_METRICS}
+METRICS = {**ANSWER_METRICS, **INFINITEBENCH_METRICS, **WRITTEN_METRICS}
 LOG_LIKELIHOOD = "log_likelihood"  # the metric of examples that are scored by their answer's likelihood alone
 
 

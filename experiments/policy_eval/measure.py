@@ -157,7 +157,11 @@ class PolicyEvaluator:
 
         def make(share: float | None, allocation: Allocation) -> Policy:
             assert share is not None
-            return with_threshold(policy, scores.threshold(scores.equal_share(float(allowed(share, length) / length)), "layer_max"), "layer_max")
+            return with_threshold(
+                policy,
+                scores.threshold(scores.equal_share(float(allowed(share, length) / length)), "layer_max"),
+                "layer_max",
+            )
 
         return Baseline(baseline.variant, make)
 

@@ -183,7 +183,8 @@ def make_policy(
         return Full()
     if budget is None:
         raise MemxError(
-            f"the policy {name} needs a budget", hint="give a share of the cache, e.g. 0.5, or a number of tokens, e.g. 512"
+            f"the policy {name} needs a budget",
+            hint="give a share of the cache, e.g. 0.5, or a number of tokens, e.g. 512",
         )
     if name not in POLICIES:
         return make_plugin(name, budget=budget, every=every, rule=replace(rule or Rule(), budget=budget))

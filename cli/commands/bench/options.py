@@ -153,7 +153,11 @@ SavedNamm = Annotated[
 ]
 Budget = Annotated[
     list[float] | None,
-    option(metavar="SHARE", help="Cache budget: share of all tokens kept, in (0, 1]. Repeatable.", default="0.5"),
+    option(
+        metavar="SHARE|TOKENS",
+        help="Cache budget: share of all tokens kept, or tokens of each head. Repeatable.",
+        default="0.5",
+    ),
 ]
 AllocationOption = Annotated[
     list[Allocation] | None,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,10 +22,10 @@ from ....namm.cache.cache import EvictingCache
 from ....namm.plugins import find_class, is_plugin
 from ....namm.policies.base import Policy, Rule
 from ....namm.policies.heuristics import POLICIES, make_policy
-from ....namm.policies.keep import Allocation
+from ....namm.policies.keep import Allocation, check_budget
 from ....namm.policies.network import Namm
 from ....namm.policies.scorer import BAM_PARAMETERS
-from ....namm.policies.shares import HeadShares, total_tokens
+from ....namm.policies.shares import HeadShares, allowed, total_tokens
 from ....namm.saved.files import load
 from ....namm.saved.places import SHIPPED
 from ....results.namm.rows import ALLOCATED, PRESSES
@@ -83,7 +82,7 @@ class Baseline:
     def keeps(self, context: int, every: int) -> int:
         """Tokens of a context that a head holds after its prefill: the share at the last run, and all since."""
         seen = context // every * every
-        return context if self.budget is None else max(1, int(seen * Fraction(str(self.budget)))) + context - seen
+        return context if self.budget is None else max(1, int(allowed(self.budget, seen))) + context - seen
 
     def keeps_in_all(self, context: int, every: int, heads: Sequence[int]) -> int:
         """The same of all heads together, so many in each layer; at most so many where layers are filled up."""
@@ -99,7 +98,7 @@ def policy_names() -> list[str]:
 
 
 def check_policies(names: Sequence[str], budgets: Sequence[float]) -> None:
-    """Raise MemxError for a name that is no policy, or a budget that is no share in (0, 1]."""
+    """Raise MemxError for a name that is no policy, or a budget that is neither a share nor a number of tokens."""
     for name in names:
         if name not in (PLAIN, *policy_names()) and is_plugin(name):
             find_class(name)
@@ -107,10 +106,7 @@ def check_policies(names: Sequence[str], budgets: Sequence[float]) -> None:
             hint = nearest(name, policy_names()) or f"choose one of: {', '.join(policy_names())}"
             raise MemxError(f"--policy: unknown policy {name!r}", hint=hint)
     for budget in budgets:
-        if not 0 < budget <= 1:
-            raise MemxError(
-                f"--budget must be in (0, 1], got {budget:g}", hint="give the share of the cache to keep, e.g. 0.5"
-            )
+        check_budget(budget)
 
 
 def make_baselines(
@@ -176,7 +172,7 @@ def uneven_shares(budget: float, layers: int, heads: int) -> HeadShares:
     Random(0).shuffle(order)  # heads of a layer differ
     wanted = [min(1.0, 0.02 + (1 - (rank + 0.5) / number) ** 4) for rank in order]
     table = tuple(tuple(wanted[layer * heads : (layer + 1) * heads]) for layer in range(layers))
-    return HeadShares((budget,), (table,), "made for a benchmark")
+    return HeadShares((budget if budget <= 1 else 0.5,), (table,), "made for a benchmark")
 
 
 def build_policy(name: str, budget: float | None, every: int, rule: Rule = Rule()) -> Policy:

@@ -88,7 +88,8 @@ class EvalConfig(StrictModel):
     )
     every: int = Field(default=512, ge=16, multiple_of=16, description="online: eviction interval in tokens")
     budgets: tuple[float, ...] = Field(
-        default=BUDGETS, description="cache budgets: shares, or above 1 tokens of each head; NAMMs' own sizes are always included"
+        default=BUDGETS,
+        description="cache budgets: shares, or above 1 tokens of each head; NAMMs' own sizes are always included",
     )
     allocations: tuple[Allocation, ...] = Field(
         default=("equal",),

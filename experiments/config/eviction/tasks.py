@@ -9,7 +9,7 @@ from ..base import StrictModel
 
 TRAINING_TASKS = ("needles", "key_values", "passages", "quote", "facts", "prose_next")
 HELD_OUT_TASKS = ("passkey", "variables", "abstracts", "count", "frequent_word", "people", "code_next")
-NAMED_TASKS = ("repeated",)  # held out too, and evaluated only where they are named
+NAMED_TASKS = ("repeated", "registers")  # held out too, and evaluated only where they are named
 LONGBENCH = "longbench/"
 RULER = "ruler/"
 # those that memx generates; `all` of them are named by ruler

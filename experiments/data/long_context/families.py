@@ -21,6 +21,7 @@ from .knowledge import facts, people
 from .material import SPLITS, Draw
 from .passages import abstracts, passages, quote
 from .recall import key_values, needles, passkey, repeated, variables
+from .registers import registers
 from .ruler import GENERATED, room_of
 
 _DRAWS = 20  # of an example until one fits in the length
@@ -50,6 +51,7 @@ FAMILIES = {
     "people": Family(people, "answer a question on paragraphs about invented people"),
     "code_next": Family(code_next, "predict the next words of Python's standard library"),
     "repeated": Family(repeated, "find one number in five sentences that are repeated over and over"),
+    "registers": Family(registers, "run a program of numbered steps and write out each of them"),
 }
 
 # RULER's own, which are evaluated where they are named

@@ -42,8 +42,8 @@ def test_what_is_wrong_fails_without_a_speed(capsys, monkeypatch):
     [
         (["--policy", "snapvk"], "snapkv"),
         (["--model", "no such host"], "no model or folder"),
-        (["--budget", "0"], "--budget must be in (0, 1], got 0"),
-        (["--budget", "1.5"], "--budget must be in (0, 1], got 1.5"),
+        (["--budget", "0"], "budget must be in (0, 1] or a whole number of tokens, got 0"),
+        (["--budget", "1.5"], "budget must be in (0, 1] or a whole number of tokens, got 1.5"),
         (["--context", "16"], "--interval"),
         (["--interval", "20"], "multiple of 16"),
     ],

@@ -11,7 +11,7 @@ from memx import namm
 from memx.errors import MemxError
 from memx.namm import POLICIES, make_policy
 from memx.namm.policies.attention_rivals import H2O, TOVA, SnapKV
-from memx.namm.policies.base import Attention, Block, View
+from memx.namm.policies.base import Attention, Block, Rule, View
 from memx.namm.policies.heuristics import Full, Knorm, Random, Recency, StreamingLLM
 from memx.namm.policies.keep import kept_tokens
 from transformers import AttentionInterface, DynamicCache
@@ -204,6 +204,23 @@ def test_every_head_keeps_exactly_its_budget(name):
             host(ids)
         assert [layer.state.counts for layer in attached.cache.layers] == [[[room] * 2]] * 2
         assert all(layer.keys.shape[2] == room for layer in attached.cache.layers)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("allocation", ["equal", "global"])
+@pytest.mark.parametrize("name", BUDGETED)
+def test_a_budget_in_tokens_is_held_while_the_model_writes(name, allocation):
+    """After each multiple of the interval a head holds the budget, or the mean of all heads does, and then grows."""
+    host, ids, every, budget = make_host(), prompts(40)[0][None], 32, 48
+    policy = make_policy(name, budget=budget, every=every, rule=Rule(allocation=allocation))
+    with namm.attach(host, policy) as attached:
+        cache = attached.new_cache()
+        host(ids, past_key_values=cache)
+        for seen in range(41, 140):
+            host(ids[:, :1], past_key_values=cache)
+            counts = [count for layer in cache.layers for heads in layer.state.counts for count in heads]
+            wanted = seen if seen < 64 else budget + seen % every
+            assert sum(counts) == wanted * len(counts) and (allocation == "global" or set(counts) == {wanted})
 
 
 @torch.no_grad()

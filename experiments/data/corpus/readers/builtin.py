@@ -1,4 +1,4 @@
-"""A text that Python itself brings (`python-docs`, `python-source`) -> a source of documents."""
+"""A text that Python itself brings (`python-docs`, `python-source`), or generated programs -> a source of documents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from .document import Document, Share, text_digest
 
-NAMES = ("python-docs", "python-source")
+GENERATED = "registers"
+NAMES = ("python-docs", "python-source", GENERATED)
 
 
 class BuiltinText:
@@ -45,6 +46,10 @@ class BuiltinDocuments:
 
 @lru_cache(maxsize=len(NAMES))
 def _texts(name: str) -> tuple[str, ...]:
+    if name == GENERATED:
+        from ...long_context.registers import documents
+
+        return tuple(documents())
     from ...text import ordinary_text  # which needs torch
 
     return tuple(ordinary_text(name))
