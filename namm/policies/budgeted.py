@@ -12,7 +12,7 @@ from .network import RUN
 
 
 def set_budget(policy: Any) -> None:
-    """Set the budget of a policy's rule. Raise MemxError if it is neither a share nor a number of tokens, or for a bad interval."""
+    """Set the budget of a policy's rule. Raise MemxError for a budget or an interval that is none."""
     check_every(policy.every)
     object.__setattr__(policy, "rule", replace(policy.rule, budget=policy.budget))
 

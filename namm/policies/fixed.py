@@ -25,7 +25,8 @@ class FixedScores:
         rule: How heads share the budget; its own budget is not used.
 
     Raises:
-        MemxError: The scores are not [L, H, N], the budget is no share and no number of tokens, or `every` is not a multiple of 16.
+        MemxError: The scores are not [L, H, N], the budget is no share and no number of tokens, or `every`
+            is not a multiple of 16.
     """
 
     table: Tensor

@@ -89,7 +89,7 @@ class EvalConfig(StrictModel):
     every: int = Field(default=512, ge=16, multiple_of=16, description="online: eviction interval in tokens")
     budgets: tuple[float, ...] = Field(
         default=BUDGETS,
-        description="cache budgets: shares, or above 1 tokens of each head; NAMMs' own sizes are always included",
+        description="budgets: shares, or above 1 tokens of each head; NAMMs' own are included",
     )
     allocations: tuple[Allocation, ...] = Field(
         default=("equal",),
