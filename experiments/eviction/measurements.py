@@ -22,7 +22,8 @@ class CacheSize:
     """The size of the cache at which a policy is measured.
 
     Attributes:
-        budget: The share of the cache that heads may keep, 0 to 1, or above 1 their number of tokens; None at the size that a NAMM chose itself.
+        budget: The share of the cache that heads may keep, 0 to 1, or above 1 their number of tokens; None at the size
+            that a NAMM chose itself.
         size: Whether that is a budget, or the NAMM's own size.
         beside: The NAMM whose own size a baseline was given; empty otherwise.
     """

@@ -153,8 +153,8 @@ def make_policy(
         name: A name in `POLICIES`: "full", "random", "recency", "streamingllm", "h2o", "knorm", "tova", "snapkv",
             "keydiff" or "expected_attention"; or MODULE:CLASS, FILE.py:CLASS or an installed policy's name, whose
             class is called with budget, every and rule.
-        budget: Share of all tokens so far that is kept, in (0, 1], or above 1 a number of tokens of each head. Required,
-            except for "full".
+        budget: Share of all tokens so far that is kept, in (0, 1], or above 1 a number of tokens of each head.
+            Required, except for "full".
         every: Tokens between evictions; a multiple of 16.
         seed: Random seed; "random" only.
         rule: How heads share the budget, and which first and newest tokens are kept in any case; its own budget is not

@@ -34,8 +34,8 @@ class Rule:
             small for all of them, those that score best are kept.
 
     Raises:
-        MemxError: The budget is neither a share nor a whole number, the threshold is not a number, the grouping or allocation is unknown,
-            there is no table where one is needed, or a number of protected tokens is negative.
+        MemxError: The budget is neither a share nor a whole number, the threshold is not a number, the grouping or
+            allocation is unknown, there is no table where one is needed, or a number of protected tokens is negative.
 
     Example:
         ```python

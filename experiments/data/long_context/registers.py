@@ -1,7 +1,7 @@
 """A program that a model runs step by step, writing out every step: what a long written answer needs of a cache.
 
-Each step sets a register to a digit, or to what another register holds. The answer repeats every step with the
-register's new value, so that it needs the steps that are still to come and what was written last of each register.
+Each step sets a register to a digit, or to what another register holds. The answer has a line for each step with the
+value that is set, so that it needs the steps that are still to come and what was written last of each register.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Step = tuple[str, str]  # a register, and a digit or another register
 
 
 def registers(draw: Draw) -> Recipe:
-    """Numbered steps such as `7 c = b`; the answer is `7 c = b -> 4`, line by line."""
+    """Numbered steps such as `7 c = b`; the answer says `7 b4 c4`: what b holds, and then c."""
     steps = program(draw, max(draw.length // _TOKENS_A_STEP, 1))
 
     def make(n: int) -> Example:
@@ -68,7 +68,8 @@ def run(steps: list[Step]) -> list[str]:
     lines = []
     for number, (name, source) in enumerate(steps, start=1):
         values[name] = values.get(source, source)
-        lines.append(f"{_line(number, name, source)} -> {values[name]}")
+        read = f"{source}{values[name]} " if source in NAMES else ""
+        lines.append(f"{number} {read}{name}{values[name]}")
     return lines
 
 

@@ -21,7 +21,9 @@ def test_the_answer_is_what_python_makes_of_the_steps(split):
         held: dict[str, int] = {}
         for step, line in zip(example.context.splitlines()[1:], example.answers[0].splitlines(), strict=True):
             exec(step.partition(" ")[2], {}, held)
-            assert line == f"{step} -> {held[step.split()[1]]}"
+            number, name, _, source = step.split()
+            read = "" if source.isdigit() else f"{source}{held[source]} "
+            assert line == f"{number} {read}{name}{held[name]}"
         assert score(example, example.answers[0]) == 1 and score(example, "\n" + example.answers[0] + "\n\nmore") == 1
 
 
@@ -47,6 +49,6 @@ def test_documents_to_train_on_are_programs_with_their_answers():
     assert first != second and first == documents(1)[0]
     listed, _, answered = first.rstrip().partition("\n\nValues:\n")
     for step, line in zip(listed.splitlines()[1:], answered.splitlines(), strict=True):
-        assert line.startswith(f"{step} -> ")
+        assert line.split()[0] == step.split()[0] and line.split()[-1].startswith(step.split()[1])
     source = BuiltinText("registers")
     assert next(source.read(Share(0, 2, None), 0)).text == first
