@@ -14,7 +14,7 @@ from .material import Draw
 METRIC = "first_lines"
 NAMES = "abcdef"
 _HEAD = "Each step sets a register to a digit or to the value of another one.\n"
-_QUESTION = "\n\nValues:\n"
+_QUESTION, _LEAD = "\n\nValues:", "\n"
 _TOKENS_A_STEP, _TOKENS_A_LINE = 4, 12  # at least, of the prompt; at most, of the answer
 _COPIES = 0.6  # share of the steps that copy a register, once two are set
 
@@ -29,7 +29,7 @@ def registers(draw: Draw) -> Recipe:
         chosen = steps[: n + 1]
         context = _HEAD + "\n".join(_line(number, *step) for number, step in enumerate(chosen, start=1))
         return Example(
-            "registers", context, _QUESTION, ("\n".join(run(chosen)),), METRIC, lead="",
+            "registers", context, _QUESTION, ("\n".join(run(chosen)),), METRIC, lead=_LEAD,
             max_new_tokens=len(chosen) * _TOKENS_A_LINE, stop=("\n\n",),
         )  # fmt: skip
 
@@ -91,5 +91,5 @@ def documents(count: int = 60_000) -> list[str]:
         draw = Draw("registers", random.Random(f"registers documents {number}"), "train", 0)
         steps = program(draw, draw.rng.randint(4, 20))
         listed = "\n".join(_line(place, *step) for place, step in enumerate(steps, start=1))
-        texts.append(_HEAD + listed + _QUESTION + "\n".join(run(steps)) + "\n")
+        texts.append(_HEAD + listed + _QUESTION + _LEAD + "\n".join(run(steps)) + "\n")
     return texts

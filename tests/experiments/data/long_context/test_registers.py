@@ -51,4 +51,4 @@ def test_documents_to_train_on_are_programs_with_their_answers():
     for step, line in zip(listed.splitlines()[1:], answered.splitlines(), strict=True):
         assert line.split()[0] == step.split()[0] and line.split()[-1].startswith(step.split()[1])
     source = BuiltinText("registers")
-    assert next(source.read(Share(0, 2, None), 0)).text == first
+    assert next(source.read(Share(0, 2, None), 0)).content == first
