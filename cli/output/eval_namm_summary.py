@@ -126,9 +126,7 @@ def _print_verdicts(rows: Sequence[Row], namms: Sequence[Line], found: Mapping[L
     told = len(ways) > 1 or any(map(is_ceiling, ways))
     table = []
     for line in namms:
-        size = (
-            f"{100 * line[1]:g}%" if line[1] is not None else f"own size, {found[line]['held', 'all/all'].value:.1f}%"
-        )
+        size = budget_text(line[1]) if line[1] is not None else f"own size, {found[line]['held', 'all/all'].value:.1f}%"
         for one in sets:
             for way in [way for way in ways if ("exact", line, one, way) in over] or [""]:
                 cells = [_name(line, found), size, _ABOUT[one], *([way] if told else [])]

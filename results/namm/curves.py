@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..store.rows import Row
 from ..summary import mean_interval
-from .rows import FULL, is_namm, is_own, size_of
+from .rows import FULL, is_namm, is_own, size_of, tokens_of
 
 SEEDS = 3  # NAMMs from which on an interval is over them
 HELD, KEPT = "held", "kept"  # shares of the cache: of its bytes, of its tokens x heads
@@ -40,7 +40,9 @@ class Point(NamedTuple):
 
     @property
     def share(self) -> float:
-        """What policies are compared at: the share held in bytes, else the share kept."""
+        """What policies are compared at: a budget in tokens, or the share held in bytes, else the share kept."""
+        if (tokens := tokens_of(self.size)) is not None:
+            return tokens
         return self.kept if self.held is None else self.held
 
 

@@ -71,7 +71,7 @@ def policy_label(policy: str, among: Iterable[str]) -> str:
 def evaluation_caption(rows: Sequence[Row]) -> str:
     """What was evaluated, and how."""
     first, labels = rows[0], rows[0].labels
-    mode = {"post_hoc": "evicted once after prefill", "online": "evicted during prefill"}.get(labels.mode)
+    mode = {"post_hoc": "evicted once after prefill", "online": "evicted while reading and answering"}.get(labels.mode)
     asked = "question read before eviction" if labels.question == "before" else None
     length = f"{labels.length:,} tokens" if labels.length else None
     title = " + ".join(dict.fromkeys(row.experiment for row in rows))

@@ -143,12 +143,16 @@ def size_label(size: str) -> str:
     return "full cache" if size == FULL else budget_text(float(size))
 
 
+def tokens_of(size: str) -> float | None:
+    """The number of tokens of each head that a size names; None for shares, own sizes and the full cache."""
+    return float(size) if size not in (FULL, "") and not is_own(size) and float(size) > 1 else None
+
+
 def at_size(size: str) -> str:
     """The same in a sentence: at 25% of the cache, at the NAMM's own size."""
     if is_own(size):
         return "at the NAMM's own size" if size == OWN else f"at the {size_label(size)}"
-    each = size not in (FULL, "") and float(size) > 1
-    return f"at {size_label(size)} of each head" if each else f"at {size_label(size)} of the cache"
+    return f"at {size_label(size)} of {'the cache' if tokens_of(size) is None else 'each head'}"
 
 
 def in_order(sizes: Iterable[str]) -> list[str]:

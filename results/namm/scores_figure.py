@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ...errors import MemxError, nearest
@@ -19,11 +19,14 @@ from .rows import (
     SCORES,
     datasets_of,
     evaluated,
+    in_order,
     is_namm,
     is_own,
     prepared,
     prompts_of,
+    size_label,
     size_of,
+    tokens_of,
 )
 from .scores_table import namm_table
 
@@ -52,7 +55,7 @@ def draw(request: PlotRequest) -> Drawn:
         )
     wanted = {*SCORES, "held", "kept", "log_likelihood_over_best_rival", "relative_log_likelihood_over"}
     rows = evaluated(request, lambda row: row.metric in wanted and row.dataset in DATASETS, "policies' scores")
-    drawn = _chosen(prepared(rows), request.options.policies)
+    drawn = _alike(_chosen(prepared(rows), request.options.policies), request.log)
     measured = [metric for metric in SCORES if any(row.metric == metric and row.variant != FULL for row in drawn)]
     shown = [metric for metric in metrics if metric in measured]
     if not shown:
@@ -73,6 +76,15 @@ def _chosen(rows: list[Row], policies: Sequence[str]) -> list[Row]:
             hint = nearest(name, known) or f"use {', '.join(known)}"
             raise MemxError(f"--policies: no policy {name!r} here", hint=hint)
     return [row for row in rows if not policies or row.variant in (*policies, FULL)]
+
+
+def _alike(rows: list[Row], log: Callable[[str], None]) -> list[Row]:
+    """The rows of budgets in tokens and of the full cache, if there are such budgets; else all."""
+    if not any(tokens_of(size_of(row)) for row in rows):
+        return rows
+    if others := in_order(size for row in rows if tokens_of(size := size_of(row)) is None and size != FULL):
+        log(f"not drawn: {', '.join(size_label(size) for size in others)}, as other budgets are in tokens")
+    return [row for row in rows if row.variant == FULL or tokens_of(size_of(row))]
 
 
 def namm_figure(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
@@ -154,19 +166,22 @@ def _share_axis(axis: Axes, drawn: Sequence[Curve], looks: dict[str, Look], meas
     from matplotlib.ticker import NullFormatter, NullLocator
 
     least = min((point.share for curve in drawn for point in curve.everywhere), default=12.5)
-    ticks = [100.0, 75.0]
-    while ticks[-1] > 1.05 * least or len(ticks) < 5:
+    tokens = sorted({point.share for curve in drawn for point in curve.points if tokens_of(point.size)})
+    ticks = tokens[::-1] or [100.0, 75.0]
+    while not tokens and (ticks[-1] > 1.05 * least or len(ticks) < 5):
         ticks.append(50.0 if len(ticks) == 2 else ticks[-1] / 2)
+    unit, most = ("", 1.08 * tokens[-1]) if tokens else ("%", _MOST)
     axis.set_xscale("log", base=2)
-    axis.set_xticks(ticks, [f"{tick:g}%" if tick >= 1 else f"{tick:.1g}%" for tick in ticks])
+    axis.set_xticks(ticks, [f"{tick:g}{unit}" if tick >= 1 else f"{tick:.1g}{unit}" for tick in ticks])
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_minor_formatter(NullFormatter())
     lengths = (len(policy_label(one.policy, looks)) * (1.2 if looks[one.policy].strong else 1) for one in drawn)
     letters = max(lengths, default=0)
     names = min(0.04 + _LETTER * letters, 0.6)  # the part of the panel that the longest name takes
     first = min(least, ticks[-1])
-    axis.set_xlim(first / max(2.3, (_MOST / first) ** (names / (1 - names))), _MOST)
-    axis.set_xlabel(f"share of the cache {measured} (log scale)")
+    axis.set_xlim(first / max(2.3, (most / first) ** (names / (1 - names))), most)
+    about = "tokens that each head may hold" if tokens else f"share of the cache {measured}"
+    axis.set_xlabel(f"{about} (log scale)")
 
 
 def _limits(axis: Axes, drawn: Sequence[Curve], fulls: Sequence[Point], metric: str) -> bool:

@@ -63,6 +63,22 @@ def test_panels_hold_the_rows():
     assert dashed["_kvpress SnapKVPress"] == "--" and dashed["_snapkv"] == "-"
 
 
+def test_budgets_in_tokens_are_drawn_by_tokens_and_shares_are_left_out(tmp_path):
+    made_of = made.evaluation(own=None, budgets=(0.5, 0.25))
+    tokens = [
+        row.model_copy(update={"budget": 512 * row.labels.budget}) if row.labels.budget else row for row in made_of
+    ]
+    shares = [row for row in made.evaluation(own=None, budgets=(0.25,)) if row.variant != "full"]
+    told: list[str] = []
+    draw("namm", order(tmp_path, [*tokens, *shares], log=told.append))
+    assert any("not drawn: 25%, as other budgets are in tokens" in line for line in told)
+    axis = namm_figure(prepared(tokens), [LIKELIHOOD]).axes[0]
+    assert line_of(axis, "_namm")[0] == [128, 256] and axis.get_xlabel().startswith("tokens that each head may hold")
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["256", "128"]
+    sizes = {line[0] for line in namm_table(prepared(tokens), [LIKELIHOOD]).lines}
+    assert sizes == {"full cache", "256 tokens", "128 tokens"}
+
+
 def test_names_of_lines_do_not_touch_and_stay_in_the_panel():
     rows = prepared(made.evaluation(presses=tuple(made.PRESSES)))
     figure = namm_figure(rows, [LIKELIHOOD])
