@@ -64,7 +64,7 @@ def test_panels_hold_the_rows():
 
 
 def test_budgets_in_tokens_are_drawn_by_tokens_and_shares_are_left_out(tmp_path):
-    made_of = made.evaluation(own=None, budgets=(0.5, 0.25))
+    plain = made.evaluation(own=None, budgets=(0.5, 0.25))
     tokens = [
         row.model_copy(update={"budget": 512 * row.labels.budget}) if row.labels.budget else row for row in made_of
     ]
