@@ -65,9 +65,7 @@ def test_panels_hold_the_rows():
 
 def test_budgets_in_tokens_are_drawn_by_tokens_and_shares_are_left_out(tmp_path):
     plain = made.evaluation(own=None, budgets=(0.5, 0.25))
-    tokens = [
-        row.model_copy(update={"budget": 512 * row.labels.budget}) if row.labels.budget else row for row in made_of
-    ]
+    tokens = [row.model_copy(update={"budget": 512 * row.labels.budget}) if row.labels.budget else row for row in plain]
     shares = [row for row in made.evaluation(own=None, budgets=(0.25,)) if row.variant != "full"]
     told: list[str] = []
     draw("namm", order(tmp_path, [*tokens, *shares], log=told.append))
