@@ -275,8 +275,9 @@ def _run(configs: list[QaConfig], runs: Path, batch: int, resume: bool, force: b
     print_questions([row for rows in evaluated for row in rows], trained)
     for config in configs:
         note(f"answers are in {runs / config.folder}")
-    if any(task.name in TASKS for config in configs for task in config.tasks):
-        note(f"next: memx plot qa {' '.join(str(runs / config.folder) for config in configs)} --published")
+    if sets := {task.name for config in configs for task in config.tasks}:
+        published = " --published" if sets & {*TASKS} else ""
+        note(f"next: memx plot qa {' '.join(str(runs / config.folder) for config in configs)}{published}")
 
 
 def _dry_run(configs: list[QaConfig], runs: Path, json: bool) -> None:
