@@ -34,7 +34,7 @@ _EPILOG = examples(
     "memx eval results/runs/RUN",
     "memx eval meta-llama/Llama-3.1-8B --device cuda --dtype bfloat16 --batch 64",
     "memx eval results/runs/RUN --task nq --file nq=nq_open",
-    "memx eval smollm2 --file mine=questions.jsonl --metric f1 --chat",
+    "memx eval results/runs/RUN --file mine=questions.jsonl --metric f1",
     "memx eval results/runs/RUN --harness piqa,openbookqa,hellaswag,mmlu",
     "memx eval smollm2 --harness piqa --policy snapkv --interval 64",
 )

@@ -9,6 +9,7 @@ from ...errors import MemxError, nearest
 from ..metrics.answers import exact_match, f1
 from ..metrics.infinitebench import INFINITEBENCH_METRICS
 from ..metrics.longbench import ANSWER_METRICS, Metric
+from ..metrics.zeroscrolls import ZEROSCROLLS_METRICS
 
 if TYPE_CHECKING:
     from ..data.long_context.example import Example
@@ -22,7 +23,12 @@ def _f1(output: str, answers: Sequence[str], classes: Sequence[str] = ()) -> flo
     return f1(output, answers)
 
 
-METRICS: dict[str, Metric] = {"exact_match": _exact_match, "f1": _f1, **ANSWER_METRICS, **INFINITEBENCH_METRICS}
+METRICS: dict[str, Metric] = {
+    **{"exact_match": _exact_match, "f1": _f1},
+    **ANSWER_METRICS,
+    **INFINITEBENCH_METRICS,
+    **ZEROSCROLLS_METRICS,
+}
 LOG_LIKELIHOOD = "log_likelihood"  # the metric of examples that are scored by their answer's likelihood alone
 
 
@@ -46,7 +52,7 @@ def metric_name(given: str) -> str:
 
 
 def check_metric(name: str, answers: Sequence[str], classes: Sequence[str]) -> None:
-    """Check that a metric can score answers to a question: some are for numbers alone.
+    """Check that a metric can score answers to a question: some are for numbers or letters alone.
 
     Args:
         name: Its name in `METRICS`.
@@ -60,8 +66,8 @@ def check_metric(name: str, answers: Sequence[str], classes: Sequence[str]) -> N
         METRICS[name]("0", answers, classes)
     except (IndexError, ValueError):
         raise MemxError(
-            f"the metric {name} cannot score the answer {answers[0][:40]!r}: it needs a number",
-            hint="use another --metric, or correct the answer",
+            f"the metric {name} cannot score the answer {answers[0][:40]!r}",
+            hint="it is for answers of another form: use another --metric, or correct the answer",
         ) from None
 
 
