@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ....errors import nearest, shown
+from ....errors import closest, nearest, shown
 from ....namm.plugins import is_plugin
 from ....results.namm.rows import ALLOCATED, CEILING_PRESSES, CEILINGS, NAMM, PER_HEAD, PRESSES, THRESHOLD
 from ..base import RunName, StrictModel
@@ -46,9 +46,10 @@ def is_known(task: str) -> bool:
 def _other_task(task: str, known: Sequence[str]) -> str:
     """What to use in place of a task that there is not."""
     named = [RULER + one for one in (*RULER_TASKS, *RULER_OF_FILES)] + [*BENCHMARK_TASKS]
-    prefix, slash, _ = task.partition("/")
-    if (names := BENCHMARKS.get(prefix + slash)) is not None:
-        return nearest(task, named) or f"{prefix} has {', '.join(names)}"
+    benchmark, slash, name = task.partition("/")
+    if (names := BENCHMARKS.get(benchmark + slash)) is not None:
+        match = closest(name, names)
+        return f"did you mean '{benchmark}/{match}'?" if match else f"{benchmark} has {', '.join(names)}"
     benchmarks = ", ".join(f"{name}NAME" for name in (RULER, LONGBENCH, *BENCHMARKS))
     return nearest(task, named) or nearest(task, known) or f"use {', '.join(known)}, {benchmarks}"
 
