@@ -98,7 +98,7 @@ def test_every_task_has_a_prompt_a_metric_and_a_length():
     assert entry["metric"] in METRICS and tuple(entry["tasks"]) == BENCHMARKS[LONGBENCH_V2]
     for name, entry in task_table("zeroscrolls.yaml").items():
         assert entry["metric"] in METRICS and entry["max_new_tokens"] > 0, name
-    assert tuple(task_table("zeroscrolls.yaml")) == BENCHMARKS[ZEROSCROLLS]
+    assert sorted(task_table("zeroscrolls.yaml")) == sorted(BENCHMARKS[ZEROSCROLLS])
     assert {name.partition("_")[0] for name in RULER_TASKS} == set(task_table("ruler.yaml"))
 
 
