@@ -74,7 +74,7 @@ PICTURES = (
     ),
     Picture(
         "qa",
-        "NQ-open and TriviaQA scores by memory size, from memx eval.",
+        "Scores of NQ-open, TriviaQA and own questions by memory size, from memx eval.",
         "memory_layers.questions",
         MEMORY,
         "memx eval MODEL",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from ..errors import MemxError
 from ..files import inside, make_folder, write_atomically
 from .collecting import collect_rows, collect_runs
-from .store.rows import Row, write_rows
+from .store.rows import Row, extra, write_rows
 from .store.run_info import is_run
 from .store.runs import Run
 from .style import picture_of
@@ -168,7 +168,7 @@ def with_metric(name: str) -> Callable[[Run], bool]:
 def _hint(rows: Sequence[Row], made_by: str) -> str:
     """Which figure the rows that are there belong to, or which command makes the rows of this one."""
     kinds = {row.kind for row in rows}
-    if any(row.dataset in ("nq", "tqa") for row in rows):
+    if any(row.dataset in ("nq", "tqa") or extra(row, "asked_with_seed") is not None for row in rows):
         return "there are rows of `memx eval`: use `memx plot qa`"
     if "eviction" in kinds:
         return "there are rows of `memx eval-namm`: use `memx plot namm`, layers or evicted"

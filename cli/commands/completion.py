@@ -22,6 +22,13 @@ def namm_names() -> list[str]:
     return sorted(path.parent.name for path in (_ROOT / "namm" / "shipped").glob("*/namm.json"))
 
 
+def metric_names() -> list[str]:
+    """Names of the metrics for answers, without their end `_score`."""
+    from ...experiments.eviction.score import METRICS
+
+    return [name.removesuffix("_score") for name in METRICS]
+
+
 def preset_names(command: str | None = None) -> list[tuple[str, str]]:
     """Names of presets with the line that describes each.
 

@@ -1,4 +1,4 @@
-"""`memx eval`: closed-book questions for models: NQ-open, TriviaQA and the tasks of lm-eval."""
+"""`memx eval`: questions for models: NQ-open, TriviaQA, one's own, and the tasks of lm-eval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from ..output.console import examples, note, print_json
 from ..parsing.spellings import Command
-from .completion import MODELS, POLICIES, complete_of, namm_names
+from .completion import MODELS, POLICIES, complete_of, metric_names, namm_names
 from .options import (
     ADVANCED,
     DATA,
@@ -17,6 +17,7 @@ from .options import (
     EVICTION,
     RUN_FOLDER,
     Allocation,
+    Device,
     Force,
     Json,
     Resume,
@@ -33,6 +34,7 @@ _EPILOG = examples(
     "memx eval results/runs/RUN",
     "memx eval meta-llama/Llama-3.1-8B --device cuda --dtype bfloat16 --batch 64",
     "memx eval results/runs/RUN --task nq --file nq=nq_open",
+    "memx eval results/runs/RUN --file mine=questions.jsonl --metric f1",
     "memx eval results/runs/RUN --harness piqa,openbookqa,hellaswag,mmlu",
     "memx eval smollm2 --harness piqa --policy snapkv --interval 64",
 )
@@ -50,9 +52,9 @@ Models = Annotated[
 Task = Annotated[
     list[str] | None,
     option(
-        metavar="nq|tqa",
-        help="Question set: nq (NQ-open) or tqa (TriviaQA). Repeatable.",
-        default="both, or none with --harness",
+        metavar="NAME",
+        help="Question set: nq (NQ-open), tqa (TriviaQA) or the name of a --file. Repeatable.",
+        default="own files, else nq and tqa, or none with --harness",
         complete=complete_of(("nq", "tqa")),
     ),
 ]
@@ -63,18 +65,19 @@ Shots = Annotated[
         max=10_000,
         metavar="N",
         help="Few-shot examples before each question.",
-        default="5; lm-eval's own for its tasks",
+        default="5, of own files with --train; lm-eval's own for its tasks",
     ),
 ]
 Limit = Annotated[
     int | None, option(min=1, metavar="N", help="Evaluate a random sample of N questions per set.", default="all")
 ]
+Chat = Annotated[bool, option("--chat", help="Ask through the tokenizer's chat template, as instruct models expect.")]
 DryRun = Annotated[bool, option("--dry-run", help="Print the questions and costs; load no weights.")]
 File = Annotated[
     list[str] | None,
     option(
         metavar="NAME=PATH",
-        help="Local file or folder of questions: JSON, CSV, Parquet or a spreadsheet. Repeatable.",
+        help="Questions of nq, tqa or your own NAME: JSON, CSV, Parquet or a spreadsheet. Repeatable.",
         default="download from the hub",
         panel=DATA,
     ),
@@ -86,6 +89,16 @@ Train = Annotated[
         help="Training questions to take examples from. Repeatable.",
         default="found next to --file",
         panel=DATA,
+    ),
+]
+Metric = Annotated[
+    list[str] | None,
+    option(
+        metavar="[NAME=]METRIC",
+        help="Metric of own files, or of one of them: exact_match, f1, rouge and others. Repeatable.",
+        default="exact_match and f1",
+        panel=DATA,
+        complete=complete_of(metric_names),
     ),
 ]
 SkipBadRows = Annotated[
@@ -151,7 +164,6 @@ NameOption = Annotated[
     option(metavar="NAME", help="First part of the run folder's name.", default="eval-MODEL", panel=RUN_FOLDER),
 ]
 Batch = Annotated[int, option(min=1, max=2**20, metavar="N", help="Batch size in questions.", panel=ADVANCED)]
-Device = Annotated[str, option(metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.", panel=ADVANCED)]
 Dtype = Annotated[Literal["float32", "bfloat16"], option(help="Data type of the model.", panel=ADVANCED)]
 AnswerTokens = Annotated[
     int, option(min=1, max=10_000, metavar="N", help="Maximum tokens of an answer.", panel=ADVANCED)
@@ -175,10 +187,12 @@ def evaluate(
     task: Task = None,
     shots: Shots = None,
     limit: Limit = None,
+    chat: Chat = False,
     dry_run: DryRun = False,
     resume: Resume = False,
     file: File = None,
     train: Train = None,
+    metric: Metric = None,
     skip_bad_rows: SkipBadRows = False,
     harness: Harness = None,
     harness_tasks: HarnessTasks = None,
@@ -198,10 +212,11 @@ def evaluate(
     answer_tokens: AnswerTokens = 32,
     seed: Seed = 0,
 ) -> None:
-    """Evaluate models on closed-book questions: NQ-open, TriviaQA and lm-eval tasks.
+    """Evaluate models on questions: NQ-open, TriviaQA, your own files and lm-eval tasks.
 
-    Scores are exact match and F1 of greedy answers, and the negative log-likelihood of the correct ones, with 95%
-    intervals. Every answer is saved in the run folder. Run again with --resume to continue a stopped evaluation.
+    Scores are exact match and F1 of greedy answers, or the --metric of your own files, and the negative log-likelihood
+    of the correct ones, with 95% intervals. Where your questions have a context, it is read first. Every answer is
+    saved in the run folder. Run again with --resume to continue a stopped evaluation.
     """
     from ...experiments.qa.eviction import evictions
     from ...experiments.qa.sources import eval_configs
@@ -218,6 +233,7 @@ def evaluate(
         harness_folder=harness_tasks,
         shots=shots,
         name=name,
+        metrics=metric or [],
         evictions=evictions(policy or [], namm or [], budget or [], every=interval, **heads),
         settings={
             "limit": limit,
@@ -226,6 +242,7 @@ def evaluate(
             "seed": seed,
             "device": device,
             "dtype": dtype,
+            "chat": chat,
         },
     )
     if dry_run:
@@ -241,6 +258,7 @@ def _run(configs: list[QaConfig], runs: Path, batch: int, resume: bool, force: b
 
     for config in configs:  # before anything heavy is imported
         RunStore(runs).check_free(config.folder, resume=resume, force=force)
+    from ...experiments.config.question_answering import TASKS
     from ...experiments.qa.eviction import check_policies
     from ...experiments.qa.run import eval_model
     from ...experiments.runtime.options import Options
@@ -257,8 +275,9 @@ def _run(configs: list[QaConfig], runs: Path, batch: int, resume: bool, force: b
     print_questions([row for rows in evaluated for row in rows], trained)
     for config in configs:
         note(f"answers are in {runs / config.folder}")
-    if any(config.tasks for config in configs):
-        note(f"next: memx plot qa {' '.join(str(runs / config.folder) for config in configs)} --published")
+    if sets := {task.name for config in configs for task in config.tasks}:
+        published = " --published" if sets & {*TASKS} else ""
+        note(f"next: memx plot qa {' '.join(str(runs / config.folder) for config in configs)}{published}")
 
 
 def _dry_run(configs: list[QaConfig], runs: Path, json: bool) -> None:

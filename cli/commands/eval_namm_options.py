@@ -103,7 +103,7 @@ Task = Annotated[
     list[str] | None,
     option(
         metavar="TASK",
-        help="Task family, ruler, ruler/NAME or longbench/NAME. Repeatable.",
+        help="Task family, ruler, or NAME of ruler/, longbench/, longbench-v2/, infinitebench/ or zeroscrolls/.",
         default="the run's and all held-out families",
         panel=DATA,
     ),

@@ -10,7 +10,8 @@ from ...results.store.rows import Row
 from .console import print_table, say
 from .dry_run import would_write
 
-_QA = {"exact_match": "exact match %", "f1": "F1 %", "nll": "nats per token"}
+_QA = {"exact_match": "exact match %", "f1": "F1 %"}
+_NLL = {"nll": "nats per token"}
 
 
 def print_questions(rows: Sequence[Row], trained: Mapping[str, str]) -> None:
@@ -24,18 +25,19 @@ def print_questions(rows: Sequence[Row], trained: Mapping[str, str]) -> None:
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in own:
         found.setdefault((row.run, row.dataset), {})[row.metric] = row
-    lines = []
-    for (_, dataset), scores in found.items():
-        first = scores["exact_match"]
-        cells = [_who(first, trained), dataset, f"{first.n:,}", _shots(first)]
-        lines.append([*cells, *(score_of(scores[metric], 2) for metric in _QA)])
+    titles = _titles(own)
+    lines, firsts = [], [next(iter(scores.values())) for scores in found.values()]
+    for first, scores in zip(firsts, found.values(), strict=True):
+        cells = [_who(first, trained), first.dataset, f"{first.n:,}", _shots(first)]
+        lines.append([*cells, *(score_of(scores[name], 2) if name in scores else "" for name in titles)])
     if lines:
-        columns = ["model", "questions", "n", "shots", *_QA.values()]
+        columns = ["model", "questions", "n", "shots", *titles.values()]
         names = 2 if len({tuple(line[:2]) for line in lines}) == len(lines) else 4
-        print_table(f"Closed-book QA ({INTERVALS})", columns, lines, left=2, names=names)
-    for run, dataset in found:
-        _tell_cuts(found[run, dataset]["exact_match"])
-    _tell_evictions([scores["exact_match"] for scores in found.values()])
+        closed = "QA" if any(row.labels.context_questions for row in own) else "Closed-book QA"
+        print_table(f"{closed} ({INTERVALS})", columns, lines, left=2, names=names)
+    for first in firsts:
+        _tell_cuts(first)
+    _tell_evictions(firsts)
     harness = [row for row in rows if row.labels.harness]
     lines = [[_who(row, trained), row.dataset, row.metric, f"{row.n:,}", score_of(row, 2)] for row in harness]
     if lines:
@@ -50,14 +52,30 @@ def print_plan(costs: Sequence[Mapping[str, Any]]) -> None:
     lines = []
     for cost in costs:
         asked = ", ".join(f"{name} {_count(count)}" for name, count in cost["questions"].items())
+        shots = cost["set_shots"]
+        if len({*shots.values()}) > 1:
+            examples = ", ".join(f"{count} for {name}" for name, count in shots.items()) + " few-shot examples"
+        else:
+            examples = f"{next(iter(shots.values()), cost['shots'])} few-shot examples"
+        chat = ", through the chat template" if cost["chat"] else ""
+        own = {name: metrics for name, metrics in cost["metrics"].items() if name not in ("nq", "tqa")}
         lines += [
             ["model", f"{cost['model']}: {cost['kind']}, context of {cost['context']:,} tokens"],
-            *([["questions", f"{asked}; {cost['shots']} few-shot examples"]] if asked else []),
+            *([["questions", f"{asked}; {examples}{chat}"]] if asked else []),
+            *([[f"metrics of {name}", ", ".join(metrics)] for name, metrics in own.items()]),
             *([["lm-eval", ", ".join(cost["harness"])]] if cost["harness"] else []),
             *([["policy", cost["policy"]]] if cost["policy"] else []),
             ["would write", would_write(cost["folder"])],
         ]
     print_table("Dry run: nothing was loaded or evaluated", ["what", "amount"], lines, left=2)
+
+
+def _titles(rows: Sequence[Row]) -> dict[str, str]:
+    """The metrics of rows as columns: those of all question sets, then those that only some have."""
+    metrics = dict.fromkeys(row.metric for row in rows if row.metric not in ("nll", "answer_nll"))
+    more = [name for name in metrics if name not in _QA]
+    usual = {name: title for name, title in _QA.items() if name in metrics}
+    return {**usual, **{name: f"{name.removesuffix('_score').replace('_', ' ')} %" for name in more}, **_NLL}
 
 
 def _count(questions: int | None) -> str:

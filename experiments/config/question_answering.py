@@ -2,16 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from ...errors import shown
 from .base import RunName, StrictModel, run_name
 
 TASKS = ("nq", "tqa")
 TITLES = {"nq": "NQ-open", "tqa": "TriviaQA"}
 ANSWER_TOKENS = 32
 SHOTS = 5
+METRICS = ("exact_match", "f1")  # of nq and tqa, and of own sets where no others are named
+# what nq and tqa are also called, in small letters alone
+_PUBLISHED = {"nq": "nq", "nqopen": "nq", "naturalquestions": "nq", "tqa": "tqa", "triviaqa": "tqa"}
+_OF_ROWS = ("seen", "rephrased", "unseen", "corpus", "text", "kinds")  # what these say in rows is taken
+_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}")
+
+
+def check_set_name(name: str) -> str:
+    """Check the name of a set of questions.
+
+    Args:
+        name: nq, tqa, or a name of the user's.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: It cannot name own questions; what to do follows after a semicolon.
+    """
+    if name in TASKS:
+        return name
+    published = _PUBLISHED.get(re.sub(r"[^a-z]", "", name.lower()))
+    if published is not None:
+        raise ValueError(f"{name!r} means {TITLES[published]}; write {published}, or use another name")
+    if name.lower() in _OF_ROWS:
+        raise ValueError(f"{name!r} has another meaning in the rows of memx; use another name")
+    if not _SET_NAME.fullmatch(name):
+        raise ValueError(
+            f"{shown(name)} cannot name a question set; use up to 40 letters, digits and ._+- after a letter or digit"
+        )
+    return name
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is of the user's own questions."""
+    return name not in TASKS
+
+
+def title_of(name: str) -> str:
+    """The name of a set of questions in texts."""
+    return TITLES.get(name, name)
 
 
 class QaFiles(StrictModel):
@@ -24,7 +67,9 @@ class QaFiles(StrictModel):
 class QaTask(StrictModel):
     """A set of questions, and the source of the few-shot examples in its prompts."""
 
-    name: Literal["nq", "tqa"] = Field(description="question set: nq (NQ-open) or tqa (TriviaQA)")
+    name: Annotated[str, AfterValidator(check_set_name)] = Field(
+        description="question set: nq (NQ-open), tqa (TriviaQA), or a name for your own questions"
+    )
     asked: QaFiles = Field(default=QaFiles(), description="questions to evaluate")
     examples: QaFiles = Field(
         default=QaFiles(), description="training questions for few-shot examples; not needed with 0 shots"
@@ -84,8 +129,20 @@ class QaConfig(StrictModel):
     )
     harness: HarnessConfig = HarnessConfig()
     eviction: QaEviction | None = Field(default=None, description="policy that evicts; null: the unmodified model")
+    metrics: dict[str, tuple[str, ...]] = Field(
+        default={}, description="metrics of own question sets by name; without an entry exact_match and f1"
+    )
+    chat: bool = Field(default=False, description="ask through the chat template of the tokenizer")
 
     @property
     def folder(self) -> str:
         """The name of the run folder."""
         return run_name(self)
+
+    def shots_of(self, task: QaTask) -> int:
+        """The examples before each question of a set: none for own questions without training questions."""
+        return 0 if is_own(task.name) and not task.examples.files else self.shots
+
+    def metrics_of(self, task: QaTask) -> tuple[str, ...]:
+        """The metrics of a set."""
+        return self.metrics.get(task.name, METRICS)

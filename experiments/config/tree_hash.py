@@ -24,6 +24,8 @@ _LATER_EVAL = {
     "policy_sources": {},
     "eviction": None,
     "answer_tokens": None,
+    "metrics": {},
+    "chat": False,
 }
 # the same of an evolution: keys by section, and what evolutions without them did
 _LATER_EVOLUTION: dict[str, dict[str, Any]] = {

@@ -1,7 +1,7 @@
 """The prompts of an evolution: config and tokenizer -> training, validation and test prompts, and who is drawn when.
 
-Training, validation and test prompts are of splits that share no document, word, number or entity; LongBench's rows
-are split by their number.
+Training, validation and test prompts are of splits that share no document, word, number or entity; the rows of
+LongBench and other benchmarks are split by their number.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from ...errors import MemxError
 from ..config.eviction.evolution import EvolveConfig
-from ..config.eviction.tasks import LONGBENCH, RULER, is_longbench, is_ruler
-from ..data.long_context.benchmarks import longbench, ruler
+from ..config.eviction.tasks import INFINITEBENCH, LONGBENCH, LONGBENCH_V2, RULER, ZEROSCROLLS, is_ruler
+from ..data.long_context.benchmarks import infinitebench, longbench, longbench_v2, ruler, zeroscrolls
 from ..data.long_context.example import DoesNotFit, Example, shortened
 from ..data.long_context.families import RULER as RULER_FAMILIES
 from ..data.long_context.families import examples, misfits
@@ -25,6 +25,13 @@ from .answers import Prompt, tokenise
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+# how tasks of benchmarks are named, and what reads their rows
+_READERS = {
+    LONGBENCH: longbench,
+    LONGBENCH_V2: longbench_v2,
+    INFINITEBENCH: infinitebench,
+    ZEROSCROLLS: zeroscrolls,
+}
 ENOUGH = 1024  # tokens in which every family fits, as tokenizers of text count them
 Pools = dict[str, list[Prompt]]  # by family
 
@@ -115,7 +122,7 @@ def check_all_fit(config: EvolveConfig, tokenizer: PreTrainedTokenizerFast) -> N
 
 @dataclass(frozen=True)
 class Draws:
-    """Which examples of a family: so many of a split, of at most `length` tokens, and where LongBench's rows are."""
+    """Which examples of a family: so many of a split, of at most `length` tokens, and where a benchmark's rows are."""
 
     split: str
     count: int
@@ -126,7 +133,7 @@ class Draws:
 
 
 def task_prompts(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> list[Prompt]:
-    """The prompts of a family, memx's or LongBench's. Raises MemxError as `make_prompts` does."""
+    """The prompts of a family, memx's or a benchmark's. Raises MemxError as `make_prompts` does."""
     found = _examples(task, tokenizer, draws)
     if (most := draws.answer_tokens) is not None:
         found = [replace(one, max_new_tokens=min(one.max_new_tokens, most)) for one in found]
@@ -145,7 +152,8 @@ def _examples(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> li
         if len(rows) < count:
             raise MemxError(f"{task} has {len(rows)} rows, {count} are needed", hint="lower --prompts")
         return rows[:count]
-    rows = longbench(task.removeprefix(LONGBENCH), draws.source)
+    benchmark = _benchmark(task)
+    rows = _READERS[benchmark](task.removeprefix(benchmark), draws.source)
     mine = [row for number, row in enumerate(rows) if split_of(f"{task} {number}") == split]
     if len(mine) < count:
         raise MemxError(
@@ -158,4 +166,12 @@ def _examples(task: str, tokenizer: PreTrainedTokenizerFast, draws: Draws) -> li
 
 def _is_read(task: str, source: str | None) -> bool:
     """Whether a task's prompts are rows of files or the hub; memx generates the others."""
-    return is_longbench(task) or (is_ruler(task) and (source is not None or task not in RULER_FAMILIES))
+    if is_ruler(task):
+        return source is not None or task not in RULER_FAMILIES
+    return _benchmark(task) in _READERS
+
+
+def _benchmark(task: str) -> str:
+    """How the name of a benchmark's task begins, with the slash; the name itself of another task."""
+    name, slash, _ = task.partition("/")
+    return name + slash

@@ -1,8 +1,8 @@
-"""ROUGE-L in the two forms that long-context benchmarks report: two texts -> F1, 0 to 1. No torch here.
+"""ROUGE in the forms that long-context benchmarks report: two texts -> F1, 0 to 1. No torch here.
 
 Source: Lin 2004, summary-level ROUGE-L (union of longest common subsequences). LongBench counts different words of
 sentences parted at full stops (the `rouge` package); InfiniteBench counts every word of lines (`rouge_score`'s
-rougeLsum).
+rougeLsum); ZeroSCROLLS has ROUGE-1, ROUGE-2 and ROUGE-L of whole texts.
 """
 
 from __future__ import annotations
@@ -55,6 +55,35 @@ def rouge_l_sum(output: str, answer: str) -> float:
                 left_wanted[word] -= 1
                 hits += 1
     return _f1(hits, counts[0].total(), counts[1].total())
+
+
+def rouge_n(output: str, answer: str, n: int) -> float:
+    """Compute ROUGE-N: lower-case letters and digits, no stemming.
+
+    Args:
+        output: What the model wrote.
+        answer: The accepted answer.
+        n: Words of a gram.
+
+    Returns:
+        F1 over the grams of both, 0 to 1.
+    """
+    got, wanted = (Counter(zip(*(_words(text)[i:] for i in range(n)), strict=False)) for text in (output, answer))
+    return _f1((got & wanted).total(), got.total(), wanted.total())
+
+
+def rouge_l_words(output: str, answer: str) -> float:
+    """Compute ROUGE-L of texts as one sequence of words each: lower-case letters and digits, no stemming.
+
+    Args:
+        output: What the model wrote.
+        answer: The accepted answer.
+
+    Returns:
+        F1 over the words of both, 0 to 1.
+    """
+    got, wanted = _words(output), _words(answer)
+    return _f1(len(_common(wanted, got)), len(got), len(wanted))
 
 
 def _f1(hits: int, got: int, wanted: int) -> float:

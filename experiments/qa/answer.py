@@ -1,4 +1,4 @@
-"""Prompts in tokens -> what a model writes after each, greedily up to the line's end, and the NLL of the gold answer.
+"""Prompts in tokens -> what a model writes after each, greedily up to its line's end, and the NLL of the gold answer.
 
 B prompts, T tokens of the longest, K tokens of the longest gold answer.
 """
@@ -35,13 +35,15 @@ def answer_batch(
     most: int,
     *,
     cached: bool = False,
+    one_line: bool = True,
 ) -> list[Said]:
     """Answer a batch of questions. Raises MemxError if they do not fit on the device.
 
-    cached: whether gold answers are read with a cache too, as an attached policy needs it.
+    cached: whether gold answers are read with a cache too, as an attached policy needs it. one_line: whether an answer
+    ends with its line, and not only where the model ends it.
     """
     try:
-        stop = StoppingCriteriaList([_LineEnd(tokenizer)])
+        stop = StoppingCriteriaList([_LineEnd(tokenizer)] if one_line else [])
         prompts, pad = [one.prompt for one in asked], tokenizer.pad_token_id or 0
         texts = generate_texts(model, tokenizer, prompts, most, pad=pad, stopping_criteria=stop)
         scores = _gold_nll(model, tokenizer, asked, cached)
@@ -50,7 +52,7 @@ def answer_batch(
             f"a batch of {len(asked)} questions does not fit on {model.device}",
             hint="use a smaller --batch, with --resume",
         ) from None
-    lines = [text.split("\n")[0].strip() for text in texts]
+    lines = [(text.split("\n")[0] if one_line else text).strip() for text in texts]
     return [Said(line, nll, len(one.gold)) for line, nll, one in zip(lines, scores, asked, strict=True)]
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from ..config.question_answering import QaConfig, QaTask
 from .eviction import about_eviction, build
 from .lm_eval_tasks import check_harness
-from .model import check_model, context_of
+from .model import check_model, check_template, context_of
 from .prompt import too_short
-from .run import read_set
+from .sets import read_set
 
 
 def eval_cost(config: QaConfig, runs: Path, notes: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
@@ -29,6 +29,7 @@ def eval_cost(config: QaConfig, runs: Path, notes: Callable[[str], None] = lambd
         MemxError: The evaluation would not run.
     """
     model = check_model(config)
+    check_template(config)
     check_harness(config.harness)
     policy = ""
     if config.eviction is not None:
@@ -41,6 +42,9 @@ def eval_cost(config: QaConfig, runs: Path, notes: Callable[[str], None] = lambd
         "kind": model.model_type,
         "context": context_of(model),
         "shots": config.shots,
+        "set_shots": {task.name: config.shots_of(task) for task in config.tasks},
+        "chat": config.chat,
+        "metrics": {task.name: list(config.metrics_of(task)) for task in config.tasks},
         "answer_tokens": config.answer_tokens,
         "questions": {task.name: _count(config, task, notes) for task in config.tasks},
         "harness": list(config.harness.tasks),

@@ -77,6 +77,7 @@ def lm_eval_model(
     task: str,
     report: Report,
     check: Callable[[], None],
+    chat: bool = False,
 ) -> Any:
     """Make lm-eval's model of a loaded one.
 
@@ -88,6 +89,7 @@ def lm_eval_model(
         task: The name of the task or group, for the progress.
         report: Called with the progress.
         check: Called at every batch; may raise to stop.
+        chat: Whether prompts are chats, whose template is made of special tokens.
     """
     base: Any = import_module("lm_eval.models.huggingface").HFLM
 
@@ -154,5 +156,7 @@ def lm_eval_model(
             self.answered = min(self.answered + answered, self.total)
             report(Progress(self.answered, self.total, f"lm-eval {task}", seconds))
 
-    tokenizer.split_special_tokens = True  # what a question spells out is ordinary text
-    return Model(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch, max_length=cuts.context)
+    tokenizer.split_special_tokens = not chat  # what a question spells out is ordinary text
+    settings: dict[str, Any] = {"enable_thinking": False} if chat else {}
+    settings |= {"backend": "causal", "batch_size": batch, "max_length": cuts.context}
+    return Model(pretrained=model, tokenizer=tokenizer, **settings)

@@ -103,7 +103,8 @@ def run_harness(
     cuts = Cuts(context_of(model.config), every)
     try:
         with _muted(), quick_hub():
-            lm = lm_eval_model(model, tokenizer, cuts, batch=batch, task=task, report=report, check=check)
+            settings: dict[str, Any] = {"batch": batch, "task": task, "report": report, "check": check}
+            lm = lm_eval_model(model, tokenizer, cuts, chat=config.chat, **settings)
             results: Any = simple_evaluate(
                 lm,
                 tasks=[task],
@@ -111,6 +112,8 @@ def run_harness(
                 limit=config.limit,
                 task_manager=manager,
                 log_samples=True,
+                apply_chat_template=config.chat,
+                fewshot_as_multiturn=config.chat,
                 random_seed=config.seed,
                 numpy_random_seed=config.seed,
                 torch_random_seed=config.seed,

@@ -12,9 +12,10 @@ from ...hub import quick_hub
 from ...memory_layers.sizes import model_sizes
 from ...results.store.environment import commit
 from ...results.store.runs import Run
-from ..base_models.load import LLAMA_FAMILY, host_config, load_host
+from ..base_models.load import LLAMA_FAMILY, host_config, load_host, load_tokenizer
 from ..config.loading import load_config
 from ..config.question_answering import QaConfig
+from ..data.chat import check_chat
 from ..models.describe import host_memory_config, host_model_config, model_and_memory
 from ..runtime.devices import pick_device
 
@@ -42,6 +43,8 @@ def load_model(config: QaConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerFa
     with quick_hub():
         model, tokenizer = load_host(config.model, dtype=getattr(torch, config.dtype), any_decoder=True)
     ends = getattr(model.generation_config, "eos_token_id", None)
+    if config.chat and tokenizer.eos_token_id is not None:  # of an instruct model, the end of its turn
+        ends = [*dict.fromkeys([*([ends] if isinstance(ends, int) else ends or []), tokenizer.eos_token_id])]
     # a checkpoint may bring sampling and penalties, which `generate` takes where nothing else is said
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
     torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
@@ -63,6 +66,20 @@ def check_model(config: QaConfig) -> PretrainedConfig:
     pick_device(config.device, "--device")
     with quick_hub():
         return host_config(config.model, any_decoder=True)
+
+
+def check_template(config: QaConfig) -> None:
+    """Check that the tokenizer of an evaluation through a chat template has one, before any weight is read.
+
+    Args:
+        config: The evaluation.
+
+    Raises:
+        MemxError: The tokenizer has no chat template, or cannot be loaded.
+    """
+    if config.chat:
+        with quick_hub():
+            check_chat(load_tokenizer(config.model), config.model)
 
 
 def context_of(config: PretrainedConfig) -> int:

@@ -6,7 +6,9 @@
     Question: …?
     Answer:
 
-The examples of a question are drawn by the seed and its number, so they do not depend on the other questions.
+A question's context stands before it, with an empty line between them. Through a chat template, each question is a
+turn of the user, and each answer a turn of the assistant. The examples of a question are drawn by the seed and its
+number, so they do not depend on the other questions.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import MemxError
+from ..data.chat import chat_ids
 from ..data.tokenizer import encode_text
 from .questions import QaQuestion
 
@@ -55,6 +58,7 @@ class Asker:
         room: How many tokens the model reads and writes together.
         answer_tokens: How many tokens an answer may have.
         seed: Of the draws.
+        chat: Whether to ask through the tokenizer's chat template.
     """
 
     def __init__(
@@ -66,8 +70,9 @@ class Asker:
         room: int,
         answer_tokens: int,
         seed: int,
+        chat: bool = False,
     ) -> None:
-        self.tokenizer, self.examples, self.shots = tokenizer, examples, shots
+        self.tokenizer, self.examples, self.shots, self.chat = tokenizer, examples, shots, chat
         self.room, self.answer_tokens, self.seed = room, answer_tokens, seed
 
     def ask(self, question: QaQuestion) -> Asked:
@@ -84,16 +89,43 @@ class Asker:
         """
         draw = random.Random(f"shots {self.seed} {question.number}")
         drawn = draw.sample(self.examples, self.shots)
-        gold = _gold(self.tokenizer, question)
+        gold = self._gold(question)
         room = self.room - max(self.answer_tokens, len(gold))
         if room < 1:
             raise self._too_short(question, len(gold))
         prompt: list[int] = []
         for first in range(len(drawn) + 1):
-            prompt = _ids(self.tokenizer, prompt_text(question, drawn[first:]))
+            prompt = self._prompt(question, drawn[first:])
             if len(prompt) <= room:
                 return Asked(question, prompt, gold, tuple(shot.number for shot in drawn[first:]), first, 0)
+        if self.chat:
+            prompt, cut = self._cut(question, len(prompt) - room, room)
+            return Asked(question, prompt, gold, (), len(drawn), cut)
         return Asked(question, prompt[-room:], gold, (), len(drawn), len(prompt) - room)
+
+    def _prompt(self, question: QaQuestion, shots: Sequence[QaQuestion]) -> list[int]:
+        if not self.chat:
+            return _ids(self.tokenizer, prompt_text(question, shots))
+        return chat_ids(self.tokenizer, [*((_open(shot), shot.answers[0]) for shot in shots), (_open(question), None)])
+
+    def _cut(self, question: QaQuestion, excess: int, room: int) -> tuple[list[int], int]:
+        """The chat with a question that lost its first tokens, and how many: its template stays whole."""
+        ids, cut = encode_text(self.tokenizer, _open(question), begin=False), excess
+        while cut < len(ids):
+            rest = str(self.tokenizer.decode(ids[cut:]))
+            prompt = chat_ids(self.tokenizer, [(rest, None)])
+            if len(prompt) <= room:
+                return prompt, cut
+            cut += len(prompt) - room
+        raise too_short(self.room, self.answer_tokens)
+
+    def _gold(self, question: QaQuestion) -> list[int]:
+        """Tokens of the gold answer as they follow a prompt: some tokenizers begin a text unlike its middle."""
+        if self.chat:
+            return encode_text(self.tokenizer, question.answers[0], begin=False)
+        before = _ids(self.tokenizer, "Answer:")
+        whole = _ids(self.tokenizer, f"Answer: {question.answers[0]}")
+        return whole[len(before) :] or whole[-1:]
 
     def _too_short(self, question: QaQuestion, gold: int) -> MemxError:
         if gold <= self.answer_tokens:
@@ -133,18 +165,12 @@ def prompt_text(question: QaQuestion, shots: Sequence[QaQuestion]) -> str:
 
 
 def _open(question: QaQuestion) -> str:
-    return f"Question: {question.text.removesuffix('?').rstrip()}?\nAnswer:"
+    context = question.context + BETWEEN if question.context else ""
+    return f"{context}Question: {question.text.removesuffix('?').rstrip()}?\nAnswer:"
 
 
 def _plain(question: QaQuestion) -> str:
     return " ".join(question.text.removesuffix("?").lower().split())
-
-
-def _gold(tokenizer: PreTrainedTokenizerFast, question: QaQuestion) -> list[int]:
-    """Tokens of the gold answer as they follow a prompt: some tokenizers begin a text unlike its middle."""
-    before = _ids(tokenizer, "Answer:")
-    whole = _ids(tokenizer, f"Answer: {question.answers[0]}")
-    return whole[len(before) :] or whole[-1:]
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

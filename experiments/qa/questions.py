@@ -3,7 +3,8 @@
 NQ-open (Lee et al. 2019): lines of {"question", "answer": [...]}. TriviaQA (Joshi et al. 2017): {"Data": [{"Question",
 "QuestionId", "Answer": {"Value", "Aliases", "NormalizedAliases"}}]}. Both also as the rows that the Hugging Face hub
 has of them, where TriviaQA's answer is {"value", "aliases", "normalized_aliases"}. Tables have the columns question and
-answer, several answers in one cell separated by `|`. No torch.
+answer, several answers in one cell separated by `|`. One's own rows may have a context: a text, or a list of texts,
+that is read before the question. No torch.
 """
 
 from __future__ import annotations
@@ -24,21 +25,30 @@ _ALIASES = ("aliases", "normalizedaliases", "humananswers")
 
 
 class QaQuestion(NamedTuple):
-    """A question, its place in its files from 1 on, and the accepted answers; the first is the gold answer."""
+    """A question, its place in its files from 1 on, and the accepted answers; the first is the gold answer.
+
+    context: a text that is read before it; empty without one.
+    """
 
     number: int
     id: str
     text: str
     answers: tuple[str, ...]
+    context: str = ""
 
 
 def read_questions(
-    paths: Sequence[Path], *, skip_bad_rows: bool = False, notes: Callable[[str], None] = lambda text: None
+    paths: Sequence[Path],
+    *,
+    contexts: bool = False,
+    skip_bad_rows: bool = False,
+    notes: Callable[[str], None] = lambda text: None,
 ) -> list[QaQuestion]:
     """Read questions from files as they are published, or from tables.
 
     Args:
         paths: The files: JSON, JSON lines, CSV, TSV, Parquet or spreadsheets.
+        contexts: Whether to read their column context, where they have one.
         skip_bad_rows: Whether to skip rows that are no answered questions, with a note.
         notes: Called with what was noticed.
 
@@ -53,7 +63,7 @@ def read_questions(
         records = read_records(path)
         bad = BadRecords(path, "--skip-bad-rows")
         for record in bad.good(records):
-            found = _question(record, len(questions) + 1, table=records.columns is not None)
+            found = _question(record, len(questions) + 1, table=records.columns is not None, contexts=contexts)
             bad.add(found) if isinstance(found, BadRecord) else questions.append(found)
         for note in (*records.notes, *bad.notes(skip=skip_bad_rows)):
             notes(note)
@@ -93,7 +103,7 @@ def questions_of(
     return questions
 
 
-def _question(record: Record, number: int, *, table: bool) -> QaQuestion | BadRecord:
+def _question(record: Record, number: int, *, table: bool, contexts: bool = False) -> QaQuestion | BadRecord:
     row = {str(key).lower().replace("_", ""): value for key, value in record.values.items()}
     try:
         text = _text(row.get("question"))
@@ -108,7 +118,16 @@ def _question(record: Record, number: int, *, table: bool) -> QaQuestion | BadRe
         return BadRecord(record.place, f"an answer is not text: {error}")
     if not answers:
         return BadRecord(record.place, "no answers (published test splits have none: use the dev split)")
-    return QaQuestion(number, name, text, answers)
+    try:
+        context = _context(row.get("context")) if contexts else ""
+    except NotText as error:
+        return BadRecord(record.place, f"the context is not text: {error}")
+    return QaQuestion(number, name, text, answers, context)
+
+
+def _context(value: Any) -> str:
+    """A text, or several with empty lines between them; empty where there is none. Raises NotText as `_text` does."""
+    return "\n\n".join(text for one in _listed(value) if (text := _text(one)) is not None)
 
 
 def _answers(answer: Any, *, table: bool) -> tuple[str, ...]:

@@ -5,74 +5,31 @@ Answers are appended a batch at a time, so that a stopped run goes on after the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
-from ...errors import MemxError
 from ...results.store.json_lines import JsonLines, Line
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
 from ..base_models.model_folder import find_model_folder
 from ..config.base import to_yaml
-from ..config.question_answering import TITLES, QaConfig, QaTask
-from ..metrics.answers import exact_match, f1
+from ..config.question_answering import QaConfig, title_of
 from ..runtime.events import Note, Phase, Progress, Report
 from ..runtime.lifecycle import note_new_run, recorded_run
 from ..runtime.options import Options
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
-from .answer import Said, answer_batch
+from .answer import answer_batch
 from .eviction import about_eviction, build, evicting
 from .lm_eval_samples import SAMPLES, Samples
 from .lm_eval_tasks import check_harness, harness_rows, run_harness
-from .model import about_model, context_of, load_model
-from .prompt import Asked, Asker, not_asked, sample
-from .questions import QaQuestion
-from .rows import answer_rows
-from .sources import label_of, load_questions
+from .model import about_model, check_template, context_of, load_model
+from .prompt import Asked, Asker
+from .rows import answer_line, answer_rows
+from .sets import Sets, read_sets
+from .sources import label_of
 
 ANSWERS, HARNESS = "answers.jsonl", "harness.jsonl"
-
-
-class Sets(NamedTuple):
-    """The questions of a set that are asked, and those that examples are drawn from."""
-
-    task: QaTask
-    questions: list[QaQuestion]
-    examples: list[QaQuestion]
-
-
-def read_sets(config: QaConfig, notes: Callable[[str], None] = lambda text: None) -> list[Sets]:
-    """Read the questions of all sets.
-
-    Args:
-        config: The evaluation.
-        notes: Called with what was noticed.
-
-    Returns:
-        The sets, each with its questions that are evaluated and those that examples are drawn from.
-
-    Raises:
-        MemxError: Files are not as published, the hub is out of reach, or there are fewer examples than shots.
-    """
-    return [read_set(config, task, notes) for task in config.tasks]
-
-
-def read_set(config: QaConfig, task: QaTask, notes: Callable[[str], None] = lambda text: None) -> Sets:
-    """Read the questions of a set. Raises MemxError as `read_sets` does."""
-
-    def load(what: str) -> list[QaQuestion]:
-        return load_questions(task, what, skip_bad_rows=config.skip_bad_rows, notes=notes)
-
-    everything = load("asked")
-    examples = not_asked(load("examples"), everything) if config.shots else []
-    if len(examples) < config.shots:
-        raise MemxError(
-            f"{TITLES[task.name]}: only {len(examples)} training questions for {config.shots} few-shot examples "
-            "(evaluated questions are excluded)",
-            hint=f"give more with --train {task.name}=PATH, or lower --shots",
-        )
-    return Sets(task, sample(everything, config.limit, config.seed), examples)
 
 
 def eval_model(config: QaConfig, options: Options, report: Report, *, batch: int = 32) -> list[Row]:
@@ -108,6 +65,7 @@ def _evaluate(config: QaConfig, run: Run, report: Report, batch: int) -> list[Ro
         find_model_folder(config.model)  # a name that means nothing, before data are fetched
         if config.eviction is not None:
             build(config.eviction, config)
+        check_template(config)
         manager, sets = check_harness(config.harness), read_sets(config, lambda text: report(Note(text)))
         run.begin(to_yaml(config), {"experiment": run.name, "seed": config.seed, "device": config.device})
         report(Phase(f"loading {config.model}"))
@@ -147,12 +105,14 @@ class _Evaluation:
         """Answer every question, the longest prompts of each set first."""
         lines, total = answers.rewind(), sum(len(of_task.questions) for of_task in sets)
         # first of all sets, so that what does not fit in the context is said before anything is answered
-        prepared = [(of_task.task.name, self._chunks(of_task)) for of_task in sets]
-        for name, chunks in prepared:
+        prepared = [(of_task, self._chunks(of_task)) for of_task in sets]
+        for of_task, chunks in prepared:
+            name = of_task.task.name
+            metrics = self.config.metrics.get(name, ())
             lines = _whole_batches(answers, lines, name, chunks)
             answered = {line["number"] for line in lines if line["task"] == name}
             if answered:
-                self.report(Note(f"{TITLES[name]}: {len(answered)} questions already answered"))
+                self.report(Note(f"{title_of(name)}: {len(answered)} questions already answered"))
             for chunk in chunks:
                 if chunk[0].question.number in answered:
                     continue
@@ -164,22 +124,24 @@ class _Evaluation:
                     chunk,
                     self.config.answer_tokens,
                     cached=self.config.eviction is not None,
+                    one_line=not self.config.chat,
                 )
                 for prompt, answer in zip(chunk, batch, strict=True):
-                    lines.append(_line(name, prompt, answer))
+                    lines.append(answer_line(name, prompt, answer, metrics, of_task.classes))
                     answers.append(lines[-1])
                 seconds = (perf_counter() - start) / len(chunk)
-                self.report(Progress(len(lines), total, TITLES[name], seconds))
+                self.report(Progress(len(lines), total, title_of(name), seconds))
 
     def _chunks(self, of_task: Sets) -> list[list[Asked]]:
         """The prompts of a set in batches of about one length."""
         asker = Asker(
             self.tokenizer,
             of_task.examples,
-            shots=self.config.shots,
+            shots=self.config.shots_of(of_task.task),
             room=context_of(self.model.config),
             answer_tokens=self.config.answer_tokens,
             seed=self.config.seed,
+            chat=self.config.chat,
         )
         prompts = sorted(map(asker.ask, of_task.questions), key=lambda p: (-len(p.prompt), p.question.number))
         return [prompts[start : start + self.batch] for start in range(0, len(prompts), self.batch)]
@@ -217,27 +179,6 @@ def _whole_batches(answers: JsonLines, lines: list[Line], task: str, chunks: Seq
     if len(whole) < len(lines):
         answers.write(whole)
     return whole
-
-
-def _line(task: str, prompt: Asked, answer: Said) -> Line:
-    """The line of answers.jsonl for one question."""
-    question = prompt.question
-    return {
-        "task": task,
-        "number": question.number,
-        "id": question.id,
-        "question": question.text,
-        "answer": answer.text,
-        "accepted": list(question.answers),
-        "exact_match": exact_match(answer.text, question.answers),
-        "f1": f1(answer.text, question.answers),
-        "nll": answer.nll,
-        "gold_tokens": answer.tokens,
-        "shots": list(prompt.shots),
-        "dropped": prompt.dropped,
-        "cut": prompt.cut,
-        "prompt_tokens": len(prompt.prompt),
-    }
 
 
 def _of(answers: JsonLines, task: str) -> list[Line]:

@@ -1,4 +1,4 @@
-"""Questions of the field against memory size: NQ-open exact match and TriviaQA F1, from rows alone.
+"""Questions against memory size: NQ-open exact match, TriviaQA F1, the first metric of own sets, from rows alone.
 
 A line for each base and kind of memory, from its dense model on; the curves of Memory Layers at Scale (Berges et al.
 2024, Table 1) may lie beside them.
@@ -13,7 +13,7 @@ from ...errors import MemxError
 from ..labels import INTERVALS, Table, drawn, score_of
 from ..published import TITLES, published_curves
 from ..selection import Drawn, PlotRequest
-from ..store.rows import Row
+from ..store.rows import Row, extra
 from ..style import BASE_COLOURS, CYCLE, KIND_LABELS, caption_below, new_figure
 from ..summary import Summary, summarize
 from .slots import SlotAxis
@@ -29,38 +29,62 @@ _TABLE = {"exact_match": "exact match %", "f1": "F1 %", "nll": "nats per token"}
 
 def is_wanted(row: Row) -> bool:
     """Whether a row is of the questions that the figure and its table show."""
-    return row.dataset in {name for name, _ in PANELS} and row.metric in _TABLE
+    return _is_own(row) or (row.dataset in {name for name, _ in PANELS} and row.metric in _TABLE)
+
+
+def _is_own(row: Row) -> bool:
+    """Whether a row is of a user's own questions, less their NLL by answer, which no table shows."""
+    asked = extra(row, "asked_with_seed") is not None
+    return asked and row.dataset not in {name for name, _ in PANELS} and row.metric != "answer_nll"
+
+
+def _panels_of(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[str, str]]:
+    """The panels of rows with their titles and units: the published sets, and the first metric of each own set."""
+    panels, named = dict(PANELS), {name for name, _ in PANELS}
+    for row in rows:
+        if _is_own(row) and row.metric != "nll" and row.dataset not in named:
+            named.add(row.dataset)
+            panels[row.dataset, row.metric] = (row.dataset, _title(row.metric).replace(" %", " (%)"))
+    return panels
+
+
+def _title(metric: str) -> str:
+    return _TABLE.get(metric) or f"{metric.removesuffix('_score').replace('_', ' ')} %"
 
 
 def draw(request: PlotRequest) -> Drawn:
-    """Draw NQ-open and TriviaQA against memory size, with the table of all scores."""
-    rows = request.rows(is_wanted, hint="evaluate models on nq and tqa with `memx eval`")
+    """Draw sets of questions against memory size, with the table of all scores."""
+    rows = request.rows(is_wanted, hint="evaluate models on nq, tqa or your own questions with `memx eval`")
     return Drawn(request.write(qa_figure(rows, published=request.options.published), rows), qa_table(rows))
 
 
 def qa_figure(rows: Sequence[Row], *, published: bool = False) -> Figure:
-    """Draw a panel for each set of questions that there are rows of; published adds both sets' curves.
+    """Draw a panel for each set of questions that there are rows of; published adds the curves of nq and tqa.
 
     Raises MemxError if questions were asked in several ways, or two models would share a place.
     """
     _check_one_way(rows)
     summaries = summarize(rows)
-    lines = {key: lines_of([s for s in summaries if (s.dataset, s.metric) == key]) for key in PANELS}
-    panels = [key for key in PANELS if published or lines[key]]
+    titles = _panels_of(rows)
+    lines = {key: lines_of([s for s in summaries if (s.dataset, s.metric) == key]) for key in titles}
+    panels = [key for key in titles if lines[key] or (published and key in PANELS)]
     labels = list(dict.fromkeys(label for key in panels for label in lines[key]))
     if not labels:
         raise MemxError("there is neither exact match of nq nor F1 of tqa", hint="evaluate models with `memx eval`")
     figure, axes = new_figure(panels=len(panels), height=5.4)
     for axis, key in zip(axes, panels, strict=True):
         _panel(axis, key, lines[key], labels, published)
+        axis.set_ylabel(titles[key][1])
     for axis, key in zip(axes, panels, strict=True):
         above = any(other.child_axes for other in axes)  # an axis of parameters
-        axis.set_title(f"{PANELS[key][0]} by memory size", pad=34 if above else 10)
+        axis.set_title(f"{drawn(titles[key][0])} by memory size", pad=34 if above else 10)
     runs = max(s.runs for s in summaries)
     interval = f"mean of {runs} seeds, 95% CI (t)" if runs > 1 else "95% CI over questions"
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
     fewer = any(row.labels.fewer_shots for row in rows)
-    text = f"closed book, {'at most ' if fewer else ''}{_shots(rows[0])} shots · {devices} · {interval}"
+    shots = "/".join(str(count) for count in dict.fromkeys(_shots(row) for row in rows))
+    book = "with contexts" if any(row.labels.context_questions for row in rows) else "closed book"
+    text = f"{book}, {'at most ' if fewer else ''}{shots} shots · {devices} · {interval}"
     caption_below(figure, text + (" · published: Memory+" if published else ""), axes)
     return figure
 
@@ -70,18 +94,20 @@ def qa_table(rows: Sequence[Row]) -> Table:
     by_model: dict[tuple, dict[str, Summary]] = {}
     for s in summarize(rows):
         by_model.setdefault((s.model, s.kind, s.memory_slots, s.variant, s.dataset), {})[s.metric] = s
-    lines, facts = [], []
+    more = dict.fromkeys(s.metric for scores in by_model.values() for s in scores.values() if s.metric not in _TABLE)
+    titles, lines, facts = {**_TABLE, **{metric: _title(metric) for metric in more}}, [], []
     for (model, kind, slots, variant, dataset), scores in by_model.items():
         name = ", ".join(filter(None, [model, kind, variant]))
-        cells = [score_of(s, 2) if (s := scores.get(metric)) else "" for metric in _TABLE]
+        cells = [score_of(s, 2) if (s := scores.get(metric)) else "" for metric in titles]
         lines.append([name, dataset, f"{slots:,}" if slots else "dense", *cells])
         facts += [
             {"model": model, "kind": kind, "memory_slots": slots, "variant": variant, "dataset": dataset,
              "metric": s.metric, "value": s.value, "low": s.low, "high": s.high, "n": s.n, "runs": s.runs}
             for s in scores.values()
         ]  # fmt: skip
-    columns = ["model", "questions", "slots", *_TABLE.values()]
-    return Table(f"Closed-book QA ({INTERVALS})", columns, lines, facts, left=2, names=3)
+    columns = ["model", "questions", "slots", *titles.values()]
+    book = "QA" if any(row.labels.context_questions for row in rows) else "Closed-book QA"
+    return Table(f"{book} ({INTERVALS})", columns, lines, facts, left=2, names=3)
 
 
 def lines_of(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
@@ -117,7 +143,7 @@ def _panel(
 ) -> None:
     """One set of questions: own lines over the published ones. labels: of all panels, for the same look in each."""
     everything = list(dict.fromkeys(s for points in lines.values() for s in points))
-    curves = {base: points for (base, title), points in published_curves().items() if title == TITLES[key]}
+    curves = {base: points for (base, title), points in published_curves().items() if title == TITLES.get(key)}
     curves = curves if published else {}
     others = [p.memory_slots for points in curves.values() for p in points if p.memory_slots]
     scale = SlotAxis(sorted({s.memory_slots for s in everything if s.memory_slots}), others)
@@ -140,18 +166,21 @@ def _panel(
     scale.dress(axis, everything)
     if len({s.model for s in everything}) != 1:  # parameters by memory size are those of one base
         axis.child_axes[-1].remove()
-    axis.set_ylabel(PANELS[key][1])
     axis.set_ylim(bottom=0)
 
 
 def _check_one_way(rows: Sequence[Row]) -> None:
-    """Scores of other numbers of examples do not compare."""
-    ways = sorted({_shots(row) for row in rows})
-    if len(ways) > 1:
-        raise MemxError(
-            f"these runs differ in the number of shots: {', '.join(map(str, ways))}",
-            hint="give runs with the same number of shots",
-        )
+    """Scores of other numbers of examples do not compare, nor those of chats with others."""
+    for name in dict.fromkeys(row.dataset for row in rows):
+        of_set = [row for row in rows if row.dataset == name]
+        ways = sorted({_shots(row) for row in of_set})
+        if len(ways) > 1:
+            raise MemxError(
+                f"these runs differ in the number of shots: {', '.join(map(str, ways))}",
+                hint="give runs with the same number of shots",
+            )
+        if len({row.labels.chat for row in of_set}) > 1:
+            raise MemxError("some of these runs used --chat, others did not", hint="give runs of one kind")
 
 
 def _shots(row: Row) -> int:

@@ -14,6 +14,7 @@ _ADDED_COUNTS = (
     "cut_tokens",
     "answer_tokens",
     "evicted_questions",
+    "context_questions",
     "answer_generation",
     "layer",
     "length",

@@ -31,6 +31,8 @@ ADDED = {
     "policy": "memx eval: policy that evicted tokens",
     "every": "memx eval: tokens between evictions",
     "evicted_questions": "memx eval: questions whose prompt was long enough for an eviction",
+    "chat": "memx eval: whether the model was asked through the chat template of its tokenizer",
+    "context_questions": "memx eval: questions with a text to read before them",
     "answer_generation": "memx evolve-namm: generation that the chosen parameters come from",
     "token_kind": "memx eval-namm: kind of token (keyword, name, number, content word, and others)",
     "share": "memx eval-namm: share of all tokens that are of this kind",
@@ -58,7 +60,8 @@ class Labels:
     held-out documents of the corpus; memory_layer; trained: which weights were. `memx eval`: shots; fewer_shots and
     cut_questions: questions that had no room for all of them, or not even for themselves; cut_tokens: what the longest
     of these lost; answer_tokens: of lm-eval, where its own limit does not fit the model; harness: the version of
-    lm-eval; policy, every and evicted_questions: what evicted, how often, and from how many prompts.
+    lm-eval; policy, every and evicted_questions: what evicted, how often, and from how many prompts; chat: through a
+    chat template; context_questions: how many came with a text to read.
     `memx evolve-namm`: evolution_split (validation, test) and task, a family or "all"; answer_generation.
     `memx eval-namm`: task_set (trained, held-out, all), task; token_text (code, prose) and token_kind with its share
     of all tokens; layer of the cache; size (budget, own), budget, its allocation between heads, and own_of, the NAMM
@@ -82,6 +85,8 @@ class Labels:
     policy: str = ""
     every: int | None = None
     evicted_questions: int | None = None
+    chat: bool = False
+    context_questions: int = 0
     evolution_split: str = ""
     task_set: str = ""
     task: str = ""

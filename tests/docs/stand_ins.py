@@ -65,7 +65,7 @@ def _for_data(monkeypatch: pytest.MonkeyPatch, texts: Path) -> None:
     from memx.experiments.data.corpus.readers.files import FileTexts
     from memx.experiments.data.records.record import Record
     from memx.experiments.qa import cost
-    from memx.experiments.qa import sources as questions
+    from memx.experiments.qa import sets as questions
 
     def read_texts(source: Any, damage: Any) -> FileTexts:
         return FileTexts(source.model_copy(update={"path": str(texts)}), damage)

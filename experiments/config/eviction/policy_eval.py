@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ....errors import nearest, shown
+from ....errors import closest, nearest, shown
 from ....namm.plugins import is_plugin
 from ....results.namm.rows import ALLOCATED, CEILING_PRESSES, CEILINGS, NAMM, PER_HEAD, PRESSES, THRESHOLD
 from ..base import RunName, StrictModel
 from .host import HostConfig
 from .tasks import (
+    BENCHMARK_TASKS,
+    BENCHMARKS,
     HELD_OUT_TASKS,
+    LONGBENCH,
     NAMED_TASKS,
     RULER,
     RULER_OF_FILES,
@@ -36,7 +40,18 @@ BUDGETS = (0.75, 0.5, 0.25, 0.125)
 def is_known(task: str) -> bool:
     """Whether there are prompts of a family; LongBench's are known where they are."""
     of_ruler = [RULER + name for name in (*RULER_TASKS, *RULER_OF_FILES)]
-    return task in (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS, *of_ruler) or is_longbench(task)
+    return task in (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS, *of_ruler, *BENCHMARK_TASKS) or is_longbench(task)
+
+
+def _other_task(task: str, known: Sequence[str]) -> str:
+    """What to use in place of a task that there is not."""
+    named = [RULER + one for one in (*RULER_TASKS, *RULER_OF_FILES)] + [*BENCHMARK_TASKS]
+    benchmark, slash, name = task.partition("/")
+    if (names := BENCHMARKS.get(benchmark + slash)) is not None:
+        match = closest(name, names)
+        return f"did you mean '{benchmark}/{match}'?" if match else f"{benchmark} has {', '.join(names)}"
+    benchmarks = ", ".join(f"{name}NAME" for name in (RULER, LONGBENCH, *BENCHMARKS))
+    return nearest(task, named) or nearest(task, known) or f"use {', '.join(known)}, {benchmarks}"
 
 
 class NammSource(StrictModel):
@@ -68,7 +83,8 @@ class EvalConfig(StrictModel):
     namms: tuple[NammSource, ...] = Field(min_length=1, description="NAMMs to evaluate")
     host: HostConfig
     tasks: tuple[str, ...] = Field(
-        min_length=1, description="task families: memx's, ruler (all), ruler/NAME or longbench/NAME"
+        min_length=1,
+        description="task families: memx's, ruler (all), or BENCHMARK/NAME, such as ruler/vt or longbench/qasper",
     )
     trained: tuple[str, ...] = Field(default=(), description="families that a NAMM was trained or validated on")
     length: int = Field(default=1024, ge=64, le=10_000_000, description="maximum prompt length in tokens")
@@ -77,7 +93,7 @@ class EvalConfig(StrictModel):
         default="test", description="split of the prompts: train, validation or test"
     )
     source: str | None = Field(
-        default=None, description="folder of LongBench's .jsonl files; null: the Hugging Face hub"
+        default=None, description="folder of the files of LongBench and other benchmarks; null: the Hugging Face hub"
     )
     mode: Literal["post_hoc", "online"] = Field(
         default="post_hoc", description="evict once after reading the context (post_hoc), or while reading it (online)"
@@ -190,9 +206,7 @@ class EvalConfig(StrictModel):
         for task in self.tasks:
             if not is_known(task):
                 known = (*TRAINING_TASKS, *HELD_OUT_TASKS, *NAMED_TASKS, "ruler")
-                of_ruler = nearest(task, [RULER + one for one in (*RULER_TASKS, *RULER_OF_FILES)])
-                hint = of_ruler or nearest(task, known) or f"use {', '.join(known)}, ruler/NAME or longbench/NAME"
-                raise ValueError(f"no task {task!r}; {hint}")
+                raise ValueError(f"no task {task!r}; {_other_task(task, known)}")
         for name in self.policies:
             if name not in (*BASELINES, *CEILINGS) and not is_plugin(name):
                 known = (*BASELINES, *CEILINGS)

@@ -12,6 +12,7 @@ HELD_OUT_TASKS = ("passkey", "variables", "abstracts", "count", "frequent_word",
 NAMED_TASKS = ("repeated", "registers")  # held out too, and evaluated only where they are named
 LONGBENCH = "longbench/"
 RULER = "ruler/"
+LONGBENCH_V2, INFINITEBENCH, ZEROSCROLLS = "longbench-v2/", "infinitebench/", "zeroscrolls/"
 # those that memx generates; `all` of them are named by ruler
 RULER_TASKS = (
     *(f"niah_single_{number}" for number in (1, 2, 3)),
@@ -19,6 +20,22 @@ RULER_TASKS = (
     *("niah_multivalue", "niah_multiquery", "vt", "cwe", "fwe"),
 )
 RULER_OF_FILES = ("qa_1", "qa_2")  # which need other data sets
+# those of benchmarks that are only evaluated, by how their names begin; a test compares them with their prompts
+BENCHMARKS = {
+    LONGBENCH_V2: (
+        *("all", "easy", "hard", "short", "medium", "long", "single_document_qa", "multi_document_qa"),
+        *("in_context_learning", "dialogue_history", "code_repository", "structured_data"),
+    ),
+    INFINITEBENCH: (
+        *("passkey", "number_string", "kv_retrieval", "longbook_sum_eng", "longbook_choice_eng", "longbook_qa_eng"),
+        *("longbook_qa_chn", "math_find", "math_calc", "code_run", "code_debug", "longdialogue_qa_eng"),
+    ),
+    ZEROSCROLLS: (
+        *("gov_report", "summ_screen_fd", "qmsum", "squality", "qasper", "narrative_qa", "quality", "musique"),
+        *("space_digest", "book_sum_sort"),
+    ),
+}
+BENCHMARK_TASKS = tuple(prefix + name for prefix, names in BENCHMARKS.items() for name in names)
 UNSCORED = ("prose_next",)  # whose answers have a likelihood alone
 
 

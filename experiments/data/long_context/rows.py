@@ -20,8 +20,9 @@ from ..records.record import BadRecord, BadRecords, Record
 from ..records.values import NotText, text_of
 from .example import Example
 
-_TEXTS = {"context", "input", "question", "answer_prefix"}
-_ANSWERS = {"answers", "answer", "outputs"}
+_TEXTS = {"context", "input", "question", "answer_prefix", *(f"choice_{letter}" for letter in "ABCD")}
+_UNANSWERED = "no answers"
+_ANSWERS = {"answers", "answer", "outputs", "output"}
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,18 @@ class HubData:
 
 
 def read_rows(
-    source: str | None, name: str, hub: HubData, *, limit: int | None = None, columns: Sequence[str] = ()
+    source: str | None,
+    name: str,
+    hub: HubData,
+    *,
+    limit: int | None = None,
+    columns: Sequence[str] = (),
+    unanswered: str = "",
 ) -> list[dict[str, Any]]:
     """The first `limit` rows of a task: of `source`, a file or a folder that holds `<name>.jsonl`, or of the hub.
 
     Raises MemxError if they are not there, cannot be reached, are malformed, lack one of the columns, or hold what is
-    neither text nor a number where text belongs.
+    neither text nor a number where text belongs. unanswered: what helps where rows have no answers.
     """
     path = None if source is None else _file(Path(source).expanduser(), name)
     records = hub_records(hub) if path is None else read_records(path)
@@ -48,6 +55,8 @@ def read_rows(
     found: list[dict[str, Any]] = []
     for record in bad.good(islice(records, limit)):
         row = _checked(record, columns)
+        if isinstance(row, BadRecord) and row.reason == _UNANSWERED:
+            bad.advice = unanswered
         bad.add(row) if isinstance(row, BadRecord) else found.append(row)
     bad.notes(skip=False)
     if not found:
@@ -117,7 +126,7 @@ def _checked(record: Record, columns: Sequence[str]) -> dict[str, Any] | BadReco
     except NotText as error:
         return BadRecord(record.place, f"{column} is not text: {error}")
     if not any(row.get(column) for column in _ANSWERS):
-        return BadRecord(record.place, "no answers")
+        return BadRecord(record.place, _UNANSWERED)
     return row
 
 

@@ -16,6 +16,10 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("questions")
     nq_files(folder)
     tqa_file(folder / "unfiltered-web-dev.json", [("who is it", ["The Band", "Band"])])
+    own = [{"question": "who is it", "answer": ["The Band", "Band"]}, {"question": "and who", "answer": "Bo"}]
+    (folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    (folder / "own.csv").write_text("question,answer,context\nwho is it,Bo|Beau,It is Bo.\n")
+    (folder / "no-answers.jsonl").write_text('{"question": "a"}\n')
     (folder / "bad.jsonl").write_text('{"question": "a", "answer": ["b"]}\nno JSON\n')
     return folder
 
@@ -34,9 +38,27 @@ def host(tmp_path_factory):
         (["runs/of/NOPE"], "no model or folder 'runs/of/NOPE'", "save_pretrained"),
         (["."], "has no model", "save_pretrained"),
         (["HOST", "--task", "squad"], "no question set 'squad'", "--harness"),
-        (["HOST", "--file", "nq"], "'nq' is not NAME=PATH", "nq=NQ-open.dev.jsonl"),
-        (["HOST", "--file", "q.jsonl"], "'q.jsonl' is not NAME=PATH", "your own questions as nq: --file nq=q.jsonl"),
-        (["HOST", "--file", "mine=q.jsonl"], "no question set 'mine'", "your own questions as nq: --file nq=q.jsonl"),
+        (["HOST", "--task", "mine", "--file", "nq=FILES"], "no question set 'mine'", "--file mine=PATH"),
+        (["HOST", "--file", "nq"], "'nq' is not NAME=PATH", "--file nq=PATH"),
+        (["HOST", "--file", "q.jsonl"], "'q.jsonl' is not NAME=PATH", "--file mine=q.jsonl"),
+        (["HOST", "--file", "mine=q.jsonl"], "no file or folder q.jsonl", ""),
+        (["HOST", "--file", "mine=FILES/own.jsonl", "--file", "mine=FILES/own.csv"], "names mine twice", "no other"),
+        (["HOST", "--file", "NQ-open=FILES/own.jsonl"], "'NQ-open' means NQ-open", "write nq"),
+        (["HOST", "--file", "Trivia_QA=FILES/own.jsonl"], "'Trivia_QA' means TriviaQA", "write tqa"),
+        (["HOST", "--file", "seen=FILES/own.jsonl"], "another meaning in the rows", "another name"),
+        (["HOST", "--file", "a/b=FILES/own.jsonl"], "cannot name a question set", "letters, digits"),
+        (["HOST", "--file", "mine=FILES/no-answers.jsonl"], "no-answers.jsonl: 1 bad row (line 1: no answers", "fix"),
+        (["HOST", "--file", "mine=HOST"], "has no files of mine", "test.jsonl"),
+        (["HOST", "--file", "mine=FILES/own.jsonl", "--shots", "2"], "to take 2 few-shot", "--train mine=PATH"),
+        (["HOST", "--file", "mine=FILES/own.jsonl", "--train", "x=FILES/own.jsonl"], "names x, which", "--file x=PATH"),
+        (["HOST", "--file", "mine=FILES/own.jsonl", "--metric", "rogue"], "no metric 'rogue'", "did you mean 'rouge'?"),
+        (["HOST", "--file", "mine=FILES/own.jsonl", "--metric", "nq=f1"], "metrics of nq are fixed", "use mine"),
+        (["HOST", "--file", "mine=FILES/own.jsonl", "--metric", "min=f1"], "no question file 'min'", "'mine'"),
+        (["HOST", "--file", "mine=FILES/own.jsonl", "--metric", "math_find"], "math_find_score cannot score the answer",
+         "another --metric"),
+        (["HOST", "--task", "nq", "--metric", "f1"], "--metric is for your own questions", "--file mine="),
+        (["HOST", "--file", "piqa=FILES/own.jsonl", "--harness", "piqa"], "both name piqa", "another name"),
+        (["HOST", "--file", "mine=FILES/own.jsonl", "--chat"], "has no chat template", "leave out --chat"),
         (["HOST", "--file", "nq=gone.jsonl"], "no file or folder gone.jsonl", ""),
         (["HOST", "--file", "tqa=FILES/NQ-open.dev.jsonl", "--task", "nq"], "tqa, which is not", "--task tqa"),
         (["HOST", "--task", "nq", "--file", "nq=HOST"], "has no files of NQ-open", "NQ-open.dev.jsonl"),

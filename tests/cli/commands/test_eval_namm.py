@@ -72,6 +72,9 @@ def test_a_run_of_training_is_not_one_of_an_evolution(capsys, tiny_run):
         (["SAVED", "--model", "no-such-host"], "no model or folder 'no-such-host'", "smollm2"),
         (["SAVED", "--model", "smollm2", "--task", "pass"], "no task 'pass'", "passkey"),
         (["SAVED", "--model", "smollm2", "--task", "nedles"], "no task 'nedles'", "did you mean 'needles'?"),
+        (["SAVED", "--model", "smollm2", "--task", "infinitebench/passkei"], "no task", "'infinitebench/passkey'?"),
+        (["SAVED", "--model", "smollm2", "--task", "zeroscrolls/x"], "no task 'zeroscrolls/x'", "has gov_report"),
+        (["SAVED", "--model", "smollm2", "--task", "longbench-v2"], "no task 'longbench-v2'", ""),
         (["SAVED", "--model", "smollm2", "--policy", "snapkw"], "no policy 'snapkw'", "did you mean 'snapkv'?"),
         (["SAVED", "--model", "smollm2", "--policy", "full"], "no policy 'full'", ""),
         (["SAVED", "--model", "smollm2", "--budget", "1.5"], "budgets: 1.5 must be above 0 and below 1", "share"),
@@ -224,6 +227,25 @@ def test_from_the_command_line_to_a_table(capsys, tmp_path, host, saved):
         [(row["metric"], row["value"]) for row in found] for found in (rows, json.loads(capsys.readouterr().out))
     ]
     assert figures[0] == figures[1]
+
+
+def test_published_benchmarks_are_evaluated_from_files(capsys, tmp_path, host, saved):
+    from ...experiments.data.long_context.test_benchmarks import V2, scrolls, write
+
+    row = {"id": 1, "context": "The pass key is 71432. " * 9, "input": "What is it?", "answer": ["71432"]}
+    write(tmp_path / "passkey.jsonl", *[row] * 40)
+    write(tmp_path / "data.jsonl", *[V2] * 40)
+    write(tmp_path / "space_digest.jsonl", *[scrolls("Good. " * n, "", f"{n}%") for n in range(1, 41)])
+    tasks = ["infinitebench/passkey", "longbench-v2/easy", "zeroscrolls/space_digest"]
+    given = [COMMAND, str(saved), "--model", str(host), *(part for task in tasks for part in ("--task", task))]
+    given += ["--set", f"source={tmp_path}", "--budget", "0.5", "--policy", "knorm", "--runs", str(tmp_path / "runs")]
+    given += [*SMALL, "--set", "answer_tokens=3"]
+    assert memx([*given, "--generate", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {f"held-out/{task}" for task in tasks} <= {row["dataset"] for row in rows}
+    assert {row["metric"] for row in rows} >= {"score", "relative_log_likelihood"}
+    given[given.index("--prompts") + 1] = "99"
+    assert "has only" in mistake(capsys, *given)
 
 
 def test_a_run_of_an_evolution_online(capsys, tmp_path, host):

@@ -29,7 +29,15 @@ from memx.experiments.metrics.longbench import (
     string_match_all,
     string_match_part,
 )
-from memx.experiments.metrics.rouge import rouge_l, rouge_l_sum
+from memx.experiments.metrics.rouge import rouge_l, rouge_l_sum, rouge_l_words, rouge_n
+from memx.experiments.metrics.zeroscrolls import (
+    concordance_index_score,
+    exponential_similarity_score,
+    option_letter_score,
+    stated_option_score,
+    zeroscrolls_f1_score,
+    zeroscrolls_rouge_score,
+)
 
 
 def test_containment_as_in_ruler():
@@ -51,6 +59,34 @@ def test_rouge_l_by_hand():
     assert rouge_l("a b x. c", "c a b. b") == pytest.approx(2 * 3 / (4 + 3))
     assert rouge_l("", "a") == rouge_l("...", "a") == 0
     assert rouge_score("a b", ["c", "a b"]) == 1
+
+
+def test_zeroscrolls_by_hand():
+    # half for every ten points; the first percentage counts, and a number alone is none
+    assert exponential_similarity_score("Of 50, 20 are good, so 40% are, 60% not.", ["40%"]) == 1
+    assert exponential_similarity_score("50 %", ["40%"]) == pytest.approx(0.5)
+    assert exponential_similarity_score("25%", ["40%"]) == pytest.approx(2**-1.5)
+    assert exponential_similarity_score("40", ["40%"]) == 0 and exponential_similarity_score("40%", ["40"]) == 1
+    # pairs of 3 in the right order: (2,1) is not, (2,3) and (1,3) are
+    assert concordance_index_score("Order: 2, 1, 3", ["1, 2, 3"]) == pytest.approx(2 / 3)
+    assert concordance_index_score("3,2,1", ["1, 2, 3"]) == 0 and concordance_index_score("1 2 3", ["1, 2, 3"]) == 1
+    for output in ("1, 2", "1, 2, 2", "1, 2, 4", ""):
+        assert concordance_index_score(output, ["1, 2, 3"]) == 0
+    assert option_letter_score("The answer is (C).", ["C"]) == 1 and option_letter_score("Cat", ["C"]) == 0
+    assert option_letter_score("B, or C", ["C"]) == 0 and option_letter_score("D", ["(D) a word"]) == 1
+    assert zeroscrolls_f1_score("café au lait", ["cafe lait"]) == pytest.approx(2 * 2 / (3 + 2))
+    assert rouge_n("a b c", "a b d", 1) == pytest.approx(2 / 3) and rouge_n("a b c", "a b d", 2) == pytest.approx(1 / 2)
+    assert rouge_l_words("a c b", "a b d") == pytest.approx(2 / 3)
+    assert zeroscrolls_rouge_score("a b c", ["a b d"]) == pytest.approx((2 / 3 * 1 / 2 * 2 / 3) ** (1 / 3))
+    # of several answers, the best of each kind
+    assert zeroscrolls_rouge_score("a b", ["b a", "a b c d e f"]) == pytest.approx((1 * 2 / 6 * 1 / 2) ** (1 / 3))
+    assert zeroscrolls_rouge_score("", ["a b"]) == 0
+
+
+def test_longbench_v2_by_hand():
+    assert stated_option_score("So: **The correct answer is (B)**, not (A).", ["The correct answer is (B)"]) == 1
+    assert stated_option_score("The correct answer is B", ["B"]) == 1
+    assert stated_option_score("The correct answer is (C)", ["B"]) == stated_option_score("B", ["B"]) == 0
 
 
 def test_rouge_l_sum_by_hand():

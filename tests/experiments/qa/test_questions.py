@@ -11,7 +11,7 @@ from memx.experiments.config.question_answering import QaConfig, QaTask
 from memx.experiments.data.tokenizer import train_tokenizer
 from memx.experiments.qa.prompt import Asker, not_asked, prompt_text, sample
 from memx.experiments.qa.questions import QaQuestion, read_questions
-from memx.experiments.qa.sources import load_questions, qa_tasks
+from memx.experiments.qa.sets import load_questions, qa_tasks
 
 from .taught_model import nq_files, tqa_entry, tqa_file
 
@@ -250,5 +250,6 @@ def test_examples_are_never_asked_and_draws_depend_on_the_seed_alone():
 
 def test_an_evaluation_keeps_its_folder_unless_rows_are_skipped():
     usual = QaConfig(name="a", model="b")
-    older = {key: value for key, value in to_tree(usual).items() if key != "skip_bad_rows"}
+    older = {key: value for key, value in to_tree(usual).items() if key not in ("skip_bad_rows", "metrics", "chat")}
+    assert config_hash(QaConfig(name="a", model="b", chat=True)) != config_hash(usual)
     assert config_hash(usual) == tree_hash(older) != config_hash(QaConfig(name="a", model="b", skip_bad_rows=True))

@@ -2,7 +2,7 @@
 
 import pytest
 from memx.errors import MemxError
-from memx.results.memory_layers.questions import lines_of, qa_figure, qa_table
+from memx.results.memory_layers.questions import is_wanted, lines_of, qa_figure, qa_table
 from memx.results.plots import draw
 from memx.results.published import published_curves
 from memx.results.selection import PlotOptions, PlotRequest
@@ -57,6 +57,20 @@ def test_seeds_are_averaged_and_variants_refused():
         qa_figure([row(4096, 2.0), row(0, 2.0, shots=0)])
     with pytest.raises(MemxError, match="neither exact match of nq nor F1 of tqa"):
         qa_figure([row(0, 2.0, "tqa", "nll")])
+
+
+def test_own_questions_have_a_panel_of_their_first_metric():
+    asked = {"asked_with_seed": 0, "shots": 0}
+    own = [row(0, 30.0, "mine", "rouge_score", **asked), row(0, 20.0, "mine", "exact_match", **asked)]
+    own += [row(0, 2.0, "mine", "nll", **asked), row(0, 9.0, "mine", "answer_nll", **asked)]
+    (axis,) = qa_figure(own).axes
+    assert curves(axis) == {"base, dense": [30.0]} and axis.get_ylabel() == "rouge (%)"
+    assert [axis.get_ylabel() for axis in qa_figure([*ROWS, *own]).axes] == ["exact match (%)", "rouge (%)"]
+    table = qa_table([one for one in own if is_wanted(one)])
+    assert table.columns[-1] == "rouge %" and table.lines[0][1] == "mine" and table.lines[0][-1] == "30.00 ±0.50"
+    assert not is_wanted(own[3]) and not is_wanted(row(0, 1.0, "seen"))
+    with pytest.raises(MemxError, match="some of these runs used --chat"):
+        qa_figure([*own, row(4096, 1.0, "mine", "rouge_score", chat=True, **asked)])
 
 
 def test_the_table_has_every_score():

@@ -1,4 +1,4 @@
-"""LongBench, InfiniteBench and RULER from small files in their formats, and from a hub that may be out of reach."""
+"""Published benchmarks from small files in their formats, and from a hub that may be out of reach."""
 
 import json
 import sys
@@ -6,12 +6,35 @@ from types import ModuleType
 
 import pytest
 from memx.errors import MemxError
-from memx.experiments.data.long_context.benchmarks import RULER_TASKS, infinitebench, longbench, ruler
+from memx.experiments.config.eviction.tasks import BENCHMARKS, INFINITEBENCH, LONGBENCH_V2, ZEROSCROLLS
+from memx.experiments.data.long_context.benchmarks import (
+    RULER_TASKS,
+    infinitebench,
+    longbench,
+    longbench_v2,
+    ruler,
+    zeroscrolls,
+)
 from memx.experiments.data.long_context.rows import task_table
 from memx.experiments.eviction.score import METRICS, score
 
 QASPER = {"input": "Which set?", "context": "An article {with} braces. ", "answers": ["SQuAD", "the SQuAD set"],
           "length": 4, "dataset": "qasper", "language": "en", "all_classes": None, "_id": "1"}  # fmt: skip
+
+
+V2 = {"_id": "1", "domain": "Single-Document QA", "sub_domain": "Legal", "difficulty": "easy", "length": "short",
+      "question": "Which one? ", "choice_A": "one", "choice_B": "two", "choice_C": 3, "choice_D": "four", "answer": "C",
+      "context": "\nA law {with} braces.\n"}  # fmt: skip
+
+
+def scrolls(document, query, output, **more):
+    """A row of ZeroSCROLLS: an instruction, a document, a query and the header of the answer."""
+    before = "Read this.\n\nReviews:\n"
+    text = f"{before}{document}\n\n{query}Answer:\n"
+    start, end = len(before), len(before) + len(document)
+    places = {"document_start_index": start, "document_end_index": end, "query_start_index": end + 2}
+    return {"id": "1", "pid": "1_0", "input": text, "output": output, **places,
+            "query_end_index": end + 2 + len(query), "truncation_seperator": "...", **more}  # fmt: skip
 
 
 def write(path, *rows):
@@ -70,7 +93,12 @@ def test_every_task_has_a_prompt_a_metric_and_a_length():
     for name, entry in task_table("infinitebench.yaml").items():
         assert entry["prompt"].count("{context}") == 1 and f"{name}_score" in METRICS, name
         assert entry["max_new_tokens"] > 0
-    assert len(task_table("infinitebench.yaml")) == 12
+    assert tuple(task_table("infinitebench.yaml")) == BENCHMARKS[INFINITEBENCH]
+    entry = task_table("longbench_v2.yaml")
+    assert entry["metric"] in METRICS and tuple(entry["tasks"]) == BENCHMARKS[LONGBENCH_V2]
+    for name, entry in task_table("zeroscrolls.yaml").items():
+        assert entry["metric"] in METRICS and entry["max_new_tokens"] > 0, name
+    assert sorted(task_table("zeroscrolls.yaml")) == sorted(BENCHMARKS[ZEROSCROLLS])
     assert {name.partition("_")[0] for name in RULER_TASKS} == set(task_table("ruler.yaml"))
 
 
@@ -90,6 +118,48 @@ def test_infinitebench_from_files(tmp_path):
     write(tmp_path / "math_calc.jsonl", {**base, "answer": [1, 4, 8]})
     (example,) = infinitebench("math_calc", str(tmp_path))
     assert score(example, " [1, 4, 8]") == 1
+
+
+def test_longbench_v2_from_the_file_of_the_hub(tmp_path):
+    hard = {**V2, "difficulty": "hard", "answer": "A", "domain": "Multi-Document QA"}
+    (tmp_path / "data.json").write_text(json.dumps([V2, hard]))
+    first, second = longbench_v2("all", str(tmp_path))
+    (by_domain,) = longbench_v2("multi_document_qa", str(tmp_path))
+    assert by_domain.prompt == second.prompt and by_domain.task == "longbench-v2/multi_document_qa"
+    assert first.prompt == (
+        "Please read the following text and answer the question below.\n\n<text>\nA law {with} braces.\n</text>\n\n"
+        "What is the correct answer to this question: Which one?\nChoices:\n(A) one\n(B) two\n(C) 3\n(D) four\n\n"
+        'Format your response as follows: "The correct answer is (insert answer here)".'
+    )
+    assert first.target == "\n\nThe correct answer is (C)" and first.max_new_tokens == 128
+    assert score(first, "\n\nThe correct answer is (C).") == 1 and score(second, "The correct answer is (C)") == 0
+    assert [one.target[-2] for one in longbench_v2("hard", str(tmp_path))] == ["A"]
+    with pytest.raises(MemxError, match="no rows of task long"):
+        longbench_v2("long", str(tmp_path))
+    with pytest.raises(MemxError, match="the answer 'E' is none of A, B, C and D"):
+        longbench_v2("all", write(tmp_path / "a.jsonl", {**V2, "answer": "E"}))
+    with pytest.raises(MemxError, match="line 1: no choice_B"):
+        longbench_v2("all", write(tmp_path / "b.jsonl", {**V2, "choice_B": None}))
+
+
+def test_zeroscrolls_from_the_files_of_its_archives(tmp_path):
+    rows = [scrolls("Good. Bad.", "", "50%"), scrolls("Fine.", "", "100%")]
+    write(tmp_path / "space_digest" / "validation.jsonl", *rows)
+    first, second = zeroscrolls("space_digest", str(tmp_path))
+    assert first.prompt == rows[0]["input"] and first.context.endswith("Good. Bad.")
+    assert first.question == "\n\nAnswer:\n" and first.target == "50%"
+    assert score(first, "It is 60% or so") == pytest.approx(0.5) and score(second, "100%") == 1
+    query = [scrolls("A tale.", "Question:\nWho?\n\n", answer, pid=answer) for answer in ("Ann", "Ann Lee")]
+    (example,) = zeroscrolls("qasper", write(tmp_path / "q.jsonl", *query))
+    assert example.answers == ("Ann", "Ann Lee") and example.question.startswith("\n\nQuestion:\nWho?")
+    with pytest.raises(MemxError, match="line 1: no answers") as error:
+        zeroscrolls("quality", write(tmp_path / "t.jsonl", scrolls("A.", "", None)))
+    assert "split validation" in error.value.hint
+    for changed in ({"document_end_index": 10**6}, {"document_start_index": -1}, {"query_start_index": "x"}):
+        with pytest.raises(MemxError, match="not places of its input"):
+            zeroscrolls("qmsum", write(tmp_path / "i.jsonl", {**scrolls("A.", "", "b"), **changed}))
+    with pytest.raises(MemxError, match="ZeroSCROLLS has no task 'qmsun'"):
+        zeroscrolls("qmsun", str(tmp_path))
 
 
 def test_ruler_from_its_own_files_and_split_rows(tmp_path):
@@ -146,6 +216,13 @@ def test_the_hub(monkeypatch):
     calls = hub(monkeypatch, [{"context": "C", "question": "Q", "answer": ["x"], "task": "vt"}])
     assert ruler("vt", length=8192)[0].answers == ("x",)
     assert calls[0][1]["name"] == "8192"
+    calls = hub(monkeypatch, [V2])
+    assert len(longbench_v2("easy")) == 1
+    assert calls == [(("THUDM/LongBench-v2",), {"split": "train"})]
+    calls = hub(monkeypatch, [scrolls("A.", "", "b")])
+    assert zeroscrolls("qmsum")[0].answers == ("b",)
+    file = "zip://qmsum/validation.jsonl::hf://datasets/tau/zero_scrolls/qmsum.zip"
+    assert calls == [(("json",), {"data_files": file, "split": "train"})]
 
 
 def test_a_hub_out_of_reach_says_what_to_run(monkeypatch):
@@ -153,6 +230,10 @@ def test_a_hub_out_of_reach_says_what_to_run(monkeypatch):
     with pytest.raises(MemxError, match="cannot load zai-org/LongBench") as error:
         longbench("qasper")
     assert "hf download zai-org/LongBench data.zip --repo-type dataset" in error.value.hint
+    for task, place in ((longbench_v2, "THUDM/LongBench-v2"), (zeroscrolls, "tau/zero_scrolls")):
+        with pytest.raises(MemxError, match=f"cannot load {place}") as error:
+            task("all" if task is longbench_v2 else "qmsum")
+        assert f"hf download {place} --repo-type dataset" in error.value.hint
     hub(monkeypatch, ValueError("this data set is gated"))
     with pytest.raises(MemxError, match="gated") as error:
         infinitebench("passkey")
