@@ -47,7 +47,7 @@ class BuiltinDocuments:
 @lru_cache(maxsize=len(NAMES))
 def _texts(name: str) -> tuple[str, ...]:
     if name == GENERATED:
-        from ...long_context.registers import documents
+        from ...programs import documents
 
         return tuple(documents())
     from ...text import ordinary_text  # which needs torch

@@ -6,8 +6,7 @@ import pytest
 from memx.experiments.data.corpus.readers.builtin import BuiltinText
 from memx.experiments.data.corpus.readers.document import Share
 from memx.experiments.data.long_context.families import examples
-from memx.experiments.data.long_context.material import Draw
-from memx.experiments.data.long_context.registers import documents, program, run
+from memx.experiments.data.programs import documents, program, run
 from memx.experiments.eviction.score import score
 
 
@@ -29,7 +28,7 @@ def test_the_answer_is_what_python_makes_of_the_steps(split):
 
 def test_a_register_is_copied_only_once_it_is_set():
     for seed in range(20):
-        steps = program(Draw("registers", Random(seed), "test", 0), 30)
+        steps = program(Random(seed), 30)
         for number, (name, source) in enumerate(steps):
             assert source.isdigit() or source in {one for one, _ in steps[:number]} - {name}
         assert len(run(steps)) == 30
