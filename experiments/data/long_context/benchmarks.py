@@ -113,7 +113,7 @@ def zeroscrolls(task: str, source: str | None = None, *, limit: int | None = Non
 def _of_longbench_v2(task: str, entry: dict[str, Any], row: dict[str, Any]) -> Example:
     letter = row["answer"][0].strip()
     if letter not in tuple(_LETTERS):
-        raise MemxError(f"LongBench v2: the answer {letter[:20]!r} is none of A, B, C and D", hint="correct the row")
+        raise MemxError(f"LongBench v2: the answer {letter[:20]!r} is not one of A, B, C and D", hint="correct the row")
     values = {name: value.strip() if isinstance(value, str) else value for name, value in row.items()}
     return from_prompt(f"longbench-v2/{task}", entry, values, [f"The correct answer is ({letter})"])
 

@@ -136,7 +136,7 @@ def test_longbench_v2_from_the_file_of_the_hub(tmp_path):
     assert [one.target[-2] for one in longbench_v2("hard", str(tmp_path))] == ["A"]
     with pytest.raises(MemxError, match="no rows of task long"):
         longbench_v2("long", str(tmp_path))
-    with pytest.raises(MemxError, match="the answer 'E' is none of A, B, C and D"):
+    with pytest.raises(MemxError, match="the answer 'E' is not one of A, B, C and D"):
         longbench_v2("all", write(tmp_path / "a.jsonl", {**V2, "answer": "E"}))
     with pytest.raises(MemxError, match="line 1: no choice_B"):
         longbench_v2("all", write(tmp_path / "b.jsonl", {**V2, "choice_B": None}))
