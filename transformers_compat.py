@@ -95,6 +95,19 @@ def is_wrapped(decoder: PreTrainedModel) -> bool:
     return getattr(vars(decoder).get("forward"), "memx", False)
 
 
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where a model takes its input; of one whose weights are fetched for each pass (accelerate), where it computes."""
+    if model.device.type != "meta":
+        return model.device
+    for module in model.modules():
+        hook = getattr(module, "_hf_hook", None)
+        for one in getattr(hook, "hooks", [hook]):
+            place = getattr(one, "execution_device", None)
+            if place is not None and not isinstance(place, dict):
+                return torch.device(place)
+    return model.device
+
+
 def recomputes_activations(decoder: nn.Module) -> bool:
     """Whether layers are run again for their gradients, without a cache; its property has two names."""
     return any(getattr(module, "gradient_checkpointing", False) for module in decoder.modules())

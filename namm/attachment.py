@@ -19,6 +19,7 @@ from ..errors import MemxError
 from ..transformers_compat import (
     attention,
     attention_of,
+    input_device,
     is_wrapped,
     length_dependent_rotary,
     recomputes_activations,
@@ -155,7 +156,7 @@ def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[in
             )
     attached = Attached(decoder, policy, protect)  # finds what does not fit before anything is changed
     register()
-    if model.device.type != "meta":
+    if input_device(model).type != "meta":
         if model not in _TRIED:
             compare_with_plain(model, decoder, Attached(decoder, KeepAll(), ()).forward)
             _TRIED[model] = find_rotary(model, decoder, len(attached.windows))
