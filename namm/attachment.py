@@ -28,10 +28,11 @@ from ..transformers_compat import (
 from .cache.attention import ATTENTION, register
 from .cache.cache import EvictingCache
 from .cache.chunks import chunked_forward
+from .cache.head_shards import HeadShards
 from .host_rotary import check_rotary, find_rotary
 from .policies.base import Policy
 from .policies.rotary import Rotary
-from .support import find_decoder, layer_windows
+from .support import find_decoder, head_shards, layer_windows
 from .trial import KeepAll, compare_with_plain
 
 if TYPE_CHECKING:
@@ -57,12 +58,13 @@ class Attached:
         policy: Policy,
         protect: Sequence[tuple[int, int]],
         rotary: Sequence[Rotary] | None = None,
+        shards: HeadShards | None = None,
     ) -> None:
         self.decoder, self.policy, self.protect = decoder, policy, tuple(protect)
         self.windows, self._rotary = layer_windows(decoder), length_dependent_rotary(decoder)
         self._own_attention = attention_of(decoder)
         self.cache: EvictingCache | None = None
-        self._empty = EvictingCache(policy, self.windows, self.protect, rotary)
+        self._empty = EvictingCache(policy, self.windows, self.protect, rotary, shards)
 
     def new_cache(self) -> EvictingCache:
         """Make an empty cache for this model and policy.
@@ -160,7 +162,7 @@ def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[in
         if model not in _TRIED:
             compare_with_plain(model, decoder, Attached(decoder, KeepAll(), ()).forward)
             _TRIED[model] = find_rotary(model, decoder, len(attached.windows))
-        attached = Attached(decoder, policy, protect, _TRIED[model])
+        attached = Attached(decoder, policy, protect, _TRIED[model], head_shards(model, decoder))
         check_rotary(policy, _TRIED[model])
     # a compiled model leaves its graph here
     forward = torch.compiler.disable(attached.forward)
