@@ -1,13 +1,17 @@
-"""What an evaluation would do, before anything is loaded: config -> how many prompts, contexts read and answers."""
+"""What an evaluation would do, before anything is loaded: config -> prompts, contexts read, answers and caches."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...errors import MemxError
+from ...namm.saved.files import load
+from ...namm.saved.places import find_namm
 from ...results.namm.rows import CEILINGS
 from ..config.base import run_name
 from ..config.eviction.policy_eval import EAGER, EvalConfig
+from .cache_cost import CacheCost, cache_cost
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class EvaluationCost:
         documents: Documents on which evicted tokens are counted.
         written: Answers that are also written.
         reuse: The evaluation from which measurements are taken, if any; what it has is not measured again.
+        cache: Bytes of a prompt's cache under each policy, and work by token; None where that cannot be counted.
+        not_counted: Why, then.
     """
 
     folder: str
@@ -59,6 +65,8 @@ class EvaluationCost:
     documents: int
     written: int
     reuse: str | None = None
+    cache: CacheCost | None = None
+    not_counted: str | None = None
 
 
 def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
@@ -75,6 +83,7 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
         The counts.
     """
     prompts = len(config.tasks) * config.prompts
+    cache, not_counted = _cache(config)
     thresholds = sum(one.budget is None for one in config.namms)
     shares, rivals = len(config.shares), sum(len(config.allocations_for(name)) for name in config.policies)
     named = [*config.presses, *config.ceiling_presses]
@@ -113,4 +122,14 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
         documents=2 * config.documents,
         written=answers * prompts if config.write else 0,
         reuse=config.reuse,
+        cache=cache,
+        not_counted=not_counted,
     )
+
+
+def _cache(config: EvalConfig) -> tuple[CacheCost | None, str | None]:
+    """The bytes of its caches, or why they cannot be counted: the evaluation itself will say so as well."""
+    try:
+        return cache_cost(config, [load(find_namm(one.folder)) for one in config.namms]), None
+    except MemxError as error:
+        return None, error.message
