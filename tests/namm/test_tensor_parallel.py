@@ -99,9 +99,9 @@ def compare(folder, way):
     return found
 
 
-@pytest.mark.parametrize("way", [split_by_transformers, split_by_torch])
+@pytest.mark.parametrize("way", [split_by_transformers, pytest.param(split_by_torch, marks=pytest.mark.slow)])
 def test_two_processes_give_what_one_does(way, tmp_path):
     make_host().double().save_pretrained(tmp_path)
-    for ranks in run_worlds(compare, [2], {"folder": str(tmp_path), "way": way}).values():
+    for ranks in run_worlds(compare, [2], {"folder": str(tmp_path), "way": way}, seconds=300).values():
         for name, rule, error, same in [one for rank in ranks for one in rank]:
             assert error < 1e-9 and same, (name, rule, error, same)
