@@ -23,6 +23,7 @@ from ..transformers_compat import (
     is_wrapped,
     length_dependent_rotary,
     recomputes_activations,
+    tensor_parallel_group,
     wrapped_forward,
 )
 from .cache.attention import ATTENTION, register
@@ -32,7 +33,7 @@ from .cache.head_shards import HeadShards
 from .host_rotary import check_rotary, find_rotary
 from .policies.base import Policy
 from .policies.rotary import Rotary
-from .support import find_decoder, head_shards, layer_windows
+from .support import find_decoder, layer_windows
 from .trial import KeepAll, compare_with_plain
 
 if TYPE_CHECKING:
@@ -162,9 +163,18 @@ def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[in
         if model not in _TRIED:
             compare_with_plain(model, decoder, Attached(decoder, KeepAll(), ()).forward)
             _TRIED[model] = find_rotary(model, decoder, len(attached.windows))
-        attached = Attached(decoder, policy, protect, _TRIED[model], head_shards(model, decoder))
+        attached = Attached(decoder, policy, protect, _TRIED[model], _head_shards(model, decoder))
         check_rotary(policy, _TRIED[model])
     # a compiled model leaves its graph here
     forward = torch.compiler.disable(attached.forward)
     with wrapped_forward(decoder, forward), attention(decoder, ATTENTION):
         yield attached
+
+
+def _head_shards(model: PreTrainedModel, decoder: PreTrainedModel) -> HeadShards | None:
+    """How several processes share out the key-value heads of a model, if they may (tensor parallelism)."""
+    group = tensor_parallel_group(model)
+    if group is None:
+        return None
+    config: Any = decoder.config.get_text_config()
+    return HeadShards(group, getattr(config, "num_key_value_heads", None) or config.num_attention_heads)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MemxError
-from ..transformers_compat import has_attention_interface, tensor_parallel_group
-from .cache.head_shards import HeadShards
+from ..transformers_compat import has_attention_interface
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,15 +30,6 @@ def find_decoder(model: PreTrainedModel) -> PreTrainedModel:
     if getattr(config, "attn_logit_softcapping", None) is not None:
         raise MemxError(f"{kind} uses attention logit softcapping, which is not supported", hint=hint)
     return decoder
-
-
-def head_shards(model: PreTrainedModel, decoder: PreTrainedModel) -> HeadShards | None:
-    """How several processes share out the key-value heads of a model, if they may (tensor parallelism)."""
-    group = tensor_parallel_group(model)
-    if group is None:
-        return None
-    config: Any = decoder.config.get_text_config()
-    return HeadShards(group, getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
 
 
 def layer_windows(decoder: PreTrainedModel) -> list[int | None]:
