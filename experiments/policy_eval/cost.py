@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import MemxError
+from ...namm.policies.base import Policy
+from ...namm.policies.keep import Allocation
+from ...namm.policies.network import Namm
 from ...namm.saved.files import load
 from ...namm.saved.places import find_namm
 from ...results.namm.rows import CEILINGS
 from ..config.base import run_name
 from ..config.eviction.policy_eval import EAGER, EvalConfig
-from .cache_cost import CacheCost, cache_cost
+from ..eviction.base_model import describe_base_model
+from ..planning.cache_cost import CacheCost, cache_cost
+from .baselines import baselines
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,27 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
 def _cache(config: EvalConfig) -> tuple[CacheCost | None, str | None]:
     """The bytes of its caches, or why they cannot be counted: the evaluation itself will say so as well."""
     try:
-        return cache_cost(config, [load(find_namm(one.folder)) for one in config.namms]), None
+        namms = [load(find_namm(one.folder)) for one in config.namms]
+        described = describe_base_model(config.host)
+        return cache_cost(described, config.host.dtype, config.length, evaluated(config, namms)), None
     except MemxError as error:
         return None, error.message
+
+
+def evaluated(config: EvalConfig, namms: Sequence[Namm]) -> Iterator[tuple[str, float | None, Policy]]:
+    """Name, budget and policy of each cache of an evaluation.
+
+    Args:
+        config: The evaluation.
+        namms: The NAMM of each entry of `config.namms`.
+
+    Yields:
+        Each policy under each budget and allocation; None is the budget of a NAMM under its own threshold.
+    """
+    for baseline in baselines(config, namms, config.seed):
+        own: list[tuple[float | None, Allocation]] = [(None, "equal")] if baseline.threshold else []
+        shared = [(share, one) for share in config.shares for one in config.allocations_for(baseline.variant)]
+        for share, allocation in [*own, *shared]:
+            # a table gives heads other numbers, and in all as many
+            policy = baseline.make(share, "global" if allocation == "table" else allocation)
+            yield baseline.called(share, allocation), share, policy

@@ -2,7 +2,9 @@
 
 import pytest
 from memx.experiments.config.eviction.host import HostConfig
-from memx.experiments.policy_eval.cache_cost import cache_cost
+from memx.experiments.eviction.base_model import describe_base_model
+from memx.experiments.planning.cache_cost import cache_cost
+from memx.experiments.policy_eval.cost import evaluated
 from memx.namm.policies.base import Rule
 
 from .tiny_evaluation import BUDGET, config, scorer
@@ -16,7 +18,8 @@ def test_the_caches_of_llama_3_are_counted_by_policy_and_budget(shape):
     layers, heads, parameters = PUBLISHED[shape]
     host = HostConfig(name="none", shape=shape, dtype="bfloat16")
     asked = config(host=host, length=8192, policies=("knorm", "h2o"), allocations=("equal", "global"), budgets=(0.25,))
-    cost = cache_cost(asked, [scorer(Rule(budget=BUDGET))])
+    policies = evaluated(asked, [scorer(Rule(budget=BUDGET))])
+    cost = cache_cost(describe_base_model(host), host.dtype, asked.length, policies)
     assert cost.parameters == pytest.approx(parameters, rel=1e-3) and cost.weight_bytes == 2 * cost.parameters
     assert cost.token_bytes == layers * heads * 2 * 128 * 2
     assert cost.full.kv_bytes == 8192 * cost.token_bytes and cost.full.tokens == 8192

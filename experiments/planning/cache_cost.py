@@ -1,10 +1,11 @@
-"""What the caches of an evaluation would hold, before anything is loaded: bytes by policy and budget, work by token.
+"""What caches would hold, before anything is loaded: bytes by policy and budget, work by token.
 
 One prompt of full length. Bytes are counted on the meta device. Seconds are estimates; nothing was measured.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from math import ceil
@@ -13,14 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...namm.cache_bytes import CacheBytes, CacheShape, cache_bytes
+from ...namm.policies.base import Policy
 from ...namm.policies.heuristics import Full
-from ...namm.policies.network import Namm
-from ..config.eviction.policy_eval import EvalConfig
-from ..eviction.base_model import describe_base_model
-from ..evolution.host_shape import Shape, host_shape
-from ..planning.gpus import GPUS, Gpu
-from ..planning.mesh import Assumptions
-from .baselines import baselines
+from .gpus import GPUS, Gpu
+from .host_shape import Shape, host_shape
+from .mesh import Assumptions
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -82,40 +80,34 @@ class CacheCost:
     assumption: str
 
 
-def cache_cost(config: EvalConfig, namms: list[Namm]) -> CacheCost:
+def cache_cost(
+    described: PretrainedConfig, dtype: str, length: int, policies: Iterable[tuple[str, float | None, Policy]]
+) -> CacheCost:
     """Count the bytes of one prompt's cache under each policy, and what it takes to read it and to go on.
 
     Args:
-        config: The evaluation.
-        namms: The NAMM of each entry of `config.namms`.
+        described: The base model's config.
+        dtype: Of its weights, keys and values, by its name in torch.
+        length: Tokens of the prompt.
+        policies: Name, budget and policy of each cache.
 
     Returns:
         The counts.
 
     Raises:
-        MemxError: The base model cannot be described, or no policy can be attached to it.
+        MemxError: No policy can be attached to the base model.
     """
-    described = describe_base_model(config.host)
-    shape = host_shape(described, config.host.dtype, 0)
-    of_cache = _cache_shape(described, getattr(torch, config.host.dtype))
-    weights, full = shape.parameters * shape.size, cache_bytes(Full(), of_cache, config.length)
+    shape, of_cache = host_shape(described, dtype, 0), _cache_shape(described, getattr(torch, dtype))
+    weights, full = shape.parameters * shape.size, cache_bytes(Full(), of_cache, length)
     gpu, assumed = GPUS[_GPU], Assumptions()
     gpus = ceil((weights + full.kv_bytes) / gpu.memory)
     work = _Work(shape, weights, gpu, gpus, assumed)
-    found = []
-    for baseline in baselines(config, namms, config.seed):
-        own = [(None, "equal")] if baseline.threshold else []
-        shared = [(share, one) for share in config.shares for one in config.allocations_for(baseline.variant)]
-        for share, allocation in [*own, *shared]:
-            # a table gives heads other numbers, and in all as many
-            policy = baseline.make(share, "global" if allocation == "table" else allocation)
-            counted = cache_bytes(policy, of_cache, config.length)
-            found.append(work.of(baseline.called(share, allocation), share, counted))
-    flops = shape.forward(config.length)
+    found = [work.of(name, budget, cache_bytes(policy, of_cache, length)) for name, budget, policy in policies]
+    flops = shape.forward(length)
     return CacheCost(
         parameters=shape.parameters,
         weight_bytes=weights,
-        length=config.length,
+        length=length,
         token_bytes=2 * len(of_cache.windows) * of_cache.kv_heads * of_cache.width * shape.size,
         full=work.of("full", None, full),
         policies=found,
