@@ -12,7 +12,7 @@ from .console import print_table, say
 from .dry_run import print_folders
 
 if TYPE_CHECKING:
-    from ...experiments.planning.cache_cost import CacheCost, PolicyCache
+    from ...experiments.planning.estimate_caches import CacheCost, PolicyCache
     from ...experiments.policy_eval.cost import EvaluationCost
 
 _SETS = ("trained/all", "held-out/all")

@@ -16,7 +16,7 @@ from ...results.namm.rows import CEILINGS
 from ..config.base import run_name
 from ..config.eviction.policy_eval import EAGER, EvalConfig
 from ..eviction.base_model import describe_base_model
-from ..planning.cache_cost import CacheCost, cache_cost
+from ..planning.estimate_caches import CacheCost, cache_cost
 from .baselines import baselines
 
 

@@ -22,7 +22,7 @@ from memx.experiments.evolution.fitness import FitnessEvaluator
 from memx.experiments.evolution.hosts import BaseModel, HostPrompts, HostsFitnessEvaluator, pooled
 from memx.experiments.evolution.ranks import DistributedEvaluator
 from memx.experiments.evolution.run import evolve_namm
-from memx.experiments.planning.host_shape import host_shape
+from memx.experiments.models.host_shape import host_shape
 from memx.experiments.runtime.events import Generation
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted, StopRequest

@@ -3,7 +3,7 @@
 import pytest
 from memx.experiments.config.eviction.host import HostConfig
 from memx.experiments.eviction.base_model import describe_base_model
-from memx.experiments.planning.cache_cost import cache_cost
+from memx.experiments.planning.estimate_caches import cache_cost
 from memx.experiments.policy_eval.cost import evaluated
 from memx.namm.policies.base import Rule
 

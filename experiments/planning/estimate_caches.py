@@ -16,8 +16,8 @@ import torch
 from ...namm.cache_bytes import CacheBytes, CacheShape, cache_bytes
 from ...namm.policies.base import Policy
 from ...namm.policies.heuristics import Full
+from ..models.host_shape import Shape, host_shape
 from .gpus import GPUS, Gpu
-from .host_shape import Shape, host_shape
 from .mesh import Assumptions
 
 if TYPE_CHECKING:
