@@ -95,6 +95,36 @@ def is_wrapped(decoder: PreTrainedModel) -> bool:
     return getattr(vars(decoder).get("forward"), "memx", False)
 
 
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where a model takes its input; of one whose weights are fetched for each pass (accelerate), where it computes."""
+    if model.device.type != "meta":
+        return model.device
+    for module in model.modules():
+        hook = getattr(module, "_hf_hook", None)
+        for one in getattr(hook, "hooks", [hook]):
+            place = getattr(one, "execution_device", None)
+            if place is not None and not isinstance(place, dict):
+                return torch.device(place)
+    return model.device
+
+
+def tensor_parallel_group(model: PreTrainedModel) -> Any:
+    """The process group among which a model's weights are split, by heads or otherwise; None if they are whole.
+
+    Either transformers has split them (`tp_plan`), or torch's `parallelize_module`, whose weights know their mesh.
+    """
+    mesh = getattr(model, "_device_mesh", None)
+    if mesh is None:
+        mesh = next((p.device_mesh for p in model.parameters() if hasattr(p, "device_mesh")), None)
+    if mesh is None:
+        return None
+    if mesh.ndim > 1:
+        if "tp" not in (mesh.mesh_dim_names or ()):
+            return None
+        mesh = mesh["tp"]
+    return mesh.get_group() if mesh.size() > 1 else None
+
+
 def recomputes_activations(decoder: nn.Module) -> bool:
     """Whether layers are run again for their gradients, without a cache; its property has two names."""
     return any(getattr(module, "gradient_checkpointing", False) for module in decoder.modules())

@@ -19,14 +19,17 @@ from ..errors import MemxError
 from ..transformers_compat import (
     attention,
     attention_of,
+    input_device,
     is_wrapped,
     length_dependent_rotary,
     recomputes_activations,
+    tensor_parallel_group,
     wrapped_forward,
 )
 from .cache.attention import ATTENTION, register
 from .cache.cache import EvictingCache
 from .cache.chunks import chunked_forward
+from .cache.head_shards import HeadShards
 from .host_rotary import check_rotary, find_rotary
 from .policies.base import Policy
 from .policies.rotary import Rotary
@@ -56,12 +59,13 @@ class Attached:
         policy: Policy,
         protect: Sequence[tuple[int, int]],
         rotary: Sequence[Rotary] | None = None,
+        shards: HeadShards | None = None,
     ) -> None:
         self.decoder, self.policy, self.protect = decoder, policy, tuple(protect)
         self.windows, self._rotary = layer_windows(decoder), length_dependent_rotary(decoder)
         self._own_attention = attention_of(decoder)
         self.cache: EvictingCache | None = None
-        self._empty = EvictingCache(policy, self.windows, self.protect, rotary)
+        self._empty = EvictingCache(policy, self.windows, self.protect, rotary, shards)
 
     def new_cache(self) -> EvictingCache:
         """Make an empty cache for this model and policy.
@@ -155,13 +159,22 @@ def attach(model: PreTrainedModel, policy: Policy, *, protect: Sequence[tuple[in
             )
     attached = Attached(decoder, policy, protect)  # finds what does not fit before anything is changed
     register()
-    if model.device.type != "meta":
+    if input_device(model).type != "meta":
         if model not in _TRIED:
             compare_with_plain(model, decoder, Attached(decoder, KeepAll(), ()).forward)
             _TRIED[model] = find_rotary(model, decoder, len(attached.windows))
-        attached = Attached(decoder, policy, protect, _TRIED[model])
+        attached = Attached(decoder, policy, protect, _TRIED[model], _head_shards(model, decoder))
         check_rotary(policy, _TRIED[model])
     # a compiled model leaves its graph here
     forward = torch.compiler.disable(attached.forward)
     with wrapped_forward(decoder, forward), attention(decoder, ATTENTION):
         yield attached
+
+
+def _head_shards(model: PreTrainedModel, decoder: PreTrainedModel) -> HeadShards | None:
+    """How several processes share out the key-value heads of a model, if they may (tensor parallelism)."""
+    group = tensor_parallel_group(model)
+    if group is None:
+        return None
+    config: Any = decoder.config.get_text_config()
+    return HeadShards(group, getattr(config, "num_key_value_heads", None) or config.num_attention_heads)

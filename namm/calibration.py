@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MemxError
+from ..transformers_compat import input_device
 from .attachment import attach
 from .policies.base import Block, Rule, View, check_every
 from .policies.features.normalisation import Normalisation
@@ -123,7 +124,7 @@ def calibrate(
             longest = max(longest, int(lengths.max()))
             long = lengths >= every
             if long.any():
-                ids, mask = ids[long].to(model.device), mask[long].to(model.device)
+                ids, mask = ids[long].to(input_device(model)), mask[long].to(input_device(model))
                 positions = (mask.cumsum(1) - 1).clamp_min(0)  # as in generation
                 attached.decoder(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True)
     if longest < every:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import MemxError
 from ..kernels.attention_spectrogram import HOP
+from ..transformers_compat import input_device
 from .attachment import attach
 from .policies.base import Policy, Rule
 from .policies.heuristics import Full
@@ -68,7 +69,7 @@ def measure_shares(
     for ids in contexts:
         with evaluating(model), attach(model, slots) as attached, torch.no_grad():
             cache = attached.new_cache()
-            attached.decoder(input_ids=ids[None].to(model.device), past_key_values=cache)
+            attached.decoder(input_ids=ids[None].to(input_device(model)), past_key_values=cache)
             forks = [
                 cache.fork(under_rule(PolicyBatch(slots, (policy,)), rule), continue_with=Full()) for rule in rules
             ]
@@ -100,7 +101,7 @@ def shares_of_scores(
     """
     mean = _Mean(budgets)
     for context in scores:
-        layers = [one[None] for one in context]
+        layers = [one[None].to(context[0].device) for one in context]
         heads, tokens = [one.shape[1] for one in layers], layers[0].shape[2]
         totals = [torch.tensor([total_tokens(budget, tokens, heads, reach)]) for budget in budgets]
         exists = [_newest(one, most) for one, most in zip(layers, reach or [None] * len(layers), strict=True)]

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..errors import MemxError
-from ..transformers_compat import length_dependent_rotary, rotary_frequencies, same_rotary_afterwards
+from ..transformers_compat import input_device, length_dependent_rotary, rotary_frequencies, same_rotary_afterwards
 from .policies.base import Policy
 from .policies.rotary import UNKNOWN, Rotary, no_rotation
 from .trial import evaluating
@@ -100,8 +100,9 @@ def _keys(decoder: PreTrainedModel) -> tuple[list[Tensor], bool]:
     """One token's keys [positions, H, 1, d] of each layer, and whether its embedding depends on its position."""
     count = len(_POSITIONS)
     size: int = decoder.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
-    ids = torch.full((count, 1), min(5, size - 1), device=decoder.device)
-    positions = torch.tensor(_POSITIONS, device=decoder.device)[:, None]
+    place = input_device(decoder)
+    ids = torch.full((count, 1), min(5, size - 1), device=place)
+    positions = torch.tensor(_POSITIONS, device=place)[:, None]
     cache = DynamicCache()
     output = decoder(
         input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, output_hidden_states=True

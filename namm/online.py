@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MemxError
+from ..transformers_compat import input_device
 from .attachment import attach
 from .cache.cache import EvictingCache
 from .policies.base import Policy, Rule, View
@@ -120,8 +121,8 @@ def _lowest(model: PreTrainedModel, policy: Policy, rule: Rule, ids: Tensor) -> 
     """The lowest score that each token of a context gets in each head while it is read with the full cache, flat."""
     listener: Any = _Listener(policy, rule)
     with evaluating(model), attach(model, listener) as attached, torch.no_grad():
-        attached.decoder(input_ids=ids[None].to(model.device), use_cache=True)
-    return torch.cat([lowest.flatten() for lowest in listener.lowest.values()]).cpu()
+        attached.decoder(input_ids=ids[None].to(input_device(model)), use_cache=True)
+    return torch.cat([lowest.flatten().cpu() for lowest in listener.lowest.values()])
 
 
 def _kept(model: PreTrainedModel, policy: Policy, rule: Rule, ids: Tensor) -> float:
@@ -129,7 +130,7 @@ def _kept(model: PreTrainedModel, policy: Policy, rule: Rule, ids: Tensor) -> fl
     assert policy.every is not None
     seen = len(ids) // policy.every * policy.every
     with evaluating(model), attach(model, under_rule(policy, rule)) as attached, torch.no_grad():
-        attached.decoder(input_ids=ids[None, :seen].to(model.device), use_cache=True)
+        attached.decoder(input_ids=ids[None, :seen].to(input_device(model)), use_cache=True)
         cache: EvictingCache | None = attached.cache
     assert cache is not None
     counts = [count for layer in cache.layers for count in layer.state.counts[0]]

@@ -64,7 +64,7 @@ class ContextScores:
         """The lowest threshold that keeps at most a share of tokens times heads; inf if each keeps more."""
         if self.kept_share(-inf, grouping) <= share:
             return -inf
-        values = torch.cat([scores.flatten() for scores in self.scores]).unique()
+        values = torch.cat([scores.flatten().cpu() for scores in self.scores]).unique()  # layers may lie apart
         low, high = 0, len(values)  # that before low keeps too much, that at high does not, or is inf
         while low < high:
             middle = (low + high) // 2

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MemxError
-from ..transformers_compat import attention, length_dependent_rotary, same_rotary_afterwards, wrapped_forward
+from ..transformers_compat import (
+    attention,
+    input_device,
+    length_dependent_rotary,
+    same_rotary_afterwards,
+    wrapped_forward,
+)
 from .cache.attention import ATTENTION, CACHE, register
 from .cache.cache import EvictingCache
 from .policies.heuristics import Full
@@ -124,7 +130,7 @@ def _checked(kind: str, forward: Callable) -> Callable:
 def _tokens(model: PreTrainedModel) -> Tensor:
     """Different tokens that mean nothing special: [1, TOKENS]."""
     size: int = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
-    return (3 + torch.arange(TOKENS, device=model.device) * 7 % max(1, min(size, 500) - 3))[None]
+    return (3 + torch.arange(TOKENS, device=input_device(model)) * 7 % max(1, min(size, 500) - 3))[None]
 
 
 def _first(output: Any) -> Tensor:

@@ -193,6 +193,9 @@ def given_values(
     from ...experiments.config.loading import parse_assignment
 
     given = [(key, value) for key, value in flags.items() if value is not None and value != []]
+    said = [*map(parse_assignment, assignments or [])]
     if model is not None:
-        given += [("host.name", model), ("host.preset", None), ("host.shape", None)]
-    return [*given, *map(parse_assignment, assignments or [])]
+        given += [("host.name", model), ("host.preset", None)]
+        # the shape of a preset is that of its own model
+        given += [("host.shape", None)] * all(key != "host.shape" for key, _ in said)
+    return [*given, *said]

@@ -12,6 +12,7 @@ from .console import print_table, say
 from .dry_run import print_folders
 
 if TYPE_CHECKING:
+    from ...experiments.planning.estimate_caches import CacheCost, PolicyCache
     from ...experiments.policy_eval.cost import EvaluationCost
 
 _SETS = ("trained/all", "held-out/all")
@@ -192,5 +193,50 @@ def print_evaluation_cost(cost: EvaluationCost) -> None:
     ]
     if cost.reuse:
         lines.append(["reuse", f"{cost.reuse}: what it measured is not measured again, but is counted here"])
+    if cost.not_counted:
+        lines.append(["caches", f"not counted: {cost.not_counted}"])
     print_table("Dry run: nothing was loaded or evaluated", ["what", "amount"], lines, left=2)
+    if cost.cache is not None:
+        _print_caches(cost.cache)
     print_folders([cost.folder])
+
+
+def _print_caches(cost: CacheCost) -> None:
+    """Print what one prompt's cache holds at each size, what each policy stores besides, and what a token takes."""
+    sizes: dict[str, PolicyCache] = {"100%": cost.full}
+    states: dict[str, dict[str, str]] = {"full": {"100%": _bytes(cost.full.policy_bytes)}}
+    for one in sorted(cost.policies, key=lambda one: -(one.budget or 1)):
+        size = "its own" if one.budget is None else f"{100 * one.budget:g}%"
+        sizes.setdefault(size, one)
+        states.setdefault(one.policy, {})[size] = _bytes(one.policy_bytes)
+    lines = [
+        [
+            size,
+            f"{one.tokens:,.0f}",
+            _bytes(one.kv_bytes),
+            _bytes(one.decode_bytes),
+            f"{one.decode_flops:.2g}",
+            f"{1000 * one.decode_seconds:.3g}",
+        ]
+        for size, one in sizes.items()
+    ]
+    title = f"Cache of one prompt of {cost.length:,} tokens, {cost.token_bytes:,} bytes per token"
+    of_token = ["read per new token", "FLOPs", "ms (estimate)"]
+    print_table(title, ["cache size", "tokens per head", "keys and values", *of_token], lines)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for policy, by_size in states.items():
+        groups.setdefault(tuple(by_size.get(size, "") for size in sizes), []).append(policy)
+    stored = [[", ".join(names), *cells] for cells, names in groups.items()]
+    print_table("Stored besides by each policy", ["policies", *sizes], stored, left=1)
+    if "its own" in sizes:
+        say("its own: as its threshold decides, at most the full cache.")
+    say(
+        f"Weights: {cost.parameters / 1e9:.3g}B parameters, {_bytes(cost.weight_bytes)}. Reading the prompt: "
+        f"{cost.prefill_flops:.3g} FLOPs, about {cost.prefill_seconds:.2g} s."
+    )
+    say(f"Times are estimates for {cost.assumption}.")
+
+
+def _bytes(number: float) -> str:
+    """Bytes in MiB, from 1024 of them on in GiB."""
+    return f"{number / 2**20:,.1f} MiB" if number < 2**30 else f"{number / 2**30:,.2f} GiB"

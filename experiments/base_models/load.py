@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,17 +43,21 @@ def load_host(
     dtype: torch.dtype = torch.float32,
     any_decoder: bool = False,
     rope: Mapping[str, Any] | None = None,
+    device_map: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Load a model of the Llama family in eval mode on the CPU, and its tokenizer, which pads on the left.
 
     any_decoder: of the Llama family or not, as long as `memx.namm.attach` takes it. rope: rotary settings in place of
-    the model's own. Only safetensors are read and no code of the model's own is run. Raises MemxError if there is no
-    such model, it cannot be reached, is not of the family or not to be attached to, which is found before its weights
-    are fetched, or lacks weights or a tokenizer.
+    the model's own. device_map: how accelerate spreads the layers over all devices; None: not. Only safetensors are
+    read and no code of the model's own is run. Raises MemxError if there is no such model, it cannot be reached, is not
+    of the family or not to be attached to, which is found before its weights are fetched, or lacks weights or a
+    tokenizer.
     """
     source, hint = find_model_folder(name)
     check = check_attachable if any_decoder else check_llama_family
-    return _load(source, dtype, lambda config: check(with_rope(config, rope, name)), hint=hint)
+    if device_map is not None and find_spec("accelerate") is None:
+        raise MemxError("host.device_map needs the package accelerate", hint="pip install accelerate")
+    return _load(source, dtype, lambda config: check(with_rope(config, rope, name)), hint=hint, device_map=device_map)
 
 
 def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -132,7 +137,12 @@ def check_attachable(config: PretrainedConfig) -> None:
 
 
 def _load(
-    source: str, dtype: torch.dtype, check: Callable[[PretrainedConfig], None], *, hint: str
+    source: str,
+    dtype: torch.dtype,
+    check: Callable[[PretrainedConfig], None],
+    *,
+    hint: str,
+    device_map: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -152,6 +162,7 @@ def _load(
                 source,
                 config=config,
                 dtype=dtype,
+                device_map=device_map,
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,

@@ -27,6 +27,7 @@ _LATER_EVAL = {
     "metrics": {},
     "chat": False,
 }
+_LATER_HOST = ("rope", "device_map")  # the same of a base model's, where they are null
 # the same of an evolution: keys by section, and what evolutions without them did
 _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
     "namm": {
@@ -65,8 +66,8 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
     of_run = {key: value for key, value in of_run.items() if key not in _LATER_EVAL or value != _LATER_EVAL[key]}
     if tree.get("command") == "eval-namm":
         of_run = _without_later_evaluation_keys(of_run)
-    if isinstance(host := tree.get("host"), Mapping) and host.get("rope") is None:  # a key that older runs lack
-        of_run["host"] = {key: value for key, value in host.items() if key != "rope"}
+    if isinstance(host := tree.get("host"), Mapping):
+        of_run["host"] = {key: value for key, value in host.items() if value is not None or key not in _LATER_HOST}
     if tree.get("command") == "evolve-namm":
         of_run = _without_later_keys(of_run)
     return hashlib.sha256(json.dumps(of_run, sort_keys=True).encode()).hexdigest()[:8]

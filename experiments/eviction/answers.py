@@ -17,7 +17,7 @@ from ...namm.attachment import attach
 from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Policy
 from ...namm.policies.heuristics import Full
-from ...transformers_compat import reset_rotary
+from ...transformers_compat import input_device, reset_rotary
 from ..data.long_context.example import Example
 from ..data.tokenizer import encode_text
 from ..models.generation import end_tokens, forward, generate_texts, greedy_tokens, log_likelihoods, next_token
@@ -85,14 +85,14 @@ def read(model: PreTrainedModel, ids: Tensor, policy: Policy, *, length: int = 0
         reset_rotary(attached.decoder)
         cache = attached.new_cache()
         cache.length = length
-        attached.decoder(input_ids=ids[None].to(model.device), past_key_values=cache)
+        attached.decoder(input_ids=ids[None].to(input_device(model)), past_key_values=cache)
     return cache
 
 
 def feed(model: PreTrainedModel, ids: Tensor, cache: EvictingCache) -> None:
     """Let every sequence of a cache go on with the tokens [N], under the cache's policy."""
     with attach(model, cache.policy) as attached:
-        attached.decoder(input_ids=ids.expand(len(cache.seen), -1).to(model.device), past_key_values=cache)
+        attached.decoder(input_ids=ids.expand(len(cache.seen), -1).to(input_device(model)), past_key_values=cache)
 
 
 def branched(shared: EvictingCache, policy: Policy, keep: Policy, copies: int, *, online: bool) -> EvictingCache:
@@ -111,7 +111,7 @@ def answer(model: PreTrainedModel, prompt: Prompt, cache: Any) -> Answered:
 
     The cache goes on with the question and all but the last token of the answer.
     """
-    rest = prompt.rest.to(model.device)
+    rest = prompt.rest.to(input_device(model))
     # a cache that another library made smaller no longer knows at which position the text goes on
     ours, start = (True, None) if isinstance(cache, EvictingCache) else (False, len(prompt.context))
     fed, wanted = rest[:-1].expand(_sequences(cache), -1), rest[-prompt.answer :].expand(_sequences(cache), -1)
@@ -128,7 +128,7 @@ def write(model: PreTrainedModel, prompt: Prompt, cache: Any, tokenizer: PreTrai
         with attach(model, cache.policy):
             return generate_texts(model, tokenizer, rows, most, pad=pad, past_key_values=cache)
     start, ends = len(prompt.context), end_tokens(model)
-    token, cache = next_token(model, ids[start:].to(model.device).expand(_sequences(cache), -1), cache, start)
+    token, cache = next_token(model, ids[start:].to(input_device(model)).expand(_sequences(cache), -1), cache, start)
     tokens = greedy_tokens(model, token, cache, most, ends=ends, fill=ends[0] if ends else None, start=len(ids))
     return tokenizer.batch_decode(tokens, skip_special_tokens=True)
 

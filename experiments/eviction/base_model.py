@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,6 +34,11 @@ def prepare_base_model(
     Of several ranks the first trains it, and each has it on its own device. Raises MemxError for a host that cannot be
     had, or a device that is not there.
     """
+    if config.device_map is not None and world.size > 1:
+        raise MemxError(
+            "host.device_map spreads the base model over the devices of one process, and there are several processes",
+            hint="run without torchrun, or set host.device_map to null",
+        )
     device = local_device(world, world.together(lambda: pick_device(config.device, "host.device")))
     if config.name is None:
         world.on_first(lambda: _train(base_model_point(config), str(config.preset), runs, report))
@@ -41,8 +46,10 @@ def prepare_base_model(
     report(Phase(f"loading model {name}"))
 
     def load() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-        model, tokenizer = load_host(name, dtype=getattr(torch, config.dtype), any_decoder=True, rope=config.rope)
-        torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
+        options: Any = dict(dtype=getattr(torch, config.dtype), rope=config.rope, device_map=config.device_map)
+        model, tokenizer = load_host(name, any_decoder=True, **options)
+        if config.device_map is None:
+            torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
         return model, tokenizer
 
     model, tokenizer = world.in_turn(load)  # the first to ask for it may download or convert it

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DynamicCache
 
+from ...transformers_compat import input_device
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -42,7 +44,7 @@ def press_scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, con
     module.AutoTokenizer = SimpleNamespace(from_pretrained=lambda name: tokenizer)
     try:
         with Scoring(compression_ratio=0.5)(model):  # any but 0, which scores nothing
-            model.base_model(input_ids=context[None].to(model.device), past_key_values=DynamicCache())
+            model.base_model(input_ids=context[None].to(input_device(model)), past_key_values=DynamicCache())
     finally:
         module.AutoTokenizer = loader
     return found[0]

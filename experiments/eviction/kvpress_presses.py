@@ -20,7 +20,7 @@ from transformers import DynamicCache
 
 from ...errors import MemxError
 from ...namm.attachment import find_decoder, layer_windows
-from ...transformers_compat import attention_of
+from ...transformers_compat import attention_of, input_device
 from ..config.eviction.policy_eval import EAGER
 from .answers import Prompt
 from .measurements import CacheSize, CacheUse, Measurements, measure_answers
@@ -101,7 +101,7 @@ def _read(
         if chosen:
             kept: dict[tuple[str, int], Pairs] = {key: [] for key in chosen}
             with eager_attention(model) if eager else nullcontext(), _all_of(chosen, kept)(model):
-                model.base_model(input_ids=context[None].to(model.device), past_key_values=DynamicCache())
+                model.base_model(input_ids=context[None].to(input_device(model)), past_key_values=DynamicCache())
             pairs |= kept
     return pairs
 

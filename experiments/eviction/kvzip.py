@@ -17,7 +17,7 @@ from torch import Tensor
 from ...namm.attachment import attach
 from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Attention, Block, Policy, Rule, View
-from ...transformers_compat import length_dependent_rotary, reset_rotary
+from ...transformers_compat import input_device, length_dependent_rotary, reset_rotary
 from ..data.tokenizer import encode_text
 
 if TYPE_CHECKING:
@@ -67,8 +67,9 @@ def kvzip_scores(
             cache, left = after_context(recorder), again.split(piece)
         cache.length = len(context) + len(again)
         for ids in left:
-            attached.decoder(input_ids=ids[None].to(model.device), past_key_values=cache)
-    return torch.stack([recorder.greatest[layer] for layer in range(len(cache.layers))])
+            attached.decoder(input_ids=ids[None].to(input_device(model)), past_key_values=cache)
+    place = input_device(model)  # layers may lie on several
+    return torch.stack([recorder.greatest[layer].to(place) for layer in range(len(cache.layers))])
 
 
 def repetition(tokenizer: PreTrainedTokenizerFast, context: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from ..config.base import run_name
 from ..config.eviction.evolution import EvolveConfig
 from ..eviction.base_model import check_prompt_length, describe_base_model, host_source
 from ..eviction.tasks import ENOUGH, check_all_fit
+from ..models.host_shape import Shape, host_shape
 from ..runtime.devices import pick_device
 from .expected_time import expected_time
-from .host_shape import Shape, host_shape
 from .space import search_space
 from .start import empty_namm
 

@@ -75,7 +75,8 @@ def fit_examples(
             again = partial(_going_on, cache, namm)
             target = (FLOOR + kvzip_scores(model, tokenizer, context, after_context=again)).log()
         for layer, (inputs, positions) in scorer_inputs(cache, namm).items():
-            found.append(Example(layer, inputs, target[layer].gather(-1, positions[0].long())[None]))
+            places = positions[0].long().to(target.device)  # layers may lie on several
+            found.append(Example(layer, inputs.to(target.device), target[layer].gather(-1, places)[None]))
     flat = torch.cat([example.target.flatten() for example in found])
     deviation = flat.std()
     if not deviation > 0:

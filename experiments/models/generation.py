@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
+from ...transformers_compat import input_device
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -42,7 +44,7 @@ def generate_texts(
     Returns:
         What follows each prompt, without special tokens.
     """
-    ids, mask = left_padded(prompts, pad, model.device)
+    ids, mask = left_padded(prompts, pad, input_device(model))
     ends = end_tokens(model) or None
     config = GenerationConfig(max_new_tokens=most, pad_token_id=pad, eos_token_id=ends, **_GREEDY)
     output = model.generate(ids, attention_mask=mask, generation_config=config, **options)

@@ -1,13 +1,23 @@
-"""What an evaluation would do, before anything is loaded: config -> how many prompts, contexts read and answers."""
+"""What an evaluation would do, before anything is loaded: config -> prompts, contexts read, answers and caches."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...errors import MemxError
+from ...namm.policies.base import Policy
+from ...namm.policies.keep import Allocation
+from ...namm.policies.network import Namm
+from ...namm.saved.files import load
+from ...namm.saved.places import find_namm
 from ...results.namm.rows import CEILINGS
 from ..config.base import run_name
 from ..config.eviction.policy_eval import EAGER, EvalConfig
+from ..eviction.base_model import describe_base_model
+from ..planning.estimate_caches import CacheCost, cache_cost
+from .baselines import baselines
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class EvaluationCost:
         documents: Documents on which evicted tokens are counted.
         written: Answers that are also written.
         reuse: The evaluation from which measurements are taken, if any; what it has is not measured again.
+        cache: Bytes of a prompt's cache under each policy, and work by token; None where that cannot be counted.
+        not_counted: Why, then.
     """
 
     folder: str
@@ -59,6 +71,8 @@ class EvaluationCost:
     documents: int
     written: int
     reuse: str | None = None
+    cache: CacheCost | None = None
+    not_counted: str | None = None
 
 
 def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
@@ -75,6 +89,7 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
         The counts.
     """
     prompts = len(config.tasks) * config.prompts
+    cache, not_counted = _cache(config)
     thresholds = sum(one.budget is None for one in config.namms)
     shares, rivals = len(config.shares), sum(len(config.allocations_for(name)) for name in config.policies)
     named = [*config.presses, *config.ceiling_presses]
@@ -113,4 +128,35 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
         documents=2 * config.documents,
         written=answers * prompts if config.write else 0,
         reuse=config.reuse,
+        cache=cache,
+        not_counted=not_counted,
     )
+
+
+def _cache(config: EvalConfig) -> tuple[CacheCost | None, str | None]:
+    """The bytes of its caches, or why they cannot be counted: the evaluation itself will say so as well."""
+    try:
+        namms = [load(find_namm(one.folder)) for one in config.namms]
+        described = describe_base_model(config.host)
+        return cache_cost(described, config.host.dtype, config.length, evaluated(config, namms)), None
+    except MemxError as error:
+        return None, error.message
+
+
+def evaluated(config: EvalConfig, namms: Sequence[Namm]) -> Iterator[tuple[str, float | None, Policy]]:
+    """Name, budget and policy of each cache of an evaluation.
+
+    Args:
+        config: The evaluation.
+        namms: The NAMM of each entry of `config.namms`.
+
+    Yields:
+        Each policy under each budget and allocation; None is the budget of a NAMM under its own threshold.
+    """
+    for baseline in baselines(config, namms, config.seed):
+        own: list[tuple[float | None, Allocation]] = [(None, "equal")] if baseline.threshold else []
+        shared = [(share, one) for share in config.shares for one in config.allocations_for(baseline.variant)]
+        for share, allocation in [*own, *shared]:
+            # a table gives heads other numbers, and in all as many
+            policy = baseline.make(share, "global" if allocation == "table" else allocation)
+            yield baseline.called(share, allocation), share, policy

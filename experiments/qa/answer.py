@@ -12,6 +12,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from ...errors import MemxError
+from ...transformers_compat import input_device
 from ..models.generation import generate_texts, left_padded, log_likelihoods
 from .prompt import Asked
 
@@ -49,7 +50,7 @@ def answer_batch(
         scores = _gold_nll(model, tokenizer, asked, cached)
     except torch.OutOfMemoryError:
         raise MemxError(
-            f"a batch of {len(asked)} questions does not fit on {model.device}",
+            f"a batch of {len(asked)} questions does not fit on {input_device(model)}",
             hint="use a smaller --batch, with --resume",
         ) from None
     lines = [(text.split("\n")[0] if one_line else text).strip() for text in texts]
@@ -79,7 +80,7 @@ def _gold_nll(
 ) -> list[float]:
     """For each question the NLL of its gold answer in nats, summed over its tokens."""
     longest = max(len(one.gold) for one in asked)
-    ids, mask = left_padded([one.prompt + one.gold for one in asked], tokenizer.pad_token_id, model.device)
+    ids, mask = left_padded([one.prompt + one.gold for one in asked], tokenizer.pad_token_id, input_device(model))
     places = (mask.cumsum(-1) - 1).clamp_min(0)
     # the token before the first of the answer predicts it; the last one's own prediction is not asked for
     logits = model(ids, attention_mask=mask, position_ids=places, use_cache=cached, logits_to_keep=longest + 1).logits[

@@ -52,7 +52,7 @@ def masks_together(
 
 def _masks(layers: Sequence[LayerState], group: slice, unobserved: int) -> list[Tensor]:
     """What stays of a group that is due, of each layer as from `keep_mask`."""
-    rule, heads = layers[0].policy.rule, [layer.keys.shape[1] for layer in layers]
+    rule, heads = layers[0].policy.rule, [layer.all_heads for layer in layers]
     assert rule.budget is not None
     lengths = [seen + new for seen, new in layers[0].new_tokens.pairs()][group]
     reach = [None if layer.window is None else max(1, layer.window - 1) for layer in layers]
@@ -63,7 +63,8 @@ def _masks(layers: Sequence[LayerState], group: slice, unobserved: int) -> list[
         rooms = [rule.shares.rooms(rule.budget, length, reach, unobserved + 1) for length in lengths]  # [b][L][H]
         kept = []
         for number, layer in enumerate(layers):
-            room = torch.tensor([of[number] for of in rooms], device=layer.device).sub(unobserved).clamp_min(1)
+            own = slice(layer.first_head, layer.first_head + layer.keys.shape[1])
+            room = torch.tensor([of[number][own] for of in rooms], device=layer.device).sub(unobserved).clamp_min(1)
             found = candidates(layer, group, unobserved, room)
             conditions: dict[str, Any] = found.conditions
             kept.append(kept_tokens(found.scores, budget=room, **conditions))
@@ -74,7 +75,13 @@ def _masks(layers: Sequence[LayerState], group: slice, unobserved: int) -> list[
         place = layers[0].device  # layers may lie on several
         conditions = {name: [_on(place, one.conditions[name]) for one in found] for name in found[0].conditions}
         scores, total = [one.scores.to(place) for one in found], torch.tensor(totals, device=place)
+        shards = layers[0].shards if heads != [layer.keys.shape[1] for layer in layers] else None
+        own = scores
+        if shards is not None:
+            scores, conditions = shards.gather(scores, conditions)
         kept = kept_together(scores, total, allocation=rule.allocation, **conditions)
+        if shards is not None:
+            kept = [shards.own(mask, one) for mask, one in zip(kept, own, strict=True)]
     return [F.pad(mask.to(layer.device), (0, unobserved), value=True) for layer, mask in zip(layers, kept, strict=True)]
 
 

@@ -108,7 +108,7 @@ def attend_ragged(query: Tensor, state: LayerState, scale: float) -> tuple[Tenso
     old, window = state.ragged, state.window_in_use()
     assert old is not None
     query, key, value = query.detach(), state.keys.detach(), state.values.detach()
-    own = state.new_tokens.positions[:, 0]
+    own = state.new_tokens.positions[:, 0].to(query.device)  # made where the input is, not where the layer is
     where: Any = (None, None, None) if window is None else (old.positions, own, window)
     before, old_lse = ragged_attention(query, old.keys, old.values, old.offsets, scale, *where, longest=old.most)
     seen = visible(state)

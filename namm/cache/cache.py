@@ -16,6 +16,7 @@ from ..policies.base import Policy, check_interval, check_model
 from ..policies.rotary import UNKNOWN, Rotary
 from .allocate import evict_together, masks_together
 from .evict import keep_mask
+from .head_shards import HeadShards
 from .layer import EvictingLayer
 from .new_tokens import LayerSize, NewTokens
 
@@ -28,6 +29,7 @@ class EvictingCache(Cache):
         windows: Attention window of each layer in tokens. None: full attention.
         protect: Spans (first, one past the last) of token numbers that are never evicted.
         rotary: How each layer turns queries and keys by their positions. None: not known.
+        shards: How several processes share out the heads of each layer. None: all are here.
 
     Attributes:
         seen: Number of tokens of each sequence so far, evicted ones included.
@@ -47,13 +49,15 @@ class EvictingCache(Cache):
         windows: Sequence[int | None],
         protect: Sequence[tuple[int, int]] = (),
         rotary: Sequence[Rotary] | None = None,
+        shards: HeadShards | None = None,
     ) -> None:
         check_interval(policy)
         check_model(policy, len(windows))
         self.rotary = tuple([UNKNOWN] * len(windows) if rotary is None else rotary)
         by_layer = enumerate(zip(windows, self.rotary, strict=True))
-        super().__init__(layers=[EvictingLayer(i, policy, window, protect, turn) for i, (window, turn) in by_layer])
-        self.policy, self.protect = policy, tuple(protect)
+        layers = [EvictingLayer(i, policy, window, protect, turn, shards) for i, (window, turn) in by_layer]
+        super().__init__(layers=layers)
+        self.policy, self.protect, self.shards = policy, tuple(protect), shards
         self.seen: list[int] = []
         self.columns: Tensor | None = None
         self.length = 0
@@ -88,7 +92,7 @@ class EvictingCache(Cache):
             The cache.
         """
         windows = [layer.state.window for layer in self.layers]
-        return EvictingCache(policy or self.policy, windows, self.protect, self.rotary)
+        return EvictingCache(policy or self.policy, windows, self.protect, self.rotary, self.shards)
 
     def fork(self, policy: Policy, copies: int = 1, *, continue_with: Policy) -> EvictingCache:
         """Copy every sequence and evict from the copies now; this cache does not change.

@@ -117,8 +117,10 @@ class Columns:
         """[B, width, ...] -> [B, N, ...]: zeros where there is no token."""
         if self.all:
             return packed
-        out = packed.gather(1, _like(self._place, packed))
-        return out * self._there.view(*self._there.shape, *[1] * (packed.dim() - 2)).to(packed.dtype)
+        # what a layer gives may lie elsewhere than the input
+        place, there = self._place.to(packed.device), self._there.to(packed)
+        out = packed.gather(1, _like(place, packed))
+        return out * there.view(*there.shape, *[1] * (packed.dim() - 2))
 
 
 def _like(index: Tensor, tensor: Tensor) -> Tensor:

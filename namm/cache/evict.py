@@ -7,6 +7,7 @@ layers share one budget, the choice is made in `allocate.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,9 +45,14 @@ def keep_mask(layer: LayerState, group: slice, *, due: bool, unobserved: int = 0
             keep = keep & (layer.positions[group, :, slots] > _last_out_of_window(layer, group))
         return keep.expand(*layer.keys[group].shape[:2], slots.stop - slots.start)
     rule, found = layer.policy.rule, candidates(layer, group, unobserved)
-    kept = kept_tokens(
-        found.scores, threshold=rule.threshold, budget=found.room, grouping=rule.grouping, **found.conditions
-    )
+    chosen: dict[str, Any] = dict(threshold=rule.threshold, budget=found.room, grouping=rule.grouping)
+    if layer.all_heads > layer.keys.shape[1] and found.room is None and rule.grouping == "layer_max":
+        assert layer.shards is not None
+        scores, conditions = layer.shards.gather([found.scores], {n: [one] for n, one in found.conditions.items()})
+        kept = kept_tokens(scores[0], **chosen, **{name: one for name, (one,) in conditions.items()})
+        kept = layer.shards.own(kept, found.scores)
+    else:
+        kept = kept_tokens(found.scores, **chosen, **found.conditions)
     return F.pad(kept, (0, unobserved), value=True)
 
 
@@ -191,7 +197,9 @@ def _view(layer: LayerState, group: slice, slots: slice, unobserved: int) -> Vie
     room = None if budgets is None else torch.tensor(budgets, device=layer.device).sub(unobserved).clamp_min(1)
     value, state = layer.values[group, :, slots], layer.policy_state[group, :, slots]
     summary = None if layer.summary is None else layer.summary[group]
-    return View(layer.index, attention, value, state, torch.tensor(lengths, device=layer.device), room, summary=summary)
+    seen = torch.tensor(lengths, device=layer.device)
+    heads = dict(first_head=layer.first_head, total_heads=layer.all_heads)
+    return View(layer.index, attention, value, state, seen, room, summary=summary, **heads)
 
 
 def _last_out_of_window(layer: LayerState, group: slice) -> Tensor:

@@ -12,6 +12,7 @@ from ...transformers_compat import CacheLayer, query_count
 from ..policies.base import Policy
 from ..policies.rotary import UNKNOWN, Rotary
 from . import evict, observe
+from .head_shards import HeadShards
 from .state import LayerState
 
 
@@ -41,9 +42,10 @@ class EvictingLayer(CacheLayer):
         window: int | None,
         protect: Sequence[tuple[int, int]] = (),
         rotary: Rotary = UNKNOWN,
+        shards: HeadShards | None = None,
     ) -> None:
         """index: the layer's number; window: how far its queries see back, None for all; protect: spans that stay."""
-        self.state = LayerState(index, policy, window, tuple(protect), rotary=rotary)
+        self.state = LayerState(index, policy, window, tuple(protect), rotary=rotary, shards=shards)
         super().__init__()
         self.begun = False
 
@@ -95,7 +97,7 @@ class EvictingLayer(CacheLayer):
 
     def copies(self, policy: Policy, count: int, seen: list[int]) -> EvictingLayer:
         """A layer of so many copies of each sequence, under another policy that reads the same."""
-        twin = EvictingLayer(self.state.index, policy, self.state.window, self.state.protect, self.state.rotary)
+        twin = EvictingLayer(self.state.index, policy, self.state.window)  # whose state is another's copy
         twin.dtype, twin.device, twin.is_initialized = self.dtype, self.device, True
         twin.state = self.state.copies(policy, count, seen)
         return twin

@@ -59,8 +59,8 @@ class MaskedCache(Cache):
 
     def kept_share(self) -> Tensor:
         """The share of the context that each sequence sees, a mean over layers and heads: [P], float32, on the CPU."""
-        seen = [layer.mask.sum(-1).float().mean(1) for layer in self.layers]
-        return (torch.stack(seen).mean(0) / self._tokens).cpu()
+        seen = [layer.mask.sum(-1).float().mean(1).cpu() for layer in self.layers]
+        return torch.stack(seen).mean(0) / self._tokens
 
 
 class MaskedLayer(CacheLayer):

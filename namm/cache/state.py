@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from ..policies.base import Policy, summary_size
 from ..policies.rotary import UNKNOWN, Rotary
+from .head_shards import HeadShards
 from .new_tokens import LayerSize, NewTokens
 from .ragged import RaggedTokens
 
@@ -56,6 +57,7 @@ class LayerState:
         lse: [B, Hq, context]: the log-sum-exp of the scores of the former, when they attended.
         summary: [B, Hq, numbers]: the policy's numbers for each sequence and query head.
         rotary: How the layer turns queries and keys by their positions.
+        shards: How several processes share out the layer's heads. None: all are here.
         new_tokens: What the forward pass that is on brings.
     """
 
@@ -73,6 +75,7 @@ class LayerState:
     lse: Tensor | None = None
     summary: Tensor | None = None
     rotary: Rotary = UNKNOWN
+    shards: HeadShards | None = None
     new_tokens: NewTokens = field(init=False)
     ragged: RaggedTokens | None = None
 
@@ -80,6 +83,17 @@ class LayerState:
     def device(self) -> torch.device:
         """Where the tokens are."""
         return self.keys.device
+
+    @property
+    def all_heads(self) -> int:
+        """Key-value heads of the layer in all processes together; H where none shares them."""
+        heads = self.keys.shape[1]
+        return self.shards.total if self.shards is not None and self.shards.split(heads) else heads
+
+    @property
+    def first_head(self) -> int:
+        """The number of the first head that is here."""
+        return 0 if self.shards is None else self.shards.first(self.keys.shape[1])
 
     @property
     def width(self) -> int:
@@ -234,7 +248,9 @@ class LayerState:
 
         seen: tokens that each sequence ever had. Copies of one sequence share its memory until they differ.
         """
-        twin = LayerState(self.index, policy, self.window, self.protect, self.scale, [], rotary=self.rotary)
+        twin = LayerState(
+            self.index, policy, self.window, self.protect, self.scale, [], rotary=self.rotary, shards=self.shards
+        )
         for name in _TENSORS:
             tensor = getattr(self, name)
             if tensor is not None:

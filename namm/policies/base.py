@@ -59,6 +59,8 @@ class View:
             without a budget.
         rooms: The number for each head [B, H], where a table gives them different ones. None: `room` for all.
         summary: What `summarise` returned last: [B, Hq, numbers]. None for a policy that summarises nothing.
+        first_head: Number of the first of the H heads; above 0 where other processes hold those before.
+        total_heads: Heads of the layer in all processes together. None: all are here.
     """
 
     layer: int
@@ -69,6 +71,8 @@ class View:
     room: Tensor | None
     rooms: Tensor | None = None
     summary: Tensor | None = None
+    first_head: int = 0
+    total_heads: int | None = None
 
     @property
     def rotary(self) -> Rotary:

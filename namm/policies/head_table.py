@@ -37,13 +37,17 @@ class HeadTable:
         """How many numbers it has."""
         return self.layers * self.heads * (self.bias + self.embedding)
 
-    def of_layer(self, numbers: Tensor, layer: int, heads: int) -> tuple[Tensor, Tensor]:
+    def of_layer(
+        self, numbers: Tensor, layer: int, heads: int, first: int = 0, total: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The numbers of one layer.
 
         Args:
             numbers: [n] or [P, n].
             layer: Its number, from 0.
-            heads: The key-value heads that it has.
+            heads: The key-value heads H that are asked for.
+            first: Number of the first of them.
+            total: The key-value heads that the layer has; None: H.
 
         Returns:
             Bias [H, 1], or [P, 1, H, 1]; embedding [H, e] or [P, H, e].
@@ -51,13 +55,13 @@ class HeadTable:
         Raises:
             MemxError: The base model has other layers or heads.
         """
-        self.check(heads, layer + 1)
-        total, first = self.layers * self.heads, layer * self.heads
-        bias, embedding = numbers.split([total * self.bias, total * self.embedding], -1)
-        own = slice(first, first + self.heads)
-        embedding = embedding.unflatten(-1, (total, self.embedding))[..., own, :]
+        self.check(heads if total is None else total, layer + 1)
+        count, start = self.layers * self.heads, layer * self.heads + first
+        bias, embedding = numbers.split([count * self.bias, count * self.embedding], -1)
+        own = slice(start, start + heads)
+        embedding = embedding.unflatten(-1, (count, self.embedding))[..., own, :]
         if not self.bias:
-            bias = numbers.new_zeros(*numbers.shape[:-1], total)
+            bias = numbers.new_zeros(*numbers.shape[:-1], count)
         bias = bias[..., own, None]
         return (bias[:, None] if numbers.dim() == 2 else bias), embedding
 

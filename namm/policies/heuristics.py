@@ -61,7 +61,7 @@ class Random:
     def scores(self, view: View) -> Tensor:
         """Uniform in [0, 1): [B, H, T]."""
         positions = view.recent.positions
-        heads = torch.arange(positions.shape[1], device=positions.device)[:, None]
+        heads = view.first_head + torch.arange(positions.shape[1], device=positions.device)[:, None]
         lots = _hash(_hash(_hash(self.seed & _WORD) + view.layer) + heads)
         return (_hash(lots + positions.long()) >> 8).float() / 2**24
 

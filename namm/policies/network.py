@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -161,7 +162,8 @@ class Namm:
 
     def scores(self, view: View) -> Tensor:
         """The scorer's output for each token: [B, H, T], float32."""
-        return self.score(self.parameters, self.tokens(view), view.recent.exists, layer=view.layer)
+        heads: dict[str, Any] = dict(first_head=view.first_head, total_heads=view.total_heads)
+        return self.score(self.parameters, self.tokens(view), view.recent.exists, layer=view.layer, **heads)
 
     def tokens(self, view: View) -> Tensor:
         """What the scorer reads of each token, standardised: [B, H, T, inputs], float32."""
@@ -169,7 +171,14 @@ class Namm:
         return standardise(features.read(view), features.standardised, self.mean, self.variance, self.eps)
 
     def score(
-        self, parameters: Tensor, tokens: Tensor, exists: Tensor | None = None, *, layer: int | None = None
+        self,
+        parameters: Tensor,
+        tokens: Tensor,
+        exists: Tensor | None = None,
+        *,
+        layer: int | None = None,
+        first_head: int = 0,
+        total_heads: int | None = None,
     ) -> Tensor:
         """Score tokens with given parameters, of one candidate or a population.
 
@@ -178,6 +187,8 @@ class Namm:
             tokens: What `tokens` gave: [B, H, T, inputs], or [P, B, H, T, inputs] to give each candidate its own.
             exists: Which are tokens [B or P*B, 1 or H, T], bool; None: all.
             layer: Number of the layer; needed with a head table.
+            first_head: Number of the first of the H heads.
+            total_heads: Heads of the layer. None: H.
 
         Returns:
             Scores [B, H, T], or [P, B, H, T] of a population, float32.
@@ -190,7 +201,7 @@ class Namm:
             return self._network(parameters, tokens, exists)
         assert layer is not None, "a head table needs the number of the layer"
         network, numbers = parameters.split([count(self.sizes), self.table.count], -1)
-        bias, embedding = self.table.of_layer(numbers, layer, tokens.shape[-3])
+        bias, embedding = self.table.of_layer(numbers, layer, tokens.shape[-3], first_head, total_heads)
         scores = self._network(network, self.table.beside(tokens, embedding), exists)
         return scores + bias
 

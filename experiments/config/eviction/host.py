@@ -29,6 +29,9 @@ class HostConfig(StrictModel):
         default="float32", description="dtype of the base model's weights and computation: float32, bfloat16 or float16"
     )
     device: str = Field(default="auto", description="device to run on: auto, cpu, cuda or cuda:N")
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
+        default=None, description="spread the layers over all devices, as accelerate's device_map; null: one device"
+    )
     threads: int | None = Field(default=None, ge=1, le=4096, description="CPU threads; null: the machine's cores")
     rope: dict[str, str | float | list[float]] | None = Field(
         default=None,
@@ -52,4 +55,6 @@ class HostConfig(StrictModel):
     def _one_host(self) -> HostConfig:
         if (self.name is None) == (self.preset is None):
             raise ValueError("host.name and host.preset exclude each other; set one of them and the other to null")
+        if self.device_map is not None and self.device != "auto":
+            raise ValueError("host.device_map chooses the devices itself; set host.device to auto")
         return self

@@ -19,10 +19,10 @@ from memx.experiments.eviction.tasks import make_prompts
 from memx.experiments.evolution.candidates import CandidateEvaluator
 from memx.experiments.evolution.cost import context_bytes, evolution_cost
 from memx.experiments.evolution.fitness import FitnessEvaluator
-from memx.experiments.evolution.host_shape import host_shape
 from memx.experiments.evolution.hosts import BaseModel, HostPrompts, HostsFitnessEvaluator, pooled
 from memx.experiments.evolution.ranks import DistributedEvaluator
 from memx.experiments.evolution.run import evolve_namm
+from memx.experiments.models.host_shape import host_shape
 from memx.experiments.runtime.events import Generation
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted, StopRequest

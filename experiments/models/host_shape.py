@@ -1,4 +1,4 @@
-"""The shape of a base model, for counts of what an evolution on it costs."""
+"""The shape of a base model, for counts of what work with its cache costs."""
 
 from __future__ import annotations
 
