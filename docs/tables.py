@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from measured import (
+    answers,
     conditions,
     costs,
     evictions,
@@ -42,6 +43,8 @@ TABLES: dict[str, Callable[[str], str]] = {
     "bookkeeping": evictions.bookkeeping,
     "transfer": evictions.transfer,
     "transfer-memory": evictions.transfer_memory,
+    "ruler": answers.ruler,
+    "registers": answers.registers,
     "kinds": conditions.kinds,
     "lengths": conditions.lengths,
     "online": conditions.online,

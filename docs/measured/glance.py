@@ -8,6 +8,7 @@ from memx.results.memory_layers.ablation import difference
 from memx.results.memory_layers.baselines import bases_of
 from memx.results.memory_layers.finetune import by_method, methods_of
 
+from .answers import registers_line, ruler_line
 from .costs import fastest_step
 from .memory_layers import TIER, equal_compute, model
 from .namms import (
@@ -33,13 +34,13 @@ def memory(page: str) -> str:
 
 
 def namm(page: str) -> str:
-    """NAMMs in three lines."""
+    """NAMMs in five lines."""
     return _table(page, _namm_lines())
 
 
 def both(page: str) -> str:
-    """The lines on memory layers, and two on NAMMs."""
-    return _table(page, [*_memory_lines(), _kept(), _against_others()])
+    """The lines on memory layers, and four on NAMMs."""
+    return _table(page, [*_memory_lines(), _kept(), _against_others(), *_answers()])
 
 
 def _memory_lines() -> list[_Line]:
@@ -47,7 +48,12 @@ def _memory_lines() -> list[_Line]:
 
 
 def _namm_lines() -> list[_Line]:
-    return [_kept(), _against_others(), _evolved()]
+    return [_kept(), _against_others(), *_answers(), _evolved()]
+
+
+def _answers() -> list[_Line]:
+    """RULER, and a long answer."""
+    return [(*line, "RULER and long answers", "ruler") for line in (ruler_line(), registers_line())]
 
 
 def _table(page: str, lines: list[_Line]) -> str:
