@@ -206,7 +206,7 @@ def _print_caches(cost: CacheCost) -> None:
     sizes: dict[str, PolicyCache] = {"100%": cost.full}
     states: dict[str, dict[str, str]] = {"full": {"100%": _bytes(cost.full.policy_bytes)}}
     for one in sorted(cost.policies, key=lambda one: -(one.budget or 1)):
-        size = "its own" if one.budget is None else f"{100 * one.budget:g}%"
+        size = "its own" if one.budget is None else budget_text(one.budget)
         sizes.setdefault(size, one)
         states.setdefault(one.policy, {})[size] = _bytes(one.policy_bytes)
     lines = [
