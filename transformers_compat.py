@@ -115,7 +115,7 @@ def tensor_parallel_group(model: PreTrainedModel) -> Any:
     """
     mesh = getattr(model, "_device_mesh", None)
     if mesh is None:
-        mesh = next((p.device_mesh for p in model.parameters() if hasattr(p, "device_mesh")), None)
+        mesh = next((m for p in model.parameters() if (m := getattr(p, "device_mesh", None)) is not None), None)
     if mesh is None:
         return None
     if mesh.ndim > 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class EvictingCache(Cache):
         check_model(policy, len(windows))
         self.rotary = tuple([UNKNOWN] * len(windows) if rotary is None else rotary)
         by_layer = enumerate(zip(windows, self.rotary, strict=True))
-        layers = [EvictingLayer(i, policy, window, protect, turn, shards) for i, (window, turn) in by_layer]
+        layers: list[Any] = [EvictingLayer(i, policy, window, protect, turn, shards) for i, (window, turn) in by_layer]
         super().__init__(layers=layers)
         self.policy, self.protect, self.shards = policy, tuple(protect), shards
         self.seen: list[int] = []

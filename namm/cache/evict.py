@@ -48,11 +48,13 @@ def keep_mask(layer: LayerState, group: slice, *, due: bool, unobserved: int = 0
     chosen: dict[str, Any] = dict(threshold=rule.threshold, budget=found.room, grouping=rule.grouping)
     if layer.all_heads > layer.keys.shape[1] and found.room is None and rule.grouping == "layer_max":
         assert layer.shards is not None
-        scores, conditions = layer.shards.gather([found.scores], {n: [one] for n, one in found.conditions.items()})
-        kept = kept_tokens(scores[0], **chosen, **{name: one for name, (one,) in conditions.items()})
+        scores, shared = layer.shards.gather([found.scores], {n: [one] for n, one in found.conditions.items()})
+        conditions: dict[str, Any] = {name: one for name, (one,) in shared.items()}
+        kept = kept_tokens(scores[0], **chosen, **conditions)
         kept = layer.shards.own(kept, found.scores)
     else:
-        kept = kept_tokens(found.scores, **chosen, **found.conditions)
+        conditions = found.conditions
+        kept = kept_tokens(found.scores, **chosen, **conditions)
     return F.pad(kept, (0, unobserved), value=True)
 
 
@@ -198,7 +200,7 @@ def _view(layer: LayerState, group: slice, slots: slice, unobserved: int) -> Vie
     value, state = layer.values[group, :, slots], layer.policy_state[group, :, slots]
     summary = None if layer.summary is None else layer.summary[group]
     seen = torch.tensor(lengths, device=layer.device)
-    heads = dict(first_head=layer.first_head, total_heads=layer.all_heads)
+    heads: dict[str, Any] = dict(first_head=layer.first_head, total_heads=layer.all_heads)
     return View(layer.index, attention, value, state, seen, room, summary=summary, **heads)
 
 
