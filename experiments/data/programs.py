@@ -24,11 +24,13 @@ def program(rng: random.Random, count: int) -> list[Step]:
         The register of each step, and a digit or the register that it copies.
     """
     steps: list[Step] = []
+    known = ""  # in the order of names
     for _ in range(count):
         name = rng.choice(NAMES)
-        others = sorted({one for one, _ in steps} - {name})
+        others = known.replace(name, "")
         copies = bool(others) and rng.random() < _COPIES
         steps.append((name, rng.choice(others) if copies else str(rng.randrange(10))))
+        known = known if name in known else "".join(sorted(known + name))
     return steps
 
 
@@ -59,7 +61,7 @@ def run(steps: list[Step]) -> list[str]:
     return lines
 
 
-def documents(count: int = 60_000) -> list[str]:
+def documents(count: int = 30_000) -> list[str]:
     """Programs with their answers, to train a model on; no evaluation draws from the same numbers.
 
     Args:
