@@ -37,7 +37,7 @@ class PlotOptions:
 
     published: overlay published curves. accuracy: the left panel of memory. tier: the questions of rivals and
     ablation. baseline: the variant that an ablation compares with; the first one. metrics: rows of panels of namm.
-    policies: those that namm draws; all. budget: the share of the cache that dropped is of; the NAMM's own size.
+    policies: those that namm draws; all. budget: the size of the cache that dropped is of; the NAMM's own size.
     """
 
     published: bool = False

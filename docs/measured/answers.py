@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from memx.results.namm.curves import Point
-from memx.results.namm.looks import policy_label
 from memx.results.namm.rows import in_order, prepared, size_label, size_of
 
 from .namms import by_policy, cells
-from .text import blocks, plus_minus, rows_of, table
+from .text import blocks, rows_of, table
 
 SCORE = "score"
 RULER, REGISTERS = "ruler/ruler", "ruler/registers"
@@ -38,36 +39,31 @@ def registers(page: str) -> str:
 
 
 def ruler_line() -> tuple[str, str]:
-    """RULER at a quarter of the cache, over all tasks: a question and its answer."""
-    found = _by_label(RULER, "held-out/all", "0.25")
-    told = _best_of(found)
-    return "How many of RULER's needles at 4,096 tokens does SmolLM2-135M find with a quarter of the cache?", told
+    """RULER by size of the cache, over all tasks: a question and its answer."""
+    sizes = ("0.25", "0.125")
+    question = "How many of RULER's needles at 4,096 tokens does SmolLM2-135M find with 25% and 12.5% of the cache?"
+    return question, _told(RULER, "held-out/all", sizes, "NAMM smollm2 global")
 
 
 def registers_line() -> tuple[str, str]:
-    """The long answer under the budget at which policies differ most: a question and its answer."""
-    found = _by_label(REGISTERS, "held-out/registers", "64")
-    question = "How much of a long answer is right if each head holds 64 tokens while it is written?"
-    return question, _best_of(found)
+    """The long answer by the tokens that each head may hold: a question and its answer."""
+    sizes = ("96", "64", "48", "32")
+    question = "How much of a long answer is right if each head holds 96, 64, 48 or 32 tokens while it is written?"
+    return question, _told(REGISTERS, "held-out/registers", sizes, "NAMM global")
 
 
-def _by_label(file: str, data: str, size: str) -> dict[str, Point]:
-    """The point of each policy at a size, by its name in tables."""
-    listed = by_policy(prepared(rows_of(file)), data, SCORE)
-    return {label: point for label, points in listed for point in points if point.size in (size, "full")}
-
-
-def _best_of(found: dict[str, Point]) -> str:
-    """The full cache, the universal NAMM, and the best other policy that reads the text once."""
-    full, namm = found["full cache"], max((one for name, one in found.items() if "NAMM" in name), key=_value)
-    others = {
-        name: one for name, one in found.items() if name != "full cache" and not name.startswith(("NAMM", "KVzip"))
+def _told(file: str, data: str, sizes: Sequence[str], namm: str) -> str:
+    """A NAMM, the best other policy that reads a text once, and the full cache, at each size."""
+    found = {
+        label: {one.size: one for one in points} for label, points in by_policy(prepared(rows_of(file)), data, SCORE)
     }
-    best = max(others, key=lambda name: others[name].value)
-    name = policy_label(namm.policy, found)
-    texts = [plus_minus(one.value, one.low, one.high, 0) for one in (namm, others[best], full)]
-    return f"{texts[0]}% with {name}; {texts[1]}% with {best}, the best other; {texts[2]}% with the full cache"
+    others = [label for label in found if not label.startswith(("full cache", "NAMM", "KVzip"))]
+    best = [max(others, key=lambda label: found[label][size].value) for size in sizes]
+    ours = ", ".join(_percent(found[namm][size]) for size in sizes)
+    theirs = ", ".join(f"{_percent(found[label][size])} {label}" for label, size in zip(best, sizes, strict=True))
+    full = _percent(found["full cache"]["full"])
+    return f"{ours}% with {namm}; the best other policies at each: {theirs}; full cache {full}"
 
 
-def _value(point: Point) -> float:
-    return point.value
+def _percent(point: Point) -> str:
+    return f"{point.value:.0f}"

@@ -46,7 +46,7 @@ class EvictionBenchConfig:
         batches: Prompts at a time; for `evolution`, prompts of a generation.
         policies: Names of policies; all that there are if empty.
         namms: Saved NAMMs that are measured too, under their own allocation: places as of `memx.namm.load`.
-        budgets: Shares of the tokens that stay, in (0, 1].
+        budgets: What stays: shares of the tokens, or above 1 tokens of each head.
         allocations: How heads share a budget, each with every policy: equal, global, table (a made one), layer_max.
         every: Tokens between two evictions.
         new_tokens: Tokens written greedily after the prefill.

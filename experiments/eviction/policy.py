@@ -17,6 +17,7 @@ from ...namm.policies.keep import Grouping
 from ...namm.policies.network import RUN, Namm
 from ...namm.saved import places
 from ...namm.saved.files import load, read_files
+from ...results.namm.rows import size_text
 from ..base_models.model_folder import SMOLLM2
 from .default_model import model_of_run
 from .head_shares import HEAD_SHARES, read_shares
@@ -186,6 +187,6 @@ def describe(policy: Policy) -> str:
         return "keeps everything"
     text = f"threshold {rule.threshold:g}, {rule.grouping}"
     if rule.budget is not None:
-        text = f"budget {rule.budget:g}" + ("" if rule.allocation == "equal" else f", {rule.allocation}")
+        text = f"budget {size_text(rule.budget)}" + ("" if rule.allocation == "equal" else f", {rule.allocation}")
     protection = [f"{name} {count}" for name in ("first", "newest") if (count := getattr(rule, name))]
     return text + (f", {' and '.join(protection)} protected" if protection else "")

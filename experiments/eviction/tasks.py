@@ -1,7 +1,7 @@
 """The prompts of an evolution: config and tokenizer -> training, validation and test prompts, and who is drawn when.
 
-Training, validation and test prompts are of splits that share no document, word, number or entity; the rows of
-LongBench and other benchmarks are split by their number.
+Training, validation and test prompts are of splits that share no document, word, number or entity (registers, which
+is never trained on, has the same few in all); the rows of LongBench and other benchmarks are split by their number.
 """
 
 from __future__ import annotations

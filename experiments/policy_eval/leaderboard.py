@@ -53,11 +53,13 @@ def write_leaderboard(prompts: Path, config: EvalConfig) -> list[Path]:
     """
     lines = [line for line in JsonLines(prompts).lines() if is_ruler(line.get("task", "")) and "answers" in line]
     found: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    budgets: dict[tuple[str, float], float | None] = {}  # the first of those that leave the same share
     for line in lines:
         for fact in line["facts"]:
             if fact.get("text") is not None and fact["size"] == "budget":
-                share = _share(fact["budget"], config.length)
-                found.setdefault((fact["variant"], share), []).append(_prediction(line, fact))
+                key = fact["variant"], _share(fact["budget"], config.length)
+                if budgets.setdefault(key, fact["budget"]) == fact["budget"]:
+                    found.setdefault(key, []).append(_prediction(line, fact))
     digits = 2
     while len({(variant, f"{1 - share:.{digits}f}") for variant, share in found}) < len(found):
         digits += 1  # two sizes would share a folder

@@ -48,7 +48,11 @@ def sizes(config: EvalConfig, prompt: Prompt, measured: Sequence[Measurements]) 
         The share of the cache at each size, and the size as the tables name it for a policy that is no NAMM.
     """
     length = len(prompt.context)
-    found = [(float(allowed(budget, length) / length), CacheSize(budget)) for budget in config.shares]
+    found = [
+        # a little more than a number of tokens, so that rounding down gives it
+        (budget if budget <= 1 else min(1.0, (float(allowed(budget, length)) + _ROUNDING) / length), CacheSize(budget))
+        for budget in config.shares
+    ]
     for entry in measured:
         if entry.at.size == "own" and not entry.at.beside:
             share = own_budget(config, entry.cache.held, length, measured[0].cache.layers)

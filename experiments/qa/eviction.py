@@ -32,7 +32,7 @@ def evictions(
     Args:
         policies: Names of policies; full is the unmodified model.
         namms: Saved NAMMs, as `memx evict --namm` takes them.
-        budgets: Shares of the cache; empty for half, or a NAMM's own.
+        budgets: Shares of the cache or numbers of tokens; empty for half, or a NAMM's own.
         settings: Further fields of `QaEviction`, of all of them.
 
     Returns:

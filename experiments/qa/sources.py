@@ -128,7 +128,7 @@ def _policy_slug(eviction: QaEviction) -> str:
     """A policy and its budget as a part of a folder's name."""
     name = _slug(Path(eviction.namm).name if eviction.namm else short_name(str(eviction.policy)))[-24:].lstrip("-.")
     budget = eviction.budget
-    return name if budget is None else f"{name}-{budget if budget > 1 else 100 * budget:g}{'t' * (budget > 1)}"
+    return name if budget is None else name + (f"-{budget:.0f}t" if budget > 1 else f"-{100 * budget:g}")
 
 
 def _harness(names: str | None, folder: Path | None, shots: int | None) -> HarnessConfig:

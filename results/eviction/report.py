@@ -69,8 +69,8 @@ class EvictionReport:
     """A prompt and its cache when the answer begins: held [layers][tokens] is the share of heads that hold a token.
 
     rule: how the policy chooses, in words; every: tokens between its runs; layers and after: the caches at the end of
-    the prompt and at the end of the answer; full: what the full cache writes, if it was asked; budget: the share of
-    tokens that each run keeps, None for a threshold; shortest: the smallest interval that the policy works with.
+    the prompt and at the end of the answer; full: what the full cache writes, if it was asked; budget: what each run
+    keeps, a share or above 1 tokens of each head, None for a threshold; shortest: the smallest interval that the policy works with.
     """
 
     host: str

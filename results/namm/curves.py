@@ -7,6 +7,7 @@ two it would say next to nothing, so that theirs is over prompts, the mean of bo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import inf
 from statistics import fmean
 from typing import NamedTuple
 
@@ -98,10 +99,14 @@ def by_bytes(rows: Iterable[Row]) -> bool:
 def pareto_front(points: Sequence[Point], *, rises: bool = True) -> list[Point]:
     """The points, least held first, that no other beats: none holds as little and scores as well, and better in one."""
     sign = 1 if rises else -1
+    in_tokens = any(tokens_of(point.size) for point in points)
+
+    def size(point: Point) -> float:
+        return inf if in_tokens and point.size == FULL else point.share
 
     def beats(one: Point, other: Point) -> bool:
-        at_least = one.share <= other.share and sign * one.value >= sign * other.value
-        return at_least and (one.share, one.value) != (other.share, other.value)
+        at_least = size(one) <= size(other) and sign * one.value >= sign * other.value
+        return at_least and (size(one), one.value) != (size(other), other.value)
 
     unbeaten = [point for point in points if not any(beats(other, point) for other in points)]
     return sorted(unbeaten, key=lambda point: point.share)

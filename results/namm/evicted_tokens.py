@@ -10,7 +10,7 @@ from ..labels import Table
 from ..store.rows import Row
 from ..summary import mean_interval
 from .looks import policy_label
-from .rows import in_order, is_namm, is_own, size_label, size_of
+from .rows import in_order, is_namm, is_own, size_label, size_of, size_text
 
 METRICS = ("dropped", "dropped_run")
 TEXTS = {"code": "Python code", "prose": "English prose"}
@@ -50,11 +50,11 @@ def choose_size(rows: Sequence[Row], budget: float | None, log: Callable[[str], 
     if not sizes:
         raise MemxError("no evaluation here records which tokens a NAMM evicts", hint="run `memx eval-namm RUN` first")
     known = in_order(size for mine in sizes.values() for size in mine)
-    if budget is not None and f"{budget:g}" not in known:
+    if budget is not None and size_text(budget) not in known:
         budgets = ", ".join(size for size in known if not is_own(size))
         hint = f"choose from: {budgets}" if budgets else "remove --budget to draw the NAMM's own size"
-        raise MemxError(f"--budget: no NAMM was evaluated at {budget:g}", hint=hint)
-    wanted = {name: mine[-1] if budget is None else f"{budget:g}" for name, mine in sizes.items()}
+        raise MemxError(f"--budget: no NAMM was evaluated at {size_text(budget)}", hint=hint)
+    wanted = {name: mine[-1] if budget is None else size_text(budget) for name, mine in sizes.items()}
     if others := [size_label(size) for size in known if size not in wanted.values()]:
         drawn = ", ".join(map(size_label, in_order(wanted.values())))
         log(f"drawn: {drawn}; not drawn: {', '.join(others)} (choose with --budget)")

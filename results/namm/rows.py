@@ -118,13 +118,22 @@ def size_of(row: Row) -> str:
         return FULL
     labels = row.labels
     if labels.size != OWN and labels.budget is not None:
-        return f"{labels.budget:g}"
+        return size_text(labels.budget)
     return f"{OWN} {labels.own_of}".strip()
 
 
 def is_own(size: str) -> bool:
     """Whether a size is a NAMM's own."""
     return size.partition(" ")[0] == OWN
+
+
+def size_text(budget: float) -> str:
+    """The size that a budget is: its number, without rounding one of tokens.
+
+    Args:
+        budget: A share of the cache, or above 1 a number of tokens of each head.
+    """
+    return f"{budget:.0f}" if budget > 1 else f"{budget:g}"
 
 
 def budget_text(budget: float) -> str:

@@ -37,7 +37,7 @@ ADDED = {
     "token_kind": "memx eval-namm: kind of token (keyword, name, number, content word, and others)",
     "share": "memx eval-namm: share of all tokens that are of this kind",
     "layer": "memx eval-namm: layer of the cache",
-    "size": "memx eval-namm: budget (a share of the cache) or own (the size at the NAMM's own threshold)",
+    "size": "memx eval-namm: budget or own (the size at the NAMM's own threshold)",
     "budget": "share of the cache that a policy keeps; above 1 tokens of each head",
     "allocation": "how heads share a budget: equal, global, table, layer_max or threshold",
     "own_of": "memx eval-namm: the NAMM whose own size it is",

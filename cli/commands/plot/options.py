@@ -99,7 +99,9 @@ OF_PICTURES: dict[str, tuple[Any, Any]] = {
         Annotated[
             float | None,
             option(
-                metavar="SHARE|TOKENS", help="Cache size to show, as the budget says it.", default="the NAMM's own size"
+                metavar="SHARE|TOKENS",
+                help="Budget to show: a share or a number of tokens.",
+                default="the NAMM's own size",
             ),
         ],
         None,

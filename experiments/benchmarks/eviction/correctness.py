@@ -40,7 +40,7 @@ def check_baselines(host: Host, baselines: Sequence[Baseline], context: int, eve
     """Check memx's policies on one prompt.
 
     Zero parameters must give the plain model's logits under the same chunking, in float32: where the host is of half
-    precision, on a small one. Each budget must leave in every layer and head the share of the tokens that it says.
+    precision, on a small one. Each budget must leave in every layer and head as many tokens as it says.
     """
     exact = host
     if host.model.dtype not in (torch.float32, torch.float64):

@@ -45,6 +45,9 @@ def check_evolution(config: EvictionBenchConfig, device: torch.device) -> None:
     """Raise MemxError for what cannot be run, before anything is built."""
     if config.population < 2:
         raise MemxError(f"--population must be at least 2, got {config.population}", hint="use 2 or more")
+    for budget in config.budgets:
+        if budget > 1:
+            raise MemxError(f"--budget must be a share here, got {budget:g}", hint="use e.g. 0.5")
     check_eviction(replace(config, new_tokens=_QUESTION + _ANSWER), device, peers=False)
 
 

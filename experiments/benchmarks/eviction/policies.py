@@ -56,7 +56,7 @@ class Held(NamedTuple):
 class Baseline:
     """One way to run a model.
 
-    on: a context in which the model runs this way. budget: the share that stays, None for all. exact: memx's, whose
+    on: a context in which the model runs this way. budget: what stays, None for all. exact: memx's, whose
     caches hold what the budget says to the token. piece: how many tokens a forward pass takes, None for all of them.
     allocation: how heads share the budget.
     """

@@ -49,6 +49,8 @@ BENCHMARKS = (  # which are measured together
 def check_eviction(config: EvictionBenchConfig, device: torch.device, *, peers: bool) -> None:
     """Raise MemxError for what cannot be run, before anything is built."""
     check_policies(config.policies, config.budgets)
+    if peers and any(budget > 1 for budget in config.budgets):
+        raise MemxError("--third-party takes shares, not numbers of tokens", hint="use e.g. --budget 0.5")
     for place in config.namms:
         load(place)
     check_every(config.every)

@@ -66,7 +66,7 @@ class NammSource(StrictModel):
     seed: int = Field(default=0, description="random seed of its evolution")
     evolved_on: str = Field(default="", description="base model that it was evolved on")
     budget: float | None = Field(
-        default=None, gt=0, le=1, description="cache share of its budget rule; null: it has a threshold"
+        default=None, gt=0, description="its budget, a share or above 1 tokens; null: it has a threshold"
     )
     grouping: Grouping | None = Field(
         default=None, description="how heads of a layer share its threshold; null: it has a budget, or an older version"
@@ -105,7 +105,7 @@ class EvalConfig(StrictModel):
     every: int = Field(default=512, ge=16, multiple_of=16, description="online: eviction interval in tokens")
     budgets: tuple[float, ...] = Field(
         default=BUDGETS,
-        description="budgets: shares, or above 1 tokens of each head; NAMMs' own are included",
+        description="budgets: shares, or above 1 tokens of each head; those of NAMMs are added",
     )
     allocations: tuple[Allocation, ...] = Field(
         default=("equal",),
@@ -244,6 +244,8 @@ class EvalConfig(StrictModel):
             raise ValueError("question before is for eviction after the context was read; set mode to post_hoc")
         if self.online_thresholds and self.mode != "online":
             raise ValueError("online_thresholds are for eviction while reading; set mode to online")
+        if self.online_thresholds and any(budget > 1 for budget in self.shares):
+            raise ValueError("online_thresholds keep shares, not numbers of tokens; use budgets such as 0.5")
         if self.mode == "online" and (ceilings := [name for name in self.policies if name in CEILINGS]):
             raise ValueError(f"{ceilings[0]} reads the whole context before it evicts; set mode to post_hoc")
         if self.mode == "online" and "snapkv" in self.policies and self.every < 32:

@@ -75,6 +75,9 @@ def test_budgets_in_tokens_are_drawn_by_tokens_and_shares_are_left_out(tmp_path)
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["256", "128"]
     sizes = {line[0] for line in namm_table(prepared(tokens), [LIKELIHOOD]).lines}
     assert sizes == {"full cache", "256 tokens", "128 tokens"}
+    sized = [("full", 100.0, 1.0), ("512", 100.0, 1.0), ("256", 100.0, 0.9), ("64", 60.0, 0.4), ("32", 60.0, 0.4)]
+    points = [Point("p", size, kept, value, None, None, 1) for size, kept, value in sized]
+    assert [point.size for point in pareto_front(points)] == ["32", "256", "512"]  # as good with fewer tokens
 
 
 def test_names_of_lines_do_not_touch_and_stay_in_the_panel():
