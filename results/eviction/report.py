@@ -70,7 +70,8 @@ class EvictionReport:
 
     rule: how the policy chooses, in words; every: tokens between its runs; layers and after: the caches at the end of
     the prompt and at the end of the answer; full: what the full cache writes, if it was asked; budget: what each run
-    keeps, a share or above 1 tokens of each head, None for a threshold; shortest: the smallest interval that the policy works with.
+    keeps, a share or above 1 tokens of each head, None for a threshold; shortest: the smallest interval that the policy
+    works with.
     """
 
     host: str

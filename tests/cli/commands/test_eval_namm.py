@@ -77,7 +77,7 @@ def test_a_run_of_training_is_not_one_of_an_evolution(capsys, tiny_run):
         (["SAVED", "--model", "smollm2", "--task", "longbench-v2"], "no task 'longbench-v2'", ""),
         (["SAVED", "--model", "smollm2", "--policy", "snapkw"], "no policy 'snapkw'", "did you mean 'snapkv'?"),
         (["SAVED", "--model", "smollm2", "--policy", "full"], "no policy 'full'", ""),
-        (["SAVED", "--model", "smollm2", "--budget", "1.5"], "budgets: 1.5 is no share below 1 and no number of tokens", "0.5 or 512"),
+        (["SAVED", "--model", "smollm2", "--budget", "1.5"], "budgets: 1.5 is no share below 1 and no number", "512"),
         (["SAVED", "--model", "smollm2", "--budget", "0.5", "--budget", "0.5"], "budgets has an entry twice", ""),
         (["SAVED", "--model", "smollm2", "--mode", "both"], "--mode: 'both' is not one of 'post_hoc'", "--help"),
         (["SAVED", "--model", "smollm2", "--split", "all"], "--split: 'all' is not one of 'train'", "--help"),
