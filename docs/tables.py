@@ -45,6 +45,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "transfer-memory": evictions.transfer_memory,
     "ruler": answers.ruler,
     "registers": answers.registers,
+    "writing": costs.writing,
     "kinds": conditions.kinds,
     "lengths": conditions.lengths,
     "online": conditions.online,

@@ -110,6 +110,19 @@ def generate(page: str) -> str:
     return table(["policy", *(title for title, *_ in columns.values())], lines)
 
 
+def writing(page: str) -> str:
+    """Written tokens a second under budgets in tokens, next to the unmodified model."""
+    found = _values("ruler/speed", "generate")
+    usual = found["plain"]["token_ms"].value
+    lines = [
+        [policy, f"{1e3 / rows['token_ms'].value:.1f}", f"{usual / rows['token_ms'].value:.2f}x",
+         f"{rows['kv_mb'].value:.1f}", f"{rows['peak_memory_mb'].value:,.0f}"]
+        for policy, rows in found.items()
+    ]  # fmt: skip
+    columns = ["policy, tokens of each head", "written tokens per second", "speed over the unmodified model"]
+    return table([*columns, "keys and values, MB", "peak memory, MB"], lines)
+
+
 def generation(page: str) -> str:
     """A generation of an evolution: candidates in one batch against one by one."""
     found: dict[str, dict[str, float]] = {}
