@@ -24,7 +24,7 @@ def namm_names() -> list[str]:
 
 def metric_names() -> list[str]:
     """Names of the metrics for answers, without their end `_score`."""
-    from ...experiments.eviction.score import METRICS
+    from ...experiments.metrics.registry import METRICS
 
     return [name.removesuffix("_score") for name in METRICS]
 

@@ -69,15 +69,15 @@ def longbook_choice_score(output: str, answers: Sequence[str], classes: Sequence
 
 def math_find_score(output: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
     """1 if the first number is the answer's."""
-    found = _NUMBER.search(output)
-    return float(found is not None and any(float(found.group()) == float(answer) for answer in answers))
+    right, found = [float(answer) for answer in answers], _NUMBER.search(output)
+    return float(found is not None and float(found.group()) in right)
 
 
 def math_calc_score(output: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
     """The share of the intermediate values, all of `answers` in their order, that come before the first wrong one."""
-    right = 0
-    for number, answer in zip(_INTEGER.findall(output), answers, strict=False):
-        if int(number) != int(answer):
+    values, right = [int(answer) for answer in answers], 0
+    for number, value in zip(_INTEGER.findall(output), values, strict=False):
+        if int(number) != value:
             break
         right += 1
     return right / len(answers)

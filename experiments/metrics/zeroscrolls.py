@@ -23,7 +23,11 @@ _HALVING = 0.1  # a share that is off by this much scores half: d = 2 and c = 10
 
 
 def zeroscrolls_rouge_score(output: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
-    """Geometric mean of ROUGE-1, ROUGE-2 and ROUGE-L F1, each the best over the answers; words are not stemmed."""
+    """Geometric mean of ROUGE-1, ROUGE-2 and ROUGE-L F1, each the best over the answers.
+
+    It is of one example, and 0 without a common bigram. The published script (SCROLLS) averages each ROUGE over all
+    examples and takes the geometric mean last, so that the mean of these scores is at most the published score.
+    """
     measures = (lambda answer: rouge_n(output, answer, 1), lambda answer: rouge_n(output, answer, 2),
                 lambda answer: rouge_l_words(output, answer))  # fmt: skip
     return prod(max(map(measure, answers)) for measure in measures) ** (1 / len(measures))
@@ -39,8 +43,8 @@ def zeroscrolls_f1_score(output: str, answers: Sequence[str], classes: Sequence[
 
 def option_letter_score(output: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
     """1 if the first letter from A to D that is a word of the output is the answer's (QuALITY)."""
-    found = _LETTER.search(output)
-    return float(found is not None and found.group() in {_letter(answer) for answer in answers})
+    right, found = {_letter(answer) for answer in answers}, _LETTER.search(output)
+    return float(found is not None and found.group() in right)
 
 
 def stated_option_score(output: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:

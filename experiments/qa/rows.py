@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ...results.store.json_lines import Line
 from ...results.store.rows import Row
 from ..config.question_answering import QaConfig, QaTask
-from ..eviction.score import METRICS
 from ..metrics.answers import exact_match, f1
 from ..metrics.estimates import Estimate, mean_estimate, overlap_estimate, ratio_estimate, share_estimate
+from ..metrics.registry import METRICS
 
 if TYPE_CHECKING:
     from .answer import Said
@@ -25,7 +25,7 @@ def answer_line(task: str, prompt: Asked, answer: Said, metrics: Sequence[str], 
         prompt: The question as it was asked.
         answer: What the model wrote.
         metrics: Further metrics of own questions, by their names in `METRICS`.
-        classes: All labels of the set, for classification.
+        classes: All accepted answers of the set, for classification.
 
     Returns:
         The line, with the scores from 0 to 1.
@@ -50,8 +50,16 @@ def answer_line(task: str, prompt: Asked, answer: Said, metrics: Sequence[str], 
     if question.context:
         line["context"] = len(question.context)
     if metrics:
-        line["scores"] = {name: METRICS[name](answer.text, question.answers, classes) for name in metrics}
+        line["scores"] = {name: _score(name, answer.text, question.answers, classes) for name in metrics}
     return line
+
+
+def _score(metric: str, text: str, answers: Sequence[str], classes: Sequence[str]) -> float:
+    """The score of a text. For classification, the accepted answers are names of one class: none counts as another."""
+    if metric != "classification_score":
+        return METRICS[metric](text, answers, classes)
+    others = [name for name in classes if name not in answers]
+    return max(METRICS[metric](text, [answer], [answer, *others]) for answer in answers)
 
 
 def answer_rows(

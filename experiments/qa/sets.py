@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ...errors import MemxError, nearest
 from ..config.question_answering import SHOTS, TASKS, QaConfig, QaFiles, QaTask, check_set_name, is_own, title_of
 from ..data.long_context.rows import HubData, hub_records
-from ..eviction.score import check_metric
+from ..metrics.registry import check_metric
 from .model_source import digest
 from .prompt import not_asked, sample
 from .questions import QaQuestion, questions_of, read_questions
@@ -35,7 +35,7 @@ _SPLITS = {"asked": "validation", "examples": "train"}
 
 
 class Sets(NamedTuple):
-    """The questions of a set that are asked, those that examples are drawn from, and all of its gold answers."""
+    """The questions of a set that are asked, those that examples are drawn from, and all of its accepted answers."""
 
     task: QaTask
     questions: list[QaQuestion]
@@ -143,10 +143,11 @@ def read_set(config: QaConfig, task: QaTask, notes: Callable[[str], None] = lamb
             hint=f"give more with --train {task.name}=PATH, or lower --shots",
         )
     asked = sample(everything, config.limit, config.seed)
-    classes = tuple(dict.fromkeys(question.answers[0] for question in everything)) if is_own(task.name) else ()
+    accepted = (answer for question in everything for answer in question.answers)
+    classes = tuple(dict.fromkeys(accepted)) if is_own(task.name) else ()
     for metric in config.metrics.get(task.name, ()):
         for question in asked:
-            check_metric(metric, question.answers, classes)
+            check_metric(metric, question.answers)
     return Sets(task, asked, examples, classes)
 
 

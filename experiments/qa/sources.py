@@ -11,7 +11,7 @@ from ...errors import MemxError, nearest
 from ...namm.plugins import short_name
 from ..config.base import from_options
 from ..config.question_answering import METRICS, SHOTS, TASKS, HarnessConfig, QaConfig, QaEviction, is_own
-from ..eviction.score import metric_name
+from ..metrics.registry import metric_name
 from .model_source import digest, find_model, weights_digest
 from .sets import qa_tasks, set_names
 

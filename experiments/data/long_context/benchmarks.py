@@ -13,7 +13,7 @@ from typing import Any
 
 from ....errors import MemxError
 from .example import Example
-from .rows import HubData, entry_of, from_prompt, read_rows, task_table
+from .rows import HubData, RowFormat, entry_of, from_prompt, read_rows, task_table
 
 LONGBENCH, INFINITEBENCH, RULER = "zai-org/LongBench", "xinrongzhang2022/InfiniteBench", "simonjegou/ruler"
 LONGBENCH_V2, ZEROSCROLLS = "THUDM/LongBench-v2", "tau/zero_scrolls"
@@ -46,7 +46,8 @@ def longbench(task: str, source: str | None = None, *, limit: int | None = None)
     entry = entry_of("LongBench", task.removesuffix("_e"), task_table("longbench.yaml"))
     archive = f"zip://data/{task}.jsonl::hf://datasets/{LONGBENCH}/data.zip"
     hub = HubData(LONGBENCH, "json", {"data_files": archive, "split": "train"}, _UNPACK)
-    rows = read_rows(source, task, hub, limit=limit, columns=("context", "input", "answers"))
+    form = RowFormat("longbench", ("context", "input", "answers"), {"answers"}, entry["metric"])
+    rows = read_rows(source, task, hub, form, limit=limit)
     return [
         from_prompt(f"longbench/{task}", entry, row, row["answers"], classes=tuple(row.get("all_classes") or ()))
         for row in rows
@@ -58,8 +59,9 @@ def infinitebench(task: str, source: str | None = None, *, limit: int | None = N
     entry = entry_of("InfiniteBench", task, task_table("infinitebench.yaml"))
     file = f"hf://datasets/{INFINITEBENCH}/{task}.jsonl"
     hub = HubData(INFINITEBENCH, "json", {"data_files": file, "split": "train"}, _DOWNLOAD)
-    rows = read_rows(source, task, hub, limit=limit, columns=("context", "input", "answer"))
     entry = {**entry, "metric": f"{task}_score"}
+    form = RowFormat("infinitebench", ("context", "input", "answer"), {"answer"}, entry["metric"])
+    rows = read_rows(source, task, hub, form, limit=limit)
     return [_of_infinitebench(task, entry, row) for row in rows]
 
 
@@ -71,7 +73,7 @@ def ruler(task: str, source: str | None = None, *, length: int = 4096, limit: in
     entry_of("RULER", task, dict.fromkeys(RULER_TASKS))
     entry = task_table("ruler.yaml")[task.partition("_")[0]]
     hub = HubData(RULER, RULER, {"name": str(length), "split": "test"}, _WRITE)
-    rows = read_rows(source, task, hub)
+    rows = read_rows(source, task, hub, RowFormat("ruler"))
     chosen = [row for row in rows if row.get("task", task) == task][:limit]
     if not chosen:
         raise MemxError(f"{source or RULER} has no rows of task {task}", hint=_WRITE)
@@ -87,7 +89,8 @@ def longbench_v2(task: str, source: str | None = None, *, limit: int | None = No
     wanted = entry_of("LongBench v2", task, entry["tasks"])
     hub = HubData(LONGBENCH_V2, LONGBENCH_V2, {"split": "train"}, _V2)
     choices = [f"choice_{letter}" for letter in _LETTERS]
-    rows = read_rows(source, "data", hub, columns=("context", "question", *choices, "answer", *wanted))
+    columns = ("context", "question", *choices, "answer", *wanted)
+    rows = read_rows(source, "data", hub, RowFormat("longbench-v2", columns, {"answer"}))
     chosen = [row for row in rows if all(row[column] == value for column, value in wanted.items())][:limit]
     if not chosen:
         raise MemxError(f"{source or LONGBENCH_V2} has no rows of task {task}", hint="check the file or folder")
@@ -102,7 +105,15 @@ def zeroscrolls(task: str, source: str | None = None, *, limit: int | None = Non
     entry = entry_of("ZeroSCROLLS", task, task_table("zeroscrolls.yaml"))
     file = f"zip://{task}/validation.jsonl::hf://datasets/{ZEROSCROLLS}/{task}.zip"
     hub = HubData(ZEROSCROLLS, "json", {"data_files": file, "split": "train"}, _ZIPS)
-    rows = read_rows(source, task, hub, columns=("input", *_INDICES), unanswered=_LABELLED)
+    form = RowFormat(
+        "zeroscrolls",
+        ("input", *_INDICES),
+        {"output"},
+        entry["metric"],
+        files=("{}/validation", "{}"),
+        unanswered=_LABELLED,
+    )
+    rows = read_rows(source, task, hub, form)
     answers: dict[str, list[str]] = {}
     for row in rows:
         answers.setdefault(row["input"], []).extend(row["output"])

@@ -30,7 +30,7 @@ class Example:
     context: str
     question: str
     answers: tuple[str, ...]  # the first is the gold one
-    metric: str  # a name in memx.experiments.eviction.score.METRICS, or "log_likelihood"
+    metric: str  # a name in memx.experiments.metrics.registry.METRICS, or "log_likelihood"
     lead: str = " "
     max_new_tokens: int = 16
     stop: tuple[str, ...] = ("\n",)  # an output ends before the first of these

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import yaml
 
 from ....errors import MemxError, nearest
 from ....hub import gated, quick_hub
+from ...metrics.registry import misfit
 from ..records.read import ENDINGS, read_records
 from ..records.record import BadRecord, BadRecords, Record
 from ..records.values import NotText, text_of
@@ -22,7 +23,7 @@ from .example import Example
 
 _TEXTS = {"context", "input", "question", "answer_prefix", *(f"choice_{letter}" for letter in "ABCD")}
 _UNANSWERED = "no answers"
-_ANSWERS = {"answers", "answer", "outputs", "output"}
+_ANSWERS = frozenset({"answers", "answer", "outputs", "output"})
 
 
 @dataclass(frozen=True)
@@ -35,28 +36,43 @@ class HubData:
     offline: str
 
 
+@dataclass(frozen=True)
+class RowFormat:
+    """Where the rows of a benchmark's tasks are in a folder, and what each must have.
+
+    Attributes:
+        benchmark: The subfolder that is searched first, however it is spelt, such as zero_scrolls for zeroscrolls.
+        columns: Columns that no row may lack.
+        answers: Columns of which one must have answers.
+        metric: What scores the answers, by its name in `METRICS`; empty if it scores any.
+        files: The files of a task, without their ending; the first that is there is read.
+        unanswered: What helps where rows have no answers.
+    """
+
+    benchmark: str
+    columns: Sequence[str] = ()
+    answers: Collection[str] = _ANSWERS
+    metric: str = ""
+    files: Sequence[str] = ("{}", "data/{}", "{}/validation")
+    unanswered: str = ""
+
+
 def read_rows(
-    source: str | None,
-    name: str,
-    hub: HubData,
-    *,
-    limit: int | None = None,
-    columns: Sequence[str] = (),
-    unanswered: str = "",
+    source: str | None, name: str, hub: HubData, form: RowFormat, *, limit: int | None = None
 ) -> list[dict[str, Any]]:
     """The first `limit` rows of a task: of `source`, a file or a folder that holds `<name>.jsonl`, or of the hub.
 
-    Raises MemxError if they are not there, cannot be reached, are malformed, lack one of the columns, or hold what is
-    neither text nor a number where text belongs. unanswered: what helps where rows have no answers.
+    Raises MemxError if they are not there, cannot be reached, are malformed, lack one of the columns, hold what is
+    neither text nor a number where text belongs, or have answers that the metric cannot score.
     """
-    path = None if source is None else _file(Path(source).expanduser(), name)
+    path = None if source is None else _file(Path(source).expanduser(), name, form)
     records = hub_records(hub) if path is None else read_records(path)
     bad = BadRecords(path or hub.repository)
     found: list[dict[str, Any]] = []
     for record in bad.good(islice(records, limit)):
-        row = _checked(record, columns)
-        if isinstance(row, BadRecord) and row.reason == _UNANSWERED:
-            bad.advice = unanswered
+        row = _checked(record, form)
+        if isinstance(row, BadRecord) and row.reason.startswith(_UNANSWERED):
+            bad.advice = form.unanswered
         bad.add(row) if isinstance(row, BadRecord) else found.append(row)
     bad.notes(skip=False)
     if not found:
@@ -101,22 +117,27 @@ def from_prompt(
     )
 
 
-def _file(path: Path, name: str) -> Path:
+def _file(path: Path, name: str, form: RowFormat) -> Path:
     if path.is_dir():
-        for ending in (".jsonl", *ENDINGS):
-            for candidate in (f"{name}{ending}", f"data/{name}{ending}", f"{name}/validation{ending}"):
-                if (path / candidate).is_file():
-                    return path / candidate
+        own = sorted(one for one in path.iterdir() if one.is_dir() and _letters(one.name) == _letters(form.benchmark))
+        for folder, file, ending in product((*own, path), form.files, (".jsonl", *ENDINGS)):
+            if (found := folder / f"{file.format(name)}{ending}").is_file():
+                return found
         raise MemxError(f"the folder {path} has no {name}.jsonl", hint="give the folder of the benchmark's files")
     if not path.is_file():
         raise MemxError(f"no file or folder {path}", hint="give an existing .jsonl file, or a folder of them")
     return path
 
 
-def _checked(record: Record, columns: Sequence[str]) -> dict[str, Any] | BadRecord:
+def _letters(name: str) -> str:
+    """A folder's name as it is compared: in lower case, without what parts words."""
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _checked(record: Record, form: RowFormat) -> dict[str, Any] | BadRecord:
     """The row of a record, its texts as text and its answers as a list of texts."""
     row, column = dict(record.values), ""
-    if missing := [name for name in columns if row.get(name) is None]:
+    if missing := [name for name in form.columns if row.get(name) is None]:
         return BadRecord(record.place, f"no {', '.join(missing)}")
     try:
         for column in _TEXTS & row.keys():
@@ -125,9 +146,21 @@ def _checked(record: Record, columns: Sequence[str]) -> dict[str, Any] | BadReco
             row[column] = [text for one in _listed(row[column]) if (text := _text(one)) is not None]
     except NotText as error:
         return BadRecord(record.place, f"{column} is not text: {error}")
-    if not any(row.get(column) for column in _ANSWERS):
-        return BadRecord(record.place, _UNANSWERED)
+    found = [row[column] for column in form.answers if row.get(column)]
+    if not found:
+        where = f" in the column {next(iter(form.answers))}" if len(form.answers) == 1 else ""
+        return BadRecord(record.place, _UNANSWERED + where)
+    if form.metric and (answer := _misfit(form.metric, found[0])) is not None:
+        return BadRecord(record.place, f"the metric {form.metric} cannot score the answer {answer[:40]!r}")
     return row
+
+
+def _misfit(metric: str, answers: Sequence[str]) -> str | None:
+    """An answer that the metric cannot score. A metric whose package is missing is not tried: it says so when used."""
+    try:
+        return misfit(metric, answers)
+    except MemxError:
+        return None
 
 
 def _text(value: Any) -> str | None:

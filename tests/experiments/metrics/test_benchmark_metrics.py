@@ -1,11 +1,15 @@
 """The benchmarks' answer metrics against values worked out by hand."""
 
 import sys
+from itertools import product
+from math import prod
+from pathlib import Path
+from statistics import fmean
 
 import pytest
 from memx.errors import MemxError
 from memx.experiments.data.long_context.example import Example
-from memx.experiments.eviction.score import METRICS, cut_at, score
+from memx.experiments.eviction.score import cut_at, score
 from memx.experiments.metrics.infinitebench import (
     code_debug_score,
     code_run_score,
@@ -29,6 +33,7 @@ from memx.experiments.metrics.longbench import (
     string_match_all,
     string_match_part,
 )
+from memx.experiments.metrics.registry import METRICS, check_metric, misfit
 from memx.experiments.metrics.rouge import rouge_l, rouge_l_sum, rouge_l_words, rouge_n
 from memx.experiments.metrics.zeroscrolls import (
     concordance_index_score,
@@ -81,6 +86,48 @@ def test_zeroscrolls_by_hand():
     # of several answers, the best of each kind
     assert zeroscrolls_rouge_score("a b", ["b a", "a b c d e f"]) == pytest.approx((1 * 2 / 6 * 1 / 2) ** (1 / 3))
     assert zeroscrolls_rouge_score("", ["a b"]) == 0
+
+
+def test_zeroscrolls_rouge_is_at_most_the_published_score_and_its_texts_say_so():
+    pairs = [("a b c", "a b d"), ("b a", "a b"), ("a b c d", "a b c d")]
+    measures = [[rouge_n(*pair, 1), rouge_n(*pair, 2), rouge_l_words(*pair)] for pair in pairs]
+    published = prod(map(fmean, zip(*measures, strict=True))) ** (1 / 3)
+    scores = [zeroscrolls_rouge_score(output, [answer]) for output, answer in pairs]
+    assert scores[1] == 0 and measures[1][0] == 1  # no common bigram
+    assert fmean(scores) < published
+    guide = Path(__file__).parents[3] / "docs" / "guides" / "compare-policies.md"
+    for text in (zeroscrolls_rouge_score.__doc__, guide.read_text("utf-8")):
+        words = " ".join(str(text).split())
+        assert "at most the published score" in words and "without a common bigram" in words and "stem" not in words
+
+
+BAD = {
+    "math_calc_score": ("1", "x"),
+    "math_find_score": ("0", "x"),
+    "option_letter_score": ("A", "forty"),
+    "stated_option_score": ("A", "forty"),
+    "exponential_similarity_score": ("40%", "forty"),
+    "concordance_index_score": ("1, 2", "forty"),
+    "retrieval_score": ("7", "forty"),
+    "retrieval_zh_score": ("7", "forty"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_an_answer_that_a_metric_cannot_score_is_found_whatever_the_output(name):
+    right, wrong = BAD[name]
+    assert misfit(name, [right]) is None and misfit(name, [right, wrong]) == misfit(name, [wrong]) == wrong
+    with pytest.raises(MemxError, match=f"{name} cannot score the answer '{wrong}'"):
+        check_metric(name, [right, wrong])
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if "zh" not in name])
+def test_answers_that_pass_the_check_are_scored_whatever_the_output(name):
+    texts = ("0", "1", "x", "A", "40%", "1, 2", "Paragraph 1", "-1", "1.5")
+    for answers in [*product(texts, repeat=1), *product(texts, repeat=2)]:
+        if misfit(name, answers) is None:
+            for output in ("", *texts, " ".join(texts), "1 2", "The correct answer is (A)", "9 8", *answers):
+                assert 0 <= METRICS[name](output, answers, ()) <= 1
 
 
 def test_longbench_v2_by_hand():

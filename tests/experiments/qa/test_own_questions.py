@@ -7,14 +7,16 @@ import pytest
 from memx.errors import MemxError
 from memx.experiments.data.chat import chat_ids, check_chat
 from memx.experiments.data.tokenizer import train_tokenizer
-from memx.experiments.eviction.score import METRICS, check_metric, metric_name
+from memx.experiments.metrics.registry import METRICS, check_metric, metric_name
 from memx.experiments.metrics.rouge import rouge_l
 from memx.experiments.qa import run as qa_run
+from memx.experiments.qa.answer import Said
 from memx.experiments.qa.eviction import evictions
 from memx.experiments.qa.model import load_model
-from memx.experiments.qa.prompt import Asker, prompt_text
+from memx.experiments.qa.prompt import Asked, Asker, prompt_text
 from memx.experiments.qa.questions import QaQuestion, read_questions
-from memx.experiments.qa.sets import qa_tasks, set_names
+from memx.experiments.qa.rows import answer_line
+from memx.experiments.qa.sets import qa_tasks, read_set, set_names
 from memx.experiments.qa.sources import own_metrics
 
 from .taught_model import ASKED, TRAIN, nq_files, taught_once
@@ -74,8 +76,23 @@ def test_own_questions_are_reported_under_their_name(taught, own, tmp_path):
     assert rows["mine", "nll"].value == pytest.approx(usual["nq", "nll"].value)
     right = [max(rouge_l(line["answer"], name) for name in line["accepted"]) for line in answers.values()]
     assert rows["mine", "rouge_score"].value == pytest.approx(100 * sum(right) / len(right))
-    named = [line["accepted"][0] in line["answer"] for line in answers.values()]
+    named = [any(name in line["answer"] for name in line["accepted"]) for line in answers.values()]
     assert rows["other", "classification_score"].value == pytest.approx(100 * sum(named) / len(named))
+
+
+@pytest.mark.parametrize(
+    ("text", "score"), [("Bo", 1), ("Beau", 1), ("Bo, or Beau", 1), ("Beau or Cy", 1 / 2), ("Cy", 0), ("Ed", 0)]
+)
+def test_classification_takes_every_accepted_answer(tmp_path, taught, text, score):
+    rows = [{"question": "who", "answer": ["Bo", "Beau"]}, {"question": "where", "answer": ["Cy", "Cyan"]}]
+    path = write(tmp_path / "q.jsonl", rows)
+    config = config_of(taught, questions=[f"mine={path}"], metrics=["classification"])
+    (task,) = config.tasks
+    found = read_set(config, task)
+    assert found.classes == ("Bo", "Beau", "Cy", "Cyan")
+    asked = Asked(found.questions[0], [1], [2], (), 0, 0)
+    line = answer_line("mine", asked, Said(text, 1.0, 1), ["classification_score"], found.classes)
+    assert line["scores"] == {"classification_score": score}
 
 
 def test_examples_come_from_train_or_the_folder_and_limit_and_resume_hold(taught, own, tmp_path):
@@ -128,7 +145,7 @@ def test_metrics_have_short_names_and_the_usual_ones_change_nothing():
     assert own_metrics(["f1", "b=rouge"], ["a", "b"]) == {"a": ("f1",), "b": ("f1", "rouge_score")}
     for name in METRICS:
         if "zh" not in name:  # these need a package of their own
-            check_metric(name, ("B",) if "option" in name else ("1", "2"), ())
+            check_metric(name, ("B",) if "option" in name else ("1", "2"))
 
 
 def chat_model(taught, folder, template):

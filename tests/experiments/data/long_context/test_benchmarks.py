@@ -16,7 +16,8 @@ from memx.experiments.data.long_context.benchmarks import (
     zeroscrolls,
 )
 from memx.experiments.data.long_context.rows import task_table
-from memx.experiments.eviction.score import METRICS, score
+from memx.experiments.eviction.score import score
+from memx.experiments.metrics.registry import METRICS
 
 QASPER = {"input": "Which set?", "context": "An article {with} braces. ", "answers": ["SQuAD", "the SQuAD set"],
           "length": 4, "dataset": "qasper", "language": "en", "all_classes": None, "_id": "1"}  # fmt: skip
@@ -205,6 +206,46 @@ def test_files_that_are_wrong(tmp_path):
     with pytest.raises(MemxError, match="is not an option"):
         row = {"context": "", "input": "", "answer": ["q"], "options": ["a", "b", "c", "d"]}
         infinitebench("code_debug", write(tmp_path / "d.jsonl", row))
+
+
+@pytest.mark.parametrize("task", ["space_digest", "quality", "book_sum_sort"])
+def test_answers_that_cannot_be_scored_are_refused_when_they_are_read(tmp_path, task):
+    good = scrolls("A.", "", {"space_digest": "40%", "quality": "(B) b", "book_sum_sort": "2, 1"}[task])
+    path = write(tmp_path / "a.jsonl", good, scrolls("B.", "", "forty"))
+    with pytest.raises(
+        MemxError, match=r"1 bad row \(line 2: the metric \w+ cannot score the answer 'forty'\)"
+    ) as error:
+        zeroscrolls(task, path)
+    assert error.value.hint
+    assert len(zeroscrolls(task, write(tmp_path / "b.jsonl", good))) == 1
+
+
+def test_answers_stand_in_the_column_of_their_benchmark(tmp_path):
+    row = {**scrolls("A.", "", "b"), "answer": "b"}
+    del row["output"]
+    with pytest.raises(MemxError, match="line 1: no answers in the column output") as error:
+        zeroscrolls("qmsum", write(tmp_path / "a.jsonl", row))
+    assert "split validation" in error.value.hint
+    with pytest.raises(MemxError, match="line 1: no answers in the column answers"):
+        longbench("qasper", write(tmp_path / "b.jsonl", {**QASPER, "answers": [], "answer": "x"}))
+    with pytest.raises(MemxError, match="line 1: no answers in the column answer"):
+        longbench_v2("all", write(tmp_path / "c.jsonl", {**V2, "answer": [], "output": "A"}))
+    with pytest.raises(MemxError, match="cannot score the answer 'x'"):
+        infinitebench("math_calc", write(tmp_path / "d.jsonl", {"context": "c", "input": "", "answer": [1, "x"]}))
+    with pytest.raises(MemxError, match="cannot score the answer 'forty'"):
+        longbench("passage_retrieval_en", write(tmp_path / "e.jsonl", {**QASPER, "answers": ["forty"]}))
+
+
+@pytest.mark.parametrize("folder", ["zeroscrolls", "zero_scrolls", "ZeroSCROLLS", "."])
+def test_a_task_of_two_benchmarks_is_read_from_its_own_files(tmp_path, folder):
+    write(tmp_path / folder / "qasper" / "validation.jsonl", scrolls("A tale.", "Who?", "Ann"))
+    write(tmp_path / "qasper.jsonl", QASPER)
+    assert zeroscrolls("qasper", str(tmp_path))[0].answers == ("Ann",)
+    assert longbench("qasper", str(tmp_path))[0].answers[0] == "SQuAD"
+    write(tmp_path / "longbench" / "data" / "qasper.jsonl", {**QASPER, "answers": ["QuAC"]})
+    write(tmp_path / "zeroscrolls" / "qasper.jsonl", scrolls("A tale.", "Who?", "Bo"))
+    assert longbench("qasper", str(tmp_path))[0].answers == ("QuAC",)
+    assert zeroscrolls("qasper", str(tmp_path))[0].answers == ("Bo" if folder == "." else "Ann",)
 
 
 def test_the_hub(monkeypatch):

@@ -18,7 +18,8 @@ from memx.experiments.data.long_context.example import (
 )
 from memx.experiments.data.long_context.families import FAMILIES, examples
 from memx.experiments.data.long_context.material import SPLITS, Draw, documents, prose, sentences, split_of, weave
-from memx.experiments.eviction.score import LOG_LIKELIHOOD, METRICS, score
+from memx.experiments.eviction.score import LOG_LIKELIHOOD, score
+from memx.experiments.metrics.registry import METRICS
 
 ONCE = ("passkey", "repeated", "needles", "key_values", "variables")  # the answer stands in the context exactly once
 IN_CONTEXT = (*ONCE, "quote", "facts", "people", "frequent_word")
