@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memx.results.namm.curves import Point
-from memx.results.namm.rows import in_order, prepared, size_label, size_of
+from memx.results.namm.looks import policy_label
+from memx.results.namm.rows import in_order, prepared, size_label, size_of, tokens_of
 
 from .namms import by_policy, cells
-from .text import blocks, rows_of, table
+from .text import blocks, interval, rows_of, table
 
 SCORE = "score"
 RULER, REGISTERS = "ruler/ruler", "ruler/registers"
 _TASK = "held-out/ruler/"
+_RIVALS = ("expected_attention table", "snapkv table", "streamingllm", "kvzip global")
 # the share of the tokens that the leaderboard's ratios leave
 _SIZES = ("0.75", "0.5", "0.25", "0.125")
 
@@ -26,15 +28,32 @@ def ruler(page: str) -> str:
         lines = [[label, *cells(points, _SIZES, 0)] for label, points in by_policy(rows, data, SCORE)]
         columns = ["policy", *(f"{100 * float(size):g}% kept" for size in _SIZES)]
         parts += [f"**`{data.removeprefix(_TASK)}`, {count} prompts**", table(columns, lines)]
-    return blocks(*parts)
+    return blocks(*parts, "**Differences in points of exact answers, paired by prompt**", _differences())
+
+
+def _differences() -> str:
+    """NAMMs minus the two best other policies and KVzip, over all tasks."""
+    found = {
+        (row.variant, row.labels.rival, size_of(row)): interval(row.value, row.low, row.high, 0, "+")
+        for row in rows_of(RULER)
+        if (row.metric, row.dataset) == ("exact_over", "held-out/all")
+    }
+    pairs = [pair for pair in dict.fromkeys((namm, rival) for namm, rival, _ in found) if pair[1] in _RIVALS]
+    lines = [
+        [policy_label(namm, ("",)), policy_label(rival, ("",)), *(found[namm, rival, size] for size in _SIZES)]
+        for namm, rival in pairs
+    ]
+    return table(["NAMM", "minus", *(f"{100 * float(size):g}% kept" for size in _SIZES)], lines, left=2)
 
 
 def registers(page: str) -> str:
     """The share of a program's lines that are written right, by the tokens that each head may hold."""
     rows = prepared(rows_of(REGISTERS))
     data = "held-out/registers"
-    sizes = [size for size in in_order(size_of(row) for row in rows) if size != "full"]
-    lines = [[label, *cells(points, sizes, 0)] for label, points in by_policy(rows, data, SCORE)]
+    sizes = [size for size in in_order(size_of(row) for row in rows) if tokens_of(size)]
+    listed = [(label, {one.size: one for one in points}) for label, points in by_policy(rows, data, SCORE)]
+    listed.sort(key=lambda one: ("full" not in one[1], -sum(point.value for point in one[1].values())))
+    lines = [[label, *cells(points.values(), sizes, 0)] for label, points in listed]
     return table(["policy", *(size_label(size) for size in sizes)], lines)
 
 
