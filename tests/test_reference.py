@@ -1,8 +1,14 @@
 """The committed rows: what they must show. Tables and examples of the pages: tests/docs."""
 
+import ast
+import json
+import re
 from pathlib import Path
+from statistics import fmean
 
+import pandas as pd
 import pytest
+import yaml
 from memx.experiments.config.loading import load_config
 from memx.experiments.config.matching import sizes_of
 from memx.experiments.config.points import points
@@ -98,3 +104,35 @@ def test_seeds_of_an_evolution_gain_more_than_their_intervals(name, certain):
 def test_evolution_in_a_batch_gave_the_fitness_of_one_by_one():
     correct = {row.kind: row.value for row in rows_of("namm/generation.rows.jsonl") if row.metric == "correct"}
     assert correct == {"bam": 1.0, "mlp": 1.0, "universal": 1.0}
+
+
+def test_leaderboard_folders_have_its_layout_and_its_scores():
+    """Each folder by itself: its name, its keys, and RULER's score computed anew from the texts."""
+    folders = sorted((REFERENCE / "ruler" / "leaderboard").iterdir())
+    scores = {
+        (row.variant, row.labels.budget or 1.0, row.dataset): row.value
+        for row in rows_of("ruler/ruler.rows.jsonl")
+        if row.metric == "score"
+    }
+    assert len(folders) == 49
+    for folder in folders:
+        parts = re.fullmatch(r"ruler__4096__smollm2__([\w-]+)__(\d\.\d\d)", folder.name)
+        about = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+        assert parts and (about["press_name"], f"{about['compression_ratio']:.2f}") == parts.groups()
+        assert (about["dataset"], about["data_dir"], about["model"], about["query_aware"]) == (
+            "ruler",
+            "4096",
+            "smollm2",
+            False,
+        )
+        found = pd.read_csv(folder / "predictions.csv")
+        assert {"task", "question", "answer_prefix", "answer", "predicted_answer"} <= set(found.columns)
+        metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+        for task, of_task in found.groupby("task"):
+            right = [
+                fmean(answer in str(line.predicted_answer) for answer in ast.literal_eval(line.answer))
+                for line in of_task.itertuples()
+            ]
+            key = about["policy"], 1 - about["compression_ratio"], f"held-out/ruler/{task}"
+            assert len(right) == 40 and metrics[task]["string_match"] == pytest.approx(100 * fmean(right))
+            assert scores[key] == pytest.approx(100 * fmean(right))
