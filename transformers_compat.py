@@ -100,12 +100,24 @@ def input_device(model: PreTrainedModel) -> torch.device:
     if model.device.type != "meta":
         return model.device
     for module in model.modules():
-        hook = getattr(module, "_hf_hook", None)
-        for one in getattr(hook, "hooks", [hook]):
+        for one in _hooks(module):
             place = getattr(one, "execution_device", None)
             if place is not None and not isinstance(place, dict):
                 return torch.device(place)
     return model.device
+
+
+def offloaded_weight(model: PreTrainedModel, name: str) -> torch.Tensor:
+    """A weight that accelerate fetches for each pass, by its name in the model."""
+    module, _, own = name.rpartition(".")
+    weights = (getattr(hook, "weights_map", None) for hook in _hooks(model.get_submodule(module)))
+    return next(found[own] for found in weights if found is not None)
+
+
+def _hooks(module: torch.nn.Module) -> list[Any]:
+    """The hooks of accelerate around a module."""
+    hook = getattr(module, "_hf_hook", None)
+    return list(getattr(hook, "hooks", [hook]))
 
 
 def tensor_parallel_group(model: PreTrainedModel) -> Any:

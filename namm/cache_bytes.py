@@ -84,10 +84,11 @@ def cache_bytes(policy: Policy, shape: CacheShape, tokens: int) -> CacheBytes:
         tokens: Number of tokens of the sequence, evicted ones included.
 
     Returns:
-        The bytes. Where heads keep different numbers, with the places at which each head's tokens begin.
+        The bytes. Where heads keep different numbers, with the places at which each head's tokens begin. A policy that
+        observes queries by hops has no numbers yet of up to 15 tokens; they are counted, as an eviction makes room.
     """
     layers = [_layer(policy, shape, window, tokens) for window in shape.windows]
-    pairs, per_head = _pairs(policy.rule, shape, tokens), shape.kv_heads * len(layers)
+    pairs, per_head = _pairs(policy, shape, tokens), shape.kv_heads * len(layers)
     one = layers[0]
     size = 2 * shape.width * one.keys.itemsize
     noted = one.positions.itemsize + policy.width * one.policy_state.itemsize
@@ -111,13 +112,16 @@ def _layer(policy: Policy, shape: CacheShape, window: int | None, tokens: int) -
     return layer
 
 
-def _pairs(rule: Rule, shape: CacheShape, tokens: int) -> int:
+def _pairs(policy: Policy, shape: CacheShape, tokens: int) -> int:
     """Pairs of keys and values of all layers and heads that stay."""
+    rule, waiting = policy.rule, tokens % policy.hop if policy.hop else 0
+    least = min(waiting + 1, tokens)  # tokens that the policy has not observed stay, and one that it has
     reach = [None if window is None else max(1, window - 1) for window in shape.windows]
     heads = [shape.kv_heads] * len(reach)
     if rule.budget is not None and rule.allocation != "equal":
-        return total_tokens(rule.budget, tokens, heads, reach)
+        return max(total_tokens(rule.budget, tokens, heads, reach), least * sum(heads))
     (room,) = rule.budget_tokens([tokens]) or [tokens]
+    room = max(room, least)
     return sum(number * min(room, tokens if most is None else most) for number, most in zip(heads, reach, strict=True))
 
 

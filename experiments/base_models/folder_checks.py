@@ -152,6 +152,8 @@ def check_loaded(
         whole: Its tensors that are not floating-point, as `check_weight_files` found them.
         hint: What to do.
     """
+    from ...transformers_compat import offloaded_weight
+
     weights = dict(model.named_parameters())
     prefix = f"{model.base_model_prefix}."
     for name, dtype in whole.items():
@@ -169,6 +171,8 @@ def check_loaded(
     for name, weight in weights.items():
         if not weight.is_floating_point():
             continue
+        if weight.device.type == "meta":
+            weight = offloaded_weight(model, name)
         low, high = (weight.float() if weight.itemsize == 1 else weight).detach().aminmax()
         # a comparison with a NaN is false
         if not (float("-inf") < float(low) and float(high) < float("inf")):

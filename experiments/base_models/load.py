@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...errors import MemxError
-from ...hub import gated, mute_hub
+from ...hub import gated, mute_hub, quick_hub
 from ...transformers_compat import pad_left, panics_as_errors
 from .folder_checks import (
     LLAMA_FAMILY,
@@ -26,7 +27,7 @@ from .folder_checks import (
     check_vocabulary,
     check_weight_files,
 )
-from .model_folder import EXAMPLES, find_model_folder
+from .model_folder import EXAMPLES, find_model_folder, may_be_on_hub
 from .rope import with_rope
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     source, hint = (str(folder), "give a folder with a tokenizer's files") if bare else find_model_folder(name)
     check_tokenizer_files(source)
     try:
-        with mute_hub(), panics_as_errors():
+        with _asked(source), panics_as_errors():
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # tokenizers raises plain ones, and a damaged file any kind
         raise _cannot_load(source, error, hint, "tokenizer.json") from None
@@ -106,7 +107,7 @@ def host_config(name: str, *, any_decoder: bool = False, rope: Mapping[str, Any]
     check_config_file(source)
     check = check_attachable if any_decoder else check_llama_family
     try:
-        with mute_hub():
+        with _asked(source):
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             check(with_rope(config, rope, name))  # which makes the model without its weights
     except MemxError:
@@ -134,6 +135,11 @@ def check_attachable(config: PretrainedConfig) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(deepcopy(config), trust_remote_code=False)
     check_structure(model)
+
+
+def _asked(source: str) -> AbstractContextManager[None]:
+    """Mute the hub inside; a hub that is out of reach is not asked again and again."""
+    return quick_hub() if may_be_on_hub(source) else mute_hub()
 
 
 def _load(

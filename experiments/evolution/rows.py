@@ -15,6 +15,7 @@ import numpy as np
 from ...results.store.environment import commit
 from ...results.store.rows import Row
 from ...results.store.runs import Run
+from ...transformers_compat import input_device
 from ..config.eviction.evolution import EvolveConfig, FitnessConfig
 from ..metrics.estimates import Z95, Estimate, mean_estimate
 from .fitness import Array, Evaluation, cost_of_cache, worth
@@ -40,7 +41,7 @@ def result_rows(evolution: EvolutionRun, result: Result) -> list[Row]:
         kind="namm",
         model=evolution.host,
         parameters_total=sum(parameter.numel() for base in evolution.bases for parameter in base.model.parameters()),
-        device=str(evolution.bases[0].model.device),
+        device=str(input_device(evolution.bases[0].model)),
         seed=config.seed,
         commit=commit(),
         mode=config.fitness.mode,

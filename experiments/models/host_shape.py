@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,27 @@ class Shape:
         return 2.0 * self.active * new + 4.0 * self.layers * self.heads * self.head_dim * attended
 
 
-def host_shape(described: PretrainedConfig, dtype: str, noted: int) -> Shape:
+def meta_model(described: PretrainedConfig) -> PreTrainedModel:
+    """A base model of a transformers config on the meta device: without weights."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(deepcopy(described), trust_remote_code=False)
+
+
+def host_shape(described: PretrainedConfig, dtype: str, noted: int, model: PreTrainedModel | None = None) -> Shape:
     """The shape of a base model.
 
     Args:
         described: Its transformers config.
         dtype: Of cached keys and values, by its name in torch.
         noted: Numbers that a NAMM notes beside a key.
+        model: Its `meta_model`, where there is one already.
 
     Returns:
         The shape, counted on the meta device.
     """
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(deepcopy(described), trust_remote_code=False)
-    count = sum(parameter.numel() for parameter in model.parameters())
+    count = sum(parameter.numel() for parameter in (model or meta_model(described)).parameters())
     sizes: Any = described
     table = sizes.vocab_size * sizes.hidden_size
     active = count if getattr(sizes, "tie_word_embeddings", True) else count - table  # a look-up is no product

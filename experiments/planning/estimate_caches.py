@@ -6,7 +6,6 @@ One prompt of full length. Bytes are counted on the meta device. Seconds are est
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import deepcopy
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ import torch
 from ...namm.cache_bytes import CacheBytes, CacheShape, cache_bytes
 from ...namm.policies.base import Policy
 from ...namm.policies.heuristics import Full
-from ..models.host_shape import Shape, host_shape
+from ..models.host_shape import Shape, host_shape, meta_model
 from .gpus import GPUS, Gpu
 from .mesh import Assumptions
 
@@ -97,7 +96,8 @@ def cache_cost(
     Raises:
         MemxError: No policy can be attached to the base model.
     """
-    shape, of_cache = host_shape(described, dtype, 0), _cache_shape(described, getattr(torch, dtype))
+    model = meta_model(described)
+    shape, of_cache = host_shape(described, dtype, 0, model), CacheShape.of(model, getattr(torch, dtype))
     weights, full = shape.parameters * shape.size, cache_bytes(Full(), of_cache, length)
     gpu, assumed = GPUS[_GPU], Assumptions()
     gpus = ceil((weights + full.kv_bytes) / gpu.memory)
@@ -137,11 +137,3 @@ class _Work:
         computing = flops / (self.gpus * self.gpu.half * self.assumed.utilization)
         sizes = counted.tokens, counted.kv_bytes, counted.policy_bytes
         return PolicyCache(policy, budget, *sizes, moved, flops, max(reading, computing))
-
-
-def _cache_shape(described: PretrainedConfig, dtype: torch.dtype) -> CacheShape:
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(deepcopy(described), trust_remote_code=False)
-    return CacheShape.of(model, dtype)

@@ -23,6 +23,7 @@ from ...namm.saved.places import DESCRIPTION, find_namm
 from ...results.store.json_lines import JsonLines
 from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
+from ...transformers_compat import input_device
 from ..config.base import run_name, to_yaml
 from ..config.eviction.policy_eval import EvalConfig, NammSource
 from ..data.long_context.example import DoesNotFit
@@ -129,7 +130,7 @@ class Evaluation:
     def about(self) -> dict[str, Any]:
         """The fields of all rows that are about the host."""
         count = sum(parameter.numel() for parameter in self.model.parameters())
-        return {"model": self.host, "device": str(self.model.device), "parameters_total": count}
+        return {"model": self.host, "device": str(input_device(self.model)), "parameters_total": count}
 
     def run(self) -> None:
         """Measure every prompt and document that has no line yet. Raises Interrupted once a stop is asked for."""
