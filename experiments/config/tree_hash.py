@@ -27,7 +27,7 @@ _LATER_EVAL = {
     "metrics": {},
     "chat": False,
 }
-_LATER_HOST = ("rope", "device_map")  # the same of a base model's, where they are null
+_LATER_HOST = ("rope", "device_map", "weights")  # the same of a base model's, where they are null
 # the same of an evolution: keys by section, and what evolutions without them did
 _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
     "namm": {

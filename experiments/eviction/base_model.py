@@ -9,6 +9,7 @@ import torch
 
 from ...errors import MemxError
 from ...results.store.runs import RunStore
+from ..base_models.eight_bits import check_eight_bits, to_eight_bits
 from ..base_models.load import host_config, load_host
 from ..base_models.rope import check_positions, with_rope
 from ..config.eviction.host import HostConfig
@@ -39,6 +40,8 @@ def prepare_base_model(
             "host.device_map spreads the base model over the devices of one process, and there are several processes",
             hint="run without torchrun, or set host.device_map to null",
         )
+    if config.weights is not None:
+        check_eight_bits()
     device = local_device(world, world.together(lambda: pick_device(config.device, "host.device")))
     if config.name is None:
         world.on_first(lambda: _train(base_model_point(config), str(config.preset), runs, report))
@@ -50,6 +53,8 @@ def prepare_base_model(
         model, tokenizer = load_host(name, any_decoder=True, **options)
         if config.device_map is None:
             torch.nn.Module.to(model, device)  # transformers types its own .to too narrowly
+        if config.weights is not None:
+            to_eight_bits(model)
         return model, tokenizer
 
     model, tokenizer = world.in_turn(load)  # the first to ask for it may download or convert it

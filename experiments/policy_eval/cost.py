@@ -135,6 +135,8 @@ def evaluation_cost(config: EvalConfig, runs: Path) -> EvaluationCost:
 
 def _cache(config: EvalConfig) -> tuple[CacheCost | None, str | None]:
     """The bytes of its caches, or why they cannot be counted: the evaluation itself will say so as well."""
+    if config.host.weights is not None:
+        return None, "weights in 8 bits"
     try:
         namms = [load(find_namm(one.folder)) for one in config.namms]
         described = describe_base_model(config.host)

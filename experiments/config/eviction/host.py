@@ -32,6 +32,9 @@ class HostConfig(StrictModel):
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
         default=None, description="spread the layers over all devices, as accelerate's device_map; null: one device"
     )
+    weights: Literal["int8"] | None = Field(
+        default=None, description="int8: weights of linear layers in 8 bits, by torchao; null: as dtype says"
+    )
     threads: int | None = Field(default=None, ge=1, le=4096, description="CPU threads; null: the machine's cores")
     rope: dict[str, str | float | list[float]] | None = Field(
         default=None,
@@ -57,4 +60,6 @@ class HostConfig(StrictModel):
             raise ValueError("host.name and host.preset exclude each other; set one of them and the other to null")
         if self.device_map is not None and self.device != "auto":
             raise ValueError("host.device_map chooses the devices itself; set host.device to auto")
+        if self.device_map is not None and self.weights is not None:
+            raise ValueError("host.device_map and host.weights exclude each other; set one of them to null")
         return self
