@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
 from ...errors import shown
 from .base import RunName, StrictModel, run_name
@@ -107,6 +107,13 @@ class QaEviction(StrictModel):
         default=None, description="how heads share the budget, as for memx evict; null: equally, or as the NAMM says"
     )
     shares: str | None = Field(default=None, description="file with a table of head shares; null: the NAMM's")
+
+    @field_validator("budget")
+    @classmethod
+    def _share_or_tokens(cls, budget: float | None) -> float | None:
+        if budget is not None and budget > 1 and budget != int(budget):
+            raise ValueError(f"{budget:g} is neither a share nor a whole number of tokens; use e.g. 0.5 or 512")
+        return budget
 
 
 class QaConfig(StrictModel):

@@ -209,8 +209,8 @@ def test_what_caches_of_transformers_hold(host):
     ("change", "message"),
     [
         ({"policies": ("snapvk",)}, "unknown policy 'snapvk'"),
-        ({"budgets": (0.0,)}, r"budget must be in \(0, 1\], got 0"),
-        ({"budgets": (1.5,)}, r"budget must be in \(0, 1\], got 1.5"),
+        ({"budgets": (0.0,)}, r"budget must be in \(0, 1\] or a whole number of tokens, got 0"),
+        ({"budgets": (1.5,)}, r"budget must be in \(0, 1\] or a whole number of tokens, got 1.5"),
         ({"every": 20}, "must be a positive multiple of 16 tokens, got 20"),
         ({"contexts": (16,)}, "below the eviction interval of 32"),
         ({"contexts": (2**18,)}, "has a context of 131,072 tokens"),

@@ -167,7 +167,7 @@ def test_tables(rows):
     ("change", "message"),
     [
         ({"population": 1}, "population must be at least 2, got 1"),
-        ({"budgets": (0.0,)}, r"budget must be in \(0, 1\], got 0"),
+        ({"budgets": (0.0,)}, r"budget must be in \(0, 1\] or a whole number of tokens, got 0"),
         ({"every": 20}, "must be a positive multiple of 16 tokens, got 20"),
         ({"contexts": (16,)}, "below the eviction interval of 32"),
         ({"contexts": (2**17 - 8,)}, "has a context of 131,072 tokens, shorter than 131,094"),
