@@ -134,7 +134,7 @@ Budget = Annotated[
     list[float] | None,
     option(
         metavar="SHARE|TOKENS",
-        help="Share of all tokens that each eviction keeps, or tokens of each head. Repeatable.",
+        help="Share of all tokens that each eviction keeps, or tokens per head. Repeatable.",
         default="0.5, or the NAMM's",
         panel=EVICTION,
     ),
@@ -275,7 +275,8 @@ def _run(configs: list[QaConfig], runs: Path, batch: int, resume: bool, force: b
     print_questions([row for rows in evaluated for row in rows], trained)
     for config in configs:
         note(f"answers are in {runs / config.folder}")
-    if sets := {task.name for config in configs for task in config.tasks}:
+    one_each = len({config.model for config in configs}) == len(configs)  # the picture is of models, not of policies
+    if one_each and (sets := {task.name for config in configs for task in config.tasks}):
         published = " --published" if sets & {*TASKS} else ""
         note(f"next: memx plot qa {' '.join(str(runs / config.folder) for config in configs)}{published}")
 

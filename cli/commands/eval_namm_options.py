@@ -57,7 +57,7 @@ Budget = Annotated[
     list[float] | None,
     option(
         metavar="SHARE|TOKENS",
-        help="Cache budget: share of all tokens kept, or tokens of each head (512). Repeatable.",
+        help="Cache budget: share of all tokens kept, or tokens per head (512). Repeatable.",
         default="0.75, 0.5, 0.25 and 0.125",
     ),
 ]

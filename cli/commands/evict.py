@@ -75,7 +75,7 @@ Budget = Annotated[
     float | None,
     option(
         metavar="SHARE|TOKENS",
-        help="Cache budget: share of all tokens that each eviction keeps, or tokens of each head.",
+        help="Cache budget: share of all tokens that each eviction keeps, or tokens per head.",
         default="0.5, or that of --namm",
     ),
 ]

@@ -176,7 +176,7 @@ def print_evaluation_cost(cost: EvaluationCost) -> None:
     sizes = [budget_text(budget) for budget in cost.budgets]
     sizes += [f"{cost.own_sizes} set by a threshold"] * bool(cost.own_sizes)
     asked = ", question read before eviction" if cost.question == "before" else ""
-    online = f", then {cost.read_online:,} tokens with each policy" if cost.read_online else ""
+    online = f", then {cost.read_online:,} tokens over all policies and sizes" if cost.read_online else ""
     lines = [
         ["model", cost.host],
         *(["NAMM", namm] for namm in cost.namms),

@@ -155,7 +155,7 @@ Budget = Annotated[
     list[float] | None,
     option(
         metavar="SHARE|TOKENS",
-        help="Cache budget: share of all tokens kept, or tokens of each head. Repeatable.",
+        help="Cache budget: share of all tokens kept, or tokens per head. Repeatable.",
         default="0.5",
     ),
 ]
