@@ -6,29 +6,19 @@ import pytest
 import torch
 from memx import namm
 from memx.namm.cache.masked import MaskedCache, masked
-from memx.namm.policies.base import Rule
-from memx.namm.policies.head_table import HeadTable
 from memx.namm.policies.heuristics import Full, make_policy
 from memx.namm.policies.network import Namm
 from memx.namm.policies.panel import PolicyBatch, PolicySlots
-from memx.namm.policies.shares import HeadShares
 
 from .devices import Away, devices
 from .hosts import left_padded, make_host, prompts
+from .rules import BUDGET, EVERY, RULES, TABLE
 
 hooks = pytest.importorskip("accelerate.hooks")
 big_modeling = pytest.importorskip("accelerate.big_modeling")
 
-EVERY, BUDGET, TOKENS = 16, 0.3, 56
+TOKENS = 56
 FIRST, SECOND = "xla:0", "xla:1"
-SHARES = HeadShares((BUDGET,), (((0.9, 0.1), (0.05, 0.15)),))
-RULES = {
-    "equal": Rule(budget=BUDGET),
-    "global": Rule(budget=BUDGET, allocation="global", first=3, newest=2),
-    "table": Rule(budget=BUDGET, allocation="table", shares=SHARES),
-    "layer_max": Rule(budget=BUDGET, allocation="layer_max"),
-}
-TABLE = HeadTable(2, 2)
 
 
 def policy(name, rule="equal"):

@@ -9,24 +9,13 @@ from memx import namm
 from memx.errors import MemxError
 from memx.namm.cache.head_shards import HeadShards
 from memx.namm.policies.base import Rule
-from memx.namm.policies.head_table import HeadTable
 from memx.namm.policies.heuristics import Full, make_policy
 from memx.namm.policies.network import Namm
 from memx.namm.policies.panel import PolicyBatch, PolicySlots
-from memx.namm.policies.shares import HeadShares
 
 from ..ranks import run_worlds
 from .hosts import left_padded, make_host, prompts
-
-EVERY, BUDGET = 16, 0.3
-SHARES = HeadShares((BUDGET,), (((0.9, 0.1), (0.05, 0.15)),))
-RULES = {
-    "equal": Rule(budget=BUDGET),
-    "global": Rule(budget=BUDGET, allocation="global", first=3, newest=2),
-    "table": Rule(budget=BUDGET, allocation="table", shares=SHARES),
-    "layer_max": Rule(budget=BUDGET, allocation="layer_max"),
-}
-TABLE = HeadTable(2, 2)
+from .rules import BUDGET, EVERY, RULES, TABLE
 
 
 def policies():
