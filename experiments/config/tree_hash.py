@@ -27,6 +27,8 @@ _LATER_EVAL = {
     "metrics": {},
     "chat": False,
 }
+# the same of a memory's keys, with what they are if they are not set
+_LATER_MEMORY = {"ngrams": [2, 3], "hash_seed": 0, "signed_root": False, "convolution": False, "also": []}
 _LATER_HOST = ("rope", "device_map", "weights")  # the same of a base model's, where they are null
 # the same of an evolution: keys by section, and what evolutions without them did
 _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
@@ -63,6 +65,8 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
         of_run["training"] = {key: value for key, value in training.items() if key not in _OF_PROCESS}
     if isinstance(data := tree.get("data"), Mapping):
         of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
+    if isinstance(memory := tree.get("memory"), Mapping):
+        of_run["memory"] = {k: v for k, v in memory.items() if k not in _LATER_MEMORY or v != _LATER_MEMORY[k]}
     of_run = {key: value for key, value in of_run.items() if key not in _LATER_EVAL or value != _LATER_EVAL[key]}
     if tree.get("command") == "eval-namm":
         of_run = _without_later_evaluation_keys(of_run)
