@@ -141,6 +141,9 @@ class OneMemory(StrictModel):
     )
     hash_seed: int = Field(default=0, ge=0, lt=2**31, description="engram: random seed of the hash functions")
     signed_root: bool = Field(default=False, description="engram: signed square root of the gate's dot product")
+    share: float | None = Field(
+        default=None, ge=0, le=1, description="share of memory.sparse; null: what other memories leave, evenly"
+    )
     convolution: bool = Field(default=False, description="engram: causal convolution of its output (4 taps, 3 apart)")
 
     @model_validator(mode="before")
@@ -218,6 +221,11 @@ class OneMemory(StrictModel):
 class MemoryConfig(OneMemory):
     """Memory: kind, size and place of the memory layers, or of a baseline (PEER, MoE, dense)."""
 
+    sparse: int | None = Field(
+        default=None,
+        ge=0,
+        description="sparse parameters of all memories, split by `share`: sets slots and experts; null: as given",
+    )
     also: tuple[OneMemory, ...] = Field(
         default=(), description="further memories of the same model, each a section with the keys above"
     )
