@@ -226,6 +226,9 @@ class MemoryConfig(OneMemory):
         ge=0,
         description="sparse parameters of all memories, split by `share`: sets slots and experts; null: as given",
     )
+    shares: dict[str, float] = Field(
+        default={}, description="shares of `sparse` by kind; set by memx when it has split a budget"
+    )
     also: tuple[OneMemory, ...] = Field(
         default=(), description="further memories of the same model, each a section with the keys above"
     )
