@@ -185,7 +185,10 @@ def test_activations_are_what_autograd_saves(shape, kind, half):
     if kind == "convolution":
         changes |= {"memory__kind": "engram", "memory__convolution": True}
     if kind == "mixed":
-        changes |= {"memory__kind": "engram", "memory__also": [{"kind": "memory+", "slots": 256, "top_k": 8, "layers": [1]}]}
+        changes |= {
+            "memory__kind": "engram",
+            "memory__also": [{"kind": "memory+", "slots": 256, "top_k": 8, "layers": [1]}],
+        }
     if kind == "memory":
         changes["memory__qk_norm"] = False
     config = point_of(**changes).config
