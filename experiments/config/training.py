@@ -101,6 +101,9 @@ class TrainingConfig(StrictModel):
     schedule: Literal["cosine", "wsd"] = Field(
         default="cosine", description="learning-rate schedule: cosine, or wsd (warm-up, stable, decay)"
     )
+    value_schedule: Literal["same", "linear"] = Field(
+        default="same", description="learning-rate schedule of the value table: same as schedule, or linear decay"
+    )
     warmup: int = Field(default=50, ge=0, description="linear warm-up in steps")
     decay: float = Field(default=0.2, gt=0, le=1, description="wsd: share of the steps that decay the learning rate")
     final_lr: float = Field(default=0.1, ge=0, le=1, description="final learning rate as a share of the peak")

@@ -11,6 +11,7 @@ from .first_about import FIRST_ABOUT
 
 # keys of the section data that came later: where they are not set, a run keeps the name that it had before
 _LATER_DATA = ("columns", "encoding")
+_LATER_TRAINING = {"value_schedule": "same"}  # the same of training, with what runs without them did
 # the same of an evaluation's keys, with what they are if they are not set
 _LATER_EVAL = {
     "skip_bad_rows": False,
@@ -60,7 +61,8 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
     if isinstance(about := tree.get("about"), str):
         of_run["about"] = FIRST_ABOUT.get(about, about)
     if isinstance(training := tree.get("training"), Mapping):
-        of_run["training"] = {key: value for key, value in training.items() if key not in _OF_PROCESS}
+        kept = {key: value for key, value in training.items() if key not in _OF_PROCESS}
+        of_run["training"] = {k: v for k, v in kept.items() if k not in _LATER_TRAINING or v != _LATER_TRAINING[k]}
     if isinstance(data := tree.get("data"), Mapping):
         of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
     of_run = {key: value for key, value in of_run.items() if key not in _LATER_EVAL or value != _LATER_EVAL[key]}

@@ -28,6 +28,7 @@ class MemoryValues(nn.Module):
     Args:
         slots: Number of rows N.
         width: Width d_v of a row.
+        std: Standard deviation of the values at the start. None: 1/sqrt(d_v).
 
     Attributes:
         weight: The table [N, d_v], or the part of it that this process stores.
@@ -48,20 +49,21 @@ class MemoryValues(nn.Module):
         ```
     """
 
-    def __init__(self, slots: int, width: int) -> None:
+    def __init__(self, slots: int, width: int, std: float | None = None) -> None:
         super().__init__()
         weight = torch.empty(slots, width)
         use_huge_pages(weight)
         self.weight = nn.Parameter(weight)
         self.shape = (slots, width)
+        self.std = width**-0.5 if std is None else std
         self.gradient_buffer: list[BagGradient] | None = None
         self.shard: TableShard | None = None
         self.host: HostRows | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw N(0, 1/sqrt(d_v)); of a sharded table every rank gets its part of the same numbers."""
-        std = self.shape[1] ** -0.5
+        """Draw N(0, std); of a sharded table every rank gets its part of the same numbers."""
+        std = self.std
         if self.shard is None or self.weight.is_meta:
             nn.init.normal_(self.weight, std=std)
             return
