@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ..errors import MemxError
 from ..strict_model import StrictModel
-from .placement import centred
-from .slots import check_top_k, half_keys
+from .placement import centred, early
+from .slots import check_orders, check_top_k, half_keys
 
-Kind = Literal["dense", "memory", "memory+", "peer", "moe"]
+Kind = Literal["dense", "memory", "memory+", "engram", "peer", "moe"]
 PRODUCT_KEYS = ("memory", "memory+", "peer")  # the kinds that look slots up by product keys
 
 
@@ -67,30 +67,36 @@ class ModelConfig(StrictModel):
         return self
 
 
-class MemoryConfig(StrictModel):
-    """Memory: kind, size and place of the memory layers, or of a baseline (PEER, MoE, dense).
+class OneMemory(StrictModel):
+    """One memory of a model: kind, size and place of its layers.
 
     `slots: 0` and `kind: dense` both mean a dense model without memory. The defaults of null keys depend on the kind;
     the properties give the values in force.
     """
 
     kind: Kind = Field(
-        default="memory", description="dense, memory (product keys), memory+ (gated, several layers), peer or moe"
+        default="memory",
+        description="dense, memory (product keys), memory+ (gated), engram (hashed n-grams), peer or moe",
     )
     slots: int = Field(
-        default=16384, ge=0, description="rows N of the value table (PEER: experts), a square number; 0: dense model"
+        default=16384,
+        ge=0,
+        description="rows N of the value table, a square number; engram: of each layer's, any number; 0: dense model",
     )
     heads: int | None = Field(
-        default=None, ge=1, le=10_000, description="query heads H of each memory layer; null: 4, PEER 8"
+        default=None,
+        ge=1,
+        le=10_000,
+        description="query heads H of each memory layer, or hash heads per n-gram order; null: 4, PEER and engram 8",
     )
     top_k: int | None = Field(
         default=None, ge=1, description="slots selected per head (k), at most sqrt(slots); null: 32, PEER 16"
     )
     layers: tuple[int, ...] | None = Field(
-        default=None, description="indices of blocks with a memory; null: `count` blocks around the middle, MoE: all"
+        default=None, description="blocks with a memory; null: `count` around the middle, engram: early, MoE: all"
     )
     count: int | None = Field(
-        default=None, ge=1, le=1_000, description="number of memory layers; null: 1, memory+ 3, MoE all"
+        default=None, ge=1, le=1_000, description="number of memory layers; null: 1, memory+ 3, engram 2, MoE all"
     )
     stride: int | None = Field(
         default=None,
@@ -100,7 +106,7 @@ class MemoryConfig(StrictModel):
     )
     insertion: Literal["replace", "beside"] = Field(
         default="replace",
-        description="replace the feed-forward, or `beside`: add the memory to its output (residual, zero at first)",
+        description="replace the feed-forward, or `beside`: added to it, zero at first; an engram is always beside",
     )
     key_width: int | None = Field(
         default=None,
@@ -109,7 +115,10 @@ class MemoryConfig(StrictModel):
         description="width d_k of keys and queries (both halves), even; null: width / 2",
     )
     value_width: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="width d_v of value table rows; null: width"
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="width d_v of value table rows; null: width, engram: width / rows that a token reads",
     )
     qk_norm: bool | None = Field(
         default=None, description="RMSNorm on query halves and half-keys; null: on for memory+ only"
@@ -127,13 +136,24 @@ class MemoryConfig(StrictModel):
         default=None, ge=1, le=2**24, description="MoE: inner width of an expert; null: the feed-forward width"
     )
     balance: float = Field(default=0.01, ge=0, description="MoE: weight of the load-balancing loss")
+    ngrams: tuple[Annotated[int, Field(ge=1, le=8)], ...] = Field(
+        default=(2, 3), description="engram: orders of the n-grams that are looked up, from 1 to 8"
+    )
+    hash_seed: int = Field(default=0, ge=0, lt=2**31, description="engram: random seed of the hash functions")
+    signed_root: bool = Field(default=False, description="engram: signed square root of the gate's dot product")
+    share: float | None = Field(
+        default=None, ge=0, le=1, description="share of memory.sparse; null: what other memories leave, evenly"
+    )
+    convolution: bool = Field(default=False, description="engram: causal convolution of its output (4 taps, 3 apart)")
 
     @model_validator(mode="before")
     @classmethod
-    def _dense_has_no_slots(cls, data):
+    def _what_kinds_fix(cls, data):
         if isinstance(data, dict):
             if data.get("kind") in ("dense", "moe"):
                 return {**data, "slots": 0}
+            if data.get("kind") == "engram" and data.get("slots") != 0:
+                return {**data, "insertion": "beside"}
             if data.get("slots") == 0 and not isinstance(data.get("slots"), bool):
                 return {**data, "kind": "dense"}
         return data
@@ -151,18 +171,24 @@ class MemoryConfig(StrictModel):
             raise ValueError("layers is empty; for a model without memory, set kind to dense")
         if self.kind == "moe" and self.experts_per_token > self.experts:
             raise ValueError(f"experts_per_token {self.experts_per_token} is above experts {self.experts}; lower it")
-        if self.slots:
-            try:
+        try:
+            check_orders(self.ngrams)
+            if self.slots and self.kind != "engram":
                 half_keys(self.slots)
                 check_top_k(self.kept, self.slots)
-            except MemxError as error:
-                raise ValueError(f"{error.message}; {error.hint}") from None
+        except MemxError as error:
+            raise ValueError(f"{error.message}; {error.hint}") from None
         return self
 
     @property
     def query_heads(self) -> int:
-        """H in force."""
-        return self.heads or (8 if self.kind == "peer" else 4)
+        """H in force: query heads, or hash heads of each n-gram order."""
+        return self.heads or (8 if self.kind in ("peer", "engram") else 4)
+
+    @property
+    def lookups(self) -> int:
+        """Rows J that a token reads of each layer's table."""
+        return self.query_heads * (len(self.ngrams) if self.kind == "engram" else self.kept)
 
     @property
     def kept(self) -> int:
@@ -172,7 +198,7 @@ class MemoryConfig(StrictModel):
     @property
     def gated(self) -> bool:
         """Whether the output is W2(y * silu(W1 x))."""
-        return self.kind != "peer" and (self.kind == "memory+" if self.gating is None else self.gating)
+        return self.kind not in ("peer", "engram") and (self.kind == "memory+" if self.gating is None else self.gating)
 
     @property
     def normed(self) -> bool:
@@ -180,11 +206,39 @@ class MemoryConfig(StrictModel):
         return self.kind == "memory+" if self.qk_norm is None else self.qk_norm
 
     def placed_layers(self, blocks: int) -> tuple[int, ...]:
-        """The blocks with a memory layer in a model of `blocks` blocks. Raises MemxError if they do not fit."""
+        """The blocks with this memory, `also` aside, in a model of `blocks` blocks. MemxError if they do not fit."""
         if self.kind == "dense":
             return ()
         if self.layers is not None:
             return tuple(sorted(set(self.layers)))
         if self.kind == "moe" and self.count is None:
             return tuple(range(blocks))
+        if self.kind == "engram":
+            return early(blocks, self.count or min(2, max(1, blocks - 1)))
         return centred(blocks, self.count or (3 if self.kind == "memory+" else 1), self.stride)
+
+
+class MemoryConfig(OneMemory):
+    """Memory: kind, size and place of the memory layers, or of a baseline (PEER, MoE, dense)."""
+
+    sparse: int | None = Field(
+        default=None,
+        ge=0,
+        description="sparse parameters of all memories, split by `share`: sets slots and experts; null: as given",
+    )
+    also: tuple[OneMemory, ...] = Field(
+        default=(), description="further memories of the same model, each a section with the keys above"
+    )
+
+    @model_validator(mode="after")
+    def _all_are_memories(self) -> MemoryConfig:
+        if self.also and self.kind == "dense":
+            raise ValueError("also needs a first memory; set kind and slots, or leave also out")
+        if any(other.kind == "dense" for other in self.also):
+            raise ValueError("also lists a dense memory; leave it out, or set its kind and slots")
+        return self
+
+    @property
+    def parts(self) -> tuple[OneMemory, ...]:
+        """All memories of the model: this one, then those of `also`."""
+        return (self, *self.also)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .initial_scale import mean_square, silu
 from .product_keys import ProductKeys
+from .tables.initial_scale import mean_square, silu
 from .tables.values import MemoryValues
 
 
@@ -84,7 +84,7 @@ class MemoryLayer(ProductKeys):
         # A table of one's own is a submodule. A shared one belongs to its first layer: here it is held in a
         # tuple, unregistered, so that it is saved once, stepped once, and follows deepcopy, .to() and loading.
         std = self._last_std() if output_std is not None and self.output is None else None
-        self.table = MemoryValues(slots, value_width, std) if values is None else None
+        self.table = MemoryValues(slots, value_width, std=std) if values is None else None
         self._shared = (values,)
         self.reset_parameters()
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from ..kernels.bag_dot import bag_dot
 from ..kernels.embedding_bag import embedding_bag
-from .initial_scale import gelu, mean_square
 from .product_keys import ProductKeys
+from .tables.initial_scale import gelu, mean_square
 from .tables.values import MemoryValues
 
 
@@ -55,7 +55,7 @@ class PeerLayer(ProductKeys):
         lookup: dict[str, Any] = dict(heads=heads, top_k=top_k, key_width=key_width, qk_norm=qk_norm, scores=scores)
         super().__init__(width, slots, **lookup)
         std = None if output_std is None else output_std / (self.squared_weights() * mean_square(gelu)) ** 0.5
-        self.down, self.up = MemoryValues(slots, width), MemoryValues(slots, width, std)
+        self.down, self.up = MemoryValues(slots, width), MemoryValues(slots, width, std=std)
         self.reset_parameters()
 
     def tables(self) -> tuple[MemoryValues, ...]:

@@ -6,18 +6,16 @@ Product Keys" (arXiv 1907.05242), section 3; Berges et al. 2024 (arXiv 2412.0976
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..kernels.product_topk import product_topk
-from .initial_scale import squared_weights
 from .slots import check_top_k, half_keys
-from .tables.values import MemoryValues
+from .tables.initial_scale import squared_weights
+from .tables.table_layer import TableLayer
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:
@@ -25,7 +23,7 @@ def _without_autocast(device: str) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if available else nullcontext()
 
 
-class ProductKeys(nn.Module, ABC):
+class ProductKeys(TableLayer):
     """Queries and half-keys: q = W_q x; each half is scored against n half-keys; the k best of n*n sums, exactly.
 
     Source: Lample et al. 2019 (arXiv 1907.05242), section 3.1.
@@ -40,9 +38,6 @@ class ProductKeys(nn.Module, ABC):
             start at unit variance.
         scores: What weighs the rows of a head: a softmax over its k scores, or with "none" the scores themselves
             (Huang et al. 2024, UltraMem, arXiv 2411.12364).
-
-    Attributes:
-        observe: Called with the slots [T, H, k] of each lookup, if set; for statistics of use.
 
     Raises:
         MemxError: slots is not a square, or top_k exceeds the half-keys per list.
@@ -69,7 +64,6 @@ class ProductKeys(nn.Module, ABC):
         self.keys = nn.Parameter(torch.empty(2, heads, half_keys(slots), self.key_width // 2))
         self.query_norm = nn.RMSNorm(self.key_width // 2, eps=1e-6) if qk_norm else None
         self.key_norm = nn.RMSNorm(self.key_width // 2, eps=1e-6) if qk_norm else None
-        self.observe: Callable[[Tensor], object] | None = None
 
     def reset_parameters(self) -> None:
         """Draw queries U(+-1/sqrt(d)) and keys U(+-1/sqrt(d_k)); tables draw themselves."""
@@ -79,13 +73,6 @@ class ProductKeys(nn.Module, ABC):
         for norm in (self.query_norm, self.key_norm):
             if norm is not None:
                 nn.init.constant_(norm.weight, (self.key_width / 2) ** -0.25)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "observe": None}  # whoever watches a layer does not watch its copies
-
-    @abstractmethod
-    def tables(self) -> tuple[MemoryValues, ...]:
-        """The tables that the slots are rows of, own or shared."""
 
     def lookup(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Find the slots of each token.

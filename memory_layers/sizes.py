@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .config import MemoryConfig, ModelConfig
+from .config import MemoryConfig, ModelConfig, OneMemory
+from .engram.primes import table_rows
 from .slots import half_keys
 
 
@@ -70,27 +71,55 @@ def model_sizes(model: ModelConfig, memory: MemoryConfig, vocabulary: int) -> Si
         Parameters, FLOPs per token and rows read per token.
     """
     d, blocks = model.width, model.layers
-    placed = memory.placed_layers(blocks)
-    layer = layer_cost(model, memory)
     kv_width = d // model.heads * (model.kv_heads or model.heads)
     attention = 2 * d * d + 2 * d * kv_width
-    feed_forwards = blocks - (len(placed) if memory.insertion == "replace" else 0)
+    parts = [_part_sizes(model, part) for part in memory.parts]
+    feed_forwards = blocks - sum(part.replaced for part in parts)
     embeddings = vocabulary * d * (1 if model.tie_embeddings else 2)
     norms = (2 * blocks + 1) * d
     shared = embeddings + norms + blocks * attention + feed_forwards * 3 * d * model.feed_forward_width
-    owners = 1 if memory.shared and memory.kind in ("memory", "memory+") else len(placed)
-    table = owners * layer.tables * layer.table if placed else 0
     matrices = blocks * attention + vocabulary * d
     context_flops = blocks * 2 * 2 * d * model.context // 2
-    flops = 2 * matrices + context_flops + feed_forwards * feed_forward_flops(model) + len(placed) * layer.flops
     # one row of the input embedding is read for a token; a tied matrix is read whole as the output layer
     unread_embeddings = 0 if model.tie_embeddings else (vocabulary - 1) * d
+    table = sum(part.table for part in parts)
     return Sizes(
-        parameters_total=shared + len(placed) * layer.weights + table,
-        parameters_active=shared + len(placed) * (layer.active + layer.rows * layer.row_width) - unread_embeddings,
+        parameters_total=shared + sum(part.weights for part in parts) + table,
+        parameters_active=shared + sum(part.active for part in parts) - unread_embeddings,
         table=table,
-        flops=flops,
-        slots_read=len(placed) * layer.rows,
+        flops=2 * matrices
+        + context_flops
+        + feed_forwards * feed_forward_flops(model)
+        + sum(part.flops for part in parts),
+        slots_read=sum(part.rows for part in parts),
+    )
+
+
+@dataclass(frozen=True)
+class _PartSizes:
+    """What one memory of a model adds, over all its layers, and how many feed-forwards it replaces."""
+
+    replaced: int
+    weights: int
+    active: int
+    table: int
+    flops: int
+    rows: int
+
+
+def _part_sizes(model: ModelConfig, memory: OneMemory) -> _PartSizes:
+    layer, count = layer_cost(model, memory), len(memory.placed_layers(model.layers))
+    owners = 1 if memory.shared and memory.kind in ("memory", "memory+") else count
+    table = owners * layer.tables * layer.table if count else 0
+    if memory.kind == "engram":  # the primes of its layers differ
+        table = table_rows(memory.slots, memory.query_heads, len(memory.ngrams), count) * layer.row_width
+    return _PartSizes(
+        replaced=count if memory.insertion == "replace" else 0,
+        weights=count * layer.weights,
+        active=count * (layer.active + layer.rows * layer.row_width),
+        table=table,
+        flops=count * layer.flops,
+        rows=count * layer.rows,
     )
 
 
@@ -99,7 +128,7 @@ def feed_forward_flops(model: ModelConfig) -> int:
     return 6 * model.width * model.feed_forward_width
 
 
-def layer_cost(model: ModelConfig, memory: MemoryConfig) -> LayerCost:
+def layer_cost(model: ModelConfig, memory: OneMemory) -> LayerCost:
     """Count the size and cost of one layer.
 
     Args:
@@ -111,10 +140,11 @@ def layer_cost(model: ModelConfig, memory: MemoryConfig) -> LayerCost:
     """
     if memory.kind == "dense":
         return LayerCost(0, 0, 0, 0, 0, 0, 0)
-    return _moe_cost(model, memory) if memory.kind == "moe" else _lookup_cost(model, memory)
+    costs = {"moe": _moe_cost, "engram": _engram_cost}
+    return costs.get(memory.kind, _lookup_cost)(model, memory)
 
 
-def _moe_cost(model: ModelConfig, memory: MemoryConfig) -> LayerCost:
+def _moe_cost(model: ModelConfig, memory: OneMemory) -> LayerCost:
     d = model.width
     expert, router = 3 * d * (memory.expert_width or model.feed_forward_width), d * memory.experts
     return LayerCost(
@@ -128,7 +158,24 @@ def _moe_cost(model: ModelConfig, memory: MemoryConfig) -> LayerCost:
     )
 
 
-def _lookup_cost(model: ModelConfig, memory: MemoryConfig) -> LayerCost:
+def _engram_cost(model: ModelConfig, memory: OneMemory) -> LayerCost:
+    """W_K and W_V over the rows of a token, two norms and the gate's dot product; then the taps of a convolution."""
+    d, rows = model.width, memory.lookups
+    row_width = memory.value_width or max(1, d // rows)
+    matrices, taps = 2 * d * rows * row_width, 4 * d if memory.convolution else 0
+    weights = matrices + 2 * d + taps + (d if memory.convolution else 0)
+    return LayerCost(
+        weights=weights,
+        active=weights,
+        tables=1,
+        table=table_rows(memory.slots, memory.query_heads, len(memory.ngrams), 1) * row_width,
+        flops=2 * (matrices + d + taps),
+        rows=rows,
+        row_width=row_width,
+    )
+
+
+def _lookup_cost(model: ModelConfig, memory: OneMemory) -> LayerCost:
     """Query, scores of both lists, candidate sums, weighted rows; then what makes an output of them."""
     d, heads, k, n = model.width, memory.query_heads, memory.kept, half_keys(memory.slots)
     d_k, d_v = memory.key_width or d // 2, memory.value_width or d

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isqrt
 
 from ..errors import MemxError
@@ -24,3 +25,16 @@ def check_top_k(top_k: int, slots: int) -> None:
             f"top_k {top_k} is not in 1..{n}, the square root of {slots} slots",
             hint=f"lower top_k to {n}, or use at least {top_k * top_k} slots",
         )
+
+
+def check_orders(orders: Sequence[int]) -> None:
+    """Check the orders of n-grams.
+
+    Args:
+        orders: The orders.
+
+    Raises:
+        MemxError: There are none, one is not in 1..8, or one stands twice.
+    """
+    if not orders or len(set(orders)) < len(orders) or not all(1 <= order <= 8 for order in orders):
+        raise MemxError(f"ngrams {list(orders)} must be different numbers from 1 to 8", hint="use [2, 3]")

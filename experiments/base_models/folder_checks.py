@@ -21,7 +21,8 @@ _SIZES += ("max_position_embeddings", "memory_heads", "memory_top_k", "memory_ex
 _OPTIONAL_SIZES = ("num_key_value_heads", "head_dim", "memory_key_width", "memory_value_width", "memory_expert_width")
 
 _SWITCHES = ("memory_qk_norm", "memory_gating", "memory_output_gate", "memory_shared")
-_CHOICES = {"memory_kind": ("memory", "peer", "moe"), "memory_insertion": ("replace", "beside")}
+_SWITCHES += ("memory_signed_root", "memory_convolution")
+_CHOICES = {"memory_kind": ("memory", "engram", "peer", "moe"), "memory_insertion": ("replace", "beside")}
 
 
 def check_config_file(source: str) -> None:

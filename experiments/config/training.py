@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from ...errors import MemxError
-from ...memory_layers.config import MemoryConfig, ModelConfig
+from ...memory_layers.config import PRODUCT_KEYS, MemoryConfig, ModelConfig
 from .base import RunName, StrictModel
 from .finetuning import FinetuneConfig, TextConfig
 from .scale import CorpusConfig, FactColumns, ParallelConfig, TextEncoding
@@ -198,10 +198,11 @@ class TrainConfig(StrictModel):
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
         check_varied(self.sweep, self.variants)
-        if self.memory.insertion == "beside" and self.memory.kind in ("peer", "moe"):
-            raise ValueError(
-                f"memory.kind {self.memory.kind} can only replace the feed-forward; set memory.insertion to replace"
-            )
+        for part in self.memory.parts:
+            if part.insertion == "beside" and part.kind in ("peer", "moe"):
+                raise ValueError(
+                    f"memory.kind {part.kind} can only replace the feed-forward; set memory.insertion to replace"
+                )
         if self.finetune.source is None:
             if self.data.sequence > self.model.context:
                 context = self.model.context
@@ -237,14 +238,19 @@ class TrainConfig(StrictModel):
         return self
 
     def _memory_fits(self, width: int, blocks: int) -> None:
-        if self.memory.key_width is None and self.memory.slots and width % 4:
-            raise ValueError(f"memory.key_width has no default for model.width {width}; set it to an even number")
-        try:
-            placed = self.memory.placed_layers(blocks)
-        except MemxError as error:
-            raise ValueError(f"memory: {error.message}; {error.hint}") from None
-        outside = [i for i in placed if not 0 <= i < blocks]
-        if outside:
-            raise ValueError(
-                f"memory.layers {outside} are outside the model's blocks 0..{blocks - 1}; choose from these"
-            )
+        replaced: list[int] = []
+        for part in self.memory.parts:
+            if part.key_width is None and part.kind in PRODUCT_KEYS and width % 4:
+                raise ValueError(f"memory.key_width has no default for model.width {width}; set it to an even number")
+            try:
+                placed = part.placed_layers(blocks)
+            except MemxError as error:
+                raise ValueError(f"memory: {error.message}; {error.hint}") from None
+            outside = [i for i in placed if not 0 <= i < blocks]
+            if outside:
+                raise ValueError(
+                    f"memory.layers {outside} are outside the model's blocks 0..{blocks - 1}; choose from these"
+                )
+            replaced += placed if part.insertion == "replace" else ()
+        if twice := sorted({block for block in replaced if replaced.count(block) > 1}):
+            raise ValueError(f"two memories replace the feed-forward of blocks {twice}; give one of them other layers")

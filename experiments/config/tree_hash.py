@@ -28,6 +28,9 @@ _LATER_EVAL = {
     "metrics": {},
     "chat": False,
 }
+# the same of a memory's keys, with what they are if they are not set
+_LATER_MEMORY = {"ngrams": [2, 3], "hash_seed": 0, "signed_root": False, "convolution": False}
+_LATER_MEMORY |= {"share": None, "sparse": None, "also": []}
 _LATER_HOST = ("rope", "device_map", "weights")  # the same of a base model's, where they are null
 # the same of an evolution: keys by section, and what evolutions without them did
 _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
@@ -65,6 +68,8 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
         of_run["training"] = {k: v for k, v in kept.items() if k not in _LATER_TRAINING or v != _LATER_TRAINING[k]}
     if isinstance(data := tree.get("data"), Mapping):
         of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
+    if isinstance(memory := tree.get("memory"), Mapping):
+        of_run["memory"] = {k: v for k, v in memory.items() if k not in _LATER_MEMORY or v != _LATER_MEMORY[k]}
     of_run = {key: value for key, value in of_run.items() if key not in _LATER_EVAL or value != _LATER_EVAL[key]}
     if tree.get("command") == "eval-namm":
         of_run = _without_later_evaluation_keys(of_run)

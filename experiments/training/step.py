@@ -14,7 +14,7 @@ from ..data.batches import Batch
 from ..models.slot_usage import SlotUsage
 from ..runtime.devices import autocast_for
 from .held_out_text import HeldOutText
-from .loss import answer_loss, balance_loss, text_loss
+from .loss import answer_loss, balance_loss, balance_weight, text_loss
 from .micro_batches import run_overlapped
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class TrainStep:
         """Add a batch's gradients; its loss as far as it is this rank's, and all tokens with mixed-in text."""
         micro_batches, counted, tokens = self.data.micro_batches(batch)
         ranks = self.parallelism.world.size
-        weight = self.config.memory.balance / (len(micro_batches) * ranks)
+        weight = balance_weight(self.config.memory) / (len(micro_batches) * ranks)
         total = torch.zeros((), device=self.device)
 
         def forward(micro_batch: Batch) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import MemxError
-from ..initial_scale import squared_weights
 from ..product_keys import ProductKeys
+from ..tables.initial_scale import squared_weights
 from .tucker import excess, tucker_topk
 
 _CORE_NOISE = 0.05
