@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ...errors import MemxError
 from ..product_keys import ProductKeys
+from ..slots import check_rank
 from ..tables.initial_scale import squared_weights
 from .tucker import excess, tucker_topk
 
@@ -91,12 +91,3 @@ class TuckerKeys(ProductKeys):
     def core_loss(self) -> Tensor | None:
         """How far the core is from rank one, for the auxiliary loss. None: there is no core."""
         return None if self.core is None else excess(self.core)
-
-
-def check_rank(rank: int, key_width: int) -> None:
-    """Raise MemxError unless both halves of a key have `rank` parts of equal width."""
-    if key_width % (2 * rank):
-        raise MemxError(
-            f"key_width {key_width} cannot be split into 2 halves of {rank} equal parts",
-            hint=f"use a multiple of {2 * rank}, or rank 1",
-        )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from ...kernels.bag_dot import bag_dot
+from ..slots import check_virtual
 from ..tables.values import MemoryValues
 from .expansion import block_bags, scattered
 from .keys import TuckerKeys
@@ -28,14 +29,14 @@ class UltraMemLayer(TuckerKeys):
 
     Args:
         width: Width d of the hidden states.
-        slots: Rows N of the value table; `expansion` times `slots` must be a square.
+        slots: Rows N of the value table; must be a square.
         heads: Number of query heads H.
         top_k: Slots k that each head selects.
         key_width: Width d_k of a query and of a key, both halves together. None: d/2.
         value_width: Width d_v of a row of the table. None: d/2.
         qk_norm: Whether to apply RMSNorm to the parts of queries and keys.
         rank: Rank r of the scores. 1: the scores of product keys.
-        expansion: Virtual tables E, each with a projection [d_v, d].
+        expansion: Virtual tables E, each with a projection [d_v, d]; must be a square.
         shuffle: Whether virtual slots are spread over rows and projections by a permutation. None: if E > 1.
         units: Whether each row is a unit with two vectors, as in PEER, without its activation function.
         scores: "none": scores weigh the rows. "softmax": a softmax over the k scores of a head does.
@@ -45,9 +46,13 @@ class UltraMemLayer(TuckerKeys):
             as N(0, 1/sqrt(d_v)).
         values: A table [slots, value_width] to share with another layer. None: make a new one. Not with `units`.
 
+    Attributes:
+        excess: How far the core was from rank one in the last forward pass in training mode, a loss on singular values
+            beyond the first: the mean of max(0, l_i - 0.15)^2. None for rank 1.
+
     Raises:
-        MemxError: `expansion` times `slots` is not a square, `top_k` exceeds its root, or the key width has no 2*r
-            equal parts.
+        MemxError: `slots` or `expansion` is not a square, `top_k` exceeds the half-keys in a list, or the key width has
+            no 2*r equal parts.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class UltraMemLayer(TuckerKeys):
         values: MemoryValues | None = None,
     ) -> None:
         lookup: dict[str, Any] = dict(heads=heads, top_k=top_k, key_width=key_width, qk_norm=qk_norm, scores=scores)
+        check_virtual(slots, expansion)
         super().__init__(width, expansion * slots, rank=rank, **lookup)
         value_width = value_width or max(1, width // 2)
         assert values is None or not units, "layers of units do not share their tables"
@@ -83,7 +89,11 @@ class UltraMemLayer(TuckerKeys):
         # a shared table belongs to its first layer; here it is held unregistered, in a tuple
         self.table = MemoryValues(slots, value_width) if values is None else None
         self._shared = (values,)
+        self.excess: Tensor | None = None
         self.reset_parameters()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "excess": None}  # of a step, which no copy may share
 
     @property
     def values(self) -> MemoryValues:
@@ -123,6 +133,8 @@ class UltraMemLayer(TuckerKeys):
         Returns:
             The output [..., d], in the dtype of `x`.
         """
+        # here, where sharded weights are whole
+        self.excess = self.core_loss() if self.training else None
         flat = x.flatten(0, -2)  # [T, d]
         slots, weights = self.lookup(flat)
         slots, weights = self.addresses(slots.flatten(1)), weights.flatten(1)  # [T, H*k]

@@ -189,6 +189,11 @@ def test_the_loss_on_the_core():
     layer = make_layer()
     assert torch.equal(layer.core_loss(), excess(layer.core))
     assert make_layer(rank=1).core_loss() is None
+    layer(torch.randn(3, 12, dtype=torch.float64))
+    assert torch.equal(layer.excess, excess(layer.core))
+    assert copy.deepcopy(layer).excess is None
+    layer.eval()(torch.randn(3, 12, dtype=torch.float64))
+    assert layer.excess is None
     torch.manual_seed(0)
     assert UltraMemLayer(16, 64, heads=2, top_k=4).core_loss() == 0  # it starts below the threshold
 
@@ -274,7 +279,7 @@ def test_gradients_in_buffers_equal_dense_ones():
 
 
 def test_sizes_that_do_not_fit():
-    with pytest.raises(MemxError, match="slots 128 is not a square"):
+    with pytest.raises(MemxError, match="expansion 2 is not a square"):
         UltraMemLayer(16, 64, expansion=2, top_k=1)
     with pytest.raises(MemxError, match="top_k 17 is not in 1"):
         UltraMemLayer(16, 64, expansion=4, top_k=17)
