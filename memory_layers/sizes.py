@@ -200,7 +200,7 @@ def _lookup_cost(model: ModelConfig, memory: OneMemory) -> LayerCost:
             rows=rows,
             row_width=d,
         )
-    projected = memory.gated or memory.insertion == "beside" or d_v != d
+    projected = memory.gated or (memory.insertion == "beside" and not memory.matched) or d_v != d
     after = (d * d_v if memory.gated else 0) + (d * d_v if projected else 0) + (d if memory.output_gate else 0)
     return LayerCost(
         weights=lookup + norms + after,

@@ -13,7 +13,7 @@ from torch import nn
 
 from ...errors import MemxError
 from ...kernels.native import library
-from ...memory_layers.llama import tables_of
+from ...memory_layers.llama import tables_of, ultramem_layers_of
 from ...memory_layers.product_keys import ProductKeys
 from ...memory_layers.sizes import model_sizes
 from ...memory_layers.tables.values import MemoryValues
@@ -248,9 +248,10 @@ def steps_sparsely(rows: int, config: TrainingConfig, lookups: int) -> bool:
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Split the parameters: value tables; keys, norms and biases (never decayed); every other matrix."""
+    """Split the parameters: value tables; keys, cores, norms and biases (never decayed); every other matrix."""
     values = {id(p) for module in model.modules() if isinstance(module, MemoryValues) for p in module.parameters()}
     keys = {id(module.keys) for module in model.modules() if isinstance(module, ProductKeys)}
+    keys |= {id(layer.core) for layer in ultramem_layers_of(model)}
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {"matrices": [], "others": [], "values": []}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
