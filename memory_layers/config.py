@@ -55,7 +55,7 @@ class OneMemory(StrictModel):
     )
     place: Literal["centred", "every"] = Field(
         default="centred",
-        description="centred: as layers, count and stride say; every: in all blocks, beside the feed-forward",
+        description="every: in all blocks, beside the feed-forward; centred: as layers, count and stride say",
     )
     insertion: Literal["replace", "beside"] = Field(
         default="replace",
@@ -143,8 +143,6 @@ class OneMemory(StrictModel):
             raise ValueError("layers is empty; for a model without memory, set kind to dense")
         if self.kind == "moe" and self.experts_per_token > self.experts:
             raise ValueError(f"experts_per_token {self.experts_per_token} is above experts {self.experts}; lower it")
-        if self.place == "every" and (self.layers is not None or self.count is not None):
-            raise ValueError("place every puts a memory into all blocks; leave layers and count out")
         if self.kind == "ultramem" and self.gating:
             raise ValueError("gating is not supported with kind ultramem; leave it out")
         try:
@@ -214,9 +212,11 @@ class OneMemory(StrictModel):
         """The blocks with this memory, `also` aside, in a model of `blocks` blocks. MemxError if they do not fit."""
         if self.kind == "dense":
             return ()
+        if self.place == "every":
+            return tuple(range(blocks))
         if self.layers is not None:
             return tuple(sorted(set(self.layers)))
-        if self.place == "every" or (self.kind == "moe" and self.count is None):
+        if self.kind == "moe" and self.count is None:
             return tuple(range(blocks))
         if self.kind == "engram":
             return early(blocks, self.count or min(2, max(1, blocks - 1)))
@@ -230,6 +230,9 @@ class MemoryConfig(OneMemory):
         default=None,
         ge=0,
         description="sparse parameters of all memories, split by `share`: sets slots and experts; null: as given",
+    )
+    shares: dict[str, float] = Field(
+        default={}, description="shares of `sparse` by kind; set by memx when it has split a budget"
     )
     also: tuple[OneMemory, ...] = Field(
         default=(), description="further memories of the same model, each a section with the keys above"

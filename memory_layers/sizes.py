@@ -80,7 +80,7 @@ def model_sizes(model: ModelConfig, memory: MemoryConfig, vocabulary: int) -> Si
     d, blocks = model.width, model.layers
     kv_width = d // model.heads * (model.kv_heads or model.heads)
     attention = 2 * d * d + 2 * d * kv_width
-    parts = [_part_sizes(model, part) for part in memory.parts]
+    parts = [part_sizes(model, part) for part in memory.parts]
     feed_forwards = blocks - sum(part.replaced for part in parts)
     embeddings = vocabulary * d * (1 if model.tie_embeddings else 2)
     norms = (2 * blocks + 1) * d
@@ -103,8 +103,17 @@ def model_sizes(model: ModelConfig, memory: MemoryConfig, vocabulary: int) -> Si
 
 
 @dataclass(frozen=True)
-class _PartSizes:
-    """What one memory of a model adds, over all its layers, and how many feed-forwards it replaces."""
+class PartSizes:
+    """What one memory of a model adds over all its layers, as in `LayerCost`.
+
+    Attributes:
+        replaced: Feed-forwards that it takes the place of.
+        weights: Parameters outside tables.
+        active: Parameters that one token uses, rows of tables included.
+        table: Parameters of all its tables.
+        flops: FLOPs of one token in the forward pass.
+        rows: Table rows that one token reads.
+    """
 
     replaced: int
     weights: int
@@ -114,13 +123,22 @@ class _PartSizes:
     rows: int
 
 
-def _part_sizes(model: ModelConfig, memory: OneMemory) -> _PartSizes:
+def part_sizes(model: ModelConfig, memory: OneMemory) -> PartSizes:
+    """Count what one memory adds to a model.
+
+    Args:
+        model: Shape of the base model.
+        memory: The memory.
+
+    Returns:
+        Its size and cost over all its layers.
+    """
     layer, count = layer_cost(model, memory), len(memory.placed_layers(model.layers))
     owners = 1 if memory.one_table else count
     table = owners * layer.tables * layer.table if count else 0
     if memory.kind == "engram":  # the primes of its layers differ
         table = table_rows(memory.slots, memory.query_heads, len(memory.ngrams), count) * layer.row_width
-    return _PartSizes(
+    return PartSizes(
         replaced=count if memory.insertion == "replace" else 0,
         weights=count * layer.weights,
         active=count * (layer.active + layer.read),

@@ -45,10 +45,12 @@ def apply_shares(memory: MemoryConfig, model: ModelConfig) -> MemoryConfig:
     for place, (part, share) in enumerate(zip(memory.parts, shares, strict=True)):
         if part.kind != "moe" and share:
             sized[place] = part.model_copy(update={"slots": _slots(part, model, left * share / of_tables)})
-    kept = [part.model_dump(exclude={"also", "sparse"}) for part in sized if part is not None]
-    if not kept:
-        return MemoryConfig(kind="dense")
-    return MemoryConfig.model_validate({**kept[0], "also": kept[1:]})
+    by_kind = {part.kind: 0.0 for part in memory.parts}
+    for part, share in zip(memory.parts, shares, strict=True):
+        by_kind[part.kind] = round(by_kind[part.kind] + share, 6)
+    kept = [part.model_dump(exclude={"also", "sparse", "shares", "share"}) for part in sized if part is not None]
+    first = kept[0] if kept else {"kind": "dense"}
+    return MemoryConfig.model_validate({**first, "also": kept[1:], "shares": by_kind})
 
 
 def _shares(parts: tuple[OneMemory, ...]) -> list[float]:

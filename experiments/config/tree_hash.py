@@ -30,9 +30,9 @@ _LATER_EVAL = {
 }
 # the same of a memory's keys, with what they are if they are not set
 _LATER_MEMORY = {"ngrams": [2, 3], "hash_seed": 0, "signed_root": False, "convolution": False}
-_LATER_MEMORY |= {"share": None, "sparse": None, "also": []}
 _LATER_MEMORY |= {"place": "centred", "scores": None, "output_init": None}
 _LATER_MEMORY |= {"rank": 2, "core_penalty": 1e-3, "expansion": None, "units": False}
+_LATER_MEMORY |= {"share": None, "sparse": None, "shares": {}, "also": []}
 _LATER_HOST = ("rope", "device_map", "weights")  # the same of a base model's, where they are null
 # the same of an evolution: keys by section, and what evolutions without them did
 _LATER_EVOLUTION: dict[str, dict[str, Any]] = {

@@ -64,7 +64,8 @@ def test_every_block_has_a_memory_beside_its_feed_forward():
     assert len(tables_of(build({**EVERY, "units": True})[1])) == 8  # two for each block, never shared
 
 
-def test_place_every_holds_for_other_kinds():
+def test_place_every_holds_whatever_layers_say_and_for_other_kinds():
+    assert MemoryConfig(**EVERY, layers=(1,), count=2).placed_layers(3) == (0, 1, 2)
     assert MemoryConfig(slots=64, top_k=4, place="every").insertion == "beside"
     peer = MemoryConfig(kind="peer", slots=256, place="every")
     assert peer.insertion == "replace" and peer.placed_layers(3) == (0, 1, 2)
@@ -154,7 +155,6 @@ def test_hashes_of_configs_without_the_keys_stay():
         ({**SMALL, "key_width": 10}, "key_width 10 cannot be split"),
         ({**SMALL, "rank": 3}, "key_width 32 cannot be split"),
         ({**SMALL, "gating": True}, "gating is not supported"),
-        ({**EVERY, "layers": [1]}, "leave layers and count out"),
     ],
     ids=str,
 )
