@@ -204,6 +204,11 @@ class OneMemory(StrictModel):
         return self.virtual_tables * self.slots
 
     @property
+    def whole_tables(self) -> bool:
+        """Whether tables must be whole on the device, as those of units, which are not read by weighted sums alone."""
+        return self.kind == "peer" or (self.kind == "ultramem" and self.units)
+
+    @property
     def one_table(self) -> bool:
         """Whether all layers share one value table."""
         return self.shared and (self.kind in ("memory", "memory+") or (self.kind == "ultramem" and not self.units))

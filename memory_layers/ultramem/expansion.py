@@ -69,13 +69,18 @@ def block_bags(values: MemoryValues, rows: Tensor, blocks: Tensor, weights: Tens
     """
     if expansion == 1:
         return values.bag(rows, weights)[:, None]
-    if rows.device.type == "cpu" and values.shard is None and not torch.compiler.is_compiling():
+    if _lengths_may_vary(values, rows):
         rows, weights = _by_block(rows, blocks, weights, expansion)  # [T, E, L]
     else:
         own = blocks[:, None] == torch.arange(expansion, device=blocks.device)[:, None]
         weights = torch.where(own, weights[:, None], 0)  # [T, E, K]
         rows = rows[:, None].expand(weights.shape)
     return values.bag(rows.flatten(0, 1), weights.flatten(0, 1)).unflatten(0, (-1, expansion))
+
+
+def _lengths_may_vary(values: MemoryValues, rows: Tensor) -> bool:
+    """Whether lengths of bags may depend on the data: no device waits for them, and no rank expects others."""
+    return rows.device.type == "cpu" and values.shard is None and not torch.compiler.is_compiling()
 
 
 def _by_block(rows: Tensor, blocks: Tensor, weights: Tensor, expansion: int) -> tuple[Tensor, Tensor]:
