@@ -1,4 +1,4 @@
-"""Configs of the model and its memory, free of torch: the keys of `model:` and `memory:` in a YAML file."""
+"""The config of a model's memories, free of torch: the keys of `memory:` in a YAML file."""
 
 from __future__ import annotations
 
@@ -8,63 +8,12 @@ from pydantic import Field, field_validator, model_validator
 
 from ..errors import MemxError
 from ..strict_model import StrictModel
+from .model_config import ModelConfig as ModelConfig
 from .placement import centred, early
-from .slots import check_orders, check_top_k, half_keys
+from .slots import check_orders, check_rank, check_top_k, check_virtual
 
-Kind = Literal["dense", "memory", "memory+", "engram", "peer", "moe"]
-PRODUCT_KEYS = ("memory", "memory+", "peer")  # the kinds that look slots up by product keys
-
-
-class ModelConfig(StrictModel):
-    """Model: shape of the base model (Llama 3 style), shared by all points of a sweep."""
-
-    name: str = Field(
-        default="", description="name of the base model in rows and figures; empty: llama-<layers>x<width>"
-    )
-    layers: int = Field(default=4, ge=1, le=1_000, description="transformer blocks")
-    width: int = Field(default=64, ge=2, le=1_000_000, description="hidden size d")
-    heads: int = Field(
-        default=4, ge=1, le=100_000, description="query heads; must divide the width into even head sizes"
-    )
-    kv_heads: int | None = Field(
-        default=None, ge=1, le=100_000, description="key-value heads; null: as many as query heads"
-    )
-    feed_forward: int | None = Field(
-        default=None,
-        ge=1,
-        le=2**24,
-        description="inner width of SwiGLU; null: 8/3 of width, rounded up to a multiple of 8",
-    )
-    rope_theta: float = Field(
-        default=500_000.0, ge=1, description="base frequency of the rotary embedding (RoPE theta)"
-    )
-    tie_embeddings: bool = Field(default=True, description="share one matrix between input and output embeddings")
-    context: int = Field(default=256, ge=8, le=2**30, description="context length: longest sequence in tokens")
-    initializer_range: float | None = Field(
-        default=None, gt=0, le=1, description="standard deviation of initial weights; null: 1/sqrt(width)"
-    )
-
-    @property
-    def title(self) -> str:
-        """The base's name in rows."""
-        return self.name or f"llama-{self.layers}x{self.width}"
-
-    @property
-    def feed_forward_width(self) -> int:
-        """The SwiGLU inner width in force."""
-        return self.feed_forward or -(-8 * self.width // 24) * 8
-
-    @model_validator(mode="after")
-    def _divides(self) -> ModelConfig:
-        if self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(
-                f"width {self.width} with {self.heads} heads gives no even head size; use a multiple of 2 * heads"
-            )
-        if self.heads % (self.kv_heads or self.heads):
-            raise ValueError(
-                f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}; set kv_heads to a divisor of heads"
-            )
-        return self
+Kind = Literal["dense", "memory", "memory+", "ultramem", "engram", "peer", "moe"]
+PRODUCT_KEYS = ("memory", "memory+", "ultramem", "peer")  # the kinds that look slots up by product keys
 
 
 class OneMemory(StrictModel):
@@ -76,7 +25,7 @@ class OneMemory(StrictModel):
 
     kind: Kind = Field(
         default="memory",
-        description="dense, memory (product keys), memory+ (gated), engram (hashed n-grams), peer or moe",
+        description="dense, memory (product keys), memory+ (gated), ultramem, engram (hashed n-grams), peer or moe",
     )
     slots: int = Field(
         default=16384,
@@ -87,7 +36,7 @@ class OneMemory(StrictModel):
         default=None,
         ge=1,
         le=10_000,
-        description="query heads H of each memory layer, or hash heads per n-gram order; null: 4, PEER and engram 8",
+        description="query heads H of a layer, or hash heads per n-gram order; null: 4, ultramem 2, PEER and engram 8",
     )
     top_k: int | None = Field(
         default=None, ge=1, description="slots selected per head (k), at most sqrt(slots); null: 32, PEER 16"
@@ -104,6 +53,10 @@ class OneMemory(StrictModel):
         le=1_000,
         description="blocks between memory layers; null: 4, or 8 in models of 20 or more blocks",
     )
+    place: Literal["centred", "every"] = Field(
+        default="centred",
+        description="every: in all blocks, beside the feed-forward; centred: as layers, count and stride say",
+    )
     insertion: Literal["replace", "beside"] = Field(
         default="replace",
         description="replace the feed-forward, or `beside`: added to it, zero at first; an engram is always beside",
@@ -118,15 +71,32 @@ class OneMemory(StrictModel):
         default=None,
         ge=1,
         le=1_000_000,
-        description="width d_v of value table rows; null: width, engram: width / rows that a token reads",
+        description="width d_v of value table rows; null: width, ultramem half of it, engram width / rows of a token",
     )
     qk_norm: bool | None = Field(
-        default=None, description="RMSNorm on query halves and half-keys; null: on for memory+ only"
+        default=None, description="RMSNorm on query halves and half-keys; null: on for memory+ and ultramem"
     )
     gating: bool | None = Field(
         default=None, description="gate the output: W2(y * silu(W1 x)) instead of y; null: on for memory+ only"
     )
     output_gate: bool = Field(default=False, description="scale the output of each token by sigmoid(w x)")
+    scores: Literal["softmax", "none"] | None = Field(
+        default=None, description="weights of selected rows: softmax of their scores, or none; null: none for ultramem"
+    )
+    output_init: Literal["published", "matched"] | None = Field(
+        default=None,
+        description="initial outputs: as published, or matched to a feed-forward's variance; null: ultramem matched",
+    )
+    rank: int = Field(default=2, ge=1, le=64, description="ultramem: rank r of the Tucker scores; 1: product keys")
+    core_penalty: float = Field(
+        default=1e-3, ge=0, description="ultramem: weight of the loss on the core's singular values beyond the first"
+    )
+    expansion: int | None = Field(
+        default=None, ge=1, le=1024, description="ultramem: virtual tables E per value table; null: 4, units 1"
+    )
+    units: bool = Field(
+        default=False, description="ultramem: values of one unit each, as in PEER (UltraMemV2); never shared"
+    )
     shared: bool = Field(
         default=True, description="share one value table among all memory layers; false: one per layer"
     )
@@ -154,6 +124,8 @@ class OneMemory(StrictModel):
                 return {**data, "slots": 0}
             if data.get("kind") == "engram" and data.get("slots") != 0:
                 return {**data, "insertion": "beside"}
+            if data.get("place") == "every" and data.get("kind") != "peer" and data.get("slots") != 0:
+                return {**data, "insertion": "beside"}
             if data.get("slots") == 0 and not isinstance(data.get("slots"), bool):
                 return {**data, "kind": "dense"}
         return data
@@ -171,11 +143,15 @@ class OneMemory(StrictModel):
             raise ValueError("layers is empty; for a model without memory, set kind to dense")
         if self.kind == "moe" and self.experts_per_token > self.experts:
             raise ValueError(f"experts_per_token {self.experts_per_token} is above experts {self.experts}; lower it")
+        if self.kind == "ultramem" and self.gating:
+            raise ValueError("gating is not supported with kind ultramem; leave it out")
         try:
             check_orders(self.ngrams)
             if self.slots and self.kind != "engram":
-                half_keys(self.slots)
-                check_top_k(self.kept, self.slots)
+                check_virtual(self.slots, self.virtual_tables)
+                check_top_k(self.kept, self.virtual_slots)
+            if self.kind == "ultramem" and self.key_width is not None:
+                check_rank(self.rank, self.key_width)
         except MemxError as error:
             raise ValueError(f"{error.message}; {error.hint}") from None
         return self
@@ -183,7 +159,7 @@ class OneMemory(StrictModel):
     @property
     def query_heads(self) -> int:
         """H in force: query heads, or hash heads of each n-gram order."""
-        return self.heads or (8 if self.kind in ("peer", "engram") else 4)
+        return self.heads or {"peer": 8, "engram": 8, "ultramem": 2}.get(self.kind, 4)
 
     @property
     def lookups(self) -> int:
@@ -198,17 +174,51 @@ class OneMemory(StrictModel):
     @property
     def gated(self) -> bool:
         """Whether the output is W2(y * silu(W1 x))."""
-        return self.kind not in ("peer", "engram") and (self.kind == "memory+" if self.gating is None else self.gating)
+        own = self.kind not in ("peer", "engram", "ultramem")
+        return own and (self.kind == "memory+" if self.gating is None else self.gating)
 
     @property
     def normed(self) -> bool:
         """Whether queries and keys are normalised."""
-        return self.kind == "memory+" if self.qk_norm is None else self.qk_norm
+        return self.kind in ("memory+", "ultramem") if self.qk_norm is None else self.qk_norm
+
+    @property
+    def weights(self) -> Literal["softmax", "none"]:
+        """How selected rows are weighted."""
+        return self.scores or ("none" if self.kind == "ultramem" else "softmax")
+
+    @property
+    def matched(self) -> bool:
+        """Whether the outputs start with the variance of a feed-forward's; else those that are added start at zero."""
+        started = self.kind == "ultramem" and (self.insertion == "replace" or self.place == "every")
+        return started if self.output_init is None else self.output_init == "matched"
+
+    @property
+    def virtual_tables(self) -> int:
+        """E in force."""
+        return 1 if self.kind != "ultramem" else self.expansion or (1 if self.units else 4)
+
+    @property
+    def virtual_slots(self) -> int:
+        """Slots that are scored: rows of all virtual tables, a square number."""
+        return self.virtual_tables * self.slots
+
+    @property
+    def whole_tables(self) -> bool:
+        """Whether tables must be whole on the device, as those of units, which are not read by weighted sums alone."""
+        return self.kind == "peer" or (self.kind == "ultramem" and self.units)
+
+    @property
+    def one_table(self) -> bool:
+        """Whether all layers share one value table."""
+        return self.shared and (self.kind in ("memory", "memory+") or (self.kind == "ultramem" and not self.units))
 
     def placed_layers(self, blocks: int) -> tuple[int, ...]:
         """The blocks with this memory, `also` aside, in a model of `blocks` blocks. MemxError if they do not fit."""
         if self.kind == "dense":
             return ()
+        if self.place == "every":
+            return tuple(range(blocks))
         if self.layers is not None:
             return tuple(sorted(set(self.layers)))
         if self.kind == "moe" and self.count is None:

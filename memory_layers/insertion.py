@@ -16,13 +16,21 @@ from .layer import MemoryLayer, ResidualMemory
 from .llama_config import MemoryLlamaConfig, MemorySettings, memories_of
 from .moe import MoeLayer
 from .peer import PeerLayer
+from .tables.initial_scale import feed_forward_std
 from .tables.values import MemoryValues
+from .ultramem.layer import UltraMemLayer
 
 if TYPE_CHECKING:
     from .decoder import MemoryLlamaModel
 
-KINDS = ("memory", "engram", "peer", "moe")
+KINDS = ("memory", "ultramem", "engram", "peer", "moe")
 INSERTIONS = ("replace", "beside")
+_CHOICES = {
+    "kind": KINDS,
+    "insertion": INSERTIONS,
+    "scores": ("softmax", "none"),
+    "output_init": ("published", "matched"),
+}
 
 
 def place_memory_layers(model: MemoryLlamaModel, config: MemoryLlamaConfig) -> None:
@@ -54,8 +62,8 @@ def place_memory_layers(model: MemoryLlamaModel, config: MemoryLlamaConfig) -> N
 
 
 def _check(memory: MemorySettings, config: MemoryLlamaConfig) -> None:
-    for name, given, known in (("kind", memory.kind, KINDS), ("insertion", memory.insertion, INSERTIONS)):
-        if given not in known:
+    for name, known in _CHOICES.items():
+        if (given := getattr(memory, name)) not in known:
             raise MemxError(
                 f"unknown memory_{name} {given!r}", hint=f"choose from {', '.join(known)} (memory+: memory with gating)"
             )
@@ -72,7 +80,7 @@ def _place(model: MemoryLlamaModel, config: MemoryLlamaConfig, memory: MemorySet
     for index in sorted(set(memory.layers)):
         block: Any = model.layers[index]
         layer = _make_layer(config, memory, table if memory.shared else None)
-        if isinstance(layer, MemoryLayer):
+        if isinstance(layer, MemoryLayer) or (isinstance(layer, UltraMemLayer) and not memory.units):
             table = layer.values
         block.mlp = ResidualMemory(block.mlp, layer) if memory.insertion == "beside" else layer
 
@@ -83,21 +91,23 @@ def _make_layer(config: MemoryLlamaConfig, memory: MemorySettings, table: Memory
         inner: Any = memory.expert_width or config.intermediate_size
         std: Any = config.initializer_range
         return MoeLayer(width, memory.experts, inner, top_k=memory.experts_per_token, std=std)
-    lookup: dict[str, Any] = dict(
-        heads=memory.heads, top_k=memory.top_k, key_width=memory.key_width, qk_norm=memory.qk_norm
-    )
+    keys: Any = dict(heads=memory.heads, top_k=memory.top_k, key_width=memory.key_width, qk_norm=memory.qk_norm)
+    matched = memory.output_init == "matched"
+    keys |= dict(scores=memory.scores, output_std=_feed_forward_std(config) if matched else None)
     if memory.kind == "peer":
-        return PeerLayer(width, memory.slots, **lookup)
-    return MemoryLayer(
-        width,
-        memory.slots,
-        **lookup,
-        value_width=memory.value_width,
-        gating=memory.gating,
-        output_gate=memory.output_gate,
-        silent=memory.insertion == "beside",
-        values=table,
-    )
+        return PeerLayer(width, memory.slots, **keys)
+    keys |= dict(value_width=memory.value_width, output_gate=memory.output_gate)
+    keys |= dict(silent=memory.insertion == "beside" and not matched, values=table)
+    if memory.kind == "ultramem":
+        own = dict(rank=memory.rank, expansion=memory.expansion, units=memory.units)
+        return UltraMemLayer(width, memory.slots, **keys, **own)
+    return MemoryLayer(width, memory.slots, **keys, gating=memory.gating)
+
+
+def _feed_forward_std(config: MemoryLlamaConfig) -> float:
+    """The standard deviation of the outputs of the model's feed-forwards at the start."""
+    width, inner, std = config.hidden_size, config.intermediate_size, config.initializer_range
+    return feed_forward_std(width, inner, std)  # type: ignore[arg-type]
 
 
 def _place_engrams(model: MemoryLlamaModel, config: MemoryLlamaConfig, memory: MemorySettings) -> None:

@@ -22,6 +22,7 @@ from .moe import MoeLayer
 from .peer import PeerLayer
 from .tables.table_layer import TableLayer
 from .tables.values import MemoryValues
+from .ultramem.layer import UltraMemLayer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -117,16 +118,24 @@ def keep_on_host(model: nn.Module) -> list[MemoryValues]:
         The tables, each once, in order.
 
     Raises:
-        MemxError: The model has no value tables, or has PEER layers, which do not read their tables by bags alone.
+        MemxError: The model has no value tables, or has PEER layers or units, which do not read their tables by bags
+            alone.
     """
-    if any(isinstance(module, PeerLayer) for module in model.modules()):
-        raise MemxError("PEER tables cannot be offloaded to CPU memory", hint="set parallel.host_values=false")
+    for module in model.modules():
+        if isinstance(module, PeerLayer) or (isinstance(module, UltraMemLayer) and module.down is not None):
+            what = "PEER tables" if isinstance(module, PeerLayer) else "tables of units"
+            raise MemxError(f"{what} cannot be offloaded to CPU memory", hint="set parallel.host_values=false")
     tables = tables_of(model)
     if not tables:
         raise MemxError("the model has no value table to offload to CPU memory", hint="set parallel.host_values=false")
     for table in tables:
         table.keep_on_host()
     return tables
+
+
+def ultramem_layers_of(model: nn.Module) -> list[UltraMemLayer]:
+    """The UltraMem layers of a model, in order."""
+    return [module for module in model.modules() if isinstance(module, UltraMemLayer)]
 
 
 def moe_layers_of(model: nn.Module) -> list[MoeLayer]:

@@ -34,6 +34,11 @@ class MemorySettings(NamedTuple):
     hash_seed: int = 0
     signed_root: bool = False
     convolution: bool = False
+    scores: str = "softmax"
+    output_init: str = "published"
+    rank: int = 2
+    expansion: int = 4
+    units: bool = False
 
 
 class MemoryLlamaConfig(LlamaConfig):
@@ -41,7 +46,7 @@ class MemoryLlamaConfig(LlamaConfig):
 
     Args:
         memory_layers: Indices of the blocks that have a memory, from 0. Empty: a plain Llama.
-        memory_kind: "memory", "engram", "peer" or "moe". Memory+ is "memory" with gating and qk-norm.
+        memory_kind: "memory", "ultramem", "engram", "peer" or "moe". Memory+ is "memory" with gating and qk-norm.
         memory_slots: Rows N of the value table; must be a square. Of an engram: of each layer's table, any number.
         memory_heads: Query heads H of each memory layer, or hash heads of each n-gram order.
         memory_top_k: Slots k that each head selects.
@@ -59,6 +64,11 @@ class MemoryLlamaConfig(LlamaConfig):
         memory_hash_seed: Engram only: random seed of the hashes.
         memory_signed_root: Engram only: whether the gate takes the signed square root of its dot product.
         memory_convolution: Engram only: whether a causal convolution follows.
+        memory_scores: Weights of selected rows: a "softmax" of their scores, or with "none" the scores.
+        memory_output_init: "published", or "matched": outputs start with the variance of a feed-forward's.
+        memory_rank: UltraMem only: rank r of the Tucker scores.
+        memory_expansion: UltraMem only: virtual tables E of each value table.
+        memory_units: UltraMem only: whether values are units of two vectors each.
         memory_also: Further memories of the same model, each a dict of these fields without `memory_`.
         **kwargs: Arguments of LlamaConfig.
     """
@@ -86,6 +96,11 @@ class MemoryLlamaConfig(LlamaConfig):
         memory_hash_seed: int = 0,
         memory_signed_root: bool = False,
         memory_convolution: bool = False,
+        memory_scores: str = "softmax",
+        memory_output_init: str = "published",
+        memory_rank: int = 2,
+        memory_expansion: int = 4,
+        memory_units: bool = False,
         memory_also: Sequence[Mapping[str, Any]] = (),
         **kwargs: Any,
     ) -> None:
@@ -108,6 +123,11 @@ class MemoryLlamaConfig(LlamaConfig):
         self.memory_hash_seed = memory_hash_seed
         self.memory_signed_root = memory_signed_root
         self.memory_convolution = memory_convolution
+        self.memory_scores = memory_scores
+        self.memory_output_init = memory_output_init
+        self.memory_rank = memory_rank
+        self.memory_expansion = memory_expansion
+        self.memory_units = memory_units
         self.memory_also = [dict(one) for one in memory_also]
         super().__init__(**kwargs)
 

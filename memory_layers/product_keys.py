@@ -7,12 +7,14 @@ Product Keys" (arXiv 1907.05242), section 3; Berges et al. 2024 (arXiv 2412.0976
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..kernels.product_topk import product_topk
 from .slots import check_top_k, half_keys
+from .tables.initial_scale import squared_weights
 from .tables.table_layer import TableLayer
 
 
@@ -34,17 +36,28 @@ class ProductKeys(TableLayer):
         key_width: d_k, both halves together; None: d/2.
         qk_norm: RMSNorm of each query half and each half-key, with gains that start at (d_k/2)^(-1/4), so that scores
             start at unit variance.
+        scores: What weighs the rows of a head: a softmax over its k scores, or with "none" the scores themselves
+            (Huang et al. 2024, UltraMem, arXiv 2411.12364).
 
     Raises:
         MemxError: slots is not a square, or top_k exceeds the half-keys per list.
     """
 
     def __init__(
-        self, width: int, slots: int, *, heads: int, top_k: int, key_width: int | None = None, qk_norm: bool = False
+        self,
+        width: int,
+        slots: int,
+        *,
+        heads: int,
+        top_k: int,
+        key_width: int | None = None,
+        qk_norm: bool = False,
+        scores: Literal["softmax", "none"] = "softmax",
     ) -> None:
         super().__init__()
         check_top_k(top_k, slots)
         self.width, self.slots, self.heads, self.top_k = width, slots, heads, top_k
+        self.scores = scores
         self.key_width = width // 2 if key_width is None else key_width
         assert self.key_width % 2 == 0, f"key_width {self.key_width} is odd; use an even number"
         self.query = nn.Linear(width, heads * self.key_width, bias=False)
@@ -68,16 +81,33 @@ class ProductKeys(TableLayer):
             x: Hidden states [T, d].
 
         Returns:
-            Slots [T, H, k], best first, and their weights [T, H, k]: a softmax over the k scores of each head.
+            Slots [T, H, k], best first, and their weights [T, H, k]: a softmax over the k scores of each head, or the
+            scores.
         """
         query = self.query(x).unflatten(-1, (self.heads, self.key_width))  # [T, H, d_k]
         # bfloat16 tells too few scores apart to rank them: under autocast, ranking stays in the keys' dtype
         with _without_autocast(x.device.type):
             query, keys = query.to(self.keys.dtype), self.keys
             if self.query_norm is not None and self.key_norm is not None:
-                query = self.query_norm(query.unflatten(-1, (2, -1))).flatten(-2)
-                keys = self.key_norm(keys)
-            scores, slots = product_topk(query, keys, self.top_k)
+                width = self.key_norm.weight.shape[0]
+                query = self.query_norm(query.unflatten(-1, (-1, width))).flatten(-2)
+                keys = self.key_norm(keys.unflatten(-1, (-1, width))).flatten(-2)
+            scores, slots = self.best_slots(query, keys)
             if self.observe is not None:
-                self.observe(slots.detach())
-            return slots, scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+                self.observe(self.rows_of(slots).detach())
+            wide = torch.promote_types(scores.dtype, torch.float32)
+            return slots, scores.softmax(-1, dtype=wide) if self.scores == "softmax" else scores.to(wide)
+
+    def best_slots(self, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and slots [T, H, k] of queries [T, H, d_k] among half-keys [2, H, n, d_k/2], best first."""
+        return product_topk(query, keys, self.top_k)
+
+    def squared_weights(self) -> float:
+        """The expected sum over heads and slots of the squared weights at the start, for inputs of unit variance."""
+        # a part of w numbers of a query with variance 1/3, times half-keys with variance 1/(3 d_k)
+        spread = 1.0 if self.query_norm is not None else 18**-0.5
+        return self.heads * squared_weights(self.keys.shape[2], self.top_k, scores=self.scores, score_std=spread)
+
+    def rows_of(self, slots: Tensor) -> Tensor:
+        """The rows of the tables that slots are read from: the slots themselves, unless several share a row."""
+        return slots

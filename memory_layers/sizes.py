@@ -47,7 +47,8 @@ class LayerCost:
         table: Parameters of one table.
         flops: FLOPs of one token in the forward pass; a multiply-add counts as two.
         rows: Table rows that one token reads.
-        row_width: Width of a row.
+        row_width: Width of a row; of units the mean of their two.
+        row_parameters: Parameters in those rows; None: rows * row_width.
     """
 
     weights: int
@@ -57,6 +58,12 @@ class LayerCost:
     flops: int
     rows: int
     row_width: int
+    row_parameters: int | None = None
+
+    @property
+    def read(self) -> int:
+        """Parameters in the rows that one token reads."""
+        return self.rows * self.row_width if self.row_parameters is None else self.row_parameters
 
 
 def model_sizes(model: ModelConfig, memory: MemoryConfig, vocabulary: int) -> Sizes:
@@ -127,14 +134,14 @@ def part_sizes(model: ModelConfig, memory: OneMemory) -> PartSizes:
         Its size and cost over all its layers.
     """
     layer, count = layer_cost(model, memory), len(memory.placed_layers(model.layers))
-    owners = 1 if memory.shared and memory.kind in ("memory", "memory+") else count
+    owners = 1 if memory.one_table else count
     table = owners * layer.tables * layer.table if count else 0
     if memory.kind == "engram":  # the primes of its layers differ
         table = table_rows(memory.slots, memory.query_heads, len(memory.ngrams), count) * layer.row_width
     return PartSizes(
         replaced=count if memory.insertion == "replace" else 0,
         weights=count * layer.weights,
-        active=count * (layer.active + layer.rows * layer.row_width),
+        active=count * (layer.active + layer.read),
         table=table,
         flops=count * layer.flops,
         rows=count * layer.rows,
@@ -158,7 +165,7 @@ def layer_cost(model: ModelConfig, memory: OneMemory) -> LayerCost:
     """
     if memory.kind == "dense":
         return LayerCost(0, 0, 0, 0, 0, 0, 0)
-    costs = {"moe": _moe_cost, "engram": _engram_cost}
+    costs = {"moe": _moe_cost, "engram": _engram_cost, "ultramem": _ultramem_cost}
     return costs.get(memory.kind, _lookup_cost)(model, memory)
 
 
@@ -211,7 +218,7 @@ def _lookup_cost(model: ModelConfig, memory: OneMemory) -> LayerCost:
             rows=rows,
             row_width=d,
         )
-    projected = memory.gated or memory.insertion == "beside" or d_v != d
+    projected = memory.gated or (memory.insertion == "beside" and not memory.matched) or d_v != d
     after = (d * d_v if memory.gated else 0) + (d * d_v if projected else 0) + (d if memory.output_gate else 0)
     return LayerCost(
         weights=lookup + norms + after,
@@ -221,4 +228,27 @@ def _lookup_cost(model: ModelConfig, memory: OneMemory) -> LayerCost:
         flops=2 * (lookup + after) + pairs + 2 * heads * k * d_v,
         rows=heads * k,
         row_width=d_v,
+    )
+
+
+def _ultramem_cost(model: ModelConfig, memory: OneMemory) -> LayerCost:
+    """Query, scores of both lists and of all pairs of candidates, weighted rows, and the projections of their sums."""
+    d, heads, k, n = model.width, memory.query_heads, memory.kept, half_keys(memory.virtual_slots)
+    d_k, d_v, r = memory.key_width or d // 2, memory.value_width or max(1, d // 2), memory.rank
+    lookup = heads * d_k * d + heads * n * d_k
+    pairs = heads * sum(k // rank for rank in range(1, k + 1))
+    if r > 1:  # the parts of 2k half-keys are scored one by one, then all k*k pairs of them through the core
+        pairs = 2 * heads * (k * d_k + k * r * r + k * k * r)
+    after = memory.virtual_tables * d_v * d + (d if memory.output_gate else 0)
+    weights = lookup + after + (d_k // r if memory.normed else 0) + (r * r if r > 1 else 0)
+    widths = d_v + (d if memory.units else 0)  # of the rows of a slot
+    return LayerCost(
+        weights=weights,
+        active=weights,
+        tables=1,
+        table=memory.slots * widths,
+        flops=2 * (lookup + after) + pairs + 2 * heads * k * widths,
+        rows=heads * k * (2 if memory.units else 1),
+        row_width=widths // 2 if memory.units else d_v,
+        row_parameters=heads * k * widths,
     )

@@ -27,6 +27,24 @@ def check_top_k(top_k: int, slots: int) -> None:
         )
 
 
+def check_virtual(slots: int, expansion: int) -> None:
+    """Raise MemxError unless both the rows of a table and the number of virtual tables over it are squares."""
+    half_keys(slots)
+    if isqrt(expansion) ** 2 != expansion:
+        raise MemxError(
+            f"expansion {expansion} is not a square number of virtual tables", hint="use 1, 4, 9 or 16 of them"
+        )
+
+
+def check_rank(rank: int, key_width: int) -> None:
+    """Raise MemxError unless both halves of a key have `rank` parts of equal width."""
+    if key_width % (2 * rank):
+        raise MemxError(
+            f"key_width {key_width} cannot be split into 2 halves of {rank} equal parts",
+            hint=f"use a multiple of {2 * rank}, or rank 1",
+        )
+
+
 def check_orders(orders: Sequence[int]) -> None:
     """Check the orders of n-grams.
 

@@ -83,8 +83,8 @@ def _experts(part: OneMemory, model: ModelConfig, budget: float) -> int:
 def _slots(part: OneMemory, model: ModelConfig, budget: float) -> int:
     """Slots of one table: what the budget pays for in all tables together, a square number for product keys."""
     cost, layers = layer_cost(model, part), _layers(part, model)
-    tables = 1 if part.shared and part.kind in ("memory", "memory+") else layers
-    slots = round(budget / (tables * cost.tables * cost.row_width))
+    tables = 1 if part.one_table else layers
+    slots = round(budget * part.lookups / (tables * cost.read))
     if part.kind == "engram":
         return max(part.lookups * 2, slots)
     root = max(part.kept, isqrt(max(slots, 1)))

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ...errors import MemxError
 from ...memory_layers.config import PRODUCT_KEYS, MemoryConfig, ModelConfig
+from ...memory_layers.slots import check_rank
 from .base import RunName, StrictModel
 from .finetuning import FinetuneConfig, TextConfig
 from .scale import CorpusConfig, FactColumns, ParallelConfig, TextEncoding
@@ -100,6 +101,9 @@ class TrainingConfig(StrictModel):
     )
     schedule: Literal["cosine", "wsd"] = Field(
         default="cosine", description="learning-rate schedule: cosine, or wsd (warm-up, stable, decay)"
+    )
+    value_schedule: Literal["same", "linear"] = Field(
+        default="same", description="learning-rate schedule of the value table: same as schedule, or linear decay"
     )
     warmup: int = Field(default=50, ge=0, description="linear warm-up in steps")
     decay: float = Field(default=0.2, gt=0, le=1, description="wsd: share of the steps that decay the learning rate")
@@ -241,6 +245,8 @@ class TrainConfig(StrictModel):
                 raise ValueError(f"memory.key_width has no default for model.width {width}; set it to an even number")
             try:
                 placed = part.placed_layers(blocks)
+                if part.kind == "ultramem":
+                    check_rank(part.rank, part.key_width or width // 2)
             except MemxError as error:
                 raise ValueError(f"memory: {error.message}; {error.hint}") from None
             outside = [i for i in placed if not 0 <= i < blocks]

@@ -11,6 +11,7 @@ from .first_about import FIRST_ABOUT
 
 # keys of the section data that came later: where they are not set, a run keeps the name that it had before
 _LATER_DATA = ("columns", "encoding")
+_LATER_TRAINING = {"value_schedule": "same"}  # the same of training, with what runs without them did
 # the same of an evaluation's keys, with what they are if they are not set
 _LATER_EVAL = {
     "skip_bad_rows": False,
@@ -29,6 +30,8 @@ _LATER_EVAL = {
 }
 # the same of a memory's keys, with what they are if they are not set
 _LATER_MEMORY = {"ngrams": [2, 3], "hash_seed": 0, "signed_root": False, "convolution": False}
+_LATER_MEMORY |= {"place": "centred", "scores": None, "output_init": None}
+_LATER_MEMORY |= {"rank": 2, "core_penalty": 1e-3, "expansion": None, "units": False}
 _LATER_MEMORY |= {"share": None, "sparse": None, "shares": {}, "also": []}
 _LATER_HOST = ("rope", "device_map", "weights")  # the same of a base model's, where they are null
 # the same of an evolution: keys by section, and what evolutions without them did
@@ -63,7 +66,8 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
     if isinstance(about := tree.get("about"), str):
         of_run["about"] = FIRST_ABOUT.get(about, about)
     if isinstance(training := tree.get("training"), Mapping):
-        of_run["training"] = {key: value for key, value in training.items() if key not in _OF_PROCESS}
+        kept = {key: value for key, value in training.items() if key not in _OF_PROCESS}
+        of_run["training"] = {k: v for k, v in kept.items() if k not in _LATER_TRAINING or v != _LATER_TRAINING[k]}
     if isinstance(data := tree.get("data"), Mapping):
         of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
     if isinstance(memory := tree.get("memory"), Mapping):

@@ -46,14 +46,17 @@ def tokenizer_config(config: TrainConfig, tokenizer: PreTrainedTokenizerFast) ->
     return llama_config(config, len(tokenizer), pad=end if pad is None else pad, end=end)
 
 
-def memory_settings(memory: MemoryConfig, blocks: int) -> dict[str, Any]:
-    """The memory_* fields of `MemoryLlamaConfig` for `blocks` blocks, with what the kind decides filled in."""
-    first, *others = (_settings(part, blocks) for part in memory.parts)
+def memory_settings(memory: MemoryConfig, blocks: int, *, silent: bool = False) -> dict[str, Any]:
+    """The memory_* fields of `MemoryLlamaConfig` for `blocks` blocks, with what the kind decides filled in.
+
+    silent: for a pretrained model, whose outputs a memory that is added to a feed-forward must not change.
+    """
+    first, *others = (_settings(part, blocks, silent and part.insertion == "beside") for part in memory.parts)
     also = {"memory_also": [one._asdict() for one in others]} if others else {}
     return {f"memory_{name}": value for name, value in first._asdict().items()} | also
 
 
-def _settings(memory: OneMemory, blocks: int) -> MemorySettings:
+def _settings(memory: OneMemory, blocks: int, silent: bool) -> MemorySettings:
     return MemorySettings(
         layers=memory.placed_layers(blocks),
         kind="memory" if memory.kind in ("dense", "memory+") else memory.kind,
@@ -74,6 +77,11 @@ def _settings(memory: OneMemory, blocks: int) -> MemorySettings:
         hash_seed=memory.hash_seed,
         signed_root=memory.signed_root,
         convolution=memory.convolution,
+        scores=memory.weights,
+        output_init="matched" if memory.matched and not silent else "published",
+        rank=memory.rank,
+        expansion=memory.virtual_tables if memory.kind == "ultramem" else 4,
+        units=memory.units,
     )
 
 

@@ -113,7 +113,7 @@ def with_memory(host: PretrainedConfig, memory: MemoryConfig) -> MemoryLlamaConf
             f"memory.key_width has no default for width {fields['hidden_size']}",
             hint="set memory.key_width to an even number",
         )
-    return MemoryLlamaConfig(**{**fields, **memory_settings(memory, fields["num_hidden_layers"])})
+    return MemoryLlamaConfig(**{**fields, **memory_settings(memory, fields["num_hidden_layers"], silent=True)})
 
 
 @torch.no_grad()

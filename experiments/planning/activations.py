@@ -23,8 +23,8 @@ def saved_bytes(base: ModelConfig, memory: MemoryConfig, tokens: int, half: bool
         if part.insertion == "beside" and part.kind != "engram" and not half:
             per_token -= placed * 4 * d  # both read the same input, where none is cast
         if part.normed and part.kind in PRODUCT_KEYS:  # half-keys, normalised and then scaled, and their norms
-            half_keys = 2 * part.query_heads * round(part.slots**0.5)
-            kept += placed * 4 * half_keys * (2 * ((part.key_width or d // 2) // 2) + 1)
+            half_keys = 2 * part.query_heads * round(part.virtual_slots**0.5)
+            kept += placed * 4 * half_keys * (2 * ((part.key_width or d // 2) // 2) + _key_parts(part))
     return kept + tokens * (per_token + 2 * 4 * d + 4 + 8)  # the last norm and the token's number
 
 
@@ -43,7 +43,10 @@ def copied_weights(base: ModelConfig, memory: MemoryConfig, vocabulary: int) -> 
         own = layer_cost(base, part).weights
         if part.kind in PRODUCT_KEYS:  # half-keys and their norms are used in float32
             heads, key_width = part.query_heads, part.key_width or d // 2
-            own -= heads * round(part.slots**0.5) * key_width + (key_width if part.normed else 0)
+            own -= heads * round(part.virtual_slots**0.5) * key_width
+            own -= key_width // _key_parts(part) if part.normed else 0
+        if part.kind == "ultramem" and part.rank > 1:
+            own -= part.rank**2
         if part.kind == "engram":  # and so are its norms and the taps of a convolution
             own -= 2 * d + (5 * d if part.convolution else 0)
         found += len(part.placed_layers(base.layers)) * own
@@ -80,6 +83,8 @@ def _memory(base: ModelConfig, memory: OneMemory, half: bool) -> int:
     size, d = 2 if half else 4, base.width
     if memory.kind == "engram":
         return _engram(base, memory, half)
+    if memory.kind == "ultramem":
+        return _ultramem(base, memory, half)
     if memory.kind == "moe":
         each = size * (d * (3 if half else 2) + 4 * (memory.expert_width or base.feed_forward_width))
         router = 4 * memory.experts + (2 * d if half else 4 * d) + 8 * (memory.experts_per_token + 2)
@@ -97,6 +102,29 @@ def _memory(base: ModelConfig, memory: OneMemory, half: bool) -> int:
     if memory.output_gate:
         total += 2 * size * d
     return total
+
+
+def _key_parts(memory: OneMemory) -> int:
+    """Parts of a half-key that are normalised and scored by themselves."""
+    return memory.rank if memory.kind == "ultramem" else 1
+
+
+def _ultramem(base: ModelConfig, memory: OneMemory, half: bool) -> int:
+    """Queries, numbers and scores of the parts of half-keys, bags of each virtual table, inputs of the projections."""
+    size, d, r, tables = 2 if half else 4, base.width, memory.rank, memory.virtual_tables
+    heads, kept = memory.query_heads, memory.query_heads * memory.kept
+    total = size * d + heads * (memory.key_width or d // 2) * 4 * (3 if memory.normed else 1)
+    total += 8 * heads * r if memory.normed else 0
+    # numbers and scores of the parts of both lists' half-keys; the rows' once more, and through the core
+    total += kept * (32 * r if r > 1 else 8)
+    total += kept * (8 + 4) * tables + (kept * tables if tables > 1 else 0)
+    if memory.scores == "softmax":
+        total += 4 * kept
+    if memory.units:
+        total += 8 * kept + (8 * kept if tables > 1 else 0) + (4 * d if half else 0)
+    if memory.output_gate:
+        total += 2 * size * d
+    return total + size * tables * (memory.value_width or max(1, d // 2))
 
 
 def _engram(base: ModelConfig, memory: OneMemory, half: bool) -> int:

@@ -190,7 +190,7 @@ def _tables(
             size=2 if training.value_dtype == "bfloat16" else 4,
             element_state=element,
             row_state=row,
-            bags=layer.rows if part.kind == "engram" else 1,
+            bags=layer.rows if part.kind == "engram" else part.virtual_tables,
         )
         for part, whole, layer in parts
     )

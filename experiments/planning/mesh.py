@@ -77,8 +77,8 @@ def mesh_of(config: TrainConfig, plan: Plan, value_widths: Sequence[int]) -> Mes
     parallel, training = config.parallel, config.training
     shard = _divisor("parallel.shard", parallel.shard, plan.gpus)
     ranks = _divisor("parallel.table_ranks", parallel.table_ranks, plan.gpus)
-    if not value_widths or parallel.table == "replicated" or any(part.kind == "peer" for part in config.memory.parts):
-        ranks = 1  # PEER's tables are not shared out
+    if not value_widths or parallel.table == "replicated" or any(part.whole_tables for part in config.memory.parts):
+        ranks = 1  # tables of PEER and of units are not shared out
     uneven = [width for width in value_widths if width % ranks] if parallel.table == "width" else []
     if uneven:
         raise MemxError(

@@ -74,8 +74,10 @@ def _saved(model: Described) -> int:
 def _refused(config: TrainConfig, mesh: Mesh) -> list[str]:
     """What so many processes do not train, or not so."""
     found = []
-    if mesh.host_values and any(part.kind == "peer" for part in config.memory.parts):
-        found.append("PEER tables cannot be offloaded to CPU memory; set parallel.host_values=false")
+    whole = {part.kind for part in config.memory.parts if part.whole_tables}
+    if mesh.host_values and whole:
+        what = "PEER tables" if "peer" in whole else "tables of units"
+        found.append(f"{what} cannot be offloaded to CPU memory; set parallel.host_values=false")
     if mesh.gpus == 1:
         return found
     if mesh.ahead > 1 and mesh.shard > 1:

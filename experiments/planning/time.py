@@ -42,7 +42,7 @@ def _compute(model: Described, mesh: Mesh, assumed: Assumptions) -> float:
     for part in memory.parts:
         if part.kind in PRODUCT_KEYS:
             placed, key_width = len(part.placed_layers(base.layers)), part.key_width or base.width // 2
-            scores += 2.0 * placed * part.query_heads * round(part.slots**0.5) * key_width
+            scores += 2.0 * placed * part.query_heads * round(part.virtual_slots**0.5) * key_width
     fast = mesh.gpu.half if model.half else mesh.gpu.single
     seconds = 3 * (model.sizes.flops - scores) / fast + scores / mesh.gpu.single
     return mesh.tokens * seconds / assumed.utilization

@@ -201,6 +201,25 @@ def test_activations_are_what_autograd_saves(shape, kind, half):
     assert counted == pytest.approx(saved, rel=0.01)
 
 
+ULTRAMEM = [{}, {"rank": 1}, {"units": True}, {"units": True, "expansion": 4}, {"scores": "softmax", "qk_norm": False}]
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("keys", ULTRAMEM, ids=str)
+def test_activations_of_ultramem_are_what_autograd_saves(keys, half, monkeypatch):
+    """Within 1%, with bags as long as on a GPU."""
+    monkeypatch.setattr("memx.memory_layers.ultramem.expansion._lengths_may_vary", lambda *given: False)
+    given = {f"memory__{key}": value for key, value in {"kind": "ultramem", "place": "every", **keys}.items()}
+    config = point_of(**SHAPES["tiny"], **given).config
+    blocks = torch.randint(config.data.vocabulary, (4, 64), generator=torch.Generator().manual_seed(0))
+    saved = saved_by_autograd(built(config), blocks, half)
+    base, vocabulary = config.model, config.data.vocabulary
+    counted = saved_bytes(base, config.memory, blocks.numel(), half)
+    counted += logits_bytes(vocabulary, base.width, blocks[:, 1:].numel(), half)[0]
+    counted += 2 * copied_weights(base, config.memory, vocabulary) if half else 0
+    assert counted == pytest.approx(saved, rel=0.01)
+
+
 @pytest.mark.parametrize(("rows", "reads"), [(1, 5), (10, 1), (50, 20), (7, 100)])
 def test_touched_rows_are_those_of_reads_at_random(rows, reads):
     drawn = torch.randint(rows, (4000, reads), generator=torch.Generator().manual_seed(1))
