@@ -49,6 +49,8 @@ def load_pretrained(config: TrainConfig, device: torch.device, shard_tables: Sha
     host, tokenizer = load_host(source, dtype=torch.float32 if has_memory else frozen)
     model = host if has_memory else insert_memory(host, config.memory, config.seed, shard_tables, dtype=torch.float32)
     assert isinstance(model, MemoryLlamaForCausalLM)
+    if not has_memory:
+        model.set_token_classes(tokenizer)
     if has_memory and shard_tables is not None:
         shard_tables(model)
     model.config.use_cache = True
@@ -166,8 +168,10 @@ def insert_memory(
     model.load_state_dict(weights, strict=False, assign=True)
     draw_memory_weights(model, seed, dtype=dtype or host.dtype)
     copy_buffers(model, host)
+    if model.model.token_classes is not None:
+        model.model.token_classes.reset()
     model.tie_weights()
-    left = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    left = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     assert not left, f"no weights for {left[:3]}"
     if host.generation_config is not None:
         model.generation_config = host.generation_config

@@ -137,11 +137,11 @@ class EngramLayer(TableLayer):
             device: Where the layer computes.
         """
         if self.table.host is not None and self.table.whole:
-            slots = self._slots(tokens, device)
-            tokens.pending[self.layer] = self.table.start_reading(slots)
+            tokens.pending[self.layer] = self.table.start_reading(self._slots(tokens, device).view(-1, 1))
 
     def _slots(self, tokens: NgramTokens, device: torch.device) -> Tensor:
-        return self.hash(tokens.windows.to(device))
+        """The rows that each token reads [B*Q, J]."""
+        return self.hash(tokens.windows.to(device)).flatten(0, 1)
 
     def forward(self, hidden: Tensor, tokens: NgramTokens) -> Tensor:
         """Compute what is added to the hidden states.
@@ -153,7 +153,7 @@ class EngramLayer(TableLayer):
         Returns:
             The output [B, Q, d], in the dtype of `hidden`.
         """
-        slots = self._slots(tokens, hidden.device).flatten(0, 1)  # [B*Q, J]
+        slots = self._slots(tokens, hidden.device)  # [B*Q, J]
         if self.observe is not None:
             self.observe(slots)
         ones = torch.ones(slots.numel(), 1, dtype=self.table.weight.dtype, device=slots.device)

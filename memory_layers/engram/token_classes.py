@@ -33,17 +33,20 @@ class TokenClasses(nn.Module):
         super().__init__()
         self.register_buffer("ids", torch.arange(vocabulary))
 
+    def reset(self) -> None:
+        """Have each token be a class of its own, also where the buffer was on the meta device."""
+        device = "cpu" if self.ids.is_meta else self.ids.device
+        self.ids = torch.arange(len(self.ids), device=device)
+
     def set(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take the classes of a tokenizer's tokens; ids that it does not have stay alone.
 
         Args:
             tokenizer: The tokenizer of the model. It may have fewer tokens than the model.
         """
-        device = torch.device("cpu") if self.ids.is_meta else self.ids.device
-        ids = torch.arange(len(self.ids))
-        known = token_classes(tokenizer)[: len(ids)]
-        ids[: len(known)] = known
-        self.ids = ids.to(device)
+        self.reset()
+        known = token_classes(tokenizer)[: len(self.ids)]
+        self.ids[: len(known)] = known.to(self.ids.device)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids [...] -> class ids [...], int64."""
