@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .moe import MoeLayer
     from .peer import PeerLayer
     from .tables.values import MemoryValues
+    from .ultramem.layer import UltraMemLayer
 
 _HOME = {
     "MemoryLayer": ".layer",
@@ -20,8 +21,17 @@ _HOME = {
     "MemoryValues": ".tables.values",
     "MoeLayer": ".moe",
     "PeerLayer": ".peer",
+    "UltraMemLayer": ".ultramem.layer",
 }
-__all__ = ["MemoryLayer", "MemoryLlamaConfig", "MemoryLlamaForCausalLM", "MemoryValues", "MoeLayer", "PeerLayer"]
+__all__ = [
+    "MemoryLayer",
+    "MemoryLlamaConfig",
+    "MemoryLlamaForCausalLM",
+    "MemoryValues",
+    "MoeLayer",
+    "PeerLayer",
+    "UltraMemLayer",
+]
 
 
 def __getattr__(name: str):

@@ -36,6 +36,7 @@ class MemoryValues(nn.Module):
         gradient_buffer: None: `weight` gets a dense gradient. A list: `weight` gets no gradient, and each backward pass
             appends the factors of the gradient to the list, so an optimizer can update only the rows that were read.
         shard: Which part of the table this process stores. None: all of it.
+        padded: Whether bags have slots of zero weight that stand for none, which an optimizer leaves out.
         host: Reads rows of a table in CPU memory while the model is on a GPU. None: it is on the module's device.
 
     Example:
@@ -56,6 +57,7 @@ class MemoryValues(nn.Module):
         self.weight = nn.Parameter(weight)
         self.shape, self.std = (slots, width), width**-0.5 if std is None else std
         self.gradient_buffer: list[BagGradient] | None = None
+        self.padded = False
         self.shard: TableShard | None = None
         self.host: HostRows | None = None
         self.reset_parameters()

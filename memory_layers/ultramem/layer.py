@@ -89,6 +89,7 @@ class UltraMemLayer(TuckerKeys):
         # a shared table belongs to its first layer; here it is held unregistered, in a tuple
         self.table = MemoryValues(slots, value_width) if values is None else None
         self._shared = (values,)
+        self.values.padded = expansion > 1
         self.excess: Tensor | None = None
         self.reset_parameters()
 

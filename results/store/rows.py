@@ -121,7 +121,7 @@ class Row(BaseModel):
 
     run: str = Field(description="name of the run folder")
     experiment: str = Field(description="name that all points of a sweep share")
-    kind: str = Field(description="dense, memory, memory+, engram, peer or moe; of an op, its implementation")
+    kind: str = Field(description="dense, memory, memory+, ultramem, engram, peer or moe; of an op, its implementation")
     model: str = Field(description="the base model, or the dtype of an op")
     variant: str = Field(default="", description="name of the point in an experiment with variants; a policy's name")
     dataset: str = Field(description="what was evaluated: a tier of questions, a data set, a text, an op and its shape")

@@ -265,6 +265,16 @@ def test_the_sparse_step_touches_the_rows_that_were_read(settings):
         assert torch.equal((table.weight != old).any(-1), touched)
 
 
+def test_the_sparse_step_counts_each_lookup_once():
+    layer = make_layer(expansion=4)
+    optimizer = Optimizer(layer, TrainingConfig(value_optimizer="sparse", warmup=0))
+    layer(torch.randn(5, 12, dtype=torch.float64)).square().sum().backward()
+    (part,) = layer.values.gradient_buffer
+    assert part.slots.numel() > 5 * 2 * 3  # padded to the fullest block
+    (gradient,) = optimizer.tables.gradients().values()
+    assert gradient.starts[-1] == 5 * 2 * 3
+
+
 def test_gradients_in_buffers_equal_dense_ones():
     layer = make_layer(units=True, expansion=4)
     buffered = copy.deepcopy(layer)
