@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from ...errors import MemxError
 from ...memory_layers.config import MemoryConfig, ModelConfig
 from .base import RunName, StrictModel
+from .eviction.training import TrainEvictionConfig, check_eviction
 from .finetuning import FinetuneConfig, TextConfig
 from .scale import CorpusConfig, FactColumns, ParallelConfig, TextEncoding
 from .varying import Sweep, Variants, check_varied
@@ -185,6 +186,7 @@ class TrainConfig(StrictModel):
     finetune: FinetuneConfig = FinetuneConfig()
     text: TextConfig = TextConfig()
     corpus: CorpusConfig = CorpusConfig()
+    eviction: TrainEvictionConfig = TrainEvictionConfig()
     parallel: ParallelConfig = ParallelConfig()
     match: MatchConfig = MatchConfig()
     sweep: Sweep = Field(default={}, description="dotted key -> list of values; trains one run per combination")
@@ -192,9 +194,15 @@ class TrainConfig(StrictModel):
         default={}, description="name -> dotted keys and values; trains each variant at every point of the sweep"
     )
 
+    @property
+    def on_facts(self) -> bool:
+        """Whether facts are trained on, and not a corpus or prompts whose cache is evicted."""
+        return not self.corpus.sources and not self.eviction.active
+
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
         check_varied(self.sweep, self.variants)
+        check_eviction(self)
         if self.memory.insertion == "beside" and self.memory.kind in ("peer", "moe"):
             raise ValueError(
                 f"memory.kind {self.memory.kind} can only replace the feed-forward; set memory.insertion to replace"

@@ -43,6 +43,7 @@ _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
     "fit": {"prompts": 3, "steps": 400, "rate": 0.01},
 }
 _OF_PROCESS = ("accumulate", "keep_state")  # of training: what computes and keeps the same numbers
+_LATER_TRAINING = "eviction"  # a section of training: without a policy it says what runs before it did
 _LATER_NAMM = ("settings", "grouping")  # of each NAMM of an evaluation; both follow from its file
 _PROTECTED = ("protect_first", "protect_newest")
 
@@ -63,6 +64,9 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
         of_run["training"] = {key: value for key, value in training.items() if key not in _OF_PROCESS}
     if isinstance(data := tree.get("data"), Mapping):
         of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
+    if isinstance(eviction := tree.get(_LATER_TRAINING), Mapping) and "command" not in tree:
+        if eviction.get("namm") is None and eviction.get("policy") is None:
+            of_run.pop(_LATER_TRAINING)
     of_run = {key: value for key, value in of_run.items() if key not in _LATER_EVAL or value != _LATER_EVAL[key]}
     if tree.get("command") == "eval-namm":
         of_run = _without_later_evaluation_keys(of_run)

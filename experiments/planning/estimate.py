@@ -52,7 +52,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
     """
     config = point.config
     check_start(config)
-    split, notes = (None, []) if config.corpus.sources else build_split(config)
+    split, notes = build_split(config) if config.on_facts else (None, [])
     if split is not None:
         _check_lengths(config, split)
     model = _described(config, plan)
@@ -77,7 +77,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
         flops_per_token=sizes.flops,
         weights_bytes=sizes.weight_bytes(4, table.size if table else 4) - halved,
         optimizer_bytes=8 * trained + (table.whole_state if table else 0),
-        activation_bytes=model.activations(tokens // training.accumulate) + copies,
+        activation_bytes=model.activations(row_tokens(config) if config.eviction.active else tokens // training.accumulate) + copies,
         value_step=table.step if table else "",
         value_optimizer=f"{table.step} {'SGD' if _by_sgd(config) else 'AdamW'}" if table and table.step else "",
         steps=training.steps,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...results.store.runs import Run
+from ..cache_aware.data import PromptData
+from ..cache_aware.prepare import prepare_eviction
 from ..checkpoints.checkpoint import make_checkpointer
 from ..checkpoints.states import begun_value_step
 from ..config.training import TrainConfig
@@ -27,6 +29,7 @@ from ..runtime.signals import StopRequest
 from .data import TrainingData, make_data
 from .evaluation import Evaluator
 from .loop import Trainer
+from .loss import answer_loss
 from .step import TrainStep
 
 if TYPE_CHECKING:
@@ -67,7 +70,13 @@ def build_trainer(
     if split.trained:
         check_lengths(split, tokenizer, config.data.sequence, model.config.max_position_embeddings)
     batches = data.open(tokenizer)
-    evaluator = Evaluator(config, split, tokenizer, lambda text: report(Note(text)), synced=world.joined)
+    loss, cached = answer_loss, None
+    if isinstance(data, PromptData):
+        # the model is the pretrained one still: LoRA adapters and memories begin without effect
+        loss, cached = prepare_eviction(config, model, tokenizer, data.prompts, report, stop)
+    evaluator = Evaluator(
+        config, split, tokenizer, lambda text: report(Note(text)), synced=world.joined, cached=cached
+    )
     if new_memory and config.finetune.spread:
         # before FSDP cuts the model, and also where a saved state is restored later: slots are counted with these below
         _fit_queries(config, model, data, evaluator, device, report)
@@ -92,7 +101,7 @@ def build_trainer(
         evaluator=evaluator,
         optimizer=optimizer,
         usage=usage,
-        train_step=TrainStep(config, model, usage, evaluator.text, device, data, parallelism),
+        train_step=TrainStep(config, model, usage, evaluator.text, device, data, parallelism, loss),
         checkpointer=make_checkpointer(run.folder / "state", model, tokenizer, optimizer, usage, parallelism),
     )
 

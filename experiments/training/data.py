@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...files import write_atomically
 from ...results.store.runs import Run
+from ..cache_aware.data import PromptData
 from ..config.training import TrainConfig
 from ..data.batches import Batch, PackedBatches
 from ..data.fact_tokens import train_on_facts
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 class Batches(Protocol):
     """An endless stream of batches, which goes on from a saved position."""
 
-    def __next__(self) -> Batch: ...
+    def __next__(self) -> Any: ...
 
     def seek(self, position: Any) -> None:
         """Go to a position that `TrainingData.position` gave."""
@@ -44,8 +45,8 @@ class TrainingData(Protocol):
         """Open the stream, before any other method below. Raises MemxError for data that cannot be trained on."""
         ...
 
-    def micro_batches(self, batch: Batch) -> tuple[list[Batch], int, int]:
-        """This rank's micro-batches; how many tokens of all ranks the loss counts, and how many there are."""
+    def micro_batches(self, batch: Any) -> tuple[list[Any], int, int]:
+        """This rank's micro-batches; how many tokens (or prompts) of all ranks the loss counts, and all tokens."""
         ...
 
     def position(self) -> dict[str, Any]:
@@ -64,7 +65,7 @@ class TrainingData(Protocol):
 def make_data(
     config: TrainConfig, split: FactSplit, run: Run, parallelism: Parallelism, report: Report
 ) -> TrainingData:
-    """The data of a config: its corpus, or the training part of its facts.
+    """The data of a config: its prompts, its corpus, or the training part of its facts.
 
     Args:
         config: of the run.
@@ -73,6 +74,8 @@ def make_data(
         parallelism: the processes that share the run.
         report: gets an event for what takes long, and for what was noticed.
     """
+    if config.eviction.active:
+        return PromptData(config, report)
     if config.corpus.sources:
         return CorpusData(config, run, parallelism, report)
     return FactData(config, split, run, parallelism, report)

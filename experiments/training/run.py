@@ -38,7 +38,7 @@ def train(
     began = bool(saved_states(state))
     # an evolution that trains its base model goes on with threads of its own
     with recorded_run(run, keeps=lambda: began or bool(saved_states(state))), restored_threads():
-        split, notes = (FactSplit([], [], config.data.seed), []) if config.corpus.sources else build_split(config)
+        split, notes = build_split(config) if config.on_facts else (FactSplit([], [], config.data.seed), [])
         digest = facts_digest([*split.trained, *split.unseen])
         _same_facts(run, digest)
         for note in notes:
