@@ -73,7 +73,7 @@ class PromptData:
 
 
 class PromptBatches:
-    """An endless stream of batches of prompts, shuffled anew in each pass; it depends on the seed and position alone."""
+    """An endless, shuffled stream of batches of prompts, which depends on the seed and its position alone."""
 
     def __init__(self, prompts: list[Prompt], batch: int, seed: int) -> None:
         self.prompts, self.batch, self.seed = prompts, batch, seed

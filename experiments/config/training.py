@@ -10,7 +10,7 @@ from ...errors import MemxError
 from ...memory_layers.config import MemoryConfig, ModelConfig
 from .base import RunName, StrictModel
 from .eviction.training import TrainEvictionConfig, check_eviction
-from .finetuning import FinetuneConfig, TextConfig
+from .finetuning import FinetuneConfig, TextConfig, check_finetuning
 from .scale import CorpusConfig, FactColumns, ParallelConfig, TextEncoding
 from .varying import Sweep, Variants, check_varied
 
@@ -202,7 +202,8 @@ class TrainConfig(StrictModel):
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
         check_varied(self.sweep, self.variants)
-        check_eviction(self)
+        given = dict(source=self.finetune.source, train=self.finetune.train, corpus=bool(self.corpus.sources))
+        check_eviction(self.eviction, **given, parts=self.training.accumulate)
         if self.memory.insertion == "beside" and self.memory.kind in ("peer", "moe"):
             raise ValueError(
                 f"memory.kind {self.memory.kind} can only replace the feed-forward; set memory.insertion to replace"
@@ -226,19 +227,7 @@ class TrainConfig(StrictModel):
             raise ValueError("match.resize width needs match.by flops; set match.by to flops")
         if not (matched or self.variants) and self.match.by == "none" and self.match.times != 1:
             raise ValueError("match.times needs match.by; set match.by to flops or parameters")
-        if self.finetune.dtype == "bfloat16" and self.finetune.train not in ("memory", "slots"):
-            raise ValueError(
-                f"finetune.dtype bfloat16 loses small updates with finetune.train {self.finetune.train}; "
-                "train the memory only, or use float32"
-            )
-        if self.finetune.train == "slots" and self.text.source is None:
-            raise ValueError(
-                "finetune.train slots needs text to find the common rows; use --set text.source=python-docs"
-            )
-        if self.finetune.train == "slots" and self.training.value_dtype != "float32":
-            raise ValueError("finetune.train slots needs a float32 value table; set training.value_dtype to float32")
-        if self.finetune.train == "slots" and self.text.mix:
-            raise ValueError("text.mix is not supported with finetune.train slots; set it to 0")
+        check_finetuning(self.finetune, self.text, self.training.value_dtype)
         return self
 
     def _memory_fits(self, width: int, blocks: int) -> None:

@@ -64,9 +64,9 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
         of_run["training"] = {key: value for key, value in training.items() if key not in _OF_PROCESS}
     if isinstance(data := tree.get("data"), Mapping):
         of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
-    if isinstance(eviction := tree.get(_LATER_TRAINING), Mapping) and "command" not in tree:
-        if eviction.get("namm") is None and eviction.get("policy") is None:
-            of_run.pop(_LATER_TRAINING)
+    eviction = tree.get(_LATER_TRAINING) if "command" not in tree else None
+    if isinstance(eviction, Mapping) and eviction.get("namm") is None and eviction.get("policy") is None:
+        of_run.pop(_LATER_TRAINING)
     of_run = {key: value for key, value in of_run.items() if key not in _LATER_EVAL or value != _LATER_EVAL[key]}
     if tree.get("command") == "eval-namm":
         of_run = _without_later_evaluation_keys(of_run)

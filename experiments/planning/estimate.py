@@ -58,6 +58,8 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
     model = _described(config, plan)
     training, sizes, table = config.training, model.sizes, model.table
     tokens = training.batch * row_tokens(config)
+    # each prompt is a micro-batch of its own
+    at_once = row_tokens(config) if config.eviction.active else tokens // training.accumulate
     mixed = config.text.mix * config.text.block if config.text.source else 0
     trained = sum(prod(weight.shape) for weight in model.weights if weight.trained)
     held = sum(prod(weight.shape) for weight in model.weights) - trained
@@ -77,7 +79,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
         flops_per_token=sizes.flops,
         weights_bytes=sizes.weight_bytes(4, table.size if table else 4) - halved,
         optimizer_bytes=8 * trained + (table.whole_state if table else 0),
-        activation_bytes=model.activations(row_tokens(config) if config.eviction.active else tokens // training.accumulate) + copies,
+        activation_bytes=model.activations(at_once) + copies,
         value_step=table.step if table else "",
         value_optimizer=f"{table.step} {'SGD' if _by_sgd(config) else 'AdamW'}" if table and table.step else "",
         steps=training.steps,

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ...files import write_atomically
 from ...results.store.runs import Run
-from ..cache_aware.data import PromptData
 from ..config.training import TrainConfig
 from ..data.batches import Batch, PackedBatches
 from ..data.fact_tokens import train_on_facts
@@ -65,7 +64,7 @@ class TrainingData(Protocol):
 def make_data(
     config: TrainConfig, split: FactSplit, run: Run, parallelism: Parallelism, report: Report
 ) -> TrainingData:
-    """The data of a config: its prompts, its corpus, or the training part of its facts.
+    """The data of a config: its corpus, or the training part of its facts.
 
     Args:
         config: of the run.
@@ -74,8 +73,6 @@ def make_data(
         parallelism: the processes that share the run.
         report: gets an event for what takes long, and for what was noticed.
     """
-    if config.eviction.active:
-        return PromptData(config, report)
     if config.corpus.sources:
         return CorpusData(config, run, parallelism, report)
     return FactData(config, split, run, parallelism, report)

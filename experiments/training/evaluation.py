@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -18,9 +18,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from ...memory_layers.llama import MemoryLlamaForCausalLM
-    from ..cache_aware.evaluation import CacheAnswers
 
 CORPUS = "corpus"  # what rows call the held-out documents of a corpus
+
+
+class CachedAnswers(Protocol):
+    """Prompts that are answered from what a policy leaves of the cache."""
+
+    def measure(self, model: MemoryLlamaForCausalLM) -> dict[str, Estimate]:
+        """The right answers' mean log-likelihood by budget, nats a token."""
+        ...
 
 
 class Evaluator:
@@ -37,7 +44,7 @@ class Evaluator:
         tokenizer: PreTrainedTokenizerFast,
         notes: Callable[[str], None],
         synced: bool = False,
-        cached: CacheAnswers | None = None,
+        cached: CachedAnswers | None = None,
     ) -> None:
         self.config, self.tokenizer, self.synced, self.cached = config, tokenizer, synced, cached
         self.questions = question_sets(split) if split.trained else {}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ..base import StrictModel
 from .tasks import TRAINING_TASKS, check_task
-
-if TYPE_CHECKING:
-    from ..training import TrainConfig
 
 
 class TrainEvictionConfig(StrictModel):
@@ -67,16 +64,23 @@ class TrainEvictionConfig(StrictModel):
         return self
 
 
-def check_eviction(config: TrainConfig) -> None:
-    """Raise ValueError for a run that trains under a policy and cannot, in words of its config."""
-    eviction, finetune = config.eviction, config.finetune
+def check_eviction(eviction: TrainEvictionConfig, *, source: str | None, train: str, corpus: bool, parts: int) -> None:
+    """Raise ValueError for a run that cannot be trained under a policy.
+
+    Args:
+        eviction: The section.
+        source: The pretrained model.
+        train: Which of its weights are trained.
+        corpus: Whether the run trains on a corpus.
+        parts: Micro-batches of a step.
+    """
     if not eviction.active:
         return
-    if finetune.source is None:
+    if source is None:
         raise ValueError("eviction needs a pretrained model; add --init-from MODEL")
-    if config.corpus.sources:
+    if corpus:
         raise ValueError("eviction trains on prompts of its own; leave out the corpus")
-    if finetune.train == "slots":
+    if train == "slots":
         raise ValueError("eviction is not supported with finetune.train slots; set it to lora, memory or all")
-    if config.training.accumulate > 1:
+    if parts > 1:
         raise ValueError("with eviction each prompt is a micro-batch of its own; set training.accumulate to 1")
