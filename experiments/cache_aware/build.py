@@ -1,4 +1,4 @@
-"""Config and run folder -> a trainer of cache-aware finetuning: `training/build.py` with prompts and a loss of its own."""
+"""Config and run folder -> a trainer of cache-aware finetuning: that of `training/build.py` with prompts and a loss."""
 
 from __future__ import annotations
 

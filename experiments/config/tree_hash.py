@@ -21,6 +21,7 @@ _LATER_EVAL = {
     "online_thresholds": False,
     "question": "after",
     "reuse": None,
+    "before": None,
     "policy_sources": {},
     "eviction": None,
     "answer_tokens": None,

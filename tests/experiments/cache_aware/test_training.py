@@ -215,7 +215,7 @@ def test_the_stream_of_prompts_goes_on_from_any_position():
     for _ in range(6):
         positions.append(stream.position)
         seen.append([one.prompt for one in next(stream)])
-    assert sorted(sum(seen, [])[:7]) == list("abcdefg")
+    assert sorted([*seen[0], *seen[1], seen[2][0]]) == list("abcdefg")
     for position, batch in zip(positions, seen, strict=True):
         stream.seek(position)
         assert [one.prompt for one in next(stream)] == batch
