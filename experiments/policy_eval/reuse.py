@@ -210,15 +210,22 @@ def read_before(config: EvalConfig) -> Before | None:
         return None
     folder, hint = Path(config.before), "evaluate both models with the same settings"
     earlier = _config(folder)
-    wanted = (*_ALIKE, "prompts", "protect_first", "protect_newest", *(["every"] if config.mode == "online" else []))
-    for name in wanted:
-        if getattr(earlier, name) != (here := getattr(config, name)):
-            raise MemxError(f"{folder} has {name} {getattr(earlier, name)}, and this evaluation {here}", hint=hint)
-    if set(earlier.tasks) != set(config.tasks):
-        raise MemxError(f"{folder} has other tasks: {', '.join(earlier.tasks)}", hint=hint)
-    lines = [line for line in JsonLines(folder / _RESULTS).lines() if "task" in line]
+    pairs = [(name, getattr(config, name), getattr(earlier, name)) for name in _ALIKE]
+    pairs += [(name, getattr(config, name), _protected(earlier, name)) for name in ("protect_first", "protect_newest")]
+    pairs += [("every", config.every, earlier.every)] if config.mode == "online" else []
+    for name, here, there in pairs:
+        if here != there:
+            raise MemxError(f"{folder} has {name} {there}, and this evaluation {here}", hint=hint)
+    labels, lines = _labels(config, earlier), []
+    for line in JsonLines(folder / _RESULTS).lines():
+        if line.get("task") in config.tasks and line["number"] < config.prompts:
+            known = [_named_now(Measurements.from_line(fact), labels) for fact in line["facts"]]
+            lines.append({**line, "facts": [one.line() for one in known if one is not None]})
     tokens = {(line["task"], line["number"]): line["tokens"] for line in lines}
-    return Before(folder, tokens, Sets.of(config, lines))
+    if missing := [task for task in config.tasks if any((task, n) not in tokens for n in range(config.prompts))]:
+        count = f"{config.prompts} prompts" if config.prompts > 1 else "the prompt"
+        raise MemxError(f"{folder} does not have {count} of {', '.join(missing)}", hint=hint)
+    return Before(folder, tokens, Sets.of(config.model_copy(update={"write": False}), lines))
 
 
 def before_rows(report: EvalReport, before: Before | None) -> Iterator[Row]:
@@ -233,10 +240,12 @@ def before_rows(report: EvalReport, before: Before | None) -> Iterator[Row]:
     for key in [key for key in report.sets.figures if key in known]:
         own, was = report.sets.figures[key], known[key]
         now, then = (np.minimum(np.exp(one["log_likelihood"] - full), 1) for one in (own, was))
+        share = np.minimum(np.exp(own["log_likelihood"] - report.full["log_likelihood"]), 1)  # of its own full cache
         figures = {
             "relative_to_before": now,
             "relative_before": then,
             "relative_over_before": now - then,
+            "relative_log_likelihood_over_before": share - then,
             "log_likelihood_over_before": own["log_likelihood"] - was["log_likelihood"],
             "exact_over_before": 100 * (own["exact"] - was["exact"]),
         }

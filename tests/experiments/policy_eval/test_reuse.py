@@ -266,7 +266,7 @@ def test_a_trained_model_is_compared_with_what_it_was_by_prompt(place, first, tm
     assert changes and set(changes) == {(0.0, 0.0)}
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"length": 190}, {"prompts": 1}, {"tasks": ["passkey"]}], ids=str)
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"length": 190}, {"prompts": 3}, {"tasks": ["people"]}], ids=str)
 def test_other_prompts_are_no_comparison_of_training(place, first, tmp_path, changes):
     with pytest.raises(MemxError):
         eval_namm(asked(place, place[1], before=str(first), **changes), Options(tmp_path), quiet)
