@@ -202,8 +202,14 @@ class TrainConfig(StrictModel):
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
         check_varied(self.sweep, self.variants)
-        given = dict(source=self.finetune.source, train=self.finetune.train, corpus=bool(self.corpus.sources))
-        check_eviction(self.eviction, **given, parts=self.training.accumulate)
+        check_eviction(
+            self.eviction,
+            source=self.finetune.source,
+            train=self.finetune.train,
+            corpus=bool(self.corpus.sources),
+            parts=self.training.accumulate,
+            text=self.text.source is not None,
+        )
         if self.memory.insertion == "beside" and self.memory.kind in ("peer", "moe"):
             raise ValueError(
                 f"memory.kind {self.memory.kind} can only replace the feed-forward; set memory.insertion to replace"

@@ -128,7 +128,6 @@ def _panel(axis: Axes, found: Sequence[Change]) -> None:
     axis.set_xticks(ticks, [f"{tick:g}%" for tick in ticks])
     axis.set_xlabel("share of the cache kept (log scale)")
     axis.set_ylim(0, 1.04)
-    axis.legend(loc="lower right")
 
 
 def before_after_table(found: Sequence[Change]) -> Table:

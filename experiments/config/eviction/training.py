@@ -64,7 +64,9 @@ class TrainEvictionConfig(StrictModel):
         return self
 
 
-def check_eviction(eviction: TrainEvictionConfig, *, source: str | None, train: str, corpus: bool, parts: int) -> None:
+def check_eviction(
+    eviction: TrainEvictionConfig, *, source: str | None, train: str, corpus: bool, parts: int, text: bool
+) -> None:
     """Raise ValueError for a run that cannot be trained under a policy.
 
     Args:
@@ -73,6 +75,7 @@ def check_eviction(eviction: TrainEvictionConfig, *, source: str | None, train: 
         train: Which of its weights are trained.
         corpus: Whether the run trains on a corpus.
         parts: Micro-batches of a step.
+        text: Whether the loss on ordinary text is measured.
     """
     if not eviction.active:
         return
@@ -82,5 +85,9 @@ def check_eviction(eviction: TrainEvictionConfig, *, source: str | None, train: 
         raise ValueError("eviction trains on prompts of its own; leave out the corpus")
     if train == "slots":
         raise ValueError("eviction is not supported with finetune.train slots; set it to lora, memory or all")
+    if not (text or eviction.validation):
+        raise ValueError(
+            "eviction.validation 0 without text leaves nothing to measure; set it to 1, or set text.source"
+        )
     if parts > 1:
         raise ValueError("with eviction each prompt is a micro-batch of its own; set training.accumulate to 1")

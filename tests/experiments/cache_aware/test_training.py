@@ -231,6 +231,7 @@ def test_the_stream_of_prompts_goes_on_from_any_position():
         ({"training__accumulate": 2, "training__batch": 2}, "micro-batch"),
         ({"corpus__sources": ["python-docs"]}, "prompts of its own"),
         ({"eviction__policy": "snapkv"}, "exclude"),
+        ({"eviction__validation": 0}, "nothing to measure"),
         ({"eviction__budgets": [2.0]}, "share"),
         ({"eviction__budgets": [0.5, 0.5]}, "twice"),
         ({"eviction__tasks": ["passkey"]}, "unknown training task"),
