@@ -36,7 +36,9 @@ def nats(page: str) -> str:
     for one in found:
         cells = []
         for metric, digits in (("log_likelihood_over_before", 2), ("exact_over_before", 1)):
-            of_metric = [row for row in rows if (row.variant, size_of(row), row.metric) == (one.policy, one.size, metric)]
+            of_metric = [
+                row for row in rows if (row.variant, size_of(row), row.metric) == (one.policy, one.size, metric)
+            ]
             cells.append("; ".join(interval(row.value, row.low, row.high, digits, "+") for row in of_metric))
         lines.append([*_named(one, found), *cells])
     return table(["policy", "cache", "nats per token, after minus before", "exact match, points"], lines, left=2)
@@ -48,18 +50,41 @@ def memory(page: str) -> str:
     found = [one for one in changes(_all_tasks(rows)) if one.dataset == ALL]
     lines = []
     for one in found:
-        own = [row for row in rows if (row.dataset, row.variant, size_of(row), row.metric) == (ALL, one.policy, one.size, OWN)]
+        own = [
+            row
+            for row in rows
+            if (row.dataset, row.variant, size_of(row), row.metric) == (ALL, one.policy, one.size, OWN)
+        ]
         share = "" if one.policy == FULL else _signed(own[0])
         lines.append(
-            [*_named(one, found), f"{one.before[0].value:.2f}", f"{one.after[0].value:.2f}", _signed(one.change[0]), share]
+            [
+                *_named(one, found),
+                f"{one.before[0].value:.2f}",
+                f"{one.after[0].value:.2f}",
+                _signed(one.change[0]),
+                share,
+            ]
         )
-    columns = ["policy", "cache", "without memory", "with memory", "change", "change of the share of its own full cache"]
+    columns = [
+        "policy",
+        "cache",
+        "without memory",
+        "with memory",
+        "change",
+        "change of the share of its own full cache",
+    ]
     return table(columns, lines, left=2)
 
 
 def _all_tasks(rows: Sequence[Row]) -> list[Row]:
     """The rows over all tasks, without those that tell tasks apart."""
     return [row for row in rows if row.dataset not in DATASETS or row.dataset == ALL]
+
+
+def _rows(rows: Sequence[Row], one: Change, metric: str) -> list[Row]:
+    """The rows of a metric of the same policy, size and tasks."""
+    about = (one.dataset, one.policy, one.size, metric)
+    return [row for row in rows if (row.dataset, row.variant, size_of(row), row.metric) == about]
 
 
 def _named(one: Change, among: Sequence[Change]) -> tuple[str, str]:

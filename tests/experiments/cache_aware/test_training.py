@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from memx.cli.main import run as memx
 from memx.errors import MemxError
 from memx.experiments.base_models.load import load_host
 from memx.experiments.cache_aware.build import build_trainer
@@ -253,3 +254,18 @@ def test_what_cannot_be_trained_ends_before_training(host, tmp_path, changes):
 def test_older_runs_keep_their_names():
     assert run_name(load_config("tiny")) == run_name(load_config("tiny", [("eviction.length", 256)]))
     assert run_name(load_config("retrofit")) != run_name(load_config("retrofit", [("eviction.namm", "universal")]))
+
+
+def test_the_command_prints_what_was_learned_and_the_next_command(host, tmp_path, capsys):
+    changes = ["finetune.train=all", "eviction.tasks=[key_values]", "eviction.length=150", "eviction.prompts=1"]
+    changes += ["eviction.validation=1", "training.steps=1", "training.batch=1", "text.source=null"]
+    options = [part for change in changes for part in ("--set", change)]
+    runs = ["--runs", str(tmp_path)]
+    assert memx(["train", "cache-aware", "--init-from", str(host), *options, *runs, "--dry-run"]) == 0
+    assert not list(tmp_path.iterdir())
+    assert memx(["train", "cache-aware", "--init-from", str(host), *options, *runs]) == 0
+    said = capsys.readouterr()
+    assert "answers, 12.5%" in said.out and "→" in said.out
+    (folder,) = tmp_path.iterdir()
+    assert f"memx eval-namm NAMM --model {folder / 'checkpoint'}" in said.err + said.out
+    assert load_host(str(folder / "checkpoint"))[0].config.num_hidden_layers == 2
