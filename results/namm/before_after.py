@@ -58,9 +58,9 @@ def changes(rows: Iterable[Row]) -> list[Change]:
         rows: Rows of evaluations with --before, one of each trained model.
 
     Returns:
-        What changed, NAMMs first; the full cache is a policy at 100%.
+        What changed: of the full cache, a policy at 100%, then of NAMMs, then of others.
     """
-    rows = list(rows)
+    rows = [row for row in rows if row.metric in (BEFORE, AFTER, CHANGE)]
     groups: dict[tuple[str, str, str], dict[str, list[Row]]] = {}
     for row in rows:
         of_point = groups.setdefault((row.dataset, row.variant, size_of(row)), {BEFORE: [], AFTER: [], CHANGE: []})
@@ -73,7 +73,11 @@ def changes(rows: Iterable[Row]) -> list[Change]:
             found.append(Change(dataset, policy, size, share, *by_metric.values()))
     shown = datasets_of(rows)
     kept = [one for one in found if one.dataset in shown]
-    return sorted(kept, key=lambda one: (shown.index(one.dataset), not is_namm(one.policy), one.policy, -one.share))
+
+    def order(one: Change) -> tuple[int, bool, bool, str, float]:
+        return shown.index(one.dataset), one.policy != FULL, not is_namm(one.policy), one.policy, -one.share
+
+    return sorted(kept, key=order)
 
 
 def _chosen(found: list[Change], policies: Sequence[str]) -> list[Change]:
