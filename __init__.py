@@ -45,7 +45,7 @@ _HOME = {
     "PeerLayer": ".memory_layers.peer",
     "MoeLayer": ".memory_layers.moe",
     "MemoryValues": ".memory_layers.tables.values",
-    "MemoryLlamaConfig": ".memory_layers.llama",
+    "MemoryLlamaConfig": ".memory_layers.llama_config",
     "MemoryLlamaForCausalLM": ".memory_layers.llama",
 }
 

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .layer import MemoryLayer
-    from .llama import MemoryLlamaConfig, MemoryLlamaForCausalLM
+    from .llama import MemoryLlamaForCausalLM
+    from .llama_config import MemoryLlamaConfig
     from .moe import MoeLayer
     from .peer import PeerLayer
     from .tables.values import MemoryValues
 
 _HOME = {
     "MemoryLayer": ".layer",
-    "MemoryLlamaConfig": ".llama",
+    "MemoryLlamaConfig": ".llama_config",
     "MemoryLlamaForCausalLM": ".llama",
     "MemoryValues": ".tables.values",
     "MoeLayer": ".moe",

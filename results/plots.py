@@ -63,6 +63,14 @@ PICTURES = (
         "memx train ablation",
         ("tier", "baseline"),
     ),
+    Picture(
+        "shares",
+        "Scores by the share of sparse parameters that a kind of memory gets.",
+        "memory_layers.shares_figure",
+        MEMORY,
+        "memx train shares",
+        ("tier",),
+    ),
     Picture("loss", "Training and evaluation curves by step.", "memory_layers.loss", MEMORY, "memx train"),
     Picture("usage", "Share of memory slots in use, by step.", "memory_layers.usage", MEMORY, "memx train"),
     Picture(

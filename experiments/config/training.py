@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from ...errors import MemxError
-from ...memory_layers.config import MemoryConfig, ModelConfig
+from ...memory_layers.config import PRODUCT_KEYS, MemoryConfig, ModelConfig
+from ...memory_layers.slots import check_rank
 from .base import RunName, StrictModel
 from .eviction.training import TrainEvictionConfig, check_eviction
 from .finetuning import FinetuneConfig, TextConfig, check_finetuning
@@ -101,6 +102,9 @@ class TrainingConfig(StrictModel):
     )
     schedule: Literal["cosine", "wsd"] = Field(
         default="cosine", description="learning-rate schedule: cosine, or wsd (warm-up, stable, decay)"
+    )
+    value_schedule: Literal["same", "linear"] = Field(
+        default="same", description="learning-rate schedule of the value table: same as schedule, or linear decay"
     )
     warmup: int = Field(default=50, ge=0, description="linear warm-up in steps")
     decay: float = Field(default=0.2, gt=0, le=1, description="wsd: share of the steps that decay the learning rate")
@@ -210,10 +214,11 @@ class TrainConfig(StrictModel):
             parts=self.training.accumulate,
             text=self.text.source is not None,
         )
-        if self.memory.insertion == "beside" and self.memory.kind in ("peer", "moe"):
-            raise ValueError(
-                f"memory.kind {self.memory.kind} can only replace the feed-forward; set memory.insertion to replace"
-            )
+        for part in self.memory.parts:
+            if part.insertion == "beside" and part.kind in ("peer", "moe"):
+                raise ValueError(
+                    f"memory.kind {part.kind} can only replace the feed-forward; set memory.insertion to replace"
+                )
         if self.finetune.source is None:
             if self.data.sequence > self.model.context:
                 context = self.model.context
@@ -237,14 +242,21 @@ class TrainConfig(StrictModel):
         return self
 
     def _memory_fits(self, width: int, blocks: int) -> None:
-        if self.memory.key_width is None and self.memory.slots and width % 4:
-            raise ValueError(f"memory.key_width has no default for model.width {width}; set it to an even number")
-        try:
-            placed = self.memory.placed_layers(blocks)
-        except MemxError as error:
-            raise ValueError(f"memory: {error.message}; {error.hint}") from None
-        outside = [i for i in placed if not 0 <= i < blocks]
-        if outside:
-            raise ValueError(
-                f"memory.layers {outside} are outside the model's blocks 0..{blocks - 1}; choose from these"
-            )
+        replaced: list[int] = []
+        for part in self.memory.parts:
+            if part.key_width is None and part.kind in PRODUCT_KEYS and width % 4:
+                raise ValueError(f"memory.key_width has no default for model.width {width}; set it to an even number")
+            try:
+                placed = part.placed_layers(blocks)
+                if part.kind == "ultramem":
+                    check_rank(part.rank, part.key_width or width // 2)
+            except MemxError as error:
+                raise ValueError(f"memory: {error.message}; {error.hint}") from None
+            outside = [i for i in placed if not 0 <= i < blocks]
+            if outside:
+                raise ValueError(
+                    f"memory.layers {outside} are outside the model's blocks 0..{blocks - 1}; choose from these"
+                )
+            replaced += placed if part.insertion == "replace" else ()
+        if twice := sorted({block for block in replaced if replaced.count(block) > 1}):
+            raise ValueError(f"two memories replace the feed-forward of blocks {twice}; give one of them other layers")

@@ -13,14 +13,14 @@ from torch import nn
 
 from ...errors import MemxError
 from ...kernels.native import library
-from ...memory_layers.llama import tables_of
+from ...memory_layers.llama import tables_of, ultramem_layers_of
 from ...memory_layers.product_keys import ProductKeys
 from ...memory_layers.sizes import model_sizes
 from ...memory_layers.tables.values import MemoryValues
 from ..config.training import TrainConfig, TrainingConfig
 from ..models.describe import model_and_memory
 from ..runtime.events import Note, Report
-from .schedule import learning_rate_share
+from .schedule import learning_rate_share, value_rate_share
 from .value_optimizer import ChooseRows, ValueOptimizer
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Optimizer:
         decays = {"matrices": config.weight_decay, "others": 0.0, "values": 0.0}
         self.names = [name for group in self.groups.values() for name, _ in group]
         groups = [
-            {"params": [p for _, p in group], "lr": peaks[kind], "peak": peaks[kind], "weight_decay": decays[kind]}
+            dict(params=[p for _, p in group], lr=peaks[kind], peak=peaks[kind], weight_decay=decays[kind], kind=kind)
             for kind, group in self.groups.items()
             if group
         ]
@@ -114,7 +114,7 @@ class Optimizer:
         Raises:
             FloatingPointError: A norm is not finite; the weights are unchanged.
         """
-        share = learning_rate_share(step, self.config)
+        share, of_values = learning_rate_share(step, self.config), value_rate_share(step, self.config)
         rest = [p for kind in ("matrices", "others") for _, p in self.groups[kind]]
         norms = {"gradient_norm": self._clip(rest)} if rest else {}
         dense = [p for _, p in self.groups["values"]]
@@ -131,10 +131,10 @@ class Optimizer:
             if not isfinite(norm):
                 raise FloatingPointError(f"the {name} is {norm}")
         if dense or self.tables.tables:
-            self.tables.step(rows, step, self.config.value_lr * share, scale)
+            self.tables.step(rows, step, self.config.value_lr * of_values, scale)
         if self.adam is not None:
             for group in self.adam.param_groups:
-                group["lr"] = group["peak"] * share
+                group["lr"] = group["peak"] * (of_values if group["kind"] == "values" else share)
             self.adam.step()
             self.adam.zero_grad()
         return {**norms, "lr": self.config.lr * share}
@@ -248,9 +248,10 @@ def steps_sparsely(rows: int, config: TrainingConfig, lookups: int) -> bool:
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Split the parameters: value tables; keys, norms and biases (never decayed); every other matrix."""
+    """Split the parameters: value tables; keys, cores, norms and biases (never decayed); every other matrix."""
     values = {id(p) for module in model.modules() if isinstance(module, MemoryValues) for p in module.parameters()}
     keys = {id(module.keys) for module in model.modules() if isinstance(module, ProductKeys)}
+    keys |= {id(layer.core) for layer in ultramem_layers_of(model)}
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {"matrices": [], "others": [], "values": []}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

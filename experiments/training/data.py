@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -13,6 +14,7 @@ from ..config.training import TrainConfig
 from ..data.batches import Batch, PackedBatches
 from ..data.fact_tokens import train_on_facts
 from ..data.facts.questions import FactSplit, documents_of
+from ..data.text import ordinary_text, split_text
 from ..data.tokenizer import tokenizer_from_text
 from ..runtime.events import Note, Phase, Report
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
     from ..data.corpus.stream import CorpusBatches
     from ..distributed.parallel import Parallelism
+
+
+_TOKENIZER_TEXT = 4_000_000  # characters of mixed-in text that a tokenizer is trained on, at most
 
 
 class Batches(Protocol):
@@ -221,9 +226,14 @@ def build_tokenizer(config: TrainConfig, split: FactSplit) -> PreTrainedTokenize
 
     Args:
         config: whose `data.vocabulary` is the most entries that it gets.
-        split: whose training documents it is trained on.
+        split: whose training documents it is trained on, with the text that is mixed in.
     """
-    return train_on_facts(split, config.data.vocabulary)
+    text: list[str] = []
+    if config.text.source is not None and config.text.mix:
+        documents, _ = split_text(ordinary_text(config.text.source), config.text.held_out, config.data.seed)
+        ends = accumulate(map(len, documents))
+        text = [document for document, end in zip(documents, ends, strict=True) if end <= _TOKENIZER_TEXT]
+    return train_on_facts(split, config.data.vocabulary, text)
 
 
 def split_rows(batch: Batch, parts: int) -> list[Batch]:

@@ -51,7 +51,7 @@ class Evaluator:
         longest = longest_answer(split.trained, tokenizer) + 1 if split.trained else 1
         # no longer than a row of training, which every trained answer fits in, whatever other spellings there are
         self.max_answer = min(max(config.evaluation.max_answer, longest), config.data.sequence)
-        self.text = HeldOutText(config.text, tokenizer, config.data.seed) if config.text.source else None
+        self.text = _text_of(config, tokenizer)
         self.held_out = self._held_out(notes) if config.corpus.sources and config.corpus.held_out else None
 
     def during_training(self, model: MemoryLlamaForCausalLM) -> dict[str, dict[str, float]]:
@@ -118,3 +118,9 @@ class Evaluator:
     def _ask(self, model: MemoryLlamaForCausalLM, sets: Mapping[str, Sequence[Question]]) -> dict[str, list]:
         how = {"batch": self.config.evaluation.batch, "max_answer": self.max_answer, "synced": self.synced}
         return {tier: answer_questions(model, self.tokenizer, questions, **how) for tier, questions in sets.items()}
+
+
+def _text_of(config: TrainConfig, tokenizer: PreTrainedTokenizerFast) -> HeldOutText | None:
+    if not config.text.source:
+        return None
+    return HeldOutText(config.text, tokenizer, config.data.seed, config.training.steps)

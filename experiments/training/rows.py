@@ -67,6 +67,8 @@ def result_rows(
         value_step=measured.value_step,
         trained=config.finetune.train,
     )
+    if memory.shares:
+        common["shares"] = ", ".join(f"{kind} {share:g}" for kind, share in memory.shares.items())
     return [
         *_answer_rows(common, measured.answers, trained),
         *_before_and_text_rows(common, config, measured),

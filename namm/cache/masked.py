@@ -56,6 +56,13 @@ class MaskedCache(Cache):
         states = [layer.state for layer in shared.layers]
         super().__init__(layers=[MaskedLayer(state, mask, dtype) for state, mask in zip(states, masks, strict=True)])
         self.length, self._tokens = shared.length, shared.seen[0]
+        self._begun = {name: torch.cat([tensor] * len(masks[0])) for name, tensor in shared.carried.items()}
+        self.carried = dict(self._begun)  # as in `EvictingCache`
+
+    def reset(self) -> None:
+        """Drop the tokens after the context."""
+        super().reset()
+        self.carried = dict(self._begun)
 
     def kept_share(self) -> Tensor:
         """The share of the context that each sequence sees, a mean over layers and heads: [P], float32, on the CPU."""
