@@ -27,7 +27,7 @@ class Measured(NamedTuple):
 
     answers: by tier. before: exact match and text loss of a pretrained start. text: NLL per token of ordinary text,
     which `dataset` names. use: of each memory layer over the last window. value_step: sparse or dense; empty if no
-    table was trained.
+    table was trained. cached: the right answers' log-likelihood by budget of the cache.
     """
 
     answers: Mapping[str, Sequence[Answer]]
@@ -36,6 +36,7 @@ class Measured(NamedTuple):
     use: Mapping[str, Usage] = {}
     value_step: str = ""
     dataset: str = ""
+    cached: Mapping[str, Estimate] = {}
 
 
 def result_rows(
@@ -71,6 +72,7 @@ def result_rows(
     return [
         *_answer_rows(common, measured.answers, trained),
         *_before_and_text_rows(common, config, measured),
+        *_cached_rows(common, config, measured),
         *_use_rows(common, measured.use),
     ]
 
@@ -96,6 +98,17 @@ def _before_and_text_rows(common: Mapping, config: TrainConfig, measured: Measur
         rows.append(_row(common, dataset, "nll_before", Estimate(*measured.before["text"])))
     if measured.text:
         rows.append(_row(common, dataset, "nll", measured.text))
+    return rows
+
+
+def _cached_rows(common: Mapping, config: TrainConfig, measured: Measured) -> list[Row]:
+    """Of validation prompts, at each budget of the cache."""
+    both = {"log_likelihood_before": measured.before.get("cached", {}), "log_likelihood": measured.cached}
+    rows = []
+    for metric, by_budget in both.items():
+        for budget, estimate in zip(config.eviction.budgets, by_budget.values(), strict=False):
+            more = dict(budget=budget, split="validation", mode="post_hoc", length=config.eviction.length)
+            rows.append(Row(**common, **more, dataset="cache", metric=metric, **Estimate(*estimate)._asdict()))
     return rows
 
 
