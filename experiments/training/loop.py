@@ -28,6 +28,7 @@ from ..runtime.signals import Interrupted, StopRequest
 from .data import Batches, TrainingData
 from .divergence import check_rows, diverged
 from .evaluation import Evaluator
+from .fact_qa import by_name_length
 from .lengthen import keeps_state
 from .rows import Measured, result_rows
 from .step import TrainStep
@@ -202,7 +203,8 @@ class Trainer:
             answers, text = self.evaluator.final_answers(self.model), self.evaluator.measure_text(self.model)
             cached = self.evaluator.cached_answers(self.model)
         value_step, dataset = self.optimizer.value_step, self.evaluator.dataset
-        measured = Measured(answers, self.before, text, self.usage.last, value_step, dataset, cached)
+        names = {tier: by_name_length(asked, self.evaluator.tokenizer) for tier, asked in answers.items()}
+        measured = Measured(answers, self.before, text, self.usage.last, value_step, dataset, cached, names)
         if self.lora is not None:
             self.lora.merge_and_unload()
         rows = result_rows(self.config, self.run.name, self.model, self.device, measured, self.split.trained)
