@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from . import memory_layers, namm, results
     from .errors import MemxError
     from .experiments.base_models.load import load_model
+    from .memory_layers.engram.layer import EngramLayer
     from .memory_layers.layer import MemoryLayer
     from .memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM
     from .memory_layers.moe import MoeLayer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .memory_layers.ultramem.layer import UltraMemLayer
 
 __all__ = [
+    "EngramLayer",
     "MemoryLayer",
     "MemoryLlamaConfig",
     "MemoryLlamaForCausalLM",
@@ -43,6 +45,7 @@ _SUBPACKAGES = ("memory_layers", "namm", "results")
 _HOME = {
     "MemxError": ".errors",
     "load_model": ".experiments.base_models.load",
+    "EngramLayer": ".memory_layers.engram.layer",
     "MemoryLayer": ".memory_layers.layer",
     "PeerLayer": ".memory_layers.peer",
     "MoeLayer": ".memory_layers.moe",

@@ -24,6 +24,7 @@ from measured import (
     parts,
     published_namm,
     searches,
+    shares,
     written,
 )
 
@@ -33,6 +34,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "compute": memory_layers.compute,
     "widths": memory_layers.widths,
     "ablation": memory_layers.ablation,
+    "shares": shares.shares,
     "retrofit": memory_layers.retrofit,
     "queries": memory_layers.queries,
     "step": costs.step,

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .engram.layer import EngramLayer
     from .layer import MemoryLayer
     from .llama import MemoryLlamaForCausalLM
     from .llama_config import MemoryLlamaConfig
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .ultramem.layer import UltraMemLayer
 
 _HOME = {
+    "EngramLayer": ".engram.layer",
     "MemoryLayer": ".layer",
     "MemoryLlamaConfig": ".llama_config",
     "MemoryLlamaForCausalLM": ".llama",
@@ -24,6 +26,7 @@ _HOME = {
     "UltraMemLayer": ".ultramem.layer",
 }
 __all__ = [
+    "EngramLayer",
     "MemoryLayer",
     "MemoryLlamaConfig",
     "MemoryLlamaForCausalLM",

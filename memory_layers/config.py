@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -138,7 +138,7 @@ class OneMemory(StrictModel):
         return key_width
 
     @model_validator(mode="after")
-    def _lookup_is_possible(self) -> MemoryConfig:
+    def _lookup_is_possible(self) -> Self:
         if self.kind != "dense" and self.layers == ():
             raise ValueError("layers is empty; for a model without memory, set kind to dense")
         if self.kind == "moe" and self.experts_per_token > self.experts:
@@ -244,7 +244,7 @@ class MemoryConfig(OneMemory):
     )
 
     @model_validator(mode="after")
-    def _all_are_memories(self) -> MemoryConfig:
+    def _all_are_memories(self) -> Self:
         if self.also and self.kind == "dense":
             raise ValueError("also needs a first memory; set kind and slots, or leave also out")
         if any(other.kind == "dense" for other in self.also):

@@ -63,9 +63,8 @@ class MemoryLlamaModel(LlamaModel):
             past_key_values = DynamicCache(config=self.config)
         carried = None if past_key_values is None else carried_by(past_key_values)
         tokens, line = self._tokens(input_ids, attention_mask if columns is None else columns, position_ids, carried)
-        output = super().forward(
-            input_ids, past_key_values=past_key_values, use_cache=use_cache, **given, **kwargs, **{TOKENS: tokens}
-        )
+        handed: dict[str, Any] = {**kwargs, TOKENS: tokens}
+        output = super().forward(input_ids, past_key_values=past_key_values, use_cache=use_cache, **given, **handed)
         if carried is not None:
             carried[SEEN] = line
         return output

@@ -95,7 +95,7 @@ def _make_layer(config: MemoryLlamaConfig, memory: MemorySettings, table: Memory
     keys |= dict(value_width=memory.value_width, output_gate=memory.output_gate)
     keys |= dict(silent=memory.insertion == "beside" and not matched, values=table)
     if memory.kind == "ultramem":
-        own = dict(rank=memory.rank, expansion=memory.expansion, units=memory.units)
+        own: dict[str, Any] = dict(rank=memory.rank, expansion=memory.expansion, units=memory.units)
         return UltraMemLayer(width, memory.slots, **keys, **own)
     return MemoryLayer(width, memory.slots, **keys, gating=memory.gating)
 

@@ -50,6 +50,19 @@ class EngramLayer(TableLayer):
 
     Raises:
         MemxError: `ngrams` are not different numbers from 1 to 8.
+
+    Example:
+        ```python
+        import torch
+        from memx import MemoryLlamaConfig, MemoryLlamaForCausalLM
+
+        config = MemoryLlamaConfig(
+            vocab_size=2048, hidden_size=64, intermediate_size=176, num_hidden_layers=4, num_attention_heads=4,
+            memory_kind="engram", memory_layers=[1], memory_slots=4096,
+        )
+        model = MemoryLlamaForCausalLM(config)  # model.set_token_classes(tokenizer) merges upper and lower case
+        logits = model(torch.tensor([[3, 5, 7, 11]])).logits  # [1, 4, 2048]
+        ```
     """
 
     def __init__(

@@ -33,9 +33,10 @@ def carried_by(cache: Any) -> dict[str, Tensor]:
     if not hasattr(cache, "carried"):
         cache.__class__ = _carrying(type(cache))
         cache.carried = {}
+    carrying: Any = cache
     if isinstance(cache, _Carrying):
         seen = cache.carried[SEEN].shape[1] if SEEN in cache.carried else 0
-        if (held := int(cache.get_seq_length())) != seen:
+        if (held := int(carrying.get_seq_length())) != seen:
             raise MemxError(
                 f"the cache holds {held} tokens, and the n-gram memory has seen {seen} of them",
                 hint="use a cache that this model has filled, or start a new one",
