@@ -86,7 +86,7 @@ def model_sizes(model: ModelConfig, memory: MemoryConfig, vocabulary: int) -> Si
     norms = (2 * blocks + 1) * d
     shared = embeddings + norms + blocks * attention + feed_forwards * 3 * d * model.feed_forward_width
     matrices = blocks * attention + vocabulary * d
-    context_flops = blocks * 2 * 2 * d * model.context // 2
+    flops = 2 * matrices + blocks * 2 * d * model.context + feed_forwards * feed_forward_flops(model)
     # one row of the input embedding is read for a token; a tied matrix is read whole as the output layer
     unread_embeddings = 0 if model.tie_embeddings else (vocabulary - 1) * d
     table = sum(part.table for part in parts)
@@ -94,10 +94,7 @@ def model_sizes(model: ModelConfig, memory: MemoryConfig, vocabulary: int) -> Si
         parameters_total=shared + sum(part.weights for part in parts) + table,
         parameters_active=shared + sum(part.active for part in parts) - unread_embeddings,
         table=table,
-        flops=2 * matrices
-        + context_flops
-        + feed_forwards * feed_forward_flops(model)
-        + sum(part.flops for part in parts),
+        flops=flops + sum(part.flops for part in parts),
         slots_read=sum(part.rows for part in parts),
     )
 
