@@ -16,7 +16,7 @@ class TrainEvictionConfig(StrictModel):
     namm: str | None = Field(
         default=None, description="NAMM that evicts: universal, another name or a folder; null: none"
     )
-    policy: str | None = Field(default=None, description="policy that evicts in place of a NAMM, such as snapkv; null: the NAMM")
+    policy: str | None = Field(default=None, description="policy that evicts instead, such as snapkv; null: the NAMM")
     budgets: tuple[float, ...] = Field(
         default=(1.0, 0.5, 0.25, 0.125),
         min_length=1,
