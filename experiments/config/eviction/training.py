@@ -24,7 +24,7 @@ class TrainEvictionConfig(StrictModel):
     )
     objective: Literal["answers", "distill"] = Field(
         default="distill",
-        description="loss: the answer's likelihood, or distance to the start model's full cache (distill)",
+        description="loss: likelihood of answers, or distill: distance to the start model with its full cache",
     )
     through_context: bool = Field(
         default=True, description="train also through the keys and values that the context leaves in the cache"
