@@ -100,7 +100,7 @@ def check_weight_files(source: str) -> dict[str, str]:
     found: dict[str, str] = {}
     if not (folder := Path(source)).is_dir():
         return found
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118, it is no mapping
@@ -111,7 +111,7 @@ def check_weight_files(source: str) -> dict[str, str]:
     return found
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that a folder's index lists, or the only one; none where there are none."""
     path = folder / _INDEX
     if (folder / "model.safetensors").exists() or not path.exists():

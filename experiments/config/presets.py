@@ -18,7 +18,7 @@ _ORDER = (
     *("tiny", "facts", "facts-3seeds", "rivals", "ultramem", "shares", "shares-keys", "widths"),
     *("ablation", "retrofit", "continual"),
     *("namm-host", "registers"),
-    *("134m", "373m", "720m", "1.3b", "1.3b-64m-1t", "8b", "70b", "8b-16m-1t", "8b-64m-1t"),
+    *("134m", "373m", "720m", "1.3b", "1.3b-64m-1t", "8b", "70b", "8b-16m-1t", "8b-64m-1t", "27b"),
     *("namm-tiny", "namm-universal", "namm-smollm2", "namm-smollm2-heads", "namm-llama-3-8b"),
 )
 
