@@ -55,11 +55,11 @@ class OneMemory(StrictModel):
     )
     place: Literal["centred", "every"] = Field(
         default="centred",
-        description="every: in all blocks, added to the feed-forward; centred: as layers, count and stride say",
+        description="every: in all blocks, with insertion `beside`; centred: as layers, count and stride say",
     )
     insertion: Literal["replace", "beside"] = Field(
         default="replace",
-        description="replace the feed-forward, or `beside`: added to it, zero at first (an engram always)",
+        description="replace the feed-forward, or `beside`: add to its output, zero at first; always so for engram",
     )
     key_width: int | None = Field(
         default=None,

@@ -14,9 +14,9 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from ..errors import MemxError
 from .engram.block import TOKENS, EngramDecoderLayer
-from .engram.layer import NgramTokens
 from .engram.state import SEEN, add_tokens, carried_by
 from .engram.token_classes import TokenClasses
+from .engram.tokens import NgramTokens
 from .engram.windows import last_tokens, valid_columns
 from .insertion import place_memory_layers
 
@@ -32,8 +32,9 @@ class MemoryLlamaModel(LlamaModel):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.token_classes: TokenClasses | None = None
-        place_memory_layers(self, config)
+        place_memory_layers(self.layers, config)
+        engrams = any(isinstance(block, EngramDecoderLayer) for block in self.layers)
+        self.token_classes = TokenClasses(config.vocab_size) if engrams else None
         self.post_init()
 
     def forward(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -11,7 +11,6 @@ from ..errors import MemxError
 from .engram.block import EngramDecoderLayer
 from .engram.layer import EngramLayer
 from .engram.primes import table_primes
-from .engram.token_classes import TokenClasses
 from .layer import MemoryLayer, ResidualMemory
 from .llama_config import MemoryLlamaConfig, MemorySettings, memories_of
 from .moe import MoeLayer
@@ -19,9 +18,6 @@ from .peer import PeerLayer
 from .tables.initial_scale import feed_forward_std
 from .tables.values import MemoryValues
 from .ultramem.layer import UltraMemLayer
-
-if TYPE_CHECKING:
-    from .decoder import MemoryLlamaModel
 
 KINDS = ("memory", "ultramem", "engram", "peer", "moe")
 INSERTIONS = ("replace", "beside")
@@ -33,12 +29,12 @@ _CHOICES = {
 }
 
 
-def place_memory_layers(model: MemoryLlamaModel, config: MemoryLlamaConfig) -> None:
+def place_memory_layers(blocks: nn.ModuleList, config: MemoryLlamaConfig) -> None:
     """Put every memory of a config into the blocks of a decoder.
 
     Args:
-        model: The decoder, with feed-forwards in all blocks.
-        config: Its config.
+        blocks: Those of the decoder, all with feed-forwards; one with an n-gram memory is replaced.
+        config: The decoder's config.
 
     Raises:
         MemxError: A block, a kind or an insertion that does not exist, or two memories in place of one feed-forward.
@@ -50,7 +46,7 @@ def place_memory_layers(model: MemoryLlamaModel, config: MemoryLlamaConfig) -> N
     # those that replace a feed-forward first: the others are added to what is there then
     for memory in sorted(memories, key=lambda one: one.insertion != "replace" or one.kind == "engram"):
         if memory.kind == "engram":
-            _place_engrams(model, config, memory)
+            _place_engrams(blocks, config, memory)
             continue
         if memory.insertion == "replace":
             if twice := replaced & set(memory.layers):
@@ -58,7 +54,7 @@ def place_memory_layers(model: MemoryLlamaModel, config: MemoryLlamaConfig) -> N
                     f"two memories replace the feed-forward of block {min(twice)}", hint="give them other blocks"
                 )
             replaced |= set(memory.layers)
-        _place(model, config, memory)
+        _place(blocks, config, memory)
 
 
 def _check(memory: MemorySettings, config: MemoryLlamaConfig) -> None:
@@ -75,10 +71,10 @@ def _check(memory: MemorySettings, config: MemoryLlamaConfig) -> None:
             )
 
 
-def _place(model: MemoryLlamaModel, config: MemoryLlamaConfig, memory: MemorySettings) -> None:
+def _place(blocks: nn.ModuleList, config: MemoryLlamaConfig, memory: MemorySettings) -> None:
     table: MemoryValues | None = None
     for index in sorted(set(memory.layers)):
-        block: Any = model.layers[index]
+        block: Any = blocks[index]
         layer = _make_layer(config, memory, table if memory.shared else None)
         if isinstance(layer, MemoryLayer) or (isinstance(layer, UltraMemLayer) and not memory.units):
             table = layer.values
@@ -99,8 +95,8 @@ def _make_layer(config: MemoryLlamaConfig, memory: MemorySettings, table: Memory
     keys |= dict(value_width=memory.value_width, output_gate=memory.output_gate)
     keys |= dict(silent=memory.insertion == "beside" and not matched, values=table)
     if memory.kind == "ultramem":
-        own = dict(rank=memory.rank, expansion=memory.expansion, units=memory.units)
-        return UltraMemLayer(width, memory.slots, **keys, **own)
+        keys |= dict(rank=memory.rank, expansion=memory.expansion, units=memory.units)
+        return UltraMemLayer(width, memory.slots, **keys)
     return MemoryLayer(width, memory.slots, **keys, gating=memory.gating)
 
 
@@ -110,13 +106,13 @@ def _feed_forward_std(config: MemoryLlamaConfig) -> float:
     return feed_forward_std(width, inner, std)  # type: ignore[arg-type]
 
 
-def _place_engrams(model: MemoryLlamaModel, config: MemoryLlamaConfig, memory: MemorySettings) -> None:
+def _place_engrams(blocks: nn.ModuleList, config: MemoryLlamaConfig, memory: MemorySettings) -> None:
     width: Any = config.hidden_size
     vocabulary: Any = config.vocab_size
     layers = sorted(set(memory.layers))
     primes = table_primes(memory.slots, memory.heads, len(memory.ngrams), len(layers))
     for index, of_layer in zip(layers, primes, strict=True):
-        block: Any = model.layers[index]
+        block: Any = blocks[index]
         if isinstance(block, EngramDecoderLayer):
             raise MemxError(f"block {index} has two n-gram memories", hint="give them other blocks")
         engram = EngramLayer(
@@ -133,8 +129,7 @@ def _place_engrams(model: MemoryLlamaModel, config: MemoryLlamaConfig, memory: M
             convolution=memory.convolution,
             silent=memory.insertion == "beside",
         )
-        model.layers[index] = _with_engram(block, config, index, engram)
-    model.token_classes = model.token_classes or TokenClasses(vocabulary)
+        blocks[index] = _with_engram(block, config, index, engram)
 
 
 def _with_engram(

@@ -96,6 +96,14 @@ PICTURES = (
         "memx eval-namm RUN",
         ("metrics", "policies"),
     ),
+    Picture(
+        "before-after",
+        "Likelihood at each cache size before and after training, from memx eval-namm --before.",
+        "namm.before_after",
+        NAMM,
+        "memx eval-namm RUN --before RUN",
+        ("policies",),
+    ),
     Picture("layers", "Cache size of each layer, from memx eval-namm.", "namm.layers", NAMM, "memx eval-namm RUN"),
     Picture(
         "evicted",

@@ -59,3 +59,18 @@ class TextConfig(StrictModel):
     mix: int = Field(
         default=0, ge=0, le=1_000_000, description="text blocks added to each training step (replay); 0: none"
     )
+
+
+def check_finetuning(finetune: FinetuneConfig, text: TextConfig, value_dtype: str) -> None:
+    """Raise ValueError for sections that do not go together, in words of a config; value_dtype: of the tables."""
+    if finetune.dtype == "bfloat16" and finetune.train not in ("memory", "slots"):
+        raise ValueError(
+            f"finetune.dtype bfloat16 loses small updates with finetune.train {finetune.train}; "
+            "train the memory only, or use float32"
+        )
+    if finetune.train == "slots" and text.source is None:
+        raise ValueError("finetune.train slots needs text to find the common rows; use --set text.source=python-docs")
+    if finetune.train == "slots" and value_dtype != "float32":
+        raise ValueError("finetune.train slots needs a float32 value table; set training.value_dtype to float32")
+    if finetune.train == "slots" and text.mix:
+        raise ValueError("text.mix is not supported with finetune.train slots; set it to 0")

@@ -10,8 +10,9 @@ from ...errors import MemxError
 from ...memory_layers.config import PRODUCT_KEYS, MemoryConfig, ModelConfig
 from ...memory_layers.slots import check_rank
 from .base import RunName, StrictModel
+from .eviction.training import TrainEvictionConfig, check_eviction
 from .facts import DataConfig as DataConfig
-from .finetuning import FinetuneConfig, TextConfig
+from .finetuning import FinetuneConfig, TextConfig, check_finetuning
 from .scale import CorpusConfig, ParallelConfig
 from .varying import Sweep, Variants, check_varied
 
@@ -148,6 +149,7 @@ class TrainConfig(StrictModel):
     finetune: FinetuneConfig = FinetuneConfig()
     text: TextConfig = TextConfig()
     corpus: CorpusConfig = CorpusConfig()
+    eviction: TrainEvictionConfig = TrainEvictionConfig()
     parallel: ParallelConfig = ParallelConfig()
     match: MatchConfig = MatchConfig()
     sweep: Sweep = Field(default={}, description="dotted key -> list of values; trains one run per combination")
@@ -155,9 +157,22 @@ class TrainConfig(StrictModel):
         default={}, description="name -> dotted keys and values; trains each variant at every point of the sweep"
     )
 
+    @property
+    def on_facts(self) -> bool:
+        """Whether facts are trained on, and not a corpus or prompts whose cache is evicted."""
+        return not self.corpus.sources and not self.eviction.active
+
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
         check_varied(self.sweep, self.variants)
+        check_eviction(
+            self.eviction,
+            source=self.finetune.source,
+            train=self.finetune.train,
+            corpus=bool(self.corpus.sources),
+            parts=self.training.accumulate,
+            text=self.text.source is not None,
+        )
         for part in self.memory.parts:
             if part.insertion == "beside" and part.kind in ("peer", "moe"):
                 raise ValueError(
@@ -182,19 +197,7 @@ class TrainConfig(StrictModel):
             raise ValueError("match.resize width needs match.by flops; set match.by to flops")
         if not (matched or self.variants) and self.match.by == "none" and self.match.times != 1:
             raise ValueError("match.times needs match.by; set match.by to flops or parameters")
-        if self.finetune.dtype == "bfloat16" and self.finetune.train not in ("memory", "slots"):
-            raise ValueError(
-                f"finetune.dtype bfloat16 loses small updates with finetune.train {self.finetune.train}; "
-                "train the memory only, or use float32"
-            )
-        if self.finetune.train == "slots" and self.text.source is None:
-            raise ValueError(
-                "finetune.train slots needs text to find the common rows; use --set text.source=python-docs"
-            )
-        if self.finetune.train == "slots" and self.training.value_dtype != "float32":
-            raise ValueError("finetune.train slots needs a float32 value table; set training.value_dtype to float32")
-        if self.finetune.train == "slots" and self.text.mix:
-            raise ValueError("text.mix is not supported with finetune.train slots; set it to 0")
+        check_finetuning(self.finetune, self.text, self.training.value_dtype)
         return self
 
     def _memory_fits(self, width: int, blocks: int) -> None:

@@ -22,6 +22,7 @@ _LATER_EVAL = {
     "online_thresholds": False,
     "question": "after",
     "reuse": None,
+    "before": None,
     "policy_sources": {},
     "eviction": None,
     "answer_tokens": None,
@@ -49,6 +50,7 @@ _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
     "fit": {"prompts": 3, "steps": 400, "rate": 0.01},
 }
 _OF_PROCESS = ("accumulate", "keep_state")  # of training: what computes and keeps the same numbers
+_LATER_SECTION = "eviction"  # a section of training: without a policy it says what runs before it did
 _LATER_NAMM = ("settings", "grouping")  # of each NAMM of an evaluation; both follow from its file
 _PROTECTED = ("protect_first", "protect_newest")
 
@@ -70,6 +72,9 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
         of_run["training"] = {k: v for k, v in kept.items() if k not in _LATER_TRAINING or v != _LATER_TRAINING[k]}
     if isinstance(data := tree.get("data"), Mapping):
         of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
+    eviction = tree.get(_LATER_SECTION) if "command" not in tree else None
+    if isinstance(eviction, Mapping) and eviction.get("namm") is None and eviction.get("policy") is None:
+        of_run.pop(_LATER_SECTION)
     if isinstance(memory := tree.get("memory"), Mapping):
         of_run["memory"] = {k: v for k, v in memory.items() if k not in _LATER_MEMORY or v != _LATER_MEMORY[k]}
     of_run = {key: value for key, value in of_run.items() if key not in _LATER_EVAL or value != _LATER_EVAL[key]}

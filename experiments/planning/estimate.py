@@ -53,13 +53,15 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
     """
     config = point.config
     check_start(config)
-    split, notes = (None, []) if config.corpus.sources else build_split(config)
+    split, notes = build_split(config) if config.on_facts else (None, [])
     if split is not None:
         _check_lengths(config, split)
     model = _described(config, plan)
     training, sizes, tables = config.training, model.sizes, model.tables
     table = tables[0] if tables else None
     tokens = training.batch * row_tokens(config)
+    # each prompt is a micro-batch of its own
+    at_once = row_tokens(config) if config.eviction.active else tokens // training.accumulate
     mixed = config.text.mix * config.text.block if config.text.source else 0
     trained = sum(prod(weight.shape) for weight in model.weights if weight.trained)
     held = sum(prod(weight.shape) for weight in model.weights) - trained
@@ -79,7 +81,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
         flops_per_token=sizes.flops,
         weights_bytes=sizes.weight_bytes(4, table.size if table else 4) - halved,
         optimizer_bytes=8 * trained + sum(one.whole_state for one in tables),
-        activation_bytes=model.activations(tokens // training.accumulate) + copies,
+        activation_bytes=model.activations(at_once) + copies,
         value_step=table.step if table else "",
         value_optimizer=f"{table.step} {'SGD' if _by_sgd(config) else 'AdamW'}" if table and table.step else "",
         steps=training.steps,

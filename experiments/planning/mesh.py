@@ -103,7 +103,9 @@ def mesh_of(config: TrainConfig, plan: Plan, value_widths: Sequence[int]) -> Mes
 
 
 def row_tokens(config: TrainConfig) -> int:
-    """Tokens of one of the `training.batch` a step: a row of a corpus, or a usual document, a quarter of a row."""
+    """Tokens of one of the `training.batch` a step: a row of a corpus, a prompt, or a usual document, a quarter row."""
+    if config.eviction.active:
+        return config.eviction.length
     return config.data.sequence if config.corpus.sources else max(8, config.data.sequence // 4)
 
 

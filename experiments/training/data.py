@@ -31,7 +31,7 @@ _TOKENIZER_TEXT = 4_000_000  # characters of mixed-in text that a tokenizer is t
 class Batches(Protocol):
     """An endless stream of batches, which goes on from a saved position."""
 
-    def __next__(self) -> Batch: ...
+    def __next__(self) -> Any: ...
 
     def seek(self, position: Any) -> None:
         """Go to a position that `TrainingData.position` gave."""
@@ -49,8 +49,8 @@ class TrainingData(Protocol):
         """Open the stream, before any other method below. Raises MemxError for data that cannot be trained on."""
         ...
 
-    def micro_batches(self, batch: Batch) -> tuple[list[Batch], int, int]:
-        """This rank's micro-batches; how many tokens of all ranks the loss counts, and how many there are."""
+    def micro_batches(self, batch: Any) -> tuple[list[Any], int, int]:
+        """This rank's micro-batches; how many tokens (or prompts) of all ranks the loss counts, and all tokens."""
         ...
 
     def position(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -22,10 +22,19 @@ if TYPE_CHECKING:
 CORPUS = "corpus"  # what rows call the held-out documents of a corpus
 
 
+class CachedAnswers(Protocol):
+    """Prompts that are answered from what a policy leaves of the cache."""
+
+    def measure(self, model: MemoryLlamaForCausalLM) -> dict[str, Estimate]:
+        """The right answers' mean log-likelihood by budget, nats a token."""
+        ...
+
+
 class Evaluator:
     """Measures what a model knows. Whoever calls it sets autocast, gathers weights and pauses the use statistics.
 
-    synced: every rank asks the same questions, and none ends a generation before the others.
+    synced: every rank asks the same questions, and none ends a generation before the others. cached: prompts that are
+    answered from what a policy leaves of the cache.
     """
 
     def __init__(
@@ -35,8 +44,9 @@ class Evaluator:
         tokenizer: PreTrainedTokenizerFast,
         notes: Callable[[str], None],
         synced: bool = False,
+        cached: CachedAnswers | None = None,
     ) -> None:
-        self.config, self.tokenizer, self.synced = config, tokenizer, synced
+        self.config, self.tokenizer, self.synced, self.cached = config, tokenizer, synced, cached
         self.questions = question_sets(split) if split.trained else {}
         longest = longest_answer(split.trained, tokenizer) + 1 if split.trained else 1
         # no longer than a row of training, which every trained answer fits in, whatever other spellings there are
@@ -53,6 +63,8 @@ class Evaluator:
             metrics[tier] = {metric: estimate.value for metric, estimate in estimates(answers).items()}
         if self.held_out is not None:
             metrics[CORPUS] = {"nll": self._held_out_nll(model).value}
+        for budget, estimate in self.cached_answers(model).items():
+            metrics[f"{budget} of the cache"] = {"log_likelihood": estimate.value}
         return metrics
 
     def before_training(self, model: MemoryLlamaForCausalLM) -> dict[str, Any]:
@@ -61,7 +73,13 @@ class Evaluator:
         known: dict[str, Any] = {"answers": {tier: estimates(given)["exact_match"] for tier, given in answers.items()}}
         if (text := self.measure_text(model)) is not None:
             known["text"] = text
+        if cached := self.cached_answers(model):
+            known["cached"] = cached
         return known
+
+    def cached_answers(self, model: MemoryLlamaForCausalLM) -> dict[str, Estimate]:
+        """The right answers' log-likelihood at each budget of the cache; empty without such prompts."""
+        return {} if self.cached is None else self.cached.measure(model)
 
     def final_answers(self, model: MemoryLlamaForCausalLM) -> dict[str, list]:
         """The answers to the final questions, by tier."""

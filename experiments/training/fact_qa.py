@@ -32,6 +32,26 @@ class Answer(NamedTuple):
     tokens: int
 
 
+def by_name_length(answers: Sequence[Answer], tokenizer: PreTrainedTokenizerFast) -> dict[str, list[Answer]]:
+    """Group answers by the number of tokens in the name of the entity that was asked about.
+
+    Args:
+        answers: To questions on facts.
+        tokenizer: Of the model.
+
+    Returns:
+        The answers of each group that is not empty, by its tokens: "1-2", "3-4" or "5+".
+    """
+    names = list(dict.fromkeys(answer.question.subject for answer in answers))
+    encoded = encode_texts(tokenizer, names, begin=False)
+    lengths = {name: len(one.ids) for name, one in zip(names, encoded, strict=True)}
+    groups: dict[str, list[Answer]] = {"1-2": [], "3-4": [], "5+": []}
+    for answer in answers:
+        length = lengths[answer.question.subject]
+        groups["1-2" if length < 3 else "3-4" if length < 5 else "5+"].append(answer)
+    return {name: group for name, group in groups.items() if group}
+
+
 def sample_questions(sets: Mapping[str, Sequence[Question]], most: int | None, seed: int) -> dict[str, list[Question]]:
     """At most `most` questions of each set, in the set's order, the same for the same seed.
 

@@ -28,6 +28,7 @@ from ..runtime.signals import Interrupted, StopRequest
 from .data import Batches, TrainingData
 from .divergence import check_rows, diverged
 from .evaluation import Evaluator
+from .fact_qa import by_name_length
 from .lengthen import keeps_state
 from .rows import Measured, result_rows
 from .step import TrainStep
@@ -166,6 +167,7 @@ class Trainer:
         with self._evaluating():
             self.before = self.evaluator.before_training(self.model)
         measured = [*self.before["answers"].values(), *filter(None, [self.before.get("text")])]
+        measured += self.before.get("cached", {}).values()
         if not all(math.isfinite(estimate.value) for estimate in measured):
             raise RunFailed(f"{self.config.finetune.source} computes scores that are not finite before any training")
         self.run.append_metrics(step=0, before=self.before)
@@ -199,8 +201,10 @@ class Trainer:
         self.report(Phase("final evaluation" if self.evaluator.questions else "measuring held-out loss"))
         with self._evaluating():
             answers, text = self.evaluator.final_answers(self.model), self.evaluator.measure_text(self.model)
+            cached = self.evaluator.cached_answers(self.model)
         value_step, dataset = self.optimizer.value_step, self.evaluator.dataset
-        measured = Measured(answers, self.before, text, self.usage.last, value_step, dataset)
+        names = {tier: by_name_length(asked, self.evaluator.tokenizer) for tier, asked in answers.items()}
+        measured = Measured(answers, self.before, text, self.usage.last, value_step, dataset, cached, names)
         if self.lora is not None:
             self.lora.merge_and_unload()
         rows = result_rows(self.config, self.run.name, self.model, self.device, measured, self.split.trained)

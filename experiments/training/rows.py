@@ -27,7 +27,8 @@ class Measured(NamedTuple):
 
     answers: by tier. before: exact match and text loss of a pretrained start. text: NLL per token of ordinary text,
     which `dataset` names. use: of each memory layer over the last window. value_step: sparse or dense; empty if no
-    table was trained.
+    table was trained. cached: the right answers' log-likelihood by budget of the cache. names: answers by tier and by
+    the number of tokens in the name of the entity, "1-2", "3-4" or "5+".
     """
 
     answers: Mapping[str, Sequence[Answer]]
@@ -36,6 +37,8 @@ class Measured(NamedTuple):
     use: Mapping[str, Usage] = {}
     value_step: str = ""
     dataset: str = ""
+    cached: Mapping[str, Estimate] = {}
+    names: Mapping[str, Mapping[str, Sequence[Answer]]] = {}
 
 
 def result_rows(
@@ -46,8 +49,8 @@ def result_rows(
     measured: Measured,
     trained: Sequence[Fact],
 ) -> list[Row]:
-    """Rows for each tier (`dataset`: seen, rephrased, unseen) and each relation in it (`seen/airport_country`),
-    for ordinary text (`text/NAME`) and the use of each memory layer (`layer 0`)."""
+    """Rows for each tier (`dataset`: seen, rephrased, unseen), each relation in it (`seen/airport_country`) and each
+    length of names (`names/5+/seen`), for ordinary text (`text/NAME`) and the use of each memory layer (`layer 0`)."""
     base, memory = model_and_memory(config, model)
     sizes = model_sizes(base, memory, model.config.vocab_size)
     common = dict(
@@ -70,7 +73,9 @@ def result_rows(
         common["shares"] = ", ".join(f"{kind} {share:g}" for kind, share in memory.shares.items())
     return [
         *_answer_rows(common, measured.answers, trained),
+        *_name_rows(common, measured.names),
         *_before_and_text_rows(common, config, measured),
+        *_cached_rows(common, config, measured),
         *_use_rows(common, measured.use),
     ]
 
@@ -88,6 +93,15 @@ def _answer_rows(common: Mapping, answers: Mapping[str, Sequence[Answer]], train
     return rows
 
 
+def _name_rows(common: Mapping, names: Mapping[str, Mapping[str, Sequence[Answer]]]) -> list[Row]:
+    return [
+        _row(common, f"names/{length}/{tier}", metric, estimate)
+        for tier, groups in names.items()
+        for length, answers in groups.items()
+        for metric, estimate in estimates(answers).items()
+    ]
+
+
 def _before_and_text_rows(common: Mapping, config: TrainConfig, measured: Measured) -> list[Row]:
     before = measured.before.get("answers", {})
     rows = [_row(common, tier, "exact_match_before", Estimate(*found)) for tier, found in before.items()]
@@ -96,6 +110,17 @@ def _before_and_text_rows(common: Mapping, config: TrainConfig, measured: Measur
         rows.append(_row(common, dataset, "nll_before", Estimate(*measured.before["text"])))
     if measured.text:
         rows.append(_row(common, dataset, "nll", measured.text))
+    return rows
+
+
+def _cached_rows(common: Mapping, config: TrainConfig, measured: Measured) -> list[Row]:
+    """Of validation prompts, at each budget of the cache."""
+    both = {"log_likelihood_before": measured.before.get("cached", {}), "log_likelihood": measured.cached}
+    rows = []
+    for metric, by_budget in both.items():
+        for budget, estimate in zip(config.eviction.budgets, by_budget.values(), strict=False):
+            more = dict(budget=budget, split="validation", mode="post_hoc", length=config.eviction.length)
+            rows.append(Row(**common, **more, dataset="cache", metric=metric, **Estimate(*estimate)._asdict()))
     return rows
 
 

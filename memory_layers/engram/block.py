@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from .layer import EngramLayer, NgramTokens
+from .layer import EngramLayer
+from .tokens import NgramTokens
 
 TOKENS = "memx_ngrams"  # the argument by which the decoder hands tokens down to its blocks
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from .layer import NgramTokens
+    from .tokens import NgramTokens
 
 _TAPS, _DILATION = 4, 3
 _REACH = (_TAPS - 1) * _DILATION  # tokens back

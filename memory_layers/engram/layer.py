@@ -7,39 +7,18 @@ J rows a token, one for each n-gram order and hash head, of width w; e = J * w. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..slots import check_orders
-from ..tables.host_rows import PendingRows
 from ..tables.table_layer import TableLayer
 from ..tables.values import MemoryValues
 from .convolution import CausalConvolution
 from .hashing import NgramHash, draw_multipliers
 from .primes import table_primes
-
-
-@dataclass
-class NgramTokens:
-    """The tokens of a forward pass, as n-gram memories read them.
-
-    Attributes:
-        windows: Classes of the last n tokens at each column [B, Q, n], int64.
-        positions: Positions of the tokens [B or 1, Q].
-        valid: Which columns are tokens, not padding [B, Q]; None: all.
-        carried: What goes with the sequences of a cache from one forward pass to the next, by name [B, ...]; None
-            without a cache.
-        pending: Rows that are on their way from host memory, by layer.
-    """
-
-    windows: Tensor
-    positions: Tensor
-    valid: Tensor | None = None
-    carried: dict[str, Tensor] | None = None
-    pending: dict[int, PendingRows] = field(default_factory=dict)
+from .tokens import NgramTokens
 
 
 class EngramLayer(TableLayer):

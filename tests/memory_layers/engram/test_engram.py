@@ -7,8 +7,9 @@ import torch
 from memx import MemoryLlamaConfig, MemoryLlamaForCausalLM
 from memx.errors import MemxError
 from memx.memory_layers.engram.hashing import NgramHash, draw_multipliers
-from memx.memory_layers.engram.layer import EngramLayer, NgramTokens
+from memx.memory_layers.engram.layer import EngramLayer
 from memx.memory_layers.engram.primes import table_primes, table_rows
+from memx.memory_layers.engram.tokens import NgramTokens
 from memx.memory_layers.engram.windows import last_tokens
 from memx.memory_layers.llama import draw_weights
 from torch.nn import functional as F
