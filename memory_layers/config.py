@@ -88,18 +88,12 @@ class OneMemory(StrictModel):
         description="initial outputs: as published, or matched to a feed-forward's variance; null: ultramem matched",
     )
     rank: int = Field(default=2, ge=1, le=64, description="ultramem: rank r of the Tucker scores; 1: product keys")
-    core_penalty: float = Field(
-        default=1e-3, ge=0, description="ultramem: weight of the loss on the core's singular values beyond the first"
-    )
+    core_penalty: float = Field(default=1e-3, ge=0, description="ultramem: weight of the loss on the Tucker core")
     expansion: int | None = Field(
         default=None, ge=1, le=1024, description="ultramem: virtual tables E per value table; null: 4, units 1"
     )
-    units: bool = Field(
-        default=False, description="ultramem: values of one unit each, as in PEER (UltraMemV2); never shared"
-    )
-    shared: bool = Field(
-        default=True, description="share one value table among all memory layers; false: one per layer"
-    )
+    units: bool = Field(default=False, description="ultramem: values of one unit each, as in PEER; never shared")
+    shared: bool = Field(default=True, description="share one value table among all layers; false: one per layer")
     experts: int = Field(default=16, ge=1, le=2**24, description="MoE: experts per layer")
     experts_per_token: int = Field(default=1, ge=1, description="MoE: experts that each token is routed to")
     expert_width: int | None = Field(
@@ -122,9 +116,8 @@ class OneMemory(StrictModel):
         if isinstance(data, dict):
             if data.get("kind") in ("dense", "moe"):
                 return {**data, "slots": 0}
-            if data.get("kind") == "engram" and data.get("slots") != 0:
-                return {**data, "insertion": "beside"}
-            if data.get("place") == "every" and data.get("kind") != "peer" and data.get("slots") != 0:
+            every = data.get("place") == "every" and data.get("kind") != "peer"
+            if (data.get("kind") == "engram" or every) and data.get("slots") != 0:
                 return {**data, "insertion": "beside"}
             if data.get("slots") == 0 and not isinstance(data.get("slots"), bool):
                 return {**data, "kind": "dense"}

@@ -95,8 +95,8 @@ def _make_layer(config: MemoryLlamaConfig, memory: MemorySettings, table: Memory
     keys |= dict(value_width=memory.value_width, output_gate=memory.output_gate)
     keys |= dict(silent=memory.insertion == "beside" and not matched, values=table)
     if memory.kind == "ultramem":
-        own: dict[str, Any] = dict(rank=memory.rank, expansion=memory.expansion, units=memory.units)
-        return UltraMemLayer(width, memory.slots, **keys, **own)
+        keys |= dict(rank=memory.rank, expansion=memory.expansion, units=memory.units)
+        return UltraMemLayer(width, memory.slots, **keys)
     return MemoryLayer(width, memory.slots, **keys, gating=memory.gating)
 
 

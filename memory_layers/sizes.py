@@ -238,14 +238,7 @@ def _ultramem_cost(model: ModelConfig, memory: OneMemory) -> LayerCost:
         pairs = 2 * heads * (k * d_k + k * r * r + k * k * r)
     after = memory.virtual_tables * d_v * d + (d if memory.output_gate else 0)
     weights = lookup + after + (d_k // r if memory.normed else 0) + (r * r if r > 1 else 0)
-    widths = d_v + (d if memory.units else 0)  # of the rows of a slot
-    return LayerCost(
-        weights=weights,
-        active=weights,
-        tables=1,
-        table=memory.slots * widths,
-        flops=2 * (lookup + after) + pairs + 2 * heads * k * widths,
-        rows=heads * k * (2 if memory.units else 1),
-        row_width=widths // 2 if memory.units else d_v,
-        row_parameters=heads * k * widths,
-    )
+    widths, read = d_v + (d if memory.units else 0), heads * k  # of the rows of a slot; slots that a token reads
+    flops = 2 * (lookup + after) + pairs + 2 * read * widths
+    rows, row_width = (2 * read, widths // 2) if memory.units else (read, d_v)
+    return LayerCost(weights, weights, 1, memory.slots * widths, flops, rows, row_width, read * widths)

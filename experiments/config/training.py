@@ -11,51 +11,10 @@ from ...memory_layers.config import PRODUCT_KEYS, MemoryConfig, ModelConfig
 from ...memory_layers.slots import check_rank
 from .base import RunName, StrictModel
 from .eviction.training import TrainEvictionConfig, check_eviction
+from .facts import DataConfig as DataConfig
 from .finetuning import FinetuneConfig, TextConfig, check_finetuning
-from .scale import CorpusConfig, FactColumns, ParallelConfig, TextEncoding
+from .scale import CorpusConfig, ParallelConfig
 from .varying import Sweep, Variants, check_varied
-
-
-class DataConfig(StrictModel):
-    """Fact data: which facts to train on, how they are split, tokenized and packed."""
-
-    facts: tuple[str, ...] = Field(
-        default=("airports", "elements", "countries"),
-        min_length=1,
-        description="fact tables: airports, elements, countries, biographies, or files: CSV, JSON, Parquet, Excel",
-    )
-    columns: FactColumns | None = Field(
-        default=None,
-        description="column of each part of a fact in your files, as {subject: Name}; null: columns of the same names",
-    )
-    encoding: TextEncoding | None = Field(
-        default=None, description="encoding of facts files, such as cp1252; null: UTF-8"
-    )
-    relations: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="relations to keep, by name; null: all"
-    )
-    limit: int | None = Field(
-        default=None, ge=10, description="largest number of facts, sampled with data.seed; null: all"
-    )
-    biographies: int = Field(
-        default=1000, ge=1, le=1_000_000, description="number of invented people, if data.facts names biographies"
-    )
-    unseen: float = Field(default=0.05, ge=0, lt=1, description="share of entities held out from training")
-    seed: int = Field(
-        default=0, ge=0, lt=2**31, description="random seed for the splits, the invented people and data.limit"
-    )
-    skip_bad_rows: bool = Field(
-        default=False, description="skip invalid rows of a facts file, with a note, instead of stopping"
-    )
-    vocabulary: int = Field(
-        default=2048, ge=259, le=1_000_000, description="vocabulary size of the byte-level BPE tokenizer"
-    )
-    sequence: int = Field(
-        default=64, ge=8, description="sequence length of a training row in tokens, at most model.context"
-    )
-    loss_on: Literal["answers", "all"] = Field(
-        default="answers", description="tokens that count in the loss: those of the answers, or all"
-    )
 
 
 class TrainingConfig(StrictModel):
