@@ -20,6 +20,7 @@ from ....memory_layers.llama import MemoryLlamaForCausalLM, draw_weights, moe_la
 from ....memory_layers.sizes import Sizes, model_sizes
 from ....memory_layers.slots import half_keys
 from ....results.store.rows import Row
+from ...config.shares import apply_shares
 from ...config.training import DataConfig, TrainConfig, TrainingConfig
 from ...models.build import llama_config
 from ...optim.optimizer import Optimizer
@@ -33,7 +34,8 @@ from ..ops.shapes import sized
 from ..timing import PeakMemory, timing
 from .step_loop import Mark, Moments, between, time_steps
 
-_KINDS: tuple[Kind, ...] = ("dense", *PRODUCT_KEYS, "moe")
+_TABLES: tuple[Kind, ...] = (*PRODUCT_KEYS, "engram")
+_KINDS: tuple[Kind, ...] = ("dense", *_TABLES, "moe")
 _SLOTS = {"cpu": (2**12, 2**16), "cuda": (2**14, 2**18, 2**20)}
 
 
@@ -70,9 +72,12 @@ def model_shape(texts: Sequence[str], device: torch.device) -> ModelShape:
 
 
 def model_configs(slots: Sequence[int], shape: ModelShape, device: torch.device) -> list[TrainConfig]:
-    """A model of every kind, those with tables at every size. Raises MemxError for one that cannot be built."""
+    """A model of every kind, those with tables at every size. Raises MemxError for one that cannot be built.
+
+    An n-gram memory, whose rows are narrower, has as many values in its tables as a memory of so many slots.
+    """
     slots = slots or _SLOTS[device.type]
-    return [_config(kind, size, shape) for kind in _KINDS for size in (slots if kind in PRODUCT_KEYS else (0,))]
+    return [_config(kind, size, shape) for kind in _KINDS for size in (slots if kind in _TABLES else (0,))]
 
 
 def bench_model(
@@ -146,10 +151,14 @@ def _config(kind: Kind, slots: int, shape: ModelShape) -> TrainConfig:
         if kind in PRODUCT_KEYS:
             half_keys(slots)
         count = min(3, shape.layers) if kind == "memory+" else 1 if kind in PRODUCT_KEYS else None
+        model = ModelConfig(layers=shape.layers, width=shape.width, heads=shape.heads, context=shape.sequence)
+        memory = MemoryConfig(kind=kind, slots=slots, count=count, stride=1, experts=shape.experts)
+        if kind == "engram":
+            memory = apply_shares(MemoryConfig(kind=kind, sparse=slots * shape.width), model)
         return TrainConfig(
             name="bench",
-            model=ModelConfig(layers=shape.layers, width=shape.width, heads=shape.heads, context=shape.sequence),
-            memory=MemoryConfig(kind=kind, slots=slots, count=count, stride=1, experts=shape.experts),
+            model=model,
+            memory=memory,
             data=DataConfig(vocabulary=shape.vocabulary, sequence=shape.sequence),
             training=TrainingConfig(warmup=0),
         )
