@@ -11,7 +11,7 @@ from memx.memory_layers.engram.layer import EngramLayer
 from memx.memory_layers.engram.primes import table_primes, table_rows
 from memx.memory_layers.engram.tokens import NgramTokens
 from memx.memory_layers.engram.windows import last_tokens
-from memx.memory_layers.llama import draw_weights
+from memx.memory_layers.llama import draw_weights, keep_on_host
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, StaticCache
 from transformers.cache_utils import DynamicCache
@@ -311,3 +311,22 @@ def test_save_and_load_keep_every_bit_and_the_classes(tmp_path):
     with torch.no_grad():
         assert torch.equal(loaded(TEXT).logits, model(TEXT).logits)
     assert loaded.model.token_classes.ids[5] == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("on_host", [False, True])
+def test_on_cuda_rows_and_outputs_are_those_of_the_cpu(on_host):
+    model = tiny(memory_convolution=True)
+    expected = seen(model, lambda: model(TEXT))
+    with torch.no_grad():
+        logits = model(TEXT).logits
+    if on_host:
+        keep_on_host(model)
+    model.cuda()
+    found = seen(model, lambda: model(TEXT.cuda()))
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(expected, found, strict=True))
+    with torch.no_grad():
+        torch.testing.assert_close(model(TEXT.cuda()).logits.cpu(), logits, rtol=0, atol=1e-10)
+    settings = dict(max_new_tokens=6, do_sample=False, attention_mask=MASK.cuda())
+    cached = model.generate(PROMPTS.cuda(), use_cache=True, **settings)
+    assert torch.equal(cached, model.generate(PROMPTS.cuda(), use_cache=False, **settings))
