@@ -99,14 +99,14 @@ def shares_table(curves: Sequence[Curve], tier: str) -> Table:
     columns = ["memory", "share", *(_title(curve, tier) for curve in first), "text NLL less share 0"]
     lines, facts = [], []
     for kinds in dict.fromkeys(curve.kinds for curve in curves):
-        own = [curve for curve in curves if curve.kinds == kinds]
-        for share in sorted({point.share for curve in own for point in curve.points}):
-            at = [(curve, next((p for p in curve.points if p.share == share), None)) for curve in own]
-            text = next((point for curve, point in at if point and curve.dataset != tier), None)
+        own = {(curve.dataset, curve.metric): curve for curve in curves if curve.kinds == kinds}
+        for share in sorted({point.share for curve in own.values() for point in curve.points}):
+            at = {key: next((p for p in curve.points if p.share == share), None) for key, curve in own.items()}
+            cells = [_cell(at.get((c.dataset, c.metric)), 1 if c.metric == "exact_match" else 3) for c in first]
+            text = next((point for (dataset, _), point in at.items() if point and dataset != tier), None)
             change = with_interval(*text.difference, 3, "+") if text and text.difference else ""
-            cells = [_cell(point, 1 if curve.metric == "exact_match" else 3) for curve, point in at]
-            lines.append([own[0].name, f"{100 * share:g}%", *cells, change])
-            facts += [_fact(curve, point) for curve, point in at if point]
+            lines.append([next(iter(own.values())).name, f"{100 * share:g}%", *cells, change])
+            facts += [_fact(own[key], point) for key, point in at.items() if point]
     return Table(f"Scores by share of the sparse parameters ({INTERVALS}, over seeds)", columns, lines, facts, left=2)
 
 
