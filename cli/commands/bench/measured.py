@@ -93,7 +93,7 @@ def model(
     against: o.Against = None,
     json: o.Json = False,
 ) -> None:
-    """Time the training step of a whole model: dense, memory, memory+, PEER and mixture of experts."""
+    """Time the training step of a whole model: dense, and with each kind of memory or experts."""
     measure(
         Output(save, force, against, json), ["model"], slots=slots, device=device, shapes=shapes, threads=threads,
         steps=steps,
