@@ -18,7 +18,7 @@ HELD_OUT = "held-out/all"
 
 def training(page: str) -> str:
     """Likelihoods before and after, of each trained model, on held-out tasks."""
-    found = [one for one in changes(rows_of("cache-aware/before-after")) if one.dataset == HELD_OUT]
+    found = [one for one in changes(rows_of("cache-aware/seed0")) if one.dataset == HELD_OUT]
     lines = []
     for one in found:
         before = one.before[0].value
@@ -30,7 +30,7 @@ def training(page: str) -> str:
 
 def nats(page: str) -> str:
     """The same in nats per token and in points of exact match, on held-out tasks."""
-    rows = [row for row in rows_of("cache-aware/before-after") if row.dataset == HELD_OUT]
+    rows = [row for row in rows_of("cache-aware/seed0") if row.dataset == HELD_OUT]
     found = [one for one in changes(rows) if one.dataset == HELD_OUT]
     lines = []
     for one in found:
