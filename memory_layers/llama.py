@@ -7,7 +7,7 @@ Llama, so `generate`, `save_pretrained`, `from_pretrained`, PEFT and lm-eval wor
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,7 @@ class MemoryLlamaForCausalLM(LlamaForCausalLM):
     """
 
     config_class = MemoryLlamaConfig
+    _no_split_modules: ClassVar[list[str]] = ["LlamaDecoderLayer", "EngramDecoderLayer"]
 
     def __init__(self, config: MemoryLlamaConfig) -> None:
         # LlamaForCausalLM's own, with another decoder

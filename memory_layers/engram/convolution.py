@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from .tokens import NgramTokens
@@ -46,7 +47,7 @@ class CausalConvolution(nn.Module):
         Returns:
             The output [B, Q, d]. That of padding is of no meaning.
         """
-        x = self.norm(x)
+        x = F.rms_norm(x, self.norm.normalized_shape, self.norm.weight.to(x.dtype), self.norm.eps)
         carried = tokens.carried
         before = x.new_zeros(len(x), _REACH, x.shape[2]) if carried is None or name not in carried else carried[name]
         line, rank, count = _packed(torch.cat([before.to(x), x], 1), tokens.valid)
@@ -58,7 +59,7 @@ class CausalConvolution(nn.Module):
         for tap, weight in enumerate(self.taps):
             back = tap * _DILATION
             places = (rank + _REACH - back)[..., None].expand_as(x)
-            out = out + weight * line.gather(1, places) * (positions >= back)[..., None]
+            out = out + weight.to(x.dtype) * line.gather(1, places) * (positions >= back)[..., None]
         return out
 
 

@@ -151,7 +151,7 @@ class EngramLayer(TableLayer):
         ones = torch.ones(slots.numel(), 1, dtype=self.table.weight.dtype, device=slots.device)
         rows = self.table.bag(slots.view(-1, 1), ones, pending=tokens.pending.pop(self.layer, None))  # [B*Q*J, w]
         read = rows.view(*hidden.shape[:2], -1)  # [B, Q, e]
-        read = read.to(torch.promote_types(read.dtype, self.key.weight.dtype))
+        read = read.to(self.key.weight.dtype)  # the table may have another
         value = self._gate(hidden, self.key(read))[..., None].to(read.dtype) * self.value(read)
         if self.convolution is not None:
             value = value + F.silu(self.convolution(value, tokens, f"convolution/{self.layer}"))
@@ -160,7 +160,8 @@ class EngramLayer(TableLayer):
     def _gate(self, hidden: Tensor, key: Tensor) -> Tensor:
         """How much of its rows each token lets in, 0 to 1: [B, Q]."""
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        dot = (self.hidden_norm(hidden.to(wide)) * self.key_norm(key.to(wide))).sum(-1) * self.width**-0.5
+        dot = (_normed(self.hidden_norm, hidden.to(wide)) * _normed(self.key_norm, key.to(wide))).sum(-1)
+        dot = dot * self.width**-0.5
         if self.signed_root:
             dot = dot.sign() * dot.abs().clamp_min(1e-6).sqrt()
         return dot.sigmoid()
@@ -168,3 +169,8 @@ class EngramLayer(TableLayer):
     def extra_repr(self) -> str:
         """What `print` shows of it."""
         return f"ngrams={self.hash.orders}, lookups={self.hash.lookups}"
+
+
+def _normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    """RMSNorm in the dtype of x, whatever that of the norm's weights."""
+    return F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.eps)

@@ -11,7 +11,7 @@ from memx.memory_layers.engram.layer import EngramLayer
 from memx.memory_layers.engram.primes import table_primes, table_rows
 from memx.memory_layers.engram.tokens import NgramTokens
 from memx.memory_layers.engram.windows import last_tokens
-from memx.memory_layers.llama import draw_weights, keep_on_host
+from memx.memory_layers.llama import draw_weights, keep_on_host, tables_of
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, StaticCache
 from transformers.cache_utils import DynamicCache
@@ -293,6 +293,29 @@ def test_a_cache_of_another_model_and_embeddings_without_ids_are_refused():
         model(TEXT, past_key_values=cache, use_cache=True)
     with pytest.raises(MemxError, match="only embeddings"):
         model(inputs_embeds=model.get_input_embeddings()(TEXT))
+
+
+@pytest.mark.parametrize(
+    ("weights", "table"), [("bfloat16", "bfloat16"), ("bfloat16", "float32"), ("float32", "bfloat16")]
+)
+def test_weights_and_table_may_have_different_dtypes(weights, table):
+    model = tiny(memory_convolution=True)
+    with torch.no_grad():
+        expected = model(TEXT).logits
+        model.to(getattr(torch, weights))
+        for one in tables_of(model):
+            one.to(getattr(torch, table))
+        found = model(TEXT).logits
+    assert found.dtype == getattr(torch, weights)
+    assert (found.double() - expected).abs().mean() < 0.05 * expected.abs().mean()
+
+
+def test_hidden_states_and_attentions_are_those_of_every_block():
+    model = tiny()
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        output = model(TEXT, output_hidden_states=True, output_attentions=True)
+    assert len(output.hidden_states) == 4 and len(output.attentions) == 3
 
 
 def test_a_silent_memory_changes_nothing_at_first():
