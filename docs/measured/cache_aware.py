@@ -71,7 +71,7 @@ def memory(page: str) -> str:
         "without memory",
         "with memory",
         "change",
-        "change of the share of its own full cache",
+        "change relative to the same model's full cache",
     ]
     return table(columns, lines, left=2)
 

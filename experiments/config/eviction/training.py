@@ -16,7 +16,9 @@ class TrainEvictionConfig(StrictModel):
     namm: str | None = Field(
         default=None, description="NAMM that evicts: universal, another name or a folder; null: none"
     )
-    policy: str | None = Field(default=None, description="policy that evicts in place of a NAMM, such as snapkv")
+    policy: str | None = Field(
+        default=None, description="policy that evicts in place of a NAMM, such as snapkv; null: none"
+    )
     budgets: tuple[float, ...] = Field(
         default=(1.0, 0.5, 0.25, 0.125),
         min_length=1,
@@ -82,7 +84,7 @@ def check_eviction(
     if source is None:
         raise ValueError("eviction needs a pretrained model; add --init-from MODEL")
     if corpus:
-        raise ValueError("eviction trains on prompts of its own; leave out the corpus")
+        raise ValueError("eviction trains on generated prompts; leave out the corpus")
     if train == "slots":
         raise ValueError("eviction is not supported with finetune.train slots; set it to lora, memory or all")
     if not (text or eviction.validation):
@@ -90,4 +92,4 @@ def check_eviction(
             "eviction.validation 0 without text leaves nothing to measure; set it to 1, or set text.source"
         )
     if parts > 1:
-        raise ValueError("with eviction each prompt is a micro-batch of its own; set training.accumulate to 1")
+        raise ValueError("with eviction each prompt is a micro-batch; set training.accumulate to 1")

@@ -230,7 +230,7 @@ def test_the_stream_of_prompts_goes_on_from_any_position():
         ({"finetune__source": None}, "pretrained"),
         ({"finetune__train": "slots", "text__source": "python-docs", "memory__slots": 1024}, "slots"),
         ({"training__accumulate": 2, "training__batch": 2}, "micro-batch"),
-        ({"corpus__sources": ["python-docs"]}, "prompts of its own"),
+        ({"corpus__sources": ["python-docs"]}, "generated prompts"),
         ({"eviction__policy": "snapkv"}, "exclude"),
         ({"eviction__validation": 0}, "nothing to measure"),
         ({"eviction__budgets": [2.0]}, "share"),
