@@ -71,7 +71,7 @@ def memory(page: str) -> str:
         "without memory",
         "with memory",
         "change",
-        "change relative to the full cache with memory",
+        "change relative to the same model's full cache",
     ]
     return table(columns, lines, left=2)
 
