@@ -26,7 +26,10 @@ class FinetuneConfig(StrictModel):
     spread: bool = Field(
         default=True, description="fit the queries of a new memory to the model's hidden states (whitening)"
     )
-    rows: int = Field(default=500, ge=1, description="slots: value rows trained in each step, ranked by TF-IDF")
+    rows: int = Field(default=500, ge=1, description="slots: value rows trained in each step, ranked by rows_by")
+    rows_by: Literal["tfidf", "kl"] = Field(
+        default="tfidf", description="slots: score of a row, tfidf or kl (share of the divergence from ordinary text)"
+    )
     slots_optimizer: Literal["sgd", "adam"] = Field(
         default="sgd", description="slots: optimizer of the chosen value rows, sgd or adam"
     )
@@ -41,6 +44,12 @@ class FinetuneConfig(StrictModel):
         default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
         description="LoRA: names of the linear layers to adapt",
+    )
+    parts: int | None = Field(
+        default=None,
+        ge=2,
+        le=10_000,
+        description="continual learning: parts of the facts, learned one after another; null: all at once",
     )
 
 
@@ -57,4 +66,7 @@ class TextConfig(StrictModel):
     held_out: float = Field(default=0.2, gt=0, lt=1, description="share of the documents held out from training")
     mix: int = Field(
         default=0, ge=0, le=1_000_000, description="text blocks added to each training step (replay); 0: none"
+    )
+    seed: int | None = Field(
+        default=None, ge=0, lt=2**31, description="random seed for the held-out documents and blocks; null: data.seed"
     )

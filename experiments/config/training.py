@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from ...errors import MemxError
 from ...memory_layers.config import MemoryConfig, ModelConfig
 from .base import RunName, StrictModel
+from .evaluating import EvaluationConfig
 from .finetuning import FinetuneConfig, TextConfig
 from .scale import CorpusConfig, FactColumns, ParallelConfig, TextEncoding
 from .varying import Sweep, Variants, check_varied
@@ -59,7 +60,7 @@ class DataConfig(StrictModel):
 class TrainingConfig(StrictModel):
     """Training: steps, batch size, optimizer, learning-rate schedule and precision."""
 
-    steps: int = Field(default=1000, ge=1, description="number of training steps (optimizer updates)")
+    steps: int = Field(default=1000, ge=1, description="number of training steps (optimizer updates), of all parts")
     batch: int = Field(
         default=512,
         ge=1,
@@ -138,23 +139,6 @@ class TrainingConfig(StrictModel):
         return self
 
 
-class EvaluationConfig(StrictModel):
-    """Evaluation: how many questions are answered during and after training."""
-
-    every: int | None = Field(default=200, ge=1, description="steps between evaluations; null: only at the end")
-    questions: int = Field(default=200, ge=1, description="questions per split in evaluations during training")
-    final_questions: int | None = Field(
-        default=2000, ge=1, description="questions per split in the final evaluation; null: all"
-    )
-    batch: int = Field(default=256, ge=1, le=1_000_000, description="questions answered per batch")
-    max_answer: int = Field(
-        default=24,
-        ge=1,
-        le=10_000,
-        description="longest generated answer in tokens; at least the longest trained answer, at most data.sequence",
-    )
-
-
 class MatchConfig(StrictModel):
     """Matching: resizes the models of a sweep to equal FLOPs or parameters, for a fair comparison."""
 
@@ -191,6 +175,25 @@ class TrainConfig(StrictModel):
     variants: Variants = Field(
         default={}, description="name -> dotted keys and values; trains each variant at every point of the sweep"
     )
+
+    @property
+    def part_steps(self) -> int:
+        """Training steps of each part of the facts (`finetune.parts`), or of the whole run."""
+        return self.training.steps // (self.finetune.parts or 1)
+
+    @model_validator(mode="after")
+    def _continual_fits(self) -> TrainConfig:
+        if self.finetune.source is None and (self.finetune.parts or self.evaluation.known):
+            key = "finetune.parts" if self.finetune.parts else "evaluation.known"
+            raise ValueError(f"{key} needs a pretrained model; add --init-from MODEL")
+        if self.finetune.parts and self.corpus.sources:
+            raise ValueError("finetune.parts splits facts, and a corpus has none; remove --corpus")
+        if self.finetune.parts and self.training.steps % self.finetune.parts:
+            raise ValueError(
+                f"training.steps {self.training.steps} is no multiple of finetune.parts {self.finetune.parts}; "
+                "give each part the same number of steps"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:

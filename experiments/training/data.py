@@ -13,6 +13,7 @@ from ..config.training import TrainConfig
 from ..data.batches import Batch, PackedBatches
 from ..data.fact_tokens import train_on_facts
 from ..data.facts.questions import FactSplit, documents_of
+from ..data.part_batches import PartBatches, open_batches
 from ..data.tokenizer import tokenizer_from_text
 from ..runtime.events import Note, Phase, Report
 
@@ -81,7 +82,7 @@ def make_data(
 class FactData:
     """`TrainingData` of facts. A batch is the same on every rank, and each takes its rows of every micro-batch."""
 
-    batches: PackedBatches
+    batches: PackedBatches | PartBatches
 
     def __init__(
         self, config: TrainConfig, split: FactSplit, run: Run, parallelism: Parallelism, report: Report
@@ -92,19 +93,10 @@ class FactData:
         """See `TrainingData`; trained on the run's own documents."""
         return tokenizer_from_text(self.parallelism.world.on_first(self._tokenizer_text))
 
-    def open(self, tokenizer: PreTrainedTokenizerFast) -> PackedBatches:
+    def open(self, tokenizer: PreTrainedTokenizerFast) -> PackedBatches | PartBatches:
         """See `TrainingData`. Every document fits in a row: `check_lengths` has measured them."""
-        config, split = self.config, self.split
         self._note_short_training()
-        self.batches = PackedBatches(
-            split.trained,
-            tokenizer,
-            batch=config.training.batch,
-            sequence=config.data.sequence,
-            seed=config.seed,
-            split_seed=split.seed,
-            loss_on=config.data.loss_on,
-        )
+        self.batches = open_batches(self.config, self.split, tokenizer)
         return self.batches
 
     def micro_batches(self, batch: Batch) -> tuple[list[Batch], int, int]:
@@ -127,8 +119,9 @@ class FactData:
         return self._first_batch().tokens.numel()
 
     def _first_batch(self) -> Batch:
+        start = self.batches.position
         first = next(self.batches)
-        self.batches.seek({"epoch": 0, "cursor": 0})
+        self.batches.seek(start)
         return first
 
     def _tokenizer_text(self) -> str:

@@ -28,7 +28,7 @@ class HeldOutText:
 
     def __init__(self, config: TextConfig, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
         assert config.source is not None
-        self.config = config
+        self.config, seed = config, seed if config.seed is None else config.seed
         training, held_out = split_text(ordinary_text(config.source), config.held_out, seed)
         self.training = text_blocks(training, tokenizer, block=config.block, most=_TRAINING_BLOCKS, seed=seed)
         self.held_out = text_blocks(held_out, tokenizer, block=config.block, most=config.blocks, seed=seed)

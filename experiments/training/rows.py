@@ -15,6 +15,8 @@ from ..data.facts.questions import Guesser
 from ..data.facts.record import Fact
 from ..metrics.estimates import Estimate
 from ..models.describe import model_and_memory
+from .continual.evaluation import PartScores
+from .continual.rows import known_rows, part_rows
 from .fact_qa import Answer, estimates, guess_estimates, make_guessers
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class Measured(NamedTuple):
 
     answers: by tier. before: exact match and text loss of a pretrained start. text: NLL per token of ordinary text,
     which `dataset` names. use: of each memory layer over the last window. value_step: sparse or dense; empty if no
-    table was trained.
+    table was trained. known: of the questions that a pretrained model answered before. parts: scores after each part.
     """
 
     answers: Mapping[str, Sequence[Answer]]
@@ -36,6 +38,8 @@ class Measured(NamedTuple):
     use: Mapping[str, Usage] = {}
     value_step: str = ""
     dataset: str = ""
+    known: Mapping[str, Estimate] = {}
+    parts: Sequence[PartScores] = ()
 
 
 def result_rows(
@@ -47,7 +51,8 @@ def result_rows(
     trained: Sequence[Fact],
 ) -> list[Row]:
     """Rows for each tier (`dataset`: seen, rephrased, unseen) and each relation in it (`seen/airport_country`),
-    for ordinary text (`text/NAME`) and the use of each memory layer (`layer 0`)."""
+    for ordinary text (`text/NAME`), what was known before (`known`), after each part of a continual-learning run
+    (`parts/…`), and the use of each memory layer (`layer 0`)."""
     base, memory = model_and_memory(config, model)
     sizes = model_sizes(base, memory, model.config.vocab_size)
     common = dict(
@@ -69,6 +74,8 @@ def result_rows(
     return [
         *_answer_rows(common, measured.answers, trained),
         *_before_and_text_rows(common, config, measured),
+        *known_rows(common, measured.before.get("known", {}), measured.known),
+        *(part_rows(common, measured.before, measured.parts) if measured.parts else []),
         *_use_rows(common, measured.use),
     ]
 
