@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from .base import StrictModel
@@ -24,7 +26,11 @@ class EvaluationConfig(StrictModel):
     )
     known: tuple[str, ...] = Field(
         default=(),
-        description="questions on general knowledge, asked before training: countries, elements or .jsonl files",
+        description="questions asked before training: fact tables (countries, elements, others) or .jsonl files",
+    )
+    known_as: Literal["completions", "questions"] = Field(
+        default="completions",
+        description="known: texts to complete after two examples, or memx's own questions (for models of its facts)",
     )
     known_questions: int | None = Field(
         default=200, ge=1, description="of those answered before training, how many are asked again; null: all"

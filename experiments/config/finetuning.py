@@ -57,7 +57,7 @@ class TextConfig(StrictModel):
     """Ordinary text: measures the held-out loss before and after training, and can be mixed into training (replay)."""
 
     source: str | None = Field(
-        default=None, description="python-docs, python-source, or a .txt or .jsonl file; null: no text"
+        default=None, description="python-docs, python-source, facts (memx's own), a .txt or .jsonl file; null: no text"
     )
     block: int = Field(default=256, ge=8, le=10_000_000, description="length of a text block in tokens")
     blocks: int = Field(

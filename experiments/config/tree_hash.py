@@ -46,7 +46,7 @@ _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
 _LATER_TRAINING: dict[str, dict[str, Any]] = {
     "finetune": {"rows_by": "tfidf", "parts": None},
     "text": {"seed": None},
-    "evaluation": {"known": [], "known_questions": 200},
+    "evaluation": {"known": [], "known_as": "completions", "known_questions": 200},
 }
 _OF_PROCESS = ("accumulate", "keep_state")  # of training: what computes and keeps the same numbers
 _LATER_NAMM = ("settings", "grouping")  # of each NAMM of an evaluation; both follow from its file

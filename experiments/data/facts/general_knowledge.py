@@ -1,13 +1,14 @@
 """Questions on what a pretrained model may know: capitals, currencies, chemical symbols and others, or a user's own.
 
-A question is a text to complete, after two examples of the same kind. An answer is right if the completion begins with
-it, so that the form of a model's answers does not count: a fine-tuned model may end them, or go on.
+A question is a text to complete, after two examples of the same kind, or one of memx's own. An answer is right if the
+completion begins with it, so that the form of a model's answers does not count: a fine-tuned model may end them, or go
+on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -18,19 +19,21 @@ from ...metrics.answers import normalize
 from ..records.read import read_records
 from ..records.record import BadRecord, BadRecords
 from .load import TABLES, answers_of
-from .questions import Question
+from .questions import FactSplit, Question, question_sets
 from .record import Fact
 
-SOURCES = ("countries", "elements")
+COMPLETED = ("countries", "elements")
 _FILE = ".jsonl"
 
 
-def general_questions(sources: Sequence[str]) -> list[Question]:
+def general_questions(sources: Sequence[str], *, completions: bool = True) -> list[Question]:
     """The questions of some sources, each once.
 
     Args:
-        sources: `countries`, `elements`, or paths of .jsonl files as `write_questions` writes them: a `prompt` and its
+        sources: Names of fact tables, or paths of .jsonl files as `write_questions` writes them: a `prompt` and its
             `answers` in each line.
+        completions: Whether facts of tables (`countries` and `elements`) are asked as texts to complete, after two
+            examples; otherwise any table is asked in the questions that memx trains its own models on.
 
     Returns:
         The questions, in the order of the sources.
@@ -40,7 +43,11 @@ def general_questions(sources: Sequence[str]) -> list[Question]:
     """
     questions: dict[str, Question] = {}
     for source in sources:
-        for question in _of_table(source) if source in SOURCES else _of_file(source):
+        if source not in (COMPLETED if completions else TABLES):
+            found = _of_file(source, COMPLETED if completions else tuple(TABLES))
+        else:
+            found = _completions(source) if completions else _own_questions(source)
+        for question in found:
             questions.setdefault(question.prompt, question)
     return list(questions.values())
 
@@ -67,7 +74,11 @@ def begins_right(completion: str, accepted: Sequence[str]) -> bool:
     return any(words[: len(answer)] == answer for answer in wanted if answer)
 
 
-def _of_table(source: str) -> Iterator[Question]:
+def _own_questions(source: str) -> Iterable[Question]:
+    return question_sets(FactSplit(TABLES[source](), [], 0))["seen"]
+
+
+def _completions(source: str) -> Iterator[Question]:
     facts = TABLES[source]()
     accepted = answers_of(facts)
     entries = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
@@ -84,12 +95,12 @@ def _question(prompt: str, fact: Fact, accepted: tuple[str, ...]) -> Question:
     return Question(prompt, fact.subject, fact.object, accepted, fact.relation)
 
 
-def _of_file(source: str) -> Iterator[Question]:
+def _of_file(source: str, tables: Sequence[str]) -> Iterator[Question]:
     path = Path(source).expanduser()
     if path.suffix != _FILE:
         raise MemxError(
             f"evaluation.known: no questions {source!r}",
-            hint=nearest(source, SOURCES) or f"use {', '.join(SOURCES)}, or a path ending in {_FILE}",
+            hint=nearest(source, tables) or f"use {', '.join(tables)}, or a path ending in {_FILE}",
         )
     if not path.is_file():
         raise MemxError(f"evaluation.known: no file {source}", hint="give an existing .jsonl file")

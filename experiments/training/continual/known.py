@@ -43,7 +43,7 @@ class KnownQuestions:
 
     def __init__(self, config: TrainConfig, tokenizer: PreTrainedTokenizerFast, *, synced: bool = False) -> None:
         self.config, self.tokenizer, self.synced = config.evaluation, tokenizer, synced
-        self.candidates = general_questions(self.config.known)
+        self.candidates = general_questions(self.config.known, completions=self.config.known_as == "completions")
         self.questions: list[Question] = []
         self.asked = 0
 
