@@ -33,6 +33,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "widths": memory_layers.widths,
     "ablation": memory_layers.ablation,
     "retrofit": memory_layers.retrofit,
+    "continual": memory_layers.continual,
     "queries": memory_layers.queries,
     "step": costs.step,
     "evolution": namms.evolution,

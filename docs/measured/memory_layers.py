@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from memx.results.labels import short
 from memx.results.memory_layers.ablation import variants_of
 from memx.results.memory_layers.baselines import Base, bases_of
+from memx.results.memory_layers.continual import EARLIER, KNOWN, LEARNED, by_trained, continual_methods
 from memx.results.memory_layers.finetune import Method, by_method, methods_of
 from memx.results.published import published_ablations
 from memx.results.store.rows import Row
@@ -86,6 +87,16 @@ def retrofit(page: str) -> str:
         methods = sorted(methods_of(by_method(rows)), key=lambda method: (trained[method.name], method.name))
         lines += [_method(name + method.name, method) for method in methods]
     return table([*columns, "text NLL before", "text NLL after", "change"], lines)
+
+
+def continual(page: str) -> str:
+    """Five methods learn facts in ten parts: learned of each part, and kept of earlier parts and of what was known."""
+    columns = ["what is trained", "seeds", "new facts, EM %", "earlier parts, EM %", "known before, still answered, %"]
+    lines = []
+    for method in continual_methods(by_trained(rows_of("continual/continual"))):
+        cells = [plus_minus(*method.figures[key], 1) for key in (LEARNED, EARLIER, KNOWN)]
+        lines.append([method.name, str(len(method.seeds)), *cells])
+    return table(columns, lines)
 
 
 def queries(page: str) -> str:
