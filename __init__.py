@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .memory_layers.moe import MoeLayer
     from .memory_layers.peer import PeerLayer
     from .memory_layers.tables.values import MemoryValues
+    from .memory_layers.ultramem.layer import UltraMemLayer
 
 __all__ = [
     "MemoryLayer",
@@ -29,6 +30,7 @@ __all__ = [
     "MemxError",
     "MoeLayer",
     "PeerLayer",
+    "UltraMemLayer",
     "__version__",
     "load_model",
     "memory_layers",
@@ -44,8 +46,9 @@ _HOME = {
     "MemoryLayer": ".memory_layers.layer",
     "PeerLayer": ".memory_layers.peer",
     "MoeLayer": ".memory_layers.moe",
+    "UltraMemLayer": ".memory_layers.ultramem.layer",
     "MemoryValues": ".memory_layers.tables.values",
-    "MemoryLlamaConfig": ".memory_layers.llama",
+    "MemoryLlamaConfig": ".memory_layers.llama_config",
     "MemoryLlamaForCausalLM": ".memory_layers.llama",
 }
 

@@ -227,9 +227,9 @@ def initialise(model: PreTrainedModel, module: nn.Module) -> None:
 
 
 def copy_buffers(model: nn.Module, source: nn.Module) -> None:
-    """Give a model the buffers of another: the rotary frequencies, which no state dict holds."""
+    """Give a model the buffers that another has too: the rotary frequencies, which no state dict holds."""
     buffers = dict(source.named_buffers())
-    for path, _ in list(model.named_buffers()):
+    for path in [path for path, _ in model.named_buffers() if path in buffers]:
         owner, _, name = path.rpartition(".")
         setattr(model.get_submodule(owner), name, buffers[path])
         if name == "inv_freq":  # what transformers resets it to after a longer sequence

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from measured import (
     answers,
+    cache_aware,
     conditions,
     costs,
     evictions,
@@ -66,6 +67,9 @@ TABLES: dict[str, Callable[[str], str]] = {
     "resources": costs.resources,
     "prefill": costs.prefill,
     "generate": costs.generate,
+    "cache-aware": cache_aware.training,
+    "cache-aware-nats": cache_aware.nats,
+    "cache-memory": cache_aware.memory,
     "glance": glance.both,
     "glance-memory": glance.memory,
     "glance-namm": glance.namm,

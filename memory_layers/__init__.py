@@ -7,20 +7,31 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .layer import MemoryLayer
-    from .llama import MemoryLlamaConfig, MemoryLlamaForCausalLM
+    from .llama import MemoryLlamaForCausalLM
+    from .llama_config import MemoryLlamaConfig
     from .moe import MoeLayer
     from .peer import PeerLayer
     from .tables.values import MemoryValues
+    from .ultramem.layer import UltraMemLayer
 
 _HOME = {
     "MemoryLayer": ".layer",
-    "MemoryLlamaConfig": ".llama",
+    "MemoryLlamaConfig": ".llama_config",
     "MemoryLlamaForCausalLM": ".llama",
     "MemoryValues": ".tables.values",
     "MoeLayer": ".moe",
     "PeerLayer": ".peer",
+    "UltraMemLayer": ".ultramem.layer",
 }
-__all__ = ["MemoryLayer", "MemoryLlamaConfig", "MemoryLlamaForCausalLM", "MemoryValues", "MoeLayer", "PeerLayer"]
+__all__ = [
+    "MemoryLayer",
+    "MemoryLlamaConfig",
+    "MemoryLlamaForCausalLM",
+    "MemoryValues",
+    "MoeLayer",
+    "PeerLayer",
+    "UltraMemLayer",
+]
 
 
 def __getattr__(name: str):

@@ -6,10 +6,13 @@ d width, d_v value width, N slots, H heads, k kept per head. Source: Berges et a
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .product_keys import ProductKeys
+from .tables.initial_scale import mean_square, silu
 from .tables.values import MemoryValues
 
 
@@ -33,6 +36,9 @@ class MemoryLayer(ProductKeys):
         qk_norm: Whether to apply RMSNorm to query halves and half-keys.
         gating: Whether the output is W2(y * silu(W1 x)).
         output_gate: Whether to scale the output of each token by sigmoid(w x).
+        scores: Whether the rows of a head are weighted by a softmax over its scores, or with "none" by the scores.
+        output_std: Standard deviation that outputs start with, for inputs of unit variance. None: the table and W2
+            start as N(0, 1/sqrt(d_v)).
         silent: Whether W2 starts at zero, so that a layer added to a trained feed-forward changes nothing at first.
         values: A table [slots, value_width] to share with another layer. None: make a new one. Keys are never shared.
 
@@ -61,20 +67,24 @@ class MemoryLayer(ProductKeys):
         qk_norm: bool = False,
         gating: bool = False,
         output_gate: bool = False,
+        scores: Literal["softmax", "none"] = "softmax",
+        output_std: float | None = None,
         silent: bool = False,
         values: MemoryValues | None = None,
     ) -> None:
-        super().__init__(width, slots, heads=heads, top_k=top_k, key_width=key_width, qk_norm=qk_norm)
+        lookup: dict[str, Any] = dict(heads=heads, top_k=top_k, key_width=key_width, qk_norm=qk_norm, scores=scores)
+        super().__init__(width, slots, **lookup)
         value_width = value_width or width
         assert values is None or values.shape == (slots, value_width), "the shared table has a different shape"
-        self.silent = silent
+        self.silent, self.output_std = silent, output_std
         self.gate = nn.Linear(width, value_width, bias=False) if gating else None
         projected = gating or silent or value_width != width
         self.output = nn.Linear(value_width, width, bias=False) if projected else None
         self.output_gate = nn.Linear(width, 1, bias=False) if output_gate else None
         # A table of one's own is a submodule. A shared one belongs to its first layer: here it is held in a
         # tuple, unregistered, so that it is saved once, stepped once, and follows deepcopy, .to() and loading.
-        self.table = MemoryValues(slots, value_width) if values is None else None
+        std = self._last_std() if output_std is not None and self.output is None else None
+        self.table = MemoryValues(slots, value_width, std=std) if values is None else None
         self._shared = (values,)
         self.reset_parameters()
 
@@ -90,15 +100,23 @@ class MemoryLayer(ProductKeys):
         return (self.values,)
 
     def reset_parameters(self) -> None:
-        """Draw queries and keys, W1 N(0, 1/sqrt(d)), W2 N(0, 1/sqrt(d_v)) or zero, the output gate at one half."""
+        """Draw queries and keys, W1 N(0, 1/sqrt(d)), W2 as `output_std` says or zero, the output gate at one half."""
         super().reset_parameters()
         for linear in (self.gate, self.output):
             if linear is not None:
                 nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+        if self.output is not None and self.output_std is not None:
+            nn.init.normal_(self.output.weight, std=self._last_std())
         if self.output is not None and self.silent:
             nn.init.zeros_(self.output.weight)
         if self.output_gate is not None:
             nn.init.zeros_(self.output_gate.weight)
+
+    def _last_std(self) -> float:
+        """The scale of what is applied last, W2 or without it the table, that gives outputs `output_std`."""
+        assert self.output_std is not None
+        squares = self.squared_weights() * (mean_square(silu) if self.gate is not None else 1.0)
+        return self.output_std * (2 if self.output_gate is not None else 1) / squares**0.5
 
     def read(self, slots: Tensor, weights: Tensor) -> Tensor:
         """Sum the rows of slots [T, H, k], weighed by weights: [T, d_v]."""

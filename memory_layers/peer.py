@@ -5,12 +5,15 @@ Source: He 2024, "Mixture of a Million Experts" (arXiv 2407.04153), section 2. N
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..kernels.bag_dot import bag_dot
 from ..kernels.embedding_bag import embedding_bag
 from .product_keys import ProductKeys
+from .tables.initial_scale import gelu, mean_square
 from .tables.values import MemoryValues
 
 
@@ -29,6 +32,9 @@ class PeerLayer(ProductKeys):
         top_k: Experts k that each head selects; at most the square root of `slots`.
         key_width: Width d_k of a query and of a key, both halves together; must be even. None: d/2.
         qk_norm: Whether to apply RMSNorm to query halves and half-keys.
+        scores: Whether g is the softmax of a head's k scores, or with "none" the scores.
+        output_std: Standard deviation that outputs start with, for inputs of unit variance. None: both tables start as
+            N(0, 1/sqrt(d)).
 
     Raises:
         MemxError: `slots` is not a square, or `top_k` is larger than its square root.
@@ -43,9 +49,13 @@ class PeerLayer(ProductKeys):
         top_k: int = 16,
         key_width: int | None = None,
         qk_norm: bool = False,
+        scores: Literal["softmax", "none"] = "softmax",
+        output_std: float | None = None,
     ) -> None:
-        super().__init__(width, slots, heads=heads, top_k=top_k, key_width=key_width, qk_norm=qk_norm)
-        self.down, self.up = MemoryValues(slots, width), MemoryValues(slots, width)
+        lookup: dict[str, Any] = dict(heads=heads, top_k=top_k, key_width=key_width, qk_norm=qk_norm, scores=scores)
+        super().__init__(width, slots, **lookup)
+        std = None if output_std is None else output_std / (self.squared_weights() * mean_square(gelu)) ** 0.5
+        self.down, self.up = MemoryValues(slots, width), MemoryValues(slots, width, std=std)
         self.reset_parameters()
 
     def tables(self) -> tuple[MemoryValues, ...]:

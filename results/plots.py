@@ -63,6 +63,14 @@ PICTURES = (
         "memx train ablation",
         ("tier", "baseline"),
     ),
+    Picture(
+        "shares",
+        "Scores by the share of sparse parameters that a kind of memory gets.",
+        "memory_layers.shares_figure",
+        MEMORY,
+        "memx train shares",
+        ("tier",),
+    ),
     Picture("loss", "Training and evaluation curves by step.", "memory_layers.loss", MEMORY, "memx train"),
     Picture("usage", "Share of memory slots in use, by step.", "memory_layers.usage", MEMORY, "memx train"),
     Picture(
@@ -94,6 +102,14 @@ PICTURES = (
         NAMM,
         "memx eval-namm RUN",
         ("metrics", "policies"),
+    ),
+    Picture(
+        "before-after",
+        "Likelihood at each cache size before and after training, from memx eval-namm --before.",
+        "namm.before_after",
+        NAMM,
+        "memx eval-namm RUN --before RUN",
+        ("policies",),
     ),
     Picture("layers", "Cache size of each layer, from memx eval-namm.", "namm.layers", NAMM, "memx eval-namm RUN"),
     Picture(

@@ -19,8 +19,10 @@ COLOURS = {"seen": "#0072B2", "rephrased": "#D55E00", "unseen": "#666666"}
 MARKERS = {"seen": "o", "rephrased": "s", "unseen": "^"}
 BASE_COLOURS = {"134m": "#56B4E9", "373m": "#009E73", "1.3b": "#CC79A7"}
 KIND_COLOURS = {"dense": "#000000", "memory": "#0072B2", "memory+": "#D55E00", "peer": "#009E73", "moe": "#CC79A7"}
-KIND_MARKERS = {"dense": "D", "memory": "o", "memory+": "s", "peer": "^", "moe": "v"}
+KIND_COLOURS |= {"engram": "#E69F00", "ultramem": "#56B4E9"}
+KIND_MARKERS = {"dense": "D", "memory": "o", "memory+": "s", "peer": "^", "moe": "v", "engram": "P", "ultramem": "X"}
 KIND_LABELS = {"memory": "memory", "memory+": "memory+", "peer": "PEER", "moe": "MoE"}
+KIND_LABELS |= {"engram": "engram", "ultramem": "UltraMem"}
 VERDICT_COLOURS = {"better": "#0072B2", "worse": "#D55E00"}
 POLICY_COLOURS = {
     "namm": "#D55E00", "random": "#999999", "recency": "#56B4E9", "streamingllm": "#0072B2", "h2o": "#009E73",

@@ -12,6 +12,7 @@ from ..output.console import examples, note, print_json
 from ..parsing.spellings import Command
 from .eval_namm_options import (
     AllocationOption,
+    Before,
     Budget,
     DryRun,
     Folders,
@@ -93,6 +94,7 @@ def eval_namm(
     interval: Interval = None,
     shares: Shares = None,
     reuse: Reuse = None,
+    before: Before = None,
     seed: Seed = None,
     threads: Threads = None,
     assignments: Assignments = None,
@@ -125,7 +127,7 @@ def eval_namm(
     }
     flags |= {"allocations": allocation and [one.value for one in allocation], "head_shares": shares and str(shares)}
     flags |= {"reuse": reuse and str(reuse), "protect_first": protect_first, "protect_newest": protect_newest}
-    flags |= {"peers": third_party or None, "write": generate or None}
+    flags |= {"before": before and str(before), "peers": third_party or None, "write": generate or None}
     given = given_values(flags, assignments, model)
     resolved = with_policy_sources(load_eval_config(config or eval_tree(folders or [], dict(given)), given))
     chosen = config is not None or "tasks" in dict(given)

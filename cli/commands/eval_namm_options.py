@@ -130,5 +130,14 @@ Reuse = Annotated[
         panel=ADVANCED,
     ),
 ]
+Before = Annotated[
+    Path | None,
+    option(
+        metavar="RUN",
+        help="Compare with this finished evaluation of the model before it was trained, on the same prompts.",
+        default="none",
+        panel=ADVANCED,
+    ),
+]
 Seed = Annotated[int | None, option(metavar="N", help="Random seed for the prompts.", default="0", panel=ADVANCED)]
 Threads = Annotated[int | None, option(metavar="N", help="Number of CPU threads.", default="all cores", panel=ADVANCED)]

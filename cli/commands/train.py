@@ -145,9 +145,12 @@ def _train(config: TrainConfig, options: Options, json: bool) -> None:
     from ..output.progress import ProgressDisplay
     from ..output.train_summary import plot_command, print_training
 
+    build = None
+    if any(point.config.eviction.active for point in plan(config)):
+        from ...experiments.cache_aware.build import build_trainer as build
     points, rank = plan(config), launched().rank
     with ProgressDisplay([point.name for point in points], quiet=json, rank=rank, clock=True) as display:
-        rows = train_points(points, options, display.report_of)
+        rows = train_points(points, options, display.report_of, build)
     if rank:
         return
     if json:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...results.labels import INTERVALS, score_of, short
+from ...results.namm.rows import budget_text
 from ...results.store.rows import Row
 from ...results.store.runs import RunStore
 from .console import print_table, say
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ...experiments.planning.cost import RunCost
 
 _NAMES = ("model", "kind", "slots", "trained", "seed")
+_CACHE = "cache"  # of validation prompts that are answered from an evicted cache
 _SHORT = {"seen": "seen", "rephrased": "paraphrased", "unseen": "held-out"}
 
 
@@ -32,10 +34,13 @@ def print_training(rows: Mapping[str, Sequence[Row]], runs: Path) -> None:
         by_key = {(row.dataset, row.metric): row for row in found}
         line = {**_who(name, found[0]), **_knows(by_key, tiers)}
         line |= _text(found) if tuned or not tiers else _losses(by_key, tiers)
+        line |= _cached(found)
         lines.append(line | _took(RunStore(runs).run(name).info(), found[0], speed=not tiers))
     columns = [column for column in lines[0] if column not in _needless([found[0] for found in rows.values()])]
     title = "exact match before → after, and text NLL" if tuned else "exact match and NLL per answer token"
     title = f"Closed-book QA ({title}; {INTERVALS})" if tiers else "Held-out text (nats per token)"
+    if any(row.dataset == _CACHE for found in rows.values() for row in found):
+        title += "; log-likelihood of answers by share of the cache, before → after"
     print_table(title, columns, [[line[column] for column in columns] for line in lines], names=_names(columns, lines))
     if asked := {tier: _asked(rows, tier) for tier in tiers}:
         say(f"Questions asked (n): {', '.join(f'{_SHORT[tier]} {count}' for tier, count in asked.items())}.")
@@ -61,7 +66,9 @@ def plot_command(rows: Mapping[str, Sequence[Row]], runs: Path) -> str:
         rows: Run folder -> its rows.
         runs: The folder of runs.
     """
-    first = next(iter(rows.values()))[0]
+    name, (first, *_) = next(iter(rows.items()))
+    if any(row.dataset == _CACHE for row in rows[name]):
+        return f"memx eval-namm NAMM --model {runs / name / 'checkpoint'}"
     picture = "loss" if first.labels.corpus else "memory"
     where = "" if runs == Path("results/runs") else f" --runs {runs}"
     return f"memx plot {picture} --experiment {first.experiment}{where}"
@@ -128,6 +135,17 @@ def _knows(by_key: Mapping[tuple[str, str], Row], tiers: Sequence[str]) -> dict[
 def _losses(by_key: Mapping[tuple[str, str], Row], tiers: Sequence[str]) -> dict[str, str]:
     """NLL of the answers of each tier that was trained on."""
     return {f"NLL {_SHORT[t]}": _score(by_key.get((t, "nll")), 2) for t in tiers if t != "unseen"}
+
+
+def _cached(found: Sequence[Row]) -> dict[str, str]:
+    """The log-likelihood of right answers at each share of the cache, before and after."""
+    of_cache = [row for row in found if row.dataset == _CACHE]
+    before = {row.labels.budget: row.value for row in of_cache if row.metric == "log_likelihood_before"}
+    after = {row.labels.budget: row for row in of_cache if row.metric == "log_likelihood"}
+    return {
+        f"answers, {budget_text(budget or 1)}": f"{before[budget]:.3f} → {score_of(row, 3)}"
+        for budget, row in after.items()
+    }
 
 
 def _text(found: Sequence[Row]) -> dict[str, str]:

@@ -18,10 +18,17 @@ _INDEX = "model.safetensors.index.json"
 # whole numbers of at least 1 where a config has them at all
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _SIZES += ("max_position_embeddings", "memory_heads", "memory_top_k", "memory_experts", "memory_experts_per_token")
+_SIZES += ("memory_rank", "memory_expansion")
 _OPTIONAL_SIZES = ("num_key_value_heads", "head_dim", "memory_key_width", "memory_value_width", "memory_expert_width")
 
 _SWITCHES = ("memory_qk_norm", "memory_gating", "memory_output_gate", "memory_shared")
-_CHOICES = {"memory_kind": ("memory", "peer", "moe"), "memory_insertion": ("replace", "beside")}
+_SWITCHES += ("memory_signed_root", "memory_convolution", "memory_units")
+_CHOICES = {
+    "memory_kind": ("memory", "ultramem", "engram", "peer", "moe"),
+    "memory_insertion": ("replace", "beside"),
+    "memory_scores": ("softmax", "none"),
+    "memory_output_init": ("published", "matched"),
+}
 
 
 def check_config_file(source: str) -> None:
@@ -93,7 +100,7 @@ def check_weight_files(source: str) -> dict[str, str]:
     found: dict[str, str] = {}
     if not (folder := Path(source)).is_dir():
         return found
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118, it is no mapping
@@ -104,7 +111,7 @@ def check_weight_files(source: str) -> dict[str, str]:
     return found
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that a folder's index lists, or the only one; none where there are none."""
     path = folder / _INDEX
     if (folder / "model.safetensors").exists() or not path.exists():

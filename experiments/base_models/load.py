@@ -6,8 +6,7 @@ folder of a training run, or one on the Hugging Face hub such as `meta-llama/Lla
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...errors import MemxError
-from ...hub import gated, mute_hub, quick_hub
+from ...hub import mute_hub, quick_hub
 from ...transformers_compat import pad_left, panics_as_errors
 from .folder_checks import (
     LLAMA_FAMILY,
@@ -27,14 +26,13 @@ from .folder_checks import (
     check_vocabulary,
     check_weight_files,
 )
+from .load_errors import cannot_load
 from .model_folder import EXAMPLES, find_model_folder, may_be_on_hub
 from .rope import with_rope
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-_FIELD = re.compile(r"Validation error for field '([^']+)'")
-_PLACE = re.compile(r"at line \d+ column \d+")
 _PADS = ("<|finetune_right_pad_id|>",)  # Llama 3.1 and later name their padding without setting it
 
 
@@ -45,29 +43,41 @@ def load_host(
     any_decoder: bool = False,
     rope: Mapping[str, Any] | None = None,
     device_map: str | None = None,
+    map_tables: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Load a model of the Llama family in eval mode on the CPU, and its tokenizer, which pads on the left.
 
     any_decoder: of the Llama family or not, as long as `memx.namm.attach` takes it. rope: rotary settings in place of
-    the model's own. device_map: how accelerate spreads the layers over all devices; None: not. Only safetensors are
-    read and no code of the model's own is run. Raises MemxError if there is no such model, it cannot be reached, is not
-    of the family or not to be attached to, which is found before its weights are fetched, or lacks weights or a
-    tokenizer.
+    the model's own. device_map: how accelerate spreads the layers over all devices; None: not. map_tables: as in
+    `load_model`. Only safetensors are read and no code of the model's own is run. Raises MemxError if there is no such
+    model, it cannot be reached, is not of the family or not to be attached to, which is found before its weights are
+    fetched, or lacks weights or a tokenizer.
     """
     source, hint = find_model_folder(name)
     check = check_attachable if any_decoder else check_llama_family
     if device_map is not None and find_spec("accelerate") is None:
         raise MemxError("host.device_map needs the package accelerate", hint="pip install accelerate")
-    return _load(source, dtype, lambda config: check(with_rope(config, rope, name)), hint=hint, device_map=device_map)
+    return _load(
+        source,
+        dtype,
+        lambda config: check(with_rope(config, rope, name)),
+        hint=hint,
+        device_map=device_map,
+        mapped=map_tables,
+    )
 
 
-def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def load_model(
+    name: str, *, dtype: torch.dtype | None = None, map_tables: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Load a model for use with `memx.namm.attach`, and its tokenizer.
 
     Args:
         name: `smollm2` or `gemma3-270m` if they are installed, a folder written by `save_pretrained`, the folder of a
             run of `memx train` (such as `results/runs/RUN`), or a name on the Hugging Face hub.
         dtype: Of the weights; float32 if None.
+        map_tables: Whether value tables stay in the file, in its dtype, and rows are read from there when tokens look
+            them up. The model must be a folder of one with memory layers.
 
     Returns:
         The model in eval mode on the CPU, and its tokenizer, which pads on the left.
@@ -75,7 +85,7 @@ def load_model(name: str, *, dtype: torch.dtype | None = None) -> tuple[PreTrain
     Raises:
         MemxError: There is no such model, it cannot be read, or eviction does not support its architecture.
     """
-    return load_host(name, dtype=dtype or torch.float32, any_decoder=True)
+    return load_host(name, dtype=dtype or torch.float32, any_decoder=True, map_tables=map_tables)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
@@ -93,7 +103,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         with _asked(source), panics_as_errors():
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # tokenizers raises plain ones, and a damaged file any kind
-        raise _cannot_load(source, error, hint, "tokenizer.json") from None
+        raise cannot_load(source, error, hint, "tokenizer.json") from None
     _pad_left(tokenizer)
     return tokenizer
 
@@ -113,7 +123,7 @@ def host_config(name: str, *, any_decoder: bool = False, rope: Mapping[str, Any]
     except MemxError:
         raise
     except Exception as error:  # a damaged file raises any kind
-        raise _cannot_load(source, error, hint, "config.json") from None
+        raise cannot_load(source, error, hint, "config.json") from None
     return config
 
 
@@ -149,6 +159,7 @@ def _load(
     *,
     hint: str,
     device_map: str | None = None,
+    mapped: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -164,6 +175,12 @@ def _load(
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             check_vocabulary(source, config, tokenizer)
             part = "config.json"
+            if mapped:
+                from .mapped_tables import load_mapped
+
+                model = load_mapped(source, config, dtype)
+                _set_padding(model, tokenizer)
+                return model, tokenizer
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source,
                 config=config,
@@ -178,7 +195,7 @@ def _load(
     except MemxError:
         raise
     except Exception as error:  # tokenizers raises plain ones, and a damaged file any kind
-        raise _cannot_load(source, error, hint, part) from None
+        raise cannot_load(source, error, hint, part) from None
     check_loaded(source, model, found, whole, hint=hint)
     _set_padding(model, tokenizer)
     return model, tokenizer
@@ -196,44 +213,3 @@ def _pad_left(tokenizer: PreTrainedTokenizerFast) -> None:
         vocabulary = tokenizer.get_vocab()
         tokenizer.pad_token = next((token for token in _PADS if token in vocabulary), tokenizer.eos_token)
     pad_left(tokenizer)
-
-
-def _cannot_load(source: str, error: Exception, hint: str, part: str) -> MemxError:
-    """The user's error behind what transformers raised while it read a part of a model."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    causes = [*_causes(error)]
-    if any(isinstance(cause, GatedRepoError) for cause in causes):
-        return gated(f"model {source}", source)
-    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        return MemxError(
-            f"no folder {source}, and no such model on the Hugging Face hub",
-            hint="check the spelling; for a private model run: hf auth login",
-        )
-    if any(isinstance(cause, LocalEntryNotFoundError | HfHubHTTPError | ConnectionError) for cause in causes):
-        place = source.rpartition("/")[2]
-        return MemxError(
-            f"no folder {source}, and the Hugging Face hub cannot be reached",
-            hint=f"on a machine with internet, run: hf download {source} --local-dir {place} --exclude 'original/*'; "
-            f"then use the folder {place}",
-        )
-    return MemxError(f"cannot load {source}: {_reason(error, part)}", hint=hint)
-
-
-def _reason(error: Exception, part: str) -> str:
-    """What transformers, or Python where a file has values that it does not expect, says in plain words."""
-    text = " ".join(str(error).split())
-    if (field := _FIELD.search(text)) is not None:
-        return f"{part} has a value of the wrong kind for {field[1]}"
-    if isinstance(error, OSError | ValueError | RuntimeError | ImportError) and text:
-        return text[:200]
-    if type(error) is Exception and text:  # as tokenizers raises, with the line and the column
-        place = _PLACE.search(text)
-        return f"{part} is damaged {place[0]}" if place else f"{part} is damaged: {text[:150]}"
-    return f"{part} is damaged: it has values of the wrong kind"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

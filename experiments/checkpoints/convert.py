@@ -14,9 +14,9 @@ from ...files import put_in_place
 from ...leftovers import temporary_beside
 from ...results.store.resuming import resume_hint
 from ...results.store.runs import Run
-from .state_tensors import check_finite
+from .state_tensors import check_finite, read_tensors
 from .states import saved_states
-from .tensor_files import Whole, disk_errors, read_parts, readable, whole_tensors
+from .tensor_files import BUFFERS, Whole, disk_errors, read_parts, readable, whole_tensors
 
 _LARGEST = 5 * 10**9  # bytes of a file, unless one tensor is larger; as transformers does
 
@@ -56,7 +56,7 @@ def newest_state(folder: Path) -> Path:
 
 
 def _write_files(source: Path, target: Path) -> None:
-    wholes = whole_tensors(source)
+    wholes, buffers = whole_tensors(source), source.with_name(BUFFERS)
     files = _files(wholes)
     index: dict[str, str] = {}
     for number, names in enumerate(files, start=1):
@@ -64,8 +64,10 @@ def _write_files(source: Path, target: Path) -> None:
         tensors = {name: torch.empty(wholes[name].shape, dtype=wholes[name].dtype) for name in names}
         read_parts(source, tensors, alone=True)
         check_finite(tensors, source)
+        if number == len(files) and buffers.exists():
+            tensors |= read_tensors(buffers)
         save_file(tensors, target / name, metadata={"format": "pt"})
-        index |= dict.fromkeys(names, name)
+        index |= dict.fromkeys(tensors, name)
     if len(files) > 1:
         listed = {"metadata": {"total_size": sum(whole.bytes for whole in wholes.values())}, "weight_map": index}
         (target / "model.safetensors.index.json").write_text(json.dumps(listed, indent=2))

@@ -23,7 +23,7 @@ from ...memory_layers.tables.values import MemoryValues
 from .convert import convert_state
 from .state_tensors import check_alike, check_finite, check_use, read_tensors
 from .states import TrainingState, newest_good, read_state, saved_states, write_state
-from .tensor_files import disk_errors, read_parts, readable, whole_tensors, write_parts
+from .tensor_files import BUFFERS, disk_errors, read_parts, readable, whole_tensors, write_parts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,7 @@ class ShardedFiles:
     def __init__(
         self,
         folder: Path,
-        model: PreTrainedModel,
+        model: MemoryLlamaForCausalLM,
         tokenizer: PreTrainedTokenizerFast,
         optimizer: Optimizer,
         usage: SlotUsage,
@@ -95,6 +95,8 @@ class ShardedFiles:
     def _end(self, temporary: Path, target: Path, used: Mapping[str, Tensor], state: TrainingState) -> None:
         save_file({name: tensor.cpu().contiguous() for name, tensor in used.items()}, temporary / "use.safetensors")
         _save_config(self.model, temporary / "transformers")
+        if self.model.model.token_classes is not None:
+            save_file({"model.token_classes.ids": self.model.model.token_classes.ids.cpu()}, temporary / BUFFERS)
         self.tokenizer.save_pretrained(temporary / "transformers")
         write_state(temporary, state)
         put_in_place(temporary, target)

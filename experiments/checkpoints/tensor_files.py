@@ -20,6 +20,7 @@ from ...torch_compat import checkpoint
 
 _AT_ONCE = 16 * 10**9  # bytes of whole tensors that are written at once, unless one is larger
 _dcp = checkpoint()
+BUFFERS = "buffers.safetensors"  # of a state: what a model keeps beside its weights
 
 
 class Whole(NamedTuple):

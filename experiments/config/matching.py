@@ -10,6 +10,7 @@ from typing import Any
 from ...errors import MemxError
 from ...memory_layers.config import PRODUCT_KEYS, MemoryConfig
 from ...memory_layers.sizes import Sizes, model_sizes
+from .shares import apply_shares
 from .training import TrainConfig
 
 _LARGEST = 2**24  # feed-forward widths, half-keys and experts are searched up to here
@@ -22,15 +23,16 @@ def match_points(points: Sequence[TrainConfig]) -> list[TrainConfig]:
     flops: the target is the dense model of the same base. The feed-forwards that are left, or the experts of a MoE,
     get the width that meets it; with `match.resize` width the whole model first comes near it. parameters: the target
     is the first point of the same base, which keeps its own size; dense models get wider feed-forwards, tables other
-    slots, MoEs other experts.
+    slots, MoEs other experts; of several memories the first. `memory.sparse` is split at every size that is tried.
     Raises MemxError if nothing is there to resize, or nothing comes close.
     """
-    return [point if point.match.by == "none" else _matched(point, points) for point in points]
+    matched = [point if point.match.by == "none" else _matched(point, points) for point in points]
+    return [point.model_copy(update={"memory": apply_shares(point.memory, point.model)}) for point in matched]
 
 
 def sizes_of(config: TrainConfig) -> Sizes:
     """Sizes with the vocabulary that the config asks for."""
-    return model_sizes(config.model, config.memory, config.data.vocabulary)
+    return model_sizes(config.model, apply_shares(config.memory, config.model), config.data.vocabulary)
 
 
 def _matched(point: TrainConfig, points: Sequence[TrainConfig]) -> TrainConfig:
@@ -87,7 +89,7 @@ def _smallest_size(memory: MemoryConfig) -> int:
 
 
 def _wider(point: TrainConfig, width: int) -> TrainConfig:
-    if point.memory.kind == "moe" and point.memory.expert_width is not None:
+    if len(point.memory.parts) == 1 and point.memory.kind == "moe" and point.memory.expert_width is not None:
         return point.model_copy(update={"memory": _with(point.memory, expert_width=width)})
     return point.model_copy(update={"model": point.model.model_copy(update={"feed_forward": width})})
 

@@ -7,10 +7,11 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from ...errors import MemxError
-from ...memory_layers.config import MemoryConfig, ModelConfig
+from ...memory_layers.config import PRODUCT_KEYS, MemoryConfig, ModelConfig
+from ...memory_layers.slots import check_rank
 from .base import RunName, StrictModel
-from .evaluating import EvaluationConfig
-from .finetuning import FinetuneConfig, TextConfig
+from .eviction.training import TrainEvictionConfig, check_eviction
+from .finetuning import EvaluationConfig, FinetuneConfig, TextConfig, check_finetuning, check_parts
 from .scale import CorpusConfig, FactColumns, ParallelConfig, TextEncoding
 from .varying import Sweep, Variants, check_varied
 
@@ -102,6 +103,9 @@ class TrainingConfig(StrictModel):
     schedule: Literal["cosine", "wsd"] = Field(
         default="cosine", description="learning-rate schedule: cosine, or wsd (warm-up, stable, decay)"
     )
+    value_schedule: Literal["same", "linear"] = Field(
+        default="same", description="learning-rate schedule of the value table: same as schedule, or linear decay"
+    )
     warmup: int = Field(default=50, ge=0, description="linear warm-up in steps")
     decay: float = Field(default=0.2, gt=0, le=1, description="wsd: share of the steps that decay the learning rate")
     final_lr: float = Field(default=0.1, ge=0, le=1, description="final learning rate as a share of the peak")
@@ -169,6 +173,7 @@ class TrainConfig(StrictModel):
     finetune: FinetuneConfig = FinetuneConfig()
     text: TextConfig = TextConfig()
     corpus: CorpusConfig = CorpusConfig()
+    eviction: TrainEvictionConfig = TrainEvictionConfig()
     parallel: ParallelConfig = ParallelConfig()
     match: MatchConfig = MatchConfig()
     sweep: Sweep = Field(default={}, description="dotted key -> list of values; trains one run per combination")
@@ -177,34 +182,33 @@ class TrainConfig(StrictModel):
     )
 
     @property
+    def on_facts(self) -> bool:
+        """Whether facts are trained on, and not a corpus or prompts whose cache is evicted."""
+        return not self.corpus.sources and not self.eviction.active
+
+    @property
     def part_steps(self) -> int:
         """Training steps of each part of the facts (`finetune.parts`), or of the whole run."""
         return self.training.steps // (self.finetune.parts or 1)
 
     @model_validator(mode="after")
-    def _continual_fits(self) -> TrainConfig:
-        if self.finetune.source is None and (self.finetune.parts or self.evaluation.known):
-            key = "finetune.parts" if self.finetune.parts else "evaluation.known"
-            raise ValueError(f"{key} needs a pretrained model; add --init-from MODEL")
-        if self.finetune.parts and self.corpus.sources:
-            raise ValueError("finetune.parts splits facts, and a corpus has none; remove --corpus")
-        if self.finetune.parts and self.training.steps % self.finetune.parts:
-            raise ValueError(
-                f"training.steps {self.training.steps} is no multiple of finetune.parts {self.finetune.parts}; "
-                "give each part the same number of steps"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
         check_varied(self.sweep, self.variants)
-        if self.memory.insertion == "beside" and self.memory.kind in ("peer", "moe"):
-            raise ValueError(
-                f"memory.kind {self.memory.kind} can only replace the feed-forward; set memory.insertion to replace"
-            )
+        check_eviction(
+            self.eviction,
+            source=self.finetune.source,
+            train=self.finetune.train,
+            corpus=bool(self.corpus.sources),
+            parts=self.training.accumulate,
+            text=self.text.source is not None,
+        )
+        for part in self.memory.parts:
+            if part.insertion == "beside" and part.kind in ("peer", "moe"):
+                raise ValueError(
+                    f"memory.kind {part.kind} can only replace the feed-forward; set memory.insertion to replace"
+                )
         if self.finetune.source is None:
-            if self.data.sequence > self.model.context:
-                context = self.model.context
+            if self.data.sequence > (context := self.model.context):
                 raise ValueError(
                     f"data.sequence {self.data.sequence} is longer than model.context {context}; raise model.context"
                 )
@@ -221,30 +225,26 @@ class TrainConfig(StrictModel):
             raise ValueError("match.resize width needs match.by flops; set match.by to flops")
         if not (matched or self.variants) and self.match.by == "none" and self.match.times != 1:
             raise ValueError("match.times needs match.by; set match.by to flops or parameters")
-        if self.finetune.dtype == "bfloat16" and self.finetune.train not in ("memory", "slots"):
-            raise ValueError(
-                f"finetune.dtype bfloat16 loses small updates with finetune.train {self.finetune.train}; "
-                "train the memory only, or use float32"
-            )
-        if self.finetune.train == "slots" and self.text.source is None:
-            raise ValueError(
-                "finetune.train slots needs text to find the common rows; use --set text.source=python-docs"
-            )
-        if self.finetune.train == "slots" and self.training.value_dtype != "float32":
-            raise ValueError("finetune.train slots needs a float32 value table; set training.value_dtype to float32")
-        if self.finetune.train == "slots" and self.text.mix:
-            raise ValueError("text.mix is not supported with finetune.train slots; set it to 0")
+        check_finetuning(self.finetune, self.text, self.training.value_dtype)
+        check_parts(self.finetune, bool(self.evaluation.known), self.training.steps, self.on_facts)
         return self
 
     def _memory_fits(self, width: int, blocks: int) -> None:
-        if self.memory.key_width is None and self.memory.slots and width % 4:
-            raise ValueError(f"memory.key_width has no default for model.width {width}; set it to an even number")
-        try:
-            placed = self.memory.placed_layers(blocks)
-        except MemxError as error:
-            raise ValueError(f"memory: {error.message}; {error.hint}") from None
-        outside = [i for i in placed if not 0 <= i < blocks]
-        if outside:
-            raise ValueError(
-                f"memory.layers {outside} are outside the model's blocks 0..{blocks - 1}; choose from these"
-            )
+        replaced: list[int] = []
+        for part in self.memory.parts:
+            if part.key_width is None and part.kind in PRODUCT_KEYS and width % 4:
+                raise ValueError(f"memory.key_width has no default for model.width {width}; set it to an even number")
+            try:
+                placed = part.placed_layers(blocks)
+                if part.kind == "ultramem":
+                    check_rank(part.rank, part.key_width or width // 2)
+            except MemxError as error:
+                raise ValueError(f"memory: {error.message}; {error.hint}") from None
+            outside = [i for i in placed if not 0 <= i < blocks]
+            if outside:
+                raise ValueError(
+                    f"memory.layers {outside} are outside the model's blocks 0..{blocks - 1}; choose from these"
+                )
+            replaced += placed if part.insertion == "replace" else ()
+        if twice := sorted({block for block in replaced if replaced.count(block) > 1}):
+            raise ValueError(f"two memories replace the feed-forward of blocks {twice}; give one of them other layers")

@@ -11,6 +11,7 @@ from .first_about import FIRST_ABOUT
 
 # keys of the section data that came later: where they are not set, a run keeps the name that it had before
 _LATER_DATA = ("columns", "encoding")
+_LATER_TRAINING = {"value_schedule": "same"}  # the same of training, with what runs without them did
 # the same of an evaluation's keys, with what they are if they are not set
 _LATER_EVAL = {
     "skip_bad_rows": False,
@@ -21,12 +22,18 @@ _LATER_EVAL = {
     "online_thresholds": False,
     "question": "after",
     "reuse": None,
+    "before": None,
     "policy_sources": {},
     "eviction": None,
     "answer_tokens": None,
     "metrics": {},
     "chat": False,
 }
+# the same of a memory's keys, with what they are if they are not set
+_LATER_MEMORY = {"ngrams": [2, 3], "hash_seed": 0, "signed_root": False, "convolution": False}
+_LATER_MEMORY |= {"place": "centred", "scores": None, "output_init": None}
+_LATER_MEMORY |= {"rank": 2, "core_penalty": 1e-3, "expansion": None, "units": False}
+_LATER_MEMORY |= {"share": None, "sparse": None, "shares": {}, "also": []}
 _LATER_HOST = ("rope", "device_map", "weights")  # the same of a base model's, where they are null
 # the same of an evolution: keys by section, and what evolutions without them did
 _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
@@ -43,12 +50,13 @@ _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
     "fit": {"prompts": 3, "steps": 400, "rate": 0.01},
 }
 # the same of a training run's keys, by section
-_LATER_TRAINING: dict[str, dict[str, Any]] = {
+_LATER_CONTINUAL: dict[str, dict[str, Any]] = {
     "finetune": {"rows_by": "tfidf", "parts": None},
     "text": {"seed": None},
     "evaluation": {"known": [], "known_as": "completions", "known_questions": 200},
 }
 _OF_PROCESS = ("accumulate", "keep_state")  # of training: what computes and keeps the same numbers
+_LATER_SECTION = "eviction"  # a section of training: without a policy it says what runs before it did
 _LATER_NAMM = ("settings", "grouping")  # of each NAMM of an evaluation; both follow from its file
 _PROTECTED = ("protect_first", "protect_newest")
 
@@ -66,16 +74,22 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
     if isinstance(about := tree.get("about"), str):
         of_run["about"] = FIRST_ABOUT.get(about, about)
     if isinstance(training := tree.get("training"), Mapping):
-        of_run["training"] = {key: value for key, value in training.items() if key not in _OF_PROCESS}
+        kept = {key: value for key, value in training.items() if key not in _OF_PROCESS}
+        of_run["training"] = {k: v for k, v in kept.items() if k not in _LATER_TRAINING or v != _LATER_TRAINING[k]}
     if isinstance(data := tree.get("data"), Mapping):
         of_run["data"] = {key: value for key, value in data.items() if value is not None or key not in _LATER_DATA}
+    eviction = tree.get(_LATER_SECTION) if "command" not in tree else None
+    if isinstance(eviction, Mapping) and eviction.get("namm") is None and eviction.get("policy") is None:
+        of_run.pop(_LATER_SECTION)
+    if isinstance(memory := tree.get("memory"), Mapping):
+        of_run["memory"] = {k: v for k, v in memory.items() if k not in _LATER_MEMORY or v != _LATER_MEMORY[k]}
     of_run = {key: value for key, value in of_run.items() if key not in _LATER_EVAL or value != _LATER_EVAL[key]}
     if tree.get("command") == "eval-namm":
         of_run = _without_later_evaluation_keys(of_run)
     if isinstance(host := tree.get("host"), Mapping):
         of_run["host"] = {key: value for key, value in host.items() if value is not None or key not in _LATER_HOST}
     if "command" not in tree:
-        of_run = _without_defaults(of_run, _LATER_TRAINING)
+        of_run = _without_defaults(of_run, _LATER_CONTINUAL)
     if tree.get("command") == "evolve-namm":
         of_run = _without_later_keys(of_run)
     return hashlib.sha256(json.dumps(of_run, sort_keys=True).encode()).hexdigest()[:8]

@@ -29,6 +29,15 @@ class Batch(NamedTuple):
     documents: Tensor
     labels: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        return Batch(*(tensor.to(device) for tensor in self))
+
+    @property
+    def real(self) -> Tensor:
+        """Which of its tokens are no padding [R * S]."""
+        return self.documents.flatten() >= 0
+
 
 class Tokens(NamedTuple):
     """One document's token ids, and from which of them on the loss counts."""

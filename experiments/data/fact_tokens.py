@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MemxError
@@ -26,10 +27,13 @@ _SHOWN = 40  # characters of a subject in an error
 _KNOWN_SEQUENCE, _KNOWN_VOCABULARY, _INVENTED_VOCABULARY = 64, 1024, 512
 
 
-def train_on_facts(split: FactSplit, vocabulary: int) -> PreTrainedTokenizerFast:
-    """Train the tokenizer of facts on all their training documents, with at most `vocabulary` entries."""
+def train_on_facts(split: FactSplit, vocabulary: int, text: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """Train the tokenizer of facts on all their training documents, with at most `vocabulary` entries.
+
+    text: ordinary text that the model is trained on as well.
+    """
     texts = (document.text for fact in split.trained for document in documents_of(fact, split.seed))
-    return train_tokenizer(texts, vocabulary)
+    return train_tokenizer(chain(texts, text), vocabulary)
 
 
 def possibly_long(split: FactSplit, sequence: int) -> list[Fact]:

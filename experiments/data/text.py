@@ -33,13 +33,15 @@ _NOT_SOURCE = {"distutils", "encodings", "ensurepip", "idlelib", "lib2to3", "pyd
 
 
 def ordinary_text(name: str) -> list[str]:
-    """Return documents, each different: `python-docs` (prose), `python-source` (code), or a path to a file.
+    """Return documents, each different: `python-docs` (prose), `python-source` (code), a file, or several by commas.
 
     A .jsonl file has one document a line in the field `text`; a .txt file is cut at empty lines into documents of
     about 8,000 characters. Raises MemxError if there is no such text or file, or it is malformed or empty.
     """
     if name in _TEXTS:
         return _distinct(_TEXTS[name]())
+    if "," in name and not Path(name).expanduser().is_file():
+        return _distinct(text for one in name.split(",") for text in ordinary_text(one.strip()))
     path = Path(name).expanduser()
     if path.suffix.lower() not in SUFFIXES:
         raise MemxError(f"no text source {name!r}", hint=f"use {', '.join(_TEXTS)}, or a path ending in .txt or .jsonl")

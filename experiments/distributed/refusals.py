@@ -37,6 +37,9 @@ def refusals(config: TrainConfig) -> list[Refusal]:
         found.append(Refusal(reason, "set it to sparse, or run without torchrun", "set it to sparse"))
     if config.memory.kind == "peer" and config.parallel.table != "replicated":
         found.append(Refusal("PEER tables cannot be sharded", "set parallel.table=replicated"))
+    units = any(part.kind == "ultramem" and part.whole_tables for part in config.memory.parts)
+    if units and config.parallel.table != "replicated":
+        found.append(Refusal("tables of units (memory.units) cannot be sharded", "set parallel.table=replicated"))
     return found
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...memory_layers.config import MemoryConfig
-from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, keep_on_host, make_weights, tables_of
+from ...memory_layers.config import MemoryConfig, OneMemory
+from ...memory_layers.llama import MemoryLlamaForCausalLM, keep_on_host, make_weights, tables_of
+from ...memory_layers.llama_config import MemoryLlamaConfig, MemorySettings
 from ..config.training import TrainConfig
 from ..distributed.parallel import SingleProcess
 
@@ -45,24 +46,42 @@ def tokenizer_config(config: TrainConfig, tokenizer: PreTrainedTokenizerFast) ->
     return llama_config(config, len(tokenizer), pad=end if pad is None else pad, end=end)
 
 
-def memory_settings(memory: MemoryConfig, blocks: int) -> dict[str, Any]:
-    """The memory_* fields of `MemoryLlamaConfig` for `blocks` blocks, with what the kind decides filled in."""
-    return dict(
-        memory_layers=memory.placed_layers(blocks),
-        memory_kind="memory" if memory.kind in ("dense", "memory+") else memory.kind,
-        memory_slots=memory.slots,
-        memory_heads=memory.query_heads,
-        memory_top_k=memory.kept,
-        memory_key_width=memory.key_width,
-        memory_value_width=memory.value_width,
-        memory_qk_norm=memory.normed,
-        memory_gating=memory.gated,
-        memory_output_gate=memory.output_gate,
-        memory_shared=memory.shared,
-        memory_insertion=memory.insertion,
-        memory_experts=memory.experts,
-        memory_experts_per_token=memory.experts_per_token,
-        memory_expert_width=memory.expert_width,
+def memory_settings(memory: MemoryConfig, blocks: int, *, silent: bool = False) -> dict[str, Any]:
+    """The memory_* fields of `MemoryLlamaConfig` for `blocks` blocks, with what the kind decides filled in.
+
+    silent: for a pretrained model, whose outputs a memory that is added to a feed-forward must not change.
+    """
+    first, *others = (_settings(part, blocks, silent and part.insertion == "beside") for part in memory.parts)
+    also = {"memory_also": [one._asdict() for one in others]} if others else {}
+    return {f"memory_{name}": value for name, value in first._asdict().items()} | also
+
+
+def _settings(memory: OneMemory, blocks: int, silent: bool) -> MemorySettings:
+    return MemorySettings(
+        layers=memory.placed_layers(blocks),
+        kind="memory" if memory.kind in ("dense", "memory+") else memory.kind,
+        slots=memory.slots,
+        heads=memory.query_heads,
+        top_k=memory.kept,
+        key_width=memory.key_width,
+        value_width=memory.value_width,
+        qk_norm=memory.normed,
+        gating=memory.gated,
+        output_gate=memory.output_gate,
+        shared=memory.shared,
+        insertion=memory.insertion,
+        experts=memory.experts,
+        experts_per_token=memory.experts_per_token,
+        expert_width=memory.expert_width,
+        ngrams=memory.ngrams,
+        hash_seed=memory.hash_seed,
+        signed_root=memory.signed_root,
+        convolution=memory.convolution,
+        scores=memory.weights,
+        output_init="matched" if memory.matched and not silent else "published",
+        rank=memory.rank,
+        expansion=memory.virtual_tables if memory.kind == "ultramem" else 4,
+        units=memory.units,
     )
 
 
@@ -88,6 +107,7 @@ def build_model(
         model = MemoryLlamaForCausalLM(tokenizer_config(config, tokenizer))
     parallelism.shard_tables(model)
     make_weights(model, config.seed)
+    model.set_token_classes(tokenizer)
     prepare_tables(model, config)
     for table in tables_of(model):
         table.to(device)

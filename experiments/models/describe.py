@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...memory_layers.config import MemoryConfig, ModelConfig
+from ...memory_layers.llama_config import MemorySettings, memories_of
 from ..config.training import TrainConfig
 
 if TYPE_CHECKING:
@@ -30,27 +31,16 @@ def host_model_config(config: PretrainedConfig, name: str) -> ModelConfig:
 
 def host_memory_config(config: PretrainedConfig) -> MemoryConfig:
     """The memory of a loaded model as `sizes.py` counts it; dense for a plain Llama."""
-    values: Any = config
-    if not getattr(values, "memory_layers", None):
+    parts = [_memory_keys(memory) for memory in memories_of(config)]
+    if not parts:
         return MemoryConfig(kind="dense")
-    kind = "memory+" if values.memory_kind == "memory" and values.memory_gating else values.memory_kind
-    return MemoryConfig(
-        kind=kind,
-        slots=values.memory_slots,
-        heads=values.memory_heads,
-        top_k=values.memory_top_k,
-        layers=tuple(values.memory_layers),
-        insertion=values.memory_insertion,
-        key_width=values.memory_key_width,
-        value_width=values.memory_value_width,
-        qk_norm=values.memory_qk_norm,
-        gating=values.memory_gating,
-        output_gate=values.memory_output_gate,
-        shared=values.memory_shared,
-        experts=values.memory_experts,
-        experts_per_token=values.memory_experts_per_token,
-        expert_width=values.memory_expert_width,
-    )
+    return MemoryConfig.model_validate({**parts[0], "also": parts[1:]})
+
+
+def _memory_keys(memory: MemorySettings) -> dict[str, Any]:
+    values: dict[str, Any] = memory._asdict()
+    values["kind"] = "memory+" if memory.kind == "memory" and memory.gating else memory.kind
+    return {**values, "layers": tuple(memory.layers), "ngrams": tuple(memory.ngrams)}
 
 
 def model_and_memory(config: TrainConfig, model: PreTrainedModel) -> tuple[ModelConfig, MemoryConfig]:

@@ -10,8 +10,8 @@ from torch import nn
 
 from ...errors import MemxError
 from ...memory_layers.config import MemoryConfig
-from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, draw_memory_weights, tables_of
-from ...memory_layers.product_keys import ProductKeys
+from ...memory_layers.llama import MemoryLlamaForCausalLM, draw_memory_weights, memory_layers_of, tables_of
+from ...memory_layers.llama_config import MemoryLlamaConfig, memories_of
 from ...transformers_compat import copy_buffers
 from ..base_models.load import host_config, load_host
 from ..config.training import TrainConfig
@@ -49,6 +49,8 @@ def load_pretrained(config: TrainConfig, device: torch.device, shard_tables: Sha
     host, tokenizer = load_host(source, dtype=torch.float32 if has_memory else frozen)
     model = host if has_memory else insert_memory(host, config.memory, config.seed, shard_tables, dtype=torch.float32)
     assert isinstance(model, MemoryLlamaForCausalLM)
+    if not has_memory:
+        model.set_token_classes(tokenizer)
     if has_memory and shard_tables is not None:
         shard_tables(model)
     model.config.use_cache = True
@@ -76,7 +78,7 @@ def _check_precision(config: TrainConfig, device: torch.device) -> None:
 
 def _round_base(model: nn.Module, dtype: torch.dtype) -> None:
     """Round every weight but those of a memory, and no buffer."""
-    kept = {id(weight) for layer in model.modules() if isinstance(layer, ProductKeys) for weight in layer.parameters()}
+    kept = {id(weight) for layer in memory_layers_of(model) for weight in layer.parameters()}
     kept |= {id(table) for tables in tables_of(model) for table in tables.parameters()}
     for weight in model.parameters():
         if id(weight) not in kept:
@@ -111,7 +113,7 @@ def with_memory(host: PretrainedConfig, memory: MemoryConfig) -> MemoryLlamaConf
             f"memory.key_width has no default for width {fields['hidden_size']}",
             hint="set memory.key_width to an even number",
         )
-    return MemoryLlamaConfig(**{**fields, **memory_settings(memory, fields["num_hidden_layers"])})
+    return MemoryLlamaConfig(**{**fields, **memory_settings(memory, fields["num_hidden_layers"], silent=True)})
 
 
 @torch.no_grad()
@@ -160,25 +162,33 @@ def insert_memory(
     if shard_tables is not None:
         shard_tables(model)
     weights = dict(host.named_parameters(remove_duplicate=False))
-    for prefix in [f"model.layers.{index}.mlp." for index in config.memory_layers]:
-        for name in [name for name in weights if name.startswith(prefix)]:
-            weight = weights.pop(name)
-            if memory.insertion == "beside":
-                weights[f"{prefix}feed_forward.{name.removeprefix(prefix)}"] = weight
+    for place in sorted(memories_of(config), key=lambda one: one.insertion != "replace"):
+        for index in place.layers if place.kind != "engram" else ():
+            _move_feed_forward(weights, f"model.layers.{index}.mlp.", keep=place.insertion == "beside")
     model.load_state_dict(weights, strict=False, assign=True)
     draw_memory_weights(model, seed, dtype=dtype or host.dtype)
     copy_buffers(model, host)
+    if model.model.token_classes is not None:
+        model.model.token_classes.reset()
     model.tie_weights()
-    left = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    left = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     assert not left, f"no weights for {left[:3]}"
     if host.generation_config is not None:
         model.generation_config = host.generation_config
     return model.train(host.training)
 
 
+def _move_feed_forward(weights: dict[str, nn.Parameter], prefix: str, *, keep: bool) -> None:
+    """Rename the feed-forward of a block that gets a memory beside it, or drop it."""
+    for name in [name for name in weights if name.startswith(prefix)]:
+        weight = weights.pop(name)
+        if keep:
+            weights[f"{prefix}feed_forward.{name.removeprefix(prefix)}"] = weight
+
+
 def choose_trainable(model: nn.Module, train: str) -> None:
     """Freeze everything but what `finetune.train` names; for lora, everything. Raises MemxError without a memory."""
-    layers = [module for module in model.modules() if isinstance(module, ProductKeys)]
+    layers = memory_layers_of(model)
     if train in ("memory", "slots") and not layers:
         raise MemxError(
             f"finetune.train {train}: the model has no memory layers",

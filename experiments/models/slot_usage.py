@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ...memory_layers.product_keys import ProductKeys
+from ...memory_layers.engram.layer import EngramLayer
+from ...memory_layers.tables.table_layer import TableLayer
 from ...memory_layers.usage import Usage, UsageWindow
 
 if TYPE_CHECKING:
@@ -22,11 +23,14 @@ class SlotUsage:
     def __init__(self, model: nn.Module) -> None:
         self.windows: dict[str, UsageWindow] = {}
         self.last: dict[str, Usage] = {}
-        self._layers: list[ProductKeys] = []
+        self._layers: list[TableLayer] = []
         for name, module in model.named_modules():
-            if isinstance(module, ProductKeys):
+            if isinstance(module, TableLayer):
                 block = next((part for part in name.split(".") if part.isdigit()), name)
-                self.windows[block] = UsageWindow(module.slots, module.keys.device)
+                block = f"{block}.engram" if isinstance(module, EngramLayer) else block
+                while block in self.windows:  # several memories beside one feed-forward
+                    block += "+"
+                self.windows[block] = UsageWindow(module.slots, next(module.parameters()).device)
                 self._layers.append(module)
         self._watch(True)
 

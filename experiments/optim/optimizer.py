@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...memory_layers.llama import ultramem_layers_of
 from ...memory_layers.product_keys import ProductKeys
 from ...memory_layers.tables.values import MemoryValues
 from ..config.training import TrainingConfig
-from .schedule import learning_rate_share
+from .schedule import learning_rate_share, value_rate_share
 from .value_optimizer import ChooseRows, ValueOptimizer
 
 
@@ -77,7 +78,7 @@ class Optimizer:
         decays = {"matrices": config.weight_decay, "others": 0.0, "values": 0.0}
         self.names = [name for group in self.groups.values() for name, _ in group]
         groups = [
-            {"params": [p for _, p in group], "lr": peaks[kind], "peak": peaks[kind], "weight_decay": decays[kind]}
+            dict(params=[p for _, p in group], lr=peaks[kind], peak=peaks[kind], weight_decay=decays[kind], kind=kind)
             for kind, group in self.groups.items()
             if group
         ]
@@ -105,7 +106,7 @@ class Optimizer:
         Raises:
             FloatingPointError: A norm is not finite; the weights are unchanged.
         """
-        share = learning_rate_share(step, self.config)
+        share, of_values = learning_rate_share(step, self.config), value_rate_share(step, self.config)
         rest = [p for kind in ("matrices", "others") for _, p in self.groups[kind]]
         norms = {"gradient_norm": self._clip(rest)} if rest else {}
         dense = [p for _, p in self.groups["values"]]
@@ -122,10 +123,10 @@ class Optimizer:
             if not isfinite(norm):
                 raise FloatingPointError(f"the {name} is {norm}")
         if dense or self.tables.tables:
-            self.tables.step(rows, step, self.config.value_lr * share, scale)
+            self.tables.step(rows, step, self.config.value_lr * of_values, scale)
         if self.adam is not None:
             for group in self.adam.param_groups:
-                group["lr"] = group["peak"] * share
+                group["lr"] = group["peak"] * (of_values if group["kind"] == "values" else share)
             self.adam.step()
             self.adam.zero_grad()
         return {**norms, "lr": self.config.lr * share}
@@ -202,9 +203,10 @@ def steps_sparsely(rows: int, config: TrainingConfig, lookups: int) -> bool:
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Split the parameters: value tables; keys, norms and biases (never decayed); every other matrix."""
+    """Split the parameters: value tables; keys, cores, norms and biases (never decayed); every other matrix."""
     values = {id(p) for module in model.modules() if isinstance(module, MemoryValues) for p in module.parameters()}
     keys = {id(module.keys) for module in model.modules() if isinstance(module, ProductKeys)}
+    keys |= {id(layer.core) for layer in ultramem_layers_of(model)}
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {"matrices": [], "others": [], "values": []}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -18,3 +18,11 @@ def learning_rate_share(step: int, config: TrainingConfig) -> float:
         decay_steps = max(1, round(config.decay * config.steps))
         falling = min(1.0, (config.steps - step) / decay_steps)
     return config.final_lr + (1 - config.final_lr) * falling
+
+
+def value_rate_share(step: int, config: TrainingConfig) -> float:
+    """The same of value tables: that of all weights, or linear warm-up, then linear decay (arXiv 2411.12364)."""
+    if config.value_schedule == "same" or step < config.warmup:
+        return learning_rate_share(step, config)
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.final_lr + (1 - config.final_lr) * (1 - min(1.0, done))

@@ -169,6 +169,8 @@ def _of_all(part: BagGradient, table: MemoryValues) -> BagGradient:
 
 def _without_unused(part: BagGradient, table: MemoryValues) -> BagGradient:
     """Without the bags that no loss depends on, as those of padding: their rows were not touched."""
+    if table.padded:
+        part = _without_padding(part)
     counts = (part.dout != 0).any(-1)  # [B]
     if table.shard is not None and table.shard.size > 1 and table.shard.by == "width":
         counts = total(counts.int(), table.shard.group) > 0  # all columns of a bag, or none
@@ -178,6 +180,15 @@ def _without_unused(part: BagGradient, table: MemoryValues) -> BagGradient:
         return part if bool(counts.all()) else BagGradient(*chosen)
     counts &= (part.weights != 0).any(-1)  # either factor may be the loss's
     return part if bool(counts.all()) else BagGradient(part.slots[counts], part.weights[counts], part.dout[counts])
+
+
+def _without_padding(part: BagGradient) -> BagGradient:
+    """Without slots that weigh nothing, each of the others with the number of its bag."""
+    kept = part.weights != 0
+    bags = part.bags
+    if bags is None:
+        bags = torch.arange(len(part.slots), device=part.slots.device)[:, None].expand(part.slots.shape)
+    return BagGradient(part.slots[kept][:, None], part.weights[kept][:, None], part.dout, bags[kept][:, None])
 
 
 def _whole_rows(table: MemoryValues) -> WholeRows | None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...memory_layers.config import MemoryConfig, ModelConfig
-from ...memory_layers.llama import MemoryLlamaConfig, MemoryLlamaForCausalLM, tables_of
-from ...memory_layers.sizes import Sizes, layer_cost, model_sizes
+from ...memory_layers.llama import MemoryLlamaForCausalLM, tables_of
+from ...memory_layers.llama_config import MemoryLlamaConfig
+from ...memory_layers.sizes import Sizes, layer_cost, model_sizes, part_sizes
 from ...results.published import published_total
 from ..base_models.load import host_config, load_tokenizer
 from ..config.points import Point
@@ -52,12 +53,15 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
     """
     config = point.config
     check_start(config)
-    split, notes = (None, []) if config.corpus.sources else build_split(config)
+    split, notes = build_split(config) if config.on_facts else (None, [])
     if split is not None:
         _check_lengths(config, split)
     model = _described(config, plan)
-    training, sizes, table = config.training, model.sizes, model.table
+    training, sizes, tables = config.training, model.sizes, model.tables
+    table = tables[0] if tables else None
     tokens = training.batch * row_tokens(config)
+    # each prompt is a micro-batch of its own
+    at_once = row_tokens(config) if config.eviction.active else tokens // training.accumulate
     mixed = config.text.mix * config.text.block if config.text.source else 0
     trained = sum(prod(weight.shape) for weight in model.weights if weight.trained)
     held = sum(prod(weight.shape) for weight in model.weights) - trained
@@ -76,8 +80,8 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
         parameters_active=sizes.parameters_active,
         flops_per_token=sizes.flops,
         weights_bytes=sizes.weight_bytes(4, table.size if table else 4) - halved,
-        optimizer_bytes=8 * trained + (table.whole_state if table else 0),
-        activation_bytes=model.activations(tokens // training.accumulate) + copies,
+        optimizer_bytes=8 * trained + sum(one.whole_state for one in tables),
+        activation_bytes=model.activations(at_once) + copies,
         value_step=table.step if table else "",
         value_optimizer=f"{table.step} {'SGD' if _by_sgd(config) else 'AdamW'}" if table and table.step else "",
         steps=training.steps,
@@ -121,7 +125,6 @@ def _described(config: TrainConfig, plan: Plan | None) -> Described:
         if id(parameter) not in of_tables
     ]
     device = torch.device("cuda") if plan else pick_device(config.training.device)
-    rows = sum(len(table.weight) for table in tables_of(model))
     return Described(
         base=base,
         memory=memory,
@@ -129,7 +132,7 @@ def _described(config: TrainConfig, plan: Plan | None) -> Described:
         sizes=sizes,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         weights=weights,
-        table=_table(config, base, memory, sizes, rows, plan) if rows else None,
+        tables=_tables(config, base, memory, sizes, plan),
         half=use_bfloat16(config.training.precision, device),
         answers_only=config.data.loss_on == "answers" and not config.corpus.sources,
     )
@@ -137,10 +140,7 @@ def _described(config: TrainConfig, plan: Plan | None) -> Described:
 
 def _changed(model: Described, config: TrainConfig, plan: Plan) -> Described:
     """A described model with other settings of training, which change its table alone."""
-    table = model.table
-    if table is None:
-        return model
-    return replace(model, table=_table(config, model.base, model.memory, model.sizes, table.rows, plan))
+    return replace(model, tables=_tables(config, model.base, model.memory, model.sizes, plan))
 
 
 def _shapes(config: TrainConfig) -> tuple[ModelConfig, MemoryConfig, MemoryLlamaConfig]:
@@ -161,34 +161,40 @@ def _by_sgd(config: TrainConfig) -> bool:
     return config.finetune.train == "slots" and config.finetune.slots_optimizer == "sgd"
 
 
-def _table(
-    config: TrainConfig, base: ModelConfig, memory: MemoryConfig, sizes: Sizes, rows: int, plan: Plan | None
-) -> Table:
-    """All value tables, how a step treats them, and what it keeps of each element and each row.
+def _tables(
+    config: TrainConfig, base: ModelConfig, memory: MemoryConfig, sizes: Sizes, plan: Plan | None
+) -> tuple[Table, ...]:
+    """The value tables of each memory, how a step treats them, and what it keeps of each element and each row.
 
     Over several processes, or in CPU memory, tables are only stepped sparsely.
     """
+    parts = [(part, part_sizes(base, part), layer_cost(base, part)) for part in memory.parts]
+    parts = [(part, whole, layer) for part, whole, layer in parts if whole.table]
+    rows = sum(whole.table // layer.row_width for _, whole, layer in parts)
     shared = (plan is not None and plan.gpus > 1) or config.parallel.host_values
     training, finetune = config.training, config.finetune
     lookups = training.batch * row_tokens(config) * sizes.slots_read
     sparse = shared or finetune.train == "slots" or steps_sparsely(rows, training, lookups)
     step = "" if finetune.train == "lora" else "sparse" if sparse else "dense"
-    layers = len(memory.placed_layers(base.layers))
     element, row = (8, 0) if step == "dense" else (0, 0)
     if step == "sparse" and not _by_sgd(config):
         moment, full = 2 if training.value_moments == "bfloat16" else 4, training.value_second_moment == "full"
         masters = training.value_dtype == "bfloat16" and training.value_rounding == "masters"
         element = moment * (2 if full else 1) + (4 if masters else 0)
         row = 8 + (0 if full else 4)  # when it was touched, twice; its second moment
-    return Table(
-        rows=rows,
-        width=sizes.table // rows,
-        step=step,
-        layers=layers,
-        kept=layer_cost(base, memory).rows,
-        size=2 if training.value_dtype == "bfloat16" else 4,
-        element_state=element,
-        row_state=row,
+    return tuple(
+        Table(
+            rows=whole.table // layer.row_width,
+            width=layer.row_width,
+            step=step,
+            layers=len(part.placed_layers(base.layers)),
+            kept=layer.rows,
+            size=2 if training.value_dtype == "bfloat16" else 4,
+            element_state=element,
+            row_state=row,
+            bags=layer.rows if part.kind == "engram" else part.virtual_tables,
+        )
+        for part, whole, layer in parts
     )
 
 

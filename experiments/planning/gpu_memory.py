@@ -29,11 +29,10 @@ class Weight(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """All value tables of a model as one: rows and columns, how it is stepped ("" if not), what a token reads of it.
+    """All value tables of one memory as one: rows and columns, how it is stepped ("" if not), what a token reads of it.
 
-    layers: uses in one forward pass; kept: rows that each of them reads for a token. size: bytes of an element.
-    element_state, row_state: bytes kept
-    beside each element, and beside each row.
+    layers: uses in one forward pass; kept: rows that each of them reads for a token, which are summed into `bags` rows.
+    size: bytes of an element. element_state, row_state: bytes kept beside each element, and beside each row.
     """
 
     rows: int
@@ -44,6 +43,7 @@ class Table:
     size: int
     element_state: int
     row_state: int
+    bags: int = 1
 
     @property
     def whole_state(self) -> int:
@@ -87,7 +87,7 @@ class Described:
     sizes: Sizes
     parameters: int
     weights: Sequence[Weight]
-    table: Table | None
+    tables: tuple[Table, ...]
     half: bool
     answers_only: bool
 
@@ -113,17 +113,15 @@ def dense_bytes(weights: Sequence[Weight], mesh: Mesh) -> dict[str, int]:
     }
 
 
-def table_bytes(table: Table | None, mesh: Mesh) -> dict[str, int]:
+def table_bytes(table: Table, mesh: Mesh) -> dict[str, int]:
     """A rank's part of the table, its gradient, its state; what a step's backward passes leave, and grouping that."""
-    if table is None:
-        return {}
     values, state = table.bytes(mesh)
     _, columns = table.part(mesh)
     found = {"table": values, "table optimizer": state if table.step else 0}
     if table.step == "dense":
         return {**found, "table gradient": 2 * values}  # the sum, and that of one use
     if table.step == "sparse":
-        sums = mesh.step_tokens * table.layers * columns * table.size
+        sums = mesh.step_tokens * table.layers * table.bags * columns * table.size
         reads = table.step_reads(mesh) * (table.number_bytes(mesh) + table.size) + sums
         found["step's reads"] = -(-reads // mesh.copies)
         found["grouping"] = table.step_reads(mesh) * _GROUPED + sums + (reads if mesh.copies > 1 else 0)
@@ -135,17 +133,17 @@ def gpu_bytes(model: Described, mesh: Mesh) -> dict[str, int]:
 
     "host": what lies in host memory in its stead, and is worked on there.
     """
-    table, at_once, host = model.table, 1, 0
-    found = {**dense_bytes(model.weights, mesh), **table_bytes(table, mesh)}
-    if mesh.host_values and table is not None:
+    tables, at_once, host = model.tables, 1, 0
+    found = dense_bytes(model.weights, mesh) | dict(sum((Counter(table_bytes(one, mesh)) for one in tables), Counter()))
+    if mesh.host_values and tables:
         host = sum(found.pop(name, 0) for name in ("table", "table optimizer", "step's reads", "grouping"))
         at_once = 1 + mesh.ahead
-        found["fetched rows"] = at_once * fetched_bytes(table, mesh)
+        found["fetched rows"] = at_once * sum(fetched_bytes(table, mesh) for table in tables)
     found["activations"] = at_once * model.activations(mesh.tokens)
     if model.half:
         found["copies"] = at_once * 2 * copied_weights(model.base, model.memory, model.vocabulary)
-    if table is not None:
-        found["exchange"] = exchange_bytes(table, mesh)
+    if tables:
+        found["exchange"] = max(exchange_bytes(table, mesh) for table in tables)
     passing = ("activations", "copies", "exchange", "gathered", "fetched rows")
     backward = sum(found.get(name, 0) for name in passing)
     lasting = sum(number for name, number in found.items() if name not in (*passing, "grouping", "asking"))
@@ -171,7 +169,7 @@ def exchange_bytes(table: Table, mesh: Mesh) -> int:
     if ranks == 1:
         return 0
     lists = ranks * mesh.tokens * table.kept * (4 + table.size)
-    sums = mesh.tokens * table.width * table.size
+    sums = mesh.tokens * table.bags * table.width * table.size
     return lists + (2 * sums if mesh.table == "width" else 2 * ranks * sums)
 
 

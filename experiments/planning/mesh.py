@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import MemxError
@@ -68,19 +69,20 @@ class Mesh:
         return self.gpus // self.table_ranks
 
 
-def mesh_of(config: TrainConfig, plan: Plan, value_width: int) -> Mesh:
-    """Lay a config out. value_width: columns of its value table, 0 without one.
+def mesh_of(config: TrainConfig, plan: Plan, value_widths: Sequence[int]) -> Mesh:
+    """Lay a config out. value_widths: columns of its value tables.
 
     Raises MemxError for a mesh that the GPUs or the table cannot be cut into.
     """
     parallel, training = config.parallel, config.training
     shard = _divisor("parallel.shard", parallel.shard, plan.gpus)
     ranks = _divisor("parallel.table_ranks", parallel.table_ranks, plan.gpus)
-    if not value_width or parallel.table == "replicated" or config.memory.kind == "peer":
-        ranks = 1  # PEER's tables are not shared out
-    if ranks > 1 and parallel.table == "width" and value_width % ranks:
+    if not value_widths or parallel.table == "replicated" or any(part.whole_tables for part in config.memory.parts):
+        ranks = 1  # tables of PEER and of units are not shared out
+    uneven = [width for width in value_widths if width % ranks] if parallel.table == "width" else []
+    if uneven:
         raise MemxError(
-            f"a value table of width {value_width} cannot be split evenly over parallel.table_ranks {ranks}",
+            f"a value table of width {uneven[0]} cannot be split evenly over parallel.table_ranks {ranks}",
             hint="set parallel.table_ranks to a divisor of the width, or parallel.table=rows",
         )
     parts = training.accumulate
@@ -91,9 +93,9 @@ def mesh_of(config: TrainConfig, plan: Plan, value_width: int) -> Mesh:
         gpus=plan.gpus,
         gpu=plan.gpu,
         shard=shard,
-        table="" if not value_width else parallel.table if ranks > 1 else "replicated",
+        table="" if not value_widths else parallel.table if ranks > 1 else "replicated",
         table_ranks=ranks,
-        host_values=parallel.host_values and value_width > 0,
+        host_values=parallel.host_values and bool(value_widths),
         prefetch=parallel.prefetch,
         parts=parts,
         tokens=rows * row_tokens(config),
@@ -101,7 +103,9 @@ def mesh_of(config: TrainConfig, plan: Plan, value_width: int) -> Mesh:
 
 
 def row_tokens(config: TrainConfig) -> int:
-    """Tokens of one of the `training.batch` a step: a row of a corpus, or a usual document, a quarter of a row."""
+    """Tokens of one of the `training.batch` a step: a row of a corpus, a prompt, or a usual document, a quarter row."""
+    if config.eviction.active:
+        return config.eviction.length
     return config.data.sequence if config.corpus.sources else max(8, config.data.sequence // 4)
 
 

@@ -28,8 +28,7 @@ def planned(
     Raises:
         MemxError: the GPUs or the table cannot be cut as the config asks.
     """
-    table = model.table
-    mesh = mesh_of(config, plan, table.width if table else 0)
+    mesh = mesh_of(config, plan, [table.width for table in model.tables])
     held = gpu_bytes(model, mesh)
     seconds = step_seconds(model, mesh, plan.assumed)
     step_tokens = config.training.batch * row_tokens(config)
@@ -62,22 +61,23 @@ def planned(
 
 
 def _taken(model: Described, config: TrainConfig, plan: Plan) -> Taken:
-    mesh = mesh_of(config, plan, model.table.width if model.table else 0)
+    mesh = mesh_of(config, plan, [table.width for table in model.tables])
     return Taken(gpu_bytes(model, mesh), mesh, len(_refused(config, mesh)))
 
 
 def _saved(model: Described) -> int:
     """Bytes of a state that a run can go on from: weights and optimiser, of all ranks together."""
     found = sum((4 + 8 * weight.trained) * prod(weight.shape) for weight in model.weights)
-    table = model.table
-    return found if table is None else found + table.rows * table.width * table.size + table.whole_state
+    return found + sum(table.rows * table.width * table.size + table.whole_state for table in model.tables)
 
 
 def _refused(config: TrainConfig, mesh: Mesh) -> list[str]:
     """What so many processes do not train, or not so."""
     found = []
-    if mesh.host_values and config.memory.kind == "peer":
-        found.append("PEER tables cannot be offloaded to CPU memory; set parallel.host_values=false")
+    whole = {part.kind for part in config.memory.parts if part.whole_tables}
+    if mesh.host_values and whole:
+        what = "PEER tables" if "peer" in whole else "tables of units"
+        found.append(f"{what} cannot be offloaded to CPU memory; set parallel.host_values=false")
     if mesh.gpus == 1:
         return found
     if mesh.ahead > 1 and mesh.shard > 1:
@@ -105,7 +105,7 @@ def _assumed(model: Described, mesh: Mesh, plan: Plan) -> list[str]:
     gpu, assumed = mesh.gpu, plan.assumed
     peak = gpu.half if model.half else gpu.single
     found = [f"{assumed.utilization:.0%} of the peak {peak / 1e12:,.0f} TFLOP/s"]
-    if model.table is not None:
+    if model.tables:
         found[0] += f" (half-keys scored in float32: of {gpu.single / 1e12:.0f})"
         found.append(
             f"{assumed.bandwidth:.0%} of {gpu.bandwidth / 1e12:.2f} TB/s memory bandwidth for table rows and optimizers"

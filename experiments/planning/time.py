@@ -5,6 +5,7 @@ No torch here. Nothing in here was measured on a GPU.
 
 from __future__ import annotations
 
+from collections import Counter
 from math import prod
 
 from ...memory_layers.config import PRODUCT_KEYS
@@ -21,15 +22,14 @@ def step_seconds(model: Described, mesh: Mesh, assumed: Assumptions) -> dict[str
 
     Gathering weights hides behind computing, as far as it takes no longer; so do host rows that are fetched ahead.
     """
-    table, dense = model.table, sum(prod(weight.shape) for weight in model.weights)
+    dense = sum(prod(weight.shape) for weight in model.weights)
     trained = sum(prod(weight.shape) for weight in model.weights if weight.trained)
     found = {
         "computing": mesh.parts * _compute(model, mesh, assumed),
         "sharing weights": _weights(dense, mesh, assumed),
         "adam": 28 * trained / mesh.shard / (mesh.gpu.bandwidth * assumed.bandwidth),
     }
-    if table is not None:
-        found |= _table(table, mesh, assumed)
+    found |= dict(sum((Counter(_table(table, mesh, assumed)) for table in model.tables), Counter()))
     behind = {"sharing weights"} | ({"host rows"} if mesh.ahead else set())
     apart = sum(seconds for name, seconds in found.items() if name not in behind | {"computing"})
     total = apart + max(found["computing"], *(found.get(name, 0.0) for name in behind))
@@ -39,9 +39,10 @@ def step_seconds(model: Described, mesh: Mesh, assumed: Assumptions) -> dict[str
 def _compute(model: Described, mesh: Mesh, assumed: Assumptions) -> float:
     """Forward, and twice that backward. Half-keys are scored in float32, and only forward: backward reads the kept."""
     base, memory, scores = model.base, model.memory, 0.0
-    if memory.kind in PRODUCT_KEYS:
-        placed, key_width = len(memory.placed_layers(base.layers)), memory.key_width or base.width // 2
-        scores = 2.0 * placed * memory.query_heads * round(memory.slots**0.5) * key_width
+    for part in memory.parts:
+        if part.kind in PRODUCT_KEYS:
+            placed, key_width = len(part.placed_layers(base.layers)), part.key_width or base.width // 2
+            scores += 2.0 * placed * part.query_heads * round(part.virtual_slots**0.5) * key_width
     fast = mesh.gpu.half if model.half else mesh.gpu.single
     seconds = 3 * (model.sizes.flops - scores) / fast + scores / mesh.gpu.single
     return mesh.tokens * seconds / assumed.utilization
@@ -81,7 +82,7 @@ def _sparse_step(table: Table, mesh: Mesh, assumed: Assumptions) -> dict[str, fl
     """Reads of a step sorted by row, summed twice (norm, step), and the touched rows stepped; on the host, if there."""
     rows, columns = table.part(mesh)
     reads = table.step_reads(mesh)
-    left = reads * (table.number_bytes(mesh) + table.size) + mesh.step_tokens * table.layers * columns * table.size
+    left = reads * (table.number_bytes(mesh) + table.size) + _left_sums(table, mesh, columns)
     moved = reads * (_SORTED + 2 * max(columns * table.size, _LEAST_READ))
     moved += touched_rows(rows, reads) * max(2 * columns * (table.size + table.element_state), _LEAST_READ)
     found = {}
@@ -93,6 +94,11 @@ def _sparse_step(table: Table, mesh: Mesh, assumed: Assumptions) -> dict[str, fl
     if mesh.copies > 1:
         found["copies"] = left * (mesh.copies - 1) / mesh.copies / _ring(mesh.gpus, mesh, assumed)
     return found
+
+
+def _left_sums(table: Table, mesh: Mesh, columns: int) -> int:
+    """Bytes of the gradients of a step's sums, as its backward passes leave them."""
+    return mesh.step_tokens * table.layers * table.bags * columns * table.size
 
 
 def _exchange(table: Table, mesh: Mesh, assumed: Assumptions) -> float:
@@ -108,7 +114,7 @@ def exchanged_bytes(table: Table, mesh: Mesh) -> tuple[float, float]:
     """
     others, tokens = mesh.table_ranks - 1, mesh.tokens
     slots, weights = tokens * table.kept * 4, tokens * table.kept * table.size
-    sums = tokens * table.width * table.size
+    sums = tokens * table.bags * table.width * table.size
     if mesh.table == "rows":  # requests of slot, bag and weight, and answers; sums of every owner; their gradients
         asked = (2 * slots + 2 * weights) * others / mesh.table_ranks
         return float(others * sums), asked + others * sums

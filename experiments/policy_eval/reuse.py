@@ -1,26 +1,30 @@
-"""Measurements of an earlier evaluation, taken over where they are of the same prompts, policies and sizes.
+"""Measurements of an earlier evaluation of the same prompts: taken over, or compared with those of a trained model.
 
-So NAMMs can be added to an evaluation without measuring the other policies again.
+So NAMMs can be added to an evaluation without measuring the other policies again, and a trained model is compared with
+what it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import MemxError
-from ...results.namm.rows import THRESHOLD, split_allocation
+from ...results.namm.rows import FULL, THRESHOLD, split_allocation
 from ...results.store.json_lines import JsonLines
+from ...results.store.rows import Row
 from ...results.store.run_info import read_config
 from ...results.store.runs import Run
 from ..config.eviction.policy_eval import EvalConfig
 from ..config.loading import load_eval_config
 from ..config.presets import command_of
 from ..eviction.head_shares import HEAD_SHARES, read_shares
-from ..eviction.measurements import Measurements
-from .rows import Key
+from ..eviction.measurements import CacheSize, Measurements
+from .rows import EvalReport, Key, Sets
 
 _RESULTS = "prompts.jsonl"
 # what decides the prompts, and what a policy does with them
@@ -165,3 +169,86 @@ def _named_now(measured: Measurements, labels: Mapping[str, str | None]) -> Meas
     label = labels[named]
     # a threshold for reading is calibrated anew
     return None if label is None or suffix == THRESHOLD else replace(measured, variant=label + suffix)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a model did before it was trained.
+
+    Attributes:
+        folder: The run folder of that evaluation.
+        tokens: The tokens of each prompt's context, by family and number.
+        sets: The figures.
+    """
+
+    folder: Path
+    tokens: Mapping[tuple[str, int], int]
+    sets: Sets
+
+    def check(self, task: str, number: int, tokens: int) -> None:
+        """Raise MemxError if a prompt, of so many tokens in its context, was another one there."""
+        if (then := self.tokens.get((task, number))) != tokens:
+            raise MemxError(
+                f"prompt {number + 1} of {task} has {tokens:,} tokens here, and {then or 'none'} in {self.folder}",
+                hint="that evaluation was made with another tokenizer or version of memx; leave out --before",
+            )
+
+
+def read_before(config: EvalConfig) -> Before | None:
+    """Read what the model did before it was trained.
+
+    Args:
+        config: The evaluation of the trained model.
+
+    Returns:
+        What it measured on the same prompts; None if the config names no evaluation to compare with.
+
+    Raises:
+        MemxError: The folder is no finished evaluation, or one of other prompts or settings.
+    """
+    if config.before is None:
+        return None
+    folder, hint = Path(config.before), "evaluate both models with the same settings"
+    earlier = _config(folder)
+    pairs = [(name, getattr(config, name), getattr(earlier, name)) for name in _ALIKE]
+    pairs += [(name, getattr(config, name), _protected(earlier, name)) for name in ("protect_first", "protect_newest")]
+    pairs += [("every", config.every, earlier.every)] if config.mode == "online" else []
+    for name, here, there in pairs:
+        if here != there:
+            raise MemxError(f"{folder} has {name} {there}, and this evaluation {here}", hint=hint)
+    labels, lines = _labels(config, earlier), []
+    for line in JsonLines(folder / _RESULTS).lines():
+        if line.get("task") in config.tasks and line["number"] < config.prompts:
+            known = [_named_now(Measurements.from_line(fact), labels) for fact in line["facts"]]
+            lines.append({**line, "facts": [one.line() for one in known if one is not None]})
+    tokens = {(line["task"], line["number"]): line["tokens"] for line in lines}
+    if missing := [task for task in config.tasks if any((task, n) not in tokens for n in range(config.prompts))]:
+        count = f"{config.prompts} prompts" if config.prompts > 1 else "the prompt"
+        raise MemxError(f"{folder} does not have {count} of {', '.join(missing)}", hint=hint)
+    return Before(folder, tokens, Sets.of(config.model_copy(update={"write": False}), lines))
+
+
+def before_rows(report: EvalReport, before: Before | None) -> Iterator[Row]:
+    """The rows on what training changed, of every policy and size that both evaluations have, paired by prompt.
+
+    Likelihoods are relative to the full cache of the model before, at most 1.
+    """
+    if before is None:
+        return
+    known = before.sets.figures
+    full = known[Key(FULL, CacheSize(None))]["log_likelihood"]
+    for key in [key for key in report.sets.figures if key in known]:
+        own, was = report.sets.figures[key], known[key]
+        now, then = (np.minimum(np.exp(one["log_likelihood"] - full), 1) for one in (own, was))
+        share = np.minimum(np.exp(own["log_likelihood"] - report.full["log_likelihood"]), 1)  # of its own full cache
+        figures = {
+            "relative_to_before": now,
+            "relative_before": then,
+            "relative_over_before": now - then,
+            "relative_log_likelihood_over_before": share - then,
+            "log_likelihood_over_before": own["log_likelihood"] - was["log_likelihood"],
+            "exact_over_before": 100 * (own["exact"] - was["exact"]),
+        }
+        for dataset, families in report.sets.datasets.items():
+            for metric, values in figures.items():
+                yield report.row(key, dataset, metric, report.bootstrap.mean(values, families))

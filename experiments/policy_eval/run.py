@@ -43,7 +43,7 @@ from ..runtime.threads import restored_threads, run_threads
 from .leaderboard import asked, write_leaderboard
 from .measure import PolicyEvaluator
 from .online_thresholds import THRESHOLDS, Thresholds, online_thresholds
-from .reuse import read_reused
+from .reuse import before_rows, read_before, read_reused
 from .rows import EvalReport, Key
 from .sources import settings_checksum
 from .third_party import measure_third_party
@@ -112,7 +112,7 @@ class Evaluation:
     ) -> None:
         self.config, self.report, self.stop = config, report, stop
         self.results = JsonLines(run.folder / RESULTS)
-        self.reused = read_reused(config)
+        self.reused, self.before = read_reused(config), read_before(config)
         check_prompt_length(config.host, describe_base_model(config.host), config.length, "length")
         self.model, self.tokenizer, self.host = prepare_base_model(config.host, runs, report)
         for source, namm in zip(config.namms, namms, strict=True):
@@ -142,6 +142,8 @@ class Evaluation:
             self.report(Note(f"resumed after {len(prompts_done)} of {total} prompts"))
         self.report(Phase("preparing prompts"))
         for task, number, prompt in self._prompts():
+            if self.before:
+                self.before.check(task, number, len(prompt.context))
             if (task, number) in prompts_done:
                 continue
             start = perf_counter()
@@ -163,7 +165,8 @@ class Evaluation:
         """All rows that the lines come to."""
         lines = self.results.lines()
         report = EvalReport(self.config, [line for line in lines if "task" in line], run=run, about=self.about)
-        return [*report.rows(), *kind_rows(report, [line for line in lines if "document" in line])]
+        compared = before_rows(report, self.before)
+        return [*report.rows(), *compared, *kind_rows(report, [line for line in lines if "document" in line])]
 
     def _check_finite(self, task: str, measured: list[Measurements]) -> None:
         """Raise RunFailed for scores that are not finite, which no mean and no interval could hold."""

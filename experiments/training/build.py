@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torch import Tensor
 
 from ...results.store.runs import Run
 from ..checkpoints.checkpoint import make_checkpointer
@@ -25,12 +27,30 @@ from ..runtime.events import Note, Phase, Report
 from ..runtime.malloc import keep_freed_memory
 from ..runtime.signals import StopRequest
 from .data import TrainingData, make_data
-from .evaluation import Evaluator
+from .evaluation import CachedAnswers, Evaluator
 from .loop import Trainer
+from .loss import answer_loss
 from .step import TrainStep
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from ...memory_layers.llama import MemoryLlamaForCausalLM
+
+
+class Prompted(Protocol):
+    """What trains a model on prompts whose cache a policy evicts; `cache_aware.build` has it."""
+
+    @property
+    def data(self) -> TrainingData:
+        """The prompts."""
+        ...
+
+    def prepare(
+        self, model: MemoryLlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+    ) -> tuple[Callable[[MemoryLlamaForCausalLM, Any], Tensor], CachedAnswers]:
+        """The loss of a prompt, and what answers the validation prompts; called once, with the start model."""
+        ...
 
 
 def build_trainer(
@@ -41,6 +61,7 @@ def build_trainer(
     stop: StopRequest,
     threads: int,
     world: World,
+    prompted: Prompted | None = None,
 ) -> Trainer:
     """Put together what a run trains with, on this process.
 
@@ -51,6 +72,7 @@ def build_trainer(
         report: gets an event before what takes long, and after each step.
         stop: whether somebody asked to stop.
         threads: of torch, on this process; world: the processes that share the run.
+        prompted: what trains on prompts whose cache a policy evicts, if the config says so.
 
     Raises:
         MemxError: the model, the data or the processes do not fit the config.
@@ -60,14 +82,17 @@ def build_trainer(
     if device.type == "cpu":
         keep_freed_memory()
     parallelism = make_parallelism(config, world, device)
-    data = make_data(config, split, run, parallelism, report)
+    assert config.eviction.active == (prompted is not None), "cache_aware.build is called for such a config"
+    data = prompted.data if prompted else make_data(config, split, run, parallelism, report)
     # the tokenizer of a new model comes from the data, that of a pretrained one with the model; data are read with it
     model, tokenizer, new_memory = assemble_model(config, data.new_tokenizer, device, parallelism, report)
     lora = add_lora(model, config) if config.finetune.train == "lora" else None
     if split.trained:
         check_lengths(split, tokenizer, config.data.sequence, model.config.max_position_embeddings)
     batches = data.open(tokenizer)
-    evaluator = Evaluator(config, split, tokenizer, lambda text: report(Note(text)), synced=world.joined)
+    # the model is the pretrained one still: LoRA adapters and memories begin without effect
+    loss, cached = prompted.prepare(model, tokenizer) if prompted else (answer_loss, None)
+    evaluator = Evaluator(config, split, tokenizer, lambda text: report(Note(text)), synced=world.joined, cached=cached)
     if new_memory and config.finetune.spread:
         # before FSDP cuts the model, and also where a saved state is restored later: slots are counted with these below
         _fit_queries(config, model, data, evaluator, device, report)
@@ -92,7 +117,7 @@ def build_trainer(
         evaluator=evaluator,
         optimizer=optimizer,
         usage=usage,
-        train_step=TrainStep(config, model, usage, evaluator.text, device, data, parallelism),
+        train_step=TrainStep(config, model, usage, evaluator.text, device, data, parallelism, loss),
         checkpointer=make_checkpointer(run.folder / "state", model, tokenizer, optimizer, usage, parallelism),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -11,9 +12,11 @@ from ...files import write_atomically
 from ...results.store.runs import Run
 from ..config.training import TrainConfig
 from ..data.batches import Batch, PackedBatches
+from ..data.fact_text import text_of_source
 from ..data.fact_tokens import train_on_facts
 from ..data.facts.questions import FactSplit, documents_of
 from ..data.part_batches import PartBatches, open_batches
+from ..data.text import split_text
 from ..data.tokenizer import tokenizer_from_text
 from ..runtime.events import Note, Phase, Report
 
@@ -24,10 +27,13 @@ if TYPE_CHECKING:
     from ..distributed.parallel import Parallelism
 
 
+_TOKENIZER_TEXT = 4_000_000  # characters of mixed-in text that a tokenizer is trained on, at most
+
+
 class Batches(Protocol):
     """An endless stream of batches, which goes on from a saved position."""
 
-    def __next__(self) -> Batch: ...
+    def __next__(self) -> Any: ...
 
     def seek(self, position: Any) -> None:
         """Go to a position that `TrainingData.position` gave."""
@@ -45,8 +51,8 @@ class TrainingData(Protocol):
         """Open the stream, before any other method below. Raises MemxError for data that cannot be trained on."""
         ...
 
-    def micro_batches(self, batch: Batch) -> tuple[list[Batch], int, int]:
-        """This rank's micro-batches; how many tokens of all ranks the loss counts, and how many there are."""
+    def micro_batches(self, batch: Any) -> tuple[list[Any], int, int]:
+        """This rank's micro-batches; how many tokens (or prompts) of all ranks the loss counts, and all tokens."""
         ...
 
     def position(self) -> dict[str, Any]:
@@ -214,9 +220,15 @@ def build_tokenizer(config: TrainConfig, split: FactSplit) -> PreTrainedTokenize
 
     Args:
         config: whose `data.vocabulary` is the most entries that it gets.
-        split: whose training documents it is trained on.
+        split: whose training documents it is trained on, with the text that is mixed in.
     """
-    return train_on_facts(split, config.data.vocabulary)
+    text: list[str] = []
+    if config.text.source is not None and config.text.mix:
+        seed = config.data.seed if config.text.seed is None else config.text.seed
+        documents, _ = split_text(text_of_source(config.text.source), config.text.held_out, seed)
+        ends = accumulate(map(len, documents))
+        text = [document for document, end in zip(documents, ends, strict=True) if end <= _TOKENIZER_TEXT]
+    return train_on_facts(split, config.data.vocabulary, text)
 
 
 def split_rows(batch: Batch, parts: int) -> list[Batch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -24,10 +24,19 @@ if TYPE_CHECKING:
 CORPUS = "corpus"  # what rows call the held-out documents of a corpus
 
 
+class CachedAnswers(Protocol):
+    """Prompts that are answered from what a policy leaves of the cache."""
+
+    def measure(self, model: MemoryLlamaForCausalLM) -> dict[str, Estimate]:
+        """The right answers' mean log-likelihood by budget, nats a token."""
+        ...
+
+
 class Evaluator:
     """Measures what a model knows. Whoever calls it sets autocast, gathers weights and pauses the use statistics.
 
-    synced: every rank asks the same questions, and none ends a generation before the others.
+    synced: every rank asks the same questions, and none ends a generation before the others. cached: prompts that are
+    answered from what a policy leaves of the cache.
     """
 
     def __init__(
@@ -37,13 +46,14 @@ class Evaluator:
         tokenizer: PreTrainedTokenizerFast,
         notes: Callable[[str], None],
         synced: bool = False,
+        cached: CachedAnswers | None = None,
     ) -> None:
-        self.config, self.tokenizer, self.synced = config, tokenizer, synced
+        self.config, self.tokenizer, self.synced, self.cached = config, tokenizer, synced, cached
         self.questions = question_sets(split) if split.trained else {}
         longest = longest_answer(split.trained, tokenizer) + 1 if split.trained else 1
         # no longer than a row of training, which every trained answer fits in, whatever other spellings there are
         self.max_answer = min(max(config.evaluation.max_answer, longest), config.data.sequence)
-        self.text = HeldOutText(config.text, tokenizer, config.data.seed) if config.text.source else None
+        self.text = _text_of(config, tokenizer)
         self.known = known_questions(config, tokenizer, synced=synced)
         self.parts = PartEvaluator(config, split, self.ask, self.kept) if config.finetune.parts else None
         self.held_out = self._held_out(notes) if config.corpus.sources and config.corpus.held_out else None
@@ -57,6 +67,8 @@ class Evaluator:
             metrics[tier] = {metric: estimate.value for metric, estimate in estimates(answers).items()}
         if self.held_out is not None:
             metrics[CORPUS] = {"nll": self._held_out_nll(model).value}
+        for budget, estimate in self.cached_answers(model).items():
+            metrics[f"{budget} of the cache"] = {"log_likelihood": estimate.value}
         return metrics
 
     def before_training(self, model: MemoryLlamaForCausalLM) -> dict[str, Any]:
@@ -68,7 +80,13 @@ class Evaluator:
             known["known"] = self.known.measure(model)
         if (text := self.measure_text(model)) is not None:
             known["text"] = text
+        if cached := self.cached_answers(model):
+            known["cached"] = cached
         return known
+
+    def cached_answers(self, model: MemoryLlamaForCausalLM) -> dict[str, Estimate]:
+        """The right answers' log-likelihood at each budget of the cache; empty without such prompts."""
+        return {} if self.cached is None else self.cached.measure(model)
 
     def final_answers(self, model: MemoryLlamaForCausalLM) -> dict[str, list]:
         """The answers to the final questions, by tier."""
@@ -117,3 +135,9 @@ class Evaluator:
         """The answers to sets of questions, by the name of each."""
         how = {"batch": self.config.evaluation.batch, "max_answer": self.max_answer, "synced": self.synced}
         return {tier: answer_questions(model, self.tokenizer, questions, **how) for tier, questions in sets.items()}
+
+
+def _text_of(config: TrainConfig, tokenizer: PreTrainedTokenizerFast) -> HeldOutText | None:
+    if not config.text.source:
+        return None
+    return HeldOutText(config.text, tokenizer, config.data.seed, config.training.steps)

@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 
     from ...memory_layers.llama import MemoryLlamaForCausalLM
 
-_TRAINING_BLOCKS = 2000  # at most; a fine-tuning run does not see more
+_TRAINING_BLOCKS = 2000  # at most, unless training sees more before it begins anew
 
 
 class HeldOutText:
     """Blocks of text for training and held-out ones for measuring; they share no document."""
 
-    def __init__(self, config: TextConfig, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+    def __init__(self, config: TextConfig, tokenizer: PreTrainedTokenizerFast, seed: int, steps: int = 0) -> None:
         assert config.source is not None
         self.config, seed = config, seed if config.seed is None else config.seed
+        most = max(_TRAINING_BLOCKS, steps * config.mix)
         training, held_out = split_text(text_of_source(config.source), config.held_out, seed)
-        self.training = text_blocks(training, tokenizer, block=config.block, most=_TRAINING_BLOCKS, seed=seed)
+        self.training = text_blocks(training, tokenizer, block=config.block, most=most, seed=seed)
         self.held_out = text_blocks(held_out, tokenizer, block=config.block, most=config.blocks, seed=seed)
         if not len(self.training) or not len(self.held_out):
             raise MemxError(

@@ -21,7 +21,7 @@ from ..checkpoints.states import read_state, saved_states, state_step, write_sta
 from ..config.base import assign, to_tree, to_yaml, validate
 from ..config.points import Point
 from ..config.training import TrainConfig
-from ..optim.schedule import learning_rate_share
+from ..optim.schedule import learning_rate_share, value_rate_share
 from ..runtime.events import Note, Report
 
 KEPT_BYTES = 500_000_000  # of a finished run's state, unless training.keep_state says otherwise
@@ -166,7 +166,9 @@ def _compared(config: TrainConfig) -> dict[str, Any]:
 
 def _same_rates(one: TrainConfig, other: TrainConfig, steps: int) -> bool:
     shares = (
-        learning_rate_share(step, one.training) == learning_rate_share(step, other.training) for step in range(steps)
+        share(step, one.training) == share(step, other.training)
+        for step in range(steps)
+        for share in (learning_rate_share, value_rate_share)
     )
     return all(shares)
 

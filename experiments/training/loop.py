@@ -177,6 +177,7 @@ class Trainer:
         with self._evaluating():
             self.before = self.evaluator.before_training(self.model)
         measured = [*self.before["answers"].values(), *filter(None, [self.before.get("text")])]
+        measured += self.before.get("cached", {}).values()
         if not all(math.isfinite(estimate.value) for estimate in measured):
             raise RunFailed(f"{self.config.finetune.source} computes scores that are not finite before any training")
         if (known := self.evaluator.known) is not None:
@@ -223,12 +224,12 @@ class Trainer:
             self._save()  # of several processes, the export saves it
         self.report(Phase("final evaluation" if self.evaluator.questions else "measuring held-out loss"))
         with self._evaluating():
-            answers = self.evaluator.final_answers(self.model)
+            answers, cached = self.evaluator.final_answers(self.model), self.evaluator.cached_answers(self.model)
             # after the last part both were measured already
             kept = self.parts[-1] if self.parts else self.evaluator.kept(self.model)
         value_step, dataset = self.optimizer.value_step, self.evaluator.dataset
         text, known = kept.get("text", {}).get("nll"), kept.get("known", {})
-        measured = Measured(answers, self.before, text, self.usage.last, value_step, dataset, known, self.parts)
+        measured = Measured(answers, self.before, text, self.usage.last, value_step, dataset, cached, known, self.parts)
         if self.lora is not None:
             self.lora.merge_and_unload()
         rows = result_rows(self.config, self.run.name, self.model, self.device, measured, self.split.trained)

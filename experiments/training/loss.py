@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...memory_layers.config import MemoryConfig
 from ...memory_layers.moe import MoeLayer
+from ...memory_layers.ultramem.layer import UltraMemLayer
 from ..data.batches import Batch, block_mask
 
 if TYPE_CHECKING:
@@ -40,3 +42,19 @@ def balance_loss(layers: list[MoeLayer], weight: float) -> Tensor | float:
     """The load-balance losses that the last forward pass left, summed and weighed; 0 without a mixture of experts."""
     found = [layer.balance for layer in layers if layer.balance is not None]
     return weight * torch.stack(found).sum() if found else 0.0
+
+
+def balance_weight(memory: MemoryConfig) -> float:
+    """The weight of the load-balance losses: that of the mixture of experts among the memories of a model."""
+    return next((part.balance for part in memory.parts if part.kind == "moe"), memory.balance)
+
+
+def core_loss(layers: list[UltraMemLayer], weight: float) -> Tensor | float:
+    """How far the cores of Tucker scores were from rank one in the last forward pass, summed and weighed."""
+    found = [layer.excess for layer in layers if layer.excess is not None]
+    return weight * torch.stack(found).sum() if found else 0.0
+
+
+def core_weight(memory: MemoryConfig) -> float:
+    """The weight of the loss on cores: that of the UltraMem memory among the memories of a model."""
+    return next((part.core_penalty for part in memory.parts if part.kind == "ultramem"), memory.core_penalty)

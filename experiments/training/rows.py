@@ -29,7 +29,8 @@ class Measured(NamedTuple):
 
     answers: by tier. before: exact match and text loss of a pretrained start. text: NLL per token of ordinary text,
     which `dataset` names. use: of each memory layer over the last window. value_step: sparse or dense; empty if no
-    table was trained. known: of the questions that a pretrained model answered before. parts: scores after each part.
+    table was trained. cached: the right answers' log-likelihood by budget of the cache. known: of the questions that a
+    pretrained model answered before. parts: scores after each part.
     """
 
     answers: Mapping[str, Sequence[Answer]]
@@ -38,6 +39,7 @@ class Measured(NamedTuple):
     use: Mapping[str, Usage] = {}
     value_step: str = ""
     dataset: str = ""
+    cached: Mapping[str, Estimate] = {}
     known: Mapping[str, Estimate] = {}
     parts: Sequence[PartScores] = ()
 
@@ -71,11 +73,14 @@ def result_rows(
         value_step=measured.value_step,
         trained=config.finetune.train,
     )
+    if memory.shares:
+        common["shares"] = ", ".join(f"{kind} {share:g}" for kind, share in memory.shares.items())
     return [
         *_answer_rows(common, measured.answers, trained),
         *_before_and_text_rows(common, config, measured),
         *known_rows(common, measured.before.get("known", {}), measured.known),
         *(part_rows(common, measured.before, measured.parts) if measured.parts else []),
+        *_cached_rows(common, config, measured),
         *_use_rows(common, measured.use),
     ]
 
@@ -101,6 +106,17 @@ def _before_and_text_rows(common: Mapping, config: TrainConfig, measured: Measur
         rows.append(_row(common, dataset, "nll_before", Estimate(*measured.before["text"])))
     if measured.text:
         rows.append(_row(common, dataset, "nll", measured.text))
+    return rows
+
+
+def _cached_rows(common: Mapping, config: TrainConfig, measured: Measured) -> list[Row]:
+    """Of validation prompts, at each budget of the cache."""
+    both = {"log_likelihood_before": measured.before.get("cached", {}), "log_likelihood": measured.cached}
+    rows = []
+    for metric, by_budget in both.items():
+        for budget, estimate in zip(config.eviction.budgets, by_budget.values(), strict=False):
+            more = dict(budget=budget, split="validation", mode="post_hoc", length=config.eviction.length)
+            rows.append(Row(**common, **more, dataset="cache", metric=metric, **Estimate(*estimate)._asdict()))
     return rows
 
 

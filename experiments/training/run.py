@@ -7,6 +7,8 @@ state, but some of torch's backward passes add in no fixed order there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ...errors import MemxError
 from ...results.store.rows import Row
 from ...results.store.runs import Run
@@ -25,12 +27,22 @@ from ..runtime.threads import restored_threads, run_threads
 from .build import build_trainer
 from .divergence import check_not_diverged
 from .lengthen import remove_state
+from .loop import Trainer
 
 
 def train(
-    config: TrainConfig, run: Run, report: Report, stop: StopRequest, threads: int, world: World | None = None
+    config: TrainConfig,
+    run: Run,
+    report: Report,
+    stop: StopRequest,
+    threads: int,
+    world: World | None = None,
+    build: Callable[..., Trainer] = build_trainer,
 ) -> list[Row]:
-    """Train one point in a claimed run folder, and record in it how that ended. world: the processes that share it."""
+    """Train one point in a claimed run folder, and record in it how that ended.
+
+    world: the processes that share it. build: puts together what it trains with.
+    """
     before = run.info()
     check_not_diverged(run)
     threads = run_threads(config.training.threads, before, threads, report)
@@ -38,7 +50,7 @@ def train(
     began = bool(saved_states(state))
     # an evolution that trains its base model goes on with threads of its own
     with recorded_run(run, keeps=lambda: began or bool(saved_states(state))), restored_threads():
-        split, notes = (FactSplit([], [], config.data.seed), []) if config.corpus.sources else build_split(config)
+        split, notes = build_split(config) if config.on_facts else (FactSplit([], [], config.data.seed), [])
         digest = facts_digest([*split.trained, *split.unseen])
         _same_facts(run, digest)
         for note in notes:
@@ -46,7 +58,7 @@ def train(
         about = {"experiment": config.experiment, "seed": config.seed, "device": config.training.device}
         about |= {key: before[key] for key in ("continued_from",) if key in before}
         run.begin(to_yaml(config), {**about, "threads": threads, "facts": digest})
-        trainer = build_trainer(config, split, run, report, stop, threads, world or World())
+        trainer = build(config, split, run, report, stop, threads, world or World())
         rows = trainer.fit()
     took = {"seconds": round(trainer.seconds, 1), "steps": trainer.step, "tokens": trainer.tokens}
     run.finish(rows, **took, device=str(trainer.device), peak_bytes=peak_bytes(trainer.device))

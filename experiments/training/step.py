@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ...memory_layers.llama import MemoryLlamaForCausalLM, moe_layers_of
+from ...memory_layers.llama import MemoryLlamaForCausalLM, moe_layers_of, ultramem_layers_of
 from ..config.training import TrainConfig
-from ..data.batches import Batch
 from ..models.slot_usage import SlotUsage
 from ..runtime.devices import autocast_for
 from .held_out_text import HeldOutText
-from .loss import answer_loss, balance_loss, text_loss
+from .loss import answer_loss, balance_loss, balance_weight, core_loss, core_weight, text_loss
 from .micro_batches import run_overlapped
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class TrainStep:
     """Leaves the gradients of a training step in a model and in the gradient buffers of its tables.
 
-    The load-balance loss of experts is that of each micro-batch on each rank.
+    The load-balance loss of experts is that of each micro-batch on each rank; cores have theirs in each, too.
     """
 
     def __init__(
@@ -37,32 +37,36 @@ class TrainStep:
         device: torch.device,
         data: TrainingData,
         parallelism: Parallelism,
+        loss: Callable[[MemoryLlamaForCausalLM, Any], Tensor] = answer_loss,
     ) -> None:
+        """loss: of a micro-batch, summed over what `data.micro_batches` counts."""
+        self.loss = loss
         self.config, self.model, self.usage, self.text = config, model, usage, text
         self.device, self.data, self.parallelism = device, data, parallelism
-        self.experts = moe_layers_of(model)
+        self.experts, self.ultramem = moe_layers_of(model), ultramem_layers_of(model)
 
-    def __call__(self, batch: Batch, step: int) -> tuple[Tensor, int]:
+    def __call__(self, batch: Any, step: int) -> tuple[Tensor, int]:
         """Add a batch's gradients; its loss as far as it is this rank's, and all tokens with mixed-in text."""
         micro_batches, counted, tokens = self.data.micro_batches(batch)
         ranks = self.parallelism.world.size
-        weight = self.config.memory.balance / (len(micro_batches) * ranks)
+        parts = len(micro_batches) * ranks
+        balance, core = balance_weight(self.config.memory) / parts, core_weight(self.config.memory) / parts
         total = torch.zeros((), device=self.device)
 
-        def forward(micro_batch: Batch) -> tuple[Tensor, Tensor]:
+        def forward(micro_batch: Any) -> tuple[Tensor, Tensor]:
             with self._autocast():
                 # divided by the tokens of the whole step, so that gradients of micro-batches and ranks add up to it
-                loss = answer_loss(self.model, micro_batch) / counted
-                return loss, loss + balance_loss(self.experts, weight)
+                loss = self.loss(self.model, micro_batch) / counted
+                return loss, loss + balance_loss(self.experts, balance) + core_loss(self.ultramem, core)
 
         def backward(losses: tuple[Tensor, Tensor]) -> None:
             total.add_(losses[0].detach())
             losses[1].backward()
 
-        def count(micro_batch: Batch) -> None:
-            self._count(micro_batch.documents.flatten() >= 0)
+        def count(micro_batch: Any) -> None:
+            self._count(micro_batch.real)
 
-        on_device = (Batch(*(tensor.to(self.device) for tensor in part)) for part in micro_batches)
+        on_device = (part.to(self.device) for part in micro_batches)
         ahead = self.config.parallel.prefetch if self.config.parallel.host_values else 0
         with self.parallelism.keep_gathered(self.model, ahead):
             run_overlapped(on_device, forward, backward, ahead=ahead, turn=count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from ...errors import MemxError
 from ...results.store.rows import Row
@@ -20,8 +21,12 @@ from ..runtime.processes import run_pool
 from ..runtime.signals import Interrupted, StopRequest, stop_on_signals
 from .lengthen import find_start, start_from_shorter
 
+Build = Callable[..., Any]  # as `build.build_trainer`, which brings torch
 
-def train_points(planned: Sequence[Point], options: Options, report: SweepReport) -> dict[str, list[Row]]:
+
+def train_points(
+    planned: Sequence[Point], options: Options, report: SweepReport, build: Build | None = None
+) -> dict[str, list[Row]]:
     """Train every point that is not finished.
 
     Args:
@@ -29,6 +34,7 @@ def train_points(planned: Sequence[Point], options: Options, report: SweepReport
         options: Where runs go; how many points are trained at once.
         report: Gets (index of the point, event). Of torchrun's processes each reports; what the first need not know
             too is a note marked `own`.
+        build: Puts together what a run trains with, in place of `build.build_trainer`.
 
     Returns:
         The rows by run.
@@ -44,9 +50,9 @@ def train_points(planned: Sequence[Point], options: Options, report: SweepReport
             check_start(point.config)
     world = launched()
     if world.size > 1:
-        _shared(planned, options, report)
+        _shared(planned, options, report, build)
     else:
-        _alone(planned, options, report)
+        _alone(planned, options, report, build)
     store = RunStore(options.runs)
     return {point.name: store.run(point.name).rows() for point in planned}
 
@@ -61,18 +67,18 @@ def _check(planned: Sequence[Point], options: Options, check: Callable[[TrainCon
             find_start(point.config, store.run(point.name))
 
 
-def _alone(planned: Sequence[Point], options: Options, report: SweepReport) -> None:
+def _alone(planned: Sequence[Point], options: Options, report: SweepReport, build: Build | None) -> None:
     _check(planned, options, lambda config: None)
     jobs = min(options.jobs, len(planned))
     threads = max(1, _cores() // jobs)
-    tasks = [partial(train_point, point, options, threads) for point in planned]
+    tasks = [partial(train_point, point, options, threads, build=build) for point in planned]
     if jobs == 1:
         _one_by_one(planned, tasks, report, World())
     else:
         run_pool(tasks, jobs, report)
 
 
-def _shared(planned: Sequence[Point], options: Options, report: SweepReport) -> None:
+def _shared(planned: Sequence[Point], options: Options, report: SweepReport, build: Build | None) -> None:
     """Train the points one after another, each over all processes that torchrun started."""
     if options.jobs > 1:
         raise MemxError(
@@ -81,7 +87,7 @@ def _shared(planned: Sequence[Point], options: Options, report: SweepReport) -> 
     with join(planned[0].config.training.device) as world:
         world.on_first(lambda: _check(planned, options, partial(check_parallelism, ranks=world.size)))
         threads = max(1, _cores() // world.local_size)
-        tasks = [partial(train_point, point, options, threads, world=world) for point in planned]
+        tasks = [partial(train_point, point, options, threads, build=build, world=world) for point in planned]
         _one_by_one(planned, tasks, report, world)
 
 
@@ -92,9 +98,11 @@ def train_point(
     report: Report,
     stop: StopRequest,
     world: World | None = None,
+    build: Build | None = None,
 ) -> None:
     """Train one point in its folder; a finished one is kept when resuming, if its facts are still the same."""
-    from .run import check_facts, train  # brings torch
+    from .build import build_trainer  # brings torch
+    from .run import check_facts, train
 
     world = world or World()
     store = RunStore(options.runs)
@@ -106,7 +114,7 @@ def train_point(
         if options.resume and options.lengthen:
             world.on_first(lambda: start_from_shorter(point.config, run, report))
             world.on_first(lambda: note_new_run(store, point.name, point.config, report))
-        train(point.config, run, report, stop, threads, world)
+        train(point.config, run, report, stop, threads, world, build or build_trainer)
         report(Phase("finished"))
 
 

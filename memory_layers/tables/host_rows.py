@@ -8,7 +8,7 @@ table's own gathers and copies them (`staging.py`). Meanwhile the thread that co
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -42,6 +42,21 @@ def before_waiting(call: Callable[[], object]) -> Iterator[None]:
         _before_wait.reset(token)
 
 
+@dataclass
+class PendingRows:
+    """Rows of a lookup on their way from host memory.
+
+    Attributes:
+        coming: What the thread of the table brings: rows on the device, and an event of when they are there.
+        places: The place of each slot's row among them.
+        device: Where they go.
+    """
+
+    coming: Future[tuple[Tensor, Any]]
+    places: Tensor
+    device: torch.device
+
+
 class HostRows:
     """Reads rows of a table in host memory for one device. `stats` counts what that takes. A copy starts anew."""
 
@@ -67,6 +82,13 @@ class HostRows:
         Raises:
             IndexError: A slot that is not there.
         """
+        pending = self.start(values, slots)
+        if (run := _before_wait.get()) is not None:
+            run()
+        return self.finish(pending)
+
+    def start(self, values: Tensor, slots: Tensor) -> PendingRows:
+        """Start to read the rows that slots name; the arguments are those of `read`."""
         began = perf_counter()
         rows, places = distinct(slots)
         known = None
@@ -76,17 +98,19 @@ class HostRows:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "memx-rows")
         coming = self._thread.submit(self._bring, values.detach(), rows, known, slots.device)
-        if (run := _before_wait.get()) is not None:
-            run()
+        return PendingRows(coming, places, slots.device)
+
+    def finish(self, pending: PendingRows) -> tuple[Tensor, Tensor]:
+        """Wait for rows that `start` asked for; returns what `read` does."""
         began = perf_counter()
-        row_values, copied = coming.result()
+        row_values, copied = pending.coming.result()
         self.stats.waited += perf_counter() - began
         if copied is not None:
-            stream = torch.cuda.current_stream(slots.device)
+            stream = torch.cuda.current_stream(pending.device)
             stream.wait_event(copied)
             # copied on the staging's stream, used on this one: the allocator must not give its memory away before
             row_values.record_stream(stream)
-        return row_values, places
+        return row_values, pending.places
 
     def _bring(self, values: Tensor, rows: Tensor, known: Any, device: torch.device) -> tuple[Tensor, Any]:
         if known is not None:
@@ -132,6 +156,7 @@ def host_bag(
     weights: Tensor,
     gradient_buffer: list[BagGradient] | None,
     shard: TableShard | None,
+    pending: PendingRows | None = None,
 ) -> Tensor:
     """Weighted sums of rows of a table in host memory.
 
@@ -142,6 +167,7 @@ def host_bag(
         weights: Their weights [T, K] on the device.
         gradient_buffer: Gets the table's gradient in the backward pass.
         shard: Which part of the table `values` is; None: all of it.
+        pending: These rows, if `HostRows.start` has asked for them already; of a whole table only.
 
     Returns:
         The sums [T, D] on the device.
@@ -157,7 +183,8 @@ def host_bag(
     buffer = None if gradient_buffer is None else _OffloadBuffer(host, gradient_buffer)
     if shard is not None and shard.size > 1:
         return sharded_bag(values, slots, weights, shard, buffer, host.read)
-    return _HostBag.apply(values, *host.read(values, slots), slots, weights, buffer)
+    read = host.read(values, slots) if pending is None else host.finish(pending)
+    return _HostBag.apply(values, *read, slots, weights, buffer)
 
 
 class _HostBag(torch.autograd.Function):

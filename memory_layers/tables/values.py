@@ -16,7 +16,7 @@ from ...kernels.embedding_bag import embedding_bag
 from ...kernels.embedding_bag.gradient import BagGradient
 from ...kernels.huge_pages import use_huge_pages
 from ...torch_compat import DRAW_BLOCK
-from .host_rows import HostRows, host_bag
+from .host_rows import HostRows, PendingRows, host_bag
 from .table_shards import TableShard, sharded_bag
 
 _DRAW_ELEMENTS = 1 << 24  # elements of a sharded table that are drawn at once
@@ -28,6 +28,7 @@ class MemoryValues(nn.Module):
     Args:
         slots: Number of rows N.
         width: Width d_v of a row.
+        std: Standard deviation of its initial values. None: 1/sqrt(d_v).
 
     Attributes:
         weight: The table [N, d_v], or the part of it that this process stores.
@@ -35,6 +36,7 @@ class MemoryValues(nn.Module):
         gradient_buffer: None: `weight` gets a dense gradient. A list: `weight` gets no gradient, and each backward pass
             appends the factors of the gradient to the list, so an optimizer can update only the rows that were read.
         shard: Which part of the table this process stores. None: all of it.
+        padded: Whether bags have slots of zero weight that stand for none, which an optimizer leaves out.
         host: Reads rows of a table in CPU memory while the model is on a GPU. None: it is on the module's device.
 
     Example:
@@ -48,20 +50,21 @@ class MemoryValues(nn.Module):
         ```
     """
 
-    def __init__(self, slots: int, width: int) -> None:
+    def __init__(self, slots: int, width: int, *, std: float | None = None) -> None:
         super().__init__()
         weight = torch.empty(slots, width)
         use_huge_pages(weight)
         self.weight = nn.Parameter(weight)
-        self.shape = (slots, width)
+        self.shape, self.std = (slots, width), width**-0.5 if std is None else std
         self.gradient_buffer: list[BagGradient] | None = None
+        self.padded = False
         self.shard: TableShard | None = None
         self.host: HostRows | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw N(0, 1/sqrt(d_v)); of a sharded table every rank gets its part of the same numbers."""
-        std = self.shape[1] ** -0.5
+        """Draw N(0, std); of a sharded table every rank gets its part of the same numbers."""
+        std = self.std
         if self.shard is None or self.weight.is_meta:
             nn.init.normal_(self.weight, std=std)
             return
@@ -124,7 +127,17 @@ class MemoryValues(nn.Module):
         self.gradient_buffer.clear()  # the same list: a forward pass whose backward is still to come holds it
         return gradients
 
-    def bag(self, slots: Tensor, weights: Tensor) -> Tensor:
+    @property
+    def whole(self) -> bool:
+        """Whether this process stores all of the table."""
+        return self.shard is None or self.shard.size == 1
+
+    def start_reading(self, slots: Tensor) -> PendingRows:
+        """Start to bring rows of a whole table in CPU memory to the device of the slots [T, K], for a later `bag`."""
+        assert self.host is not None and self.whole, "only rows of a whole table in CPU memory are on their way"
+        return self.host.start(self.weight, slots)
+
+    def bag(self, slots: Tensor, weights: Tensor, *, pending: PendingRows | None = None) -> Tensor:
         """Compute weighted sums of rows.
 
         With a sharded table, every rank of the group must call this with the same number of tokens.
@@ -132,6 +145,7 @@ class MemoryValues(nn.Module):
         Args:
             slots: Numbers of rows of the whole table [T, K], integers.
             weights: Weights of these rows [T, K].
+            pending: What `start_reading` returned for these slots, if the rows were asked for before.
 
         Returns:
             The sums [T, d_v].
@@ -141,8 +155,8 @@ class MemoryValues(nn.Module):
         """
         weights = weights.to(self.weight.dtype)
         if self.host is not None:
-            return host_bag(self.host, self.weight, slots, weights, self.gradient_buffer, self.shard)
-        if self.shard is not None and self.shard.size > 1:
+            return host_bag(self.host, self.weight, slots, weights, self.gradient_buffer, self.shard, pending)
+        if self.shard is not None and not self.whole:
             return sharded_bag(self.weight, slots, weights, self.shard, self.gradient_buffer)
         return embedding_bag(self.weight, slots, weights, gradient=self.gradient)
 

@@ -22,6 +22,7 @@ from .views import visible
 
 ATTENTION = "memx"  # its name among transformers' attention functions
 CACHE = "memx_cache"  # the argument by which a decoder hands its cache down to it
+COLUMNS = "memx_columns"  # the argument that says which columns of a piece are tokens [B, N]; none if all are
 _ADDED = {"s_aux": "attention sinks", "position_bias": "a position bias", "head_mask": "a head mask"}
 _WINDOW_IN_MASK = ("PhimoeAttention",)  # have windows without saying so to the attention function
 _OTHER_MODEL = "use a model with standard attention, e.g. Llama, Mistral, Qwen, Gemma or GPT-2"

@@ -35,6 +35,8 @@ class EvictingCache(Cache):
     Attributes:
         seen: Number of tokens of each sequence so far, evicted ones included.
         columns: Which columns of the input so far were tokens, not padding: [B, N], bool.
+        carried: What layers other than attention need of earlier tokens, such as n-gram memories: tensors [B, ...] by
+            name, which follow the sequences.
         length: Number of positions that the whole text will have, for models whose rotary factors depend on it. Set it
             before the first of several forward passes over one text; 0: as many as each pass has reached.
 
@@ -61,6 +63,7 @@ class EvictingCache(Cache):
         self.policy, self.protect, self.shards = policy, tuple(protect), shards
         self.seen: list[int] = []
         self.columns: Tensor | None = None
+        self.carried: dict[str, Tensor] = {}
         self.length = 0
 
     def begin(self, columns: Tensor) -> None:
@@ -116,6 +119,7 @@ class EvictingCache(Cache):
             layer.continue_with(continue_with)
         other.seen, other.length = self.seen * copies, self.length
         other.columns = None if self.columns is None else self.columns.repeat(copies, 1)
+        other.carried = {name: torch.cat([tensor] * copies) for name, tensor in self.carried.items()}
         return other
 
     def _forked(self, policy: Policy, copies: int) -> list[EvictingLayer]:
@@ -177,13 +181,14 @@ class EvictingCache(Cache):
 
         self.seen = [self.seen[b] for b in order]
         self.columns = None if self.columns is None else rows(self.columns)
+        self.carried = {name: rows(tensor) for name, tensor in self.carried.items()}
         for layer in self.layers:
             layer.state.map_sequences(rows, order)
 
     def reset(self) -> None:
         """Drop all tokens."""
         super().reset()
-        self.seen, self.columns, self.length = [], None, 0
+        self.seen, self.columns, self.carried, self.length = [], None, {}, 0
 
     def __deepcopy__(self, memo: dict[int, object]) -> EvictingCache:
         """A copy that goes on by itself, under the same policy: for a beginning that several continuations share."""

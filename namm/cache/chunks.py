@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 from ...errors import MemxError
 from ...transformers_compat import become, rotary_length
-from .attention import CACHE
+from .attention import CACHE, COLUMNS
 from .cache import EvictingCache
 
 _BY_COLUMN = ("input_ids", "inputs_embeds", "token_type_ids")
@@ -81,9 +81,8 @@ def chunked_forward(
             stop = start + _next(cache, columns, start)
             cache.begin(columns.packed[:, start:stop])
             piece = {name: tensor[:, start:stop] for name, tensor in inputs.items()}
-            outputs.append(
-                plain(**piece, past_key_values=cache, use_cache=True, return_dict=True, **kwargs, **{CACHE: cache})
-            )
+            own = {CACHE: cache} if columns.all else {CACHE: cache, COLUMNS: columns.packed[:, start:stop]}
+            outputs.append(plain(**piece, past_key_values=cache, use_cache=True, return_dict=True, **kwargs, **own))
             cache.finish()
             start = stop
     return _join(outputs, columns, cache, as_tuple=as_dict is False), cache

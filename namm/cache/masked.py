@@ -56,6 +56,13 @@ class MaskedCache(Cache):
         states = [layer.state for layer in shared.layers]
         super().__init__(layers=[MaskedLayer(state, mask, dtype) for state, mask in zip(states, masks, strict=True)])
         self.length, self._tokens = shared.length, shared.seen[0]
+        self._begun = {name: torch.cat([tensor] * len(masks[0])) for name, tensor in shared.carried.items()}
+        self.carried = dict(self._begun)  # as in `EvictingCache`
+
+    def reset(self) -> None:
+        """Drop the tokens after the context."""
+        super().reset()
+        self.carried = dict(self._begun)
 
     def kept_share(self) -> Tensor:
         """The share of the context that each sequence sees, a mean over layers and heads: [P], float32, on the CPU."""
@@ -177,7 +184,8 @@ def attention_with_lse(
     if visible.shape[2] > 1:
         visible = visible[:, :, None].expand(-1, -1, groups, -1, -1).flatten(2, 3)  # [., ., G*Q, T]
     visible = visible.expand(batch, heads, -1, -1)
-    if query.device.type == "cpu" and value.shape[3] == key.shape[3] and has_flash_attention_for_cpu():
+    learning = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
+    if query.device.type == "cpu" and value.shape[3] == key.shape[3] and has_flash_attention_for_cpu() and not learning:
         bias = torch.zeros_like(visible, dtype=query.dtype).masked_fill_(~visible, -torch.inf)
         keys, values = key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)
         output, lse = flash_attention_for_cpu(rows, keys, values, causal=False, bias=bias, scale=scale)

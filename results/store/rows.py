@@ -23,6 +23,7 @@ _TIERS = ("seen", "rephrased", "unseen")
 ADDED = {
     "trained": "memx train: which weights were trained (all, memory, slots, lora)",
     "after_part": "memx train with finetune.parts: how many parts were learned before; 0 is before training",
+    "shares": "memx train: shares of the sparse parameters by kind of memory, such as engram 0.25, moe 0.75",
     "shots": "memx eval: examples in the prompt",
     "fewer_shots": "memx eval: questions whose prompt had room for fewer examples",
     "cut_questions": "memx eval: questions that were shortened because they did not fit in the context",
@@ -59,7 +60,7 @@ class Labels:
 
     `memx train`: tier (seen, rephrased, unseen) and relation of questions; text, the name of held-out text; corpus:
     held-out documents of the corpus; memory_layer; trained: which weights were; asked, after_part: what was asked after
-    how many parts of the facts. `memx eval`: shots; fewer_shots and
+    how many parts of the facts; shares: of the sparse parameters, by kind. `memx eval`: shots; fewer_shots and
     cut_questions: questions that had no room for all of them, or not even for themselves; cut_tokens: what the longest
     of these lost; answer_tokens: of lm-eval, where its own limit does not fit the model; harness: the version of
     lm-eval; policy, every and evicted_questions: what evicted, how often, and from how many prompts; chat: through a
@@ -80,6 +81,7 @@ class Labels:
     trained: str = "all"
     asked: str = ""
     after_part: int | None = None
+    shares: str = ""
     shots: int = 0
     fewer_shots: int = 0
     cut_questions: int = 0
@@ -122,7 +124,7 @@ class Row(BaseModel):
 
     run: str = Field(description="name of the run folder")
     experiment: str = Field(description="name that all points of a sweep share")
-    kind: str = Field(description="dense, memory, memory+, peer or moe; of an op, its implementation")
+    kind: str = Field(description="dense, memory, memory+, ultramem, engram, peer or moe; of an op, its implementation")
     model: str = Field(description="the base model, or the dtype of an op")
     variant: str = Field(default="", description="name of the point in an experiment with variants; a policy's name")
     dataset: str = Field(description="what was evaluated: a tier of questions, a data set, a text, an op and its shape")
@@ -166,8 +168,8 @@ def labels_of(dataset: str) -> Labels:
         return Labels(asked=rest)
     if dataset == "corpus":
         return Labels(corpus=True)
-    if op == "layer" and shape.isdigit():
-        return Labels(memory_layer=int(shape))
+    if op == "layer" and (block := shape.partition(".")[0].rstrip("+")).isdigit():
+        return Labels(memory_layer=int(block))
     return Labels(op=op, shape=shape) if space else Labels()
 
 

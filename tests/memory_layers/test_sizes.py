@@ -30,6 +30,18 @@ CASES = [
     ({}, {"slots": 256, "top_k": 4, "gating": True}),
     ({"tie_embeddings": False}, {"kind": "peer", "slots": 256, "layers": [0, 2], "key_width": 20}),
     ({}, {"kind": "peer", "slots": 256, "qk_norm": True}),
+    ({}, {"kind": "ultramem", "slots": 256, "top_k": 4, "layers": [0, 2]}),
+    ({}, {"kind": "ultramem", "slots": 256, "top_k": 4, "place": "every", "units": True}),
+    (
+        {},
+        {"kind": "ultramem", "slots": 256, "place": "every", "top_k": 4, "value_width": 25, "expansion": 9, "rank": 4},
+    ),
+    (
+        {"width": 96},
+        {"kind": "ultramem", "slots": 256, "rank": 1, "layers": [1, 3], "shared": False, "output_gate": True},
+    ),
+    ({}, {"kind": "ultramem", "slots": 256, "top_k": 4, "units": True, "qk_norm": False, "value_width": 7}),
+    ({}, {"kind": "memory", "slots": 256, "top_k": 4, "place": "every", "output_init": "matched"}),
     ({}, {"kind": "moe", "experts": 6}),
     ({}, {"kind": "moe", "experts": 6, "experts_per_token": 2, "layers": [1], "expert_width": 20}),
 ]

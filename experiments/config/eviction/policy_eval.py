@@ -152,6 +152,9 @@ class EvalConfig(StrictModel):
         default=None,
         description="folder of a finished evaluation whose measurements of the same prompts are taken over; null: none",
     )
+    before: str | None = Field(
+        default=None, description="folder of a finished evaluation of the model before it was trained; null: none"
+    )
     documents: int = Field(
         default=4,
         ge=0,

@@ -203,7 +203,7 @@ def test_variants_are_chosen_by_name_in_the_order_of_the_config():
 def test_every_preset_is_listed_once_and_small_ones_come_first():
     files = {path.stem for path in Path(preset_files.__file__).with_name("presets").glob("*.yaml")}
     assert set(all_presets()) == files and len(preset_files._ORDER) == len(files)
-    assert list(presets())[:2] == ["tiny", "facts"] and list(presets())[-1] == "8b-64m-1t"
+    assert list(presets())[:2] == ["tiny", "facts"] and list(presets())[-1] == "27b"
 
 
 def test_a_variant_that_is_not_there():

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 NAMM = {"folder": "f", "sha256": "0"}
 TREES = {
-    TrainConfig: {"corpus": {"sources": [{"path": "p"}]}},
+    TrainConfig: {"corpus": {"sources": [{"path": "p"}]}, "memory": {"also": [{"kind": "memory", "layers": [0]}]}},
     EvolveConfig: {
         "evolution": {"stages": [{"tasks": ["needles"]}]},
         "tasks": {"train": ["needles"]},

@@ -48,6 +48,8 @@ def bytes_of(tensors):
         {"memory__kind": "memory+", "memory__layers": [0, 1], "training__value_optimizer": "dense"},
         {"memory__kind": "memory+", "memory__layers": [0, 1], "training__value_optimizer": "sparse"},
         {"memory__kind": "peer", "training__value_optimizer": "sparse"},
+        {"memory__kind": "engram", "memory__layers": None, "training__value_optimizer": "sparse"},
+        {"memory__also": [{"kind": "engram", "slots": 500}], "training__value_optimizer": "sparse"},
         {"training__value_second_moment": "row", "training__value_optimizer": "sparse", "memory__layers": [0, 1]},
         {"training__value_dtype": "bfloat16", "training__value_moments": "bfloat16", "memory__shared": False},
         {"training__value_dtype": "bfloat16", "training__value_rounding": "masters"},
@@ -173,16 +175,42 @@ SHAPES = {
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("shape", "kind"),
-    [("tiny", kind) for kind in ("dense", "memory", "memory+", "peer", "moe", "beside")]
-    + [("small", "memory+"), ("small", "dense")],
+    [("tiny", kind) for kind in ("dense", "memory", "memory+", "peer", "moe", "beside", "engram")]
+    + [("small", "memory+"), ("small", "dense"), ("small", "engram"), ("tiny", "convolution"), ("tiny", "mixed")],
 )
 def test_activations_are_what_autograd_saves(shape, kind, half):
     """Within 1%. A mixture of experts in bfloat16 is counted too high, by the copies of experts that no token meets."""
     changes = {"memory__heads": 4, "memory__layers": [0, 1], "memory__experts": 2, **SHAPES[shape]}
     changes |= {"memory__kind": "memory", "memory__insertion": "beside"} if kind == "beside" else {"memory__kind": kind}
+    if kind == "convolution":
+        changes |= {"memory__kind": "engram", "memory__convolution": True}
+    if kind == "mixed":
+        changes |= {
+            "memory__kind": "engram",
+            "memory__also": [{"kind": "memory+", "slots": 256, "top_k": 8, "layers": [1]}],
+        }
     if kind == "memory":
         changes["memory__qk_norm"] = False
     config = point_of(**changes).config
+    blocks = torch.randint(config.data.vocabulary, (4, 64), generator=torch.Generator().manual_seed(0))
+    saved = saved_by_autograd(built(config), blocks, half)
+    base, vocabulary = config.model, config.data.vocabulary
+    counted = saved_bytes(base, config.memory, blocks.numel(), half)
+    counted += logits_bytes(vocabulary, base.width, blocks[:, 1:].numel(), half)[0]
+    counted += 2 * copied_weights(base, config.memory, vocabulary) if half else 0
+    assert counted == pytest.approx(saved, rel=0.01)
+
+
+ULTRAMEM = [{}, {"rank": 1}, {"units": True}, {"units": True, "expansion": 4}, {"scores": "softmax", "qk_norm": False}]
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("keys", ULTRAMEM, ids=str)
+def test_activations_of_ultramem_are_what_autograd_saves(keys, half, monkeypatch):
+    """Within 1%, with bags as long as on a GPU."""
+    monkeypatch.setattr("memx.memory_layers.ultramem.expansion._lengths_may_vary", lambda *given: False)
+    given = {f"memory__{key}": value for key, value in {"kind": "ultramem", "place": "every", **keys}.items()}
+    config = point_of(**SHAPES["tiny"], **given).config
     blocks = torch.randint(config.data.vocabulary, (4, 64), generator=torch.Generator().manual_seed(0))
     saved = saved_by_autograd(built(config), blocks, half)
     base, vocabulary = config.model, config.data.vocabulary

@@ -55,7 +55,7 @@ def test_a_width_is_cut_into_equal_parts():
 
 def test_rows_are_shared_out_as_in_training():
     config = load_config("tiny", [("training.batch", 10), ("training.accumulate", 2)])
-    mesh = mesh_of(config, Plan(4), 32)
+    mesh = mesh_of(config, Plan(4), [32])
     assert mesh.tokens == 2 * row_tokens(config)  # 5 rows a part, over 4 GPUs
     notes = cost("tiny", Plan(4), training__batch=10, training__accumulate=2).plan.notes
     assert notes == ["training.batch 10 in 2 micro-batches on 4 GPUs wastes 38% on padding; use a multiple of 8"]

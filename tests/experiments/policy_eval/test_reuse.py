@@ -227,3 +227,47 @@ def test_a_policy_of_a_users_own_is_measured_anew_after_a_change(place, tmp_path
     assert run_name(with_policy_sources(asked(place, place[1], **named))) != run_name(config)
     with pytest.raises(MemxError, match="has changed since this config was written"):
         with_policy_sources(config)
+
+
+def test_a_trained_model_is_compared_with_what_it_was_by_prompt(place, first, tmp_path):
+    """Figures by hand from the lines of both evaluations; the model itself differs from itself in nothing."""
+    from memx.experiments.base_models.load import load_host
+
+    trained, tokenizer = load_host(str(place[0]))
+    with torch.no_grad():
+        trained.lm_head.weight.add_(
+            torch.randn(trained.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
+        )
+    trained.save_pretrained(tmp_path / "trained")
+    tokenizer.save_pretrained(tmp_path / "trained")
+    config = asked(place, place[1], before=str(first), host__name=str(tmp_path / "trained"))
+    rows = eval_namm(config, Options(tmp_path / "runs"), quiet)
+    by_folder = []
+    for folder in (first, tmp_path / "runs" / run_name(config)):
+        lines = [json.loads(line) for line in (folder / RESULTS).read_text().splitlines()]
+        facts = {(one["task"], one["number"], fact["variant"], fact["budget"]): fact["log_likelihood"]
+                 for one in lines for fact in one["facts"]}  # fmt: skip
+        by_folder.append(facts)
+    then, now = by_folder
+    found = figures(rows)
+    for variant, budget in (("full", None), ("namm global", 0.2), ("random", 0.4)):
+        here, there, full = (
+            [facts[task, number, *line] for task in ("key_values", "passkey") for number in range(2)]
+            for facts, line in ((now, (variant, budget)), (then, (variant, budget)), (then, ("full", None)))
+        )
+        change = sum(a - b for a, b in zip(here, there, strict=True)) / 4
+        relative = sum(min(torch.tensor(a - b).exp(), 1) for a, b in zip(here, full, strict=True)) / 4
+        about = (variant, "all/all")
+        assert found[*about, "log_likelihood_over_before", budget, None, ""][0] == pytest.approx(change)
+        assert found[*about, "relative_to_before", budget, None, ""][0] == pytest.approx(float(relative), rel=1e-5)
+        assert abs(change) > 1e-3
+    same = figures(eval_namm(asked(place, place[1], before=str(first)), Options(tmp_path / "same"), quiet))
+    changes = [value for key, value in same.items() if key[2].endswith("_over_before")]
+    assert changes and set(changes) == {(0.0, 0.0)}
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"length": 190}, {"prompts": 3}, {"tasks": ["people"]}], ids=str)
+def test_other_prompts_are_no_comparison_of_training(place, first, tmp_path, changes):
+    with pytest.raises(MemxError):
+        eval_namm(asked(place, place[1], before=str(first), **changes), Options(tmp_path), quiet)
+    assert not list(tmp_path.glob("*/rows.jsonl"))

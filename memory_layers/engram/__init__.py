@@ -1,0 +1,1 @@
+"""Engram: hashed n-gram memory, whose table rows follow from token ids alone."""

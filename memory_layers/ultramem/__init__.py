@@ -1,0 +1,1 @@
+"""UltraMem: Tucker scores, implicit value expansion, and the layer made of them."""
