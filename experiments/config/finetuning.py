@@ -94,7 +94,7 @@ class EvaluationConfig(StrictModel):
     )
     known_as: Literal["completions", "questions"] = Field(
         default="completions",
-        description="known: texts to complete after two examples, or memx's own questions (for models of its facts)",
+        description="known: as completions of a text after two examples, or questions (for models of memx's facts)",
     )
     known_questions: int | None = Field(
         default=200, ge=1, description="of those answered before training, how many are asked again; null: all"
