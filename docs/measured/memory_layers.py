@@ -99,6 +99,19 @@ def continual(page: str) -> str:
     return table(columns, lines)
 
 
+def continual_rows(page: str) -> str:
+    """How many rows a step trains and by which score: learned and kept, on the validation seed."""
+    names = {"kl 500": ("500", "KL"), "kl 2000": ("2,000", "KL"), "slots 1000": ("2,000", "TF-IDF")}
+    names |= {"kl 10000": ("10,000", "KL"), "tfidf 10000": ("10,000", "TF-IDF")}
+    methods = {m.name: m for m in continual_methods(by_trained(rows_of("continual/validation")))}
+    lines = [
+        [*shown, *(plus_minus(*methods[name].figures[key], 0) for key in (LEARNED, KNOWN))]
+        for name, shown in names.items()
+    ]
+    columns = ["rows per step", "score", "new facts, EM %", "known before, still answered, %"]
+    return table(columns, lines, left=2)
+
+
 def queries(page: str) -> str:
     """Random against whitened queries of a new memory: slots used by each memory layer, and facts learned."""
     values = {(row.run.partition("-")[0], row.dataset, row.metric): row for row in rows_of("retrofit/queries")}
