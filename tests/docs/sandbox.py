@@ -17,7 +17,8 @@ NAMED = {"HOST": "model", "MODEL": "model", "my-model": "model", "halfway": "run
          "old": "bench"}  # fmt: skip
 # what each picture of `memx plot` is drawn from
 DRAWN = {"memory": "facts", "qa": "answers", "loss": "run", "baselines": "baselines", "ablation": "ablation",
-         "usage": "run", "finetune": "finetune", "step": "step", "ops": "bench", "namm": "evaluation",
+         "usage": "run", "finetune": "finetune", "continual": "continual", "step": "step", "ops": "bench",
+         "namm": "evaluation",
          "layers": "evaluation", "evicted": "evaluation", "evolution": "namm", "pareto": "namm"}  # fmt: skip
 OF_COMMAND = {"eval-namm": "namm", "bench": "bench", "convert": "parallel"}
 
