@@ -57,7 +57,9 @@ def continual_figure(rows: Sequence[Row], methods: Sequence[ContinualMethod]) ->
         axis.set_xlabel(label)
     axes[0].set_ylabel("new facts, paraphrased, mean of parts:\nexact match (%)")
     runs = max(len(method.seeds) for method in methods)
-    interval = f"mean of {runs} seeds, 95% CI (t)" if runs > 1 else "one seed, 95% CI over questions"
+    fewest = min(len(method.seeds) for method in methods)
+    seeds = f"{runs}" if fewest == runs else f"{fewest} to {runs}"
+    interval = f"mean of {seeds} seeds, 95% CI (t)" if runs > 1 else "one seed, 95% CI over questions"
     parts = max(row.labels.after_part or 0 for row in rows)
     models = ", ".join(dict.fromkeys(row.model for row in rows))
     caption_below(figure, f"{models} · {parts} parts, learned one after another · {interval}", axes)
