@@ -36,6 +36,8 @@ TABLES: dict[str, Callable[[str], str]] = {
     "ablation": memory_layers.ablation,
     "shares": shares.shares,
     "retrofit": memory_layers.retrofit,
+    "continual": memory_layers.continual,
+    "continual-rows": memory_layers.continual_rows,
     "queries": memory_layers.queries,
     "step": costs.step,
     "evolution": namms.evolution,

@@ -47,7 +47,7 @@ def _identity(row: Row) -> tuple[object, ...]:
         else ()
     )
     point = (row.run, row.model, row.kind, row.memory_slots, row.dataset, row.metric, row.variant)
-    return (*point, row.seed, *(extra(row, name) for name in names))
+    return (*point, row.seed, extra(row, "after_part"), *(extra(row, name) for name in names))
 
 
 def collect_runs(sources: Sequence[Path], log: Callable[[str], None] = lambda text: None) -> list[Run]:

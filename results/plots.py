@@ -81,6 +81,13 @@ PICTURES = (
         "memx train --init-from MODEL",
     ),
     Picture(
+        "continual",
+        "Facts learned in parts against what is kept, for runs with finetune.parts.",
+        "memory_layers.continual_figure",
+        MEMORY,
+        "memx train --init-from MODEL",
+    ),
+    Picture(
         "qa",
         "Scores of NQ-open, TriviaQA and own questions by memory size, from memx eval.",
         "memory_layers.questions",

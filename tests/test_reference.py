@@ -12,6 +12,7 @@ import yaml
 from memx.experiments.config.loading import load_config
 from memx.experiments.config.matching import sizes_of
 from memx.experiments.config.points import points
+from memx.results.memory_layers.continual import EARLIER, KNOWN, by_trained, continual_methods
 from memx.results.store.rows import read_rows
 from memx.results.summary import summarize
 
@@ -50,6 +51,17 @@ def test_accuracy_rises_and_loss_falls_with_memory(rivals, kind, tier):
     accuracy = [found[slots].value for slots in sorted(found)]
     assert len(accuracy) >= 2 and accuracy == sorted(accuracy)
     assert [loss[slots].value for slots in sorted(loss)] == sorted((s.value for s in loss.values()), reverse=True)
+
+
+def test_rare_slots_keep_what_the_other_methods_lose():
+    rows = rows_of("continual/continual.rows.jsonl")
+    methods = {method.name: method for method in continual_methods(by_trained(rows))}
+    rare = methods["rare slots, TF-IDF"]
+    assert len(rare.seeds) == 3
+    for name in ("LoRA", "all weights"):
+        assert len(methods[name].seeds) == 3
+        assert rare.figures[KNOWN].low > methods[name].figures[KNOWN].high
+        assert rare.figures[EARLIER].low < methods[name].figures[EARLIER].high  # no method keeps earlier parts
 
 
 def test_nobody_knows_unseen_entities(rivals):

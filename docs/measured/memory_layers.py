@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from memx.results.labels import short
 from memx.results.memory_layers.ablation import variants_of
 from memx.results.memory_layers.baselines import Base, bases_of
+from memx.results.memory_layers.continual import EARLIER, KNOWN, LEARNED, by_trained, continual_methods
 from memx.results.memory_layers.finetune import Method, by_method, methods_of
 from memx.results.published import published_ablations
 from memx.results.store.rows import Row
@@ -86,6 +87,29 @@ def retrofit(page: str) -> str:
         methods = sorted(methods_of(by_method(rows)), key=lambda method: (trained[method.name], method.name))
         lines += [_method(name + method.name, method) for method in methods]
     return table([*columns, "text NLL before", "text NLL after", "change"], lines)
+
+
+def continual(page: str) -> str:
+    """Five methods learn facts in ten parts: learned of each part, and kept of earlier parts and of what was known."""
+    columns = ["what is trained", "seeds", "new facts, EM %", "earlier parts, EM %", "known before, still answered, %"]
+    lines = []
+    for method in continual_methods(by_trained(rows_of("continual/continual"))):
+        cells = [plus_minus(*method.figures[key], 1) for key in (LEARNED, EARLIER, KNOWN)]
+        lines.append([method.name, str(len(method.seeds)), *cells])
+    return table(columns, lines)
+
+
+def continual_rows(page: str) -> str:
+    """How many rows a step trains and by which score: learned and kept, on the validation seed."""
+    names = {"kl 500": ("500", "KL"), "kl 2000": ("2,000", "KL"), "slots 1000": ("2,000", "TF-IDF")}
+    names |= {"kl 10000": ("10,000", "KL"), "tfidf 10000": ("10,000", "TF-IDF")}
+    methods = {m.name: m for m in continual_methods(by_trained(rows_of("continual/validation")))}
+    lines = [
+        [*shown, *(plus_minus(*methods[name].figures[key], 0) for key in (LEARNED, KNOWN))]
+        for name, shown in names.items()
+    ]
+    columns = ["rows per step", "score", "new facts, EM %", "known before, still answered, %"]
+    return table(columns, lines, left=2)
 
 
 def queries(page: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ class TrainingState:
 
     position: of the stream of batches. before: what a pretrained model knew before training. seconds: of training so
     far. value_step: how value tables are stepped, sparse or dense; empty if none is trained. run: its name; empty in
-    states of older versions.
+    states of older versions. parts: what was measured after each part of the facts that is learned.
     """
 
     position: dict[str, Any]
@@ -29,6 +29,7 @@ class TrainingState:
     value_step: str
     step: int
     run: str = ""
+    parts: Sequence[dict[str, Any]] = ()
 
 
 def _count(value: Any) -> bool:
@@ -40,7 +41,22 @@ def _known(before: Any) -> bool:
     if not isinstance(before, dict) or not isinstance(answers := before.get("answers", {}), dict):
         return False
     measured = [*answers.values(), *([before["text"]] if "text" in before else [])]
-    return all(isinstance(one, list | tuple) and len(one) == 5 and all(map(_figure, one)) for one in measured)
+    return all(map(_estimate, measured)) and _scores(before.get("known", {}))
+
+
+def _parts(parts: Any) -> bool:
+    """Whether it is a list of what `PartEvaluator.measure` gives."""
+    return isinstance(parts, list | tuple) and all(
+        isinstance(scores, dict) and all(map(_scores, scores.values())) for scores in parts
+    )
+
+
+def _scores(scores: Any) -> bool:
+    return isinstance(scores, dict) and all(map(_estimate, scores.values()))
+
+
+def _estimate(one: Any) -> bool:
+    return isinstance(one, list | tuple) and len(one) == 5 and all(map(_figure, one))
 
 
 def _figure(value: Any) -> bool:
@@ -55,6 +71,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "step": (_count, "a whole number"),
     "value_step": (lambda value: value in ("", "sparse", "dense"), "sparse, dense or empty"),
     "run": (lambda value: isinstance(value, str), "text"),
+    "parts": (_parts, "a list of figures"),
 }
 
 
@@ -73,7 +90,7 @@ def read_state(folder: Path) -> TrainingState:
         raise damaged(path, error.strerror or str(error)) from None
     if not isinstance(saved, dict):
         raise damaged(path, "it must be a JSON object")
-    saved = {"value_step": "", "run": "", **saved}
+    saved = {"value_step": "", "run": "", "parts": [], **saved}
     for key, (right, kind) in _KINDS.items():
         if key not in saved:
             raise damaged(path, f"{key} is missing")

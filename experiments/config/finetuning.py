@@ -1,4 +1,4 @@
-"""Config sections of finetuning: the pretrained model, and ordinary text next to the facts. No torch here."""
+"""Config sections of finetuning: the pretrained model, ordinary text next to the facts, questions. No torch here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class FinetuneConfig(StrictModel):
     spread: bool = Field(
         default=True, description="fit the queries of a new memory to the model's hidden states (whitening)"
     )
-    rows: int = Field(default=500, ge=1, description="slots: value rows trained in each step, ranked by TF-IDF")
+    rows: int = Field(default=500, ge=1, description="slots: value rows trained in each step, ranked by rows_by")
+    rows_by: Literal["tfidf", "kl"] = Field(
+        default="tfidf", description="slots: score of a row, tfidf or kl (share of the divergence from ordinary text)"
+    )
     slots_optimizer: Literal["sgd", "adam"] = Field(
         default="sgd", description="slots: optimizer of the chosen value rows, sgd or adam"
     )
@@ -42,6 +45,12 @@ class FinetuneConfig(StrictModel):
         min_length=1,
         description="LoRA: names of the linear layers to adapt",
     )
+    parts: int | None = Field(
+        default=None,
+        ge=2,
+        le=10_000,
+        description="continual learning: parts of the facts, learned one after another; null: all at once",
+    )
 
 
 class TextConfig(StrictModel):
@@ -49,7 +58,7 @@ class TextConfig(StrictModel):
 
     source: str | None = Field(
         default=None,
-        description="python-docs, python-source, a .txt or .jsonl file, or several by commas; null: no text",
+        description="python-docs, python-source, facts (memx's own), .txt or .jsonl files, several by commas; or null",
     )
     block: int = Field(default=256, ge=8, le=10_000_000, description="length of a text block in tokens")
     blocks: int = Field(
@@ -59,6 +68,58 @@ class TextConfig(StrictModel):
     mix: int = Field(
         default=0, ge=0, le=1_000_000, description="text blocks added to each training step (replay); 0: none"
     )
+    seed: int | None = Field(
+        default=None, ge=0, lt=2**31, description="random seed for the held-out documents and blocks; null: data.seed"
+    )
+
+
+class EvaluationConfig(StrictModel):
+    """Evaluation: how many questions are answered during and after training."""
+
+    every: int | None = Field(default=200, ge=1, description="steps between evaluations; null: only at the end")
+    questions: int = Field(default=200, ge=1, description="questions per split in evaluations during training")
+    final_questions: int | None = Field(
+        default=2000, ge=1, description="questions per split in the final evaluation; null: all"
+    )
+    batch: int = Field(default=256, ge=1, le=1_000_000, description="questions answered per batch")
+    max_answer: int = Field(
+        default=24,
+        ge=1,
+        le=10_000,
+        description="longest generated answer in tokens; at least the longest trained answer, at most data.sequence",
+    )
+    known: tuple[str, ...] = Field(
+        default=(),
+        description="questions asked before training: fact tables (countries, elements, others) or .jsonl files",
+    )
+    known_as: Literal["completions", "questions"] = Field(
+        default="completions",
+        description="known: as completions of a text after two examples, or questions (for models of memx's facts)",
+    )
+    known_questions: int | None = Field(
+        default=200, ge=1, description="of those answered before training, how many are asked again; null: all"
+    )
+
+
+def check_parts(finetune: FinetuneConfig, known: bool, steps: int, on_facts: bool) -> None:
+    """Raise ValueError if facts cannot be learned in parts as asked.
+
+    Args:
+        finetune: With the parts.
+        known: Whether questions on general knowledge are asked before training.
+        steps: Of training, of all parts.
+        on_facts: Whether facts are trained on.
+    """
+    if finetune.source is None and (finetune.parts or known):
+        key = "finetune.parts" if finetune.parts else "evaluation.known"
+        raise ValueError(f"{key} needs a pretrained model; add --init-from MODEL")
+    if finetune.parts and not on_facts:
+        raise ValueError("finetune.parts splits facts, and this run trains on none; set it to null")
+    if finetune.parts and steps % finetune.parts:
+        raise ValueError(
+            f"training.steps {steps} is no multiple of finetune.parts {finetune.parts}; "
+            "give each part the same number of steps"
+        )
 
 
 def check_finetuning(finetune: FinetuneConfig, text: TextConfig, value_dtype: str) -> None:

@@ -12,7 +12,7 @@ from ...memory_layers.slots import check_rank
 from .base import RunName, StrictModel
 from .eviction.training import TrainEvictionConfig, check_eviction
 from .facts import DataConfig as DataConfig
-from .finetuning import FinetuneConfig, TextConfig, check_finetuning
+from .finetuning import EvaluationConfig, FinetuneConfig, TextConfig, check_finetuning, check_parts
 from .scale import CorpusConfig, ParallelConfig
 from .varying import Sweep, Variants, check_varied
 
@@ -20,7 +20,7 @@ from .varying import Sweep, Variants, check_varied
 class TrainingConfig(StrictModel):
     """Training: steps, batch size, optimizer, learning-rate schedule and precision."""
 
-    steps: int = Field(default=1000, ge=1, description="number of training steps (optimizer updates)")
+    steps: int = Field(default=1000, ge=1, description="number of training steps (optimizer updates), of all parts")
     batch: int = Field(
         default=512,
         ge=1,
@@ -102,23 +102,6 @@ class TrainingConfig(StrictModel):
         return self
 
 
-class EvaluationConfig(StrictModel):
-    """Evaluation: how many questions are answered during and after training."""
-
-    every: int | None = Field(default=200, ge=1, description="steps between evaluations; null: only at the end")
-    questions: int = Field(default=200, ge=1, description="questions per split in evaluations during training")
-    final_questions: int | None = Field(
-        default=2000, ge=1, description="questions per split in the final evaluation; null: all"
-    )
-    batch: int = Field(default=256, ge=1, le=1_000_000, description="questions answered per batch")
-    max_answer: int = Field(
-        default=24,
-        ge=1,
-        le=10_000,
-        description="longest generated answer in tokens; at least the longest trained answer, at most data.sequence",
-    )
-
-
 class MatchConfig(StrictModel):
     """Matching: resizes the models of a sweep to equal FLOPs or parameters, for a fair comparison."""
 
@@ -162,6 +145,11 @@ class TrainConfig(StrictModel):
         """Whether facts are trained on, and not a corpus or prompts whose cache is evicted."""
         return not self.corpus.sources and not self.eviction.active
 
+    @property
+    def part_steps(self) -> int:
+        """Training steps of each part of the facts (`finetune.parts`), or of the whole run."""
+        return self.training.steps // (self.finetune.parts or 1)
+
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
         check_varied(self.sweep, self.variants)
@@ -179,8 +167,7 @@ class TrainConfig(StrictModel):
                     f"memory.kind {part.kind} can only replace the feed-forward; set memory.insertion to replace"
                 )
         if self.finetune.source is None:
-            if self.data.sequence > self.model.context:
-                context = self.model.context
+            if self.data.sequence > (context := self.model.context):
                 raise ValueError(
                     f"data.sequence {self.data.sequence} is longer than model.context {context}; raise model.context"
                 )
@@ -198,6 +185,7 @@ class TrainConfig(StrictModel):
         if not (matched or self.variants) and self.match.by == "none" and self.match.times != 1:
             raise ValueError("match.times needs match.by; set match.by to flops or parameters")
         check_finetuning(self.finetune, self.text, self.training.value_dtype)
+        check_parts(self.finetune, bool(self.evaluation.known), self.training.steps, self.on_facts)
         return self
 
     def _memory_fits(self, width: int, blocks: int) -> None:

@@ -49,6 +49,12 @@ _LATER_EVOLUTION: dict[str, dict[str, Any]] = {
     "evolution": {"start": "zeros", "space": "all", "sigma_end": None},
     "fit": {"prompts": 3, "steps": 400, "rate": 0.01},
 }
+# the same of a training run's keys, by section
+_LATER_CONTINUAL: dict[str, dict[str, Any]] = {
+    "finetune": {"rows_by": "tfidf", "parts": None},
+    "text": {"seed": None},
+    "evaluation": {"known": [], "known_as": "completions", "known_questions": 200},
+}
 _OF_PROCESS = ("accumulate", "keep_state")  # of training: what computes and keeps the same numbers
 _LATER_SECTION = "eviction"  # a section of training: without a policy it says what runs before it did
 _LATER_NAMM = ("settings", "grouping")  # of each NAMM of an evaluation; both follow from its file
@@ -82,6 +88,8 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
         of_run = _without_later_evaluation_keys(of_run)
     if isinstance(host := tree.get("host"), Mapping):
         of_run["host"] = {key: value for key, value in host.items() if value is not None or key not in _LATER_HOST}
+    if "command" not in tree:
+        of_run = _without_defaults(of_run, _LATER_CONTINUAL)
     if tree.get("command") == "evolve-namm":
         of_run = _without_later_keys(of_run)
     return hashlib.sha256(json.dumps(of_run, sort_keys=True).encode()).hexdigest()[:8]
@@ -99,8 +107,14 @@ def _without_later_evaluation_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_later_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
     """An evolution's config without keys that older ones lack, where they say what those did."""
-    kept = dict(tree)
-    for section, later in _LATER_EVOLUTION.items():
-        if isinstance(values := kept.get(section), Mapping):
-            kept[section] = {key: value for key, value in values.items() if key not in later or value != later[key]}
+    kept = _without_defaults(tree, _LATER_EVOLUTION)
     return {key: value for key, value in kept.items() if key not in ("fit", "more_hosts") or value}
+
+
+def _without_defaults(tree: Mapping[str, Any], later: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A config without the keys of its sections that came later, where they have their defaults."""
+    kept = dict(tree)
+    for section, keys in later.items():
+        if isinstance(values := kept.get(section), Mapping):
+            kept[section] = {key: value for key, value in values.items() if key not in keys or value != keys[key]}
+    return kept

@@ -25,7 +25,10 @@ class TrainableRows:
         """text [R, S]: blocks of ordinary text, each a reference batch of its own; the first of them are read."""
         self.rows = config.rows
         tables = {name: module for name, module in model.named_modules() if isinstance(module, MemoryValues)}
-        self.scores = {name: SlotScores(table.weight.shape[0], table.weight.device) for name, table in tables.items()}
+        self.scores = {
+            name: SlotScores(table.weight.shape[0], table.weight.device, by=config.rows_by)
+            for name, table in tables.items()
+        }
         self._of_table = {id(table): self.scores[name] for name, table in tables.items()}
         self._watch(model, text[: config.reference].split(1))
 

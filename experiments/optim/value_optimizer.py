@@ -9,7 +9,7 @@ it is touched, its moments decay for all steps between, and the guess is put rig
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -65,12 +65,15 @@ class ValueOptimizer:
             if trainable_rows is not None:
                 self._trainable[name] = torch.zeros(len(table.weight), dtype=torch.bool, device=table.weight.device)
             if not sgd:
-                self.states[name] = make_state(
-                    table.weight,
-                    second_moment=config.value_second_moment,
-                    moments=_moments(table.weight, config),
-                    masters=config.value_rounding == "masters" and table.weight.dtype != torch.float32,
-                )
+                self.states[name] = self._new_state(table)
+
+    def _new_state(self, table: MemoryValues) -> TableState:
+        return make_state(
+            table.weight,
+            second_moment=self.config.value_second_moment,
+            moments=_moments(table.weight, self.config),
+            masters=self.config.value_rounding == "masters" and table.weight.dtype != torch.float32,
+        )
 
     def release(self) -> None:
         """Give the tables their dense gradients back."""
@@ -140,6 +143,11 @@ class ValueOptimizer:
             for field in fields(state)
             if (tensor := getattr(state, field.name)) is not None
         }
+
+    def reset(self) -> None:
+        """Forget all moments, as before the first step; master weights stay."""
+        for name, state in self.states.items():
+            self.states[name] = replace(self._new_state(self.tables[name]), master=state.master)
 
     @torch.no_grad()
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:

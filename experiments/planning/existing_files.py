@@ -10,7 +10,7 @@ from ..config.training import TrainConfig
 from ..data.corpus.readers.builtin import NAMES
 from ..data.corpus.readers.document import CorruptRecords
 from ..data.corpus.readers.sources import is_on_hub, open_source
-from ..data.text import ordinary_text
+from ..data.fact_text import text_of_source
 
 
 def check_files(points: Sequence[Point]) -> None:
@@ -29,7 +29,7 @@ def check_files(points: Sequence[Point]) -> None:
             seen.add(config.corpus)
         text = config.text.source
         if text is not None and text not in NAMES and text not in seen:
-            ordinary_text(text)
+            text_of_source(text)
             seen.add(text)
 
 

@@ -20,7 +20,7 @@ from ..models.assemble import assemble_model
 from ..models.pretrained import add_lora
 from ..models.slot_usage import SlotUsage
 from ..models.whitening import whiten_queries
-from ..optim.optimizer import make_optimizer
+from ..optim.run_optimizer import make_optimizer
 from ..optim.sparse_finetuning import TrainableRows
 from ..runtime.devices import autocast_for, pick_device
 from ..runtime.events import Note, Phase, Report

@@ -12,9 +12,11 @@ from ...files import write_atomically
 from ...results.store.runs import Run
 from ..config.training import TrainConfig
 from ..data.batches import Batch, PackedBatches
+from ..data.fact_text import text_of_source
 from ..data.fact_tokens import train_on_facts
 from ..data.facts.questions import FactSplit, documents_of
-from ..data.text import ordinary_text, split_text
+from ..data.part_batches import PartBatches, open_batches
+from ..data.text import split_text
 from ..data.tokenizer import tokenizer_from_text
 from ..runtime.events import Note, Phase, Report
 
@@ -86,7 +88,7 @@ def make_data(
 class FactData:
     """`TrainingData` of facts. A batch is the same on every rank, and each takes its rows of every micro-batch."""
 
-    batches: PackedBatches
+    batches: PackedBatches | PartBatches
 
     def __init__(
         self, config: TrainConfig, split: FactSplit, run: Run, parallelism: Parallelism, report: Report
@@ -97,19 +99,10 @@ class FactData:
         """See `TrainingData`; trained on the run's own documents."""
         return tokenizer_from_text(self.parallelism.world.on_first(self._tokenizer_text))
 
-    def open(self, tokenizer: PreTrainedTokenizerFast) -> PackedBatches:
+    def open(self, tokenizer: PreTrainedTokenizerFast) -> PackedBatches | PartBatches:
         """See `TrainingData`. Every document fits in a row: `check_lengths` has measured them."""
-        config, split = self.config, self.split
         self._note_short_training()
-        self.batches = PackedBatches(
-            split.trained,
-            tokenizer,
-            batch=config.training.batch,
-            sequence=config.data.sequence,
-            seed=config.seed,
-            split_seed=split.seed,
-            loss_on=config.data.loss_on,
-        )
+        self.batches = open_batches(self.config, self.split, tokenizer)
         return self.batches
 
     def micro_batches(self, batch: Batch) -> tuple[list[Batch], int, int]:
@@ -132,8 +125,9 @@ class FactData:
         return self._first_batch().tokens.numel()
 
     def _first_batch(self) -> Batch:
+        start = self.batches.position
         first = next(self.batches)
-        self.batches.seek({"epoch": 0, "cursor": 0})
+        self.batches.seek(start)
         return first
 
     def _tokenizer_text(self) -> str:
@@ -230,7 +224,8 @@ def build_tokenizer(config: TrainConfig, split: FactSplit) -> PreTrainedTokenize
     """
     text: list[str] = []
     if config.text.source is not None and config.text.mix:
-        documents, _ = split_text(ordinary_text(config.text.source), config.text.held_out, config.data.seed)
+        seed = config.data.seed if config.text.seed is None else config.text.seed
+        documents, _ = split_text(text_of_source(config.text.source), config.text.held_out, seed)
         ends = accumulate(map(len, documents))
         text = [document for document, end in zip(documents, ends, strict=True) if end <= _TOKENIZER_TEXT]
     return train_on_facts(split, config.data.vocabulary, text)

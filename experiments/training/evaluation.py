@@ -11,6 +11,8 @@ from ..config.training import TrainConfig
 from ..data.facts.questions import FactSplit, Question, question_sets
 from ..data.text import text_nll
 from ..metrics.estimates import Estimate, ratio_estimate
+from .continual.evaluation import PartEvaluator, PartScores
+from .continual.known import known_questions
 from .fact_qa import answer_questions, estimates, longest_answer, sample_questions
 from .held_out_text import HeldOutText
 
@@ -52,6 +54,8 @@ class Evaluator:
         # no longer than a row of training, which every trained answer fits in, whatever other spellings there are
         self.max_answer = min(max(config.evaluation.max_answer, longest), config.data.sequence)
         self.text = _text_of(config, tokenizer)
+        self.known = known_questions(config, tokenizer, synced=synced)
+        self.parts = PartEvaluator(config, split, self.ask, self.kept) if config.finetune.parts else None
         self.held_out = self._held_out(notes) if config.corpus.sources and config.corpus.held_out else None
 
     def during_training(self, model: MemoryLlamaForCausalLM) -> dict[str, dict[str, float]]:
@@ -59,7 +63,7 @@ class Evaluator:
         evaluation = self.config.evaluation
         drawn = sample_questions(self.questions, evaluation.questions, self.config.data.seed)
         metrics = {}
-        for tier, answers in self._ask(model, drawn).items():
+        for tier, answers in self.ask(model, drawn).items():
             metrics[tier] = {metric: estimate.value for metric, estimate in estimates(answers).items()}
         if self.held_out is not None:
             metrics[CORPUS] = {"nll": self._held_out_nll(model).value}
@@ -69,8 +73,11 @@ class Evaluator:
 
     def before_training(self, model: MemoryLlamaForCausalLM) -> dict[str, Any]:
         """What a pretrained model knows before it is trained."""
-        answers = self._ask(model, self._final_questions())
+        answers = self.ask(model, self._final_questions())
         known: dict[str, Any] = {"answers": {tier: estimates(given)["exact_match"] for tier, given in answers.items()}}
+        if self.known is not None:
+            self.known.find(model)
+            known["known"] = self.known.measure(model)
         if (text := self.measure_text(model)) is not None:
             known["text"] = text
         if cached := self.cached_answers(model):
@@ -83,13 +90,22 @@ class Evaluator:
 
     def final_answers(self, model: MemoryLlamaForCausalLM) -> dict[str, list]:
         """The answers to the final questions, by tier."""
-        return self._ask(model, self._final_questions())
+        return self.ask(model, self._final_questions())
 
     def measure_text(self, model: MemoryLlamaForCausalLM) -> Estimate | None:
         """NLL in nats per token of ordinary text, or of the corpus's held-out documents; None without either."""
         if self.text is None:
             return self._held_out_nll(model) if self.held_out is not None else None
         return self.text.measure(model)
+
+    def kept(self, model: MemoryLlamaForCausalLM) -> PartScores:
+        """What the model still knows of what it knew before: known questions, and the loss on ordinary text."""
+        scores: PartScores = {}
+        if self.known is not None:
+            scores["known"] = self.known.measure(model)
+        if (text := self.measure_text(model)) is not None:
+            scores["text"] = {"nll": text}
+        return scores
 
     @property
     def dataset(self) -> str:
@@ -115,7 +131,8 @@ class Evaluator:
     def _final_questions(self) -> dict[str, list[Question]]:
         return sample_questions(self.questions, self.config.evaluation.final_questions, self.config.data.seed)
 
-    def _ask(self, model: MemoryLlamaForCausalLM, sets: Mapping[str, Sequence[Question]]) -> dict[str, list]:
+    def ask(self, model: MemoryLlamaForCausalLM, sets: Mapping[str, Sequence[Question]]) -> dict[str, list]:
+        """The answers to sets of questions, by the name of each."""
         how = {"batch": self.config.evaluation.batch, "max_answer": self.max_answer, "synced": self.synced}
         return {tier: answer_questions(model, self.tokenizer, questions, **how) for tier, questions in sets.items()}
 

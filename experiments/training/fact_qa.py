@@ -75,10 +75,11 @@ def answer_questions(
     batch: int = 256,
     max_answer: int = 24,
     synced: bool = False,
+    end: bool = True,
 ) -> list[Answer]:
-    """Ask every question: a greedy answer by `generate`, and the NLL of the taught answer with its end token.
+    """Ask every question: a greedy answer by `generate`, and the NLL of the taught answer.
 
-    synced: all ranks of the default process group do so together.
+    synced: all ranks of the default process group do so together. end: whether the end token counts in the NLL.
     """
     was_training = model.training
     model.eval()
@@ -89,7 +90,7 @@ def answer_questions(
         asked = [questions[i] for i in chunk]
         prompts, pad = _ids(tokenizer, [question.prompt for question in asked], begin=True), tokenizer.pad_token_id
         texts = generate_texts(model, tokenizer, prompts, max_answer, pad=pad, synced_gpus=synced)
-        scores = answer_nll(model, tokenizer, asked)
+        scores = answer_nll(model, tokenizer, asked, end=end)
         for i, question, text, (nll, tokens) in zip(chunk, asked, texts, scores, strict=True):
             answers[i] = Answer(question, text.strip(), nll, tokens)
     model.train(was_training)
@@ -108,13 +109,16 @@ def _ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, begin: boo
 
 
 def answer_nll(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question]
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question], *, end: bool = True
 ) -> list[tuple[float, int]]:
-    """For each question the NLL in nats of its taught answer (end token included), and how many tokens that is."""
-    end: Any = tokenizer.eos_token_id
+    """For each question the NLL in nats of its taught answer, and how many tokens that is.
+
+    end: whether the end token after the answer counts too.
+    """
+    last: Any = [tokenizer.eos_token_id] if end else []
     prompts = _ids(tokenizer, [question.prompt for question in questions], begin=True)
     texts = [" " + question.answer for question in questions]
-    answers = [[*ids, end] for ids in _ids(tokenizer, texts, begin=False)]
+    answers = [[*ids, *last] for ids in _ids(tokenizer, texts, begin=False)]
     pairs = list(zip(prompts, answers, strict=True))
     tokens = pad_sequence([torch.tensor(prompt + answer) for prompt, answer in pairs], batch_first=True)
     targets = [torch.tensor([*[-100] * (len(prompt) - 1), *answer, -100]) for prompt, answer in pairs]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...errors import MemxError
 from ..config.training import TextConfig
-from ..data.text import ordinary_text, split_text, text_blocks, text_nll
+from ..data.fact_text import text_of_source
+from ..data.text import split_text, text_blocks, text_nll
 from ..metrics.estimates import Estimate, ratio_estimate
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ class HeldOutText:
 
     def __init__(self, config: TextConfig, tokenizer: PreTrainedTokenizerFast, seed: int, steps: int = 0) -> None:
         assert config.source is not None
-        self.config = config
+        self.config, seed = config, seed if config.seed is None else config.seed
         most = max(_TRAINING_BLOCKS, steps * config.mix)
-        training, held_out = split_text(ordinary_text(config.source), config.held_out, seed)
+        training, held_out = split_text(text_of_source(config.source), config.held_out, seed)
         self.training = text_blocks(training, tokenizer, block=config.block, most=most, seed=seed)
         self.held_out = text_blocks(held_out, tokenizer, block=config.block, most=config.blocks, seed=seed)
         if not len(self.training) or not len(self.held_out):

@@ -55,6 +55,8 @@ def find_start(config: TrainConfig, run: Run) -> Start | None:
     """
     if saved_states(run.folder / "state") or run.status == "finished":
         return None
+    if config.finetune.parts:
+        return None  # with another number of steps every part ends elsewhere
     starts, without = [], []
     for other, of in _alike(config, run):
         states = saved_states(other.folder / "state")

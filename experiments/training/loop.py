@@ -25,6 +25,7 @@ from ..runtime.devices import autocast_for
 from ..runtime.events import Evaluation, Note, Phase, Report, Step
 from ..runtime.lifecycle import RunFailed
 from ..runtime.signals import Interrupted, StopRequest
+from .continual.evaluation import PartEvaluator, PartScores, as_scores
 from .data import Batches, TrainingData
 from .divergence import check_rows, diverged
 from .evaluation import Evaluator
@@ -42,7 +43,8 @@ class Trainer:
     """Everything that one process of a run holds, as `build.build_trainer` puts it together, and its loop.
 
     lora: the tuner that merges LoRA adapters at the end, if there are some. step, tokens, seconds: of training so far,
-    by all ranks. before: what a pretrained model knew before training. saved: the step of the last saved state.
+    by all ranks. before: what a pretrained model knew before training. saved: the step of the last saved state. parts:
+    what was measured after each part of the facts.
     """
 
     config: TrainConfig
@@ -66,6 +68,7 @@ class Trainer:
     seconds: float = 0.0
     before: dict[str, Any] = field(default_factory=dict)
     saved: int = 0
+    parts: list[PartScores] = field(default_factory=list)
 
     def fit(self) -> list[Row]:
         """Train from the newest saved state to the end, evaluate and export.
@@ -84,6 +87,9 @@ class Trainer:
         self.model.train()
         started, seconds_before = time.perf_counter(), self.seconds
         while self.step < training.steps:
+            step_of_part = self.step % self.config.part_steps
+            if self.step and not step_of_part:
+                self.optimizer.reset()  # each part begins without the moments of the one before
             # forward and backward of each micro-batch; gradients are summed over ranks on the way
             own_loss, tokens = self.train_step(next(self.batches), self.step)
             # a stop goes with the loss, so that all ranks learn of it in one collective and end after the same step
@@ -91,7 +97,7 @@ class Trainer:
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss is {loss}")
             try:
-                norms = self.optimizer.step(self.step)  # clips, steps, clears the gradients
+                norms = self.optimizer.step(step_of_part)  # clips, steps, clears the gradients
             except FloatingPointError as error:
                 raise self._diverged(str(error), loss) from None
             self.step += 1
@@ -100,6 +106,8 @@ class Trainer:
             self._log(loss, norms)
             if self._due(evaluation.every) and self.step < training.steps:
                 self._evaluate()
+            if self.evaluator.parts is not None and self._due(self.config.part_steps):
+                self._measure_part(self.evaluator.parts)
             alone = self.parallelism.world.size == 1  # then a stop that came since the loss counts too
             if stops or (alone and self.stop.asked):
                 self._save()
@@ -114,7 +122,9 @@ class Trainer:
             self.run.rewind_metrics(-1)  # also of what was measured before the first step, which comes again
             return
         self.step, self.seconds, self.tokens, self.before = state.step, state.seconds, state.tokens, state.before
-        self.saved = self.step
+        self.saved, self.parts = self.step, [as_scores(scores) for scores in state.parts]
+        if self.evaluator.known is not None:
+            self.evaluator.known.read(self.run.folder)
         try:
             self.batches.seek(state.position)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
@@ -134,6 +144,7 @@ class Trainer:
             value_step=self.optimizer.value_step,
             step=self.step,
             run=self.run.name,
+            parts=self.parts,
         )
 
     def _save(self) -> None:
@@ -170,7 +181,21 @@ class Trainer:
         measured += self.before.get("cached", {}).values()
         if not all(math.isfinite(estimate.value) for estimate in measured):
             raise RunFailed(f"{self.config.finetune.source} computes scores that are not finite before any training")
+        if (known := self.evaluator.known) is not None:
+            self.parallelism.world.on_first(lambda: known.write(self.run.folder))
+            self.report(Note(f"answers {len(known.questions):,} of {known.asked:,} general questions: they are kept"))
         self.run.append_metrics(step=0, before=self.before)
+
+    def _measure_part(self, evaluator: PartEvaluator) -> None:
+        """What the model knows after a part of the facts."""
+        part = self.step // self.config.part_steps
+        self.report(Phase(f"evaluating after part {part} of {self.config.finetune.parts}"))
+        with self._evaluating():
+            scores = evaluator.measure(self.model, part - 1)
+        if not all(math.isfinite(one.value) for figures in scores.values() for one in figures.values()):
+            raise self._diverged("a score is not finite")
+        self.parts.append(scores)
+        self.run.append_metrics(step=self.step, part=part, scores=scores)
 
     def _evaluate(self) -> None:
         with self._evaluating():
@@ -200,11 +225,15 @@ class Trainer:
             self._save()  # of several processes, the export saves it
         self.report(Phase("final evaluation" if self.evaluator.questions else "measuring held-out loss"))
         with self._evaluating():
-            answers, text = self.evaluator.final_answers(self.model), self.evaluator.measure_text(self.model)
-            cached = self.evaluator.cached_answers(self.model)
+            answers, cached = self.evaluator.final_answers(self.model), self.evaluator.cached_answers(self.model)
+            # after the last part both were measured already
+            kept = self.parts[-1] if self.parts else self.evaluator.kept(self.model)
         value_step, dataset = self.optimizer.value_step, self.evaluator.dataset
         names = {tier: by_name_length(asked, self.evaluator.tokenizer) for tier, asked in answers.items()}
-        measured = Measured(answers, self.before, text, self.usage.last, value_step, dataset, cached, names)
+        text, known = kept.get("text", {}).get("nll"), kept.get("known", {})
+        measured = Measured(
+            answers, self.before, text, self.usage.last, value_step, dataset, cached, names, known, self.parts
+        )
         if self.lora is not None:
             self.lora.merge_and_unload()
         rows = result_rows(self.config, self.run.name, self.model, self.device, measured, self.split.trained)

@@ -15,6 +15,8 @@ from ..data.facts.questions import Guesser
 from ..data.facts.record import Fact
 from ..metrics.estimates import Estimate
 from ..models.describe import model_and_memory
+from .continual.evaluation import PartScores
+from .continual.rows import known_rows, part_rows
 from .fact_qa import Answer, estimates, guess_estimates, make_guessers
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ class Measured(NamedTuple):
     answers: by tier. before: exact match and text loss of a pretrained start. text: NLL per token of ordinary text,
     which `dataset` names. use: of each memory layer over the last window. value_step: sparse or dense; empty if no
     table was trained. cached: the right answers' log-likelihood by budget of the cache. names: answers by tier and by
-    the number of tokens in the name of the entity, "1-2", "3-4" or "5+".
+    the number of tokens in the name of the entity, "1-2", "3-4" or "5+". known: of the questions that a pretrained
+    model answered before. parts: scores after each part.
     """
 
     answers: Mapping[str, Sequence[Answer]]
@@ -39,6 +42,8 @@ class Measured(NamedTuple):
     dataset: str = ""
     cached: Mapping[str, Estimate] = {}
     names: Mapping[str, Mapping[str, Sequence[Answer]]] = {}
+    known: Mapping[str, Estimate] = {}
+    parts: Sequence[PartScores] = ()
 
 
 def result_rows(
@@ -50,7 +55,8 @@ def result_rows(
     trained: Sequence[Fact],
 ) -> list[Row]:
     """Rows for each tier (`dataset`: seen, rephrased, unseen), each relation in it (`seen/airport_country`) and each
-    length of names (`names/5+/seen`), for ordinary text (`text/NAME`) and the use of each memory layer (`layer 0`)."""
+    length of names (`names/5+/seen`), for ordinary text (`text/NAME`), what was known before (`known`), after each part
+    of a continual-learning run (`parts/…`), and the use of each memory layer (`layer 0`)."""
     base, memory = model_and_memory(config, model)
     sizes = model_sizes(base, memory, model.config.vocab_size)
     common = dict(
@@ -75,6 +81,8 @@ def result_rows(
         *_answer_rows(common, measured.answers, trained),
         *_name_rows(common, measured.names),
         *_before_and_text_rows(common, config, measured),
+        *known_rows(common, measured.before.get("known", {}), measured.known),
+        *(part_rows(common, measured.before, measured.parts) if measured.parts else []),
         *_cached_rows(common, config, measured),
         *_use_rows(common, measured.use),
     ]

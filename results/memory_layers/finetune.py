@@ -46,7 +46,7 @@ def by_method(rows: Sequence[Row]) -> list[Row]:
     texts = sorted({row.dataset for row in kept if row.labels.text})
     if len(texts) > 1:
         raise MemxError(f"runs were measured on different texts: {', '.join(texts)}", hint="give runs of only one text")
-    names = {row.run: row.variant or _trained(row) for row in kept}
+    names = {row.run: row.variant or trained_name(row) for row in kept}
     sizes = {name: {(row.kind, row.memory_slots) for row in kept if names[row.run] == name} for name in names.values()}
     return [
         row.model_copy(update={"variant": names[row.run] + (_size(row) if len(sizes[names[row.run]]) > 1 else "")})
@@ -97,7 +97,8 @@ def finetune_table(methods: Sequence[Method]) -> Table:
     return table
 
 
-def _trained(row: Row) -> str:
+def trained_name(row: Row) -> str:
+    """What a run trained, in words."""
     return _TRAINED.get(row.labels.trained, row.labels.trained)
 
 

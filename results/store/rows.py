@@ -22,6 +22,7 @@ _TIERS = ("seen", "rephrased", "unseen")
 # what rows of some commands hold besides the fields of `Row`, by the same names as in `Labels`
 ADDED = {
     "trained": "memx train: which weights were trained (all, memory, slots, lora)",
+    "after_part": "memx train with finetune.parts: how many parts were learned before; 0 is before training",
     "shares": "memx train: shares of the sparse parameters by kind of memory, such as engram 0.25, moe 0.75",
     "shots": "memx eval: examples in the prompt",
     "fewer_shots": "memx eval: questions whose prompt had room for fewer examples",
@@ -58,8 +59,8 @@ class Labels:
     """What a row is about beside its own fields: what its `dataset` names, and what rows of some commands add.
 
     `memx train`: tier (seen, rephrased, unseen) and relation of questions; text, the name of held-out text; corpus:
-    held-out documents of the corpus; memory_layer; trained: which weights were; shares: of the
-    sparse parameters, by kind. `memx eval`: shots; fewer_shots and
+    held-out documents of the corpus; memory_layer; trained: which weights were; asked, after_part: what was asked after
+    how many parts of the facts; shares: of the sparse parameters, by kind. `memx eval`: shots; fewer_shots and
     cut_questions: questions that had no room for all of them, or not even for themselves; cut_tokens: what the longest
     of these lost; answer_tokens: of lm-eval, where its own limit does not fit the model; harness: the version of
     lm-eval; policy, every and evicted_questions: what evicted, how often, and from how many prompts; chat: through a
@@ -78,6 +79,8 @@ class Labels:
     corpus: bool = False
     memory_layer: int | None = None
     trained: str = "all"
+    asked: str = ""
+    after_part: int | None = None
     shares: str = ""
     shots: int = 0
     fewer_shots: int = 0
@@ -161,6 +164,8 @@ def labels_of(dataset: str) -> Labels:
         return Labels(token_text=rest)
     if first == "text":
         return Labels(text=rest)
+    if first == "parts":
+        return Labels(asked=rest)
     if dataset == "corpus":
         return Labels(corpus=True)
     if op == "layer" and (block := shape.partition(".")[0].rstrip("+")).isdigit():
