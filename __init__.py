@@ -51,7 +51,7 @@ _HOME = {
     "MoeLayer": ".memory_layers.moe",
     "UltraMemLayer": ".memory_layers.ultramem.layer",
     "MemoryValues": ".memory_layers.tables.values",
-    "MemoryLlamaConfig": ".memory_layers.llama_config",
+    "MemoryLlamaConfig": ".memory_layers.llama",
     "MemoryLlamaForCausalLM": ".memory_layers.llama",
 }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -43,36 +43,30 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
     def __init__(self) -> None:
         self.waiting = set(_NEEDED)
-        self._searched: set[str] = set()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in self.waiting or fullname in self._searched:
+        if fullname not in self.waiting:
             return None
-        self._searched.add(fullname)  # the other finders are to answer
-        try:
-            spec = importlib.util.find_spec(fullname)
-        finally:
-            self._searched.discard(fullname)
+        self.waiting.discard(fullname)
+        spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            # waiting until it has run: an import that fails in a circle of transformers is tried again later
-            spec.loader = _RegisteringLoader(spec.loader, lambda: self.waiting.discard(fullname))
+            spec.loader = _RegisteringLoader(spec.loader)
         return spec
 
 
 class _RegisteringLoader(importlib.abc.Loader):
     """Loads a module with its own loader, then registers memx's models if it can."""
 
-    def __init__(self, loader: importlib.abc.Loader, executed: Callable[[], object]) -> None:
-        self.loader, self.executed = loader, executed
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self.loader = loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
-        self.executed()
         _register_if_ready()
 
     def __getattr__(self, name: str):

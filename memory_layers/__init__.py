@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _HOME = {
     "EngramLayer": ".engram.layer",
     "MemoryLayer": ".layer",
-    "MemoryLlamaConfig": ".llama_config",
+    "MemoryLlamaConfig": ".llama",
     "MemoryLlamaForCausalLM": ".llama",
     "MemoryValues": ".tables.values",
     "MoeLayer": ".moe",

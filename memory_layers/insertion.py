@@ -12,7 +12,8 @@ from .engram.block import EngramDecoderLayer
 from .engram.layer import EngramLayer
 from .engram.primes import table_primes
 from .layer import MemoryLayer, ResidualMemory
-from .llama_config import MemoryLlamaConfig, MemorySettings, memories_of
+from .llama_config import MemoryLlamaConfig
+from .model_config import MemorySettings, memories_of
 from .moe import MoeLayer
 from .peer import PeerLayer
 from .tables.initial_scale import feed_forward_std

@@ -3,42 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformers import LlamaConfig
-
-from ..errors import MemxError
-
-PREFIX = "memory_"
-
-
-class MemorySettings(NamedTuple):
-    """One memory of a model: the fields `memory_*` of `MemoryLlamaConfig`, without the prefix."""
-
-    layers: Sequence[int] = ()
-    kind: str = "memory"
-    slots: int = 0
-    heads: int = 4
-    top_k: int = 32
-    key_width: int | None = None
-    value_width: int | None = None
-    qk_norm: bool = False
-    gating: bool = False
-    output_gate: bool = False
-    shared: bool = True
-    insertion: str = "replace"
-    experts: int = 16
-    experts_per_token: int = 1
-    expert_width: int | None = None
-    ngrams: Sequence[int] = (2, 3)
-    hash_seed: int = 0
-    signed_root: bool = False
-    convolution: bool = False
-    scores: str = "softmax"
-    output_init: str = "published"
-    rank: int = 2
-    expansion: int = 4
-    units: bool = False
 
 
 class MemoryLlamaConfig(LlamaConfig):
@@ -130,27 +97,3 @@ class MemoryLlamaConfig(LlamaConfig):
         self.memory_units = memory_units
         self.memory_also = [dict(one) for one in memory_also]
         super().__init__(**kwargs)
-
-
-def memories_of(config: Any) -> list[MemorySettings]:
-    """The memories of a model: that of the fields `memory_*`, then those of `memory_also`.
-
-    Args:
-        config: A MemoryLlamaConfig, or any other config, which has none.
-
-    Returns:
-        Their settings; those without layers are left out.
-
-    Raises:
-        MemxError: `memory_also` has a field that does not exist.
-    """
-    first = {name: getattr(config, PREFIX + name) for name in MemorySettings._fields if hasattr(config, PREFIX + name)}
-    found = []
-    for settings in (first, *getattr(config, "memory_also", ())):
-        if unknown := settings.keys() - set(MemorySettings._fields):
-            raise MemxError(
-                f"memory_also has no field {sorted(unknown)[0]!r}",
-                hint=f"choose from {', '.join(MemorySettings._fields)}",
-            )
-        found.append(MemorySettings(**settings))
-    return [one for one in found if one.layers]

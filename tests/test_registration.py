@@ -8,11 +8,9 @@ import pytest
 ORDERS = [
     "import memx; from transformers import AutoModelForCausalLM",
     "from transformers import AutoModelForCausalLM; import memx",
-    "import memx; from memx.memory_layers import llama_config; from transformers import AutoModelForCausalLM",
-    "import memx; from transformers import LlamaConfig; from transformers import AutoModelForCausalLM",
+    "import memx; from memx import MemoryLlamaConfig; from transformers import AutoModelForCausalLM",
     "import memx; from transformers import LlamaForCausalLM, AutoModelForCausalLM",
-    "from memx.experiments.models import describe; from memx.experiments.base_models import load; "
-    "from transformers import AutoConfig, AutoModelForCausalLM",
+    "from memx.experiments.models import describe; from transformers import AutoConfig, AutoModelForCausalLM",
     "from memx.experiments.models import start; from transformers import AutoModelForCausalLM",
 ]
 

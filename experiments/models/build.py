@@ -8,7 +8,8 @@ import torch
 
 from ...memory_layers.config import MemoryConfig, OneMemory
 from ...memory_layers.llama import MemoryLlamaForCausalLM, keep_on_host, make_weights, tables_of
-from ...memory_layers.llama_config import MemoryLlamaConfig, MemorySettings
+from ...memory_layers.llama_config import MemoryLlamaConfig
+from ...memory_layers.model_config import MemorySettings
 from ..config.training import TrainConfig
 from ..distributed.parallel import SingleProcess
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...memory_layers.config import MemoryConfig, ModelConfig
-from ...memory_layers.llama_config import MemorySettings, memories_of
+from ...memory_layers.model_config import MemorySettings, memories_of
 from ..config.training import TrainConfig
 
 if TYPE_CHECKING:

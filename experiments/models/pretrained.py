@@ -11,7 +11,8 @@ from torch import nn
 from ...errors import MemxError
 from ...memory_layers.config import MemoryConfig
 from ...memory_layers.llama import MemoryLlamaForCausalLM, draw_memory_weights, memory_layers_of, tables_of
-from ...memory_layers.llama_config import MemoryLlamaConfig, memories_of
+from ...memory_layers.llama_config import MemoryLlamaConfig
+from ...memory_layers.model_config import memories_of
 from ...transformers_compat import copy_buffers
 from ..base_models.load import host_config, load_host
 from ..config.training import TrainConfig
