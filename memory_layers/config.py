@@ -238,6 +238,8 @@ class MemoryConfig(OneMemory):
 
     @model_validator(mode="after")
     def _all_are_memories(self) -> Self:
+        if self.sparse is None and any(part.share is not None for part in self.parts):
+            raise ValueError("share needs memory.sparse, the number of parameters to split; set it, or leave share out")
         if self.also and self.kind == "dense":
             raise ValueError("also needs a first memory; set kind and slots, or leave also out")
         if any(other.kind == "dense" for other in self.also):

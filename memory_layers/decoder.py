@@ -35,6 +35,10 @@ class MemoryLlamaModel(LlamaModel):
         place_memory_layers(self.layers, config)
         engrams = any(isinstance(block, EngramDecoderLayer) for block in self.layers)
         self.token_classes = TokenClasses(config.vocab_size) if engrams else None
+        if engrams and getattr(config, "memory_pad_token", None) is None:
+            # saved with the model: whoever sets another padding token later does not change what was learned
+            pad = config.pad_token_id
+            config.memory_pad_token = pad if isinstance(pad, int) and 0 <= pad < config.vocab_size else 0
         self.post_init()
 
     def forward(
@@ -93,6 +97,5 @@ class MemoryLlamaModel(LlamaModel):
 
     def _pad_class(self) -> int:
         """The class of the token before the start of a text."""
-        pad: Any = self.config.pad_token_id
         assert self.token_classes is not None
-        return int(self.token_classes.ids[pad if isinstance(pad, int) and pad >= 0 else 0])
+        return int(self.token_classes.ids[self.config.memory_pad_token])

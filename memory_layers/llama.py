@@ -75,6 +75,15 @@ class MemoryLlamaForCausalLM(LlamaForCausalLM):
         if self.model.token_classes is not None:
             self.model.token_classes.set(tokenizer)
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        """Resize the vocabulary, as `LlamaForCausalLM` does. Raises MemxError for a model with an n-gram memory."""
+        if self.model.token_classes is not None:
+            raise MemxError(
+                "the vocabulary of a model with an n-gram memory cannot be resized: its hashes depend on it",
+                hint="resize the model before the memory is added",
+            )
+        return super().resize_token_embeddings(*args, **kwargs)
+
     def logits_at(self, places: Tensor, tokens: Tensor, **inputs: Any) -> Tensor:
         """Compute logits at some tokens only; the logits of all tokens would be the largest tensor of a training step.
 

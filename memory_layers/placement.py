@@ -28,16 +28,16 @@ def centred(blocks: int, count: int, stride: int | None = None) -> tuple[int, ..
 
 
 def early(blocks: int, count: int) -> tuple[int, ...]:
-    """Spread `count` n-gram memories evenly from the second block to the middle one.
+    """Spread `count` n-gram memories evenly from the second block to the one before the middle.
 
-    Two of them stand in blocks 1 and 15 of 30, as published (arXiv 2601.07372, section 4). Raises MemxError if they do
-    not fit.
+    Two of them stand in blocks 1 and 14 of 30, counted from 0, as published (arXiv 2601.07372, section 4). Raises
+    MemxError if they do not fit.
     """
-    first, last = min(1, blocks - 1), max(blocks // 2, min(1, blocks - 1))
+    first = min(1, blocks - 1)
     if count > blocks - first:
         raise MemxError(
             f"{count} n-gram memories do not fit in {blocks} blocks",
             hint="lower memory.count, or list the blocks in memory.layers",
         )
-    last = max(last, first + count - 1)
+    last = max(blocks // 2 - 1, first + count - 1)
     return tuple(first + round(i * (last - first) / max(1, count - 1)) for i in range(count))

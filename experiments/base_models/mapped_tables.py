@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 from ...errors import MemxError
 from ...memory_layers.llama import MemoryLlamaForCausalLM, keep_on_host, tables_of
@@ -54,6 +55,8 @@ def load_mapped(folder: str, config: PretrainedConfig, dtype: torch.dtype) -> Me
     model.tie_weights()
     inner: Any = model.model
     inner.rotary_emb = type(inner.rotary_emb)(config)  # its frequencies are not in the file
+    if (Path(folder) / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     model.requires_grad_(False)
     keep_on_host(model)
     return model.eval()

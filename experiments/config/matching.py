@@ -22,8 +22,8 @@ def match_points(points: Sequence[TrainConfig]) -> list[TrainConfig]:
 
     flops: the target is the dense model of the same base. The feed-forwards that are left, or the experts of a MoE,
     get the width that meets it; with `match.resize` width the whole model first comes near it. parameters: the target
-    is the first point of the same base, which keeps its own size; dense models get wider feed-forwards, tables other
-    slots, MoEs other experts; of several memories the first. `memory.sparse` is split at every size that is tried.
+    is the first point of the same base, as it is after its own match; dense models get wider feed-forwards, tables
+    other slots, MoEs other experts; of several memories the first. `memory.sparse` is split at every size tried.
     Raises MemxError if nothing is there to resize, or nothing comes close.
     """
     matched = [point if point.match.by == "none" else _matched(point, points) for point in points]
@@ -32,7 +32,7 @@ def match_points(points: Sequence[TrainConfig]) -> list[TrainConfig]:
 
 def sizes_of(config: TrainConfig) -> Sizes:
     """Sizes with the vocabulary that the config asks for."""
-    return model_sizes(config.model, apply_shares(config.memory, config.model), config.data.vocabulary)
+    return model_sizes(config.model, apply_shares(config.memory, config.model, close=False), config.data.vocabulary)
 
 
 def _matched(point: TrainConfig, points: Sequence[TrainConfig]) -> TrainConfig:
@@ -45,6 +45,11 @@ def _matched(point: TrainConfig, points: Sequence[TrainConfig]) -> TrainConfig:
         resized = _smallest(point, _wider, lambda sizes: sizes.flops, target)
     else:
         first = next(other for other in points if other.model == point.model)
+        if point.memory.sparse is not None:
+            raise MemxError(
+                "match.by parameters and memory.sparse both set the size of the memory",
+                hint="leave one of them out, or set match.by to flops",
+            )
         if len(points) == 1:
             raise MemxError(
                 "match.by parameters needs a second run to compare with",
@@ -52,6 +57,8 @@ def _matched(point: TrainConfig, points: Sequence[TrainConfig]) -> TrainConfig:
             )
         if point is first and point.match.times == 1.0:
             return point.model_copy(update={"match": point.match.model_copy(update={"by": "none"})})
+        if first.match.by == "flops":
+            first = _matched(first, points)
         target = point.match.times * sizes_of(first).parameters_total
         resized = _smallest(point, _larger, lambda sizes: sizes.parameters_total, target)
     return resized.model_copy(update={"match": point.match.model_copy(update={"by": "none"})})
@@ -110,7 +117,7 @@ def _widened(point: TrainConfig, target: float) -> TrainConfig:
 
 
 def _larger(point: TrainConfig, size: int) -> TrainConfig:
-    if point.memory.kind in PRODUCT_KEYS:
+    if point.memory.kind in (*PRODUCT_KEYS, "engram"):
         return point.model_copy(update={"memory": _with(point.memory, slots=size * size)})
     if point.memory.kind == "moe":
         return point.model_copy(update={"memory": _with(point.memory, experts=size)})

@@ -10,10 +10,12 @@ from math import isqrt
 
 from ...errors import MemxError
 from ...memory_layers.config import MemoryConfig, ModelConfig, OneMemory
-from ...memory_layers.sizes import layer_cost
+from ...memory_layers.sizes import layer_cost, part_sizes
+
+_CLOSE = 0.1  # share of a budget that memories may be off by: experts come whole, and tables of product keys as squares
 
 
-def apply_shares(memory: MemoryConfig, model: ModelConfig) -> MemoryConfig:
+def apply_shares(memory: MemoryConfig, model: ModelConfig, *, close: bool = True) -> MemoryConfig:
     """Give each memory of a model its part of `memory.sparse`.
 
     Experts come whole, so tables then take what is left, in proportion to their shares. A memory whose share is 0 is
@@ -22,15 +24,18 @@ def apply_shares(memory: MemoryConfig, model: ModelConfig) -> MemoryConfig:
     Args:
         memory: The memories. Those without `share` split what the others leave evenly.
         model: Shape of the base model.
+        close: Whether a budget that cannot be met is refused; a search for a size tries some that cannot.
 
     Returns:
         The memories with slots and experts in place of `sparse`; as they are without it.
 
     Raises:
-        MemxError: The shares exceed 1, or leave a part of the budget to nobody.
+        MemxError: The shares exceed 1, leave a part of the budget to nobody, or cannot be met.
     """
     if memory.sparse is None:
         return memory
+    if memory.kind == "dense" or memory.sparse == 0:
+        return MemoryConfig(kind="dense")
     shares = _shares(memory.parts)
     sized: list[OneMemory | None] = [None] * len(shares)
     left, of_tables = memory.sparse, 0.0
@@ -50,7 +55,25 @@ def apply_shares(memory: MemoryConfig, model: ModelConfig) -> MemoryConfig:
         by_kind[part.kind] = round(by_kind[part.kind] + share, 6)
     kept = [part.model_dump(exclude={"also", "sparse", "shares", "share"}) for part in sized if part is not None]
     first = kept[0] if kept else {"kind": "dense"}
-    return MemoryConfig.model_validate({**first, "also": kept[1:], "shares": by_kind})
+    split = MemoryConfig.model_validate({**first, "also": kept[1:], "shares": by_kind})
+    if close:
+        _check_spent(split, model, memory.sparse)
+    return split
+
+
+def _check_spent(memory: MemoryConfig, model: ModelConfig, budget: int) -> None:
+    """Raise MemxError if the memories have far more or fewer sparse parameters than the budget."""
+    spent = 0
+    for part in memory.parts:
+        if part.kind == "moe":
+            spent += (part.experts - part.experts_per_token) * _layers(part, model) * _expert(part, model)
+        elif part.kind != "dense":
+            spent += part_sizes(model, part).table
+    if abs(spent - budget) > _CLOSE * budget:
+        raise MemxError(
+            f"memory.sparse {budget:,} cannot be split by these shares: the nearest is {spent:,}",
+            hint="use other shares, a larger budget, or smaller experts (expert_width)",
+        )
 
 
 def _shares(parts: tuple[OneMemory, ...]) -> list[float]:

@@ -32,10 +32,10 @@ def refusals(config: TrainConfig) -> list[Refusal]:
     if finetune.train in ("lora", "slots"):
         reason = f"finetune.train {finetune.train} supports only one process"
         found.append(Refusal(reason, "run it without torchrun", "plan one GPU"))
-    if training.value_optimizer == "dense" and config.memory.slots:
+    if training.value_optimizer == "dense" and any(part.slots for part in config.memory.parts):
         reason = "training.value_optimizer dense supports only one process"
         found.append(Refusal(reason, "set it to sparse, or run without torchrun", "set it to sparse"))
-    if config.memory.kind == "peer" and config.parallel.table != "replicated":
+    if any(part.kind == "peer" for part in config.memory.parts) and config.parallel.table != "replicated":
         found.append(Refusal("PEER tables cannot be sharded", "set parallel.table=replicated"))
     units = any(part.kind == "ultramem" and part.whole_tables for part in config.memory.parts)
     if units and config.parallel.table != "replicated":

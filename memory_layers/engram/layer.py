@@ -150,7 +150,7 @@ class EngramLayer(TableLayer):
             self.observe(slots)
         ones = torch.ones(slots.numel(), 1, dtype=self.table.weight.dtype, device=slots.device)
         rows = self.table.bag(slots.view(-1, 1), ones, pending=tokens.pending.pop(self.layer, None))  # [B*Q*J, w]
-        read = rows.view(*hidden.shape[:2], -1)  # [B, Q, e]
+        read = rows.view(*hidden.shape[:2], self.key.in_features)  # [B, Q, e]
         read = read.to(self.key.weight.dtype)  # the table may have another
         value = self._gate(hidden, self.key(read))[..., None].to(read.dtype) * self.value(read)
         if self.convolution is not None:

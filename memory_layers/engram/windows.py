@@ -29,7 +29,7 @@ def valid_columns(mask: Tensor | None, shape: torch.Size, past: int, device: tor
     if mask.dim() == 2:
         return mask[:, mask.shape[1] - columns :].to(device, torch.bool)
     own = mask[:, 0].diagonal(offset=past, dim1=-2, dim2=-1).to(device)  # [B, Q], each column seen from itself
-    valid = own if own.dtype == torch.bool else own == 0
+    valid = own if own.dtype == torch.bool else own > torch.finfo(own.dtype).min / 2
     return valid.expand(shape[0], columns)
 
 

@@ -78,3 +78,33 @@ def test_two_memories_cannot_replace_one_feed_forward():
         load_config("facts", [("memory.layers", [1]), ("memory.also", also), ("sweep", {})])
     with pytest.raises(MemxError, match="also needs a first memory"):
         load_config("facts", [("memory.kind", "dense"), ("memory.also", also), ("sweep", {})])
+
+
+def test_a_dense_memory_and_an_empty_budget_are_dense():
+    assert apply_shares(MemoryConfig(kind="dense", sparse=1000), MODEL).kind == "dense"
+    assert split(0.3, sparse=0).kind == "dense"
+
+
+@pytest.mark.parametrize("changes", [{"sparse": 2000}, {"also": [{**EXPERTS, "expert_width": 2000}]}])
+def test_a_budget_that_cannot_be_met_is_refused(changes):
+    with pytest.raises(MemxError, match="cannot be split by these shares"):
+        split(0.1, **changes)
+
+
+def test_a_share_of_no_budget_is_refused():
+    with pytest.raises(MemxError, match=r"share needs memory\.sparse"):
+        load_config("facts", [("memory.share", 0.5), ("sweep", {})])
+
+
+def test_dense_models_are_made_as_large_as_the_first_model_after_its_own_match():
+    runs = {(run.model.width, run.variant): run for run in points(load_config("kinds")) if run.seed == 0}
+    for base in ("memory", "dense, as large"):
+        assert any(variant == base for _, variant in runs)
+    sizes = {
+        variant: sizes_of(run).parameters_total
+        for (_, variant), run in runs.items()
+        if run.memory.kind in ("memory", "dense")
+    }
+    large = [sizes_of(run).parameters_total for (_, variant), run in runs.items() if variant == "dense, as large"]
+    memory = [sizes_of(run).parameters_total for (_, variant), run in runs.items() if variant == "memory"]
+    assert all(abs(a - b) < 0.02 * b for a, b in zip(sorted(large), sorted(memory), strict=True)), sizes

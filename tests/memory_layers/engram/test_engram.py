@@ -353,3 +353,19 @@ def test_on_cuda_rows_and_outputs_are_those_of_the_cpu(on_host):
     settings = dict(max_new_tokens=6, do_sample=False, attention_mask=MASK.cuda())
     cached = model.generate(PROMPTS.cuda(), use_cache=True, **settings)
     assert torch.equal(cached, model.generate(PROMPTS.cuda(), use_cache=False, **settings))
+
+
+def test_the_token_before_a_text_stays_that_of_the_trained_model(tmp_path):
+    model = tiny()
+    with torch.no_grad():
+        expected = model(TEXT).logits
+        model.config.pad_token_id = 5
+        model.save_pretrained(tmp_path)
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float64)
+        assert torch.equal(model(TEXT).logits, expected) and torch.equal(loaded(TEXT).logits, expected)
+
+
+def test_the_vocabulary_cannot_be_resized():
+    with pytest.raises(MemxError, match="cannot be resized"):
+        tiny().resize_token_embeddings(60)
+    tiny(memory_layers=[]).resize_token_embeddings(60)
