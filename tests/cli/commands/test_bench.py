@@ -215,4 +215,12 @@ def test_models(capsys, tmp_path):
     assert memx([*arguments, "--save", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "tokens/s" in out and "memory+" in out
-    assert {row.kind for row in read_rows(tmp_path / "rows.jsonl")} == {"dense", "memory", "memory+", "peer", "moe"}
+    assert {row.kind for row in read_rows(tmp_path / "rows.jsonl")} == {
+        "dense",
+        "memory",
+        "memory+",
+        "ultramem",
+        "engram",
+        "peer",
+        "moe",
+    }
