@@ -273,7 +273,7 @@ def test_models_of_every_kind():
         parts = sum(values[kind, f"{part}_ms"] for part in ("forward", "backward", "optimizer"))
         assert values[kind, "step_ms"] == pytest.approx(parts)
         assert values[kind, "tokens_per_second"] == pytest.approx(32e3 / values[kind, "step_ms"])
-    assert {row.memory_slots for row in rows} == {0, 1024}
+    assert {row.memory_slots for row in rows if row.kind != "engram"} == {0, 1024}  # whose rows are narrower
 
 
 def test_models_that_cannot_be(monkeypatch):
