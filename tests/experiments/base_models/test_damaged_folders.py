@@ -55,7 +55,11 @@ def refused(folder: Path, *wanted: str) -> None:
         ("config.json", '{"model_type": "llama", "hidden_act": "../x"}', "hidden_act: no activation '../x'"),
         ("config.json", '{"model_type": "memory_llama", "memory_gating": 1}', "memory_gating must be true or false"),
         ("config.json", '{"model_type": "memory_llama", "memory_shared": null}', "true or false, not null"),
-        ("config.json", '{"model_type": "memory_llama", "memory_kind": []}', "memory_kind must be one of memory, peer"),
+        (
+            "config.json",
+            '{"model_type": "memory_llama", "memory_kind": []}',
+            "memory_kind must be one of memory, ultramem, engram, peer, moe",
+        ),
         ("config.json", '{"model_type": "memory_llama", "memory_insertion": "x"}', "one of replace, beside, not 'x'"),
         ("generation_config.json", "[]", "it must be a JSON object"),
         ("generation_config.json", "{,}", "not JSON"),
