@@ -154,7 +154,7 @@ def _config(kind: Kind, slots: int, shape: ModelShape) -> TrainConfig:
         model = ModelConfig(layers=shape.layers, width=shape.width, heads=shape.heads, context=shape.sequence)
         memory = MemoryConfig(kind=kind, slots=slots, count=count, stride=1, experts=shape.experts)
         if kind == "engram":
-            memory = apply_shares(MemoryConfig(kind=kind, sparse=slots * shape.width), model)
+            memory = apply_shares(MemoryConfig(kind=kind, sparse=slots * shape.width), model, close=False)
         return TrainConfig(
             name="bench",
             model=model,
