@@ -71,6 +71,14 @@ PICTURES = (
         "memx train shares",
         ("tier",),
     ),
+    Picture(
+        "kinds",
+        "Models of equal cost: facts, entities with long names, and text, on each base.",
+        "memory_layers.kinds_figure",
+        MEMORY,
+        "memx train kinds",
+        ("tier", "baseline"),
+    ),
     Picture("loss", "Training and evaluation curves by step.", "memory_layers.loss", MEMORY, "memx train"),
     Picture("usage", "Share of memory slots in use, by step.", "memory_layers.usage", MEMORY, "memx train"),
     Picture(
