@@ -79,6 +79,7 @@ class BenchConfig:
         shapes: Values of `--shapes`: small, large, or entries such as N=2^20,D=512.
         seconds: Time spent on each pass of each implementation of an op.
         slots: Table sizes of step, offload and model; what suits the device if empty.
+        models: The training config, a preset or file, whose models `model` measures; None: one of each kind.
         steps: Training steps, or rounds of prefill and so on, that are timed.
         threads: CPU threads; all cores by default.
         compile: At which shapes of an op its definition also runs under torch.compile, which takes long to compile.
@@ -93,6 +94,7 @@ class BenchConfig:
     shapes: Sequence[str] = ()
     seconds: float = 0.2
     slots: Sequence[int] = ()
+    models: str | None = None
     steps: int = 7
     threads: int | None = None
     compile: Compile = "last"

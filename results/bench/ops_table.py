@@ -50,17 +50,19 @@ def ceiling_line(rows: Sequence[Row]) -> str:
 
 def model_table(rows: Sequence[Row]) -> Table:
     """Each kind and size: time of a step, what its parts share, tokens a second, memory."""
-    grouped: dict[tuple[str, int], dict[str, Row]] = {}
+    grouped: dict[tuple[str, str, int], dict[str, Row]] = {}
+    several = len({row.model for row in rows}) > 1
     for row in rows:
-        grouped.setdefault((row.kind, row.memory_slots), {})[row.metric] = row
+        name = f"{row.variant or row.kind}{f' of {row.model}' if several else ''}"
+        grouped.setdefault((name, row.kind, row.memory_slots), {})[row.metric] = row
     lines = []
-    for (kind, slots), values in grouped.items():
+    for (name, _, slots), values in grouped.items():
         step = values["step_ms"]
         shares = [values[f"{part}_ms"].value / step.value for part in ("forward", "backward", "optimizer")]
         peak = values.get("peak_memory_gb")
         lines.append(
             [
-                kind,
+                name,
                 slots_label(slots) if slots else "",
                 f"{step.parameters_total or 0:,}",
                 _spread(step),
@@ -70,7 +72,7 @@ def model_table(rows: Sequence[Row]) -> Table:
             ]
         )
     columns = [
-        "kind",
+        "model" if any(row.variant for row in rows) else "kind",
         "slots",
         "parameters",
         "step ms (p20–p80)",
@@ -78,7 +80,8 @@ def model_table(rows: Sequence[Row]) -> Table:
         "tokens/s",
         "peak GB",
     ]
-    title = f"Training step of {rows[0].model}, {rows[0].dataset.removeprefix('model ')}, on {where(rows)}"
+    models = ", ".join(dict.fromkeys(row.model for row in rows))
+    title = f"Training step of {models}, {rows[0].dataset.removeprefix('model ')}, on {where(rows)}"
     return Table(title, columns, lines, [row.model_dump() for row in rows], left=2)
 
 

@@ -36,6 +36,7 @@ _EXAMPLES = {
         "memx bench model",
         "memx bench model --slots 4096 --steps 3",
         "memx bench model --shapes layers=2,width=128",
+        "memx bench model --config kinds --threads 1",
     ),
     "eviction": (
         "memx bench eviction",

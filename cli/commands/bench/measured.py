@@ -84,6 +84,7 @@ def offload(
 
 def model(
     slots: o.Slots = None,
+    config: o.ModelsOf = None,
     device: o.Device = "auto",
     shapes: o.ModelShape = None,
     threads: o.Threads = None,
@@ -93,10 +94,13 @@ def model(
     against: o.Against = None,
     json: o.Json = False,
 ) -> None:
-    """Time the training step of a whole model: dense, and with each kind of memory or experts."""
+    """Time the training step of a whole model: dense, and with each kind of memory or experts.
+
+    With --config, time the models of a training config instead, such as a preset that compares kinds at equal cost.
+    """
     measure(
-        Output(save, force, against, json), ["model"], slots=slots, device=device, shapes=shapes, threads=threads,
-        steps=steps,
+        Output(save, force, against, json), ["model"], slots=slots, models=config, device=device, shapes=shapes,
+        threads=threads, steps=steps,
     )  # fmt: skip
 
 

@@ -81,6 +81,15 @@ Slots = Annotated[
     list[int] | None,
     option(metavar="SLOTS", help="Table size: a square number of slots. Repeatable.", default="by device"),
 ]
+ModelsOf = Annotated[
+    str | None,
+    option(
+        "--config",
+        metavar="PRESET|FILE.yaml",
+        help="Training config whose models are timed, each once.",
+        default="a model of each kind",
+    ),
+]
 
 # where and how
 Device = Annotated[str, option(metavar="DEVICE", help="Device to measure on: auto, cpu, cuda or cuda:N.")]

@@ -1,4 +1,4 @@
-"""A whole model's training step by kind and table size: a small Llama of each kind -> times, tokens/s and peak memory.
+"""A whole model's training step: a small Llama of each kind, or those of a config -> times, tokens/s and peak memory.
 
 Random tokens, the optimiser of `memx train`, bfloat16 autocast on CUDA. Rows of dataset "model …": step_ms, forward_ms
 (with the loss), backward_ms, optimizer_ms (with clipping), tokens_per_second, peak_memory_gb (weights and moments too).
@@ -15,44 +15,21 @@ import torch
 
 from ....errors import MemxError
 from ....kernels.registry import OPS
-from ....memory_layers.config import PRODUCT_KEYS, Kind, MemoryConfig, ModelConfig
 from ....memory_layers.llama import MemoryLlamaForCausalLM, draw_weights, moe_layers_of
 from ....memory_layers.sizes import Sizes, model_sizes
-from ....memory_layers.slots import half_keys
 from ....results.store.rows import Row
-from ...config.shares import apply_shares
-from ...config.training import DataConfig, TrainConfig, TrainingConfig
+from ...config.training import TrainConfig
 from ...models.build import llama_config
 from ...optim.optimizer import Optimizer
 from ...runtime.devices import pick_device, use_bfloat16
 from ...runtime.malloc import keep_freed_memory
-from ...training.loss import balance_loss, text_loss
+from ...training.loss import balance_loss, balance_weight, text_loss
 from ..benchmark import BenchConfig, Benchmark, Progress, WrongResults
 from ..environment import row_settings
 from ..ops.correctness import check_op
-from ..ops.shapes import sized
 from ..timing import PeakMemory, timing
 from .step_loop import Mark, Moments, between, time_steps
-
-_TABLES: tuple[Kind, ...] = (*PRODUCT_KEYS, "engram")
-_KINDS: tuple[Kind, ...] = ("dense", *_TABLES, "moe")
-_SLOTS = {"cpu": (2**12, 2**16), "cuda": (2**14, 2**18, 2**20)}
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """The base: blocks, hidden size d, attention heads, vocabulary; rows a step and tokens of each; experts of MoE."""
-
-    layers: int = 4
-    width: int = 128
-    heads: int = 4
-    vocabulary: int = 2048
-    batch: int = 8
-    sequence: int = 128
-    experts: int = 8
-
-
-LARGE = ModelShape(layers=8, width=1024, heads=16, vocabulary=32_768, batch=16, sequence=1024)
+from .timed_models import ModelShape, configured_models, model_configs, model_shape
 
 
 @dataclass(frozen=True)
@@ -66,39 +43,30 @@ class ModelTimes:
     peak_bytes: int | None
 
 
-def model_shape(texts: Sequence[str], device: torch.device) -> ModelShape:
-    """The shape that suits the device, or the small or large one, with the entries that `--shapes` changes."""
-    return sized(ModelShape(), LARGE, texts, device, "model")
-
-
-def model_configs(slots: Sequence[int], shape: ModelShape, device: torch.device) -> list[TrainConfig]:
-    """A model of every kind, those with tables at every size. Raises MemxError for one that cannot be built.
-
-    An n-gram memory, whose rows are narrower, has as many values in its tables as a memory of so many slots.
-    """
-    slots = slots or _SLOTS[device.type]
-    return [_config(kind, size, shape) for kind in _KINDS for size in (slots if kind in _TABLES else (0,))]
-
-
 def bench_model(
     slots: Sequence[int] = (),
     *,
+    source: str | None = None,
     shape: ModelShape | None = None,
     device_name: str = "auto",
     threads: int | None = None,
     steps: int = 7,
     progress: Progress = lambda text: None,
 ) -> list[Row]:
-    """Measure a model of every kind, those with tables at every size. Raises WrongResults if an op is wrong."""
+    """Measure a model of every kind, those with tables at every size, or the models of a training config.
+
+    Raises WrongResults if an op is wrong, and MemxError for models that cannot be built.
+    """
     device, threads = pick_device(device_name), threads or torch.get_num_threads()
     shape = shape or model_shape((), device)
-    configs = model_configs(slots, shape, device)
+    configs = _models(slots, source, shape, device)
     _check_ops(device)
     common = row_settings(device, threads)
     rows: list[Row] = []
     for config in configs:
-        sizes = model_sizes(config.model, config.memory, shape.vocabulary)
-        title = f"{config.memory.kind}{f', {config.memory.slots:,} slots' if config.memory.slots else ''}"
+        sizes = model_sizes(config.model, config.memory, config.data.vocabulary)
+        name = f"{config.variant or config.memory.kind} of {config.model.title}" if source else config.memory.kind
+        title = f"{name}{f', {config.memory.slots:,} slots' if config.memory.slots else ''}"
         progress(f"model: {title}, {sizes.parameters_total:,} parameters")
         try:
             times = measure_model(config, sizes, shape, device, steps)
@@ -107,6 +75,14 @@ def bench_model(
             continue
         rows += _rows(config, sizes, shape, common, times, use_bfloat16("auto", device))
     return rows
+
+
+def _models(slots: Sequence[int], source: str | None, shape: ModelShape, device: torch.device) -> list[TrainConfig]:
+    if source is None:
+        return model_configs(slots, shape, device)
+    if slots:
+        raise MemxError("--slots has no effect with --config", hint="leave --slots out; the config sets the tables")
+    return configured_models(source, shape)
 
 
 def measure_model(config: TrainConfig, sizes: Sizes, shape: ModelShape, device: torch.device, steps: int) -> ModelTimes:
@@ -124,18 +100,18 @@ def measure_model(config: TrainConfig, sizes: Sizes, shape: ModelShape, device: 
 def _train(config: TrainConfig, sizes: Sizes, shape: ModelShape, device: torch.device, steps: int) -> Moments:
     """The moments at which each step began, had its loss, had its gradients and was over."""
     with device:
-        model = MemoryLlamaForCausalLM(llama_config(config, shape.vocabulary)).train()
+        model = MemoryLlamaForCausalLM(llama_config(config, config.data.vocabulary)).train()
     draw_weights(model, config.seed)
     tokens = shape.batch * shape.sequence
     optimizer = Optimizer(model, config.training, lookups=tokens * sizes.slots_read)
-    experts = moe_layers_of(model)
+    experts, weight = moe_layers_of(model), balance_weight(config.memory)
     half = use_bfloat16("auto", device)
 
     def train_step(number: int, mark: Mark) -> None:
-        blocks = torch.randint(2, shape.vocabulary, (shape.batch, shape.sequence), device=device)
+        blocks = torch.randint(2, config.data.vocabulary, (shape.batch, shape.sequence), device=device)
         mark()
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-            loss = text_loss(model, blocks) + balance_loss(experts, config.memory.balance)
+            loss = text_loss(model, blocks) + balance_loss(experts, weight)
         mark()
         loss.backward()
         mark()
@@ -144,34 +120,6 @@ def _train(config: TrainConfig, sizes: Sizes, shape: ModelShape, device: torch.d
 
     [moments] = time_steps([train_step], steps, device)
     return moments
-
-
-def _config(kind: Kind, slots: int, shape: ModelShape) -> TrainConfig:
-    try:
-        if kind in PRODUCT_KEYS:
-            half_keys(slots)
-        count = min(3, shape.layers) if kind == "memory+" else 1 if kind in PRODUCT_KEYS else None
-        model = ModelConfig(layers=shape.layers, width=shape.width, heads=shape.heads, context=shape.sequence)
-        memory = MemoryConfig(kind=kind, slots=slots, count=count, stride=1, experts=shape.experts)
-        if kind == "engram":
-            memory = apply_shares(MemoryConfig(kind=kind, sparse=slots * shape.width), model, close=False)
-        return TrainConfig(
-            name="bench",
-            model=model,
-            memory=memory,
-            data=DataConfig(vocabulary=shape.vocabulary, sequence=shape.sequence),
-            training=TrainingConfig(warmup=0),
-        )
-    except ValueError as error:
-        raise MemxError(
-            f"{kind} model with {slots:,} slots: {_reason(error)}", hint="change --shapes or --slots"
-        ) from None
-
-
-def _reason(error: ValueError) -> str:
-    """The first thing that a config minds."""
-    errors = getattr(error, "errors", list)()
-    return str(errors[0]["msg"]).removeprefix("Value error, ") if errors else str(error)
 
 
 def _check_ops(device: torch.device) -> None:
@@ -191,7 +139,8 @@ def _rows(
         experiment="bench-model",
         kind=config.memory.kind,
         model=config.model.title,
-        dataset=f"model batch={shape.batch} sequence={shape.sequence} vocabulary={shape.vocabulary}",
+        variant=config.variant,
+        dataset=f"model batch={shape.batch} sequence={shape.sequence} vocabulary={config.data.vocabulary}",
         memory_slots=config.memory.slots,
         parameters_total=sizes.parameters_total,
         parameters_active=sizes.parameters_active,
@@ -209,12 +158,12 @@ def _rows(
 
 
 def _check(config: BenchConfig, device: torch.device) -> None:
-    model_configs(config.slots, model_shape(config.shapes, device), device)
+    _models(config.slots, config.models, model_shape(config.shapes, device), device)
 
 
 def _run(names: Sequence[str], config: BenchConfig, device: torch.device, progress: Progress) -> list[list[Row]]:
     where: Any = dict(device_name=config.device, threads=config.threads, shape=model_shape(config.shapes, device))
-    return [bench_model(config.slots, steps=config.steps, progress=progress, **where)]
+    return [bench_model(config.slots, source=config.models, steps=config.steps, progress=progress, **where)]
 
 
 BENCHMARK = Benchmark(
