@@ -84,14 +84,14 @@ PICTURES = (
     Picture(
         "finetune",
         "Facts learned against loss on ordinary text, for runs with --init-from.",
-        "memory_layers.finetune_figure",
+        "memory_layers.finetuning.finetune_figure",
         MEMORY,
         "memx train --init-from MODEL",
     ),
     Picture(
         "continual",
         "Facts learned in parts against what is kept, for runs with finetune.parts.",
-        "memory_layers.continual_figure",
+        "memory_layers.finetuning.continual_figure",
         MEMORY,
         "memx train --init-from MODEL",
     ),

@@ -12,7 +12,7 @@ import yaml
 from memx.experiments.config.loading import load_config
 from memx.experiments.config.matching import sizes_of
 from memx.experiments.config.points import points
-from memx.results.memory_layers.continual import EARLIER, KNOWN, by_trained, continual_methods
+from memx.results.memory_layers.finetuning.continual import EARLIER, KNOWN, by_trained, continual_methods
 from memx.results.store.rows import read_rows
 from memx.results.summary import summarize
 

@@ -8,40 +8,43 @@ from memx.results.namm.before_after import Change, changes
 from memx.results.namm.looks import policy_label
 from memx.results.namm.rows import DATASETS, FULL, is_namm, size_of
 from memx.results.store.rows import Row
+from memx.results.summary import mean_interval
 
 from .namms import ALL
-from .text import interval, rows_of, table
+from .text import interval, plus_minus, rows_of, table
 
 OWN = "relative_log_likelihood_over_before"
 HELD_OUT = "held-out/all"
+_TRAINED = "cache-aware/trained"  # evaluations of three trained models
 
 
 def training(page: str) -> str:
     """Likelihoods before and after, of each trained model, on held-out tasks."""
-    found = [one for one in changes(rows_of("cache-aware/seed0")) if one.dataset == HELD_OUT]
+    found = [one for one in changes(rows_of(_TRAINED)) if one.dataset == HELD_OUT]
     lines = []
     for one in found:
-        before = one.before[0].value
-        each = [f"{now.value:.2f}, {_signed(change)}" for now, change in zip(one.after, one.change, strict=True)]
-        lines.append([*_named(one, found), f"{before:.2f}", *each])
-    seeds = max(len(one.after) for one in found)
-    return table(["policy", "cache", "before", *(f"after, seed {seed}" for seed in range(seeds))], lines, left=2)
+        after = [f"{now.value:.2f}" for now in one.after]
+        apart = [_signed(change) for change in one.change]
+        mean = plus_minus(*mean_interval([change.value for change in one.change]), 2, "+")
+        lines.append([*_named(one, found), f"{one.before[0].value:.2f}", " / ".join(after), *apart, mean])
+    seeds = [f"change, seed {seed}" for seed in range(max(len(one.after) for one in found))]
+    return table(["policy", "cache", "before", "after", *seeds, "mean change"], lines, left=2)
 
 
 def nats(page: str) -> str:
     """The same in nats per token and in points of exact match, on held-out tasks."""
-    rows = [row for row in rows_of("cache-aware/seed0") if row.dataset == HELD_OUT]
+    rows = [row for row in rows_of(_TRAINED) if row.dataset == HELD_OUT]
     found = [one for one in changes(rows) if one.dataset == HELD_OUT]
     lines = []
     for one in found:
         cells = []
         for metric, digits in (("log_likelihood_over_before", 2), ("exact_over_before", 1)):
-            of_metric = [
-                row for row in rows if (row.variant, size_of(row), row.metric) == (one.policy, one.size, metric)
-            ]
-            cells.append("; ".join(interval(row.value, row.low, row.high, digits, "+") for row in of_metric))
+            values = [row.value for row in _rows(rows, one, metric)]
+            each = " / ".join(f"{value:+.{digits}f}" for value in values)
+            cells += [each, plus_minus(*mean_interval(values), digits, "+")]
         lines.append([*_named(one, found), *cells])
-    return table(["policy", "cache", "nats per token, after minus before", "exact match, points"], lines, left=2)
+    columns = ["nats per token, after minus before", "mean", "exact match, points, after minus before", "mean"]
+    return table(["policy", "cache", *columns], lines, left=2)
 
 
 def memory(page: str) -> str:
@@ -50,11 +53,7 @@ def memory(page: str) -> str:
     found = [one for one in changes(_all_tasks(rows)) if one.dataset == ALL]
     lines = []
     for one in found:
-        own = [
-            row
-            for row in rows
-            if (row.dataset, row.variant, size_of(row), row.metric) == (ALL, one.policy, one.size, OWN)
-        ]
+        own = _rows(rows, one, OWN)
         share = "" if one.policy == FULL else _signed(own[0])
         lines.append(
             [

@@ -6,7 +6,7 @@ import posixpath
 
 from memx.results.memory_layers.ablation import difference
 from memx.results.memory_layers.baselines import bases_of
-from memx.results.memory_layers.finetune import by_method, methods_of
+from memx.results.memory_layers.finetuning.finetune import by_method, methods_of
 
 from .answers import registers_line, ruler_line
 from .costs import fastest_step

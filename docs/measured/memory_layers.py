@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from memx.results.labels import short
 from memx.results.memory_layers.ablation import variants_of
 from memx.results.memory_layers.baselines import Base, bases_of
-from memx.results.memory_layers.continual import EARLIER, KNOWN, LEARNED, by_trained, continual_methods
-from memx.results.memory_layers.finetune import Method, by_method, methods_of
+from memx.results.memory_layers.finetuning.continual import EARLIER, KNOWN, LEARNED, by_trained, continual_methods
+from memx.results.memory_layers.finetuning.finetune import Method, by_method, methods_of
 from memx.results.published import published_ablations
 from memx.results.store.rows import Row
 from memx.results.summary import Summary, summarize

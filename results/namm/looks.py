@@ -23,6 +23,7 @@ _LINES = {
     THRESHOLD: ":",
     " layer_max": (0, (5, 1, 1, 1, 1, 1)),
 }
+_MOST_NAMED = 2  # evaluations that a caption names
 
 
 class Look(NamedTuple):
@@ -74,11 +75,14 @@ def evaluation_caption(rows: Sequence[Row]) -> str:
     mode = {"post_hoc": "evicted once after prefill", "online": "evicted while reading and answering"}.get(labels.mode)
     asked = "question read before eviction" if labels.question == "before" else None
     length = f"{labels.length:,} tokens" if labels.length else None
-    title = " + ".join(dict.fromkeys(row.experiment for row in rows))
+    names = list(dict.fromkeys(row.experiment for row in rows))
+    title = " + ".join(names) if len(names) <= _MOST_NAMED else f"{len(names)} evaluations"
     devices = ", ".join(sorted({row.device for row in rows if row.device}))
     others = sorted({row.labels.evolved_on for row in rows if is_namm(row.variant)} - {"", first.model})
     moved = f"NAMM evolved on {', '.join(map(host_label, others))}" if others else None
-    return " · ".join(part for part in (title, host_label(first.model), moved, mode, asked, length, devices) if part)
+    models = list(dict.fromkeys(row.model for row in rows))
+    model = host_label(first.model) if len(models) == 1 else f"{len(models)} models"
+    return " · ".join(part for part in (title, model, moved, mode, asked, length, devices) if part)
 
 
 def _memx_policy(policy: str) -> str:

@@ -27,6 +27,7 @@ MOST: dict[str, dict[str, float]] = {
               "--population": 4, "--threads": 1, "--batch": 2},
 }  # fmt: skip
 WORDS: dict[str, dict[str, str]] = {"plot": {"--formats": "png"}, "bench": {"--device": "cpu", "--compile": "none"}}
+SET_BY = {"--slots": "--config"}  # what is left out where another option sets it
 HERE = {"cuda": "cpu", "llama-8b": "tiny-llama"}  # where there is neither a GPU nor its memory
 
 
@@ -110,7 +111,7 @@ def small(arguments: Sequence[str]) -> Parsed:
     given = [(option, _smaller(option, value, most, words)) for option, value in parsed.given]
     used = {option for option, _ in given}
     for option, value in {**most, **words}.items():
-        if option in known and option not in used and not known[option].hidden:
+        if option in known and not used & {option, SET_BY.get(option)} and not known[option].hidden:
             given.append((option, str(value)))
     if "--dry-run" in known and "--dry-run" not in used and (name in PLANNED or "--harness" in used):
         given.append(("--dry-run", None))

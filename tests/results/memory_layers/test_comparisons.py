@@ -4,8 +4,8 @@ import pytest
 from memx.errors import MemxError
 from memx.results.memory_layers.ablation import ablation_table, variants_of
 from memx.results.memory_layers.ablation_figure import ablation_figure
-from memx.results.memory_layers.finetune import by_method, finetune_table, methods_of
-from memx.results.memory_layers.finetune_figure import finetune_figure
+from memx.results.memory_layers.finetuning.finetune import by_method, finetune_table, methods_of
+from memx.results.memory_layers.finetuning.finetune_figure import finetune_figure
 from memx.results.memory_layers.loss import run_label
 from memx.results.memory_layers.usage import usage_figure
 from memx.results.plots import draw

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from memx.cli.main import run
 from memx.errors import MemxError
-from memx.results.memory_layers.continual import by_trained, continual_methods, continual_table, is_wanted
+from memx.results.memory_layers.finetuning.continual import by_trained, continual_methods, continual_table, is_wanted
 from memx.results.store.rows import Row, read_rows, write_rows
 
 

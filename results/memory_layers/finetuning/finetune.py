@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ...errors import MemxError
-from ..labels import Table, score_of, with_interval
-from ..store.rows import Row
-from ..summary import Summary, mean_interval, summarize
+from ....errors import MemxError
+from ...labels import Table, score_of, with_interval
+from ...store.rows import Row
+from ...summary import Summary, mean_interval, summarize
 
 TIERS_SHOWN = ("seen", "rephrased")
 _TRAINED = {"all": "all weights", "memory": "memory layers", "slots": "top slots", "lora": "LoRA"}

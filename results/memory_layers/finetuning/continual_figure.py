@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...errors import MemxError
-from ..labels import drawn
-from ..selection import Drawn, PlotRequest
-from ..store.rows import Row
-from ..style import CYCLE, caption_below, new_figure
+from ....errors import MemxError
+from ...labels import drawn
+from ...selection import Drawn, PlotRequest
+from ...store.rows import Row
+from ...style import CYCLE, caption_below, new_figure
 from .continual import (
     EARLIER,
     KNOWN,

@@ -7,10 +7,10 @@ from math import sqrt
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from ...errors import MemxError
-from ..labels import INTERVALS, Table, with_interval
-from ..store.rows import Row
-from ..summary import mean_interval
+from ....errors import MemxError
+from ...labels import INTERVALS, Table, with_interval
+from ...store.rows import Row
+from ...summary import mean_interval
 from .finetune import trained_name
 
 _Z95 = 1.959964

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...errors import MemxError
-from ..labels import caption, drawn
-from ..selection import Drawn, PlotRequest
-from ..store.rows import Row
-from ..style import CYCLE, caption_below, new_figure
-from ..summary import TIER_LABELS
+from ....errors import MemxError
+from ...labels import caption, drawn
+from ...selection import Drawn, PlotRequest
+from ...store.rows import Row
+from ...style import CYCLE, caption_below, new_figure
+from ...summary import TIER_LABELS
 from .finetune import TIERS_SHOWN, Method, by_method, finetune_table, is_wanted, methods_of
 
 if TYPE_CHECKING:
