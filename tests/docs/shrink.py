@@ -111,7 +111,7 @@ def small(arguments: Sequence[str]) -> Parsed:
     given = [(option, _smaller(option, value, most, words)) for option, value in parsed.given]
     used = {option for option, _ in given}
     for option, value in {**most, **words}.items():
-        if option in known and not used & {option, SET_BY.get(option)} and not known[option].hidden:
+        if option in known and not used & {option, SET_BY.get(option, option)} and not known[option].hidden:
             given.append((option, str(value)))
     if "--dry-run" in known and "--dry-run" not in used and (name in PLANNED or "--harness" in used):
         given.append(("--dry-run", None))
