@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from typing import Any
 
 import typer
@@ -28,6 +29,7 @@ _DISK_ERRORS = {
     errno.ENAMETOOLONG,
 }
 _EXPECTED = (RuntimeError, ArithmeticError, OSError)  # what libraries raise where a run fails, rather than memx
+_REFUSED = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes")  # as torch says it on a CPU
 _MOST_PATH = 150  # characters of a path in a message of the system
 _MOST = 1500  # characters of a line: what is longer holds a file's content or a path without an end
 
@@ -115,6 +117,11 @@ def _report_failure(error: BaseException) -> int:
         return print_error(f"error: a symbolic link leads to itself: {error}", "choose another path", code=2)
     if isinstance(error, MemoryError):
         return print_error(f"failed: out of memory {error}", "use a smaller model, batch or file", code=1)
+    if isinstance(error, RuntimeError) and (asked := _REFUSED.search(str(error))):
+        from ..results.labels import in_bytes
+
+        needed = f"failed: out of memory: {in_bytes(int(asked[1]))} are needed at once"
+        return print_error(needed, "use a smaller model, table or batch; --dry-run shows sizes", code=1)
     first, *rest = str(error).splitlines() or [type(error).__name__]
     if isinstance(error, _EXPECTED) and not isinstance(error, RecursionError):
         return print_error(f"failed: {first}", "add --debug to see the traceback" if not rest else "", code=1)

@@ -134,8 +134,6 @@ class OneMemory(StrictModel):
     def _lookup_is_possible(self) -> Self:
         if self.kind != "dense" and self.layers == ():
             raise ValueError("layers is empty; for a model without memory, set kind to dense")
-        if self.kind == "moe" and self.experts_per_token > self.experts:
-            raise ValueError(f"experts_per_token {self.experts_per_token} is above experts {self.experts}; lower it")
         if self.kind == "ultramem" and self.gating:
             raise ValueError("gating is not supported with kind ultramem; leave it out")
         try:
@@ -244,6 +242,11 @@ class MemoryConfig(OneMemory):
             raise ValueError("also needs a first memory; set kind and slots, or leave also out")
         if any(other.kind == "dense" for other in self.also):
             raise ValueError("also lists a dense memory; leave it out, or set its kind and slots")
+        for part in self.parts if self.sparse is None else ():  # a budget sets the number of experts
+            if part.kind == "moe" and part.experts_per_token > part.experts:
+                raise ValueError(
+                    f"experts_per_token {part.experts_per_token} is above experts {part.experts}; lower it"
+                )
         return self
 
     @property

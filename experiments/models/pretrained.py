@@ -143,7 +143,7 @@ def insert_memory(
         The model with memory layers.
 
     Raises:
-        MemxError: The memory does not fit the model.
+        MemxError: The memory does not fit the model, or the model has a memory already.
 
     Example:
         ```python
@@ -157,6 +157,8 @@ def insert_memory(
         model.save_pretrained("with-memory")
         ```
     """
+    if isinstance(host, MemoryLlamaForCausalLM) and memories_of(host.config):
+        raise MemxError("the model has a memory already", hint="train that one, or give the model without memory")
     config = with_memory(host.config, memory)
     with torch.device("meta"):
         model = MemoryLlamaForCausalLM(config)

@@ -108,3 +108,12 @@ def test_dense_models_are_made_as_large_as_the_first_model_after_its_own_match()
     large = [sizes_of(run).parameters_total for (_, variant), run in runs.items() if variant == "dense, as large"]
     memory = [sizes_of(run).parameters_total for (_, variant), run in runs.items() if variant == "memory"]
     assert all(abs(a - b) < 0.02 * b for a, b in zip(sorted(large), sorted(memory), strict=True)), sizes
+
+
+def test_a_budget_sets_the_experts_of_a_layer_that_uses_more_of_them_than_layers_have_by_default():
+    model = ModelConfig(layers=4, width=64)
+    memory = MemoryConfig(kind="moe", layers=(1, 2), experts_per_token=20, expert_width=8, sparse=200_000)
+    split = apply_shares(memory, model)
+    assert split.experts_per_token == 20 and split.experts > 40
+    with pytest.raises(ValueError, match="experts_per_token 20 is above experts 16"):
+        MemoryConfig(kind="moe", layers=(1, 2), experts_per_token=20)

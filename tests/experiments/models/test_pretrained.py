@@ -368,3 +368,11 @@ def test_a_run_that_stopped_before_its_first_state_repeats_no_line(host, tmp_pat
     train_points([point], Options(tmp_path, resume=True), lambda index, event: None)
     steps = [line["step"] for line in Run(tmp_path / point.name).metrics()]
     assert steps == sorted(set(steps)) and steps[0] == 0
+
+
+def test_a_model_with_a_memory_gets_no_second_one(host):
+    """Its first memory would be lost, or met by weights of another shape."""
+    base = load_host(str(host))[0]
+    model = insert_memory(base, MemoryConfig(kind="engram", slots=64, layers=(1,), insertion="beside"), seed=0)
+    with pytest.raises(MemxError, match="the model has a memory already"):
+        insert_memory(model, MemoryConfig(**MEMORY), seed=0)
