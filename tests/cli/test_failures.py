@@ -24,8 +24,8 @@ DEBUG = "\nhint: add --debug to see the traceback"
         (
             RuntimeError("CPUAllocator: can't allocate memory: you tried to allocate 2147483648 bytes. Error code 12"),
             1,
-            "failed: out of memory: 2.00 GiB are needed at once\nhint: use a smaller model, table or batch; --dry-run "
-            "shows sizes",
+            ("failed: out of memory: 2.00 GiB are needed at once\nhint: use a smaller model, table or batch; --dry-run "
+            "shows sizes"),
         ),
         (MemoryError(), 1, "failed: out of memory\nhint: use a smaller model, batch or file"),
         (RuntimeError("CUDA: of\nno use"), 1, "failed: CUDA: of"),
