@@ -1,13 +1,16 @@
-"""Shares of a budget of sparse parameters between kinds of memory: scores of facts and of text."""
+"""Kinds of memory at equal cost, and shares of a budget of sparse parameters between them: facts, text, time."""
 
 from __future__ import annotations
 
 from memx.results.labels import short
+from memx.results.memory_layers.kinds import Measure, Model, kinds_of
 from memx.results.memory_layers.shares import Curve, Point, curves_of, shares_of
 
 from .text import plus_minus, rows_of, table
 
 _TIER = "rephrased"
+_DENSE = "dense"
+_TOKENS = 8 * 128  # of a step of `memx bench model`: rows and tokens of each
 
 
 def shares(page: str) -> str:
@@ -26,6 +29,45 @@ def shares(page: str) -> str:
             lines.append([*line, _change(answers, place), _change(text, place)])
     columns = ["memory", "share", "parameters", "paraphrased, EM %", "paraphrased, NLL", "text, NLL"]
     return table([*columns, "NLL of answers less share 0", "NLL of text less share 0"], lines, left=2)
+
+
+def kinds(page: str) -> str:
+    """Models of every kind at two base widths: facts, entities with long names, and text, less those of dense models."""
+    lines = []
+    for base in kinds_of(rows_of("kinds/kinds"), _TIER, _DENSE):
+        for model in base.models:
+            facts, names, answers, text = model.scores
+            sizes = [short(model.about.parameters_total or 0, 1000), short(model.about.flops or 0, 1000)]
+            values = [_score(model, measure) for measure in (facts, names, answers, text)]
+            lines.append([base.base.rpartition("x")[2], model.name, *sizes, *values, _apart(model, text)])
+    columns = ["width", "model", "parameters", "FLOPs per token", "paraphrased, EM %", "long names, EM %"]
+    return table([*columns, "paraphrased, NLL", "text, NLL", "text NLL less dense"], lines, left=2)
+
+
+def kinds_time(page: str) -> str:
+    """What a token costs each of these models in time, in training and in the forward pass alone, in one run."""
+    rows = {(row.model, row.variant, row.metric): row for row in rows_of("kinds/time")}
+    lines = []
+    for model, variant in dict.fromkeys((model, variant) for model, variant, _ in rows):
+        cells = []
+        for metric in ("step_ms", "forward_ms"):
+            row, dense = rows[model, variant, metric], rows[model, _DENSE, metric]
+            cells += [f"{1000 * row.value / _TOKENS:.0f}", f"{row.value / dense.value:.2f}x"]
+        lines.append([model.rpartition("x")[2], variant, *cells])
+    columns = ["width", "model", "training, µs per token", "over dense", "forward, µs per token", "over dense"]
+    return table(columns, lines, left=2)
+
+
+def _score(model: Model, measure: Measure) -> str:
+    s = model.scores[measure]
+    return plus_minus(s.value, s.low, s.high, measure.digits)
+
+
+def _apart(model: Model, measure: Measure) -> str:
+    found = model.differences[measure]
+    if found.value is None or found.verdict == "first":
+        return ""
+    return plus_minus(found.value, found.low, found.high, measure.digits, "+")
 
 
 def _value(point: Point, digits: int) -> str:
