@@ -242,6 +242,10 @@ class MemoryConfig(OneMemory):
             raise ValueError("also needs a first memory; set kind and slots, or leave also out")
         if any(other.kind == "dense" for other in self.also):
             raise ValueError("also lists a dense memory; leave it out, or set its kind and slots")
+        for other in self.also if self.sparse is not None else ():
+            name = "experts" if other.kind == "moe" else "slots"
+            if getattr(other, name) != OneMemory.model_fields[name].default:
+                raise ValueError(f"{name} in also does nothing with memory.sparse; leave one of them out")
         for part in self.parts if self.sparse is None else ():  # a budget sets the number of experts
             if part.kind == "moe" and part.experts_per_token > part.experts:
                 raise ValueError(
@@ -253,3 +257,13 @@ class MemoryConfig(OneMemory):
     def parts(self) -> tuple[OneMemory, ...]:
         """All memories of the model: this one, then those of `also`."""
         return (self, *self.also)
+
+    @property
+    def listed(self) -> str:
+        """All memories with their slots or experts and their shares, as "engram 62,500 slots (25%), moe 11 experts"."""
+        texts = []
+        for part in self.parts:
+            size = f"{part.experts:,} experts" if part.kind == "moe" else f"{part.slots:,} slots"
+            share = f" ({100 * self.shares[part.kind]:g}%)" if part.kind in self.shares else ""
+            texts.append(f"{part.kind} {size}{share}")
+        return ", ".join(texts)

@@ -73,7 +73,7 @@ PICTURES = (
     ),
     Picture(
         "kinds",
-        "Models of equal cost: facts, entities with long names, and text, on each base.",
+        "Variants side by side: facts, entities with long names, and text; for presets such as kinds.",
         "memory_layers.kinds_figure",
         MEMORY,
         "memx train kinds",

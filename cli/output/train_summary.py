@@ -165,7 +165,8 @@ def print_costs(costs: Sequence[RunCost]) -> None:
         line = {
             "run": cost.run,
             "kind": cost.variant or cost.kind,
-            "slots": f"{cost.memory_slots:,}" if cost.memory_slots else "",
+            "slots": f"{cost.memory_slots:,}" if cost.memory_slots and not cost.memories else "",
+            "memories": cost.memories,
             "parameters": _count(cost.parameters_total),
             "published": _published(cost),
             "active": short(cost.parameters_active, 1000),
@@ -179,7 +180,7 @@ def print_costs(costs: Sequence[RunCost]) -> None:
         }
         lines.append(line)
     columns = [column for column in lines[0] if any(line[column] for line in lines)]
-    title = "Dry run: nothing was trained"
+    title = f"Dry run: nothing was trained{f' ({len(costs)} runs)' if len(costs) > 1 else ''}"
     print_table(title, columns, [[line[column] for column in columns] for line in lines])
     counts = {(cost.facts, cost.unseen_facts) for cost in costs if cost.facts is not None}
     for trained, unseen in sorted(counts, key=str):

@@ -32,7 +32,7 @@ def shares(page: str) -> str:
 
 
 def kinds(page: str) -> str:
-    """Models of every kind at two base widths: facts, entities with long names, and text, less those of dense models."""
+    """Models of every kind at two base widths: facts, entities with long names, text, and text less dense models'."""
     lines = []
     for base in kinds_of(rows_of("kinds/kinds"), _TIER, _DENSE):
         for model in base.models:

@@ -45,6 +45,7 @@ _SYNONYMS = {
 }
 
 _SCALAR = ("bool_type", "float_type", "int_type", "literal_error", "string_type")  # pydantic's, of single values
+_ITEM = re.compile(r"\.also\.\d+$")
 _DEEPEST = 10  # dots of a key
 
 _Config = TypeVar("_Config", bound=BaseModel)
@@ -178,6 +179,11 @@ def _nearest_key(path: str, model: type[BaseModel]) -> str:
         section, _, last = path.rpartition(".")
         return f"write it in its section, as `{section}: {{{last}: VALUE}}`"
     section, _, last = path.rpartition(".")
+    if (alike := _ITEM.sub("", section)) != section:  # an item of a list has keys of the section that has the list
+        if f"{alike}.{last}" in keys:
+            return f"the first entry has it for all: set {alike}.{last}"
+        close = closest(last, [key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == alike], cutoff=0.7)
+        return f"did you mean {f'{section}.{close}'!r}?" if close else "`memx config show PRESET` lists every key"
     names = {key.rpartition(".")[2]: key for key in reversed(keys)}  # of the same name, the first
     names |= {name: key for name, key in _SYNONYMS.items() if key in keys}
     near = [key for key in keys if key.rpartition(".")[0] == section]

@@ -74,7 +74,13 @@ def load_config(
     for key, value in given.items():
         if not key.startswith(("sweep.", "variants.")):
             tree = _without(assign(tree, key, value), key)
-    return check(tree)
+    config = check(tree)
+    if config.memory.sparse is not None and given.get("memory.slots"):
+        raise MemxError(
+            f"memory.slots {given['memory.slots']} does nothing with memory.sparse {config.memory.sparse:,}",
+            hint="leave slots out, or add --set memory.sparse=null",
+        )
+    return config
 
 
 def _given_sweep(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,9 +70,11 @@ def _check_spent(memory: MemoryConfig, model: ModelConfig, budget: int) -> None:
         elif part.kind != "dense":
             spent += part_sizes(model, part).table
     if abs(spent - budget) > _CLOSE * budget:
+        ways = [f"a budget of {spent:,} or more"] if spent > budget else ["another budget"]
+        ways += ["smaller experts (expert_width)"] if any(part.kind == "moe" for part in memory.parts) else []
         raise MemxError(
             f"memory.sparse {budget:,} cannot be split by these shares: the nearest is {spent:,}",
-            hint="use other shares, a larger budget, or smaller experts (expert_width)",
+            hint=f"use other shares, {' or '.join(ways)}",
         )
 
 

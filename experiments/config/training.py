@@ -190,7 +190,8 @@ class TrainConfig(StrictModel):
 
     def _memory_fits(self, width: int, blocks: int) -> None:
         replaced: list[int] = []
-        for part in self.memory.parts:
+        for number, part in enumerate(self.memory.parts):
+            key = f"memory.also.{number - 1}.layers" if number else "memory.layers"
             if part.key_width is None and part.kind in PRODUCT_KEYS and width % 4:
                 raise ValueError(f"memory.key_width has no default for model.width {width}; set it to an even number")
             try:
@@ -202,7 +203,7 @@ class TrainConfig(StrictModel):
             outside = [i for i in placed if not 0 <= i < blocks]
             if outside:
                 raise ValueError(
-                    f"memory.layers {outside} are outside the model's blocks 0..{blocks - 1}; choose from these"
+                    f"{key} {outside} are outside the model's blocks 0..{blocks - 1}; choose from 0 to {blocks - 1}"
                 )
             replaced += placed if part.insertion == "replace" else ()
         if twice := sorted({block for block in replaced if replaced.count(block) > 1}):

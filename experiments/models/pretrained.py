@@ -98,8 +98,8 @@ def _check_fits(config: TrainConfig, host: PretrainedConfig) -> bool:
         )
     if config.finetune.train == "slots" and not has_memory and config.memory.insertion == "beside":
         raise MemxError(
-            "finetune.train slots needs a trained memory, not a new one with memory.insertion=beside",
-            hint="train it first with finetune.train=memory, then use --init-from with that checkpoint",
+            f"finetune.train slots needs a trained memory, and {config.finetune.source} has none",
+            hint="give a run with a trained memory: --init-from RUN (from `memx train facts`, or with --train memory)",
         )
     return has_memory
 

@@ -61,14 +61,14 @@ def measures_of(rows: Sequence[Row], tier: str) -> list[Measure]:
         Exact match on the facts, on those of entities with long names, and the loss of answers and of each text.
     """
     label = TIER_LABELS[tier]
-    points, nats = "exact match (%)", "NLL (nats per token)"
+    points, nats = "exact match (%)", "NLL (nats per token), lower is better"
     wanted = [
         Measure(tier, "exact_match", f"Facts, {label}", points, 1),
         Measure(f"names/{LONG_NAMES}/{tier}", "exact_match", f"Names of {LONG_NAMES} tokens", points, 1),
-        Measure(tier, "nll", "Answers", nats, 3),
+        Measure(tier, "nll", "Loss of answers", nats, 3),
     ]
     texts = dict.fromkeys(row.dataset for row in rows if row.labels.text)
-    wanted += [Measure(text, "nll", "Text, held out" if len(texts) == 1 else text, nats, 3) for text in texts]
+    wanted += [Measure(text, "nll", "Loss of held-out text" if len(texts) == 1 else text, nats, 3) for text in texts]
     there = {(row.dataset, row.metric) for row in rows}
     return [measure for measure in wanted if (measure.dataset, measure.metric) in there]
 

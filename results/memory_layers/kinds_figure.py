@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..labels import caption, drawn
 from ..selection import Drawn, PlotRequest
@@ -16,11 +16,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_HINTS: Any = {
+    "missing": "there are no models with names to compare",
+    "hint": "train a preset with variants, such as `memx train kinds` or `ablation`",
+}
+
 
 def draw(request: PlotRequest) -> Drawn:
     """Draw models of equal cost, with their table; the rows are those of all tiers and lengths of names."""
     tier = request.options.tier
-    rows = request.rows(lambda row: bool(row.variant) and row.metric in ("exact_match", "nll") and _is_whole(row))
+    rows = request.rows(
+        lambda row: bool(row.variant) and row.metric in ("exact_match", "nll") and _is_whole(row), **_HINTS
+    )
     bases = kinds_of(rows, tier, request.options.baseline)
     return Drawn(request.write(kinds_figure(rows, bases), rows), kinds_table(bases, tier))
 

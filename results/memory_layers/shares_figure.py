@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..labels import drawn
 from ..selection import Drawn, PlotRequest
@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_HINTS: Any = {
+    "missing": "there are no models that share a budget of sparse parameters",
+    "hint": "train a preset that sweeps memory.share, such as `memx train shares`",
+}
+
 
 def draw(request: PlotRequest) -> Drawn:
     """Draw scores by share, with their table; the rows are those of all tiers and lengths of names."""
     tier = request.options.tier
-    rows = request.rows(lambda row: bool(shares_of(row)) and row.metric in METRICS and _is_whole(row))
+    rows = request.rows(lambda row: bool(shares_of(row)) and row.metric in METRICS and _is_whole(row), **_HINTS)
     curves = curves_of(rows, tier)
     return Drawn(request.write(shares_figure(rows, curves, tier), rows), shares_table(curves, tier))
 
@@ -40,7 +45,7 @@ def shares_figure(rows: Sequence[Row], curves: Sequence[Curve], tier: str) -> Fi
             if (curve.dataset, curve.metric) == (dataset, metric):
                 _line(axis, curve, CYCLE[names.index(curve.name) % len(CYCLE)])
         axis.set_title("Text, held out" if dataset != tier else f"Facts, {TIER_LABELS[tier]}")
-        axis.set_ylabel("exact match (%)" if metric == "exact_match" else "NLL (nats per token)")
+        axis.set_ylabel("exact match (%)" if metric == "exact_match" else "NLL (nats per token), lower is better")
         axis.set_xlabel(f"share of {curves[0].kinds[0]} in the sparse parameters (%)")
     caption_below(figure, _caption(rows, curves), axes)
     return figure

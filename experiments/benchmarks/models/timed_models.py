@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -51,7 +51,7 @@ def model_configs(slots: Sequence[int], shape: ModelShape, device: torch.device)
     return [_config(kind, size, shape) for kind in _KINDS for size in (slots if kind in _TABLES else (0,))]
 
 
-def configured_models(source: str, shape: ModelShape) -> list[TrainConfig]:
+def configured_models(source: str, shape: ModelShape) -> tuple[list[TrainConfig], ModelShape]:
     """The models of a training config, each once, whatever its seed.
 
     Args:
@@ -59,11 +59,10 @@ def configured_models(source: str, shape: ModelShape) -> list[TrainConfig]:
         shape: Of the batches alone: rows and tokens of each. Nothing else of it may differ from the default.
 
     Returns:
-        The points of its sweep, matched in cost, with the vocabulary that the config asks for.
+        The points of its sweep, matched in cost, and the shape, with no more tokens than each of them can read.
 
     Raises:
-        MemxError: There is no such source, it starts from a pretrained model, its contexts are shorter than the batch,
-            or the shape names what the config has.
+        MemxError: There is no such source, it starts from a pretrained model, or the shape names what the config has.
     """
     usual = asdict(LARGE if shape.width == LARGE.width else ModelShape())
     given = [key for key, value in asdict(shape).items() if key not in ("batch", "sequence") and value != usual[key]]
@@ -79,14 +78,10 @@ def configured_models(source: str, shape: ModelShape) -> list[TrainConfig]:
         )
     found: dict[str, TrainConfig] = {}
     for point in points(config):
-        if point.model.context < shape.sequence:
-            raise MemxError(
-                f"{source}: its models read {point.model.context} tokens, fewer than {shape.sequence}",
-                hint=f"add --shapes sequence={point.model.context}",
-            )
         alike = point.model_copy(update={"seed": 0, "name": "", "data": point.data.model_copy(update={"seed": 0})})
         found.setdefault(alike.model_dump_json(), point)
-    return list(found.values())
+    contexts = (point.model.context for point in found.values())
+    return list(found.values()), replace(shape, sequence=min(shape.sequence, *contexts))
 
 
 def _config(kind: Kind, slots: int, shape: ModelShape) -> TrainConfig:

@@ -59,7 +59,7 @@ def bench_model(
     """
     device, threads = pick_device(device_name), threads or torch.get_num_threads()
     shape = shape or model_shape((), device)
-    configs = _models(slots, source, shape, device)
+    configs, shape = _models(slots, source, shape, device)
     _check_ops(device)
     common = row_settings(device, threads)
     rows: list[Row] = []
@@ -77,9 +77,11 @@ def bench_model(
     return rows
 
 
-def _models(slots: Sequence[int], source: str | None, shape: ModelShape, device: torch.device) -> list[TrainConfig]:
+def _models(
+    slots: Sequence[int], source: str | None, shape: ModelShape, device: torch.device
+) -> tuple[list[TrainConfig], ModelShape]:
     if source is None:
-        return model_configs(slots, shape, device)
+        return model_configs(slots, shape, device), shape
     if slots:
         raise MemxError("--slots has no effect with --config", hint="leave --slots out; the config sets the tables")
     return configured_models(source, shape)

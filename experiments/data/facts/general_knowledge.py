@@ -107,10 +107,10 @@ def _of_file(source: str, tables: Sequence[str]) -> Iterator[Question]:
     bad = BadRecords(path)
     for record in bad.good(read_records(path)):
         prompt, answers = record.values.get("prompt"), record.values.get("answers")
-        right = isinstance(answers, list) and bool(answers) and all(isinstance(a, str) and a.strip() for a in answers)
-        if not isinstance(prompt, str) or not prompt.strip() or not right:
+        right = [a for a in answers if isinstance(a, str) and a.strip()] if isinstance(answers, list) else []
+        if not isinstance(prompt, str) or not prompt.strip() or not right or right != answers:
             bad.add(BadRecord(record.place, "it needs a text `prompt` and a list of texts `answers`"))
             continue
         subject, relation = (str(record.values.get(key) or "") for key in ("subject", "relation"))
-        yield Question(prompt, subject, answers[0], tuple(answers), relation)
+        yield Question(prompt, subject, right[0], tuple(right), relation)
     bad.notes(skip=False)

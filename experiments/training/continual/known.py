@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FILE = "known.jsonl"
 _SEED = 0  # of the order that questions are asked in: the same for all runs, so that their shares compare
+_HOPELESS = 500  # questions without one right answer, after which no more are asked
 _LONGEST = 8  # tokens of an answer: a right one is shorter
 
 
@@ -52,7 +53,7 @@ class KnownQuestions:
         """Ask in a drawn order until `evaluation.known_questions` are answered, or all are asked.
 
         Raises:
-            MemxError: The model answers none.
+            MemxError: The model answers none of them, or none of the first 500.
         """
         order, most = list(self.candidates), self.config.known_questions
         random.Random(f"known {_SEED}").shuffle(order)
@@ -60,6 +61,8 @@ class KnownQuestions:
         model.eval()
         self.questions, self.asked = [], 0
         while self.asked < len(order) and (most is None or len(self.questions) < most):
+            if self.asked >= _HOPELESS and not self.questions:
+                break
             chunk = order[self.asked : self.asked + self.config.batch]
             self.asked += len(chunk)
             prompts = [one.ids for one in encode_texts(self.tokenizer, [question.prompt for question in chunk])]
@@ -70,7 +73,7 @@ class KnownQuestions:
         self.questions = self.questions[:most]
         if not self.questions:
             raise MemxError(
-                f"the model answers none of the {self.asked:,} questions of evaluation.known",
+                f"the model answers none of {self.asked:,} questions of evaluation.known",
                 hint="give questions that it can answer, or set evaluation.known=[]",
             )
 

@@ -25,7 +25,7 @@ def part_rows(common: Mapping[str, Any], before: Mapping[str, Any], parts: Seque
     if before.get("text"):
         start["text"] = {"nll": before["text"]}
     return [
-        Row(**common, dataset=f"parts/{name}", metric=metric, after_part=number, **estimate._asdict())
+        Row(**{**common, "after_part": number}, dataset=f"parts/{name}", metric=metric, **estimate._asdict())
         for number, scores in enumerate([start, *parts])
         for name, figures in as_scores(scores).items()
         for metric, estimate in figures.items()

@@ -31,19 +31,28 @@ def source(tmp_path) -> str:
 
 
 def test_each_model_is_timed_once_whatever_its_seed(source):
-    configs = configured_models(source, SHAPE)
+    configs, shape = configured_models(source, SHAPE)
     found = {(config.variant, config.model.width) for config in configs}
-    assert len(configs) == 4 and found == {(name, width) for name in ("plain", "n-grams") for width in (16, 24)}
+    assert (
+        shape == SHAPE
+        and len(configs) == 4
+        and found == {(name, width) for name in ("plain", "n-grams") for width in (16, 24)}
+    )
 
 
 def test_rows_have_the_names_sizes_and_vocabulary_of_the_config(source):
     rows = bench_model(source=source, shape=SHAPE, device_name="cpu", threads=1, steps=1)
-    configs = {(config.variant, config.model.title): config for config in configured_models(source, SHAPE)}
+    configs = {(config.variant, config.model.title): config for config in configured_models(source, SHAPE)[0]}
     assert {(row.variant, row.model) for row in rows} == set(configs)
     for row in rows:
         config = configs[row.variant, row.model]
         assert row.parameters_total == model_sizes(config.model, config.memory, 300).parameters_total
         assert row.dataset == "model batch=2 sequence=16 vocabulary=300" and row.value > 0
+
+
+def test_no_more_tokens_are_read_than_the_models_can(source):
+    assert configured_models(source, ModelShape(sequence=8))[1].sequence == 8
+    assert configured_models(source, ModelShape())[1].sequence == 16
 
 
 def test_the_command_prints_a_line_for_each_model(source, capsys):
@@ -61,8 +70,6 @@ def test_what_the_config_sets_or_cannot_do_is_refused(source, capsys):
     assert "--slots has no effect with --config" in capsys.readouterr().err
     with pytest.raises(MemxError, match="--shapes width: the config sets it"):
         configured_models(source, ModelShape(width=48, batch=2, sequence=16))
-    with pytest.raises(MemxError, match="read 16 tokens, fewer than 128"):
-        configured_models(source, ModelShape())
     with pytest.raises(MemxError, match="pretrained model smollm2"):
         configured_models("retrofit", SHAPE)
     with pytest.raises(MemxError, match="no preset or file"):

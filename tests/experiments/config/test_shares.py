@@ -117,3 +117,25 @@ def test_a_budget_sets_the_experts_of_a_layer_that_uses_more_of_them_than_layers
     assert split.experts_per_token == 20 and split.experts > 40
     with pytest.raises(ValueError, match="experts_per_token 20 is above experts 16"):
         MemoryConfig(kind="moe", layers=(1, 2), experts_per_token=20)
+
+
+def test_sizes_that_a_budget_sets_are_refused():
+    with pytest.raises(MemxError, match=r"memory.slots 4096 does nothing with memory.sparse 1,000,000"):
+        load_config("shares", [("memory.slots", 4096)])
+    assert load_config("shares", [("memory.slots", 4096), ("memory.sparse", None), ("sweep", {})]).memory.slots == 4096
+    for other in ({"kind": "memory", "layers": [2], "slots": 4096}, {**EXPERTS, "experts": 8}):
+        with pytest.raises(ValueError, match="in also does nothing with"):
+            split(0.5, also=[other])
+
+
+def test_all_memories_are_listed_with_their_sizes_and_shares():
+    found = split(0.25)
+    moe = found.also[0]
+    assert found.listed == f"engram {found.slots:,} slots (25%), moe {moe.experts} experts (75%)"
+    assert MemoryConfig(kind="memory", slots=1024).listed == "memory 1,024 slots"
+
+
+def test_a_budget_below_the_smallest_names_one_that_is_enough():
+    with pytest.raises(MemxError, match="cannot be split") as error:
+        apply_shares(MemoryConfig(kind="memory", sparse=10, layers=(1,)), MODEL)
+    assert "or more" in error.value.hint and "experts" not in error.value.hint

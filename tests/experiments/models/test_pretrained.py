@@ -189,9 +189,9 @@ def test_training_slots_changes_a_few_rows_of_values_alone(host, tmp_path, memor
 
 
 def test_training_slots_needs_text_and_a_memory_that_speaks(host, tmp_path):
-    with pytest.raises(MemxError, match="needs a trained memory, not a new one") as error:
+    with pytest.raises(MemxError, match="needs a trained memory, and ") as error:
         finetune(host, tmp_path, **{"finetune.train": "slots"})
-    assert "finetune.train=memory" in error.value.hint
+    assert "--init-from RUN" in error.value.hint
     with pytest.raises(MemxError, match="train slots needs text") as error:
         finetune(host, tmp_path, **{"finetune.train": "slots", "text.source": None, "memory.insertion": "replace"})
     assert "text.source" in error.value.hint

@@ -182,6 +182,18 @@ def test_known_questions_stop_at_the_number_asked_for(host, questions):
     assert len(known.questions) == 2 <= known.asked <= 5  # the last question asked was answered
 
 
+def test_a_model_that_knows_nothing_is_not_asked_everything(host, questions, monkeypatch):
+    model, tokenizer = load_host(str(host))
+    monkeypatch.setattr("memx.experiments.training.continual.known._HOPELESS", 2)
+    known = KnownQuestions(
+        settings_of(host, **{"evaluation.known": [str(questions)], "evaluation.batch": 1}), tokenizer
+    )
+    known.candidates = [one._replace(accepted=("no such answer",)) for one in known.candidates]
+    assert len(known.candidates) > 2
+    with pytest.raises(MemxError, match=r"answers none of 2 questions of evaluation\.known"):
+        known.find(model)
+
+
 def test_what_cannot_be_learned_in_parts(host, tmp_path):
     for changes, match in (
         ({"training.steps": 7}, "training.steps 7 is no multiple of finetune.parts 2"),
