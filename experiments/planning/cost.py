@@ -63,7 +63,7 @@ class RunCost:
         value_optimizer: the same with the optimizer's name, for tables.
         tokens_per_step: of full rows of a corpus, or estimated from what a step's documents fill at most.
         training_flops: of all steps, with the text that is mixed in.
-        notes: what was noticed in the facts, a line each, as the run itself prints them.
+        notes: what was noticed in the facts, as the run prints it, and how a pretrained model is trained; a line each.
         plan: None if none was asked for.
     """
 

@@ -29,6 +29,7 @@ from ..optim.optimizer import steps_sparsely
 from ..runtime.devices import pick_device, use_bfloat16
 from .activations import copied_weights
 from .cost import RunCost
+from .finetuning_notes import finetuning_notes
 from .gpu_memory import Described, Table, Weight
 from .mesh import Plan, row_tokens
 from .plan import planned
@@ -88,7 +89,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
         steps=training.steps,
         tokens_per_step=tokens,
         training_flops=3 * sizes.flops * (tokens + mixed) * training.steps,
-        notes=tuple(notes),
+        notes=(*notes, *finetuning_notes(config)),
         plan=planned(model, config, plan, lambda changed: _changed(model, changed, plan)) if plan else None,
     )
 
