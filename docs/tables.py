@@ -35,6 +35,8 @@ TABLES: dict[str, Callable[[str], str]] = {
     "widths": memory_layers.widths,
     "ablation": memory_layers.ablation,
     "shares": shares.shares,
+    "memory-kinds": shares.kinds,
+    "memory-kinds-time": shares.kinds_time,
     "retrofit": memory_layers.retrofit,
     "continual": memory_layers.continual,
     "continual-rows": memory_layers.continual_rows,

@@ -264,6 +264,7 @@ class MemoryConfig(OneMemory):
         texts = []
         for part in self.parts:
             size = f"{part.experts:,} experts" if part.kind == "moe" else f"{part.slots:,} slots"
-            share = f" ({100 * self.shares[part.kind]:g}%)" if part.kind in self.shares else ""
+            alone = sum(other.kind == part.kind for other in self.parts) == 1  # shares are by kind
+            share = f" ({100 * self.shares[part.kind]:g}%)" if alone and part.kind in self.shares else ""
             texts.append(f"{part.kind} {size}{share}")
         return ", ".join(texts)

@@ -22,6 +22,7 @@ from .namms import (
     over,
     universal,
 )
+from .shares import kinds_line
 from .text import interval, plus_minus, rows_of, slots, table
 
 _COLUMNS = ["question", "answer", "page"]
@@ -29,7 +30,7 @@ _Line = tuple[str, str, str, str]  # the question, the answer, and a title and t
 
 
 def memory(page: str) -> str:
-    """Memory layers in four lines."""
+    """Memory layers in five lines."""
     return _table(page, _memory_lines())
 
 
@@ -44,7 +45,7 @@ def both(page: str) -> str:
 
 
 def _memory_lines() -> list[_Line]:
-    return [_equal_flops(), _compute(), _step(), _retrofit()]
+    return [_equal_flops(), _compute(), kinds_line(), _step(), _retrofit()]
 
 
 def _namm_lines() -> list[_Line]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from memx.results.labels import short
 from memx.results.memory_layers.kinds import Measure, Model, kinds_of
 from memx.results.memory_layers.shares import Curve, Point, curves_of, shares_of
+from memx.results.store.rows import Row
 
 from .text import plus_minus, rows_of, table
 
 _TIER = "rephrased"
 _DENSE = "dense"
-_TOKENS = 8 * 128  # of a step of `memx bench model`: rows and tokens of each
 
 
 def shares(page: str) -> str:
@@ -44,6 +44,25 @@ def kinds(page: str) -> str:
     return table([*columns, "paraphrased, NLL", "text, NLL", "text NLL less dense"], lines, left=2)
 
 
+def kinds_line() -> tuple[str, str, str, str]:
+    """The best kind at the larger width, beside the dense models: a line of the results at a glance."""
+    models = kinds_of(rows_of("kinds/kinds"), _TIER, _DENSE)[-1].models
+    facts, *_, text = models[0].scores
+    equal = [model for model in models if model.name != f"{_DENSE}, as large"]  # that one has more FLOPs
+    best = min(equal, key=lambda model: model.scores[text].value)
+    named = {model.name: model for model in models}
+    parts = [
+        f"{name} {_score(named[name], facts)}% and {_score(named[name], text)}"
+        for name in dict.fromkeys((best.name, _DENSE, f"{_DENSE}, as large"))
+    ]
+    return (
+        "Which kind of memory is best at equal parameters and FLOPs, in facts (EM) and in the loss of text (NLL)?",
+        "; ".join(parts),
+        "Kinds of memory",
+        "kinds",
+    )
+
+
 def kinds_time(page: str) -> str:
     """What a token costs each of these models in time, in training and in the forward pass alone, in one run."""
     rows = {(row.model, row.variant, row.metric): row for row in rows_of("kinds/time")}
@@ -52,10 +71,16 @@ def kinds_time(page: str) -> str:
         cells = []
         for metric in ("step_ms", "forward_ms"):
             row, dense = rows[model, variant, metric], rows[model, _DENSE, metric]
-            cells += [f"{1000 * row.value / _TOKENS:.0f}", f"{row.value / dense.value:.2f}x"]
+            cells += [f"{1000 * row.value / _tokens(row):.0f}", f"{row.value / dense.value:.2f}x"]
         lines.append([model.rpartition("x")[2], variant, *cells])
     columns = ["width", "model", "training, µs per token", "over dense", "forward, µs per token", "over dense"]
     return table(columns, lines, left=2)
+
+
+def _tokens(row: Row) -> int:
+    """Tokens of a step of `memx bench model`: rows times tokens of each."""
+    sizes = dict(part.split("=") for part in row.dataset.split() if "=" in part)
+    return int(sizes["batch"]) * int(sizes["sequence"])
 
 
 def _score(model: Model, measure: Measure) -> str:

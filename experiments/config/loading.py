@@ -74,13 +74,20 @@ def load_config(
     for key, value in given.items():
         if not key.startswith(("sweep.", "variants.")):
             tree = _without(assign(tree, key, value), key)
-    config = check(tree)
-    if config.memory.sparse is not None and given.get("memory.slots"):
-        raise MemxError(
-            f"memory.slots {given['memory.slots']} does nothing with memory.sparse {config.memory.sparse:,}",
-            hint="leave slots out, or add --set memory.sparse=null",
-        )
-    return config
+    memory = tree.get("memory")
+    if isinstance(memory, Mapping) and isinstance(memory.get("sparse"), int):
+        _refuse_sizes(given | {f"sweep.{key}": values for key, values in swept.items()}, memory["sparse"])
+    return check(tree)
+
+
+def _refuse_sizes(given: Mapping[str, Any], sparse: int) -> None:
+    """Raise MemxError for a size that is asked for where a budget sets it."""
+    for key, value in given.items():
+        if value and key.endswith(("memory.slots", "memory.experts")):
+            raise MemxError(
+                f"{key} {shown(value)} does nothing with memory.sparse {sparse:,}",
+                hint="leave it out, or add --set memory.sparse=null",
+            )
 
 
 def _given_sweep(given: Mapping[str, Any]) -> dict[str, Any]:

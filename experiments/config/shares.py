@@ -70,7 +70,8 @@ def _check_spent(memory: MemoryConfig, model: ModelConfig, budget: int) -> None:
         elif part.kind != "dense":
             spent += part_sizes(model, part).table
     if abs(spent - budget) > _CLOSE * budget:
-        ways = [f"a budget of {spent:,} or more"] if spent > budget else ["another budget"]
+        exact = spent > budget and not any(part.kind == "engram" for part in memory.parts)  # whose parts are primes
+        ways = [f"a budget of {spent:,}" if exact else "a larger budget" if spent > budget else "another budget"]
         ways += ["smaller experts (expert_width)"] if any(part.kind == "moe" for part in memory.parts) else []
         raise MemxError(
             f"memory.sparse {budget:,} cannot be split by these shares: the nearest is {spent:,}",

@@ -166,6 +166,8 @@ class TrainConfig(StrictModel):
                 raise ValueError(
                     f"memory.kind {part.kind} can only replace the feed-forward; set memory.insertion to replace"
                 )
+        if self.finetune.source is not None and self.memory.sparse is not None:
+            raise ValueError("memory.sparse is for new models; for a pretrained one set slots and experts")
         if self.finetune.source is None:
             if self.data.sequence > (context := self.model.context):
                 raise ValueError(

@@ -55,7 +55,7 @@ class RunCost:
 
     Attributes:
         facts: None for a corpus, as is unseen_facts.
-        memories: all memories with their sizes, where there are several; else empty.
+        memories: all memories with their sizes, where there are several or experts; else empty.
         published_total: published parameters of the same base, kind and slots, if there are any.
         flops_per_token: of a forward pass.
         activation_bytes: of one process, with the copies of weights that autocast keeps.

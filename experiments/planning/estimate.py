@@ -76,7 +76,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
         kind=model.memory.kind,
         variant=config.variant,
         memory_slots=model.memory.slots,
-        memories=model.memory.listed if model.memory.also else "",
+        memories=model.memory.listed if model.memory.also or model.memory.kind == "moe" else "",
         parameters_total=model.parameters,
         published_total=published_total(model.base.name, model.memory.kind, model.memory.slots),
         parameters_active=sizes.parameters_active,

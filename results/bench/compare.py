@@ -67,12 +67,22 @@ def comparison(new: Sequence[Row], old: Sequence[Row]) -> Table:
             lines.append([order.pop(0), *[""] * (len(_COLUMNS) - 1)])
         metric = row.metric.removesuffix("_ms").replace("_", " + ")
         times = [milliseconds(other.value), milliseconds(row.value)]
-        lines.append([f"  {row.kind}", metric, *times, f"{ratio:.2f}", f"{normal:.2f}" if normal else "", verdict])
+        lines.append(
+            [
+                f"  {' of '.join(_names(row)) or row.kind}",
+                metric,
+                *times,
+                f"{ratio:.2f}",
+                f"{normal:.2f}" if normal else "",
+                verdict,
+            ]
+        )
         facts.append(
             dict(
                 dataset=row.dataset,
                 memory_slots=row.memory_slots,
                 kind=row.kind,
+                variant=row.variant,
                 metric=row.metric,
                 old=other.value,
                 new=row.value,
@@ -90,7 +100,12 @@ def _title(row: Row) -> str:
 
 
 def _key(row: Row) -> tuple[Any, ...]:
-    return row.experiment, row.dataset, row.kind, row.metric, row.memory_slots
+    return row.experiment, row.dataset, row.kind, row.metric, row.memory_slots, *_names(row)
+
+
+def _names(row: Row) -> tuple[str, ...]:
+    """The variant and base of a whole model; other benchmarks have neither."""
+    return (row.variant, row.model) if row.experiment == "bench-model" and row.variant else ()
 
 
 def _fact(row: Row, name: str) -> Any:

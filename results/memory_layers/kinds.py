@@ -94,6 +94,10 @@ def kinds_of(rows: Sequence[Row], tier: str, baseline: str | None = None) -> lis
     if baseline is not None and baseline not in names:
         raise MemxError(f"--baseline: unknown variant {baseline!r}", hint=f"choose from: {', '.join(names)}")
     first, measures = baseline or names[0], measures_of(named, tier)
+    if not measures:
+        raise MemxError(
+            f"these runs were not asked {TIER_LABELS[tier]} questions", hint="choose other ones with --tier"
+        )
     by_base: dict[str, dict[str, dict[Measure, Summary]]] = {}
     keys = {(measure.dataset, measure.metric): measure for measure in measures}
     for s in summarize(row for row in named if (row.dataset, row.metric) in keys):
@@ -105,7 +109,8 @@ def kinds_of(rows: Sequence[Row], tier: str, baseline: str | None = None) -> lis
             )
     bases = []
     for base, found in by_base.items():
-        models = [_model(name, found[name], found.get(first, {})) for name in names if name in found]
+        ordered = {name: {m: scores[m] for m in measures if m in scores} for name, scores in found.items()}
+        models = [_model(name, ordered[name], ordered.get(first, {})) for name in names if name in ordered]
         bases.append(KindsOfBase(base, first, tuple(models)))
     return sorted(bases, key=lambda base: min(model.about.flops or 0 for model in base.models))
 
@@ -150,7 +155,9 @@ def _column(measure: Measure, tier: str) -> str:
     short_name = "EM %" if measure.metric == "exact_match" else "NLL"
     if measure.dataset == tier:
         return f"{short_name} {TIER_LABELS[tier]}"
-    return f"{short_name} {'long names' if measure.dataset.startswith('names/') else 'text'}"
+    if measure.dataset.startswith("names/"):
+        return f"{short_name} long names"
+    return f"{short_name} {'text' if measure.title.startswith('Loss of') else measure.dataset}"
 
 
 def _fact(base: KindsOfBase, model: Model, measure: Measure) -> dict[str, Any]:

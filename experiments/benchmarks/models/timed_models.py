@@ -64,12 +64,10 @@ def configured_models(source: str, shape: ModelShape) -> tuple[list[TrainConfig]
     Raises:
         MemxError: There is no such source, it starts from a pretrained model, or the shape names what the config has.
     """
-    usual = asdict(LARGE if shape.width == LARGE.width else ModelShape())
-    given = [key for key, value in asdict(shape).items() if key not in ("batch", "sequence") and value != usual[key]]
-    if given:
-        raise MemxError(
-            f"--shapes {given[0]}: the config sets it", hint="with --config, change only batch and sequence"
-        )
+    usual = [asdict(ModelShape()), asdict(LARGE)]
+    for key, value in asdict(shape).items():
+        if key not in ("batch", "sequence") and value not in (each[key] for each in usual):
+            raise MemxError(f"--shapes {key}: the config sets it", hint="with --config, change only batch and sequence")
     config = load_config(source)
     if config.finetune.source is not None:
         raise MemxError(
@@ -80,6 +78,12 @@ def configured_models(source: str, shape: ModelShape) -> tuple[list[TrainConfig]
     for point in points(config):
         alike = point.model_copy(update={"seed": 0, "name": "", "data": point.data.model_copy(update={"seed": 0})})
         found.setdefault(alike.model_dump_json(), point)
+    names = [(point.variant, point.memory.kind, point.memory.slots, point.model.title) for point in found.values()]
+    if len(set(names)) < len(names):
+        raise MemxError(
+            f"{source}: models differ in more than kind, slots, base and variant",
+            hint="name each with a variant, or set one value of the sweep",
+        )
     contexts = (point.model.context for point in found.values())
     return list(found.values()), replace(shape, sequence=min(shape.sequence, *contexts))
 

@@ -15,7 +15,7 @@ import torch
 
 from ....errors import MemxError
 from ....kernels.registry import OPS
-from ....memory_layers.llama import MemoryLlamaForCausalLM, draw_weights, moe_layers_of
+from ....memory_layers.llama import MemoryLlamaForCausalLM, draw_weights, moe_layers_of, ultramem_layers_of
 from ....memory_layers.sizes import Sizes, model_sizes
 from ....results.store.rows import Row
 from ...config.training import TrainConfig
@@ -23,7 +23,7 @@ from ...models.build import llama_config
 from ...optim.optimizer import Optimizer
 from ...runtime.devices import pick_device, use_bfloat16
 from ...runtime.malloc import keep_freed_memory
-from ...training.loss import balance_loss, balance_weight, text_loss
+from ...training.loss import balance_loss, balance_weight, core_loss, core_weight, text_loss
 from ..benchmark import BenchConfig, Benchmark, Progress, WrongResults
 from ..environment import row_settings
 from ..ops.correctness import check_op
@@ -73,7 +73,7 @@ def bench_model(
         except torch.OutOfMemoryError:
             progress(f"model: {title} skipped: does not fit in memory")
             continue
-        rows += _rows(config, sizes, shape, common, times, use_bfloat16("auto", device))
+        rows += _rows(config, sizes, shape, common, times, use_bfloat16(config.training.precision, device))
     return rows
 
 
@@ -107,13 +107,14 @@ def _train(config: TrainConfig, sizes: Sizes, shape: ModelShape, device: torch.d
     tokens = shape.batch * shape.sequence
     optimizer = Optimizer(model, config.training, lookups=tokens * sizes.slots_read)
     experts, weight = moe_layers_of(model), balance_weight(config.memory)
-    half = use_bfloat16("auto", device)
+    cores, core = ultramem_layers_of(model), core_weight(config.memory)
+    half = use_bfloat16(config.training.precision, device)
 
     def train_step(number: int, mark: Mark) -> None:
         blocks = torch.randint(2, config.data.vocabulary, (shape.batch, shape.sequence), device=device)
         mark()
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-            loss = text_loss(model, blocks) + balance_loss(experts, weight)
+            loss = text_loss(model, blocks) + balance_loss(experts, weight) + core_loss(cores, core)
         mark()
         loss.backward()
         mark()

@@ -136,6 +136,20 @@ def test_all_memories_are_listed_with_their_sizes_and_shares():
 
 
 def test_a_budget_below_the_smallest_names_one_that_is_enough():
+    memory = MemoryConfig(kind="memory", sparse=10, layers=(1,))
     with pytest.raises(MemxError, match="cannot be split") as error:
-        apply_shares(MemoryConfig(kind="memory", sparse=10, layers=(1,)), MODEL)
-    assert "or more" in error.value.hint and "experts" not in error.value.hint
+        apply_shares(memory, MODEL)
+    assert "experts" not in error.value.hint
+    enough = int(error.value.hint.rpartition(" ")[2].replace(",", ""))
+    assert apply_shares(memory.model_copy(update={"sparse": enough}), MODEL).slots > 0
+
+
+@pytest.mark.parametrize("key", ["sweep.memory.slots", "variants.memory.memory.slots", "memory.experts"])
+def test_sizes_in_sweeps_and_variants_are_refused_too(key):
+    with pytest.raises(MemxError, match="does nothing with"):
+        load_config("kinds", [(key, [64, 256] if key.startswith("sweep") else 64)])
+
+
+def test_a_budget_is_for_new_models():
+    with pytest.raises(MemxError, match="is for new models"):
+        load_config("retrofit", [("memory.sparse", 1000)])

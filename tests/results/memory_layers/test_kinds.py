@@ -48,6 +48,7 @@ def test_bases_come_by_cost_and_differences_are_paired_with_the_baseline_of_the_
     assert [base.base for base in bases] == ["small", "large"]
     for base in bases:
         dense, engram, moe = base.models
+        assert list(engram.scores) == measures_of(ROWS, "rephrased")  # as panels and columns are ordered
         exact, *_, text = measures_of(ROWS, "rephrased")
         assert engram.scores[exact].value == pytest.approx(80.1)
         assert engram.differences[exact].value == pytest.approx(59.9)  # seeds differ by 60, 59.9 and 59.8
@@ -88,6 +89,8 @@ def test_what_cannot_be_compared_is_refused():
         kinds_of([r for r in ROWS if r.variant == "moe"], "rephrased")
     with pytest.raises(MemxError, match="unknown variant 'peer'"):
         kinds_of(ROWS, "rephrased", "peer")
+    with pytest.raises(MemxError, match="were not asked held-out entities questions"):
+        kinds_of([r for r in ROWS if not r.labels.text], "unseen")
     twice = [*ROWS, row("moe", "small", 0, "rephrased", "nll", 0.5, slots=16)]
     with pytest.raises(MemxError, match="several memory sizes"):
         kinds_of(twice, "rephrased")
