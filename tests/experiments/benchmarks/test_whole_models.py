@@ -8,6 +8,8 @@ from memx.errors import MemxError
 from memx.experiments.benchmarks.models.timed_models import ModelShape, configured_models
 from memx.experiments.benchmarks.models.training_step import bench_model
 from memx.memory_layers.sizes import model_sizes
+from memx.results.bench.compare import comparison
+from memx.results.store.rows import Row
 
 CONFIG = """
 name: pair
@@ -74,3 +76,21 @@ def test_what_the_config_sets_or_cannot_do_is_refused(source, capsys):
         configured_models("retrofit", SHAPE)
     with pytest.raises(MemxError, match="no preset or file"):
         configured_models("no-such-preset", SHAPE)
+
+
+def test_saved_rows_are_compared_model_by_model():
+    def row(variant, base, value):
+        about = dict(run="bench", experiment="bench-model", kind="dense", memory_slots=0, dataset="model batch=2", n=3)
+        return Row(**about, model=base, variant=variant, metric="step_ms", value=value, low=value, high=value)
+
+    rows = [row("plain", "llama-2x16", 10.0), row("plain", "llama-2x24", 20.0), row("wide", "llama-2x16", 50.0)]
+    facts = comparison(rows, list(reversed(rows))).facts
+    assert [fact["ratio"] for fact in facts] == [1, 1, 1]
+    assert [fact["variant"] for fact in facts] == ["plain", "plain", "wide"]
+
+
+def test_models_that_rows_could_not_tell_apart_are_refused(tmp_path):
+    path = tmp_path / "alike.yaml"
+    path.write_text(CONFIG.replace("data.seed: [0, 1]", "training.lr: [0.001, 0.002]"))
+    with pytest.raises(MemxError, match="differ in more than kind, slots, base and variant"):
+        configured_models(str(path), SHAPE)
