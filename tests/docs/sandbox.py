@@ -18,7 +18,7 @@ NAMED = {"HOST": "model", "MODEL": "model", "my-model": "model", "halfway": "run
 # what each picture of `memx plot` is drawn from
 DRAWN = {"memory": "facts", "qa": "answers", "loss": "run", "baselines": "baselines", "ablation": "ablation",
          "usage": "run", "finetune": "finetune", "continual": "continual", "step": "step", "ops": "bench",
-         "namm": "evaluation", "shares": "shares", "kinds": "ablation", "before-after": "before-after",
+         "namm": "evaluation", "shares": "shares", "kinds": "kinds", "before-after": "before-after",
          "layers": "evaluation", "evicted": "evaluation", "evolution": "namm", "pareto": "namm"}  # fmt: skip
 OF_COMMAND = {"eval-namm": "namm", "bench": "bench", "convert": "parallel"}
 

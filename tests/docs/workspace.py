@@ -48,7 +48,7 @@ class Workspace:
         _write_roomy(self.kinds / "run", self.kinds / "roomy-run")
         for kind, rows in {
             "facts": "facts/memory", "baselines": "rivals/rivals", "ablation": "rivals/ablation",
-            "finetune": "retrofit/continual", "continual": "continual/continual", "shares": "shares/shares",
+            "finetune": "retrofit/continual", "continual": "continual/continual", "shares": "shares/shares", "kinds": "kinds/kinds",
             "before-after": "cache-aware/memory",
         }.items():  # fmt: skip
             _write_run(self.kinds / kind, REFERENCE / f"{rows}.rows.jsonl")
