@@ -48,8 +48,8 @@ class Workspace:
         _write_roomy(self.kinds / "run", self.kinds / "roomy-run")
         for kind, rows in {
             "facts": "facts/memory", "baselines": "rivals/rivals", "ablation": "rivals/ablation",
-            "finetune": "retrofit/continual", "continual": "continual/continual", "shares": "shares/shares", "kinds": "kinds/kinds",
-            "before-after": "cache-aware/memory",
+            "finetune": "retrofit/continual", "continual": "continual/continual", "shares": "shares/shares",
+            "kinds": "kinds/kinds", "before-after": "cache-aware/memory",
         }.items():  # fmt: skip
             _write_run(self.kinds / kind, REFERENCE / f"{rows}.rows.jsonl")
         for kind, rows, which in ("bench", "bench/bench", r"ceilings|embedding_bag "), ("step", "step/step", ""):
