@@ -257,14 +257,3 @@ class MemoryConfig(OneMemory):
     def parts(self) -> tuple[OneMemory, ...]:
         """All memories of the model: this one, then those of `also`."""
         return (self, *self.also)
-
-    @property
-    def listed(self) -> str:
-        """All memories with their slots or experts and their shares, as "engram 62,500 slots (25%), moe 11 experts"."""
-        texts = []
-        for part in self.parts:
-            size = f"{part.experts:,} experts" if part.kind == "moe" else f"{part.slots:,} slots"
-            alone = sum(other.kind == part.kind for other in self.parts) == 1  # shares are by kind
-            share = f" ({100 * self.shares[part.kind]:g}%)" if alone and part.kind in self.shares else ""
-            texts.append(f"{part.kind} {size}{share}")
-        return ", ".join(texts)

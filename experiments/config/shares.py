@@ -61,6 +61,21 @@ def apply_shares(memory: MemoryConfig, model: ModelConfig, *, close: bool = True
     return split
 
 
+def listed(memory: MemoryConfig) -> str:
+    """All memories of a model with their slots or experts, as "engram 62,500 slots (25%), moe 11 experts (75%)".
+
+    Args:
+        memory: The memories; shares of a budget are those of kinds, and are written where a kind has one memory.
+    """
+    texts = []
+    for part in memory.parts:
+        size = f"{part.experts:,} experts" if part.kind == "moe" else f"{part.slots:,} slots"
+        alone = sum(other.kind == part.kind for other in memory.parts) == 1
+        share = f" ({100 * memory.shares[part.kind]:g}%)" if alone and part.kind in memory.shares else ""
+        texts.append(f"{part.kind} {size}{share}")
+    return ", ".join(texts)
+
+
 def _check_spent(memory: MemoryConfig, model: ModelConfig, budget: int) -> None:
     """Raise MemxError if the memories have far more or fewer sparse parameters than the budget."""
     spent = 0

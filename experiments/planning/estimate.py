@@ -18,6 +18,7 @@ from ...memory_layers.sizes import Sizes, layer_cost, model_sizes, part_sizes
 from ...results.published import published_total
 from ..base_models.load import host_config, load_tokenizer
 from ..config.points import Point
+from ..config.shares import listed
 from ..config.training import TrainConfig
 from ..data.fact_tokens import built_in_fit, check_lengths, possibly_long, train_on_facts
 from ..data.facts.questions import FactSplit, build_split
@@ -76,7 +77,7 @@ def cost_of(point: Point, runs: Path, plan: Plan | None = None) -> RunCost:
         kind=model.memory.kind,
         variant=config.variant,
         memory_slots=model.memory.slots,
-        memories=model.memory.listed if model.memory.also or model.memory.kind == "moe" else "",
+        memories=listed(model.memory) if model.memory.also or model.memory.kind == "moe" else "",
         parameters_total=model.parameters,
         published_total=published_total(model.base.name, model.memory.kind, model.memory.slots),
         parameters_active=sizes.parameters_active,

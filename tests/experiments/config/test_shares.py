@@ -5,7 +5,7 @@ from memx.errors import MemxError
 from memx.experiments.config.loading import load_config
 from memx.experiments.config.matching import sizes_of
 from memx.experiments.config.points import points
-from memx.experiments.config.shares import apply_shares
+from memx.experiments.config.shares import apply_shares, listed
 from memx.memory_layers.config import MemoryConfig, ModelConfig
 
 MODEL = ModelConfig(layers=4, width=64)
@@ -131,8 +131,8 @@ def test_sizes_that_a_budget_sets_are_refused():
 def test_all_memories_are_listed_with_their_sizes_and_shares():
     found = split(0.25)
     moe = found.also[0]
-    assert found.listed == f"engram {found.slots:,} slots (25%), moe {moe.experts} experts (75%)"
-    assert MemoryConfig(kind="memory", slots=1024).listed == "memory 1,024 slots"
+    assert listed(found) == f"engram {found.slots:,} slots (25%), moe {moe.experts} experts (75%)"
+    assert listed(MemoryConfig(kind="memory", slots=1024)) == "memory 1,024 slots"
 
 
 def test_a_budget_below_the_smallest_names_one_that_is_enough():
