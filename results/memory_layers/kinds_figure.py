@@ -9,8 +9,8 @@ from ..labels import caption, drawn
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import KIND_COLOURS, KIND_LABELS, KIND_MARKERS, caption_below, new_figure
-from ..summary import TIERS
 from .kinds import KindsOfBase, Measure, Model, kinds_of, kinds_table
+from .shares import is_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,15 +26,10 @@ def draw(request: PlotRequest) -> Drawn:
     """Draw models of equal cost, with their table; the rows are those of all tiers and lengths of names."""
     tier = request.options.tier
     rows = request.rows(
-        lambda row: bool(row.variant) and row.metric in ("exact_match", "nll") and _is_whole(row), **_HINTS
+        lambda row: bool(row.variant) and row.metric in ("exact_match", "nll") and is_whole(row), **_HINTS
     )
     bases = kinds_of(rows, tier, request.options.baseline)
     return Drawn(request.write(kinds_figure(rows, bases), rows), kinds_table(bases, tier))
-
-
-def _is_whole(row: Row) -> bool:
-    """Whether a row is of a whole tier, of names of one length, or of text."""
-    return row.dataset in TIERS or row.dataset.startswith("names/") or bool(row.labels.text)
 
 
 def kinds_figure(rows: Sequence[Row], bases: Sequence[KindsOfBase]) -> Figure:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ...errors import MemxError
 from ..labels import INTERVALS, Table, with_interval
 from ..store.rows import Row, extra
-from ..summary import TIER_LABELS, mean_interval
+from ..summary import TIER_LABELS, TIERS, mean_interval
 
 METRICS = ("exact_match", "nll")
 
@@ -51,6 +51,11 @@ def shares_of(row: Row) -> dict[str, float]:
         except ValueError:
             continue
     return found
+
+
+def is_whole(row: Row) -> bool:
+    """Whether a row is of a whole tier, of names of one length, or of text."""
+    return row.dataset in TIERS or row.dataset.startswith("names/") or bool(row.labels.text)
 
 
 def curves_of(rows: Sequence[Row], tier: str) -> list[Curve]:

@@ -9,8 +9,8 @@ from ..labels import drawn
 from ..selection import Drawn, PlotRequest
 from ..store.rows import Row
 from ..style import CYCLE, caption_below, new_figure
-from ..summary import TIER_LABELS, TIERS
-from .shares import METRICS, Curve, curves_of, shares_of, shares_table
+from ..summary import TIER_LABELS
+from .shares import METRICS, Curve, curves_of, is_whole, shares_of, shares_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,14 +25,9 @@ _HINTS: Any = {
 def draw(request: PlotRequest) -> Drawn:
     """Draw scores by share, with their table; the rows are those of all tiers and lengths of names."""
     tier = request.options.tier
-    rows = request.rows(lambda row: bool(shares_of(row)) and row.metric in METRICS and _is_whole(row), **_HINTS)
+    rows = request.rows(lambda row: bool(shares_of(row)) and row.metric in METRICS and is_whole(row), **_HINTS)
     curves = curves_of(rows, tier)
     return Drawn(request.write(shares_figure(rows, curves, tier), rows), shares_table(curves, tier))
-
-
-def _is_whole(row: Row) -> bool:
-    """Whether a row is of a whole tier, of names of one length, or of text."""
-    return row.dataset in TIERS or row.dataset.startswith("names/") or bool(row.labels.text)
 
 
 def shares_figure(rows: Sequence[Row], curves: Sequence[Curve], tier: str) -> Figure:
