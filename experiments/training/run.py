@@ -57,6 +57,7 @@ def train(
             report(Note(note, shared=True))
         about = {"experiment": config.experiment, "seed": config.seed, "device": config.training.device}
         about |= {key: before[key] for key in ("continued_from",) if key in before}
+        about |= {"facts_trained": len(split.trained), "facts_held_out": len(split.unseen)} if split.trained else {}
         run.begin(to_yaml(config), {**about, "threads": threads, "facts": digest})
         trainer = build(config, split, run, report, stop, threads, world or World())
         rows = trainer.fit()
