@@ -13,7 +13,7 @@ from ..errors import MemxError
 from ..version import __version__
 from .commands import config, convert, eval, eval_namm, evict, evolve_namm, policies, prepare, train
 from .commands.bench import group as bench
-from .commands.inspection import doctor, presets, runs, show
+from .commands.inspection import compare, doctor, presets, runs, show
 from .commands.plot import group as plot
 from .failures import finished, print_error, report
 from .output.streams import note, prepare_streams
@@ -47,7 +47,7 @@ _EPILOG = """Examples:
 _ORDER = (
     *("train", "prepare", "convert"),
     *("evolve-namm", "evict", "eval-namm"),
-    *("eval", "bench", "plot", "runs", "show"),
+    *("eval", "bench", "plot", "runs", "show", "compare"),
     *("presets", "policies", "config", "doctor"),
 )
 
@@ -117,6 +117,7 @@ for module in (
     plot,
     runs,
     show,
+    compare,
     presets,
     policies,
     config,
