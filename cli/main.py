@@ -14,6 +14,7 @@ from ..version import __version__
 from .commands import config, convert, eval, eval_namm, evict, evolve_namm, policies, prepare, train
 from .commands.bench import group as bench
 from .commands.inspection import compare, doctor, presets, runs, show
+from .commands.inspection import report as report_command
 from .commands.plot import group as plot
 from .failures import finished, print_error, report
 from .output.streams import note, prepare_streams
@@ -47,7 +48,7 @@ _EPILOG = """Examples:
 _ORDER = (
     *("train", "prepare", "convert"),
     *("evolve-namm", "evict", "eval-namm"),
-    *("eval", "bench", "plot", "runs", "show", "compare"),
+    *("eval", "bench", "plot", "runs", "show", "compare", "report"),
     *("presets", "policies", "config", "doctor"),
 )
 
@@ -118,6 +119,7 @@ for module in (
     runs,
     show,
     compare,
+    report_command,
     presets,
     policies,
     config,

@@ -106,13 +106,25 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     """
     if len(runs) < 2:
         raise MemxError("give at least two runs to compare", hint="memx compare A B; `memx runs` lists the runs")
-    groups = group_runs(runs)
-    keys = list(dict.fromkeys(key for group in groups for key in group.scores))
-    if not keys:
+    comparison = compare_groups(group_runs(runs))
+    if not any(group.scores for group in comparison.groups):
         raise MemxError("none of these runs has scores", hint="only finished runs have; see `memx runs`")
+    return comparison
+
+
+def compare_groups(groups: Sequence[Group]) -> Comparison:
+    """Compare groups of runs with the first of them.
+
+    Args:
+        groups: At least one; unfinished runs have no scores.
+
+    Raises:
+        MemxError: A file of a run is damaged.
+    """
+    keys = list(dict.fromkeys(key for group in groups for key in group.scores))
     found = differing([run_config(group.runs[0]) for group in groups])
     settings = [(key, values) for key, values in found if key not in _SEEDS]
-    return Comparison(groups, settings, [_line(groups, key) for key in keys if key[1] not in _ASIDE])
+    return Comparison(list(groups), settings, [_line(groups, key) for key in keys if key[1] not in _ASIDE])
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

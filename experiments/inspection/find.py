@@ -63,6 +63,19 @@ def find_runs(given: list[str], runs: Path) -> list[Run]:
     return list({run.folder.resolve(): run for run in found}.values())
 
 
+def latest_experiment(runs: Path) -> list[Run]:
+    """The runs of the experiment that the last started run belongs to.
+
+    Args:
+        runs: The folder of runs.
+
+    Raises:
+        MemxError: There are no runs.
+    """
+    last = find_run(None, runs)
+    return [run for run in RunStore(runs).runs() if _experiment(run) == _experiment(last)] or [last]
+
+
 def _of_experiment(name: str, runs: Path) -> list[Run]:
     """The runs of an experiment of that name, with or without its hash; none if a run has the name."""
     known = RunStore(runs).runs() if runs.is_dir() and not is_run(Path(name)) else []
