@@ -11,8 +11,9 @@ import typer
 
 from ..errors import MemxError
 from ..version import __version__
-from .commands import config, convert, eval, eval_namm, evict, evolve_namm, policies, prepare, presets, runs, train
+from .commands import config, convert, eval, eval_namm, evict, evolve_namm, policies, prepare, train
 from .commands.bench import group as bench
+from .commands.inspection import doctor, presets, runs
 from .commands.plot import group as plot
 from .failures import finished, print_error, report
 from .output.streams import note, prepare_streams
@@ -47,7 +48,7 @@ _ORDER = (
     *("train", "prepare", "convert"),
     *("evolve-namm", "evict", "eval-namm"),
     *("eval", "bench", "plot", "runs"),
-    *("presets", "policies", "config"),
+    *("presets", "policies", "config", "doctor"),
 )
 
 
@@ -118,6 +119,7 @@ for module in (
     presets,
     policies,
     config,
+    doctor,
 ):
     module.register(app)
 

@@ -25,7 +25,7 @@ PANELS = {
     "Memory layers": ["train", "prepare", "convert"],
     "NAMM and eviction": ["evolve-namm", "evict", "eval-namm"],
     "Evaluate and compare": ["eval", "bench", "plot", "runs"],
-    "Utilities": ["presets", "policies", "config"],
+    "Utilities": ["presets", "policies", "config", "doctor"],
 }
 ROOT = typer.main.get_command(app)
 
