@@ -153,6 +153,11 @@ def length_dependent_rotary(decoder: nn.Module) -> list[nn.Module]:
     return found
 
 
+def has_rotary_axes(decoder: nn.Module) -> bool:
+    """Whether rotary positions of a decoder are of several axes: time, height and width of image tokens (M-RoPE)."""
+    return any(hasattr(module, "mrope_section") for module in decoder.modules())
+
+
 def rotary_frequencies(decoder: nn.Module) -> Iterator[Callable[[], tuple[Tensor, float]]]:
     """For each set of rotary frequencies in a decoder, a function that gives them and their scaling as of now."""
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .saved.files import load, save
     from .saved.places import shipped_namms
     from .saved.push import push_to_hub
+    from .visual_tokens import visual_tokens
 
 _HOME = {
     "Attached": ".attachment",
@@ -57,6 +58,7 @@ _HOME = {
     "save": ".saved.files",
     "save_evolution": ".evolution.files",
     "shipped_namms": ".saved.places",
+    "visual_tokens": ".visual_tokens",
 }
 __all__ = [
     "FEATURES",
@@ -88,6 +90,7 @@ __all__ = [
     "save",
     "save_evolution",
     "shipped_namms",
+    "visual_tokens",
 ]
 
 

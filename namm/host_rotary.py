@@ -16,7 +16,13 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..errors import MemxError
-from ..transformers_compat import input_device, length_dependent_rotary, rotary_frequencies, same_rotary_afterwards
+from ..transformers_compat import (
+    has_rotary_axes,
+    input_device,
+    length_dependent_rotary,
+    rotary_frequencies,
+    same_rotary_afterwards,
+)
 from .policies.base import Policy
 from .policies.rotary import UNKNOWN, Rotary, no_rotation
 from .trial import evaluating
@@ -38,8 +44,11 @@ def find_rotary(model: PreTrainedModel, decoder: PreTrainedModel, layers: int) -
         layers: How many layers its cache has.
 
     Returns:
-        The rotation of each layer; `UNKNOWN` where none of those that the decoder's rotary modules allow fits its keys.
+        The rotation of each layer; `UNKNOWN` where none of those that the decoder's rotary modules allow fits its keys,
+        and where image tokens have positions along several axes, which are not the number of a token.
     """
+    if has_rotary_axes(decoder):
+        return [UNKNOWN] * layers
     modules = list(rotary_frequencies(decoder))
     with evaluating(model), same_rotary_afterwards(length_dependent_rotary(decoder)):
         try:
