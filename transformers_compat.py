@@ -107,6 +107,15 @@ def input_device(model: PreTrainedModel) -> torch.device:
     return model.device
 
 
+def embedding_table(model: PreTrainedModel) -> Tensor | None:
+    """The weights of a model's table of input embeddings; None of a model that reads vectors alone."""
+    try:
+        module: Any = model.get_input_embeddings()
+    except (NotImplementedError, AttributeError):
+        return None
+    return getattr(module, "weight", None)
+
+
 def offloaded_weight(model: PreTrainedModel, name: str) -> torch.Tensor:
     """A weight that accelerate fetches for each pass, by its name in the model."""
     module, _, own = name.rpartition(".")

@@ -12,10 +12,12 @@ from ...yaml_text import BadYaml, parse_yaml
 from .base import assign, validate
 from .eviction.evolution import EvolveConfig
 from .eviction.policy_eval import EvalConfig
+from .eviction.universal_eval import UniversalEvalConfig
 from .merging import dotted, given_once, sections
 from .points import points
 from .presets import check_command, command_of, read_tree
 from .training import TrainConfig
+from .training_kinds import load_host_config, trained_kind
 
 _LONGEST_KEY = 200  # characters of a key of --set; a variant's name is a part of some
 
@@ -196,12 +198,30 @@ def load_eval_config(source: str | Mapping[str, Any], assignments: Iterable[tupl
     return validate(_set(tree, assignments, EvalConfig), EvalConfig)
 
 
-def load_any_config(
-    source: str, assignments: Iterable[tuple[str, Any]] = ()
-) -> TrainConfig | EvolveConfig | EvalConfig:
+def load_universal_eval_config(
+    source: str | Mapping[str, Any], assignments: Iterable[tuple[str, Any]] = ()
+) -> UniversalEvalConfig:
+    """Resolve a tree or a file of `memx eval-namm --host` and assignments. Raises MemxError as `load_config` does."""
+    tree = read_tree(source) if isinstance(source, str) else dict(source)
+    check_command(tree, source if isinstance(source, str) else "this", "eval-namm")
+    return validate(_set(tree, assignments, UniversalEvalConfig), UniversalEvalConfig)
+
+
+def is_on_trained_host(tree: Mapping[str, Any]) -> bool:
+    """Whether the config of an evaluation is one on a decision transformer or a video model."""
+    host = tree.get("host")
+    return isinstance(host, Mapping) and "kind" in host
+
+
+def load_any_config(source: str, assignments: Iterable[tuple[str, Any]] = ()) -> BaseModel:
     """Resolve a preset or file of whatever command it is for."""
-    loads = {"evolve-namm": load_evolution_config, "eval-namm": load_eval_config}
-    return loads.get(command_of(read_tree(source)), load_config)(source, assignments)
+    tree = read_tree(source)
+    if trained_kind(tree) is not None:
+        return load_host_config(source, assignments)
+    loads: dict[str, Any] = {"evolve-namm": load_evolution_config, "eval-namm": load_eval_config}
+    if is_on_trained_host(tree):
+        loads["eval-namm"] = load_universal_eval_config
+    return loads.get(command_of(tree), load_config)(source, assignments)
 
 
 def _set(tree: dict[str, Any], assignments: Iterable[tuple[str, Any]], model: type[BaseModel]) -> dict[str, Any]:
