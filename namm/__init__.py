@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .evolution.files import load_evolution, save_evolution
     from .evolution.search import Evolution
     from .head_shares import measure_shares
+    from .modalities import visual_tokens
     from .online import calibrate_threshold
     from .policies.base import Policy, Rule, SummaryPolicy
     from .policies.budgeted import BudgetPolicy
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from .saved.files import load, save
     from .saved.places import shipped_namms
     from .saved.push import push_to_hub
-    from .visual_tokens import visual_tokens
 
 _HOME = {
     "Attached": ".attachment",
@@ -58,7 +58,7 @@ _HOME = {
     "save": ".saved.files",
     "save_evolution": ".evolution.files",
     "shipped_namms": ".saved.places",
-    "visual_tokens": ".visual_tokens",
+    "visual_tokens": ".modalities",
 }
 __all__ = [
     "FEATURES",

@@ -19,7 +19,7 @@ _ORDER = (
     *("ablation", "retrofit", "continual", "continual-facts", "continual-smollm2", "cache-aware"),
     *("namm-host", "registers"),
     *("134m", "373m", "720m", "1.3b", "1.3b-64m-1t", "8b", "70b", "8b-16m-1t", "8b-64m-1t", "27b"),
-    *("decision", "decision-hopper"),
+    *("decision", "decision-hopper", "video"),
     *("namm-tiny", "namm-universal", "namm-smollm2", "namm-smollm2-heads", "namm-llama-3-8b"),
 )
 

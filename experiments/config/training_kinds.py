@@ -24,6 +24,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "decision": Kind("decision", "DecisionConfig", "decision"),
+    "video": Kind("video", "VideoConfig", "video"),
 }
 
 

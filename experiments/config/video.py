@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from .base import RunName, StrictModel
+from .decision import HostTrainingConfig
 
 KINDS = ("first", "last", "after", "count", "shown", "when", "list")
 """Kinds of question about a clip."""
@@ -55,35 +56,53 @@ class VideoModelConfig(StrictModel):
         return self
 
 
-class VideoTrainingConfig(StrictModel):
-    """Training: steps, batch size, learning rate, and the lengths of clips on the way."""
+class VideoTrainingConfig(HostTrainingConfig):
+    """Training: AdamW with linear warm-up and a cosine, on single frames, then on longer and longer clips."""
 
-    steps: int = Field(default=2000, ge=1, description="number of training steps")
-    batch: int = Field(default=16, ge=1, description="clips of a step; shorter clips come as so many more")
-    lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
-    weight_decay: float = Field(default=0.05, ge=0, description="weight decay of matrices")
-    warmup: int = Field(default=50, ge=0, description="linear warm-up in steps")
-    final_lr: float = Field(default=0.05, ge=0, le=1, description="final learning rate as a share of the peak")
-    clip: float = Field(default=1.0, gt=0, description="maximum gradient norm")
-    lengths: dict[str, float] = Field(
-        default={"4": 0.2, "12": 0.2},
-        description="frames of clips -> share of the steps that have them, in this order; the rest have all frames",
+    steps: int = Field(default=1500, ge=1, le=10_000_000, description="training steps")
+    batch: int = Field(default=8, ge=1, le=100_000, description="clips per step")
+    frames: int = Field(default=96, ge=1, le=100_000, description="single frames per step, at first")
+    lr: float = Field(default=3e-3, gt=0, description="peak learning rate")
+    warmup: int = Field(default=30, ge=0, description="linear warm-up in steps")
+    single: float = Field(
+        default=0.35,
+        ge=0,
+        le=1,
+        description="share of the steps, at first, in which the vision tower alone names the digit of a frame",
     )
-    device: str = Field(default="auto", description="device to train on: auto, cpu, cuda or cuda:N")
-    threads: int | None = Field(
-        default=None, ge=1, le=4096, description="CPU threads; null: the machine's cores divided by --jobs"
+    short: float = Field(default=0.3, ge=0, le=1, description="share of the steps, after those, that see short clips")
+    short_frames: int = Field(default=8, ge=2, description="frames of a short clip")
+    short_batch: int = Field(default=24, ge=1, le=100_000, description="short clips per step")
+    naming: float = Field(
+        default=0.3, ge=0, description="weight of naming the digit of each frame of a clip, beside answers"
     )
-    checkpoint_every: int = Field(default=200, ge=1, description="steps between checkpoints for --resume")
-    log_every: int = Field(default=20, ge=1, description="steps between lines of metrics.jsonl")
+
+    @model_validator(mode="after")
+    def _parts(self) -> VideoTrainingConfig:
+        if self.single + self.short > 1:
+            raise ValueError("single and short add up to more than 1; lower one of them")
+        return self
+
+
+class VideoEvaluationConfig(StrictModel):
+    """Evaluation: questions about clips that are not trained on, here and in memx eval-namm --host."""
+
+    units: int = Field(default=350, ge=1, le=1_000_000, description="questions, each about a clip of its own")
+    at_once: int = Field(default=50, ge=1, le=100_000, description="questions per batch")
+    every: int = Field(default=48, ge=16, multiple_of=16, description="tokens between evictions, or pieces of a clip")
+    mode: Literal["online", "post_hoc"] = Field(
+        default="post_hoc", description="evict while the clip is read (online), or once after it, before the question"
+    )
 
 
 class VideoConfig(StrictModel):
-    """A whole run of `memx train video`."""
+    """A whole training run of a video model."""
 
-    trains: Literal["video"] = Field(default="video", description="what is trained: video, a video model")
+    trains: Literal["video"] = Field(default="video", description="kind of model, always video")
     name: RunName = Field(default="video", description="first part of the run folder's name")
-    about: str = Field(default="", description="one-line summary, shown by `memx presets`")
+    about: str = Field(default="", description="one line on what this is")
     seed: int = Field(default=0, ge=0, lt=2**31, description="random seed for weight initialisation and clips")
     clips: ClipConfig = ClipConfig()
     model: VideoModelConfig = VideoModelConfig()
     training: VideoTrainingConfig = VideoTrainingConfig()
+    evaluation: VideoEvaluationConfig = VideoEvaluationConfig()

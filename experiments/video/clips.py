@@ -72,6 +72,12 @@ def draw_clip(config: ClipConfig, split: Split, seed: int, number: int, frames: 
     return Clip(np.stack(pixels), np.array(shown), tuple(kinds), tuple(int(digit) for digit in order))
 
 
+def draw_frame(rng: np.random.Generator, config: ClipConfig, split: Split, digit: int) -> Pixels:
+    """Draw a single frame that shows a digit, or -1 for none: [3, size, size]."""
+    frames, _ = _digit_part(rng, config, split, digit, 1) if digit >= 0 else _other_part(rng, config, split, 1)
+    return frames[0]
+
+
 def _split_length(rng: np.random.Generator, length: int, parts: int) -> list[int]:
     """A length as a sum of so many parts of at least 1, those of unequal sizes."""
     shares = rng.gamma(2.0, size=parts)

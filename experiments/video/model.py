@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from ..config.video import VideoConfig, VideoModelConfig
-from .clips import Clip
+from ...errors import MemxError
+from ...files import cannot_write, put_in_place
+from ..config.video import VideoConfig
 from .questions import BEFORE, BEGIN, BEHIND, END, IMAGE, PAD, VIDEO, WORDS, Question
 
 if TYPE_CHECKING:
     from transformers import LlavaNextVideoForConditionalGeneration, PreTrainedTokenizerFast
 
+CHECKPOINT = "checkpoint"
+_AGAIN = "train the run again with --force"
 NUMBERS = {word: number for number, word in enumerate(WORDS)}
 
 
@@ -62,8 +66,53 @@ def build_model(config: VideoConfig) -> LlavaNextVideoForConditionalGeneration:
     )
 
 
+def save_model(model: LlavaNextVideoForConditionalGeneration, run: Path) -> None:
+    """Write a trained model to `checkpoint/` of a run's folder, whole or not at all, as transformers reads it.
+
+    Raises MemxError if the disk is full or cannot be written.
+    """
+    target = run / CHECKPOINT
+    temporary = run / f".{CHECKPOINT}.tmp"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        model.save_pretrained(temporary)
+        make_tokenizer().save_pretrained(temporary)
+        put_in_place(temporary, target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise cannot_write(target, error if isinstance(error, OSError) else OSError(0, str(error))) from None
+
+
+def load_model(run: Path) -> LlavaNextVideoForConditionalGeneration:
+    """Load the model that `save_model` wrote, in eval mode. Raises MemxError if it is damaged."""
+    from transformers import LlavaNextVideoForConditionalGeneration
+
+    try:
+        model, found = LlavaNextVideoForConditionalGeneration.from_pretrained(
+            run / CHECKPOINT, local_files_only=True, dtype="auto", output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise MemxError(f"cannot read the model in {run / CHECKPOINT}: {reason}", hint=_AGAIN) from None
+    if found["missing_keys"] or found["mismatched_keys"]:
+        raise MemxError(f"the model in {run / CHECKPOINT} is damaged: weights are missing", hint=_AGAIN)
+    return model.eval()
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of the vocabulary: one token for each word between blanks."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel(dict(NUMBERS), unk_token=PAD))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token=PAD, bos_token=BEGIN, eos_token=END, additional_special_tokens=[VIDEO, IMAGE]
+    )
+
+
 def pixel_values(pixels: Tensor) -> Tensor:
-    """uint8 pixels -> what the vision tower takes, about -1 to 3 and mostly dark."""
+    """Pixels, uint8 -> what the vision tower takes, from -1 to 3 and mostly dark, float32."""
     return pixels.float() / 64 - 1
 
 

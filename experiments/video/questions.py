@@ -12,7 +12,8 @@ from .clips import Clip
 
 THIRDS = ("early", "middle", "late")
 BEGIN, END, VIDEO, IMAGE, PAD = "<s>", "</s>", "<video>", "<image>", "<pad>"
-BEFORE, BEHIND = ("watch", "this", "clip", ":"), ("end", "of", "clip", ".")
+BEFORE = ("watch", "this", "clip", ":")
+BEHIND = ("that", "was", "the", "clip", ";", "answer", "a", "question", "about", "it", ":")  # 16 words with the begin
 _TEXTS = {
     "first": "which digit is first ?",
     "last": "which digit is last ?",
