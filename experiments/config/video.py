@@ -35,11 +35,11 @@ class ClipConfig(StrictModel):
 class VideoModelConfig(StrictModel):
     """The video model: a CLIP-style vision tower, a pooling of its patches, and a Llama decoder."""
 
-    width: int = Field(default=128, ge=8, description="width of the decoder")
+    width: int = Field(default=96, ge=8, description="width of the decoder")
     layers: int = Field(default=4, ge=1, description="layers of the decoder")
     heads: int = Field(default=4, ge=1, description="query heads of the decoder")
     kv_heads: int = Field(default=2, ge=1, description="key-value heads of the decoder")
-    feed_forward: int = Field(default=384, ge=8, description="inner width of the decoder's feed-forward layers")
+    feed_forward: int = Field(default=192, ge=8, description="inner width of the decoder's feed-forward layers")
     patch: int = Field(default=8, ge=1, description="height and width of a patch of the vision tower in pixels")
     pool: int = Field(default=2, ge=1, description="patches a side that are averaged into one token")
     vision_width: int = Field(default=64, ge=8, description="width of the vision tower")
@@ -59,18 +59,18 @@ class VideoModelConfig(StrictModel):
 class VideoTrainingConfig(HostTrainingConfig):
     """Training: AdamW with linear warm-up and a cosine, on single frames, then on longer and longer clips."""
 
-    steps: int = Field(default=1500, ge=1, le=10_000_000, description="training steps")
+    steps: int = Field(default=1600, ge=1, le=10_000_000, description="training steps")
     batch: int = Field(default=8, ge=1, le=100_000, description="clips per step")
     frames: int = Field(default=96, ge=1, le=100_000, description="single frames per step, at first")
     lr: float = Field(default=3e-3, gt=0, description="peak learning rate")
     warmup: int = Field(default=30, ge=0, description="linear warm-up in steps")
     single: float = Field(
-        default=0.35,
+        default=0.3,
         ge=0,
         le=1,
         description="share of the steps, at first, in which the vision tower alone names the digit of a frame",
     )
-    short: float = Field(default=0.3, ge=0, le=1, description="share of the steps, after those, that see short clips")
+    short: float = Field(default=0.4, ge=0, le=1, description="share of the steps, after those, that see short clips")
     short_frames: int = Field(default=8, ge=2, description="frames of a short clip")
     short_batch: int = Field(default=24, ge=1, le=100_000, description="short clips per step")
     naming: float = Field(
