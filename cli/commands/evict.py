@@ -12,6 +12,7 @@ import typer
 from ..output.console import examples, note
 from ..parsing.spellings import Command
 from .completion import MODELS, POLICIES, complete_of, namm_names
+from .evict_clip import evict_clip, is_video
 from .options import (
     ADVANCED,
     NAMM_AND_EVICTION,
@@ -42,14 +43,17 @@ class Grouping(StrEnum):
 
 
 # one alias for each option, so that the command itself fits a screen
-Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Prompt text; - reads it from stdin.")]
+Prompt = Annotated[
+    str | None,
+    typer.Argument(metavar="PROMPT", help="Prompt text; - reads it from stdin. A number for --model video:RUN."),
+]
 File = Annotated[Path | None, option(metavar="FILE", help="Read the prompt from a UTF-8 text file; - is stdin.")]
 Model = Annotated[
     str | None,
     option(
         "--model",
         metavar="MODEL",
-        help="Base model: smollm2, gemma3-270m, a folder or a hub name.",
+        help="Base model: smollm2, gemma3-270m, a folder, a hub name, or video:RUN, asked by number.",
         default="smollm2, or that of --namm RUN",
         complete=complete_of(MODELS),
     ),
@@ -197,6 +201,8 @@ def evict(
     )
     folder = out or Path("results/runs") / config.name
     check_free(folder, force=force)
+    if is_video(config.host):
+        return evict_clip(config, folder, force=force, json=json)
     report = run_eviction(config, (lambda line: None) if json else note)
     written = write_report(folder, report, force=force)
     print_eviction(report, written, json=json)

@@ -106,3 +106,10 @@ class VideoConfig(StrictModel):
     model: VideoModelConfig = VideoModelConfig()
     training: VideoTrainingConfig = VideoTrainingConfig()
     evaluation: VideoEvaluationConfig = VideoEvaluationConfig()
+
+    @model_validator(mode="after")
+    def _whole_frames(self) -> VideoConfig:
+        size, patch, pool = self.clips.size, self.model.patch, self.model.pool
+        if size % (patch * pool):
+            raise ValueError(f"clips.size {size} is no multiple of model.patch {patch} times model.pool {pool}")
+        return self

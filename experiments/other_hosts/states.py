@@ -16,7 +16,7 @@ from ...files import cannot_write, put_in_place
 from ..checkpoints.state_tensors import check_alike, check_finite, read_tensors
 from ..checkpoints.states import TrainingState, newest_good, read_state, saved_states, write_state
 
-_NAMES = ("exp_avg", "exp_avg_sq")
+_NAMES, _STEPS = ("exp_avg", "exp_avg_sq"), "step"
 _WEIGHTS, _MOMENTS = "model.safetensors", "optimizer.safetensors"
 
 
@@ -27,21 +27,22 @@ class Moments(NamedTuple):
     optimizer: torch.optim.Optimizer
 
     def tensors(self) -> dict[str, Tensor]:
-        """AdamW's moments by name; zeros before the first step."""
+        """AdamW's moments by name, and how often it stepped each weight; zeros before the first step."""
         found = {}
         for name, parameter in self.parameters.items():
             state: Mapping[str, Tensor] = self.optimizer.state.get(parameter, {})
             for moment in _NAMES:
                 found[f"{moment}/{name}"] = state.get(moment, torch.zeros_like(parameter))
+            found[f"{_STEPS}/{name}"] = state.get(_STEPS, torch.tensor(0.0))  # fewer where a loss leaves weights out
         return found
 
-    def put(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], step: int) -> None:
-        """Take over what was saved after a step."""
+    def put(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
+        """Take over what was saved."""
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(weights[name])
                 own = {moment: moments[f"{moment}/{name}"].to(parameter) for moment in _NAMES}
-                self.optimizer.state[parameter] = {"step": torch.tensor(float(step)), **own}
+                self.optimizer.state[parameter] = {_STEPS: moments[f"{_STEPS}/{name}"].cpu(), **own}
 
 
 def save_state(folder: Path, moments: Moments, step: int, seconds: float, tokens: int) -> None:
@@ -81,7 +82,7 @@ def restore_state(folder: Path, moments: Moments, note: Callable[[str], None]) -
         for name, own in ((_WEIGHTS, dict(moments.parameters)), (_MOMENTS, moments.tensors())):
             check_alike(found[name], own, source / name)
             check_finite(found[name], source / name)
-        moments.put(found[_WEIGHTS], found[_MOMENTS], state.step)
+        moments.put(found[_WEIGHTS], found[_MOMENTS])
         return state
 
     return newest_good(folder, load, note)

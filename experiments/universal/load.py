@@ -14,6 +14,7 @@ from ..config.eviction.universal_eval import TrainedHost
 from ..config.training_kinds import KINDS
 from ..other_hosts.measured import PolicyHost
 
+ONLINE = "online"
 WEIGHTS = "checkpoint/model.safetensors"  # of the run of every such host
 
 
@@ -62,18 +63,19 @@ def checksum(folder: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def load_policy_host(host: TrainedHost, runs: Path) -> PolicyHost:
+def load_policy_host(host: TrainedHost, runs: Path, mode: str = ONLINE) -> PolicyHost:
     """Load the host of an evaluation.
 
     Args:
         host: Its section of the config.
         runs: The folder of runs.
+        mode: When policies evict: at every interval ("online"), or once, after what is read ("post_hoc").
 
     Returns:
         The host, ready to be measured.
 
     Raises:
-        MemxError: Its run is not there or has other weights than the config says.
+        MemxError: Its run is not there or has other weights than the config says, or it has no such mode.
     """
     found = find_host_run(f"{host.kind}:{host.run}", runs)
     if found.sha256 != host.sha256:
@@ -82,4 +84,8 @@ def load_policy_host(host: TrainedHost, runs: Path) -> PolicyHost:
             hint="start a new evaluation of it",
         )
     load: Any = import_module(f"...{KINDS[host.kind].folder}.host", __name__).load_host
-    return load(found.folder, host.device)
+    loaded = load(found.folder, host.device)
+    if mode not in getattr(loaded, "modes", (ONLINE,)):
+        raise MemxError(f"a host of kind {host.kind} cannot be evaluated {mode}", hint=f"set mode to {ONLINE}")
+    loaded.mode = mode
+    return loaded

@@ -14,7 +14,7 @@ from ..runtime.options import Options
 from .load import find_host_run
 from .policies import lines
 
-_KEYS = ("every", "units", "at_once")  # of a host's config, in the section evaluation: what fits it
+_KEYS = ("every", "units", "at_once", "mode")  # of a host's config, in the section evaluation: what fits it
 
 
 def evaluation_tree(host: str, folders: Sequence[Path], runs: Path) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def evaluation_plan(config: UniversalEvalConfig, runs: Path) -> dict[str, Any]:
         "policies": ", ".join(("full", *config.policies)),
         "budgets": ", ".join(f"{budget:g}" for budget in config.budgets),
         "allocations": ", ".join(config.allocations),
-        "tokens between evictions": config.every,
+        "tokens between evictions": config.every if config.mode == "online" else "one eviction, after the clip",
         "units of each policy": config.units,
         "lines of the table": len(table),
         "units in all": len(table) * config.units,

@@ -127,7 +127,7 @@ class _Rows:
             "budget": line.budget,
             "size": "budget" if line.budget is not None else "",
             "allocation": line.allocation,
-            "mode": "online",
+            "mode": self.config.mode,
             "every": self.config.every,
             "evolved_on": source.evolved_on if source else "",
             **more,

@@ -63,7 +63,7 @@ def _evaluate(config: UniversalEvalConfig, options: Options, run: Run, report: R
     with recorded_run(run, keeps=lambda: bool(results.lines())), restored_threads(), stop_on_signals() as stop:
         torch.set_num_threads(threads)
         namms = [load_source(source) for source in config.namms]
-        host = load_policy_host(config.host, options.runs)
+        host = load_policy_host(config.host, options.runs, config.mode)
         about = {"experiment": run.name, "seed": config.seed, "device": host.device, "threads": threads}
         run.begin(to_yaml(config), about)
         done = {(line["variant"], line["budget"], line["units"][0]["unit"]) for line in results.rewind()}

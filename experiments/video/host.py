@@ -42,6 +42,7 @@ class VideoHost:
 
     kind, unit = "video", "questions"
     metrics = ("correct", "log_likelihood")
+    modes = ("post_hoc", "online")
 
     def __init__(self, model: LlavaNextVideoForConditionalGeneration, config: VideoConfig, mode: str) -> None:
         self.model, self.config, self.mode = model, config, mode

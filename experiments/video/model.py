@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...errors import MemxError
 from ...files import cannot_write, put_in_place
+from ...hub import mute_hub
 from ..config.video import VideoConfig
 from .questions import BEFORE, BEGIN, BEHIND, END, IMAGE, PAD, VIDEO, WORDS, Question
 
@@ -75,8 +76,9 @@ def save_model(model: LlavaNextVideoForConditionalGeneration, run: Path) -> None
     temporary = run / f".{CHECKPOINT}.tmp"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
-        model.save_pretrained(temporary)
-        make_tokenizer().save_pretrained(temporary)
+        with mute_hub():
+            model.save_pretrained(temporary)
+            make_tokenizer().save_pretrained(temporary)
         put_in_place(temporary, target)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -88,9 +90,10 @@ def load_model(run: Path) -> LlavaNextVideoForConditionalGeneration:
     from transformers import LlavaNextVideoForConditionalGeneration
 
     try:
-        model, found = LlavaNextVideoForConditionalGeneration.from_pretrained(
-            run / CHECKPOINT, local_files_only=True, dtype="auto", output_loading_info=True
-        )
+        with mute_hub():
+            model, found = LlavaNextVideoForConditionalGeneration.from_pretrained(
+                run / CHECKPOINT, local_files_only=True, dtype="auto", output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:150]
         raise MemxError(f"cannot read the model in {run / CHECKPOINT}: {reason}", hint=_AGAIN) from None

@@ -20,9 +20,9 @@ from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Policy, Rule
 from ...namm.policies.heuristics import Full
 from ...namm.policies.rule import under_rule
-from ..models.generation import log_likelihoods
 from .data import Asked
 from .model import context_ids, pixel_values, question_ids
+from .questions import END, WORDS, Question
 
 if TYPE_CHECKING:
     from transformers import LlavaNextVideoForConditionalGeneration
@@ -113,5 +113,30 @@ def _of_one_length(
         ).last_hidden_state
     logits = model.lm_head(hidden[:, -wanted.shape[1] :]).double()
     correct = (logits.argmax(-1) == wanted).all(1)
-    likelihood = log_likelihoods(logits, wanted).mean(1)
+    likelihood = logits.log_softmax(-1).gather(2, wanted[..., None]).mean((1, 2))
     return [Answer(bool(one), float(other)) for one, other in zip(correct, likelihood, strict=True)]
+
+
+@torch.no_grad()
+def write(model: LlavaNextVideoForConditionalGeneration, cache: Any, question: Question, most: int = 12) -> str:
+    """Write the answer to a question greedily, from a cache of one sequence.
+
+    Args:
+        model: The model.
+        cache: What `read` gave for one clip; it does not change.
+        question: The question.
+        most: Longest answer in words.
+
+    Returns:
+        The words of the answer.
+    """
+    own, ids, words = deepcopy(cache), question_ids(question)[0], list[str]()
+    with attach(model, own.policy) if isinstance(own, EvictingCache) else nullcontext():
+        while len(words) < most:
+            embedded = model.get_input_embeddings()(torch.tensor([ids], device=model.device))
+            hidden = model.get_decoder()(inputs_embeds=embedded, past_key_values=own, use_cache=True).last_hidden_state
+            ids = [int(model.lm_head(hidden[0, -1]).argmax())]
+            if WORDS[ids[0]] == END:
+                break
+            words.append(WORDS[ids[0]])
+    return " ".join(words)

@@ -47,6 +47,9 @@ class UniversalEvalConfig(StrictModel):
         description="how heads share a budget, each with every policy: equal, global or layer_max",
     )
     every: int = Field(default=48, ge=16, multiple_of=16, description="eviction interval in tokens")
+    mode: Literal["online", "post_hoc"] = Field(
+        default="online", description="online: evict at every interval; post_hoc: once, after a clip; not for episodes"
+    )
     units: int = Field(default=100, ge=1, le=1_000_000, description="episodes or questions per policy and budget")
     at_once: int = Field(default=50, ge=1, le=100_000, description="episodes or questions per batch")
     protect_first: int | None = Field(

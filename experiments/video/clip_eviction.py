@@ -1,0 +1,90 @@
+"""One question about a clip under an eviction policy: a config -> what each layer still holds of the clip, as a report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...errors import MemxError
+from ...namm.policies.base import Policy
+from ...results.eviction.clip_report import ClipAnswer, ClipReport, Frame, png
+from ...results.eviction.report import Unit
+from ..eviction.policy import EvictConfig, build_policy, describe
+from ..eviction.run import layer_caches
+from .data import TEXT, Asked, asked
+from .host import VideoHost, load_host
+from .model import context_ids
+from .questions import WORDS
+from .reading import answers, embed, read, write
+
+
+def run_clip_eviction(config: EvictConfig, folder: Path) -> ClipReport:
+    """Read the clip of a question, evict, and answer it from what is left, and from the full cache.
+
+    Args:
+        config: `prompt` is the number of the question; the policy; and the device.
+        folder: The finished run of `memx train video` whose model answers.
+
+    Returns:
+        The report.
+
+    Raises:
+        MemxError: The prompt is no number of a question, or there is no such policy, run or device.
+    """
+    if not config.prompt.strip().isdecimal():
+        raise MemxError(
+            f"{config.prompt!r} is not the number of a question", hint="a video model is asked by number, such as 3"
+        )
+    policy = build_policy(config)
+    device = "cpu" if config.device == "auto" else config.device
+    host = load_host(folder, device)
+    one = asked(host.config, int(config.prompt))
+    online = config.every is not None
+    if not online:
+        policy = _whole(policy, host)
+    embedded = embed(host.model, [one])
+    cache, full = read(host.model, embedded, policy, online=online), read(host.model, embedded, None, online=online)
+    held = [[min(1.0, share) for share in layer] for layer in cache.kept_share().tolist()]
+    return ClipReport(
+        host=config.host,
+        policy=policy.name,
+        rule=describe(policy),
+        mode=f"every {policy.every} tokens" if online else "once, after the clip and before the question",
+        number=one.number,
+        frames=_frames(one),
+        words=_words(one),
+        held=held,
+        layers=layer_caches(cache),
+        question=one.question.text,
+        right=one.question.answer,
+        evicted=_answer(host, cache, one),
+        full=_answer(host, full, one),
+    )
+
+
+def _whole(policy: Policy, host: VideoHost) -> Policy:
+    """A policy whose interval does not matter, as it runs once at the end: one that each policy allows."""
+    found: Any = policy
+    return found if policy.every is None else replace(found, every=host.every)
+
+
+def _answer(host: VideoHost, cache: Any, one: Asked) -> ClipAnswer:
+    (scored,) = answers(host.model, cache, [one])
+    return ClipAnswer(write(host.model, cache, one.question), scored.log_likelihood)
+
+
+def _frames(one: Asked) -> tuple[Frame, ...]:
+    start = int((~one.kinds[TEXT]).argmax())
+    found = []
+    for number, kind in enumerate(one.clip.kinds):
+        first, digit = start + number * one.tokens, int(one.clip.shown[number])
+        picture = png(one.clip.pixels[number])
+        found.append(Frame(first, first + one.tokens, kind, None if digit < 0 else digit, picture))
+    return tuple(found)
+
+
+def _words(one: Asked) -> tuple[Unit, ...]:
+    ids = context_ids(len(one.clip.kinds), one.tokens)
+    text = one.kinds[TEXT]
+    return tuple(Unit(place, place + 1, WORDS[token]) for place, token in enumerate(ids) if text[place])
