@@ -28,6 +28,10 @@ def train(runs, config, stop_at=None):
     return runs / point.name
 
 
+def rows_of(folder):
+    return (folder / "rows.jsonl").read_text().splitlines()
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     return train(tmp_path_factory.mktemp("runs"), video_config())
@@ -40,7 +44,7 @@ def test_a_killed_run_ends_with_the_same_weights_and_rows(trained, tmp_path):
     files = [folder / "checkpoint/model.safetensors" for folder in (trained, again)]
     first, second = (load_file(path) for path in files)
     assert first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
-    rows = [[json.loads(line) for line in (folder / "rows.jsonl").open()] for folder in (trained, again)]
+    rows = [[json.loads(line) for line in rows_of(folder)] for folder in (trained, again)]
     assert [row["value"] for row in rows[0]] == [row["value"] for row in rows[1]]
     assert {row["metric"] for row in rows[0]} == {"correct", "best_guess"}
     assert len(rows[0]) == 2 * 8 and rows[0][0]["n"] == SETTINGS["evaluation.units"]
