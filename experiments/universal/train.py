@@ -57,7 +57,7 @@ def train_hosts(points: Sequence[HostPoint], options: Options, report: SweepRepo
     store = RunStore(options.runs)
     for point in points:
         store.check_free(point.name, resume=options.resume, force=options.force)
-        _module(point, "cost").check_installed()
+        _module(point, "cost").check_environment(point.config)
     jobs = min(options.jobs, len(points))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     tasks = [partial(train_point, point, options, max(1, cores // jobs)) for point in points]
