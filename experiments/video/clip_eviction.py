@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MemxError
-from ...namm.policies.base import Policy
 from ...results.eviction.clip_report import ClipAnswer, ClipReport, Frame, png
 from ...results.eviction.report import Unit
 from ..eviction.policy import EvictConfig, build_policy, describe
@@ -16,7 +15,7 @@ from .data import TEXT, Asked, asked
 from .host import VideoHost, load_host
 from .model import context_ids
 from .questions import WORDS
-from .reading import answers, embed, read, write
+from .reading import answers, embed, evicted, keeping, read, write
 
 
 def run_clip_eviction(config: EvictConfig, folder: Path) -> ClipReport:
@@ -41,10 +40,14 @@ def run_clip_eviction(config: EvictConfig, folder: Path) -> ClipReport:
     host = load_host(folder, device)
     one = asked(host.config, int(config.prompt))
     online = config.every is not None
-    if not online:
-        policy = _whole(policy, host)
+    if not online and policy.every is not None:  # how often it would run does not matter, as it runs once
+        found: Any = policy
+        policy = replace(found, every=host.every)
     embedded = embed(host.model, [one])
-    cache, full = read(host.model, embedded, policy, online=online), read(host.model, embedded, None, online=online)
+    full = read(host.model, embedded, None)
+    cache = read(host.model, embedded, policy if online else keeping(policy))
+    if not online:
+        cache = evicted(cache, policy)
     held = [[min(1.0, share) for share in layer] for layer in cache.kept_share().tolist()]
     return ClipReport(
         host=config.host,
@@ -61,12 +64,6 @@ def run_clip_eviction(config: EvictConfig, folder: Path) -> ClipReport:
         evicted=_answer(host, cache, one),
         full=_answer(host, full, one),
     )
-
-
-def _whole(policy: Policy, host: VideoHost) -> Policy:
-    """A policy whose interval does not matter, as it runs once at the end: one that each policy allows."""
-    found: Any = policy
-    return found if policy.every is None else replace(found, every=host.every)
 
 
 def _answer(host: VideoHost, cache: Any, one: Asked) -> ClipAnswer:

@@ -63,8 +63,8 @@ def draw_clip(config: ClipConfig, split: Split, seed: int, number: int, frames: 
     lengths = _split_length(rng, length, len(parts))
     pixels, shown, kinds = [], [], []
     for digit, count in zip(parts, lengths, strict=True):
-        made, of_frames = _digit_part(rng, config, split, digit, count) if digit >= 0 else _other_part(
-            rng, config, split, count
+        made, of_frames = (
+            _digit_part(rng, config, split, digit, count) if digit >= 0 else _other_part(rng, config, split, count)
         )
         pixels += made
         kinds += of_frames

@@ -15,7 +15,6 @@ from .questions import BEFORE, Question, all_questions
 
 TEXT = "text"
 _FIRST = 1 + len(BEFORE)  # of the tokens of a clip, behind the words before it
-_SEED = 0  # of the clips that are asked about: the same for the hosts of all seeds
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Asked:
 
 
 def asked(config: VideoConfig, number: int) -> Asked:
-    """The question of a number: the same for all hosts with such clips.
+    """The question of a number, about a clip that is drawn from the run's seed: hosts of other seeds get others.
 
     Args:
         config: The run's.
@@ -58,8 +57,8 @@ def asked(config: VideoConfig, number: int) -> Asked:
     Returns:
         The question and its clip.
     """
-    clip = draw_clip(config.clips, "test", _SEED, number)
-    rng = np.random.default_rng([4, number])
+    clip = draw_clip(config.clips, "test", config.seed, number)
+    rng = np.random.default_rng([4, config.seed, number])
     kind = KINDS[number % len(KINDS)]
     fitting = [one for one in all_questions(clip, rng) if one.kind == kind]
     if kind == "shown":  # as often yes as no

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,12 +21,12 @@ from ..other_hosts.kept import bytes_of_sequence, kept_by_kind, kept_of_layers
 from ..other_hosts.measured import Count, Measured
 from .data import Asked, asked
 from .model import load_model
-from .reading import answers, embed, read
+from .reading import answers, embed, evicted, keeping, read
 
 if TYPE_CHECKING:
     from transformers import LlavaNextVideoForConditionalGeneration
 
-_BATCHES = 16  # whose embedded clips are kept
+_BATCHES, _READINGS = 16, 24  # batches whose embedded clips are kept, and how many caches of them
 
 
 class VideoHost:
@@ -51,6 +52,7 @@ class VideoHost:
         self.parameters = sum(weight.numel() for weight in model.parameters())
         self.device = str(model.device)
         self._clips = lru_cache(_BATCHES)(self._embedded)
+        self._readings: OrderedDict[Any, EvictingCache] = OrderedDict()
 
     def measure(
         self, policy: Policy | None, units: Sequence[int], check: Callable[[], None] = lambda: None
@@ -58,12 +60,25 @@ class VideoHost:
         """Ask questions under a policy; see `PolicyHost.measure`."""
         questions, embedded = self._clips(tuple(units))
         check()
-        cache = read(self.model, embedded, policy, online=self.mode == "online")
+        cache = self._read(tuple(units), embedded, policy)
         found = []
         for row, (one, answer) in enumerate(zip(questions, answers(self.model, cache, questions), strict=True)):
             scores = {"correct": 100.0 * answer.correct, "log_likelihood": answer.log_likelihood}
             found.append(_measured(one, scores, cache, row))
         return found
+
+    def _read(self, units: tuple[int, ...], embedded: Tensor, policy: Policy | None) -> Any:
+        """The cache when questions begin. Policies that note the same share one reading, from which each evicts."""
+        if policy is None or self.mode == "online":
+            return read(self.model, embedded, policy)
+        noted = policy.hop, policy.context, policy.width
+        key = units, noted, getattr(policy, "observes", type(policy)) if any(noted) else None
+        if key not in self._readings:
+            self._readings[key] = read(self.model, embedded, keeping(policy))
+            if len(self._readings) > _READINGS:
+                self._readings.popitem(last=False)
+        self._readings.move_to_end(key)
+        return evicted(self._readings[key], policy)
 
     def _embedded(self, units: tuple[int, ...]) -> tuple[list[Asked], Tensor]:
         questions = [asked(self.config, number) for number in units]
@@ -75,9 +90,7 @@ def _measured(one: Asked, scores: dict[str, float], cache: object, row: int) -> 
     if isinstance(cache, EvictingCache):
         layers = kept_of_layers(cache, row)
         kinds = kept_by_kind(cache, row, one.kinds)
-        return Measured(
-            one.number, scores, float(np.mean(layers)), bytes_of_sequence(cache, row), layers, kinds
-        )
+        return Measured(one.number, scores, float(np.mean(layers)), bytes_of_sequence(cache, row), layers, kinds)
     plain = cache.layers  # type: ignore[attr-defined]
     kinds = {}
     for kind, of_kind in one.kinds.items():

@@ -54,26 +54,33 @@ def embed(model: LlavaNextVideoForConditionalGeneration, questions: Sequence[Ask
 
 
 @torch.no_grad()
-def read(
-    model: LlavaNextVideoForConditionalGeneration, embedded: Tensor, policy: Policy | None, *, online: bool
-) -> Any:
+def read(model: LlavaNextVideoForConditionalGeneration, embedded: Tensor, policy: Policy | None) -> Any:
     """Read clips into a cache.
 
     Args:
         model: The model.
         embedded: What `embed` gave [B, N, width].
-        policy: What evicts; None: the plain model.
-        online: Whether the policy evicts while the clips are read, and later on; else it chooses once, at the end.
+        policy: What evicts while the clips are read; None: the plain model.
 
     Returns:
-        The cache of B sequences, as it is when questions begin.
+        The cache of B sequences, memx's or transformers' own.
     """
     if policy is None:
         return model.get_decoder()(inputs_embeds=embedded, use_cache=True).past_key_values
-    with attach(model, policy if online else under_rule(policy, _KEEP)) as attached:
+    with attach(model, policy) as attached:
         cache = attached.new_cache()
         attached.decoder(inputs_embeds=embedded, past_key_values=cache)
-    return cache if online else cache.fork(policy, continue_with=Full())
+    return cache
+
+
+def keeping(policy: Policy) -> Policy:
+    """A policy that notes what another notes while it reads, and keeps everything."""
+    return under_rule(policy, _KEEP)
+
+
+def evicted(cache: EvictingCache, policy: Policy) -> EvictingCache:
+    """What a policy leaves of clips that were read under `keeping` of it, at once; later tokens all stay."""
+    return cache.fork(policy, continue_with=Full())
 
 
 @torch.no_grad()

@@ -54,7 +54,7 @@ def test_a_question_of_a_batch_is_read_as_if_it_were_alone(host):
 def test_what_is_trained_is_what_is_asked(host):
     """The log-likelihood of an answer after a cached clip is that of its tokens in a training batch."""
     questions, embedded = host._clips(tuple(UNITS))
-    found = answers(host.model, read(host.model, embedded, None, online=False), questions)
+    found = answers(host.model, read(host.model, embedded, None), questions)
     for one, answer in zip(questions, found, strict=True):
         text = question_ids(one.question)
         batch = make_batch(context_ids(16, 4), [[text]], [one.clip])
@@ -69,7 +69,7 @@ def test_what_is_trained_is_what_is_asked(host):
 def test_greedy_writing_agrees_with_what_counts_as_correct(host):
     questions, embedded = host._clips(tuple(UNITS))
     for row, one in enumerate(questions):
-        cache = read(host.model, embedded[row : row + 1], None, online=False)
+        cache = read(host.model, embedded[row : row + 1], None)
         (answer,) = answers(host.model, cache, [one])
         assert answer.correct == (write(host.model, cache, one.question) == one.question.answer)
         assert answers(host.model, cache, [one]) == [answer]  # the cache is as before
@@ -111,6 +111,17 @@ def test_units_are_measured_alike_in_any_batch(host):
     for one, other in zip(together, alone, strict=True):
         assert one.unit == other.unit and one.kinds == other.kinds
         assert one.scores["log_likelihood"] == pytest.approx(other.scores["log_likelihood"], abs=1e-9)
+
+
+def test_policies_that_share_a_reading_evict_as_if_they_had_read_alone(host):
+    names = ("knorm", "h2o", "recency", "tova", "keydiff", "knorm", "h2o")
+    policies = [namm.make_policy(name, budget=0.3 + 0.1 * place, every=32) for place, name in enumerate(names)]
+    policies.append(namm.Namm(rule=Rule(budget=0.3), every=32))
+    shared = random_host()
+    for policy in policies:
+        for one, other in zip(shared.measure(policy, UNITS), random_host().measure(policy, UNITS), strict=True):
+            assert one == other
+    assert len(shared._readings) == 5  # knorm and recency note nothing
 
 
 def test_embedding_is_what_the_model_does_itself(host):

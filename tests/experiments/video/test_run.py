@@ -58,7 +58,9 @@ def test_an_evaluation_asks_every_policy_and_resumes_with_the_same_rows(trained,
     (folder,) = tmp_path.iterdir()
     variants = {row["variant"] for row in rows}
     assert {"full", "namm", "recency", "recency global"} <= variants
-    kept = {row["token_kind"]: row["value"] for row in rows if row["metric"] == "kept_kind" and row["variant"] == "full"}
+    kept = {
+        row["token_kind"]: row["value"] for row in rows if row["metric"] == "kept_kind" and row["variant"] == "full"
+    }
     assert kept["text"] == 100 and {"changing", "repeated", "distractor"} <= set(kept)
     assert {row["mode"] for row in rows} == {"post_hoc"}
     lines = (folder / "units.jsonl").read_text().splitlines()
