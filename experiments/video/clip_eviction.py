@@ -1,4 +1,4 @@
-"""One question about a clip under an eviction policy: a config -> what each layer still holds of the clip, as a report."""
+"""A question about a clip under an eviction policy: a config -> a report of what each layer still holds of the clip."""
 
 from __future__ import annotations
 

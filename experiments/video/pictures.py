@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def _photos(split: Split) -> tuple[Pixels, ...]:
     return tuple(photos)
 
 
-def _datasets():  # noqa: ANN202
+def _datasets() -> Any:
     try:
         from sklearn import datasets
     except ImportError:
@@ -116,7 +117,7 @@ def drawn_other(rng: np.random.Generator, kind: str, split: Split, side: int) ->
         return rng.integers(0, 256, (3, side, side), dtype=np.uint8)
     canvas = np.zeros((side, side))
     points = rng.uniform(0.15, 0.85, (int(rng.integers(3, 6)), 2)) * side
-    for start, end in zip(points, points[1:], strict=False):
+    for start, end in pairwise(points):
         for part in np.linspace(0, 1, 2 * side):
             y, x = (start + (end - start) * part).astype(int)
             canvas[y : y + 2, x : x + 2] = 1

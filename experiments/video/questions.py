@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -25,8 +26,10 @@ _TEXTS = {
 }
 WORDS = tuple(
     dict.fromkeys(
-        (PAD, BEGIN, END, VIDEO, IMAGE, *map(str, range(11)), "yes", "no", *THIRDS, *BEFORE, *BEHIND)
-        + tuple(word for text in _TEXTS.values() for word in text.split() if word != "{}")
+        (
+            *(PAD, BEGIN, END, VIDEO, IMAGE, *map(str, range(11)), "yes", "no", *THIRDS, *BEFORE, *BEHIND),
+            *(word for text in _TEXTS.values() for word in text.split() if word != "{}"),
+        )
     )
 )
 """The vocabulary: a word's place is its number."""
@@ -60,7 +63,7 @@ def all_questions(clip: Clip, rng: np.random.Generator) -> list[Question]:
     return [
         ask("first", order[0]),
         ask("last", order[-1]),
-        *(ask("after", then, digit) for digit, then in zip(order, order[1:], strict=False)),
+        *(ask("after", then, digit) for digit, then in pairwise(order)),
         ask("count", len(order)),
         *(ask("shown", "yes", digit) for digit in order),
         *(ask("shown", "no", digit) for digit in absent),

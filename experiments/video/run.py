@@ -77,7 +77,7 @@ def _rows(config: VideoConfig, name: str, host: VideoHost) -> list[Row]:
 
 
 def _guesses(config: VideoConfig, numbers: Sequence[int]) -> list[float]:
-    """Whether each question is answered right by the answer that is right most often for its kind, on these questions."""
+    """Whether each question is answered right by what is right most often for its kind, on these questions."""
     questions = [asked(config, number).question for number in numbers]
     most = {
         kind: Counter(one.answer for one in questions if one.kind == kind).most_common(1)[0][0]

@@ -16,7 +16,7 @@ from .report import kept_share
 
 
 class _Picture(NamedTuple):
-    """A frame on the page: its address, classes, caption and tooltip, and the number and level of each of its tokens."""
+    """A frame on the page: address, classes, caption and tooltip, and the number and level of each of its tokens."""
 
     address: str
     classes: str

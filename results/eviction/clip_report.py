@@ -49,8 +49,8 @@ class ClipAnswer:
 class ClipReport:
     """A clip and its cache when the question begins: held [layers][tokens] is the share of heads that hold a token.
 
-    mode: when the policy evicts, in words; words: the text around the clip; right: the right answer; evicted, full: what
-    the evicted and the full cache write.
+    mode: when the policy evicts, in words; words: the text around the clip; right: the right answer; evicted, full:
+    what the evicted and the full cache write.
     """
 
     host: str

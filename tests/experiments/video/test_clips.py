@@ -1,4 +1,4 @@
-"""Clips and questions: frames are what their kinds say, answers are those of the frames, and splits share no picture."""
+"""Clips and questions: frames are what their kinds say, answers are those of frames, and splits share no picture."""
 
 import numpy as np
 import pytest
