@@ -10,8 +10,8 @@ from ..config.video import VideoConfig
 from ..runtime.options import Options
 
 
-def check_installed() -> None:
-    """Raise MemxError if the extra with the pictures of digits is not installed."""
+def check_environment(config: VideoConfig) -> None:
+    """Raise MemxError if the pictures of digits, which every config needs, are not installed."""
     if find_spec("sklearn") is None:
         raise MemxError("video clips need scikit-learn", hint="pip install 'memx[universal]'")
 
