@@ -38,7 +38,7 @@ def write_report(folder: Path, report: EvictionReport, *, force: bool = False) -
     Raises:
         MemxError: The folder may not be written to, or the disk is full.
     """
-    contents = dict(
+    contents: dict[str, str | bytes] = dict(
         zip(NAMES, (evict_page(report), _png(report), report_json(report_facts(report)) + "\n"), strict=True)
     )
     return write_all(folder, contents, force=force)
