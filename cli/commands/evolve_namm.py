@@ -11,6 +11,7 @@ import typer
 from ..output.console import examples, note, print_json
 from ..parsing.spellings import Command
 from .completion import MODELS, complete_evolution_presets, complete_of
+from .evolve_host import evolve_on_other_host
 from .options import (
     ADVANCED,
     NAMM_AND_EVICTION,
@@ -71,6 +72,16 @@ Budget = Annotated[
 Generations = Annotated[int | None, option(metavar="N", help="Generations of each stage.", default=_PRESET)]
 Population = Annotated[int | None, option(metavar="N", help="Candidates per generation.", default=_PRESET)]
 DryRun = Annotated[bool, option("--dry-run", help="Print sizes and costs; load and evolve nothing.")]
+Host = Annotated[
+    str | None,
+    option(
+        "--host",
+        metavar="KIND:RUN",
+        help="Evolve on decision:RUN or video:RUN, from the NAMM that the argument names.",
+        default="the preset's model",
+        panel=ADVANCED,
+    ),
+]
 Seed = Annotated[
     int | None, option(metavar="N", help="Random seed for prompts and candidates.", default="0", panel=ADVANCED)
 ]
@@ -100,6 +111,7 @@ def evolve_namm(
     assignments: Assignments = None,
     config: Config = None,
     seed: Seed = None,
+    host: Host = None,
 ) -> None:
     """Evolve a NAMM: a small network that decides which tokens the KV cache keeps.
 
@@ -109,6 +121,8 @@ def evolve_namm(
     """
     from ...errors import MemxError
     from ...experiments.config.base import run_name
+    from ...experiments.config.loading import is_on_trained_host
+    from ...experiments.config.presets import read_tree
     from ...experiments.distributed.process_group import launched
     from ...experiments.runtime.options import Options
     from ...results.store.runs import RunStore
@@ -116,6 +130,12 @@ def evolve_namm(
     if config is not None and source is not None:
         raise MemxError("--config and the argument both name what to evolve", hint="give one of them")
     check_resume(resume, force)
+    if host is not None or (config is not None and is_on_trained_host(read_tree(config))):
+        own = {"budgets": None if budget is None else (budget,), "generations": generations, "population": population}
+        given = given_values(own | {"seed": seed, "name": name}, assignments)
+        refused, where = {"--model": models, "--config": host and config}, Options(runs, resume, force)
+        evolve_on_other_host(host, config, source, given, where, refused=refused, dry_run=dry_run, json=json)
+        return
     flags: dict[str, Any] = {
         "namm.budget": budget,
         "evolution.generations": generations,

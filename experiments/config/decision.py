@@ -20,6 +20,7 @@ class EnvironmentConfig(StrictModel):
         default="Pendulum-v1", description="environment of gymnasium: Pendulum-v1, or Hopper-v5 and others of MuJoCo"
     )
     steps: int = Field(default=200, ge=8, le=100_000, description="longest episode in steps; 3 tokens each")
+    repeat: int = Field(default=1, ge=1, le=100, description="steps of the simulator for which an action is repeated")
     hidden: tuple[Hidden, ...] = Field(
         default=(),
         description="not seen: velocity; physics, drawn anew for each episode; goals, shown in the first steps alone",

@@ -89,7 +89,7 @@ def test_goals_need_an_environment_that_has_them(capsys):
 
 def test_policies_are_compared_on_the_host(capsys, runs, name):
     host = ["eval-namm", "--host", f"decision:{name}", "--runs", str(runs)]
-    small = ["--policy", "recency", "--budget", "0.5", "--prompts", "4", "--interval", "16"]
+    small = ["--policy", "recency", "--budget", "0.5", "--prompts", "4", "--interval", "32"]
     assert memx([*host, *small, "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["namms"] == "universal" and plan["units in all"] == 5 * 4
