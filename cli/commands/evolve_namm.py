@@ -130,11 +130,12 @@ def evolve_namm(
     if config is not None and source is not None:
         raise MemxError("--config and the argument both name what to evolve", hint="give one of them")
     check_resume(resume, force)
-    if host is not None or (config is not None and is_on_trained_host(read_tree(config))):
+    file = config or (source if source and source.endswith((".yaml", ".yml")) else None)
+    if host is not None or (file is not None and is_on_trained_host(read_tree(file))):
         own = {"budgets": None if budget is None else (budget,), "generations": generations, "population": population}
         given = given_values(own | {"seed": seed, "name": name}, assignments)
-        refused, where = {"--model": models, "--config": host and config}, Options(runs, resume, force)
-        evolve_on_other_host(host, config, source, given, where, refused=refused, dry_run=dry_run, json=json)
+        refused, where = {"--model": models, "a config": host and file}, Options(runs, resume, force)
+        evolve_on_other_host(host, file, source, given, where, refused=refused, dry_run=dry_run, json=json)
         return
     flags: dict[str, Any] = {
         "namm.budget": budget,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -151,19 +152,8 @@ def _tell(event: Event, config: UniversalEvolveConfig, report: Report) -> None:
 
 def _rows(evolution: Evolution, host: PolicyHost, run: str) -> list[Row]:
     """The fitness of the mean at each validation, in points of the host's last score."""
-    return [
-        Row(
-            run=run,
-            experiment=run,
-            kind=f"{host.kind} evolution",
-            model=host.name,
-            dataset="validation",
-            metric="fitness",
-            value=one.fitness,
-            n=one.generation,
-            device=host.device,
-            seed=host.seed,
-            commit=commit(),
-        )  # fmt: skip
-        for one in evolution.validations
-    ]
+    common: dict[str, Any] = dict(
+        run=run, experiment=run, kind=f"{host.kind} evolution", model=host.name, device=host.device
+    )
+    common |= dict(dataset="validation", metric="fitness", seed=host.seed, commit=commit())
+    return [Row(**common, value=one.fitness, n=one.generation) for one in evolution.validations]

@@ -102,7 +102,7 @@ def test_physics_are_drawn_for_each_episode_and_put_back(name):
 
 
 def test_a_repeated_action_earns_the_rewards_of_all_its_steps():
-    once, twice = made(), made(steps=6, repeat=2)
+    once, twice = made(), made(steps=8, repeat=2)
     for tasks in (once, twice):
         tasks.reset(0, [1, 2])
     action = np.array([[0.3], [-0.8]])

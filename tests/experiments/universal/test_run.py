@@ -123,7 +123,7 @@ def test_a_host_that_changed_or_is_not_there_is_refused(host, tmp_path):
         ({"budgets": (1.5,)}, "no share below 1"),
         ({"every": 24}, "multiple of 16"),
         ({"allocations": ("table",)}, "no table of head shares"),
-        ({"policies": ("snapkv",)}, "snapkv observes"),
+        ({"policies": ("snapkv",), "every": 16}, "snapkv observes"),
         ({"policies": ()}, "nothing to evaluate"),
     ],
 )
