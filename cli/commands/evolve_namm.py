@@ -11,7 +11,6 @@ import typer
 from ..output.console import examples, note, print_json
 from ..parsing.spellings import Command
 from .completion import MODELS, complete_evolution_presets, complete_of
-from .evolve_host import evolve_on_other_host
 from .options import (
     ADVANCED,
     NAMM_AND_EVICTION,
@@ -26,6 +25,7 @@ from .options import (
     given_values,
     option,
 )
+from .other_hosts.evolve import evolve_on_other_host
 
 if TYPE_CHECKING:
     from ...experiments.config.eviction.evolution import EvolveConfig

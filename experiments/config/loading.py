@@ -14,11 +14,11 @@ from .eviction.evolution import EvolveConfig
 from .eviction.policy_eval import EvalConfig
 from .eviction.universal_eval import UniversalEvalConfig
 from .eviction.universal_evolution import UniversalEvolveConfig
+from .hosts.kinds import load_host_config, trained_kind
 from .merging import dotted, given_once, sections
 from .points import points
 from .presets import check_command, command_of, read_tree
 from .training import TrainConfig
-from .training_kinds import load_host_config, trained_kind
 
 _LONGEST_KEY = 200  # characters of a key of --set; a variant's name is a part of some
 

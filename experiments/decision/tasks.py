@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .simulators import Array, Mujocos, Pendulums, Simulator
 
 if TYPE_CHECKING:
-    from ..config.decision import EnvironmentConfig
+    from ..config.hosts.decision import EnvironmentConfig
 
 
 class Tasks:

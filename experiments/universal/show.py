@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import MemxError
 from ...namm.policies.base import check_interval
 from ...results.eviction.report import EvictionReport
-from ..config.training_kinds import KINDS
+from ..config.hosts.kinds import KINDS
 from ..eviction.policy import EvictConfig, build_policy
 from .load import find_host_run
 

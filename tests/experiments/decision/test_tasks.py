@@ -3,7 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
-from memx.experiments.config.decision import EnvironmentConfig
+from memx.experiments.config.hosts.decision import EnvironmentConfig
 from memx.experiments.decision.tasks import Tasks
 
 

@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from memx.experiments.config.eviction.universal_eval import TrainedHost, UniversalEvalConfig
-from memx.experiments.config.training_kinds import HostPoint, host_points
+from memx.experiments.config.hosts.kinds import HostPoint, host_points
 from memx.experiments.decision.host import DecisionHost, load_host
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import StopRequest

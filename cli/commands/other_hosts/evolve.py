@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import MemxError
-from ..output.console import note, print_json
+from ....errors import MemxError
+from ...output.console import note, print_json
 
 if TYPE_CHECKING:
-    from ...experiments.runtime.options import Options
+    from ....experiments.runtime.options import Options
 
 _NAMM = "universal"  # where evolution starts if no NAMM is named
 
@@ -40,11 +40,11 @@ def evolve_on_other_host(
     Raises:
         MemxError: An option means nothing here, or the host, the NAMM, a key or a value is wrong.
     """
-    from ...experiments.config.base import run_name
-    from ...experiments.config.loading import load_universal_evolve_config
-    from ...experiments.universal.plan import evolution_plan, evolution_tree
-    from ...results.store.runs import RunStore
-    from ..output.host_summary import print_host_evaluation_plan, print_host_evolution
+    from ....experiments.config.base import run_name
+    from ....experiments.config.loading import load_universal_evolve_config
+    from ....experiments.universal.plan import evolution_plan, evolution_tree
+    from ....results.store.runs import RunStore
+    from ...output.host_summary import print_host_evaluation_plan, print_host_evolution
 
     for option, value in refused.items():
         if value not in (None, False, [], ()):
@@ -60,8 +60,8 @@ def evolve_on_other_host(
         return
     name = run_name(resolved)
     RunStore(options.runs).check_free(name, resume=options.resume, force=options.force)
-    from ...experiments.universal.evolve import evolve_on_host
-    from ..output.progress import ProgressDisplay
+    from ....experiments.universal.evolve import evolve_on_host
+    from ...output.progress import ProgressDisplay
 
     with ProgressDisplay([name], quiet=json) as display:
         rows = evolve_on_host(resolved, options, display.report)
