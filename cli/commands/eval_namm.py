@@ -10,7 +10,6 @@ import typer
 
 from ..output.console import examples, note, print_json
 from ..parsing.spellings import Command
-from .eval_host import eval_on_host
 from .eval_namm_options import (
     AllocationOption,
     Before,
@@ -48,6 +47,7 @@ from .options import (
     check_resume,
     given_values,
 )
+from .other_hosts.evaluate import eval_on_host
 
 if TYPE_CHECKING:
     from ...experiments.config.eviction.policy_eval import EvalConfig

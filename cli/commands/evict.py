@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
+from ...errors import MemxError
 from ..output.console import examples, note
 from ..parsing.spellings import Command
 from .completion import MODELS, POLICIES, complete_of, namm_names
-from .evict_clip import evict_clip, is_video
 from .options import (
     ADVANCED,
     NAMM_AND_EVICTION,
@@ -22,6 +22,7 @@ from .options import (
     Dtype,
     ProtectFirst,
     ProtectNewest,
+    Runs,
     allocation_option,
     option,
 )
@@ -43,17 +44,14 @@ class Grouping(StrEnum):
 
 
 # one alias for each option, so that the command itself fits a screen
-Prompt = Annotated[
-    str | None,
-    typer.Argument(metavar="PROMPT", help="Prompt text; - reads it from stdin. A number for --model video:RUN."),
-]
+Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Prompt text; - reads it from stdin.")]
 File = Annotated[Path | None, option(metavar="FILE", help="Read the prompt from a UTF-8 text file; - is stdin.")]
 Model = Annotated[
     str | None,
     option(
         "--model",
         metavar="MODEL",
-        help="Base model: smollm2, gemma3-270m, a folder, a hub name, or video:RUN, asked by number.",
+        help="Base model: smollm2, gemma3-270m, a folder or a hub name.",
         default="smollm2, or that of --namm RUN",
         complete=complete_of(MODELS),
     ),
@@ -127,6 +125,18 @@ GroupingOption = Annotated[
         panel=ADVANCED,
     ),
 ]
+HostOption = Annotated[
+    str | None,
+    option(
+        "--host",
+        metavar="KIND:RUN",
+        help="Show an episode of decision:RUN, or a question about a clip of video:RUN, instead of a prompt.",
+        panel=ADVANCED,
+    ),
+]
+Episode = Annotated[
+    int, option(min=0, metavar="N", help="With --host: number of the episode or question.", panel=ADVANCED)
+]
 Seed = Annotated[int, option(metavar="N", help="Random seed for the policy random.", panel=ADVANCED)]
 DtypeOption = Annotated[
     Dtype | None, option(help="Data type of the model.", default="bfloat16 on CUDA, float32 on a CPU", panel=ADVANCED)
@@ -165,6 +175,9 @@ def evict(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: DtypeOption = None,
+    host: HostOption = None,
+    episode: Episode = 0,
+    runs: Runs = Path("results/runs"),
 ) -> None:
     """Generate from a prompt while a policy evicts tokens from the KV cache, and show which ones.
 
@@ -172,7 +185,12 @@ def evict(
     length reaches a multiple of --interval; later tokens are all kept until the next eviction. evict.html shows the
     kept and evicted tokens of each layer, evict.png all layers at once, and evict.json has all numbers.
     """
-    text = _read(prompt, file)
+    if host is not None:
+        given = {"a prompt": prompt, "--file": file, "--model": model, "--protect": protect, "--dtype": dtype}
+        for option, value in given.items():
+            if value not in (None, []):
+                raise MemxError(f"{option} means nothing with --host", hint="leave it out")
+    text = _read(prompt, file) if host is None else f"episode {episode}"
     from ...experiments.eviction.default_model import default_model
     from ...experiments.eviction.policy import EvictConfig
     from ...experiments.eviction.run import run_eviction
@@ -181,7 +199,7 @@ def evict(
 
     config = EvictConfig(
         prompt=text,
-        host=model or default_model(namm),
+        host=host or model or default_model(namm),
         policy=policy,
         namm=namm,
         budget=budget,
@@ -192,7 +210,7 @@ def evict(
         new_tokens=new_tokens,
         compare=compare,
         seed=seed,
-        device=device,
+        device="cpu" if host and device == "auto" else device,
         dtype=dtype and dtype.value,
         allocation=allocation and allocation.value,
         shares=shares,
@@ -201,8 +219,10 @@ def evict(
     )
     folder = out or Path("results/runs") / config.name
     check_free(folder, force=force)
-    if is_video(config.host):
-        return evict_clip(config, folder, force=force, json=json)
+    if host is not None:
+        from .other_hosts.show import show_on_host
+
+        return show_on_host(config, episode, runs, folder, force=force, json=json)
     report = run_eviction(config, (lambda line: None) if json else note)
     written = write_report(folder, report, force=force)
     print_eviction(report, written, json=json)

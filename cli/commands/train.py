@@ -27,6 +27,7 @@ from .options import (
     given_values,
     one_or_sweep,
 )
+from .other_hosts.train import other_kind, train_other
 from .train_options import (
     Columns,
     Corpus,
@@ -44,7 +45,6 @@ from .train_options import (
     TrainWhat,
     Variants,
 )
-from .train_other import other_kind, train_other
 
 if TYPE_CHECKING:
     from ...experiments.config.training import TrainConfig

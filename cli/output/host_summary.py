@@ -85,3 +85,10 @@ def print_host_evaluation_plan(plan: Mapping[str, Any]) -> None:
     print_folders([plan["folder"]])
     if plan.get("namms") == "":
         say("no NAMM is evaluated")
+
+
+def print_host_evolution(rows: Sequence[Row]) -> None:
+    """Print the fitness of the mean at each validation."""
+    table = [[str(row.n), f"{row.value:+.2f}"] for row in rows]
+    title = f"{rows[0].model}: the mean's score less the full cache's, on validation units"
+    print_table(title, ["generation", "fitness"], table, left=0)

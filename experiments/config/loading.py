@@ -13,11 +13,12 @@ from .base import assign, validate
 from .eviction.evolution import EvolveConfig
 from .eviction.policy_eval import EvalConfig
 from .eviction.universal_eval import UniversalEvalConfig
+from .eviction.universal_evolution import UniversalEvolveConfig
+from .hosts.kinds import load_host_config, trained_kind
 from .merging import dotted, given_once, sections
 from .points import points
 from .presets import check_command, command_of, read_tree
 from .training import TrainConfig
-from .training_kinds import load_host_config, trained_kind
 
 _LONGEST_KEY = 200  # characters of a key of --set; a variant's name is a part of some
 
@@ -207,8 +208,17 @@ def load_universal_eval_config(
     return validate(_set(tree, assignments, UniversalEvalConfig), UniversalEvalConfig)
 
 
+def load_universal_evolve_config(
+    source: str | Mapping[str, Any], assignments: Iterable[tuple[str, Any]] = ()
+) -> UniversalEvolveConfig:
+    """The same of `memx evolve-namm --host`."""
+    tree = read_tree(source) if isinstance(source, str) else dict(source)
+    check_command(tree, source if isinstance(source, str) else "this", "evolve-namm")
+    return validate(_set(tree, assignments, UniversalEvolveConfig), UniversalEvolveConfig)
+
+
 def is_on_trained_host(tree: Mapping[str, Any]) -> bool:
-    """Whether the config of an evaluation is one on a decision transformer or a video model."""
+    """Whether the config of an evaluation or evolution is one on a decision transformer or a video model."""
     host = tree.get("host")
     return isinstance(host, Mapping) and "kind" in host
 
@@ -220,7 +230,7 @@ def load_any_config(source: str, assignments: Iterable[tuple[str, Any]] = ()) ->
         return load_host_config(source, assignments)
     loads: dict[str, Any] = {"evolve-namm": load_evolution_config, "eval-namm": load_eval_config}
     if is_on_trained_host(tree):
-        loads["eval-namm"] = load_universal_eval_config
+        loads = {"evolve-namm": load_universal_evolve_config, "eval-namm": load_universal_eval_config}
     return loads.get(command_of(tree), load_config)(source, assignments)
 
 

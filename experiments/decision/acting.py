@@ -34,12 +34,20 @@ class Played(NamedTuple):
         cache: The cache at the end, which has read all but the last action of the longest episode.
         distances: How far each action was from the best teacher's in the same state, root of the mean square over the
             action's numbers [B, T].
+        to_come: The return that was asked for at each step [B, T].
+        states: What the model saw [B, T, S].
+        actions: What it did [B, T, A].
+        rewards: What came of it [B, T].
     """
 
     returns: Array
     lengths: NDArray[np.int64]
     cache: Any
     distances: Array
+    to_come: Array
+    states: Array
+    actions: Array
+    rewards: Array
 
 
 @torch.no_grad()
@@ -71,28 +79,30 @@ def play(
     numbers, shape, scaling = episodes.teacher
     batch, steps = len(units), tasks.config.steps
     tasks.reset(seed, units)
-    to_come, returns = np.full(batch, target), np.zeros(batch)
-    lengths, distances = np.zeros(batch, dtype=np.int64), np.zeros((batch, steps))
+    left, lengths, distances = np.full(batch, target), np.zeros(batch, dtype=np.int64), np.zeros((batch, steps))
+    to_come, rewards = np.zeros((batch, steps)), np.zeros((batch, steps))
+    states, actions = np.zeros((batch, steps, tasks.state_size)), np.zeros((batch, steps, tasks.action_size))
     action: Tensor | None = None
     with _Attached(model, policy) as cache:
         while tasks.live.any():
             check()
             step, live = tasks.step, tasks.live
+            to_come[:, step], states[:, step] = left, tasks.states()
             hidden = model.decoder(
-                inputs_embeds=_tokens(model, to_come, tasks.states(), action, step),
+                inputs_embeds=_tokens(model, left, states[:, step], action, step),
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state
             action = model.act(hidden[:, -1])
-            chosen = action.double().cpu().numpy()
+            actions[:, step] = action.double().cpu().numpy()
             best = teacher_act(numbers[None], shape, scaling, tasks.full_states())
-            distances[:, step] = np.sqrt(((chosen - best) ** 2).mean(1))
-            rewards = tasks.act(chosen)
-            returns, to_come, lengths = returns + rewards, to_come - rewards, lengths + live
-    return Played(returns, lengths, cache, distances)
+            distances[:, step] = np.sqrt(((actions[:, step] - best) ** 2).mean(1))
+            rewards[:, step] = tasks.act(actions[:, step])
+            left, lengths = left - rewards[:, step], lengths + live
+    return Played(rewards.sum(1), lengths, cache, distances, to_come, states, actions, rewards)
 
 
-def _tokens(model: DecisionTransformer, to_come: Array, states: Array, action: Tensor | None, step: int) -> Tensor:
+def _tokens(model: DecisionTransformer, left: Array, states: Array, action: Tensor | None, step: int) -> Tensor:
     """The tokens [B, 2 or 3, w] of a step, the last action's first."""
 
     def of(kind: int, values: Array | Tensor, number: int) -> Tensor:
@@ -100,7 +110,7 @@ def _tokens(model: DecisionTransformer, to_come: Array, states: Array, action: T
         return model.embed(kind, given[:, None], torch.tensor([number], device=model.device))
 
     made = [] if action is None else [of(ACTION, action, step - 1)]
-    return torch.cat([*made, of(RETURN, to_come[:, None], step), of(STATE, states, step)], 1)
+    return torch.cat([*made, of(RETURN, left[:, None], step), of(STATE, states, step)], 1)
 
 
 class _Attached:

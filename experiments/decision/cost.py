@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ...errors import MemxError
-from ..config.decision import DecisionConfig
+from ..config.hosts.decision import DecisionConfig
 from ..runtime.options import Options
 
 _HINT = "pip install 'memx[universal]'"

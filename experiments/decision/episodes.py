@@ -27,7 +27,7 @@ from .tasks import Tasks
 from .teachers import Scaling, Shape, Snapshots, act, evolve_teacher, find_scaling, returns_of
 
 if TYPE_CHECKING:
-    from ..config.decision import DecisionConfig
+    from ..config.hosts.decision import DecisionConfig
 
 RANDOM, MEDIUM, EXPERT = 0, 1, 2  # the quality of an episode
 _ARRAYS, _ABOUT = "episodes.safetensors", "episodes.json"

@@ -15,7 +15,7 @@ from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Policy
 from ...results.store.runs import Run, run_config
 from ..config.base import validate
-from ..config.decision import DecisionConfig
+from ..config.hosts.decision import DecisionConfig
 from ..other_hosts.kept import bytes_of_sequence, kept_by_kind, kept_of_layers
 from ..other_hosts.measured import Count, Measured
 from ..runtime.devices import pick_device
@@ -25,7 +25,7 @@ from .model import TOKENS, DecisionTransformer, build_model
 from .tasks import Tasks, steps_with_goals
 
 WEIGHTS = "checkpoint/model.safetensors"
-_SEED = 1_000  # of episodes that are measured; those that are learned from have that of their config
+EPISODES = 1_000  # the seed of episodes that are measured; those that are learned from have that of their config
 
 
 class DecisionHost:
@@ -55,7 +55,7 @@ class DecisionHost:
     ) -> list[Measured]:
         """See `PolicyHost`."""
         self.model.eval()
-        played = play(self.model, self.tasks, self.episodes, policy, units, self.target, _SEED, check)
+        played = play(self.model, self.tasks, self.episodes, policy, units, self.target, EPISODES, check)
         return [self._measured(played, number, unit) for number, unit in enumerate(units)]
 
     def _measured(self, played: Played, number: int, unit: int) -> Measured:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 
-from ..config.decision import DecisionConfig
+from ..config.hosts.decision import DecisionConfig
 
 TOKENS = 3  # of a step
 RETURN, STATE, ACTION = range(TOKENS)

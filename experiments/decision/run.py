@@ -14,7 +14,7 @@ from ...files import write_atomically
 from ...results.store.environment import commit
 from ...results.store.rows import Row
 from ...results.store.runs import Run
-from ..config.decision import DecisionConfig
+from ..config.hosts.decision import DecisionConfig
 from ..metrics.estimates import Estimate, mean_estimate
 from ..other_hosts.training import HostTrainer, Loss, Recipe
 from ..runtime.devices import pick_device

@@ -126,6 +126,7 @@ class Mujocos:
         """See `Simulator`."""
         assert goals is None, self._name
         rewards, ended = np.zeros(len(live)), np.zeros(len(live), dtype=bool)
+        self.observed = self.observed.copy()  # others may hold what was seen before
         for number in np.flatnonzero(live):
             env = self._envs[number]
             seen, reward, terminated, *_ = env.step(actions[number] * env.action_space.high)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .simulators import Array, Mujocos, Pendulums, Simulator
 
 if TYPE_CHECKING:
-    from ..config.decision import EnvironmentConfig
+    from ..config.hosts.decision import EnvironmentConfig
 
 
 class Tasks:
@@ -59,10 +59,13 @@ class Tasks:
             The rewards [B]; 0 of those that are over.
         """
         goals = self._goals[:, self._stage] if self._goal else None
-        rewards, ended = self._simulator.act(np.clip(actions, -1, 1).astype(np.float64), self.live, goals)
+        actions, live, total = np.clip(actions, -1, 1).astype(np.float64), self.live, np.zeros(len(actions))
+        for _ in range(self.config.repeat):
+            rewards, ended = self._simulator.act(actions, live, goals)
+            total, live = total + rewards, live & ~ended
         self.step += 1
-        self.live = self.live & ~ended & (self.step < self.config.steps)
-        return rewards
+        self.live = live & (self.step < self.config.steps)
+        return total
 
     @property
     def _stage(self) -> int:

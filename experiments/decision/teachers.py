@@ -20,7 +20,7 @@ from .simulators import Array
 from .tasks import Tasks
 
 if TYPE_CHECKING:
-    from ..config.decision import EpisodesConfig
+    from ..config.hosts.decision import EpisodesConfig
 
 _SAVE_EVERY = 20  # generations
 _SCALED = 20  # episodes of random actions, for the mean and deviation of states

@@ -22,7 +22,7 @@ from ..config.eviction.host import HostConfig
 from ..config.eviction.policy_eval import EvalConfig, is_known
 from ..config.eviction.tasks import HELD_OUT_TASKS
 from ..config.eviction.universal_eval import UniversalEvalConfig
-from ..config.loading import load_evolution_config
+from ..config.loading import is_on_trained_host, load_evolution_config
 from ..config.presets import TRAIN, command_of
 
 _WithPolicies = TypeVar("_WithPolicies", EvalConfig, UniversalEvalConfig)
@@ -141,7 +141,10 @@ def _source(folder: Path) -> _Source:
     if (folder / DESCRIPTION).is_file():
         return _Source(folder, str(folder), folder)
     if (folder / "config.yaml").is_file():
-        if command_of(read_config(folder)) == TRAIN:
+        about = read_config(folder)
+        if is_on_trained_host(about) and (folder / NAMM / DESCRIPTION).is_file():
+            return _Source(folder, str(folder / NAMM), folder / NAMM)
+        if command_of(about) == TRAIN:
             raise MemxError(
                 f"{folder} is a run of memx train, not of memx evolve-namm",
                 hint="give a run of memx evolve-namm, or the folder of a NAMM",

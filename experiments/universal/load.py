@@ -11,7 +11,7 @@ from ...errors import MemxError, nearest, shown
 from ...results.store.resuming import resume_hint
 from ...results.store.runs import Run, run_config
 from ..config.eviction.universal_eval import TrainedHost
-from ..config.training_kinds import KINDS
+from ..config.hosts.kinds import KINDS
 from ..other_hosts.measured import PolicyHost
 
 ONLINE = "online"

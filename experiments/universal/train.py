@@ -12,7 +12,7 @@ from ...results.store.rows import Row
 from ...results.store.runs import Run, RunStore
 from ..checkpoints.states import saved_states
 from ..config.base import to_yaml
-from ..config.training_kinds import KINDS, HostPoint
+from ..config.hosts.kinds import KINDS, HostPoint
 from ..runtime.events import Phase, Report, SweepReport
 from ..runtime.lifecycle import RunFailed, note_new_run, recorded_run
 from ..runtime.options import Options

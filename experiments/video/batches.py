@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config.video import VideoConfig
+from ..config.hosts.video import VideoConfig
 from .clips import Clip, draw_clip, draw_frame
 from .model import context_ids, frame_tokens, question_ids
 from .questions import PAD, WORDS, draw_questions

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import MemxError
 from ...results.eviction.clip_report import ClipAnswer, ClipReport, Frame, png
 from ...results.eviction.report import Unit
 from ..eviction.policy import EvictConfig, build_policy, describe
@@ -18,27 +17,24 @@ from .questions import WORDS
 from .reading import answers, embed, evicted, keeping, read, write
 
 
-def run_clip_eviction(config: EvictConfig, folder: Path) -> ClipReport:
+def run_clip_eviction(config: EvictConfig, number: int, folder: Path) -> ClipReport:
     """Read the clip of a question, evict, and answer it from what is left, and from the full cache.
 
     Args:
-        config: `prompt` is the number of the question; the policy; and the device.
+        config: The policy and the device. With an interval it evicts while the clip is read, else once, after it.
+        number: Of the question.
         folder: The finished run of `memx train video` whose model answers.
 
     Returns:
         The report.
 
     Raises:
-        MemxError: The prompt is no number of a question, or there is no such policy, run or device.
+        MemxError: There is no such policy, run or device.
     """
-    if not config.prompt.strip().isdecimal():
-        raise MemxError(
-            f"{config.prompt!r} is not the number of a question", hint="a video model is asked by number, such as 3"
-        )
     policy = build_policy(config)
     device = "cpu" if config.device == "auto" else config.device
     host = load_host(folder, device)
-    one = asked(host.config, int(config.prompt))
+    one = asked(host.config, number)
     online = config.every is not None
     if not online and policy.every is not None:  # how often it would run does not matter, as it runs once
         found: Any = policy

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config.video import ClipConfig
+from ..config.hosts.video import ClipConfig
 from .pictures import OTHERS, Pixels, Split, drawn_digit, drawn_other
 
 CHANGING, MOVING, STATIC, REPEATED, OTHER = "changing", "moving", "static", "repeated", "distractor"

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ...errors import MemxError
-from ..config.video import VideoConfig
+from ..config.hosts.video import VideoConfig
 from ..runtime.options import Options
 
 

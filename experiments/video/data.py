@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config.video import KINDS, VideoConfig
+from ..config.hosts.video import KINDS, VideoConfig
 from .clips import FRAME_KINDS, Clip, draw_clip
 from .model import context_ids, frame_tokens
 from .questions import BEFORE, Question, all_questions

@@ -16,7 +16,7 @@ from ...namm.cache.cache import EvictingCache
 from ...namm.policies.base import Policy
 from ...results.store.runs import Run, run_config
 from ..config.base import validate
-from ..config.video import VideoConfig
+from ..config.hosts.video import VideoConfig
 from ..other_hosts.kept import bytes_of_sequence, kept_by_kind, kept_of_layers
 from ..other_hosts.measured import Count, Measured
 from .data import Asked, asked

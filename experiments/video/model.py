@@ -12,7 +12,7 @@ from torch import Tensor
 from ...errors import MemxError
 from ...files import cannot_write, put_in_place
 from ...hub import mute_hub
-from ..config.video import VideoConfig
+from ..config.hosts.video import VideoConfig
 from .questions import BEFORE, BEGIN, BEHIND, END, IMAGE, PAD, VIDEO, WORDS, Question
 
 if TYPE_CHECKING:

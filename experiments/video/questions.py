@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..config.video import KINDS as KINDS
+from ..config.hosts.video import KINDS as KINDS
 from .clips import Clip
 
 THIRDS = ("early", "middle", "late")

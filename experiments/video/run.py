@@ -10,7 +10,7 @@ import torch
 from ...results.store.environment import commit
 from ...results.store.rows import Row
 from ...results.store.runs import Run
-from ..config.video import KINDS, VideoConfig
+from ..config.hosts.video import KINDS, VideoConfig
 from ..metrics.estimates import share_estimate
 from ..other_hosts.measured import TRAINING_UNITS, Measured
 from ..other_hosts.training import HostTrainer, Recipe

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config.video import VideoConfig
+from ..config.hosts.video import VideoConfig
 from .batches import NO_DIGIT, NONE, Batch, single_frames, train_batch
 from .model import build_model, pixel_values
 

@@ -26,5 +26,7 @@ def write_clip_report(folder: Path, report: ClipReport, *, force: bool = False) 
     Raises:
         MemxError: The folder may not be written to, or the disk is full.
     """
-    contents: dict[str, str | bytes] = dict(zip(NAMES, (clip_page(report), report_json(clip_facts(report)) + "\n"), strict=True))
+    contents: dict[str, str | bytes] = dict(
+        zip(NAMES, (clip_page(report), report_json(clip_facts(report)) + "\n"), strict=True)
+    )
     return write_all(folder, contents, force=force)

@@ -39,7 +39,7 @@ def test_the_way_ends_where_most_of_the_gain_is_made():
 
 
 def test_episodes_are_the_same_again_and_after_a_stop(tmp_path):
-    config = point(**{"episodes.generations": 25}).config
+    config = point(**{"episodes.generations": 25, "episodes.population": 8, "episodes.trials": 4}).config
     whole = find_episodes(config, tmp_path / "a", nothing)
 
     def stop(generation):

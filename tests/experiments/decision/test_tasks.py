@@ -3,7 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
-from memx.experiments.config.decision import EnvironmentConfig
+from memx.experiments.config.hosts.decision import EnvironmentConfig
 from memx.experiments.decision.tasks import Tasks
 
 
@@ -99,3 +99,13 @@ def test_physics_are_drawn_for_each_episode_and_put_back(name):
     assert np.array_equal(first_states([1, 2]), once)  # nothing of the episodes between is left
     factors = once[:, -2:]
     assert (abs(factors) <= 0.3).all() and not np.allclose(factors[0], factors[1])
+
+
+def test_a_repeated_action_earns_the_rewards_of_all_its_steps():
+    once, twice = made(), made(steps=8, repeat=2)
+    for tasks in (once, twice):
+        tasks.reset(0, [1, 2])
+    action = np.array([[0.3], [-0.8]])
+    rewards = [once.act(action) for _ in range(2)]
+    assert np.allclose(twice.act(action), rewards[0] + rewards[1])
+    assert np.array_equal(once.states(), twice.states()) and (once.step, twice.step) == (2, 1)

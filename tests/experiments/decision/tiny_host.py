@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from memx.experiments.config.eviction.universal_eval import TrainedHost, UniversalEvalConfig
-from memx.experiments.config.training_kinds import HostPoint, host_points
+from memx.experiments.config.hosts.kinds import HostPoint, host_points
 from memx.experiments.decision.host import DecisionHost, load_host
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import StopRequest
@@ -12,12 +12,12 @@ from memx.experiments.universal.load import checksum
 from memx.experiments.universal.train import train_point
 
 SETTINGS = {
-    "environment.steps": 16, "environment.shown": 2,
+    "environment.steps": 16, "environment.shown": 2, "environment.repeat": 1,
     "episodes.generations": 3, "episodes.population": 4, "episodes.trials": 1, "episodes.count": 12,
     "model.width": 16, "model.layers": 2, "model.heads": 2, "model.hidden": 16,
     "training.steps": 6, "training.batch": 3, "training.warmup": 2, "training.checkpoint_every": 2,
     "training.log_every": 2, "training.threads": 1,
-    "evaluation.units": 4, "evaluation.at_once": 2, "evaluation.every": 16,
+    "evaluation.units": 4, "evaluation.at_once": 2, "evaluation.every": 32,
 }  # fmt: skip
 ARGUMENTS = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
 
@@ -51,5 +51,5 @@ def double(folder: Path) -> DecisionHost:
 def evaluation(folder: Path, **changes) -> UniversalEvalConfig:
     """An evaluation of seconds."""
     host = TrainedHost(kind="decision", run=folder.name, sha256=checksum(folder), threads=1)
-    given = dict(policies=("recency", "h2o"), budgets=(0.5,), every=16, units=4, at_once=2, resamples=100)
+    given = dict(policies=("recency", "h2o"), budgets=(0.5,), every=32, units=4, at_once=2, resamples=100)
     return UniversalEvalConfig(host=host, **given | changes)

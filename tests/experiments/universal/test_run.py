@@ -102,7 +102,7 @@ def test_rows_say_what_is_held_and_of_which_kinds(rows):
 
 def test_every_row_names_host_seed_and_interval(rows):
     assert {(row.kind, row.dataset, row.seed, row.n) for row in rows} == {("decision", "episodes", 0, 4)}
-    assert {row.labels.every for row in rows} == {16} and {row.labels.mode for row in rows} == {"online"}
+    assert {row.labels.every for row in rows} == {32} and {row.labels.mode for row in rows} == {"online"}
 
 
 def test_a_host_that_changed_or_is_not_there_is_refused(host, tmp_path):
@@ -123,7 +123,7 @@ def test_a_host_that_changed_or_is_not_there_is_refused(host, tmp_path):
         ({"budgets": (1.5,)}, "no share below 1"),
         ({"every": 24}, "multiple of 16"),
         ({"allocations": ("table",)}, "no table of head shares"),
-        ({"policies": ("snapkv",)}, "snapkv observes"),
+        ({"policies": ("snapkv",), "every": 16}, "snapkv observes"),
         ({"policies": ()}, "nothing to evaluate"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from memx.experiments.config.video import KINDS, ClipConfig
+from memx.experiments.config.hosts.video import KINDS, ClipConfig
 from memx.experiments.video.clips import CHANGING, FRAME_KINDS, MOVING, OTHER, REPEATED, STATIC, draw_clip
 from memx.experiments.video.data import TEXT, asked
 from memx.experiments.video.model import NUMBERS, context_ids, make_tokenizer, question_ids

@@ -6,7 +6,7 @@ import re
 import pytest
 from memx.cli.main import run as memx
 from memx.experiments.config.base import run_name
-from memx.experiments.config.training_kinds import HostPoint
+from memx.experiments.config.hosts.kinds import HostPoint
 from memx.experiments.runtime.events import Step
 from memx.experiments.runtime.options import Options
 from memx.experiments.runtime.signals import Interrupted, StopRequest
@@ -75,7 +75,19 @@ def test_an_evaluation_asks_every_policy_and_resumes_with_the_same_rows(trained,
 
 def test_a_page_shows_every_frame_and_what_is_kept(trained, tmp_path, capsys):
     out = tmp_path / "page"
-    ask = ["evict", "4", "--model", f"video:{trained}", "--policy", "recency", "--budget", "0.5", "--out", str(out)]
+    ask = [
+        "evict",
+        "--host",
+        f"video:{trained}",
+        "--episode",
+        "4",
+        "--policy",
+        "recency",
+        "--budget",
+        "0.5",
+        "--out",
+        str(out),
+    ]
     assert memx([*ask, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     page = (out / "clip.html").read_text()
@@ -86,10 +98,8 @@ def test_a_page_shows_every_frame_and_what_is_kept(trained, tmp_path, capsys):
     assert gone == 8 and f"{told['kinds'][0]['kind']}" in page
     assert all(sum(row) == 40 for row in told["held"])
     assert memx(ask) == 2 and "exists" in capsys.readouterr().err
-    assert memx(["evict", "four", "--model", f"video:{trained}", "--out", str(tmp_path / "b")]) == 2
-    assert "not the number of a question" in capsys.readouterr().err
-    assert memx(["evict", "4", "--model", f"video:{trained}", "--protect", "0:4", "--out", str(tmp_path / "c")]) == 2
-    assert "--protect means nothing" in capsys.readouterr().err
+    assert memx([*ask, "--force", "--new-tokens", "3"]) == 2
+    assert "--new-tokens means nothing" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line_and_exit_with_2(tmp_path, capsys, monkeypatch):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from memx.experiments.config.training_kinds import load_host_config
-from memx.experiments.config.video import VideoConfig
+from memx.experiments.config.hosts.kinds import load_host_config
+from memx.experiments.config.hosts.video import VideoConfig
 from memx.experiments.video.host import VideoHost
 from memx.experiments.video.model import build_model
 

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from ...errors import MemxError, shown
-from .base import assign, run_name, validate
-from .merging import given_once
-from .presets import check_command, read_tree
+from ....errors import MemxError, shown
+from ..base import assign, run_name, validate
+from ..merging import given_once
+from ..presets import check_command, read_tree
 
 
 class Kind(NamedTuple):
-    """A kind of model: the module of `experiments.config` with its config, that class, and the folder that trains."""
+    """A kind of model: the module of `experiments.config.hosts` with its config, that class, and the folder that trains."""
 
     module: str
     config: str

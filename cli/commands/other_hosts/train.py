@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import MemxError
-from ..output.console import note, print_json
+from ....errors import MemxError
+from ...output.console import note, print_json
 
 if TYPE_CHECKING:
-    from ...experiments.config.training_kinds import HostPoint
-    from ...experiments.runtime.options import Options
+    from ....experiments.config.hosts.kinds import HostPoint
+    from ....experiments.runtime.options import Options
 
 
 def other_kind(source: str) -> str | None:
@@ -22,8 +22,8 @@ def other_kind(source: str) -> str | None:
     Raises:
         MemxError: There is no such source, or the kind is unknown.
     """
-    from ...experiments.config.presets import read_tree
-    from ...experiments.config.training_kinds import trained_kind
+    from ....experiments.config.hosts.kinds import trained_kind
+    from ....experiments.config.presets import read_tree
 
     return trained_kind(read_tree(source))
 
@@ -52,7 +52,7 @@ def train_other(
     Raises:
         MemxError: An option means nothing here, or a key or value is wrong.
     """
-    from ...experiments.config.training_kinds import host_points
+    from ....experiments.config.hosts.kinds import host_points
 
     for option, value in refused.items():
         if value not in (None, False, [], ()):
@@ -65,9 +65,9 @@ def train_other(
 
 
 def _train(points: Sequence[HostPoint], options: Options, json: bool) -> None:
-    from ...experiments.universal.train import train_hosts
-    from ..output.host_summary import print_host_training
-    from ..output.progress import ProgressDisplay
+    from ....experiments.universal.train import train_hosts
+    from ...output.host_summary import print_host_training
+    from ...output.progress import ProgressDisplay
 
     with ProgressDisplay([point.name for point in points], quiet=json, clock=True) as display:
         rows = train_hosts(points, options, display.report_of)
@@ -80,8 +80,8 @@ def _train(points: Sequence[HostPoint], options: Options, json: bool) -> None:
 
 
 def _dry_run(points: Sequence[HostPoint], options: Options, json: bool) -> None:
-    from ...experiments.universal.train import cost_of
-    from ..output.host_summary import print_host_costs
+    from ....experiments.universal.train import cost_of
+    from ...output.host_summary import print_host_costs
 
     costs = {point.name: cost_of(point, options) for point in points}
     if json:

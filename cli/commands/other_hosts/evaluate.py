@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import MemxError
-from ..output.console import note, print_json
+from ....errors import MemxError
+from ...output.console import note, print_json
 
 if TYPE_CHECKING:
-    from ...experiments.runtime.options import Options
+    from ....experiments.runtime.options import Options
 
 _NAMM = Path("universal")  # what is evaluated if no NAMM is named
 
@@ -41,9 +41,9 @@ def eval_on_host(
     Raises:
         MemxError: An option means nothing here, or the host, a NAMM, a key or a value is wrong.
     """
-    from ...experiments.config.loading import load_universal_eval_config
-    from ...experiments.policy_eval.sources import with_policy_sources
-    from ...experiments.universal.plan import check_free, evaluation_plan, evaluation_tree
+    from ....experiments.config.loading import load_universal_eval_config
+    from ....experiments.policy_eval.sources import with_policy_sources
+    from ....experiments.universal.plan import check_free, evaluation_plan, evaluation_tree
 
     for option, value in refused.items():
         if value not in (None, False, [], ()):
@@ -54,15 +54,15 @@ def eval_on_host(
         tree = evaluation_tree(host, folders or [_NAMM], options.runs)
     resolved = with_policy_sources(load_universal_eval_config(tree, given))
     if dry_run:
-        from ..output.host_summary import print_host_evaluation_plan
+        from ...output.host_summary import print_host_evaluation_plan
 
         plan = evaluation_plan(resolved, options.runs)
         print_json(plan) if json else print_host_evaluation_plan(plan)
         return
     name = check_free(resolved, options)
-    from ...experiments.universal.run import evaluate_on_host
-    from ..output.host_summary import print_host_evaluation
-    from ..output.progress import ProgressDisplay
+    from ....experiments.universal.run import evaluate_on_host
+    from ...output.host_summary import print_host_evaluation
+    from ...output.progress import ProgressDisplay
 
     with ProgressDisplay([name], quiet=json) as display:
         rows = evaluate_on_host(resolved, options, display.report)

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from .base import RunName, StrictModel
+from ..base import RunName, StrictModel
+from .recipe import HostTrainingConfig
 
 Hidden = Literal["velocity", "physics", "goals"]
 ENVIRONMENTS = ("Pendulum-v1", "Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "InvertedPendulum-v5")
@@ -20,6 +21,7 @@ class EnvironmentConfig(StrictModel):
         default="Pendulum-v1", description="environment of gymnasium: Pendulum-v1, or Hopper-v5 and others of MuJoCo"
     )
     steps: int = Field(default=200, ge=8, le=100_000, description="longest episode in steps; 3 tokens each")
+    repeat: int = Field(default=1, ge=1, le=100, description="steps of the simulator for which an action is repeated")
     hidden: tuple[Hidden, ...] = Field(
         default=(),
         description="not seen: velocity; physics, drawn anew for each episode; goals, shown in the first steps alone",
@@ -84,24 +86,6 @@ class DecisionModelConfig(StrictModel):
         if self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} has no {self.heads} heads of an even size; use other heads")
         return self
-
-
-class HostTrainingConfig(StrictModel):
-    """Training: AdamW with linear warm-up and a cosine."""
-
-    steps: int = Field(default=2000, ge=1, le=10_000_000, description="training steps")
-    batch: int = Field(default=32, ge=1, le=100_000, description="episodes per step")
-    lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
-    warmup: int = Field(default=100, ge=0, description="linear warm-up in steps")
-    final_lr: float = Field(default=0.05, ge=0, le=1, description="final learning rate as a share of the peak")
-    weight_decay: float = Field(default=1e-2, ge=0, description="weight decay of matrices")
-    clip: float = Field(default=1.0, gt=0, description="maximum gradient norm")
-    device: str = Field(default="cpu", description="device to train on: cpu, cuda or cuda:N")
-    threads: int | None = Field(
-        default=None, ge=1, le=4096, description="CPU threads per run; null: the machine's cores divided by --jobs"
-    )
-    checkpoint_every: int = Field(default=200, ge=1, description="steps between checkpoints for --resume")
-    log_every: int = Field(default=20, ge=1, description="steps between lines of metrics.jsonl")
 
 
 class DecisionEvaluationConfig(StrictModel):

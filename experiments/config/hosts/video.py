@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .base import RunName, StrictModel
-from .decision import HostTrainingConfig
+from ..base import RunName, StrictModel
+from .recipe import HostTrainingConfig
 
 KINDS = ("first", "last", "after", "count", "shown", "when", "list")
 """Kinds of question about a clip."""
