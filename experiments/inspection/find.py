@@ -22,7 +22,7 @@ def find_run(given: str | None, runs: Path) -> Run:
     Raises:
         MemxError: There is none, or there are several.
     """
-    if given is not None and is_run(Path(given)):
+    if given is not None and (is_run(Path(given)) or is_benchmark(Path(given))):
         return Run(Path(given))
     known = [run for run in RunStore(runs).runs() if run.folder.is_dir()] if runs.exists() else []
     if not known:
@@ -41,6 +41,15 @@ def find_run(given: str | None, runs: Path) -> Run:
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         raise MemxError(f"{len(names)} runs begin with {given!r}", hint=f"give one: {', '.join(names[:_LISTED])}{more}")
     return named[0]
+
+
+def is_benchmark(path: Path) -> bool:
+    """Whether a folder is one that `memx bench --save` wrote.
+
+    Args:
+        path: Any path.
+    """
+    return (path / "rows.jsonl").is_file() and (path / "environment.json").is_file()
 
 
 def find_runs(given: list[str], runs: Path) -> list[Run]:

@@ -94,6 +94,8 @@ def _fitting(runs: Sequence[Run], command: str) -> list[str]:
     if command == "eval":
         return ["qa"]
     configs = [run_config(run) for run in runs]
+    if any(config.get("trains") for config in configs):  # no language models
+        return ["loss"]
     names = ["kinds"] if any(config.get("variant") for config in configs) else ["memory"]
     names += ["finetune"] if any(_finetune(config).get("source") for config in configs) else []
     names += ["continual"] if any(_finetune(config).get("parts") for config in configs) else []

@@ -48,10 +48,14 @@ class Part(NamedTuple):
 
     @property
     def score_lines(self) -> list[tuple[str, str, list[str], list[list[str]]]]:
-        """Set, score, value of each group, and the difference of each but the first: text and what it is over."""
-        lines = self.comparison.lines[:_LINES]
-        return [(line.where, line.words, line.texts, [less_text(line.metric, one) for one in line.differences])
-                for line in lines]  # fmt: skip
+        """Set, score, value of each group; of each group but the first its name, difference, and what that is over."""
+        names = [group.name for group in self.comparison.groups[1:]]
+        lines = []
+        for line in self.comparison.lines[:_LINES]:
+            less = zip(names, line.differences, strict=True)
+            cells = [[name, *less_text(line.metric, one)] for name, one in less if one is not None]
+            lines.append((line.where, line.words, line.texts, cells))
+        return lines
 
     @property
     def left_out(self) -> int:
@@ -101,15 +105,13 @@ def write_report(path: Path, page: str) -> None:
     write_atomically(path, page)
 
 
-def less_text(metric: str, less: Difference | None) -> list[str]:
+def less_text(metric: str, less: Difference) -> list[str]:
     """A difference as text, and what its interval is over.
 
     Args:
         metric: Of which it is.
-        less: The difference; None where there is none.
+        less: The difference.
     """
-    if less is None:
-        return ["", ""]
     digits = digits_of(metric)
     text = f"{less.value:+.{digits}f}"
     if less.low is not None and less.high is not None:

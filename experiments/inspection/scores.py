@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ...results.labels import score_of
@@ -20,11 +20,12 @@ METRICS = {
     "nll_before": "nats per token before",
     "slots_used": "slots in use %",
     "usage_kl": "usage KL",
-    "relative_log_likelihood": "likelihood, of the full cache's",
+    "relative_log_likelihood": "likelihood relative to the full cache",
+    "exact": "right answers %",
     "log_likelihood": "log-likelihood, nats per token",
 }
 _OF_CACHES = ("relative_log_likelihood", "score", "exact")
-_PERCENT = ("exact_match", "f1", "slots_used", "majority", "chance")
+_PERCENT = ("exact", "f1", "slots_used", "majority", "chance", "score")
 LOWER_IS_BETTER = ("nll", "nll_before", "usage_kl")
 
 
@@ -54,13 +55,17 @@ def digits_of(metric: str) -> int:
     return 1 if metric.startswith(_PERCENT) or metric.endswith("_ms") else 3
 
 
-def main_scores(rows: Iterable[Row]) -> list[Score]:
+def main_scores(rows: Sequence[Row]) -> list[Score]:
     """The scores of whole sets, in the order of the rows.
 
     Args:
         rows: Of one run.
     """
-    return [_score(row) for row in rows if _is_main(row)]
+    chosen = [row for row in rows if _is_main(row)]
+    sets = {row.labels.task_set for row in chosen} - {"", "all"}
+    if len(sets) == 1:  # all tasks are those of the only set
+        chosen = [row for row in chosen if row.labels.task_set != "all"]
+    return [_score(row) for row in chosen]
 
 
 def worst_relations(rows: Sequence[Row], most: int = 10) -> list[Score]:
@@ -92,7 +97,8 @@ def _score(row: Row) -> Score:
     key: tuple[Any, ...] = (row.dataset, row.metric)
     if row.kind in ("eviction", "namm"):
         size = labels.size if labels.size == "own" else "" if labels.budget is None else budget_text(labels.budget)
-        words += [row.variant, labels.allocation, f"at {size}" if size else ""]
+        allocation = "" if row.variant.endswith(labels.allocation) else labels.allocation
+        words = [f"{words[0]},", row.variant, allocation, f"at {size}" if size else ""]
         key += (row.variant, labels.allocation, size, labels.mode, labels.question, labels.length)
     elif row.kind == "" or labels.op or row.experiment.startswith("bench"):
         words += [row.kind, row.model, row.device]

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...json_text import BadJson, parse_json
 from ...results.labels import in_bytes
 from ...results.store.resuming import resume_command
 from ...results.store.rows import Row
+from ...results.store.run_info import damaged, read_text
 from ...results.store.runs import Run, run_config
 from .answers import ANSWERS, NAMES, Answered, read_answers, wrong_answers
 from .scores import Score, main_scores, worst_relations
@@ -18,6 +20,7 @@ _FILES = {
     "config.yaml": "the whole config",
     "run.json": "status, versions, command, time",
     "rows.jsonl": "the scores",
+    "environment.json": "device, versions, date",
     "metrics.jsonl": "values during the run",
     ANSWERS: "every question with the model's answer",
     "prompts.jsonl": "every prompt: what each policy kept and answered",
@@ -84,8 +87,8 @@ def view_run(run: Run, *, wrong: int = 5, relations: int = 10) -> RunView:
     Raises:
         MemxError: A file of it is damaged.
     """
-    config, rows, info = run_config(run), run.rows(), run.info()
-    command = str(config.get("command") or "train")
+    config, rows, info = run_config(run), run.rows(), run.info() or _benchmark(run.folder)
+    command = str(config.get("command") or "train") if config else "bench"
     answers = read_answers(run.folder)
     preset, settings = changed_settings(run)
     resume = resume_command(run) if run.status in ("interrupted", "failed") else ""
@@ -101,7 +104,7 @@ def view_run(run: Run, *, wrong: int = 5, relations: int = 10) -> RunView:
         wrong=wrong_answers(answers, wrong),
         files=_files(run.folder),
         resume=resume,
-        next=_next(run, command, bool(rows)),
+        next=_next(run, command, bool(rows), str(config.get("trains") or "")),
     )
 
 
@@ -134,9 +137,9 @@ def as_json(view: RunView) -> dict[str, Any]:
 def _facts(run: Run, config: Mapping[str, Any], rows: list[Row], info: Mapping[str, Any]) -> dict[str, str]:
     first = rows[0] if rows else None
     facts = {"about": str(config.get("about") or ""), "command": str(info.get("command") or "")}
-    facts["status"] = _status(run, config, info)
-    if first is not None:
-        parts = [first.model, first.variant or first.kind]
+    facts["status"] = _status(run, config, info) if config else "saved benchmark"
+    if first is not None and config:
+        parts = [first.model, "" if first.kind in ("eviction", "namm") else first.variant or first.kind]
         parts += [f"{first.memory_slots:,} slots"] if first.memory_slots else []
         parts += [f"{first.parameters_total:,} parameters"] if first.parameters_total else []
         facts["model"] = ", ".join(part for part in parts if part)
@@ -160,6 +163,18 @@ def _status(run: Run, config: Mapping[str, Any], info: Mapping[str, Any]) -> str
     of = f" of {steps:,}" if isinstance(steps, int) and status != "finished" else ""
     text = f"{status}, step {step:,}{of}" if step else status
     return f"{text}: {info['error']}" if info.get("error") else text
+
+
+def _benchmark(folder: Path) -> dict[str, Any]:
+    """What environment.json of `memx bench --save` says, by the names of run.json; empty if there is none."""
+    text = read_text(folder / "environment.json")
+    if text is None:
+        return {}
+    try:
+        found = parse_json(text)
+    except BadJson as error:
+        raise damaged(folder / "environment.json", error.reason) from None
+    return {**found, "device": f"{found.get('device')}, {found.get('processor')}", "started": found.get("date")}
 
 
 def _time(info: Mapping[str, Any]) -> str:
@@ -197,14 +212,18 @@ def _files(folder: Path) -> list[File]:
     return found
 
 
-def _next(run: Run, command: str, finished: bool) -> list[str]:
+def _next(run: Run, command: str, finished: bool, trains: str) -> list[str]:
     folder = run.folder
     if not finished:
         return [f"memx plot loss {folder}"] if command == "train" and run.metrics() else []
+    if command == "bench":
+        return [f"memx plot ops {folder}", f"memx bench compare {folder} OTHER"]
     if command == "evolve-namm":
         return [f"memx plot evolution {folder}", f"memx eval-namm {folder}"]
     if command == "eval-namm":
         return [f"memx plot namm {folder}"]
     if command == "eval":
         return [f"memx plot qa {folder}"]
+    if trains:
+        return [f"memx eval-namm --host {trains}:{folder}"]
     return [f"memx plot loss {folder}", f"memx eval {folder} --file nq=nq_open"]

@@ -106,8 +106,11 @@ def _print(comparison: Comparison) -> None:
         for group, less in zip(groups[1:], line.differences, strict=True)
         if less is not None
     ]
-    columns = ["set", "score", "run", "difference [95% CI]", "interval"]
-    print_table(f"Differences from {names[0]}; * the interval excludes 0", columns, lines, left=3)
+    columns, title, left = ["set", "score", "run", "difference [95% CI]", "interval"], f"Differences from {names[0]}", 3
+    if len(groups) == 2:
+        columns, title, left = [*columns[:2], *columns[3:]], f"{names[1]} minus {names[0]}", 2
+        lines = [[*line[:2], *line[3:]] for line in lines]
+    print_table(f"{title}; * the interval excludes 0", columns, lines, left=left)
 
 
 def _cells(metric: str, less: Difference) -> list[str]:

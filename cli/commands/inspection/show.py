@@ -47,7 +47,7 @@ def show(
     from ....experiments.inspection.show import as_json, view_run
 
     found = find_run(run, runs)
-    if found.status == "empty":
+    if found.status == "empty" and not found.rows():
         raise MemxError(f"{found.folder} holds no run yet", hint="`memx runs` lists the runs")
     view = view_run(found, wrong=wrong, relations=relations)
     if json:

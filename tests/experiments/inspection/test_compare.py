@@ -115,7 +115,7 @@ def test_the_command_prints_the_comparison_and_draws_the_curves(runs, tmp_path, 
     given = ["compare", "looked", "--runs", str(runs), "--metric", "exact_match"]
     assert run([*given, "--figure", str(tmp_path / "made" / "curves.svg")]) == 0
     shown = capsys.readouterr().out
-    for part in ("2 runs, seeds 0, 1", "Settings that differ", "memory.slots", "paired by seed", "Differences from"):
+    for part in ("2 runs, seeds 0, 1", "Settings that differ", "memory.slots", "paired by seed", "1024 minus looked"):
         assert part in shown
     assert "nats per token" not in shown
     assert (tmp_path / "made" / "curves.svg").read_text().lstrip().startswith("<?xml")

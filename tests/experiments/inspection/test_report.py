@@ -132,3 +132,18 @@ def test_the_command_writes_the_page_and_refuses_what_is_none(runs, tmp_path, ca
     for wrong in (str(tmp_path / "page.pdf"), str(tmp_path)):
         assert run(["report", "--runs", str(runs), "--out", wrong]) == 2
     assert run(["report", "nothing", "--runs", str(runs), "--out", str(out)]) == 2
+
+
+def test_differences_of_three_groups_are_those_of_the_group_that_is_named(runs, tmp_path):
+    found = RunStore(runs).runs()
+    for one in (found[0], found[2], found[3]):  # three groups: two seeds of a model with another setting
+        shutil.copytree(one.folder, tmp_path / one.name)
+    changed = tmp_path / found[2].name / "config.yaml"
+    changed.write_text(changed.read_text().replace("clip: 1.0", "clip: 2.0"))
+    rows = tmp_path / found[2].name / "rows.jsonl"
+    rows.write_text("".join(line for line in rows.read_text().splitlines(True) if '"seen"' not in line))
+    page = Page(report_page(RunStore(tmp_path).runs(), "Three"))
+    said = " ".join(page.text)
+    table = said.partition("Differences from")[2].partition("Figures")[0]
+    seen = table.partition("seen facts")[2].partition("paraphrased facts")[0]
+    assert found[3].name in seen and found[2].name not in seen

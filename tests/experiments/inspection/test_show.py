@@ -112,3 +112,31 @@ def test_the_command_shows_a_run_and_names_what_is_damaged(runs, one, tmp_path, 
     (folder / "answers.jsonl").write_text('{"question": 1}\nnot JSON\n{"question": 1}\n')
     assert run(["show", str(folder)]) == 2
     assert "answers.jsonl line 2" in capsys.readouterr().err
+
+
+def test_scores_of_policies_are_those_of_all_tasks_without_rivals():
+    def of(dataset, metric="exact", **more):
+        return Row(run="r", experiment="e", kind="eviction", model="m", variant="namm global", dataset=dataset,
+                   metric=metric, value=50.0, n=4, allocation="global", budget=0.25, **more)  # fmt: skip
+
+    rows = [of("held-out/all"), of("held-out/people"), of("all/all"), of("all/all", rival="h2o"),
+            of("all/all", "kept_layer", layer=1)]  # fmt: skip
+    (only,) = main_scores(rows)
+    assert (only.where, only.metric, only.text) == ("held-out tasks, namm global at 25%", "right answers %", "50.0")
+    assert [score.where.partition(",")[0] for score in main_scores([*rows, of("trained/all")])] == [
+        "held-out tasks", "all tasks", "trained tasks"
+    ]  # fmt: skip
+
+
+def test_a_saved_benchmark_is_shown(tmp_path, capsys):
+    from memx.results.store.bench_files import save_bench
+
+    row = Row(run="bench", experiment="bench", kind="torch", model="float32", dataset="bag_dot B=2,N=3",
+              metric="forward_ms", value=1.5, n=9, low=1.0, high=2.0, device="cpu, 1 thread")  # fmt: skip
+    save_bench(tmp_path, [row], {"device": "cpu", "processor": "a processor", "memx": "0.1.0", "packages": {}})
+    assert run(["show", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert "a processor" in shown.out and "bag_dot B=2,N=3 torch float32" in shown.out and "1.5 ±0.5" in shown.out
+    assert "memx plot ops" in shown.err
+    (tmp_path / "environment.json").write_text("{")
+    assert run(["show", str(tmp_path)]) == 2
