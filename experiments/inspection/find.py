@@ -24,6 +24,9 @@ def find_run(given: str | None, runs: Path) -> Run:
     """
     if given is not None and (is_run(Path(given)) or is_benchmark(Path(given))):
         return Run(Path(given))
+    if given is not None and len(Path(given).parts) > 1:
+        what = "is not a run folder: it has no run.json" if Path(given).exists() else "is not there"
+        raise MemxError(f"{given} {what}", hint="`memx runs` lists the runs; give a folder or a name")
     known = [run for run in RunStore(runs).runs() if run.folder.is_dir()] if runs.exists() else []
     if not known:
         raise MemxError(f"no runs in {runs}", hint="memx train, eval, evolve-namm and eval-namm write them")

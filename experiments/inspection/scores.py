@@ -22,10 +22,11 @@ METRICS = {
     "usage_kl": "usage KL",
     "relative_log_likelihood": "likelihood relative to the full cache",
     "exact": "right answers %",
+    "kept": "share of the cache kept %",
     "log_likelihood": "log-likelihood, nats per token",
 }
 _OF_CACHES = ("relative_log_likelihood", "score", "exact")
-_PERCENT = ("exact", "f1", "slots_used", "majority", "chance", "score")
+_PERCENT = ("exact", "f1", "slots_used", "majority", "chance", "score", "kept")
 LOWER_IS_BETTER = ("nll", "nll_before", "usage_kl")
 
 
@@ -120,6 +121,8 @@ def _where(row: Row) -> str:
         return "held-out documents"
     if labels.text:
         return f"text {labels.text}"
+    if labels.evolution_split:
+        return f"{labels.evolution_split} prompts"
     if labels.task_set:
         return f"{labels.task_set} tasks"
     if labels.memory_layer is not None:

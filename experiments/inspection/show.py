@@ -87,8 +87,9 @@ def view_run(run: Run, *, wrong: int = 5, relations: int = 10) -> RunView:
     Raises:
         MemxError: A file of it is damaged.
     """
-    config, rows, info = run_config(run), run.rows(), run.info() or _benchmark(run.folder)
-    command = str(config.get("command") or "train") if config else "bench"
+    config, rows, info = run_config(run), run.rows(), run.info()
+    command = str(config.get("command") or "train") if info else "bench"
+    info = info or _benchmark(run.folder)
     answers = read_answers(run.folder)
     preset, settings = changed_settings(run)
     resume = resume_command(run) if run.status in ("interrupted", "failed") else ""
@@ -137,8 +138,8 @@ def as_json(view: RunView) -> dict[str, Any]:
 def _facts(run: Run, config: Mapping[str, Any], rows: list[Row], info: Mapping[str, Any]) -> dict[str, str]:
     first = rows[0] if rows else None
     facts = {"about": str(config.get("about") or ""), "command": str(info.get("command") or "")}
-    facts["status"] = _status(run, config, info) if config else "saved benchmark"
-    if first is not None and config:
+    facts["status"] = "saved benchmark" if run.status == "empty" else _status(run, config, info)
+    if first is not None and run.status != "empty":
         parts = [first.model, "" if first.kind in ("eviction", "namm") else first.variant or first.kind]
         parts += [f"{first.memory_slots:,} slots"] if first.memory_slots else []
         parts += [f"{first.parameters_total:,} parameters"] if first.parameters_total else []
@@ -153,7 +154,8 @@ def _facts(run: Run, config: Mapping[str, Any], rows: list[Row], info: Mapping[s
     hardware += [f"peak memory {in_bytes(info['peak_bytes'])}"] if info.get("peak_bytes") else []
     facts["hardware"] = ", ".join(part for part in hardware if part)
     packages = ", ".join(f"{name} {found}" for name, found in (info.get("packages") or {}).items() if found)
-    facts["versions"] = f"memx {info.get('memx')} ({info.get('commit') or 'no commit'}), {packages}"
+    memx = f"memx {info['memx']} ({info.get('commit') or 'no commit'})" if info.get("memx") else ""
+    facts["versions"] = ", ".join(part for part in (memx, packages) if part)
     return {name: text for name, text in facts.items() if text}
 
 

@@ -87,6 +87,9 @@ def test_a_run_is_found_by_path_name_beginning_or_as_the_last(runs, one):
         with pytest.raises(MemxError) as error:
             find_run(wrong, runs)
         assert message in f"{error.value.message} {error.value.hint}"
+    for wrong, message in ((runs, "has no run.json"), (runs / "nothing", "is not there")):
+        with pytest.raises(MemxError, match=message):
+            find_run(str(wrong), runs)
     with pytest.raises(MemxError, match="no runs in"):
         find_run(None, runs / "nothing")
 
