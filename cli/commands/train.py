@@ -40,6 +40,7 @@ from .train_options import (
     Slots,
     Source,
     Steps,
+    Template,
     Tokenizer,
     TrainWhat,
     Variants,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 _EPILOG = examples(
     "memx train facts --dry-run",
     "memx train facts --facts my.csv --slots 4096",
+    "memx train questions --facts trivia.jsonl --name trivia",
     "memx train --init-from smollm2 --facts my.csv --train memory",
     "torchrun --nproc-per-node 8 --no-python memx train 1.3b --corpus my-texts/",
 )
@@ -76,6 +78,7 @@ def train(
     dry_run: DryRun = False,
     resume: Resume = False,
     columns: Columns = None,
+    template: Template = None,
     corpus: Corpus = None,
     tokenizer: Tokenizer = None,
     train_what: TrainWhat = None,
@@ -111,14 +114,15 @@ def train(
     plan_asked = plan_of(dry_run, gpus, gpu, utilization, tokens)
     if facts and corpus:
         raise MemxError("--facts and --corpus exclude each other", hint="train on facts or on text")
-    if columns and corpus:
-        raise MemxError("--columns is for --facts; a corpus has no such columns", hint="set a source's field instead")
+    for option, value in (("--columns", columns), ("--template", template)):
+        if value and corpus:
+            raise MemxError(f"{option} is for --facts; a corpus has none", hint="set a source's field instead")
     check_resume(resume, force)
     flags = {"training.steps": steps, "data.facts": facts, "name": name}
     flags |= one_or_sweep("memory.slots", slots) | one_or_sweep("seed", seed)
     flags |= {"training.device": device, "match.by": match, "finetune.source": init_from, "finetune.train": train_what}
     flags |= {"corpus.sources": corpus, "corpus.tokenizer": tokenizer}
-    flags |= {"data.columns": columns and parse_columns(columns)}
+    flags |= {"data.columns": columns and parse_columns(columns), "data.template": template}
     preset = config or source or ("retrofit" if init_from else "facts")
     given = given_values(flags, assignments)
     resolved = load_config(preset, given, variants)

@@ -24,7 +24,7 @@ BANNED = (
 PANELS = {
     "Memory layers": ["train", "prepare", "convert"],
     "NAMM and eviction": ["evolve-namm", "evict", "eval-namm"],
-    "Evaluate and compare": ["eval", "bench", "plot", "runs"],
+    "Evaluate and compare": ["ask", "chat", "eval", "bench", "plot", "runs"],
     "Utilities": ["presets", "policies", "config"],
 }
 ROOT = typer.main.get_command(app)
