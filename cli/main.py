@@ -13,6 +13,7 @@ from ..errors import MemxError
 from ..version import __version__
 from .commands import config, convert, eval, eval_namm, evict, evolve_namm, policies, prepare, train
 from .commands.bench import group as bench
+from .commands.dialogue import ask, chat
 from .commands.inspection import compare, doctor, presets, runs, show
 from .commands.inspection import report as report_command
 from .commands.plot import group as plot
@@ -28,6 +29,9 @@ _EPILOG = """Examples:
 
   # train a small model on your own facts (columns subject, relation, object)
   memx train facts --facts my.csv
+
+  # ask a trained model
+  memx ask results/runs/RUN "LHR is in which country?"
 
   # add memory to a pretrained model and train it on the same facts
   memx train --init-from smollm2 --facts my.csv
@@ -48,7 +52,7 @@ _EPILOG = """Examples:
 _ORDER = (
     *("train", "prepare", "convert"),
     *("evolve-namm", "evict", "eval-namm"),
-    *("eval", "bench", "plot", "runs", "show", "compare", "report"),
+    *("ask", "chat", "eval", "bench", "plot", "runs", "show", "compare", "report"),
     *("presets", "policies", "config", "doctor"),
 )
 
@@ -113,6 +117,8 @@ for module in (
     evolve_namm,
     evict,
     eval_namm,
+    ask,
+    chat,
     eval,
     bench,
     plot,

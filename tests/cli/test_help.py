@@ -24,7 +24,7 @@ BANNED = (
 PANELS = {
     "Memory layers": ["train", "prepare", "convert"],
     "NAMM and eviction": ["evolve-namm", "evict", "eval-namm"],
-    "Evaluate and compare": ["eval", "bench", "plot", "runs", "show", "compare", "report"],
+    "Evaluate and compare": ["ask", "chat", "eval", "bench", "plot", "runs", "show", "compare", "report"],
     "Utilities": ["presets", "policies", "config", "doctor"],
 }
 ROOT = typer.main.get_command(app)
