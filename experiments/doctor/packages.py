@@ -24,6 +24,7 @@ _FOR = {
     "gemma3": "--model gemma3-270m",
     "lora": "memx train --train lora",
     "peers": "--third-party of memx bench and memx eval-namm",
+    "universal": "memx train decision and video, memx eval-namm --host",
     "smollm2": "--model smollm2, which memx evict and memx evolve-namm use by default",
 }
 # with the extra: packages that pip has to install without what they depend on

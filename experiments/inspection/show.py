@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,7 +106,7 @@ def view_run(run: Run, *, wrong: int = 5, relations: int = 10) -> RunView:
         wrong=wrong_answers(answers, wrong),
         files=_files(run.folder),
         resume=resume,
-        next=_next(run, command, bool(rows), str(config.get("trains") or "")),
+        next=_next(run, command, bool(rows), str(config.get("trains") or ""), answers),
     )
 
 
@@ -214,7 +215,7 @@ def _files(folder: Path) -> list[File]:
     return found
 
 
-def _next(run: Run, command: str, finished: bool, trains: str) -> list[str]:
+def _next(run: Run, command: str, finished: bool, trains: str, answers: Sequence[Answered]) -> list[str]:
     folder = run.folder
     if not finished:
         return [f"memx plot loss {folder}"] if command == "train" and run.metrics() else []
@@ -228,4 +229,6 @@ def _next(run: Run, command: str, finished: bool, trains: str) -> list[str]:
         return [f"memx plot qa {folder}"]
     if trains:
         return [f"memx eval-namm --host {trains}:{folder}"]
-    return [f"memx plot loss {folder}", f"memx eval {folder} --file nq=nq_open"]
+    question = next((one.question for one in answers), "")
+    asked = [f"memx ask {folder} {shlex.quote(question)}"] if question else []
+    return [*asked, f"memx plot loss {folder}", f"memx eval {folder} --file nq=nq_open"]

@@ -43,6 +43,7 @@ def test_a_view_has_the_counts_settings_and_files_of_the_run(one):
     assert {file.name for file in view.files} >= {"answers.jsonl", "checkpoint/", "rows.jsonl"}
     assert "finished, step 6" in view.facts["status"] and not view.resume
     assert all(not answer.right for answer in view.wrong)
+    assert view.next[0].startswith(f"memx ask {one.folder} ") and read_answers(one.folder)[0].question in view.next[0]
     assert json.loads(json.dumps(as_json(view)))["counts"] == view.counts
 
 
