@@ -107,6 +107,15 @@ def input_device(model: PreTrainedModel) -> torch.device:
     return model.device
 
 
+def embedding_table(model: PreTrainedModel) -> Tensor | None:
+    """The weights of a model's table of input embeddings; None of a model that reads vectors alone."""
+    try:
+        module: Any = model.get_input_embeddings()
+    except (NotImplementedError, AttributeError):
+        return None
+    return getattr(module, "weight", None)
+
+
 def offloaded_weight(model: PreTrainedModel, name: str) -> torch.Tensor:
     """A weight that accelerate fetches for each pass, by its name in the model."""
     module, _, own = name.rpartition(".")
@@ -151,6 +160,11 @@ def length_dependent_rotary(decoder: nn.Module) -> list[nn.Module]:
         if any(isinstance(name, str) and ("dynamic" in name or name == "longrope") for name in names):
             found.append(module)
     return found
+
+
+def has_rotary_axes(decoder: nn.Module) -> bool:
+    """Whether rotary positions of a decoder are of several axes: time, height and width of image tokens (M-RoPE)."""
+    return any(hasattr(module, "mrope_section") for module in decoder.modules())
 
 
 def rotary_frequencies(decoder: nn.Module) -> Iterator[Callable[[], tuple[Tensor, float]]]:

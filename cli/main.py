@@ -11,9 +11,11 @@ import typer
 
 from ..errors import MemxError
 from ..version import __version__
-from .commands import config, convert, eval, eval_namm, evict, evolve_namm, policies, prepare, presets, runs, train
+from .commands import config, convert, eval, eval_namm, evict, evolve_namm, policies, prepare, train
 from .commands.bench import group as bench
 from .commands.dialogue import ask, chat
+from .commands.inspection import compare, doctor, presets, runs, show
+from .commands.inspection import report as report_command
 from .commands.plot import group as plot
 from .failures import finished, print_error, report
 from .output.streams import note, prepare_streams
@@ -50,8 +52,8 @@ _EPILOG = """Examples:
 _ORDER = (
     *("train", "prepare", "convert"),
     *("evolve-namm", "evict", "eval-namm"),
-    *("ask", "chat", "eval", "bench", "plot", "runs"),
-    *("presets", "policies", "config"),
+    *("ask", "chat", "eval", "bench", "plot", "runs", "show", "compare", "report"),
+    *("presets", "policies", "config", "doctor"),
 )
 
 
@@ -121,9 +123,13 @@ for module in (
     bench,
     plot,
     runs,
+    show,
+    compare,
+    report_command,
     presets,
     policies,
     config,
+    doctor,
 ):
     module.register(app)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .evolution.files import load_evolution, save_evolution
     from .evolution.search import Evolution
     from .head_shares import measure_shares
+    from .modalities import visual_tokens
     from .online import calibrate_threshold
     from .policies.base import Policy, Rule, SummaryPolicy
     from .policies.budgeted import BudgetPolicy
@@ -57,6 +58,7 @@ _HOME = {
     "save": ".saved.files",
     "save_evolution": ".evolution.files",
     "shipped_namms": ".saved.places",
+    "visual_tokens": ".modalities",
 }
 __all__ = [
     "FEATURES",
@@ -88,6 +90,7 @@ __all__ = [
     "save",
     "save_evolution",
     "shipped_namms",
+    "visual_tokens",
 ]
 
 

@@ -16,10 +16,16 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..errors import MemxError
-from ..transformers_compat import input_device, length_dependent_rotary, rotary_frequencies, same_rotary_afterwards
+from ..transformers_compat import (
+    has_rotary_axes,
+    input_device,
+    length_dependent_rotary,
+    rotary_frequencies,
+    same_rotary_afterwards,
+)
 from .policies.base import Policy
 from .policies.rotary import UNKNOWN, Rotary, no_rotation
-from .trial import evaluating
+from .trial import evaluating, trial_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,8 +44,11 @@ def find_rotary(model: PreTrainedModel, decoder: PreTrainedModel, layers: int) -
         layers: How many layers its cache has.
 
     Returns:
-        The rotation of each layer; `UNKNOWN` where none of those that the decoder's rotary modules allow fits its keys.
+        The rotation of each layer; `UNKNOWN` where none of those that the decoder's rotary modules allow fits its keys,
+        and where image tokens have positions along several axes, which are not the number of a token.
     """
+    if has_rotary_axes(decoder):
+        return [UNKNOWN] * layers
     modules = list(rotary_frequencies(decoder))
     with evaluating(model), same_rotary_afterwards(length_dependent_rotary(decoder)):
         try:
@@ -98,15 +107,12 @@ def _error(rotary: Rotary, keys: Tensor) -> float:
 @torch.no_grad()
 def _keys(decoder: PreTrainedModel) -> tuple[list[Tensor], bool]:
     """One token's keys [positions, H, 1, d] of each layer, and whether its embedding depends on its position."""
-    count = len(_POSITIONS)
-    size: int = decoder.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
-    place = input_device(decoder)
-    ids = torch.full((count, 1), min(5, size - 1), device=place)
+    count, place = len(_POSITIONS), input_device(decoder)
+    token = {name: tokens[:, 5:6] for name, tokens in trial_inputs(decoder, decoder).items()}
+    inputs = {name: one.expand(count, *one.shape[1:]) for name, one in token.items()}
     positions = torch.tensor(_POSITIONS, device=place)[:, None]
     cache = DynamicCache()
-    output = decoder(
-        input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, output_hidden_states=True
-    )
+    output = decoder(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, output_hidden_states=True)
     first: Tensor = output.hidden_states[0]
     layers: list[Any] = list(cache.layers)
     return [layer.keys for layer in layers], not torch.allclose(first, first[:1].expand_as(first))

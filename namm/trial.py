@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import MemxError
 from ..transformers_compat import (
     attention,
+    embedding_table,
     input_device,
     length_dependent_rotary,
     same_rotary_afterwards,
@@ -54,12 +55,12 @@ def compare_with_plain(model: PreTrainedModel, decoder: PreTrainedModel, forward
     Raises:
         MemxError: The model does not run under a policy, or gives another output.
     """
-    kind, ids = type(model).__name__, _tokens(model)
+    kind, inputs = type(model).__name__, trial_inputs(model, decoder)
     with torch.no_grad(), evaluating(model), same_rotary_afterwards(length_dependent_rotary(decoder)):
         try:
-            plain = _first(model(input_ids=ids, use_cache=False))
+            plain = _first(model(**inputs, use_cache=False))
             with wrapped_forward(decoder, _checked(kind, forward)), attention(decoder, ATTENTION):
-                got = _first(model(input_ids=ids, use_cache=True))
+                got = _first(model(**inputs, use_cache=True))
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
             text = " ".join(str(error).split())[:150]
             raise MemxError(f"{kind} does not run with an eviction policy: {text}", hint=_HINT) from error
@@ -127,10 +128,23 @@ def _checked(kind: str, forward: Callable) -> Callable:
     return checked
 
 
-def _tokens(model: PreTrainedModel) -> Tensor:
-    """Different tokens that mean nothing special: [1, TOKENS]."""
-    size: int = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
-    return (3 + torch.arange(TOKENS, device=input_device(model)) * 7 % max(1, min(size, 500) - 3))[None]
+def trial_inputs(model: PreTrainedModel, decoder: PreTrainedModel) -> dict[str, Tensor]:
+    """Different tokens that mean nothing special, as a model takes them.
+
+    Args:
+        model: The model, or its decoder.
+        decoder: The part of it that maps tokens to hidden states.
+
+    Returns:
+        `input_ids` [1, TOKENS]; of a model without a table of embeddings, which reads states or pictures as vectors,
+        `inputs_embeds` [1, TOKENS, width of its decoder].
+    """
+    place, table = input_device(model), embedding_table(model)
+    if table is None:
+        width: int = decoder.config.get_text_config().hidden_size  # type: ignore[union-attr]
+        waves = torch.arange(1, TOKENS + 1)[:, None] * torch.linspace(0.1, 3, width)
+        return {"inputs_embeds": waves.sin()[None].to(place, model.dtype)}
+    return {"input_ids": (3 + torch.arange(TOKENS, device=place) * 7 % max(1, min(len(table), 500) - 3))[None]}
 
 
 def _first(output: Any) -> Tensor:

@@ -129,6 +129,21 @@ PICTURES = (
         ("budget",),
     ),
     Picture(
+        "universal",
+        "Score against cache size on decision transformers and video models, from memx eval-namm --host.",
+        "universal.figure",
+        NAMM,
+        "memx eval-namm --host KIND:RUN",
+    ),
+    Picture(
+        "forgotten",
+        "Share kept of each kind of token on these hosts, by layer, from memx eval-namm --host.",
+        "universal.kinds_figure",
+        NAMM,
+        "memx eval-namm --host KIND:RUN",
+        ("budget",),
+    ),
+    Picture(
         "evolution",
         "Fitness and cache size by generation, from memx evolve-namm.",
         "namm.evolution",

@@ -17,6 +17,7 @@ TIER_LABELS = {
     "rephrased": "paraphrased",
     "unseen": "held-out entities",
 }
+Z95 = 1.959964  # that of the normal distribution
 # two-sided 95% quantiles of Student's t for 1, 2, … degrees of freedom
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 

@@ -17,6 +17,7 @@ from .eval_namm_options import (
     DryRun,
     Folders,
     Generate,
+    Host,
     Interval,
     Length,
     ModeOption,
@@ -46,6 +47,7 @@ from .options import (
     check_resume,
     given_values,
 )
+from .other_hosts.evaluate import eval_on_host
 
 if TYPE_CHECKING:
     from ...experiments.config.eviction.policy_eval import EvalConfig
@@ -57,6 +59,7 @@ _EPILOG = examples(
     "memx eval-namm results/runs/RUN --model gemma3-270m --policy snapkv",
     "memx eval-namm results/runs/RUN --allocation equal --allocation table",
     "memx eval-namm results/runs/RUN --mode online --generate --dry-run",
+    "memx eval-namm universal --host decision:RUN",
 )
 
 
@@ -72,6 +75,7 @@ def register(app: typer.Typer) -> None:
 def eval_namm(
     folders: Folders = None,
     model: PretrainedModel = None,
+    host: Host = None,
     policy: Policy = None,
     budget: Budget = None,
     allocation: AllocationOption = None,
@@ -107,7 +111,8 @@ def eval_namm(
     model. Run again with --resume to continue a stopped evaluation.
     """
     from ...errors import MemxError
-    from ...experiments.config.loading import load_eval_config
+    from ...experiments.config.loading import is_on_trained_host, load_eval_config
+    from ...experiments.config.presets import read_tree
     from ...experiments.policy_eval.sources import eval_tree, with_policy_sources
     from ...experiments.runtime.options import Options
 
@@ -116,17 +121,19 @@ def eval_namm(
     if config is not None and folders:
         raise MemxError("--config and RUN both name what to evaluate", hint="give one of them")
     check_resume(resume, force)
-    flags: dict[str, Any] = {"budgets": budget, "policies": policy, "tasks": task}
-    flags |= {"length": length, "prompts": prompts, "split": split and split.value, "mode": mode and mode.value}
-    flags |= {
-        "question": question and question.value,
-        "every": interval,
-        "seed": seed,
-        "name": name,
-        "host.threads": threads,
-    }
-    flags |= {"allocations": allocation and [one.value for one in allocation], "head_shares": shares and str(shares)}
-    flags |= {"reuse": reuse and str(reuse), "protect_first": protect_first, "protect_newest": protect_newest}
+    flags: dict[str, Any] = {"budgets": budget, "policies": policy, "every": interval, "seed": seed, "name": name}
+    flags |= {"host.threads": threads, "allocations": allocation and [one.value for one in allocation]}
+    flags |= {"protect_first": protect_first, "protect_newest": protect_newest}
+    if host is not None or (config is not None and is_on_trained_host(read_tree(config))):
+        refused = {"--model": model, "--third-party": third_party, "--generate": generate, "--question": question}
+        refused |= {"--task": task, "--length": length, "--split": split, "--shares": shares, "--reuse": reuse}
+        refused |= {"--before": before, "--mode": mode, "--config": host and config}
+        given, where = given_values({**flags, "units": prompts}, assignments), Options(runs, resume, force)
+        eval_on_host(host, config, folders or [], given, where, refused=refused, dry_run=dry_run, json=json)
+        return
+    flags |= {"tasks": task, "length": length, "prompts": prompts, "split": split and split.value}
+    flags |= {"mode": mode and mode.value, "question": question and question.value}
+    flags |= {"head_shares": shares and str(shares), "reuse": reuse and str(reuse)}
     flags |= {"before": before and str(before), "peers": third_party or None, "write": generate or None}
     given = given_values(flags, assignments, model)
     resolved = with_policy_sources(load_eval_config(config or eval_tree(folders or [], dict(given)), given))

@@ -78,6 +78,14 @@ Shares = Annotated[
         panel=ADVANCED,
     ),
 ]
+Host = Annotated[
+    str | None,
+    option(
+        "--host",
+        metavar="KIND:RUN",
+        help="Evaluate on a decision transformer or video model instead: decision:RUN or video:RUN.",
+    ),
+]
 ThirdParty = Annotated[
     bool, option("--third-party", help="Also evaluate kvpress's policies (extra peers; post_hoc mode only).")
 ]
@@ -109,7 +117,10 @@ Task = Annotated[
     ),
 ]
 Length = Annotated[int | None, option(metavar="TOKENS", help="Maximum prompt length.", default=_RUN, panel=DATA)]
-Prompts = Annotated[int | None, option(metavar="N", help="Prompts per task family.", default="16", panel=DATA)]
+Prompts = Annotated[
+    int | None,
+    option(metavar="N", help="Prompts per task family; with --host, episodes or questions.", default="16", panel=DATA),
+]
 SplitOption = Annotated[Split | None, option("--split", help="Prompts to use.", default="test", panel=DATA)]
 Interval = Annotated[
     int | None,

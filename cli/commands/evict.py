@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ...errors import MemxError
 from ..output.console import examples, note
 from ..parsing.spellings import Command
 from .completion import MODELS, POLICIES, complete_of, namm_names
@@ -21,6 +22,7 @@ from .options import (
     Dtype,
     ProtectFirst,
     ProtectNewest,
+    Runs,
     allocation_option,
     option,
 )
@@ -123,6 +125,18 @@ GroupingOption = Annotated[
         panel=ADVANCED,
     ),
 ]
+HostOption = Annotated[
+    str | None,
+    option(
+        "--host",
+        metavar="KIND:RUN",
+        help="Show an episode of decision:RUN, or a question about a clip of video:RUN, instead of a prompt.",
+        panel=ADVANCED,
+    ),
+]
+Episode = Annotated[
+    int, option(min=0, metavar="N", help="With --host: number of the episode or question.", panel=ADVANCED)
+]
 Seed = Annotated[int, option(metavar="N", help="Random seed for the policy random.", panel=ADVANCED)]
 DtypeOption = Annotated[
     Dtype | None, option(help="Data type of the model.", default="bfloat16 on CUDA, float32 on a CPU", panel=ADVANCED)
@@ -161,6 +175,9 @@ def evict(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: DtypeOption = None,
+    host: HostOption = None,
+    episode: Episode = 0,
+    runs: Runs = Path("results/runs"),
 ) -> None:
     """Generate from a prompt while a policy evicts tokens from the KV cache, and show which ones.
 
@@ -168,7 +185,12 @@ def evict(
     length reaches a multiple of --interval; later tokens are all kept until the next eviction. evict.html shows the
     kept and evicted tokens of each layer, evict.png all layers at once, and evict.json has all numbers.
     """
-    text = _read(prompt, file)
+    if host is not None:
+        given = {"a prompt": prompt, "--file": file, "--model": model, "--protect": protect, "--dtype": dtype}
+        for option, value in given.items():
+            if value not in (None, []):
+                raise MemxError(f"{option} means nothing with --host", hint="leave it out")
+    text = _read(prompt, file) if host is None else f"episode {episode}"
     from ...experiments.eviction.default_model import default_model
     from ...experiments.eviction.policy import EvictConfig
     from ...experiments.eviction.run import run_eviction
@@ -177,7 +199,7 @@ def evict(
 
     config = EvictConfig(
         prompt=text,
-        host=model or default_model(namm),
+        host=host or model or default_model(namm),
         policy=policy,
         namm=namm,
         budget=budget,
@@ -188,7 +210,7 @@ def evict(
         new_tokens=new_tokens,
         compare=compare,
         seed=seed,
-        device=device,
+        device="cpu" if host and device == "auto" else device,
         dtype=dtype and dtype.value,
         allocation=allocation and allocation.value,
         shares=shares,
@@ -197,6 +219,10 @@ def evict(
     )
     folder = out or Path("results/runs") / config.name
     check_free(folder, force=force)
+    if host is not None:
+        from .other_hosts.show import show_on_host
+
+        return show_on_host(config, episode, runs, folder, force=force, json=json)
     report = run_eviction(config, (lambda line: None) if json else note)
     written = write_report(folder, report, force=force)
     print_eviction(report, written, json=json)

@@ -25,6 +25,7 @@ from .options import (
     given_values,
     option,
 )
+from .other_hosts.evolve import evolve_on_other_host
 
 if TYPE_CHECKING:
     from ...experiments.config.eviction.evolution import EvolveConfig
@@ -71,6 +72,16 @@ Budget = Annotated[
 Generations = Annotated[int | None, option(metavar="N", help="Generations of each stage.", default=_PRESET)]
 Population = Annotated[int | None, option(metavar="N", help="Candidates per generation.", default=_PRESET)]
 DryRun = Annotated[bool, option("--dry-run", help="Print sizes and costs; load and evolve nothing.")]
+Host = Annotated[
+    str | None,
+    option(
+        "--host",
+        metavar="KIND:RUN",
+        help="Evolve on decision:RUN or video:RUN, from the NAMM that the argument names.",
+        default="the preset's model",
+        panel=ADVANCED,
+    ),
+]
 Seed = Annotated[
     int | None, option(metavar="N", help="Random seed for prompts and candidates.", default="0", panel=ADVANCED)
 ]
@@ -100,6 +111,7 @@ def evolve_namm(
     assignments: Assignments = None,
     config: Config = None,
     seed: Seed = None,
+    host: Host = None,
 ) -> None:
     """Evolve a NAMM: a small network that decides which tokens the KV cache keeps.
 
@@ -109,6 +121,8 @@ def evolve_namm(
     """
     from ...errors import MemxError
     from ...experiments.config.base import run_name
+    from ...experiments.config.loading import is_on_trained_host
+    from ...experiments.config.presets import read_tree
     from ...experiments.distributed.process_group import launched
     from ...experiments.runtime.options import Options
     from ...results.store.runs import RunStore
@@ -116,6 +130,13 @@ def evolve_namm(
     if config is not None and source is not None:
         raise MemxError("--config and the argument both name what to evolve", hint="give one of them")
     check_resume(resume, force)
+    file = config or (source if source and source.endswith((".yaml", ".yml")) else None)
+    if host is not None or (file is not None and is_on_trained_host(read_tree(file))):
+        own = {"budgets": None if budget is None else (budget,), "generations": generations, "population": population}
+        given = given_values(own | {"seed": seed, "name": name}, assignments)
+        refused, where = {"--model": models, "a config": host and file}, Options(runs, resume, force)
+        evolve_on_other_host(host, file, source, given, where, refused=refused, dry_run=dry_run, json=json)
+        return
     flags: dict[str, Any] = {
         "namm.budget": budget,
         "evolution.generations": generations,

@@ -27,6 +27,7 @@ from .options import (
     given_values,
     one_or_sweep,
 )
+from .other_hosts.train import other_kind, train_other
 from .train_options import (
     Columns,
     Corpus,
@@ -108,6 +109,7 @@ def train(
     from ...experiments.config.loading import load_config
     from ...experiments.config.points import points
     from ...experiments.config.scale import parse_columns
+    from ...experiments.runtime.options import Options
 
     if config is not None and source is not None:
         raise MemxError("--config and the argument both name what to train", hint="give one of them")
@@ -118,18 +120,25 @@ def train(
         if value and corpus:
             raise MemxError(f"{option} is for --facts; a corpus has none", hint="set a source's field instead")
     check_resume(resume, force)
+    preset = config or source or ("retrofit" if init_from else "facts")
+    if other_kind(preset):
+        refused = {"--facts": facts, "--corpus": corpus, "--columns": columns, "--tokenizer": tokenizer}
+        refused |= {"--template": template}
+        refused |= {"--init-from": init_from, "--slots": slots, "--train": train_what, "--variant": variants}
+        refused |= {"--match": match, "--gpus": gpus, "--gpu": gpu, "--utilization": utilization, "--tokens": tokens}
+        flags = {"training.steps": steps, "name": name, "training.device": device}
+        given, where = given_values(flags, assignments), Options(runs, resume, force, jobs)
+        return train_other(preset, given, seed or [], where, refused=refused, dry_run=dry_run, json=json)
     flags = {"training.steps": steps, "data.facts": facts, "name": name}
     flags |= one_or_sweep("memory.slots", slots) | one_or_sweep("seed", seed)
     flags |= {"training.device": device, "match.by": match, "finetune.source": init_from, "finetune.train": train_what}
     flags |= {"corpus.sources": corpus, "corpus.tokenizer": tokenizer}
     flags |= {"data.columns": columns and parse_columns(columns), "data.template": template}
-    preset = config or source or ("retrofit" if init_from else "facts")
     given = given_values(flags, assignments)
     resolved = load_config(preset, given, variants)
     if tokenizer is not None and not any(point.corpus.sources for point in points(resolved)):
         raise MemxError("--tokenizer needs --corpus: facts train their own tokenizer", hint="leave out --tokenizer")
     from ...experiments.distributed.process_group import launched
-    from ...experiments.runtime.options import Options
 
     if any(point.finetune.source is not None for point in points(resolved)):
         from ...experiments.models.start import without_fixed  # brings torch

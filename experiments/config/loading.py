@@ -12,6 +12,9 @@ from ...yaml_text import BadYaml, parse_yaml
 from .base import assign, validate
 from .eviction.evolution import EvolveConfig
 from .eviction.policy_eval import EvalConfig
+from .eviction.universal_eval import UniversalEvalConfig
+from .eviction.universal_evolution import UniversalEvolveConfig
+from .hosts.kinds import load_host_config, trained_kind
 from .merging import dotted, given_once, sections
 from .points import points
 from .presets import check_command, command_of, read_tree
@@ -196,12 +199,39 @@ def load_eval_config(source: str | Mapping[str, Any], assignments: Iterable[tupl
     return validate(_set(tree, assignments, EvalConfig), EvalConfig)
 
 
-def load_any_config(
-    source: str, assignments: Iterable[tuple[str, Any]] = ()
-) -> TrainConfig | EvolveConfig | EvalConfig:
+def load_universal_eval_config(
+    source: str | Mapping[str, Any], assignments: Iterable[tuple[str, Any]] = ()
+) -> UniversalEvalConfig:
+    """Resolve a tree or a file of `memx eval-namm --host` and assignments. Raises MemxError as `load_config` does."""
+    tree = read_tree(source) if isinstance(source, str) else dict(source)
+    check_command(tree, source if isinstance(source, str) else "this", "eval-namm")
+    return validate(_set(tree, assignments, UniversalEvalConfig), UniversalEvalConfig)
+
+
+def load_universal_evolve_config(
+    source: str | Mapping[str, Any], assignments: Iterable[tuple[str, Any]] = ()
+) -> UniversalEvolveConfig:
+    """The same of `memx evolve-namm --host`."""
+    tree = read_tree(source) if isinstance(source, str) else dict(source)
+    check_command(tree, source if isinstance(source, str) else "this", "evolve-namm")
+    return validate(_set(tree, assignments, UniversalEvolveConfig), UniversalEvolveConfig)
+
+
+def is_on_trained_host(tree: Mapping[str, Any]) -> bool:
+    """Whether the config of an evaluation or evolution is one on a decision transformer or a video model."""
+    host = tree.get("host")
+    return isinstance(host, Mapping) and "kind" in host
+
+
+def load_any_config(source: str, assignments: Iterable[tuple[str, Any]] = ()) -> BaseModel:
     """Resolve a preset or file of whatever command it is for."""
-    loads = {"evolve-namm": load_evolution_config, "eval-namm": load_eval_config}
-    return loads.get(command_of(read_tree(source)), load_config)(source, assignments)
+    tree = read_tree(source)
+    if trained_kind(tree) is not None:
+        return load_host_config(source, assignments)
+    loads: dict[str, Any] = {"evolve-namm": load_evolution_config, "eval-namm": load_eval_config}
+    if is_on_trained_host(tree):
+        loads = {"evolve-namm": load_universal_evolve_config, "eval-namm": load_universal_eval_config}
+    return loads.get(command_of(tree), load_config)(source, assignments)
 
 
 def _set(tree: dict[str, Any], assignments: Iterable[tuple[str, Any]], model: type[BaseModel]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _ORDER = (
     *("ablation", "retrofit", "continual", "continual-facts", "continual-smollm2", "cache-aware"),
     *("namm-host", "registers"),
     *("134m", "373m", "720m", "1.3b", "1.3b-64m-1t", "8b", "70b", "8b-16m-1t", "8b-64m-1t", "27b"),
+    *("decision", "decision-hopper", "video"),
     *("namm-tiny", "namm-universal", "namm-smollm2", "namm-smollm2-heads", "namm-llama-3-8b"),
 )
 
@@ -90,7 +91,10 @@ def read_tree(source: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
     from .merging import merge, sections  # here, so that a shell completes names without pydantic
     from .training import TrainConfig
 
-    return merge(read_tree(base, above=(*above, source)), tree, sections(TrainConfig))
+    below = read_tree(base, above=(*above, source))
+    if below.get("trains") != tree.get("trains", below.get("trains")):
+        raise MemxError(f"{source}: trains is not that of {base}", hint="remove trains, or extend another preset")
+    return merge(below, tree, sections(TrainConfig))
 
 
 def _read_file(path: Path) -> dict[str, Any]:

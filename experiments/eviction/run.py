@@ -69,10 +69,10 @@ def run_eviction(config: EvictConfig, progress: Callable[[str], None] = lambda t
         first, output, seconds = writer.read(prompt)
         cache = attached.cache
         assert cache is not None
-        layers, held = _layers(cache), [[min(1.0, share) for share in layer] for layer in cache.holds().tolist()]
+        layers, held = layer_caches(cache), [[min(1.0, share) for share in layer] for layer in cache.holds().tolist()]
         progress(f"generating up to {config.new_tokens:,} token{'s' if config.new_tokens > 1 else ''}")
         answer, new = writer.write(first, output, seconds)
-        after = _layers(cache)
+        after = layer_caches(cache)
     full = None
     if config.compare:
         progress("generating with the full cache for comparison")
@@ -166,7 +166,7 @@ class _Writer:
         return str(self.tokenizer.decode(new, skip_special_tokens=True))  # the prompt ended within a character
 
 
-def _layers(cache: EvictingCache) -> tuple[LayerCache, ...]:
+def layer_caches(cache: EvictingCache) -> tuple[LayerCache, ...]:
     """The sizes of all layers as plain data."""
     seen, found = cache.seen[0], []
     for size, layer in zip(cache.sizes(), cache.layers, strict=True):

@@ -86,7 +86,7 @@ def _evaluate(config: EvalConfig, options: Options, run: Run, report: Report) ->
         keep_freed_memory()
         if config.peers:
             check_peers()
-        namms = [_load(source) for source in config.namms]
+        namms = [load_source(source) for source in config.namms]
         about = {"experiment": run.name, "seed": config.seed, "device": config.host.device, "threads": threads}
         run.begin(to_yaml(config), about)
         with stop_on_signals() as stop:
@@ -240,8 +240,8 @@ class Evaluation:
             raise Interrupted("finished prompts are saved")
 
 
-def _load(source: NammSource) -> Namm:
-    """A NAMM. Raises MemxError if it is not the one that the config was made with."""
+def load_source(source: NammSource) -> Namm:
+    """Load a NAMM of an evaluation. Raises MemxError if it is not the one that the config was made with."""
     place = find_namm(source.folder)
     namm, described = read_files(place)
     settings = settings_checksum(parse_json((place / DESCRIPTION).read_bytes()))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ...errors import MemxError, nearest
 from ...json_text import parse_json
@@ -21,8 +21,11 @@ from ..config.eviction.evolution import EvolveConfig
 from ..config.eviction.host import HostConfig
 from ..config.eviction.policy_eval import EvalConfig, is_known
 from ..config.eviction.tasks import HELD_OUT_TASKS
-from ..config.loading import load_evolution_config
+from ..config.eviction.universal_eval import UniversalEvalConfig
+from ..config.loading import is_on_trained_host, load_evolution_config
 from ..config.presets import TRAIN, command_of
+
+_WithPolicies = TypeVar("_WithPolicies", EvalConfig, UniversalEvalConfig)
 
 
 class _Source(NamedTuple):
@@ -55,7 +58,6 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
     sources = [_source(folder) for folder in folders]
     configs = [source.config for source in sources if source.config is not None]
     described = [_described(source.folder) for source in sources]
-    labels = _labels([source.given for source in sources])
     trained = {
         task: None
         for one, source in zip(described, sources, strict=True)
@@ -64,19 +66,7 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
     validated = dict.fromkeys(task for config in configs for task in config.validated_on)
     tree: dict[str, Any] = {
         "command": "eval-namm",
-        "namms": [
-            {
-                "folder": source.name,
-                "label": label,
-                "sha256": one["sha256"],
-                "settings": one["settings"],
-                "seed": source.config.seed if source.config else 0,
-                "evolved_on": one["host"] or "",
-                "budget": one["rule"]["budget"],
-                "grouping": one["rule"]["grouping"] if one["rule"]["budget"] is None else None,
-            }
-            for source, one, label in zip(sources, described, labels, strict=True)
-        ],
+        "namms": _entries(sources, described),
         "tasks": [*(validated or filter(is_known, trained)), *HELD_OUT_TASKS],
         "trained": [*trained],
     }
@@ -101,7 +91,13 @@ def eval_tree(folders: Sequence[Path], said: Mapping[str, Any]) -> dict[str, Any
     return tree
 
 
-def with_policy_sources(config: EvalConfig) -> EvalConfig:
+def namm_entries(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """The key `namms` of an evaluation: an entry for each folder or name. Raises MemxError for one that has no NAMM."""
+    sources = [_source(folder) for folder in folders]
+    return _entries(sources, [_described(source.folder) for source in sources])
+
+
+def with_policy_sources(config: _WithPolicies) -> _WithPolicies:
     """Add the checksums of the files that a user's own policies are in.
 
     Args:
@@ -123,12 +119,32 @@ def with_policy_sources(config: EvalConfig) -> EvalConfig:
     return config.model_copy(update={"policy_sources": found})
 
 
+def _entries(sources: Sequence[_Source], described: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    labels = _labels([source.given for source in sources])
+    return [
+        {
+            "folder": source.name,
+            "label": label,
+            "sha256": one["sha256"],
+            "settings": one["settings"],
+            "seed": source.config.seed if source.config else 0,
+            "evolved_on": one["host"] or "",
+            "budget": one["rule"]["budget"],
+            "grouping": one["rule"]["grouping"] if one["rule"]["budget"] is None else None,
+        }
+        for source, one, label in zip(sources, described, labels, strict=True)
+    ]
+
+
 def _source(folder: Path) -> _Source:
     """The NAMM of a folder or name, and the config of its evolution if the folder is a run."""
     if (folder / DESCRIPTION).is_file():
         return _Source(folder, str(folder), folder)
     if (folder / "config.yaml").is_file():
-        if command_of(read_config(folder)) == TRAIN:
+        about = read_config(folder)
+        if is_on_trained_host(about) and (folder / NAMM / DESCRIPTION).is_file():
+            return _Source(folder, str(folder / NAMM), folder / NAMM)
+        if command_of(about) == TRAIN:
             raise MemxError(
                 f"{folder} is a run of memx train, not of memx evolve-namm",
                 hint="give a run of memx evolve-namm, or the folder of a NAMM",

@@ -60,6 +60,7 @@ def train(
             report(Note(counts(split, config.evaluation.final_questions)))
         about = {"experiment": config.experiment, "seed": config.seed, "device": config.training.device}
         about |= {key: before[key] for key in ("continued_from",) if key in before}
+        about |= {"facts_trained": len(split.trained), "facts_held_out": len(split.unseen)} if split.trained else {}
         run.begin(to_yaml(config), {**about, "threads": threads, "facts": digest})
         if split.trained and (world is None or world.is_first):
             save_relations(split, run.folder)

@@ -1,7 +1,8 @@
 """A decoder's forward pass, cut where a policy runs: columns of input -> hidden states of the same columns.
 
 B sequences, N columns of input, of which padding holds no tokens, wherever it stands. Each sequence's tokens are moved
-to the left, so that all reach their first run together; the hidden states are moved back.
+to the left, so that all reach their first run together; the hidden states are moved back. What belongs to image and
+video tokens alone is cut along (`visual.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ...errors import MemxError
 from ...transformers_compat import become, rotary_length
 from .attention import CACHE, COLUMNS
 from .cache import EvictingCache
+from .visual import VisualRows, check_axes
 
 _BY_COLUMN = ("input_ids", "inputs_embeds", "token_type_ids")
 _COUNTS_TOKENS = ("opt",)  # hosts whose positions leave padding out even if they are not told
@@ -71,6 +73,7 @@ def chunked_forward(
     columns = Columns(there)
     inputs = {name: columns.pack(tensor) for name, tensor in inputs.items()}
     inputs["position_ids"] = columns.pack(positions)
+    visual = VisualRows.taken(kwargs, columns.pack, columns.packed)
     outputs, start = [], 0
     cache.columns = there if cache.columns is None else torch.cat([cache.columns, there], 1)
     length = max(cache.length, int(positions.max()) + 1) if rotary else 0
@@ -81,6 +84,10 @@ def chunked_forward(
             stop = start + _next(cache, columns, start)
             cache.begin(columns.packed[:, start:stop])
             piece = {name: tensor[:, start:stop] for name, tensor in inputs.items()}
+            if positions.dim() == 3:  # axes first again
+                piece["position_ids"] = piece["position_ids"].movedim(2, 0)
+            if visual is not None:
+                piece |= visual.piece(start, stop)
             own = {CACHE: cache} if columns.all else {CACHE: cache, COLUMNS: columns.packed[:, start:stop]}
             outputs.append(plain(**piece, past_key_values=cache, use_cache=True, return_dict=True, **kwargs, **own))
             cache.finish()
@@ -183,13 +190,18 @@ def _tokens(cache: EvictingCache, mask: Any, first: Tensor) -> Tensor:
 
 
 def _positions(cache: EvictingCache, given: Tensor | None, there: Tensor) -> Tensor:
-    """The rotary or learned position of each new column: [B or 1, N]; by default the column's number."""
+    """The rotary or learned position of each new column: [B or 1, N]; by default the column's number.
+
+    Positions along several axes (time, height, width of an image; the text's own may come before) are [B, N, axes].
+    """
     if given is None:
         start = cache.get_seq_length()
         return torch.arange(start, start + there.shape[1], device=there.device)[None]
+    if given.dim() == 3:
+        return check_axes(given, there)
     if given.dim() != 2:
         raise MemxError(
-            f"position_ids have {given.dim()} dimensions; only text positions are supported",
+            f"position_ids have {given.dim()} dimensions, which no supported model has",
             hint="pass position_ids of shape [batch, tokens]",
         )
     both = there[:, 1:] & there[:, :-1]

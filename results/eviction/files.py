@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ...errors import MemxError
@@ -37,25 +38,44 @@ def write_report(folder: Path, report: EvictionReport, *, force: bool = False) -
     Raises:
         MemxError: The folder may not be written to, or the disk is full.
     """
+    contents: dict[str, str | bytes] = dict(
+        zip(NAMES, (evict_page(report), _png(report), report_json(report_facts(report)) + "\n"), strict=True)
+    )
+    return write_all(folder, contents, force=force)
+
+
+def write_all(folder: Path, contents: Mapping[str, str | bytes], *, force: bool = False) -> list[Path]:
+    """Write files into a folder, all of them or none.
+
+    Args:
+        folder: New or empty; with force, files of the same names are replaced in it.
+        contents: What each file holds, by its name.
+        force: Write into a folder that holds something.
+
+    Returns:
+        The files.
+
+    Raises:
+        MemxError: The folder may not be written to, or the disk is full.
+    """
     check_free(folder, force=force)
-    page = evict_page(report)
-    contents = dict(zip(NAMES, (page, _png(report), report_json(report_facts(report)) + "\n"), strict=True))
+    names = tuple(contents)
+
+    def is_whole(one: Path) -> bool:
+        return all((one / name).is_file() for name in names)
+
     busy = MemxError(f"--out: another process is writing {folder}", hint="give another folder")
     with owned(folder, busy, wait=10, leave_lock=False):
-        settle(folder, _is_whole, NAMES)
+        settle(folder, is_whole, names)
         check_free(folder, force=force)
-        with replacing(folder, _is_whole, force=force, names=NAMES):
+        with replacing(folder, is_whole, force=force, names=names):
             try:
                 for name, text in contents.items():
                     write_atomically(folder / name, text)
             except BaseException:
-                empty(folder, NAMES)  # before what was there comes back
+                empty(folder, names)  # before what was there comes back
                 raise
-    return [folder / name for name in NAMES]
-
-
-def _is_whole(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in NAMES)
+    return [folder / name for name in names]
 
 
 def _png(report: EvictionReport) -> bytes:

@@ -8,7 +8,14 @@ from ...errors import MemxError
 from .run_info import read_info
 
 # of `memx train`, `memx evolve-namm`, `memx eval` and `memx eval-namm`
-_RESUMED_FROM = ("state/step-*", "state/evolution.json", "answers.jsonl", "harness.jsonl", "prompts.jsonl")
+_RESUMED_FROM = (
+    "state/step-*",
+    "state/evolution.json",
+    "answers.jsonl",
+    "harness.jsonl",
+    "prompts.jsonl",
+    "units.jsonl",
+)
 
 
 def is_worth_keeping(folder: Path) -> bool:

@@ -145,9 +145,10 @@ def _read(path: Path) -> str:
     name = "stdin" if str(path) == _STDIN else str(path)
     try:
         data = sys.stdin.buffer.read() if name == "stdin" else path.expanduser().read_bytes()
-        return data.decode("utf-8-sig")
     except OSError as error:
         raise MemxError(f"cannot read {name}: {error.strerror}", hint="give a UTF-8 text file, or -") from None
+    try:
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise MemxError(f"{name} is not UTF-8 text (line {line})", hint="convert it, as with iconv -t utf-8") from None

@@ -1,0 +1,1 @@
+"""Commands on hosts that read no text: decision transformers and video models."""
