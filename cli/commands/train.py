@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 _EPILOG = examples(
     "memx train facts --dry-run",
     "memx train facts --facts my.csv --slots 4096",
-    "memx train questions --facts trivia.jsonl --name trivia",
+    "memx train questions --facts trivia.csv --name trivia",
     "memx train --init-from smollm2 --facts my.csv --train memory",
     "torchrun --nproc-per-node 8 --no-python memx train 1.3b --corpus my-texts/",
 )
