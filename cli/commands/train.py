@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 _EPILOG = examples(
     "memx train facts --dry-run",
     "memx train facts --facts my.csv --slots 4096",
-    "memx train questions --facts trivia.jsonl --name trivia",
+    "memx train questions --facts trivia.csv --name trivia",
     "memx train --init-from smollm2 --facts my.csv --train memory",
     "torchrun --nproc-per-node 8 --no-python memx train 1.3b --corpus my-texts/",
 )
@@ -123,6 +123,7 @@ def train(
     preset = config or source or ("retrofit" if init_from else "facts")
     if other_kind(preset):
         refused = {"--facts": facts, "--corpus": corpus, "--columns": columns, "--tokenizer": tokenizer}
+        refused |= {"--template": template}
         refused |= {"--init-from": init_from, "--slots": slots, "--train": train_what, "--variant": variants}
         refused |= {"--template": template, "--match": match, "--gpus": gpus, "--gpu": gpu}
         refused |= {"--utilization": utilization, "--tokens": tokens}

@@ -56,15 +56,15 @@ def train(
         _same_facts(run, digest)
         for note in notes:
             report(Note(note, shared=True))
-        if split.trained:
-            report(Note(counts(split, config.evaluation.final_questions)))
         about = {"experiment": config.experiment, "seed": config.seed, "device": config.training.device}
         about |= {key: before[key] for key in ("continued_from",) if key in before}
         about |= {"facts_trained": len(split.trained), "facts_held_out": len(split.unseen)} if split.trained else {}
         run.begin(to_yaml(config), {**about, "threads": threads, "facts": digest})
-        if split.trained and (world is None or world.is_first):
-            save_relations(split, run.folder)
         trainer = build(config, split, run, report, stop, threads, world or World())
+        if split.trained:
+            report(Note(counts(split, config.evaluation.final_questions), shared=True))
+            if world is None or world.is_first:
+                save_relations(split, run.folder)
         rows = trainer.fit()
     took = {"seconds": round(trainer.seconds, 1), "steps": trainer.step, "tokens": trainer.tokens}
     run.finish(rows, **took, device=str(trainer.device), peak_bytes=peak_bytes(trainer.device))

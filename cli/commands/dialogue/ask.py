@@ -35,7 +35,7 @@ _EPILOG = examples(
     'memx ask results/runs/RUN "LHR is in which country?"',
     'memx ask results/runs/RUN "LHR is in which country?" --top 3',
     "memx ask results/runs/RUN --file questions.txt --json",
-    'memx ask smollm2 "Who is the author?" --context article.txt --policy snapkv',
+    'memx ask smollm2 "Who is the author?" --context prompt.txt --policy snapkv',
 )
 _STDIN = "-"
 
@@ -113,6 +113,8 @@ def _print(answered: Sequence[Answered]) -> None:
     """Print one answer as a line, and several as a table."""
     if len(answered) == 1 and len(answered[0].answers) == 1:
         say(answered[0].answers[0].text)
+        if not answered[0].answers[0].text:
+            note("note: the model ended its answer at once")
     else:
         cells = [
             (one.question if place == 0 else "", answer.text, f"{answer.probability:.3f}")
@@ -145,9 +147,10 @@ def _read(path: Path) -> str:
     name = "stdin" if str(path) == _STDIN else str(path)
     try:
         data = sys.stdin.buffer.read() if name == "stdin" else path.expanduser().read_bytes()
-        return data.decode("utf-8-sig")
     except OSError as error:
         raise MemxError(f"cannot read {name}: {error.strerror}", hint="give a UTF-8 text file, or -") from None
+    try:
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise MemxError(f"{name} is not UTF-8 text (line {line})", hint="convert it, as with iconv -t utf-8") from None
