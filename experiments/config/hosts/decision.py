@@ -24,7 +24,7 @@ class EnvironmentConfig(StrictModel):
     repeat: int = Field(default=1, ge=1, le=100, description="steps of the simulator for which an action is repeated")
     hidden: tuple[Hidden, ...] = Field(
         default=(),
-        description="not seen: velocity; physics, drawn anew for each episode; goals, shown in the first steps alone",
+        description="not seen: velocity; physics, drawn for each episode; goals, shown in the first steps only",
     )
     goals: int = Field(default=2, ge=1, le=16, description="goals of an episode, one after another, if they are hidden")
     shown: int = Field(default=4, ge=1, description="first steps in which the goals are shown")
@@ -78,7 +78,7 @@ class DecisionModelConfig(StrictModel):
 
     width: int = Field(default=64, ge=8, multiple_of=8, description="width of the model")
     layers: int = Field(default=3, ge=1, le=100, description="layers")
-    heads: int = Field(default=4, ge=1, description="attention heads, each with keys and values of its own")
+    heads: int = Field(default=4, ge=1, description="attention heads, as many for keys and values")
     hidden: int = Field(default=256, ge=1, description="width of the feed-forward layers")
 
     @model_validator(mode="after")
