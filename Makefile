@@ -43,7 +43,7 @@ help:
 	@echo "make figure  the demo with three seeds at every memory size"
 	@echo "make comparisons  memory, PEER, MoE and dense models at equal cost; widths; ablations (an hour)"
 	@echo "make evolve-demo  evolve a NAMM on SmolLM2, draw how it went, compare it with other policies (an hour)"
-	@echo "make universal  train decision transformers of three seeds, compare NAMM and rivals on them (an hour)"
+	@echo "make universal  train decision transformers and video models, three seeds each; compare NAMM and rivals on them (two hours)"
 	@echo "make docs    build the documentation into site/; open site/index.html, no network needed"
 	@echo "make tables  rewrite the tables of measured figures in README.md and docs/ from results/reference"
 	@echo "make notebooks  run the notebooks of docs/notebooks and save their outputs (minutes)"
@@ -188,6 +188,11 @@ universal: $(VENV)/.memx-universal
 		$(BIN)/memx eval-namm --host decision:$$(basename $$run) --threads 1 --name eval-decision --resume || exit; done
 	$(BIN)/memx plot universal results/runs/eval-decision-* --out results/reference/universal/decision --name decision
 	$(BIN)/memx plot forgotten results/runs/eval-decision-* --out results/reference/universal/decision --name forgotten
+	$(BIN)/memx train video --seed 1 --seed 2 --seed 3 --set training.threads=1 --resume
+	for run in $$(ls -d results/runs/video-seed?-*); do \
+		$(BIN)/memx eval-namm --host video:$$(basename $$run) --threads 1 --name eval-video --resume || exit; done
+	$(BIN)/memx plot universal results/runs/eval-video-* --out results/reference/universal/video --name video
+	$(BIN)/memx plot forgotten results/runs/eval-video-* --out results/reference/universal/video --name forgotten
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info

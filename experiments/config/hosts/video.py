@@ -74,7 +74,7 @@ class VideoTrainingConfig(HostTrainingConfig):
     short_frames: int = Field(default=8, ge=2, description="frames of a short clip")
     short_batch: int = Field(default=24, ge=1, le=100_000, description="short clips per step")
     naming: float = Field(
-        default=0.3, ge=0, description="weight of the loss of naming the digit of each frame, added to that of answers"
+        default=1.0, ge=0, description="weight of the loss of naming the digit of each frame, added to that of answers"
     )
 
     @model_validator(mode="after")
