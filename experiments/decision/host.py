@@ -22,7 +22,7 @@ from ..runtime.devices import pick_device
 from .acting import Played, play, tokens_of_kinds
 from .episodes import Episodes, episodes_folder, read_episodes
 from .model import TOKENS, DecisionTransformer, build_model
-from .tasks import Tasks, steps_with_goals
+from .tasks import Tasks, shows_goals
 
 WEIGHTS = "checkpoint/model.safetensors"
 EPISODES = 1_000  # the seed of episodes that are measured; those that are learned from have that of their config
@@ -90,7 +90,7 @@ class DecisionHost:
         for kind, chosen in (("near action", order[:third]), ("far action", order[len(places) - third :])):
             kinds[kind] = np.zeros_like(there)
             kinds[kind][places[chosen]] = True
-        shown = steps_with_goals(self.config.environment)[:longest].repeat(TOKENS)[: len(there)]
+        shown = np.array([shows_goals(self.config.environment, token // TOKENS) for token in range(len(there))])
         if shown.any():
             kinds["state with goals"] = kinds["state"] & shown
         return kinds
