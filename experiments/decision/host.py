@@ -123,7 +123,8 @@ def make_host(config: DecisionConfig, weights: Path, runs: Path, device: str) ->
         raise MemxError(
             f"cannot load {weights}: {tensor_file_reason(error)}", hint="train the run again with --force"
         ) from None
-    model = model.to(pick_device(device)).eval()
+    torch.nn.Module.to(model, pick_device(device))
+    model.eval()
     hides = "+".join(config.environment.hidden) or "nothing"
     return DecisionHost(config, model, episodes, f"{config.environment.name}, hidden: {hides}")
 
