@@ -30,7 +30,7 @@ PYTEST := $(BIN)/pytest
 TESTED := $(VENV)/.memx-test
 endif
 
-.PHONY: demo test test-portable check gpu gpu-train link figure campaign comparisons docs tables notebooks smollm2 gemma3 evolve-demo clean help
+.PHONY: demo test test-portable check gpu gpu-train link figure campaign comparisons docs tables notebooks smollm2 gemma3 evolve-demo universal clean help
 
 help:
 	@echo "make demo    train on real facts at several memory sizes and draw the picture (minutes)"
@@ -43,6 +43,7 @@ help:
 	@echo "make figure  the demo with three seeds at every memory size"
 	@echo "make comparisons  memory, PEER, MoE and dense models at equal cost; widths; ablations (an hour)"
 	@echo "make evolve-demo  evolve a NAMM on SmolLM2, draw how it went, compare it with other policies (an hour)"
+	@echo "make universal  train decision transformers and video models, three seeds each; compare NAMM and rivals on them (two hours)"
 	@echo "make docs    build the documentation into site/; open site/index.html, no network needed"
 	@echo "make tables  rewrite the tables of measured figures in README.md and docs/ from results/reference"
 	@echo "make notebooks  run the notebooks of docs/notebooks and save their outputs (minutes)"
@@ -65,6 +66,10 @@ $(VENV)/.memx-test: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.memx-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.memx $(VENV)/.memx-test
+
+$(VENV)/.memx-universal: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[universal]'
+	@touch $@ $(VENV)/.memx
 
 $(VENV)/.memx-docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[docs]'
@@ -176,6 +181,19 @@ evolve-demo: smollm2
 	run=$$($(BIN)/memx evolve-namm --dry-run --json | $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["folder"])') && \
 	$(BIN)/memx plot evolution "$$run" && \
 	$(BIN)/memx eval-namm "$$run" --prompts 2 --resume
+
+# one process trains or evaluates at a time; --resume continues what was stopped
+universal: $(VENV)/.memx-universal
+	$(BIN)/memx train decision --seed 0 --seed 1 --seed 2 --set training.threads=1 --resume
+	for run in $$(ls -d results/runs/decision-seed?-*); do \
+		$(BIN)/memx eval-namm --host decision:$$(basename $$run) --threads 1 --name eval-decision --resume || exit; done
+	$(BIN)/memx plot universal results/runs/eval-decision-* --out results/reference/universal/decision --name decision
+	$(BIN)/memx plot forgotten results/runs/eval-decision-* --out results/reference/universal/decision --name forgotten
+	$(BIN)/memx train video --seed 1 --seed 2 --seed 3 --set training.threads=1 --resume
+	for run in $$(ls -d results/runs/video-seed?-*); do \
+		$(BIN)/memx eval-namm --host video:$$(basename $$run) --threads 1 --name eval-video --resume || exit; done
+	$(BIN)/memx plot universal results/runs/eval-video-* --out results/reference/universal/video --name video
+	$(BIN)/memx plot forgotten results/runs/eval-video-* --out results/reference/universal/video --name forgotten
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info

@@ -11,6 +11,7 @@ from .store.rows import Row, extra, read_rows
 from .store.run_info import is_run
 from .store.runs import Run, RunStore
 
+_OF_POLICIES = ("eviction", "decision", "video")  # kinds of rows that are about policies at sizes of the cache
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -43,7 +44,7 @@ def _identity(row: Row) -> tuple[object, ...]:
     """What a row is about, and by which run."""
     names = (
         ("budget", "size", "mode", "question", "length", "layer", "token_kind", "rival", "beside")
-        if row.kind == "eviction"
+        if row.kind in _OF_POLICIES
         else ()
     )
     point = (row.run, row.model, row.kind, row.memory_slots, row.dataset, row.metric, row.variant)

@@ -134,9 +134,7 @@ HostOption = Annotated[
         panel=ADVANCED,
     ),
 ]
-Episode = Annotated[
-    int, option(min=0, metavar="N", help="With --host: number of the episode or question.", panel=ADVANCED)
-]
+Episode = Annotated[int, option(min=0, metavar="N", help="With --host: which episode or question.", panel=ADVANCED)]
 Seed = Annotated[int, option(metavar="N", help="Random seed for the policy random.", panel=ADVANCED)]
 DtypeOption = Annotated[
     Dtype | None, option(help="Data type of the model.", default="bfloat16 on CUDA, float32 on a CPU", panel=ADVANCED)

@@ -18,6 +18,7 @@ from .repeats import refuse_repeats
 
 # the spellings of 0.1, which work until the next release
 OLD_OPTIONS = {"--host": "--model", "--every": "--interval", "--peers": "--third-party", "--write": "--generate"}
+_NEW_VALUES = {"--host": ("decision:", "video:")}  # how values begin of options that came back with another meaning
 
 
 class PlainHelp:
@@ -79,7 +80,9 @@ def respelt(args: Sequence[str], options: set[str], *, quiet: bool = False) -> l
     for position, argument in enumerate(args[:end]):
         option, equals, value = argument.partition("=")
         new = OLD_OPTIONS.get(option)
-        if new in options and option not in options:
+        given = value if equals else "".join(changed[position + 1 : position + 2])
+        is_old = option not in options or not given.startswith(_NEW_VALUES.get(option, ("",)))
+        if new in options and is_old:
             changed[position] = f"{new}{equals}{value}"
             if not quiet:
                 note_change(option, new)

@@ -22,7 +22,7 @@ from ..runtime.devices import pick_device
 from .acting import Played, play, tokens_of_kinds
 from .episodes import Episodes, episodes_folder, read_episodes
 from .model import TOKENS, DecisionTransformer, build_model
-from .tasks import Tasks, steps_with_goals
+from .tasks import Tasks, shows_goals
 
 WEIGHTS = "checkpoint/model.safetensors"
 EPISODES = 1_000  # the seed of episodes that are measured; those that are learned from have that of their config
@@ -90,7 +90,7 @@ class DecisionHost:
         for kind, chosen in (("near action", order[:third]), ("far action", order[len(places) - third :])):
             kinds[kind] = np.zeros_like(there)
             kinds[kind][places[chosen]] = True
-        shown = steps_with_goals(self.config.environment)[:longest].repeat(TOKENS)[: len(there)]
+        shown = np.array([shows_goals(self.config.environment, token // TOKENS) for token in range(len(there))])
         if shown.any():
             kinds["state with goals"] = kinds["state"] & shown
         return kinds
@@ -123,7 +123,8 @@ def make_host(config: DecisionConfig, weights: Path, runs: Path, device: str) ->
         raise MemxError(
             f"cannot load {weights}: {tensor_file_reason(error)}", hint="train the run again with --force"
         ) from None
-    model = model.to(pick_device(device)).eval()
+    torch.nn.Module.to(model, pick_device(device))
+    model.eval()
     hides = "+".join(config.environment.hidden) or "nothing"
     return DecisionHost(config, model, episodes, f"{config.environment.name}, hidden: {hides}")
 

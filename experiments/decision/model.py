@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaModel, PreTrainedModel
+from transformers import LlamaConfig, LlamaModel
+from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
 from ..config.hosts.decision import DecisionConfig
 
@@ -19,7 +20,7 @@ TOKENS = 3  # of a step
 RETURN, STATE, ACTION = range(TOKENS)
 
 
-class DecisionTransformer(PreTrainedModel):
+class DecisionTransformer(LlamaPreTrainedModel):
     """Maps returns, states and actions so far to the next action.
 
     Args:
@@ -34,9 +35,9 @@ class DecisionTransformer(PreTrainedModel):
         return_scale: What returns are divided by.
     """
 
-    config_class = LlamaConfig
-    _supports_sdpa = True
-    _supports_attention_backend = True
+    state_mean: Tensor
+    state_deviation: Tensor
+    return_scale: Tensor
 
     def __init__(self, config: LlamaConfig, state_size: int, action_size: int, steps: int) -> None:
         super().__init__(config)
@@ -124,7 +125,6 @@ def build_model(config: DecisionConfig, state_size: int, action_size: int) -> De
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.heads,
         max_position_embeddings=TOKENS * steps,
-        attn_implementation="sdpa",
         pad_token_id=None,
         bos_token_id=None,
         eos_token_id=None,

@@ -35,7 +35,7 @@ def train_host(config: DecisionConfig, run: Run, options: Options, report: Repor
     device = pick_device(config.training.device)
     model = build_model(config, episodes.states.shape[2], episodes.actions.shape[2])
     untrained(model, episodes)
-    model = model.to(device)
+    torch.nn.Module.to(model, device)
     training = config.training
     recipe = Recipe(
         steps=training.steps, lr=training.lr, warmup=training.warmup, final_lr=training.final_lr,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .simulators import Array, Mujocos, Pendulums, Simulator
 
@@ -79,7 +78,7 @@ class Tasks:
             seen = seen[:, : -self._simulator.velocities]
         if not self._goal:
             return seen
-        batch, shown = len(seen), self.step < self.config.shown
+        batch, shown = len(seen), shows_goals(self.config, self.step)
         stage = np.tile(np.arange(self.config.goals) == self._stage, (batch, 1))
         goals = np.concatenate([np.cos(self._goals), np.sin(self._goals), np.ones((batch, 1))], 1)
         return np.concatenate([seen, stage, goals * shown], 1)
@@ -96,6 +95,6 @@ class Tasks:
         return np.concatenate(parts, 1)
 
 
-def steps_with_goals(config: EnvironmentConfig) -> NDArray[np.bool_]:
-    """In which steps of an episode the goals are shown: [T]."""
-    return np.arange(config.steps) < (config.shown if "goals" in config.hidden else 0)
+def shows_goals(config: EnvironmentConfig, step: int) -> bool:
+    """Whether the model sees the goals in a step of an episode."""
+    return "goals" in config.hidden and 0 <= step - config.after < config.shown

@@ -63,13 +63,14 @@ def checksum(folder: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def load_policy_host(host: TrainedHost, runs: Path, mode: str = ONLINE) -> PolicyHost:
+def load_policy_host(host: TrainedHost, runs: Path, mode: str | None = None) -> PolicyHost:
     """Load the host of an evaluation.
 
     Args:
         host: Its section of the config.
         runs: The folder of runs.
-        mode: When policies evict: at every interval ("online"), or once, after what is read ("post_hoc").
+        mode: When policies evict: at every interval ("online"), or once, after what is read ("post_hoc"). None: as
+            the host's own evaluations do.
 
     Returns:
         The host, ready to be measured.
@@ -85,7 +86,8 @@ def load_policy_host(host: TrainedHost, runs: Path, mode: str = ONLINE) -> Polic
         )
     load: Any = import_module(f"...{KINDS[host.kind].folder}.host", __name__).load_host
     loaded = load(found.folder, host.device)
-    if mode not in getattr(loaded, "modes", (ONLINE,)):
-        raise MemxError(f"a host of kind {host.kind} cannot be evaluated {mode}", hint=f"set mode to {ONLINE}")
-    loaded.mode = mode
+    if mode is not None:
+        if mode not in getattr(loaded, "modes", (ONLINE,)):
+            raise MemxError(f"mode {mode} means nothing for {host.kind} hosts", hint=f"set mode to {ONLINE}")
+        loaded.mode = mode
     return loaded

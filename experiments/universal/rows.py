@@ -118,7 +118,8 @@ class _Rows:
         """Percent of pairs that are kept of those there were, over all units: a ratio of sums."""
         found = self.boot.ratio(counts[:, 0], counts[:, 1])
         assert found is not None
-        return Estimate(100 * found.value, found.n, *(x if x is None else 100 * x for x in found[2:]))
+        stderr = None if found.stderr is None else 100 * found.stderr
+        return Estimate(100 * found.value, found.n, stderr, 100 * found.low, 100 * found.high)
 
     def _row(self, line: Line, metric: str, estimate: Estimate, **more: Any) -> Row:
         by_label = {one.label: one for one in self.config.namms}

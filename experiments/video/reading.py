@@ -17,17 +17,15 @@ from torch import Tensor
 
 from ...namm.attachment import attach
 from ...namm.cache.cache import EvictingCache
-from ...namm.policies.base import Policy, Rule
+from ...namm.policies.base import Policy
 from ...namm.policies.heuristics import Full
-from ...namm.policies.rule import under_rule
+from ...namm.policies.panel import PolicyBatch, PolicySlots
 from .data import Asked
 from .model import context_ids, pixel_values, question_ids
 from .questions import END, WORDS, Question
 
 if TYPE_CHECKING:
     from transformers import LlavaNextVideoForConditionalGeneration
-
-_KEEP = Rule(threshold=-float("inf"))
 
 
 class Answer(NamedTuple):
@@ -73,13 +71,16 @@ def read(model: LlavaNextVideoForConditionalGeneration, embedded: Tensor, policy
     return cache
 
 
-def keeping(policy: Policy) -> Policy:
+def keeping(policy: Policy) -> PolicySlots:
     """A policy that notes what another notes while it reads, and keeps everything."""
-    return under_rule(policy, _KEEP)
+    return policy.slots if isinstance(policy, PolicyBatch) else PolicySlots((policy,))
 
 
 def evicted(cache: EvictingCache, policy: Policy) -> EvictingCache:
     """What a policy leaves of clips that were read under `keeping` of it, at once; later tokens all stay."""
+    if not isinstance(policy, PolicyBatch):
+        assert isinstance(cache.policy, PolicySlots)
+        policy = PolicyBatch(cache.policy, (policy,))
     return cache.fork(policy, continue_with=Full())
 
 

@@ -1,6 +1,7 @@
 """What is trained: the video model, and beside it a linear layer that names the digit of a frame. Their loss by step.
 
-The vision tower learns from single frames at first, as the towers of larger models come trained; then all learns.
+The vision tower learns from single frames at first, as the towers of larger models come trained; then all learns. In
+clips the decoder names the digit of each frame as well, at the frame's tokens: answers alone take long to begin.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from torch.nn import functional as F
 
 from ..config.hosts.video import VideoConfig
 from .batches import NO_DIGIT, NONE, Batch, single_frames, train_batch
-from .model import build_model, pixel_values
+from .model import NUMBERS, build_model, pixel_values
+from .questions import VIDEO
 
 
 class Trainee(nn.Module):
@@ -30,6 +32,7 @@ class Trainee(nn.Module):
         self.config = config
         self.video = build_model(config)
         self.naming = nn.Linear(config.model.vision_width, NO_DIGIT + 1)
+        self._words = torch.tensor([NUMBERS[word] for word in (*map(str, range(NO_DIGIT)), "no")])
 
     def loss(self, step: int) -> tuple[Tensor, int]:
         """The loss of a step, from 0, and the number of targets it is over."""
@@ -44,22 +47,18 @@ class Trainee(nn.Module):
         return self._of_clips(batch)
 
     def _of_clips(self, batch: Batch) -> tuple[Tensor, int]:
-        place, patches = self._device, list[Tensor]()
-        tower = self.video.model.vision_tower
-        handle = tower.register_forward_hook(lambda module, args, output: patches.append(output.last_hidden_state))
-        try:
-            logits = self.video(
-                input_ids=batch.ids.to(place),
-                pixel_values_videos=pixel_values(batch.pixels.to(place)),
-                attention_mask=batch.mask.to(place),
-                position_ids=batch.positions.to(place),
-                use_cache=False,
-            ).logits
-        finally:
-            handle.remove()
-        targets = batch.targets.to(place)
-        answers = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NONE)
-        named = F.cross_entropy(self._named(patches[0]), batch.shown.flatten().to(place))
+        place = self._device
+        logits = self.video(
+            input_ids=batch.ids.to(place),
+            pixel_values_videos=pixel_values(batch.pixels.to(place)),
+            attention_mask=batch.mask.to(place),
+            position_ids=batch.positions.to(place),
+            use_cache=False,
+        ).logits
+        answers = F.cross_entropy(logits.flatten(0, 1), batch.targets.to(place).flatten(), ignore_index=NONE)
+        of_frames = logits[batch.ids.to(place) == NUMBERS[VIDEO]]  # clip by clip, frame by frame
+        words = self._words.to(place)[batch.shown.to(place)].flatten()
+        named = F.cross_entropy(of_frames, words.repeat_interleave(len(of_frames) // len(words)))
         return answers + self.config.training.naming * named, int((batch.targets != NONE).sum())
 
     def _patches(self, pixels: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ def test_the_first_page_shows_where_to_begin():
 def test_old_spellings_are_in_no_page():
     for path, command in PAGES.items():
         options = {option for parameter in parameters(command) for option in parameter.opts}
-        assert not options & {"--host", "--every", "--peers", "--write", "--op", "--what"}, path
+        assert not options & {"--every", "--peers", "--write", "--op", "--what"}, path
 
 
 def test_names_that_shells_complete_are_those_that_exist():

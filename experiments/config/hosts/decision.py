@@ -24,10 +24,11 @@ class EnvironmentConfig(StrictModel):
     repeat: int = Field(default=1, ge=1, le=100, description="steps of the simulator for which an action is repeated")
     hidden: tuple[Hidden, ...] = Field(
         default=(),
-        description="not seen: velocity; physics, drawn anew for each episode; goals, shown in the first steps alone",
+        description="not seen: velocity; physics, drawn for each episode; goals, shown in a few early steps only",
     )
     goals: int = Field(default=2, ge=1, le=16, description="goals of an episode, one after another, if they are hidden")
-    shown: int = Field(default=4, ge=1, description="first steps in which the goals are shown")
+    after: int = Field(default=0, ge=0, description="steps before the goals are shown")
+    shown: int = Field(default=4, ge=1, description="steps in which the goals are shown")
     spread: float = Field(
         default=0.3, ge=0, lt=1, description="physics: masses and lengths are drawn within 1 - spread and 1 + spread"
     )
@@ -45,8 +46,8 @@ class EnvironmentConfig(StrictModel):
             raise ValueError("hidden has an entry twice; remove one")
         if "goals" in self.hidden and self.name not in WITH_GOALS:
             raise ValueError(f"{self.name} has no goals; use {', '.join(WITH_GOALS)}, or hide something else")
-        if self.shown * self.goals > self.steps:
-            raise ValueError(f"{self.goals} goals and {self.shown} shown steps do not fit in {self.steps} steps")
+        if (self.after + self.shown) * self.goals > self.steps:
+            raise ValueError(f"{self.goals} goals, shown until step {self.after + self.shown}, need more steps")
         return self
 
 
@@ -78,7 +79,7 @@ class DecisionModelConfig(StrictModel):
 
     width: int = Field(default=64, ge=8, multiple_of=8, description="width of the model")
     layers: int = Field(default=3, ge=1, le=100, description="layers")
-    heads: int = Field(default=4, ge=1, description="attention heads, each with keys and values of its own")
+    heads: int = Field(default=4, ge=1, description="attention heads, as many for keys and values")
     hidden: int = Field(default=256, ge=1, description="width of the feed-forward layers")
 
     @model_validator(mode="after")

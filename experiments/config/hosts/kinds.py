@@ -15,7 +15,7 @@ from ..presets import check_command, read_tree
 
 
 class Kind(NamedTuple):
-    """A kind of model: the module of `experiments.config.hosts` with its config, that class, and the folder that trains."""
+    """A kind of model: the module here with its config, the name of that class, and the folder that trains."""
 
     module: str
     config: str

@@ -74,7 +74,7 @@ class VideoTrainingConfig(HostTrainingConfig):
     short_frames: int = Field(default=8, ge=2, description="frames of a short clip")
     short_batch: int = Field(default=24, ge=1, le=100_000, description="short clips per step")
     naming: float = Field(
-        default=0.3, ge=0, description="weight of naming the digit of each frame of a clip, beside answers"
+        default=1.0, ge=0, description="weight of the loss of naming the digit of each frame, added to that of answers"
     )
 
     @model_validator(mode="after")
@@ -87,7 +87,7 @@ class VideoTrainingConfig(HostTrainingConfig):
 class VideoEvaluationConfig(StrictModel):
     """Evaluation: questions about clips that are not trained on, here and in memx eval-namm --host."""
 
-    units: int = Field(default=350, ge=1, le=1_000_000, description="questions, each about a clip of its own")
+    units: int = Field(default=350, ge=1, le=1_000_000, description="questions, each about another clip")
     at_once: int = Field(default=50, ge=1, le=100_000, description="questions per batch")
     every: int = Field(default=48, ge=16, multiple_of=16, description="tokens between evictions, or pieces of a clip")
     mode: Literal["online", "post_hoc"] = Field(

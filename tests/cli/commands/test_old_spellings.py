@@ -98,6 +98,9 @@ def test_a_picture_that_has_no_name_is_the_memory(capsys, tmp_path, pytestconfig
 def test_old_spellings_are_replaced_before_the_double_dash_and_only_where_the_new_one_exists():
     assert respelt(["--host", "a", "--", "--host"], {"--model"}) == ["--model", "a", "--", "--host"]
     assert respelt(["--host=a"], {"--model"}) == ["--model=a"]
+    both = {"--model", "--host"}  # where --host has a new meaning, its value tells which
+    assert respelt(["--host", "a", "--host=b"], both) == ["--model", "a", "--model=b"]
+    assert respelt(["--host", "decision:a", "--host=video:b"], both) == ["--host", "decision:a", "--host=video:b"]
     assert respelt(["--host", "--write"], {"--runs"}) == ["--host", "--write"]
     assert respelt(["--every"], {"--every", "--interval"}) == ["--every"]
 

@@ -116,4 +116,4 @@ def test_options_of_texts_are_refused(capsys, runs, name, arguments):
 
 def test_hosts_that_are_not_there_are_named(capsys, runs):
     assert "no run" in mistake(capsys, "eval-namm", "--host", "decision:nothing", "--runs", str(runs))
-    assert "is not KIND:RUN" in mistake(capsys, "eval-namm", "--host", "nothing", "--runs", str(runs))
+    assert "is not KIND:RUN" in mistake(capsys, "eval-namm", "--host", "decision:", "--runs", str(runs))

@@ -60,8 +60,8 @@ def test_an_episode_does_not_depend_on_its_neighbours():
     assert not np.allclose(together[0], together[1])
 
 
-def test_velocities_are_left_out_and_goals_shown_in_the_first_steps_alone():
-    tasks = made(hidden=("velocity", "goals"), steps=8, goals=2, shown=3)
+def test_velocities_are_left_out_and_goals_shown_in_their_steps_alone():
+    tasks = made(hidden=("velocity", "goals"), steps=12, goals=2, after=1, shown=3)
     tasks.reset(0, [1, 2])
     assert tasks.state_size == 2 + 2 + 5 and tasks.full_size == 3 + 2
     shown, stages = [], []
@@ -70,8 +70,8 @@ def test_velocities_are_left_out_and_goals_shown_in_the_first_steps_alone():
         shown.append(bool(state[:, 4:].any()))
         stages.append(state[0, 2:4].tolist())
         tasks.act(np.zeros((2, 1)))
-    assert shown == [True] * 3 + [False] * 5
-    assert stages == [[1, 0]] * 4 + [[0, 1]] * 4
+    assert shown == [False] + [True] * 3 + [False] * 8
+    assert stages == [[1, 0]] * 6 + [[0, 1]] * 6
 
 
 def test_the_reward_of_a_goal_is_largest_there():

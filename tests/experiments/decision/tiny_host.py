@@ -12,7 +12,7 @@ from memx.experiments.universal.load import checksum
 from memx.experiments.universal.train import train_point
 
 SETTINGS = {
-    "environment.steps": 16, "environment.shown": 2, "environment.repeat": 1,
+    "environment.steps": 16, "environment.shown": 2, "environment.after": 0, "environment.repeat": 1,
     "episodes.generations": 3, "episodes.population": 4, "episodes.trials": 1, "episodes.count": 12,
     "model.width": 16, "model.layers": 2, "model.heads": 2, "model.hidden": 16,
     "training.steps": 6, "training.batch": 3, "training.warmup": 2, "training.checkpoint_every": 2,
