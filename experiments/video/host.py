@@ -114,5 +114,6 @@ def load_host(folder: Path, device: str) -> VideoHost:
         MemxError: The folder holds no such run, or its weights are damaged.
     """
     config = validate(run_config(Run(folder)), VideoConfig)
-    model = load_model(folder).to(torch.device(device))
+    model: Any = load_model(folder)
+    model = model.to(torch.device(device))
     return VideoHost(model, config, config.evaluation.mode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from torch import Tensor
@@ -91,12 +91,13 @@ def load_model(run: Path) -> LlavaNextVideoForConditionalGeneration:
 
     try:
         with mute_hub():
-            model, found = LlavaNextVideoForConditionalGeneration.from_pretrained(
+            loaded: Any = LlavaNextVideoForConditionalGeneration.from_pretrained(
                 run / CHECKPOINT, local_files_only=True, dtype="auto", output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:150]
         raise MemxError(f"cannot read the model in {run / CHECKPOINT}: {reason}", hint=_AGAIN) from None
+    model, found = loaded
     if found["missing_keys"] or found["mismatched_keys"]:
         raise MemxError(f"the model in {run / CHECKPOINT} is damaged: weights are missing", hint=_AGAIN)
     return model.eval()

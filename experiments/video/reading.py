@@ -46,7 +46,8 @@ def embed(model: LlavaNextVideoForConditionalGeneration, questions: Sequence[Ask
     ids = torch.tensor([context_ids(frames, tokens)] * len(questions), device=place)
     pixels = torch.from_numpy(np.stack([one.clip.pixels for one in questions])).to(place)
     values = pixel_values(pixels).to(model.dtype)
-    features = torch.cat([part.flatten(0, 1) for part in model.model.get_video_features(values).pooler_output])
+    seen: Any = model.model.get_video_features(values)
+    features = torch.cat([part.flatten(0, 1) for part in seen.pooler_output])
     embedded = model.get_input_embeddings()(ids)
     return embedded.masked_scatter((ids == model.config.video_token_id)[..., None], features.to(embedded.dtype))
 
