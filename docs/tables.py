@@ -25,6 +25,7 @@ from measured import (
     published_namm,
     searches,
     shares,
+    universal,
     written,
 )
 
@@ -75,6 +76,9 @@ TABLES: dict[str, Callable[[str], str]] = {
     "cache-aware": cache_aware.training,
     "cache-aware-nats": cache_aware.nats,
     "cache-memory": cache_aware.memory,
+    "decision-scores": universal.decision_scores,
+    "decision-differences": universal.decision_differences,
+    "decision-kinds": universal.decision_kinds,
     "glance": glance.both,
     "glance-memory": glance.memory,
     "glance-namm": glance.namm,

@@ -59,7 +59,6 @@ _EPILOG = examples(
     "memx eval-namm results/runs/RUN --model gemma3-270m --policy snapkv",
     "memx eval-namm results/runs/RUN --allocation equal --allocation table",
     "memx eval-namm results/runs/RUN --mode online --generate --dry-run",
-    "memx eval-namm universal --host decision:RUN",
 )
 
 

@@ -10,13 +10,19 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 from markdown_text import cell, code, table
 from memx.experiments.config.eviction.evolution import EvolveConfig
 from memx.experiments.config.eviction.policy_eval import EvalConfig
+from memx.experiments.config.eviction.universal_eval import UniversalEvalConfig
+from memx.experiments.config.eviction.universal_evolution import UniversalEvolveConfig
+from memx.experiments.config.hosts.kinds import KINDS, config_class
 from memx.experiments.config.presets import all_presets
 from memx.experiments.config.training import TrainConfig
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-CONFIGS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evolve-namm": EvolveConfig, "eval-namm": EvalConfig}
+CONFIGS: dict[str, type[BaseModel]] = {
+    "train": TrainConfig, **{f"train {kind}": config_class(kind) for kind in KINDS}, "evolve-namm": EvolveConfig,
+    "eval-namm": EvalConfig, "eval-namm --host": UniversalEvalConfig, "evolve-namm --host": UniversalEvolveConfig,
+}  # fmt: skip
 _WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "any value"}
 _BOUNDS = {
     "ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}", "multiple_of": "a multiple of {}",
@@ -38,7 +44,7 @@ def keys() -> str:
         parts += [f"## memx {command}", cell(_first_line(model))]
         for section in sections(model):
             if section.prefix:
-                parts += [f"### {section.prefix.rstrip('.')} {{: #{command}-{_anchor(section.prefix)} }}"]
+                parts += [f"### {section.prefix.rstrip('.')} {{: #{_anchor(command)}-{_anchor(section.prefix)} }}"]
                 parts += [cell(_first_line(section.model))]
             parts.append(table(["key", "type", "default", "meaning"], _lines(section)))
     return "\n\n".join(parts)
@@ -153,4 +159,4 @@ def _first_line(model: type[BaseModel]) -> str:
 
 
 def _anchor(prefix: str) -> str:
-    return prefix.replace("[]", "").strip(".").replace(".", "-").replace("_", "-")
+    return prefix.replace("[]", "").strip(".").replace(".", "-").replace("_", "-").replace(" ", "-")

@@ -61,6 +61,8 @@ def load_config(
     """
     tree = read_tree(source)
     check_command(tree, source, "train")
+    if (kind := trained_kind(tree)) is not None:
+        raise MemxError(f"{source} trains a {kind} model, no language model", hint=f"run: memx train {source}")
     tree.pop("command", None)  # the other kinds of config keep theirs
     given = given_once(assignments, TrainConfig)
     for key in ("experiment", "variant"):

@@ -17,9 +17,8 @@ _DATA = (".csv", ".jsonl", ".parquet")
 _ORDER = (
     *("tiny", "facts", "facts-3seeds", "rivals", "ultramem", "shares", "shares-keys", "kinds", "widths"),
     *("ablation", "retrofit", "continual", "continual-facts", "continual-smollm2", "cache-aware"),
-    *("namm-host", "registers"),
+    *("namm-host", "registers", "decision", "decision-hopper", "video"),
     *("134m", "373m", "720m", "1.3b", "1.3b-64m-1t", "8b", "70b", "8b-16m-1t", "8b-64m-1t", "27b"),
-    *("decision", "decision-hopper", "video"),
     *("namm-tiny", "namm-universal", "namm-smollm2", "namm-smollm2-heads", "namm-llama-3-8b"),
 )
 

@@ -29,7 +29,9 @@ def draw(request: PlotRequest) -> Drawn:
 
 def universal_figure(hosts: Mapping[str, Sequence[Row]]) -> Figure:
     """Draw a panel for each host."""
-    figure, axes = new_figure(len(hosts), 4.6)
+    figure, axes = new_figure(len(hosts), 5.4)
+    if len(hosts) == 1:
+        figure.set_figwidth(9.5)  # room for the legend
     names = list(dict.fromkeys(name for rows in hosts.values() for name in policies_of(rows)))
     looks = looks_of(Curve(name, "memx", [], [], []) for name in names)
     for axis, (host, rows) in zip(axes, hosts.items(), strict=True):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KINDS = ("decision", "video")  # of hosts, as rows have them
 MAIN = {"decision": "normalised", "video": "correct"}  # the score that is drawn
 LABELS = {
-    "normalised": "return, random policy = 0, best teacher = 100",
+    "normalised": "return (random policy 0, best teacher 100)",
     "return": "return",
     "correct": "right answers (%)",
 }

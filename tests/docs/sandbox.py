@@ -19,7 +19,8 @@ NAMED = {"HOST": "model", "MODEL": "model", "my-model": "model", "halfway": "run
 DRAWN = {"memory": "facts", "qa": "answers", "loss": "run", "baselines": "baselines", "ablation": "ablation",
          "usage": "run", "finetune": "finetune", "continual": "continual", "step": "step", "ops": "bench",
          "namm": "evaluation", "shares": "shares", "kinds": "kinds", "before-after": "before-after",
-         "layers": "evaluation", "evicted": "evaluation", "evolution": "namm", "pareto": "namm"}  # fmt: skip
+         "layers": "evaluation", "evicted": "evaluation", "evolution": "namm", "pareto": "namm",
+         "universal": "universal", "forgotten": "universal"}  # fmt: skip
 OF_COMMAND = {"eval-namm": "namm", "bench": "bench", "convert": "parallel"}
 
 

@@ -122,7 +122,7 @@ def test_a_wrong_line_is_found(line, box):
 
 @pytest.mark.parametrize(
     "line",
-    ["memx trian", "memx train fcats", "memx train --dryrun", "memx evict --policies h2o", "memx evict --host smollm2",
+    ["memx trian", "memx train fcats", "memx train --dryrun", "memx evict --policies h2o", "memx evict --every 64",
      "memx config shwo facts", "memx bench --op step", "memx bench opps", "memx plot dropped", "memx plot lsos",
      "memx plot --what loss", "memx bench ops --seconds few"],
 )  # fmt: skip

@@ -50,6 +50,7 @@ class Workspace:
             "facts": "facts/memory", "baselines": "rivals/rivals", "ablation": "rivals/ablation",
             "finetune": "retrofit/continual", "continual": "continual/continual", "shares": "shares/shares",
             "kinds": "kinds/kinds", "before-after": "cache-aware/memory",
+            "universal": "universal/decision/decision",
         }.items():  # fmt: skip
             _write_run(self.kinds / kind, REFERENCE / f"{rows}.rows.jsonl")
         for kind, rows, which in ("bench", "bench/bench", r"ceilings|embedding_bag "), ("step", "step/step", ""):

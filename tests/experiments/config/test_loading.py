@@ -35,16 +35,22 @@ def test_every_preset_loads_and_says_what_it_is():
     assert {"facts", "tiny"} <= set(found)
     for name, about in found.items():
         assert about and "\n" not in about
-        assert load_config(name).name == name
+        assert load_any_config(name).name == name
 
 
 def test_a_written_config_loads_as_itself(tmp_path):
     for name in presets():
-        config = load_config(name)
+        config = load_any_config(name)
         path = tmp_path / f"{name}.yaml"
         path.write_text(to_yaml(config))
-        assert load_config(str(path)) == config
-        assert config_hash(load_config(str(path))) == config_hash(config)
+        assert load_any_config(str(path)) == config
+        assert config_hash(load_any_config(str(path))) == config_hash(config)
+
+
+def test_a_preset_of_another_kind_of_model_is_no_language_model():
+    with pytest.raises(MemxError, match="decision trains a decision model") as error:
+        load_config("decision")
+    assert error.value.hint == "run: memx train decision"
 
 
 def test_the_hash_is_of_the_whole_config():
