@@ -82,6 +82,7 @@ $(VENV)/.memx-notebooks: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/.memx
 	$(BIN)/memx train facts --jobs $(JOBS) --resume
 	$(BIN)/memx plot --experiment facts
+	$(BIN)/memx report facts --title "memx: the demo"
 
 test: $(VENV)/.memx-test
 	$(BIN)/pytest $(SHARED)

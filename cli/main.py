@@ -11,8 +11,11 @@ import typer
 
 from ..errors import MemxError
 from ..version import __version__
-from .commands import config, convert, eval, eval_namm, evict, evolve_namm, policies, prepare, presets, runs, train
+from .commands import config, convert, eval, eval_namm, evict, evolve_namm, policies, prepare, train
 from .commands.bench import group as bench
+from .commands.dialogue import ask, chat
+from .commands.inspection import compare, doctor, presets, runs, show
+from .commands.inspection import report as report_command
 from .commands.plot import group as plot
 from .failures import finished, print_error, report
 from .output.streams import note, prepare_streams
@@ -26,6 +29,9 @@ _EPILOG = """Examples:
 
   # train a small model on your own facts (columns subject, relation, object)
   memx train facts --facts my.csv
+
+  # ask a trained model
+  memx ask results/runs/RUN "LHR is in which country?"
 
   # add memory to a pretrained model and train it on the same facts
   memx train --init-from smollm2 --facts my.csv
@@ -46,8 +52,8 @@ _EPILOG = """Examples:
 _ORDER = (
     *("train", "prepare", "convert"),
     *("evolve-namm", "evict", "eval-namm"),
-    *("eval", "bench", "plot", "runs"),
-    *("presets", "policies", "config"),
+    *("ask", "chat", "eval", "bench", "plot", "runs", "show", "compare", "report"),
+    *("presets", "policies", "config", "doctor"),
 )
 
 
@@ -111,13 +117,19 @@ for module in (
     evolve_namm,
     evict,
     eval_namm,
+    ask,
+    chat,
     eval,
     bench,
     plot,
     runs,
+    show,
+    compare,
+    report_command,
     presets,
     policies,
     config,
+    doctor,
 ):
     module.register(app)
 

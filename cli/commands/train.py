@@ -41,6 +41,7 @@ from .train_options import (
     Slots,
     Source,
     Steps,
+    Template,
     Tokenizer,
     TrainWhat,
     Variants,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 _EPILOG = examples(
     "memx train facts --dry-run",
     "memx train facts --facts my.csv --slots 4096",
+    "memx train questions --facts trivia.csv --name trivia",
     "memx train --init-from smollm2 --facts my.csv --train memory",
     "torchrun --nproc-per-node 8 --no-python memx train 1.3b --corpus my-texts/",
 )
@@ -77,6 +79,7 @@ def train(
     dry_run: DryRun = False,
     resume: Resume = False,
     columns: Columns = None,
+    template: Template = None,
     corpus: Corpus = None,
     tokenizer: Tokenizer = None,
     train_what: TrainWhat = None,
@@ -113,14 +116,17 @@ def train(
     plan_asked = plan_of(dry_run, gpus, gpu, utilization, tokens)
     if facts and corpus:
         raise MemxError("--facts and --corpus exclude each other", hint="train on facts or on text")
-    if columns and corpus:
-        raise MemxError("--columns is for --facts; a corpus has no such columns", hint="set a source's field instead")
+    for option, value in (("--columns", columns), ("--template", template)):
+        if value and corpus:
+            raise MemxError(f"{option} is for --facts; a corpus has none", hint="set a source's field instead")
     check_resume(resume, force)
     preset = config or source or ("retrofit" if init_from else "facts")
     if other_kind(preset):
         refused = {"--facts": facts, "--corpus": corpus, "--columns": columns, "--tokenizer": tokenizer}
+        refused |= {"--template": template}
         refused |= {"--init-from": init_from, "--slots": slots, "--train": train_what, "--variant": variants}
-        refused |= {"--match": match, "--gpus": gpus, "--gpu": gpu, "--utilization": utilization, "--tokens": tokens}
+        refused |= {"--template": template, "--match": match, "--gpus": gpus, "--gpu": gpu}
+        refused |= {"--utilization": utilization, "--tokens": tokens}
         flags = {"training.steps": steps, "name": name, "training.device": device}
         given, where = given_values(flags, assignments), Options(runs, resume, force, jobs)
         return train_other(preset, given, seed or [], where, refused=refused, dry_run=dry_run, json=json)
@@ -128,7 +134,7 @@ def train(
     flags |= one_or_sweep("memory.slots", slots) | one_or_sweep("seed", seed)
     flags |= {"training.device": device, "match.by": match, "finetune.source": init_from, "finetune.train": train_what}
     flags |= {"corpus.sources": corpus, "corpus.tokenizer": tokenizer}
-    flags |= {"data.columns": columns and parse_columns(columns)}
+    flags |= {"data.columns": columns and parse_columns(columns), "data.template": template}
     given = given_values(flags, assignments)
     resolved = load_config(preset, given, variants)
     if tokenizer is not None and not any(point.corpus.sources for point in points(resolved)):

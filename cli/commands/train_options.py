@@ -60,8 +60,18 @@ Columns = Annotated[
     str | None,
     option(
         metavar="subject=NAME,…",
-        help="Columns of facts files with other names, e.g. subject=Name,object=Value.",
-        default="subject, relation, object",
+        help="Columns of facts files with other names: subject=Name,object=Value or question=Q,answer=A.",
+        default="subject, relation, object, or question, answer",
+        panel=DATA,
+    ),
+]
+Template = Annotated[
+    list[str] | None,
+    option(
+        "--template",
+        metavar="TEXT",
+        help="How complete questions are put, e.g. 'Q: {question}\\nA: {answer}'. Repeatable.",
+        default="Question: {question}\\nAnswer: {answer}",
         panel=DATA,
     ),
 ]

@@ -69,6 +69,8 @@ def plot_command(rows: Mapping[str, Sequence[Row]], runs: Path) -> str:
     name, (first, *_) = next(iter(rows.items()))
     if any(row.dataset == _CACHE for row in rows[name]):
         return f"memx eval-namm NAMM --model {runs / name / 'checkpoint'}"
+    if any(row.dataset == "seen" for row in rows[name]) and all(row.dataset != "rephrased" for row in rows[name]):
+        return f'memx ask {runs / name} "A QUESTION OF YOURS"'  # complete questions: the figure is of paraphrased ones
     picture = "loss" if first.labels.corpus else "memory"
     where = "" if runs == Path("results/runs") else f" --runs {runs}"
     return f"memx plot {picture} --experiment {first.experiment}{where}"

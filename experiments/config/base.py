@@ -169,7 +169,15 @@ def _as_memx_error(error: ValidationError, model: type[BaseModel]) -> MemxError:
         hint = f"for example --set '{path}=[VALUE, VALUE]'"
     elif isinstance(given := first.get("input"), list) and first["type"] in _SCALAR and "sweep" in model.model_fields:
         hint = f"for a run with each: --set 'sweep.{path}={shown(given)}'"
+    elif first["type"] == "literal_error" and (near := _nearest_value(first)):
+        hint = f"did you mean {near!r}?"
     return MemxError(f"{path}: {message}{more}" if path else message + more, hint=hint)
+
+
+def _nearest_value(error: Mapping[str, Any]) -> str | None:
+    """Of the values that a key may have, the one most like what was given."""
+    given, known = error.get("input"), re.findall(r"'([^']*)'", error.get("ctx", {}).get("expected", ""))
+    return closest(given, known, cutoff=0.7) if isinstance(given, str) else None
 
 
 def _nearest_key(path: str, model: type[BaseModel]) -> str:

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from .base import StrictModel
 from .scale import FactColumns, TextEncoding
+
+
+def _listed(templates: Any) -> Any:
+    return (templates,) if isinstance(templates, str) else templates
+
+
+def _usable(templates: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Templates with \\n as the end of a line. Raises ValueError for one that is none."""
+    if templates is None:
+        return None
+    found = tuple(template.replace("\\n", "\n").rstrip() for template in templates)
+    for template in found:
+        fits = template.count("{question}") == template.count("{answer}") == 1 and template.endswith(" {answer}")
+        if not fits or template.index("{question}") > template.index("{answer}"):
+            raise ValueError(
+                f"template {template!r} must have {{question}} once and end in {{answer}} after a blank; "
+                "write e.g. 'Q: {question}\\nA: {answer}'"
+            )
+    if not found or len({*found}) < len(found):
+        raise ValueError("template has no texts, or one of them twice; give different ones")
+    return found
 
 
 class DataConfig(StrictModel):
@@ -21,6 +42,12 @@ class DataConfig(StrictModel):
     columns: FactColumns | None = Field(
         default=None,
         description="column of each part of a fact in your files, as {subject: Name}; null: columns of the same names",
+    )
+    template: Annotated[tuple[str, ...] | None, BeforeValidator(_listed), AfterValidator(_usable)] = Field(
+        default=None, description="how complete questions are put, e.g. 'Q: {question}\\nA: {answer}'; null: memx's way"
+    )
+    phrasings: str | None = Field(
+        default=None, description="YAML file with your phrasings of relations; null: memx's templates"
     )
     encoding: TextEncoding | None = Field(
         default=None, description="encoding of facts files, such as cp1252; null: UTF-8"

@@ -15,7 +15,7 @@ _EXTENDED = 20  # files that extend each other
 _DATA = (".csv", ".jsonl", ".parquet")
 # the order of lists: of each command from small to large
 _ORDER = (
-    *("tiny", "facts", "facts-3seeds", "rivals", "ultramem", "shares", "shares-keys", "kinds", "widths"),
+    *("tiny", "facts", "questions", "facts-3seeds", "rivals", "ultramem", "shares", "shares-keys", "kinds", "widths"),
     *("ablation", "retrofit", "continual", "continual-facts", "continual-smollm2", "cache-aware"),
     *("namm-host", "registers", "decision", "decision-hopper", "video"),
     *("134m", "373m", "720m", "1.3b", "1.3b-64m-1t", "8b", "70b", "8b-16m-1t", "8b-64m-1t", "27b"),

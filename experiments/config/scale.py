@@ -12,9 +12,10 @@ from ...errors import MemxError
 from .base import StrictModel
 
 FACT_COLUMNS = ("subject", "relation", "object", "aliases")
+_PARTS = (*FACT_COLUMNS, "question", "answer")  # the last two are of complete questions
 # names that Python has for other things than the encoding of a file
 _NO_ENCODINGS = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "unicode-escape", "undefined", "utf-7")
-_PART = re.compile(rf",(?=\s*(?:{'|'.join(FACT_COLUMNS)})\s*=)")  # a column's own name may have commas
+_PART = re.compile(rf",(?=\s*(?:{'|'.join(_PARTS)})\s*=)")  # a column's own name may have commas
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -41,8 +42,8 @@ def parse_columns(text: str) -> dict[str, str]:
 
 def _known_columns(columns: dict[str, str]) -> dict[str, str]:
     for name, column in columns.items():
-        if name not in FACT_COLUMNS:
-            raise ValueError(f"{name!r} is not a part of a fact; use {', '.join(FACT_COLUMNS)}")
+        if name not in _PARTS:
+            raise ValueError(f"{name!r} is not a part of a fact; use {', '.join(_PARTS)}")
         if not column.strip("= "):
             raise ValueError(f"{name} has no column; give the name of one in your file")
         if column.startswith("=") and name != "relation":

@@ -10,7 +10,7 @@ from typing import Any
 from .first_about import FIRST_ABOUT
 
 # keys of the section data that came later: where they are not set, a run keeps the name that it had before
-_LATER_DATA = ("columns", "encoding")
+_LATER_DATA = ("columns", "encoding", "template", "phrasings")
 _LATER_TRAINING = {"value_schedule": "same"}  # the same of training, with what runs without them did
 # the same of an evaluation's keys, with what they are if they are not set
 _LATER_EVAL = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .facts.phrasings import BUILT_IN, Wording
 from .facts.questions import Document, documents_of
 from .facts.record import Fact
 from .tokenizer import encode_texts
@@ -63,11 +64,12 @@ class PackedBatches:
         seed: int,
         split_seed: int,
         loss_on: str = "answers",
+        wording: Wording = BUILT_IN,
     ) -> None:
         assert facts, "there are no facts to train on"
         self.facts, self.tokenizer = facts, tokenizer
         self.batch, self.sequence, self.seed, self.split_seed = batch, sequence, seed, split_seed
-        self.answers_only = loss_on == "answers"
+        self.answers_only, self.wording = loss_on == "answers", wording
         self.epoch = self.cursor = 0
         self._order = self._shuffled()
         self._phrased: dict[int, list[Tokens]] = {}
@@ -106,7 +108,7 @@ class PackedBatches:
     def _document(self, index: int, epoch: int) -> Tokens:
         phrased = self._phrased.get(index)
         if phrased is None:
-            documents = documents_of(self.facts[index], self.split_seed)
+            documents = documents_of(self.facts[index], self.split_seed, self.wording)
             phrased = encode(documents, self.tokenizer, answers_only=self.answers_only)
             if len(self._phrased) < _CACHED:
                 self._phrased[index] = phrased

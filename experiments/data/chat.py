@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Turn = tuple[str, str | None]  # a question and its answer; None for the question that the model answers
+# models that may think first answer at once; other templates do not read this
+_OPTIONS: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
 _MARK = "\ue000{}\ue001"  # a private character of Unicode, which no text of a user has
 
 
@@ -74,11 +76,52 @@ def _text(tokenizer: PreTrainedTokenizerFast, turns: Sequence[Turn]) -> str:
     for question, answer in turns:
         messages.append({"role": "user", "content": question})
         messages += [{"role": "assistant", "content": answer}] if answer is not None else []
-    # models that may think first answer at once; other templates do not read this
-    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-    return str(tokenizer.apply_chat_template(messages, **options))
+    return str(tokenizer.apply_chat_template(messages, **_OPTIONS))
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     found: Any = tokenizer(text, add_special_tokens=False, split_special_tokens=False, verbose=False)
     return list(found["input_ids"])
+
+
+def turn_ids(tokenizer: PreTrainedTokenizerFast, text: str, *, first: bool, system: str = "") -> list[int]:
+    """The tokens that a turn of the user adds to a chat, up to where the model's answer begins.
+
+    Of a later turn they begin with what the template puts after an answer, such as the end token.
+
+    Args:
+        tokenizer: A tokenizer that `check_chat` takes.
+        text: What the user writes; special tokens in it are ordinary text.
+        first: Whether it is the first turn.
+        system: The system prompt of the chat; empty for the template's own.
+
+    Returns:
+        The tokens.
+
+    Raises:
+        MemxError: The template has no place for a system prompt, or a text cannot be read as ordinary text.
+    """
+    from jinja2 import TemplateError
+
+    places = [_MARK.format(number) for number in range(3)]
+    messages = [{"role": "system", "content": places[0]}] if system else []
+    messages += [] if first else [{"role": "user", "content": "a"}, {"role": "assistant", "content": places[1]}]
+    messages.append({"role": "user", "content": places[2]})
+    try:
+        whole = str(tokenizer.apply_chat_template(messages, **_OPTIONS))
+    except (TypeError, ValueError, TemplateError) as error:
+        raise MemxError(
+            f"the chat template takes no such turn: {' '.join(str(error).split())[:160]}", hint="leave out --system"
+        ) from None
+    if not first:
+        return _with_texts(tokenizer, whole.partition(places[1])[2], {places[2]: text})
+    return _with_texts(tokenizer, whole, {places[0]: system, places[2]: text} if system else {places[2]: text})
+
+
+def _with_texts(tokenizer: PreTrainedTokenizerFast, whole: str, texts: dict[str, str]) -> list[int]:
+    """The tokens of a template's text, in which the texts of users stand in place of marks."""
+    ids: list[int] = []
+    for mark, text in texts.items():
+        before, _, whole = whole.partition(mark)
+        ids += [*_ids(tokenizer, before), *encode_text(tokenizer, text, begin=False)]
+    return [*ids, *_ids(tokenizer, whole)]

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import MemxError
 from ..config.training import TrainConfig
 from .facts.load import TABLES
-from .facts.questions import FactSplit, documents_of, phrasings
+from .facts.phrasings import Phrasings, Wording
+from .facts.questions import FactSplit, documents_of
 from .facts.record import Fact
 from .tokenizer import encode_texts, train_tokenizer
 
@@ -32,7 +33,7 @@ def train_on_facts(split: FactSplit, vocabulary: int, text: Sequence[str] = ()) 
 
     text: ordinary text that the model is trained on as well.
     """
-    texts = (document.text for fact in split.trained for document in documents_of(fact, split.seed))
+    texts = (document.text for fact in split.trained for document in documents_of(fact, split.seed, split.wording))
     return train_tokenizer(chain(texts, text), vocabulary)
 
 
@@ -41,7 +42,7 @@ def possibly_long(split: FactSplit, sequence: int) -> list[Fact]:
 
     That is so for byte-level tokenizers that change no text, such as memx's own.
     """
-    return [fact for fact in (*split.trained, *split.unseen) if _most_bytes(fact) > sequence]
+    return [fact for fact in (*split.trained, *split.unseen) if _most_bytes(fact, split.wording) > sequence]
 
 
 def built_in_fit(config: TrainConfig) -> bool:
@@ -49,6 +50,7 @@ def built_in_fit(config: TrainConfig) -> bool:
     vocabulary = _KNOWN_VOCABULARY if config.finetune.source is None else 0
     own = all(source in TABLES or source == "biographies" for source in config.data.facts)
     invented = set(config.data.facts) == {"biographies"} and config.data.vocabulary >= _INVENTED_VOCABULARY
+    own = own and config.data.phrasings is None
     return own and config.data.sequence >= _KNOWN_SEQUENCE and (invented or config.data.vocabulary >= vocabulary)
 
 
@@ -73,9 +75,14 @@ def check_lengths(
     trained = set(split.trained) if facts else set()
     documents, questions = _Longest(sequence), _Longest(room)
     for part in _parts(facts):
-        texts = [(fact, text.text) for fact in part if fact in trained for text in documents_of(fact, split.seed)]
+        texts = [
+            (fact, text.text)
+            for fact in part
+            if fact in trained
+            for text in documents_of(fact, split.seed, split.wording)
+        ]
         documents.measure(texts, tokenizer)
-        asked = [(fact, f"{start} {fact.object}") for fact in part for start in _questions(fact)]
+        asked = [(fact, f"{start} {fact.object}") for fact in part for start in _questions(fact, split.wording)]
         questions.measure(asked, tokenizer)
     if documents.found or questions.found:
         raise _too_long(documents, questions, sequence, room)
@@ -135,19 +142,18 @@ def _parts(facts: Sequence[Fact]) -> Iterator[list[Fact]]:
         yield part
 
 
-def _questions(fact: Fact) -> list[str]:
-    return [start.format(s=fact.subject) for start in phrasings(fact.relation).questions]
+def _questions(fact: Fact, wording: Wording) -> list[str]:
+    return [start.format(s=fact.subject) for start in wording.phrasings(fact.relation).questions]
 
 
-def _most_bytes(fact: Fact) -> int:
+def _most_bytes(fact: Fact, wording: Wording) -> int:
     """Bytes of the longest text on a fact, with an end, and as many more as there may be tokens around it."""
-    words, times = _longest_phrasing(fact.relation)
+    words, times = _longest_phrasing(wording.phrasings(fact.relation))
     return words + times * len(fact.subject.encode()) + len(fact.object.encode()) + len(" .") + _ADDED
 
 
 @cache
-def _longest_phrasing(relation: str) -> tuple[int, int]:
+def _longest_phrasing(found: Phrasings) -> tuple[int, int]:
     """Bytes of the longest phrasing of a relation, and how often the subject is in one at most."""
-    found: Any = phrasings(relation)
     starts = [*found.sentences, *found.questions]
     return max(len(start.encode()) for start in starts), max(start.count("{s}") for start in starts)

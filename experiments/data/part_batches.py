@@ -41,6 +41,7 @@ def open_batches(
             seed=config.seed,
             split_seed=split.seed,
             loss_on=config.data.loss_on,
+            wording=split.wording,
         )
 
     if config.finetune.parts is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ from ..training.sweep import train_points
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+# those of 3.1 and later have other positions
+_LLAMA_3 = re.compile(r"meta-llama/Meta-Llama-3-(8|70)B(?:-Instruct)?")
 
 
 def prepare_base_model(
@@ -74,16 +78,23 @@ def describe_base_model(config: HostConfig) -> PretrainedConfig:
 
     Raises MemxError for one that cannot be described.
     """
+    shape = config.shape or _known_shape(config.name)
     if config.name is not None:
         try:
             return host_config(config.name, any_decoder=True, rope=config.rope)
         except MemxError:
-            if config.shape is None:
+            if shape is None:
                 raise
     dense = [("variants", {}), ("sweep", {}), ("memory.slots", 0)]
-    base = load_config(config.shape, dense) if config.shape else base_model_point(config).config
+    base = load_config(shape, dense) if shape else base_model_point(config).config
     name = config.name or str(config.preset)
     return with_rope(llama_config(base, base.data.vocabulary), config.rope, name)
+
+
+def _known_shape(name: str | None) -> str | None:
+    """The preset that has the shape of a model, by its name on the hub."""
+    found = _LLAMA_3.fullmatch(name or "")
+    return f"{found.group(1)}b" if found else None
 
 
 def check_prompt_length(config: HostConfig, described: PretrainedConfig, length: int, key: str) -> None:

@@ -21,6 +21,7 @@ from ..config.points import Point
 from ..config.shares import listed
 from ..config.training import TrainConfig
 from ..data.fact_tokens import built_in_fit, check_lengths, possibly_long, train_on_facts
+from ..data.facts.phrasings import Wording
 from ..data.facts.questions import FactSplit, build_split
 from ..data.facts.record import Fact
 from ..models.build import llama_config
@@ -102,15 +103,15 @@ def _check_lengths(config: TrainConfig, split: FactSplit) -> None:
         return
     if source is None:
         facts = tuple(split.trained)
-        tokenizer, context = _tokenizer(facts, split.seed, config.data.vocabulary), config.model.context
+        tokenizer, context = _tokenizer(facts, split.seed, config.data.vocabulary, split.wording), config.model.context
     else:
         tokenizer, context = load_tokenizer(source), host_config(source).max_position_embeddings
     check_lengths(split, tokenizer, sequence, context)
 
 
 @lru_cache(maxsize=1)  # the points of a sweep share it
-def _tokenizer(facts: tuple[Fact, ...], seed: int, vocabulary: int) -> PreTrainedTokenizerFast:
-    return train_on_facts(FactSplit([*facts], [], seed), vocabulary)
+def _tokenizer(facts: tuple[Fact, ...], seed: int, vocabulary: int, wording: Wording) -> PreTrainedTokenizerFast:
+    return train_on_facts(FactSplit([*facts], [], seed, wording), vocabulary)
 
 
 def _described(config: TrainConfig, plan: Plan | None) -> Described:

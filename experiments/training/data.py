@@ -141,7 +141,7 @@ class FactData:
     def _note_short_training(self) -> None:
         """Say so if the steps end before every phrasing of a fact was shown: then not all of `seen` was seen."""
         passes = self.config.training.steps * self.config.training.batch / len(self.split.trained)
-        most = max(len(documents_of(fact, self.split.seed)) for fact in self.split.trained)
+        most = max(len(documents_of(fact, self.split.seed, self.split.wording)) for fact in self.split.trained)
         if passes < most:
             self.report(
                 Note(f"training covers {passes:.1f} epochs, so not all of the {most} phrasings of a fact are seen")

@@ -141,6 +141,34 @@ def estimates(answers: Sequence[Answer]) -> dict[str, Estimate]:
     }
 
 
+def answer_lines(answers: Mapping[str, Sequence[Answer]]) -> list[dict[str, Any]]:
+    """Lines of answers.jsonl, with the keys that `memx eval` writes too.
+
+    Args:
+        answers: By tier.
+
+    Returns:
+        One line for each question: what was asked, what the model wrote, what is accepted, and scores from 0 to 1.
+    """
+    return [
+        {
+            "task": tier,
+            "number": number,
+            "relation": answer.question.relation,
+            "subject": answer.question.subject,
+            "question": answer.question.prompt,
+            "answer": answer.text,
+            "accepted": list(answer.question.accepted),
+            "exact_match": exact_match(answer.text, answer.question.accepted),
+            "f1": f1(answer.text, answer.question.accepted),
+            "nll": answer.nll,
+            "gold_tokens": answer.tokens,
+        }
+        for tier, asked in answers.items()
+        for number, answer in enumerate(asked)
+    ]
+
+
 def make_guessers(trained: Sequence[Fact]) -> dict[str, Guesser]:
     """Two guessers without memory, by metric: the most common answer, and the one by first letter (chance)."""
     return {

@@ -29,7 +29,7 @@ from .continual.evaluation import PartEvaluator, PartScores, as_scores
 from .data import Batches, TrainingData
 from .divergence import check_rows, diverged
 from .evaluation import Evaluator
-from .fact_qa import by_name_length
+from .fact_qa import answer_lines, by_name_length
 from .lengthen import keeps_state
 from .rows import Measured, result_rows
 from .step import TrainStep
@@ -240,6 +240,8 @@ class Trainer:
         if (what := check_rows(rows)) is not None:
             raise self._diverged(what)
         self.checkpointer.export(self.run.folder / "checkpoint", self._state())
+        if answers:
+            self.parallelism.world.on_first(lambda: self.run.keep_answers(answer_lines(answers)))
         self.optimizer.tables.release()
         return rows
 

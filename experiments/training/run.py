@@ -18,6 +18,7 @@ from ..config.training import TrainConfig
 from ..data.facts.files import is_facts_file
 from ..data.facts.load import facts_digest
 from ..data.facts.questions import FactSplit, build_split
+from ..data.facts.relations import counts, save_relations
 from ..distributed.process_group import World
 from ..runtime.devices import peak_bytes
 from ..runtime.events import Note, Report
@@ -51,14 +52,19 @@ def train(
     # an evolution that trains its base model goes on with threads of its own
     with recorded_run(run, keeps=lambda: began or bool(saved_states(state))), restored_threads():
         split, notes = build_split(config) if config.on_facts else (FactSplit([], [], config.data.seed), [])
-        digest = facts_digest([*split.trained, *split.unseen])
+        digest = facts_digest([*split.trained, *split.unseen], split.wording)
         _same_facts(run, digest)
         for note in notes:
             report(Note(note, shared=True))
         about = {"experiment": config.experiment, "seed": config.seed, "device": config.training.device}
         about |= {key: before[key] for key in ("continued_from",) if key in before}
+        about |= {"facts_trained": len(split.trained), "facts_held_out": len(split.unseen)} if split.trained else {}
         run.begin(to_yaml(config), {**about, "threads": threads, "facts": digest})
         trainer = build(config, split, run, report, stop, threads, world or World())
+        if split.trained:
+            report(Note(counts(split, config.evaluation.final_questions), shared=True))
+            if world is None or world.is_first:
+                save_relations(split, run.folder)
         rows = trainer.fit()
     took = {"seconds": round(trainer.seconds, 1), "steps": trainer.step, "tokens": trainer.tokens}
     run.finish(rows, **took, device=str(trainer.device), peak_bytes=peak_bytes(trainer.device))
@@ -71,7 +77,7 @@ def check_facts(config: TrainConfig, run: Run) -> None:
     """Raise MemxError if the facts file differs from the one that a finished run was trained on."""
     if any(is_facts_file(source) for source in config.data.facts):
         split, _ = build_split(config)
-        _same_facts(run, facts_digest([*split.trained, *split.unseen]))
+        _same_facts(run, facts_digest([*split.trained, *split.unseen], split.wording))
 
 
 def _same_facts(run: Run, digest: str) -> None:

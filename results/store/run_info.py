@@ -14,6 +14,7 @@ Status = Literal["finished", "interrupted", "running", "failed", "empty"]
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("started", "ended", "experiment", "command", "device", "facts", "error"), str),
     **dict.fromkeys(("seed", "threads", "ranks", "steps", "tokens", "generations", "answer"), int),
+    **dict.fromkeys(("facts_trained", "facts_held_out"), int),
     **dict.fromkeys(("seconds", "peak_bytes"), (int, float)),
 }
 _LARGEST = 2**20  # bytes of a config or of run.json

@@ -7,7 +7,7 @@ it is finished, state/ to resume from.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,6 +120,10 @@ class Run:
                 raise damaged(self._metrics.path, f"line {number} is damaged: {wrong}")
         return lines
 
+    def keep_answers(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Write answers.jsonl, one answer a line, whole or not at all."""
+        JsonLines(self.folder / "answers.jsonl").write(lines)
+
     def rewind_metrics(self, step: int, validations: int | None = None) -> None:
         """Drop the metrics after a step, which a resumed run will produce again.
 
@@ -162,6 +166,9 @@ class WatchedRun(Run):
         """Nothing: the owner writes."""
 
     def append_metrics(self, **metrics: Any) -> None:
+        """Nothing: the owner writes."""
+
+    def keep_answers(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Nothing: the owner writes."""
 
     def rewind_metrics(self, step: int, validations: int | None = None) -> None:

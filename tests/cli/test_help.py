@@ -24,8 +24,8 @@ BANNED = (
 PANELS = {
     "Memory layers": ["train", "prepare", "convert"],
     "NAMM and eviction": ["evolve-namm", "evict", "eval-namm"],
-    "Evaluate and compare": ["eval", "bench", "plot", "runs"],
-    "Utilities": ["presets", "policies", "config"],
+    "Evaluate and compare": ["ask", "chat", "eval", "bench", "plot", "runs", "show", "compare", "report"],
+    "Utilities": ["presets", "policies", "config", "doctor"],
 }
 ROOT = typer.main.get_command(app)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,10 @@ class Sandbox:
         for option, value in parsed.given:
             for name in _paths(option, value):
                 self._provide(name, kind)
+        if parsed.path and parsed.path[0] in ("show", "compare", "report"):
+            for name in parsed.arguments or ["mine"]:
+                if "/" not in name and name not in NAMED:
+                    self._write_runs(name)
         if parsed.path and parsed.path[0] in ("plot", "runs"):
             for runs in parsed.arguments or parsed.values("--runs") or ["results/runs"]:
                 if Path(runs).name == "runs":
@@ -66,6 +71,15 @@ class Sandbox:
             files = sorted(self.root.glob(word)) if "*" in word and not quoted else []
             found += [str(path.relative_to(self.root)) for path in files] or [word]
         return found
+
+    def _write_runs(self, name: str) -> None:
+        """A run of that name in capitals, such as RUN_A; of another name two runs of an experiment."""
+        for number, place in enumerate([name] if name.isupper() else [f"{name}-1", f"{name}-2"]):
+            folder = self.root / "results" / "runs" / place
+            leave_out = shutil.ignore_patterns("checkpoint", "state", ".lock")
+            shutil.copytree(self.workspace.kinds / "run", folder, ignore=leave_out)
+            info = json.loads((folder / "run.json").read_text())
+            (folder / "run.json").write_text(json.dumps({**info, "experiment": name, "seed": number}))
 
     def _provide(self, name: str, kind: str) -> None:
         first = name.partition("/")[0]

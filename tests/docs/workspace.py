@@ -115,6 +115,10 @@ class Workspace:
             "Name,Property,Value,Other\n" + "".join(f"{a},capital,{b},\n" for a, b in LANDS)
         )
         (self.files / "towns.csv").write_text("Town,Mayor\n" + "".join(f"{b},Mayor of {a}\n" for a, b in LANDS))
+        asked = "".join(f"What is the capital of {a}?,{b}\n" for a, b in LANDS)
+        (self.files / "questions.txt").write_text("What is the capital of Peru?\nWhat is the capital of Fiji?\n")
+        (self.files / "trivia.csv").write_text("question,answer\n" + asked)
+        (self.files / "frage.csv").write_bytes(("Frage;Antwort\n" + asked.replace(",", ";")).encode("latin-1"))
         for name in ("prompt.txt", "long.txt"):
             (self.files / name).write_text(" ".join(texts)[:1200])
         guide = (ROOT / "docs" / "guides" / "own-policies.md").read_text("utf-8")

@@ -65,8 +65,6 @@ def hint(names: Sequence[str], *, table: bool) -> str:
         names: The columns of the file.
         table: Whether they are its first row; else they are the keys of one of its objects.
     """
-    if {"question", "answer"} <= {_plain(name) for name in names}:
-        return "complete questions cannot be facts: train on them as text, or measure with `memx eval --file`"
     free = [name for name in names if name and not any(mark in name for mark in "=,'\"\\`$")]
     if table and len(names) < 2:
         return f"give a file whose first row has the names of the columns {', '.join(REQUIRED)}"

@@ -9,11 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from ....errors import MemxError, nearest
 from ...config.training import DataConfig
+from ..records.read import read_records
 from .biographies import biographies
 from .files import FactsFile, is_facts_file, read_facts_file
+from .phrasings import BUILT_IN, Wording
+from .question_files import question_layout, read_question_file
 from .record import Fact
 from .tables import airport_cities, airports, countries, elements
 
@@ -27,11 +31,15 @@ TABLES: dict[str, Callable[[], list[Fact]]] = {
 
 @dataclass(frozen=True)
 class FactList:
-    """The facts of a run, in a fixed order, what was noticed on the way, and the relations of the user's files."""
+    """The facts of a run, in a fixed order, what was noticed on the way, and the relations of the user's files.
+
+    questions: the relations of complete questions.
+    """
 
     facts: list[Fact]
     notes: list[str] = field(default_factory=list)
     own: frozenset[str] = frozenset()
+    questions: frozenset[str] = frozenset()
 
 
 def load_facts(config: DataConfig) -> FactList:
@@ -42,16 +50,28 @@ def load_facts(config: DataConfig) -> FactList:
     facts: list[Fact] = []
     notes: list[str] = []
     own: set[str] = set()
+    asked: set[str] = set()
+    of_tables: set[str] = set()
     used: set[str] = set()
     for source in config.facts:
         if _is_table(source):
-            facts += _table(source, config)
+            table = _table(source, config)
+            of_tables |= {fact.relation for fact in table}
+            facts += table
         else:
-            found = _file(source, config)
+            found, complete = _file(source, config)
             facts += found.facts
             notes += found.notes
-            own |= {fact.relation for fact in found.facts}
+            relations = {fact.relation for fact in found.facts}
+            if complete:
+                asked |= relations
+            else:
+                own |= relations
             used |= found.used
+    if both := sorted(asked & (own | of_tables)):
+        raise MemxError(
+            f"{both[0]!r} is the relation of facts and of complete questions", hint="rename it in one of the files"
+        )
     _check_used(config, used)
     facts, duplicates = merge_duplicates(facts)
     if duplicates:
@@ -60,7 +80,8 @@ def load_facts(config: DataConfig) -> FactList:
     if config.limit is not None and len(facts) > config.limit:
         keep = sorted(random.Random(f"limit {config.seed}").sample(range(len(facts)), config.limit))
         facts = [facts[i] for i in keep]
-    return FactList(facts, notes, frozenset(own & {fact.relation for fact in facts}))
+    kept = {fact.relation for fact in facts}
+    return FactList(facts, notes, frozenset(own & kept), frozenset(asked & kept))
 
 
 def merge_duplicates(facts: Iterable[Fact]) -> tuple[list[Fact], int]:
@@ -78,9 +99,11 @@ def merge_duplicates(facts: Iterable[Fact]) -> tuple[list[Fact], int]:
     return list(merged.values()), count - len(merged)
 
 
-def facts_digest(facts: Sequence[Fact]) -> str:
-    """A hash of facts, to notice that a file or table has changed."""
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+def facts_digest(facts: Sequence[Fact], wording: Wording = BUILT_IN) -> str:
+    """A hash of facts, and of the user's phrasings, to notice that a file or table has changed."""
+    own = {relation: [words.sentences, words.questions] for relation, words in wording.own.items()}
+    text = json.dumps([facts, own] if own else facts)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def answers_of(facts: Sequence[Fact]) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -105,11 +128,14 @@ def _table(name: str, config: DataConfig) -> Sequence[Fact]:
     return _built_in(name) if name in TABLES else biographies(config.biographies, config.seed)
 
 
-def _file(source: str, config: DataConfig) -> FactsFile:
+def _file(source: str, config: DataConfig) -> tuple[FactsFile, bool]:
+    """The facts of a file, and whether they are complete questions."""
     if is_facts_file(source):
-        return read_facts_file(
-            source, skip_bad_rows=config.skip_bad_rows, columns=config.columns, encoding=config.encoding
-        )
+        how: Any = dict(skip_bad_rows=config.skip_bad_rows, columns=config.columns, encoding=config.encoding)
+        layout = question_layout(read_records(source, encoding=config.encoding), config.columns or {})
+        if layout is not None:
+            return read_question_file(source, layout, **how), True
+        return read_facts_file(source, **how), False
     names = [*TABLES, "biographies"]
     raise MemxError(
         f"data.facts: no fact table or file {source!r}",

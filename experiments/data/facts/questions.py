@@ -10,18 +10,16 @@ from __future__ import annotations
 import random
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Literal, NamedTuple
-
-import yaml
 
 from ....errors import MemxError
 from ...config.training import TrainConfig
 from .load import answers_of, load_facts
+from .phrasings import BUILT_IN, Wording
 from .record import Fact
+from .wording import wording_of
 
 
 class Document(NamedTuple):
@@ -42,40 +40,33 @@ class Question(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Phrasings:
-    """The words for one relation: starts of sentences and of questions; the object follows."""
-
-    sentences: tuple[str, ...]
-    questions: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class FactSplit:
-    """Facts that training states, and facts of unseen entities, with the draw of held-out phrasings."""
+    """Facts that training states, facts of unseen entities, the draw of held-out phrasings, and all phrasings."""
 
     trained: list[Fact]
     unseen: list[Fact]
     seed: int
+    wording: Wording = BUILT_IN
 
 
-def split_entities(facts: Sequence[Fact], share: float, seed: int) -> FactSplit:
+def split_entities(facts: Sequence[Fact], share: float, seed: int, wording: Wording = BUILT_IN) -> FactSplit:
     """Set a share of the subjects aside, all their facts with them; the same for the same seed."""
     subjects = sorted({fact.subject for fact in facts})
     random.Random(f"unseen {seed}").shuffle(subjects)
     aside = set(subjects[: round(share * len(subjects))])
     trained = [fact for fact in facts if fact.subject not in aside]
-    return FactSplit(trained, [fact for fact in facts if fact.subject in aside], seed)
+    return FactSplit(trained, [fact for fact in facts if fact.subject in aside], seed, wording)
 
 
-def held_out(fact: Fact, seed: int) -> int:
-    """Which question phrasing training never shows for this fact."""
-    count = len(phrasings(fact.relation).questions)
-    return zlib.crc32(f"{seed}\0{fact.subject}\0{fact.relation}".encode()) % count
+def held_out(fact: Fact, seed: int, wording: Wording = BUILT_IN) -> int | None:
+    """Which question phrasing training never shows for this fact; None where there is but one, which it shows."""
+    count = len(wording.phrasings(fact.relation).questions)
+    return zlib.crc32(f"{seed}\0{fact.subject}\0{fact.relation}".encode()) % count if count > 1 else None
 
 
-def documents_of(fact: Fact, seed: int) -> list[Document]:
+def documents_of(fact: Fact, seed: int, wording: Wording = BUILT_IN) -> list[Document]:
     """Every training text of a fact: all its sentences, and its questions less the held-out one."""
-    words, aside = phrasings(fact.relation), held_out(fact, seed)
+    words, aside = wording.phrasings(fact.relation), held_out(fact, seed, wording)
     sentences = [_document(start, fact, ".") for start in words.sentences]
     questions = [_document(start, fact, "") for i, start in enumerate(words.questions) if i != aside]
     # a sentence, a question, a sentence, …: short runs see both
@@ -84,19 +75,22 @@ def documents_of(fact: Fact, seed: int) -> list[Document]:
 
 
 def question_sets(split: FactSplit) -> dict[str, list[Question]]:
-    """The questions of each tier, one for each fact; a tier without facts is left out."""
-    seed, trained = split.seed, split.trained
+    """The questions of each tier, one for each fact; a tier without facts is left out.
+
+    A fact with a single phrasing is in no set of rephrased ones.
+    """
+    seed, trained, wording = split.seed, split.trained, split.wording
     accepted = answers_of([*trained, *split.unseen])
 
     def ask(fact: Fact, shift: int) -> Question:
-        starts = phrasings(fact.relation).questions
-        start = starts[(held_out(fact, seed) + shift) % len(starts)]
+        starts = wording.phrasings(fact.relation).questions
+        start = starts[((held_out(fact, seed, wording) or 0) + shift) % len(starts)]
         prompt = _fill(start, fact)
         return Question(prompt, fact.subject, fact.object, accepted[fact.subject, fact.relation], fact.relation)
 
     sets = {
         "seen": [ask(fact, shift=1) for fact in trained],
-        "rephrased": [ask(fact, shift=0) for fact in trained],
+        "rephrased": [ask(fact, shift=0) for fact in trained if held_out(fact, seed, wording) is not None],
         "unseen": [ask(fact, shift=0) for fact in split.unseen],
     }
     return {tier: questions for tier, questions in sets.items() if questions}
@@ -127,26 +121,6 @@ class Guesser:
         return subject[:1] if self._knows == "first letter" else ""
 
 
-def phrasings(relation: str) -> Phrasings:
-    """The phrasings of a relation; one without an entry of its own gets the general ones."""
-    entries = _templates()
-    if relation != "*" and relation in entries:
-        return entries[relation]
-    name = relation.replace("_", " ").replace("{", "{{").replace("}", "}}")
-    general = entries["*"]
-    fill = lambda starts: tuple(start.replace("{r}", name) for start in starts)  # noqa: E731
-    return Phrasings(fill(general.sentences), fill(general.questions))
-
-
-@cache
-def _templates() -> dict[str, Phrasings]:
-    text = Path(__file__).with_name("templates.yaml").read_text("utf-8")
-    return {
-        relation: Phrasings(tuple(entry["sentences"]), tuple(entry["questions"]))
-        for relation, entry in yaml.safe_load(text).items()
-    }
-
-
 def _document(start: str, fact: Fact, end: str) -> Document:
     prompt = _fill(start, fact)
     return Document(f"{prompt} {fact.object}{end}", len(prompt))
@@ -159,18 +133,8 @@ def _fill(start: str, fact: Fact) -> str:
 def build_split(config: TrainConfig) -> tuple[FactSplit, list[str]]:
     """Load the facts of a config and set the unseen entities aside; also what was noticed on the way."""
     found = load_facts(config.data)
-    split = split_entities(found.facts, config.data.unseen, config.data.seed)
+    wording, notes = wording_of(config.data, found)
+    split = split_entities(found.facts, config.data.unseen, config.data.seed, wording)
     if not split.trained:
         raise MemxError("no facts are left to train on", hint="lower data.unseen, or give more facts")
-    return split, [*found.notes, *_notes_on_templates(found.own)]
-
-
-def _notes_on_templates(relations: Iterable[str]) -> list[str]:
-    """Which relations of the user's files have templates of their own, and which miss theirs by their spelling."""
-    entries = _templates().keys() - {"*"}
-    same = sorted(entries & set(relations))
-    notes = [f"relations with specific templates: {', '.join(same)}; others use the general ones"] if same else []
-    for relation in sorted(set(relations) - entries):
-        if (name := "_".join(relation.casefold().split())) in entries:
-            notes.append(f"relation {relation!r} uses the general templates; only {name!r} has specific ones")
-    return notes
+    return split, [*found.notes, *notes]

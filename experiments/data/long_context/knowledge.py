@@ -8,7 +8,7 @@ from functools import cache
 
 from ..facts.biographies import biographies
 from ..facts.load import TABLES, answers_of, merge_duplicates
-from ..facts.questions import phrasings
+from ..facts.phrasings import phrasings
 from ..facts.record import Fact
 from .example import Example, Recipe
 from .material import Draw, split_of, weave

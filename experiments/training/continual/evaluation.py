@@ -35,7 +35,7 @@ class PartEvaluator:
         self.config, self.ask, self.kept = config, ask, kept
         parts = split_parts(split.trained, config.finetune.parts, split.seed)
         self.subjects = [{fact.subject for fact in facts} for facts in parts]
-        self.questions = question_sets(FactSplit(split.trained, [], split.seed))
+        self.questions = question_sets(FactSplit(split.trained, [], split.seed, split.wording))
 
     def sets(self, part: int) -> dict[str, list[Question]]:
         """The questions after part `part` (from 0): of the part just learned, and of all earlier ones.

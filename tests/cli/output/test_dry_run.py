@@ -3,7 +3,7 @@
 import shutil
 
 from memx.cli.main import run as memx
-from memx.cli.output.dry_run import would_write
+from memx.cli.output.dry_run import print_folders, would_write
 
 
 def test_a_folder_with_a_run_is_said_to_exist(tiny_run, tmp_path):
@@ -23,6 +23,17 @@ def test_a_dry_run_counts_the_facts_and_names_the_folder(capsys, tiny_run, tmp_p
     shutil.copytree(tiny_run[0].folder, folder)
     assert memx(["train", "tiny", "--dry-run", "--runs", str(tmp_path)]) == 0
     assert f"{folder} (exists: add --resume" in capsys.readouterr().out
+
+
+def test_of_many_new_folders_some_are_named_and_all_that_exist(capsys, tiny_run, tmp_path):
+    run, _ = tiny_run
+    new = [str(tmp_path / f"run{number}") for number in range(20)]
+    print_folders([*new[:9], str(run.folder), *new[9:]])
+    shown = capsys.readouterr().out
+    assert "run6" in shown and "run7" not in shown and "and 13 more; --json lists them all" in shown
+    assert f"{run.folder} (exists" in shown
+    print_folders(new[:8])
+    assert capsys.readouterr().out.count("would write") == 8
 
 
 def test_a_dry_run_says_what_was_noticed_in_the_facts(capsys, tmp_path):

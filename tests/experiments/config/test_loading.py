@@ -72,6 +72,7 @@ def test_the_hash_is_of_the_whole_config():
         ("training.steps", "many", "training.steps: must be a whole number, not 'many'", ""),
         ("training.steps", 0, "training.steps: must be at least 1, not 0", ""),
         ("training.steps", 1.5, "training.steps", ""),
+        ("memory.kind", "engramm", "memory.kind: must be 'dense'", "did you mean 'engram'?"),
         ("training.schedule", "linear", "training.schedule: must be 'cosine' or 'wsd', not 'linear'", ""),
         ("data.sequence", 1024, "data.sequence 1024 is longer than model.context 64", ""),
         ("memory.layers", [5], "memory.layers [5] are outside the model's blocks 0..1", "choose from 0 to 1"),

@@ -8,11 +8,11 @@ from memx.experiments.config.training import DataConfig
 from memx.experiments.data.facts.biographies import CHOICES, biographies
 from memx.experiments.data.facts.files import read_facts_file
 from memx.experiments.data.facts.load import answers_of, load_facts, merge_duplicates
+from memx.experiments.data.facts.phrasings import phrasings
 from memx.experiments.data.facts.questions import (
     Guesser,
     documents_of,
     held_out,
-    phrasings,
     question_sets,
     split_entities,
 )

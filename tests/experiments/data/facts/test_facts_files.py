@@ -183,7 +183,6 @@ def test_rows_may_end_before_columns_that_may_be_empty(tmp_path):
         ("nul.csv", HEADER.encode() + b"a\0,r,x\n", "line 2: a NUL byte", "fix"),
         ("a.txt", b"x", "the format of", ".csv"),
         ("none", b"x", "the format of", ".csv"),
-        ("questions.jsonl", b'{"question": "q", "answer": "a"}', "line 1: no subject", "train on them as text"),
         ("few.csv", b"only\nx\n", "object; it has only", "whose first row has the names of the columns"),
         (
             "headless.csv",

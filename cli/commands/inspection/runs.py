@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..output.console import examples, note, print_json, print_table
-from ..parsing.spellings import Command
-from .options import EVALUATE, option
+from ...output.console import examples, note, print_json, print_table
+from ...parsing.spellings import Command
+from ..options import EVALUATE, option
 
 if TYPE_CHECKING:
-    from ...results.store.runs import Run
+    from ....results.store.runs import Run
 
 _EPILOG = examples("memx runs", "memx runs --json", "memx runs --runs other/runs")
 Folder = Annotated[Path, option("--runs", metavar="FOLDER", help="Folder that contains the run folders.")]
@@ -30,10 +30,10 @@ def register(app: typer.Typer) -> None:
 
 def runs(folder: Folder = Path("results/runs"), json: Json = False) -> None:
     """List runs with their status, step and main scores: the saved step of a stopped run."""
-    from ...errors import MemxError
-    from ...results.store.resuming import resume_hint
-    from ...results.store.run_info import is_run
-    from ...results.store.runs import RunStore
+    from ....errors import MemxError
+    from ....results.store.resuming import resume_hint
+    from ....results.store.run_info import is_run
+    from ....results.store.runs import RunStore
 
     if is_run(folder):
         raise MemxError(f"{folder} is a single run", hint=f"give the folder that it is in: --runs {folder.parent}")

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ..output.console import examples, note, print_json, print_table
-from ..parsing.spellings import Command
-from .options import UTILITIES, option
+from ...output.console import examples, note, print_json, print_table
+from ...parsing.spellings import Command
+from ..options import UTILITIES, option
 
 _EPILOG = examples("memx presets", "memx presets --json", "memx config show facts")
 Json = Annotated[bool, option("--json", help="Print as JSON on stdout.")]
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def presets(json: Json = False) -> None:
     """List the presets of memx train and memx evolve-namm."""
-    from ...experiments.config.presets import all_presets
+    from ....experiments.config.presets import all_presets
 
     found = all_presets()
     if json:

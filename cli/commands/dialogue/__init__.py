@@ -1,0 +1,1 @@
+"""Commands that ask and talk to a model: `memx ask` and `memx chat`."""

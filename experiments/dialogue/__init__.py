@@ -1,0 +1,1 @@
+"""Asking and talking: questions to a trained or named model, and chats whose cache goes on from turn to turn."""

@@ -1,0 +1,1 @@
+"""What is installed here, which devices and kernels work, and what is missing for which command."""
