@@ -15,7 +15,7 @@ def test_every_variant_says_what_it_trains():
     assert "rare slots, KL: trains 2,000 value rows in each step, chosen by KL, with SGD" in lines
     assert "rare slots, TF-IDF: trains 2,000 value rows in each step, chosen by TF-IDF, with SGD" in lines
     assert "memory layers: trains memory layers" in lines and "all weights: trains all weights" in lines
-    assert lines.count("facts are learned in 10 parts, one after another, of 60 steps each") == 5
+    assert lines.count("facts are learned in 10 parts, one after another, of 60 steps each") == 6
 
 
 @pytest.mark.parametrize(
