@@ -6,6 +6,7 @@ D numbers are observed of an environment, A in an action.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, Protocol
 
 import gymnasium
@@ -98,6 +99,9 @@ class Mujocos:
     """
 
     def __init__(self, name: str) -> None:
+        mujoco: Any = import_module("mujoco")  # here: Pendulum does without
+
+        mujoco.set_mju_user_warning(lambda text: None)  # else it writes MUJOCO_LOG.TXT where it is called
         self._name, self._envs = name, list[Any]()
         first = self._env(0)
         self.action_size = len(first.action_space.high)
