@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -20,6 +20,7 @@ from .points import points
 from .presets import check_command, command_of, read_tree
 from .training import TrainConfig
 
+_Config = TypeVar("_Config", bound=BaseModel)
 _LONGEST_KEY = 200  # characters of a key of --set; a variant's name is a part of some
 
 
@@ -196,27 +197,21 @@ def load_evolution_config(source: str, assignments: Iterable[tuple[str, Any]] = 
 
 def load_eval_config(source: str | Mapping[str, Any], assignments: Iterable[tuple[str, Any]] = ()) -> EvalConfig:
     """Resolve a tree or a file of `memx eval-namm` and assignments. Raises MemxError as `load_config` does."""
-    tree = read_tree(source) if isinstance(source, str) else dict(source)
-    check_command(tree, source if isinstance(source, str) else "this", "eval-namm")
-    return validate(_set(tree, assignments, EvalConfig), EvalConfig)
+    return _resolved(source, assignments, "eval-namm", EvalConfig)
 
 
 def load_universal_eval_config(
     source: str | Mapping[str, Any], assignments: Iterable[tuple[str, Any]] = ()
 ) -> UniversalEvalConfig:
     """Resolve a tree or a file of `memx eval-namm --host` and assignments. Raises MemxError as `load_config` does."""
-    tree = read_tree(source) if isinstance(source, str) else dict(source)
-    check_command(tree, source if isinstance(source, str) else "this", "eval-namm")
-    return validate(_set(tree, assignments, UniversalEvalConfig), UniversalEvalConfig)
+    return _resolved(source, assignments, "eval-namm", UniversalEvalConfig)
 
 
 def load_universal_evolve_config(
     source: str | Mapping[str, Any], assignments: Iterable[tuple[str, Any]] = ()
 ) -> UniversalEvolveConfig:
     """The same of `memx evolve-namm --host`."""
-    tree = read_tree(source) if isinstance(source, str) else dict(source)
-    check_command(tree, source if isinstance(source, str) else "this", "evolve-namm")
-    return validate(_set(tree, assignments, UniversalEvolveConfig), UniversalEvolveConfig)
+    return _resolved(source, assignments, "evolve-namm", UniversalEvolveConfig)
 
 
 def is_on_trained_host(tree: Mapping[str, Any]) -> bool:
@@ -234,6 +229,14 @@ def load_any_config(source: str, assignments: Iterable[tuple[str, Any]] = ()) ->
     if is_on_trained_host(tree):
         loads = {"evolve-namm": load_universal_evolve_config, "eval-namm": load_universal_eval_config}
     return loads.get(command_of(tree), load_config)(source, assignments)
+
+
+def _resolved(
+    source: str | Mapping[str, Any], assignments: Iterable[tuple[str, Any]], command: str, model: type[_Config]
+) -> _Config:
+    tree = read_tree(source) if isinstance(source, str) else dict(source)
+    check_command(tree, source if isinstance(source, str) else "this", command)
+    return validate(_set(tree, assignments, model), model)
 
 
 def _set(tree: dict[str, Any], assignments: Iterable[tuple[str, Any]], model: type[BaseModel]) -> dict[str, Any]:
